@@ -1,0 +1,93 @@
+"""Checks of configuration values: each error names the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from ocr_interp.errors import ConfigError
+
+
+def check_count(field: str, value: Any, at_least: int) -> None:
+    """Requires a whole number (bool is none) that is at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{field} must be a whole number >= {at_least}, got {value!r}")
+    if value < at_least:
+        raise ConfigError(f"{field} must be >= {at_least}, got {value}")
+
+
+def check_number(
+    field: str, value: Any, *, above: float | None = None, at_least: float | None = None
+) -> None:
+    """Requires a finite real number, optionally above or at least a bound."""
+    allowed = "a finite number"
+    if above is not None:
+        allowed += f" > {above:g}"
+    if at_least is not None:
+        allowed += f" >= {at_least:g}"
+    ok = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    if ok and above is not None:
+        ok = value > above
+    if ok and at_least is not None:
+        ok = value >= at_least
+    if not ok:
+        raise ConfigError(f"{field} must be {allowed}, got {value!r}")
+
+
+def check_choice(field: str, value: Any, allowed: Sequence[str]) -> None:
+    """Requires one of a few words."""
+    if value not in allowed:
+        raise ConfigError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_flag(field: str, value: Any) -> None:
+    """Requires True or False; 0, 1 and "no" are refused, since they hide typing errors."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{field} must be True or False, got {value!r}")
+
+
+def check_mapping(
+    n_pairs: int, m_train: int | None, m_test: int | None, mapping: tuple[Any, Any, Any]
+) -> None:
+    """Requires a whole mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
+    names = ("fact_of_subject", "implication_of_fact", "trained")
+    missing = [name for name, part in zip(names, mapping, strict=True) if part is None]
+    if missing:
+        raise ConfigError(f"{', '.join(names)} must be given together, got no {', '.join(missing)}")
+    fact_of_subject, implication_of_fact, trained = mapping
+    if m_train is not None or m_test is not None or n_pairs != len(implication_of_fact):
+        raise ConfigError(
+            "with a mapping n_pairs must be the number of facts and m_train and m_test must be None, "
+            f"got n_pairs={n_pairs}, m_train={m_train}, m_test={m_test}: use FactRecallTask.from_mapping"
+        )
+    if len(trained) != len(fact_of_subject):
+        raise ConfigError(
+            f"trained must have one entry a subject ({len(fact_of_subject)}), got {len(trained)}"
+        )
+    for subject, value in enumerate(trained):
+        if not isinstance(value, bool):
+            raise ConfigError(f"trained[{subject}] must be True or False, got {value!r}")
+    for subject, fact in enumerate(fact_of_subject):
+        if isinstance(fact, Sequence | np.ndarray) and not isinstance(fact, str):
+            raise ConfigError(
+                f"fact_of_subject[{subject}] must be one fact, got {fact!r}: a subject with several facts "
+                "contradicts itself (the same sequence would have two right answers)"
+            )
+    _check_indices("fact_of_subject", fact_of_subject, len(implication_of_fact))
+    n_implications = max((v for v in implication_of_fact if isinstance(v, int)), default=-1) + 1
+    _check_indices("implication_of_fact", implication_of_fact, n_implications)
+
+
+def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
+    """Requires whole numbers in 0..n_targets-1 that use every one of them."""
+    for index, value in enumerate(values):
+        check_count(f"{name}[{index}]", value, 0)
+        if value >= n_targets:
+            raise ConfigError(f"{name}[{index}] must be < {n_targets}, got {value}")
+    unused = sorted(set(range(n_targets)) - set(values))
+    if unused or not values:
+        raise ConfigError(f"{name} must use every index 0..{n_targets - 1}, got none for {unused[:5]}")

@@ -1,0 +1,45 @@
+"""The exceptions of the package: one root, few children, each says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OcrInterpError(ValueError):
+    """Root of every error that the package raises on purpose."""
+
+
+class ConfigError(OcrInterpError):
+    """A field of a task or configuration is not allowed."""
+
+
+class UnknownNameError(OcrInterpError):
+    """A label, column, split, hook or run that does not exist."""
+
+
+class RunError(OcrInterpError):
+    """A run directory that cannot be read, written or trusted."""
+
+
+class RunBusyError(RunError):
+    """A run directory that another process is writing."""
+
+
+class TrainingDivergedError(OcrInterpError):
+    """A loss that turned NaN or infinite; the last good checkpoint is kept."""
+
+
+class SolverError(OcrInterpError):
+    """A max-margin problem that was infeasible or not solved to the tolerance."""
+
+
+def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:
+    """Builds the error for a name that does not exist, with its closest matches."""
+    names = list(allowed)
+    close = difflib.get_close_matches(str(got), names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else None
+    shown = ", ".join(map(repr, names[:12])) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+    return UnknownNameError(
+        f"unknown {kind} {got!r}: " + (f"{hint} " if hint else "") + f"allowed: {shown or 'none'}"
+    )

@@ -1,0 +1,317 @@
+"""The symbolic fact-recall task: symbols, pairs, splits, token ids, which triple is trained.
+
+Integers and numpy only. Everything indexes by the same order:
+
+- inputs: subjects (pair-major, training subjects of a pair first), r1, r2, noise, EOS;
+- outputs (answers): facts b0..b{n-1}, then implications c0..c{k-1};
+- token ids: inputs, then answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from ocr_interp.checks import check_count, check_mapping
+from ocr_interp.errors import ConfigError, unknown_name
+
+FACT, IMPLICATION = 0, 1
+"""Index of the relations r1 (fact) and r2 (implication)."""
+
+SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_implication")
+"""The four kinds of triples. All but the last are trained: "held-out" is the subject, whose
+fact is told and whose implication is not."""
+
+TRAINED_SPLITS = SPLITS[:3]
+
+
+@dataclass(frozen=True)
+class Triples:
+    """(subject, relation, answer) triples of a task, subject-major, facts before implications.
+
+    Attributes:
+        subject: index of the subject, 0..n_subjects-1.
+        relation: FACT or IMPLICATION.
+        answer: index into the answers (facts, then implications) of the correct one.
+        split: index into SPLITS.
+    """
+
+    subject: Int[np.ndarray, " triple"]
+    relation: Int[np.ndarray, " triple"]
+    answer: Int[np.ndarray, " triple"]
+    split: Int[np.ndarray, " triple"]
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    def select(self, keep: Bool[np.ndarray, " triple"] | Int[np.ndarray, " kept"]) -> Triples:
+        """The triples chosen by a mask or by indices."""
+        return Triples(self.subject[keep], self.relation[keep], self.answer[keep], self.split[keep])
+
+    def of_split(self, *splits: str) -> Triples:
+        """The triples of the named splits; an unknown name raises with the close matches."""
+        for name in splits:
+            if name not in SPLITS:
+                raise unknown_name("split", name, SPLITS)
+        return self.select(np.isin(self.split, [SPLITS.index(name) for name in splits]))
+
+
+@dataclass(frozen=True)
+class FactRecallTask:
+    """The fact-recall task of the paper: (s, r1, b_i) implies (s, r2, c_i) for every s of pair i.
+
+    Training holds the facts of all subjects and the implications of the training subjects; the
+    implications of the held-out subjects are the test of out-of-context reasoning. The symbolic
+    model cannot know whether a pair is causal (generalization) or not (hallucination).
+
+    Attributes:
+        n_pairs: number n of fact-implication pairs; at least 2.
+        m_train: training subjects a pair; 0 is the control that never sees an implication.
+            None in a task made by `from_mapping`.
+        m_test: held-out subjects a pair; None in a task made by `from_mapping`.
+        n_noise: number of different noise tokens.
+        seq_len: tokens of a sequence: seq_len - 3 noise tokens, subject, relation, EOS.
+        fact_of_subject, implication_of_fact, trained: the mapping of an unbalanced task; set by
+            `from_mapping`, None in a balanced task.
+
+    Raises:
+        ConfigError: a count that is negative, fractional or too small.
+
+    Source: Huang et al. 2025 (arXiv 2506.10887), section 3.
+    """
+
+    n_pairs: int = 20
+    m_train: int | None = 1
+    m_test: int | None = 3
+    n_noise: int = 5
+    seq_len: int = 16
+    fact_of_subject: tuple[int, ...] | None = None
+    implication_of_fact: tuple[int, ...] | None = None
+    trained: tuple[bool, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n_pairs", self.n_pairs, 2)
+        check_count("n_noise", self.n_noise, 0)
+        check_count("seq_len", self.seq_len, 3)
+        if self.seq_len > 3 and self.n_noise == 0:
+            raise ConfigError(
+                f"n_noise must be >= 1 when seq_len > 3 (seq_len - 3 = {self.seq_len - 3} tokens are noise), "
+                "got 0; for a task without noise pass seq_len=3"
+            )
+        mapping = (self.fact_of_subject, self.implication_of_fact, self.trained)
+        if all(part is None for part in mapping):
+            check_count("m_train", self.m_train, 0)
+            check_count("m_test", self.m_test, 0)
+            if sum(self._group) == 0:
+                raise ConfigError("m_train + m_test must be >= 1, got 0: a pair needs a subject")
+        else:
+            check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
+
+    @classmethod
+    def from_mapping(
+        cls,
+        fact_of_subject: Sequence[int],
+        implication_of_fact: Sequence[int],
+        trained: Sequence[bool],
+        n_noise: int = 5,
+        seq_len: int = 16,
+    ) -> FactRecallTask:
+        """A task with any groups: unequal sizes, several facts to one implication, pairs never implied.
+
+        Args:
+            fact_of_subject: for each subject the index of its fact, 0..n_facts-1.
+            implication_of_fact: for each fact the index of its implication, 0..n_implications-1.
+            trained: for each subject whether its implication is in the training set.
+            n_noise, seq_len: as in the balanced task.
+
+        Returns: the task. `n_pairs` is its number of facts, `m_train` and `m_test` are None. Subjects
+            keep the order they are given in.
+
+        Raises:
+            ConfigError: lengths that do not fit, a subject with two facts, indices with gaps.
+        """
+        return cls(
+            n_pairs=len(implication_of_fact),
+            m_train=None,
+            m_test=None,
+            n_noise=n_noise,
+            seq_len=seq_len,
+            fact_of_subject=tuple(_plain(value) for value in fact_of_subject),
+            implication_of_fact=tuple(_plain(value) for value in implication_of_fact),
+            trained=tuple(_plain(value) for value in trained),
+        )
+
+    # --- counts ---------------------------------------------------------------------------------
+
+    @property
+    def n_facts(self) -> int:
+        """Number of fact answers |A1|."""
+        return self.n_pairs
+
+    @cached_property
+    def n_implications(self) -> int:
+        """Number of implication answers |A2|; n_pairs in a balanced task."""
+        return self.n_pairs if self.implication_of_fact is None else max(self.implication_of_fact) + 1
+
+    @property
+    def n_answers(self) -> int:
+        """Number of answers |A1| + |A2|."""
+        return self.n_facts + self.n_implications
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects, training and held-out."""
+        if self.fact_of_subject is not None:
+            return len(self.fact_of_subject)
+        return self.n_pairs * sum(self._group)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of tokens that are never answers: subjects, r1, r2, noise, EOS."""
+        return self.n_subjects + 2 + self.n_noise + 1
+
+    @property
+    def d_vocab(self) -> int:
+        """Vocabulary size: inputs and answers."""
+        return self.n_inputs + self.n_answers
+
+    @property
+    def _group(self) -> tuple[int, int]:
+        """(m_train, m_test) of a task that was not made from a mapping."""
+        assert self.m_train is not None
+        assert self.m_test is not None
+        return self.m_train, self.m_test
+
+    # --- the mapping ----------------------------------------------------------------------------
+
+    @cached_property
+    def subject_fact(self) -> Int[np.ndarray, " subject"]:
+        """Index of every subject's fact."""
+        if self.fact_of_subject is not None:
+            return np.array(self.fact_of_subject, dtype=np.int64)
+        return np.repeat(np.arange(self.n_pairs), sum(self._group))
+
+    @cached_property
+    def subject_trained(self) -> Bool[np.ndarray, " subject"]:
+        """Whether a subject's implication is in the training set."""
+        if self.trained is not None:
+            return np.array(self.trained, dtype=bool)
+        return np.tile(np.repeat([True, False], self._group), self.n_pairs)
+
+    @cached_property
+    def fact_implication(self) -> Int[np.ndarray, " fact"]:
+        """Index (among implications) of every fact's implication."""
+        if self.implication_of_fact is not None:
+            return np.array(self.implication_of_fact, dtype=np.int64)
+        return np.arange(self.n_pairs)
+
+    @cached_property
+    def balanced_sizes(self) -> tuple[int, int, int] | None:
+        """(n, m_train, m_test) if all pairs are one-to-one and of equal size, else None.
+
+        A task made by `from_mapping` counts as balanced too, whatever the order of its subjects.
+        """
+        if self.fact_of_subject is None:
+            return self.n_pairs, *self._group
+        train = np.bincount(self.subject_fact[self.subject_trained], minlength=self.n_facts)
+        test = np.bincount(self.subject_fact[~self.subject_trained], minlength=self.n_facts)
+        one_to_one = self.n_implications == self.n_facts
+        if one_to_one and (train == train[0]).all() and (test == test[0]).all():
+            return self.n_pairs, int(train[0]), int(test[0])
+        return None
+
+    @cached_property
+    def triples(self) -> Triples:
+        """All (subject, relation, answer) triples: the facts of all subjects, then their implications."""
+        subject = np.arange(self.n_subjects)
+        held_out = 2 * (~self.subject_trained).astype(np.int64)
+        return Triples(
+            subject=np.concatenate([subject, subject]),
+            relation=np.repeat([FACT, IMPLICATION], self.n_subjects),
+            answer=np.concatenate(
+                [self.subject_fact, self.n_facts + self.fact_implication[self.subject_fact]]
+            ),
+            split=np.concatenate([held_out, held_out + 1]),
+        )
+
+    @cached_property
+    def training_triples(self) -> Triples:
+        """The triples that are told: all facts, and the implications of the training subjects."""
+        return self.triples.of_split(*TRAINED_SPLITS)
+
+    # --- tokens ---------------------------------------------------------------------------------
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3"."""
+        return (
+            *(f"s{i}" for i in range(self.n_subjects)),
+            "r1",
+            "r2",
+            *(f"noise{i}" for i in range(self.n_noise)),
+            "EOS",
+            *(f"b{i}" for i in range(self.n_facts)),
+            *(f"c{i}" for i in range(self.n_implications)),
+        )
+
+    @cached_property
+    def _id_of_label(self) -> dict[str, int]:
+        return {label: index for index, label in enumerate(self.labels)}
+
+    def token(self, label: str) -> int:
+        """Token id of a label; an unknown one raises UnknownNameError with the close matches."""
+        try:
+            return self._id_of_label[label]
+        except (KeyError, TypeError):
+            raise unknown_name("token", label, self.labels) from None
+
+    def tokens(self, *labels: str) -> Int[np.ndarray, " token"]:
+        """Token ids of several labels, e.g. task.tokens("s7", "r1", "EOS")."""
+        return np.array([self.token(label) for label in labels], dtype=np.int64)
+
+    @property
+    def relation_tokens(self) -> tuple[int, int]:
+        """Token ids of r1 and r2."""
+        return self.n_subjects, self.n_subjects + 1
+
+    @property
+    def noise_tokens(self) -> range:
+        """Token ids of the noise tokens."""
+        return range(self.n_subjects + 2, self.n_subjects + 2 + self.n_noise)
+
+    @property
+    def eos_token(self) -> int:
+        """Token id of EOS, the query position's token."""
+        return self.n_inputs - 1
+
+    @property
+    def answer_tokens(self) -> range:
+        """Token ids of the answers, facts first. Answer index a has token id n_inputs + a."""
+        return range(self.n_inputs, self.d_vocab)
+
+    # --- configuration on disk ------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` gives the task back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FactRecallTask:
+        """The task of a `to_dict`; lists, as JSON leaves them, become tuples."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise unknown_name("task field", name, sorted(known))
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars as Python ones, so that tasks compare, hash and serialise; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
