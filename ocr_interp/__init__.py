@@ -10,12 +10,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocr_interp.models.config import ModelConfig as ModelConfig
+    from ocr_interp.models.hooked import build_model as build_model
     from ocr_interp.task import FactRecallTask as FactRecallTask
+    from ocr_interp.training.config import RunConfig as RunConfig
+    from ocr_interp.training.config import TrainConfig as TrainConfig
+    from ocr_interp.training.loop import train as train
+    from ocr_interp.training.runs import Run as Run
+    from ocr_interp.training.store import load_run as load_run
 
 __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
     "FactRecallTask": "ocr_interp.task",
+    "ModelConfig": "ocr_interp.models.config",
+    "Run": "ocr_interp.training.runs",
+    "RunConfig": "ocr_interp.training.config",
+    "TrainConfig": "ocr_interp.training.config",
+    "build_model": "ocr_interp.models.hooked",
+    "load_run": "ocr_interp.training.store",
+    "train": "ocr_interp.training.loop",
 }
 
 __all__ = ["__version__", *_HOME_OF_NAME]

@@ -80,6 +80,10 @@ def check_mapping(
     _check_indices("fact_of_subject", fact_of_subject, len(implication_of_fact))
     n_implications = max((v for v in implication_of_fact if isinstance(v, int)), default=-1) + 1
     _check_indices("implication_of_fact", implication_of_fact, n_implications)
+    if n_implications < 2:
+        raise ConfigError(
+            "implication_of_fact must name at least 2 implications, got 1: nothing to tell apart"
+        )
 
 
 def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:

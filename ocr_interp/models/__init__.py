@@ -1,1 +1,1 @@
-
+"""Models of the fact-recall task: configurations, starts, the token-count form, HookedTransformers."""

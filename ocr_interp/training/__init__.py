@@ -1,1 +1,1 @@
-
+"""Training: recipes, the loop, what is measured, runs in memory and on disk."""

@@ -1,1 +1,1 @@
-
+"""Pictures of result objects; nothing here imports a model."""

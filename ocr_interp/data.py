@@ -1,0 +1,266 @@
+"""A task as tensors: the noise-free population, every noise sequence, and seeded noisy batches.
+
+A sequence is seq_len tokens: noise, the subject, the relation somewhere behind it, EOS last. With
+EOS as the query, and no positions, only the token counts of a sequence matter to a model: each
+form below gives the exact counts, and the sequences where a HookedTransformer wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import comb
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ocr_interp.checks import check_count
+from ocr_interp.devices import seeded_generator
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask, Triples
+
+STEPS_PER_CHUNK = 32
+"""Batches drawn at once. Part of the data order: another value is another sequence of batches."""
+
+_DRAWS, _PLACES = 0, 1  # streams of randomness: what is in a sequence, and where
+
+MAX_EXHAUSTIVE_ENTRIES = 2**28
+"""Largest counts matrix (examples x inputs) that `exhaustive` builds: 1 GiB in float32."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as token counts, each with its right answer and its weight in the loss.
+
+    Attributes:
+        counts: how often each input token stands in the sequence.
+        target: token id of the right answer.
+        weight: weight of the example in the loss; they sum to 1.
+        split: index into SPLITS.
+    """
+
+    counts: Float[Tensor, "batch input"]
+    target: Int[Tensor, " batch"]
+    weight: Float[Tensor, " batch"]
+    split: Int[Tensor, " batch"]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def population(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_options) -> Batch:
+    """Every triple of the splits once and without noise: the sequence [subject, relation, EOS].
+
+    Args:
+        task: the task.
+        splits: names from SPLITS; TRAINED_SPLITS is the training set of the theorems.
+        tensor_options: dtype and device of the tensors.
+
+    Returns: the batch, all weights equal.
+    """
+    triples = task.triples.of_split(*splits)
+    return _as_batch(task, triples, np.zeros((len(triples), task.n_noise)), None, tensor_options)
+
+
+def exhaustive(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_options) -> Batch:
+    """Every triple with every multiset of noise tokens, weighted by its probability.
+
+    The loss over this batch is the exact expectation of the loss over noisy sequences in which each
+    triple is equally likely.
+
+    Raises:
+        ConfigError: the batch would have more than MAX_EXHAUSTIVE_ENTRIES entries.
+    """
+    triples = task.triples.of_split(*splits)
+    n_draws = task.seq_len - 3
+    n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
+    entries = n_multisets * len(triples) * task.n_inputs
+    if entries > MAX_EXHAUSTIVE_ENTRIES:
+        raise ConfigError(
+            f"exhaustive data needs at most {MAX_EXHAUSTIVE_ENTRIES:,} counts, got {entries:,} "
+            f"({n_multisets:,} noise multisets x {len(triples)} triples x {task.n_inputs} inputs): shorten "
+            "seq_len, lower n_noise, or use data='noisy'"
+        )
+    noise = np.array(
+        [
+            np.bincount(np.array(drawn, dtype=np.int64), minlength=task.n_noise)
+            for drawn in combinations_with_replacement(range(task.n_noise), n_draws)
+        ]
+    ).reshape(n_multisets, task.n_noise)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n_draws + 1)))])
+    probability = np.exp(log_factorial[n_draws] - log_factorial[noise].sum(1))
+    probability /= max(task.n_noise, 1) ** n_draws
+    repeated = triples.select(np.repeat(np.arange(len(triples)), n_multisets))
+    weight = np.tile(probability, len(triples)) / len(triples)
+    return _as_batch(task, repeated, np.tile(noise, (len(triples), 1)), weight, tensor_options)
+
+
+def noisy_examples(
+    task: FactRecallTask, triples: Triples, seed: int, **tensor_options
+) -> tuple[Int[Tensor, "batch seq"], Batch]:
+    """One noisy sequence for each given triple, as token ids and as counts."""
+    generator = seeded_generator("cpu", seed, _DRAWS)
+    noise = torch.randint(task.n_noise or 1, (len(triples), task.seq_len - 3), generator=generator)
+    counts = (noise.unsqueeze(2) == torch.arange(task.n_noise)).sum(1).numpy()
+    batch = _as_batch(task, triples, counts, None, tensor_options)
+    tokens = _arrange(
+        task,
+        torch.as_tensor(triples.subject),
+        torch.as_tensor(triples.relation) + task.n_subjects,
+        noise + task.n_subjects + 2,
+        seeded_generator("cpu", seed, _PLACES),
+    )
+    return tokens.to(batch.target.device), batch
+
+
+class NoisyBatches:
+    """The paper's training distribution: batch number `step` depends on (seed, step) alone.
+
+    Every batch has the same number of examples of each trained split that the task has, drawn with
+    replacement; noise tokens are drawn independently and uniformly, the place of the subject
+    uniformly among those that leave room for a relation, that of the relation uniformly behind it.
+
+    Args:
+        task: the task.
+        batch_size: examples a batch; a multiple of the number of trained splits.
+        seed: seed of the data order.
+        device, dtype: of the tensors; the generator lives on the device, so that another device
+            draws other batches.
+
+    Source: theory.md §1 of the paper's experiments: T = 16, 13 noise tokens out of 5, batch 252.
+    """
+
+    def __init__(
+        self,
+        task: FactRecallTask,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.task, self.batch_size, self.seed = task, batch_size, seed
+        self.device, self.dtype = torch.device(device), dtype
+        trained = task.training_triples
+        self._split_sizes = [int((trained.split == k).sum()) for k in range(len(TRAINED_SPLITS))]
+        present = sum(size > 0 for size in self._split_sizes)
+        check_count("batch_size", batch_size, 1)
+        if batch_size % present:
+            raise ConfigError(
+                f"batch_size must be a multiple of {present}, the number of trained splits of the task, "
+                f"got {batch_size}: try {max(1, batch_size // present) * present}"
+            )
+        order = np.argsort(trained.split, kind="stable")
+        self._subject, self._relation_token, self._target, self._split = (
+            torch.as_tensor(column[order], device=self.device)
+            for column in (
+                trained.subject,
+                trained.relation + task.n_subjects,
+                trained.answer + task.n_inputs,
+                trained.split,
+            )
+        )
+        self._per_split = batch_size // present
+        self._weight = torch.full((batch_size,), 1.0 / batch_size, dtype=dtype, device=self.device)
+        self._chunk_index = -1
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step` as token counts."""
+        self._load_chunk(step)
+        row = step % STEPS_PER_CHUNK
+        chosen = self._chosen[row]
+        return Batch(self._counts[row], self._targets[row], self._weight, self._split[chosen])
+
+    def tokens(self, step: int) -> Int[Tensor, "batch seq"]:
+        """The sequences of batch number `step`; their counts are exactly those of `batch(step)`."""
+        self._load_chunk(step)
+        chosen, row = self._chosen[step % STEPS_PER_CHUNK], step % STEPS_PER_CHUNK
+        places = seeded_generator(self.device, self.seed, _PLACES, step)
+        return _arrange(
+            self.task, self._subject[chosen], self._relation_token[chosen], self._noise[row], places
+        )
+
+    def _load_chunk(self, step: int) -> None:
+        """Draws the chunk that holds the step, unless it is the one at hand."""
+        if step // STEPS_PER_CHUNK == self._chunk_index:
+            return
+        task, device = self.task, self.device
+        self._chunk_index = step // STEPS_PER_CHUNK
+        generator = seeded_generator(device, self.seed, _DRAWS, self._chunk_index)
+        columns, first = [], 0
+        for size in self._split_sizes:
+            if size:
+                shape = (STEPS_PER_CHUNK, self._per_split)
+                columns.append(first + torch.randint(size, shape, generator=generator, device=device))
+            first += size
+        self._chosen = torch.cat(columns, dim=1)
+        shape = (STEPS_PER_CHUNK, self.batch_size, task.seq_len - 3)
+        noise_ids = task.n_subjects + 2, task.n_subjects + 2 + max(task.n_noise, 1)
+        self._noise = torch.randint(*noise_ids, shape, generator=generator, device=device)
+        counts = torch.zeros(*shape[:2], task.n_inputs, dtype=self.dtype, device=device)
+        one = torch.ones((), dtype=self.dtype, device=device)
+        counts.scatter_add_(2, self._noise, one.expand(shape))
+        counts.scatter_(2, self._subject[self._chosen].unsqueeze(2), 1.0)
+        counts.scatter_(2, self._relation_token[self._chosen].unsqueeze(2), 1.0)
+        counts[:, :, task.eos_token] = 1.0
+        self._counts, self._targets = counts, self._target[self._chosen]
+
+
+def token_counts(
+    task: FactRecallTask, tokens: Int[Tensor, "batch seq"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "batch input"]:
+    """How often each input token stands in each sequence.
+
+    Raises:
+        ConfigError: a sequence that holds an answer token, or that does not end with EOS.
+    """
+    if bool((tokens < 0).any()) or bool((tokens >= task.n_inputs).any()):
+        raise ConfigError(f"tokens must be inputs, 0..{task.n_inputs - 1}: answers never stand in a sequence")
+    if bool((tokens[:, -1] != task.eos_token).any()):
+        raise ConfigError(f"every sequence must end with EOS (token {task.eos_token}), the query position")
+    counts = torch.zeros(len(tokens), task.n_inputs, dtype=dtype, device=tokens.device)
+    return counts.scatter_add_(1, tokens, torch.ones_like(tokens, dtype=dtype))
+
+
+def _as_batch(task, triples: Triples, noise: np.ndarray, weight, tensor_options) -> Batch:
+    """Triples and their noise counts as a batch; weights equal unless given."""
+    n = len(triples)
+    counts = np.zeros((n, task.n_inputs))
+    counts[np.arange(n), triples.subject] = 1
+    counts[np.arange(n), triples.relation + task.n_subjects] = 1
+    counts[:, list(task.noise_tokens)] = noise
+    counts[:, task.eos_token] = 1
+    device = tensor_options.get("device")
+    dtype = tensor_options.get("dtype", torch.float32)
+    weight = np.full(n, 1 / n) if weight is None and n else np.zeros(n) if weight is None else weight
+    return Batch(
+        counts=torch.as_tensor(counts, dtype=dtype, device=device),
+        target=torch.as_tensor(triples.answer + task.n_inputs, device=device),
+        weight=torch.as_tensor(weight, dtype=dtype, device=device),
+        split=torch.as_tensor(triples.split, device=device),
+    )
+
+
+def _arrange(
+    task: FactRecallTask,
+    subject: Int[Tensor, " batch"],
+    relation_token: Int[Tensor, " batch"],
+    noise: Int[Tensor, "batch noise_place"],
+    generator: torch.Generator,
+) -> Int[Tensor, "batch seq"]:
+    """Sequences with subject and relation at random places, noise in between, EOS last."""
+    batch, device = len(subject), subject.device
+    last = task.seq_len - 1
+    subject_place = torch.randint(last - 1, (batch,), generator=generator, device=device)
+    room = last - 1 - subject_place
+    step = (torch.rand(batch, generator=generator, device=device) * room).long().clamp(max=room - 1)
+    relation_place = subject_place + 1 + step
+    place = torch.arange(task.seq_len, device=device).expand(batch, -1)
+    is_subject, is_relation = place == subject_place[:, None], place == relation_place[:, None]
+    is_noise = ~(is_subject | is_relation | (place == last))
+    tokens = torch.full((batch, task.seq_len), task.eos_token, device=device)
+    tokens[is_noise] = noise.flatten()
+    tokens = torch.where(is_subject, subject[:, None], tokens)
+    return torch.where(is_relation, relation_token[:, None], tokens)

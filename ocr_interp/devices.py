@@ -1,0 +1,42 @@
+"""Where tensors live and where randomness comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ocr_interp.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def resolve_device(name: str, dtype: str = "float32") -> torch.device:
+    """The device of a name: "auto" takes cuda, then mps, then cpu.
+
+    Raises:
+        ConfigError: a device that torch does not know or this machine does not have, or float64 on mps.
+    """
+    available = ["cpu"]
+    if torch.backends.mps.is_available() and dtype != "float64":
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    if name == "auto":
+        return torch.device(available[0])
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r}") from None
+    if device.type not in available:
+        reason = "mps has no float64" if name == "mps" and dtype == "float64" else "not on this machine"
+        raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r} ({reason})")
+    return device
+
+
+def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A generator on `device` that depends on nothing but the whole numbers of `key`.
+
+    Keys are hashed (numpy SeedSequence), so that (seed, step) and (seed + 1, step) are unrelated.
+    """
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))

@@ -1,0 +1,111 @@
+"""The weights of a one-layer model in token space, and as the state_dict of its HookedTransformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.errors import ConfigError, OcrInterpError
+from ocr_interp.task import FactRecallTask
+
+
+@dataclass(frozen=True)
+class TokenWeights:
+    """What a one-layer, one-head model with one-hot embeddings computes with, by token.
+
+    Attributes:
+        W_V: value of every token; for a non-factorized model this is W_OV itself.
+        W_O: from the head to the logits of every token; None for a non-factorized model (identity).
+        W_QK: score that a query token gives a key token, W_Q W_K^T. Only the row of EOS is ever used.
+    """
+
+    W_V: Float[Tensor, "token d_head"]
+    W_O: Float[Tensor, "d_head token"] | None
+    W_QK: Float[Tensor, "query_token key_token"]
+
+    @property
+    def W_OV(self) -> Float[Tensor, "token output_token"]:
+        """The OV circuit [input, output] in token space."""
+        return self.W_V if self.W_O is None else self.W_V @ self.W_O
+
+    def to(self, *args, **kwargs) -> TokenWeights:
+        """The same weights on another device or in another dtype, as Tensor.to."""
+        W_O = None if self.W_O is None else self.W_O.to(*args, **kwargs)
+        return TokenWeights(self.W_V.to(*args, **kwargs), W_O, self.W_QK.to(*args, **kwargs))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by name, for a file."""
+        named = {"W_V": self.W_V, "W_QK": self.W_QK}
+        if self.W_O is not None:
+            named["W_O"] = self.W_O
+        return {name: tensor.detach().contiguous() for name, tensor in named.items()}
+
+
+def factorize_ov(
+    W_OV: Float[Tensor, "input output"], d_head: int
+) -> tuple[Float[Tensor, "input d_head"], Float[Tensor, "d_head output"]]:
+    """Factors W_V, W_O of an OV matrix by its balanced SVD: W_V^T W_V = W_O W_O^T (Proposition 1).
+
+    Raises:
+        OcrInterpError: d_head is smaller than the rank of W_OV.
+    """
+    U, S, Vh = torch.linalg.svd(W_OV, full_matrices=False)
+    tolerance = S.max() * max(W_OV.shape) * torch.finfo(W_OV.dtype).eps
+    rank = int((tolerance < S).sum())
+    if d_head < rank:
+        raise OcrInterpError(
+            f"d_head must be >= the rank of W_OV ({rank}) to write it as W_V W_O exactly, got {d_head}: pass "
+            "a larger d_head or a truncated W_OV"
+        )
+    kept = min(d_head, len(S))
+    root = S[:kept].sqrt()
+    W_V, W_O = W_OV.new_zeros(W_OV.shape[0], d_head), W_OV.new_zeros(d_head, W_OV.shape[1])
+    W_V[:, :kept], W_O[:kept] = U[:, :kept] * root, root[:, None] * Vh[:kept]
+    return W_V, W_O
+
+
+def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, Tensor]:
+    """The state_dict of the HookedTransformer with these weights (see `ocr_interp.models.hooked`).
+
+    Tokens are read from the first half of the residual stream and answers are written to the second
+    (d_model = 2 d_vocab), so that W_E W_U = 0: no path leads from the embedding straight to the logits.
+    """
+    d_vocab, d_head = task.d_vocab, weights.W_V.shape[1]
+    if weights.W_V.shape[0] != d_vocab:
+        raise ConfigError(f"W_V must have {d_vocab} rows, one a token, got {tuple(weights.W_V.shape)}")
+    options = {"dtype": weights.W_V.dtype, "device": weights.W_V.device}
+    one, zero = torch.eye(d_vocab, **options), torch.zeros(d_vocab, d_vocab, **options)
+    W_O = torch.eye(d_vocab, **options) if weights.W_O is None else weights.W_O
+    attn = {
+        "W_Q": torch.cat([weights.W_QK, zero])[None],
+        "W_K": torch.cat([one, zero])[None],
+        "W_V": torch.cat([weights.W_V, torch.zeros(d_vocab, d_head, **options)])[None],
+        "W_O": torch.cat([torch.zeros(d_head, d_vocab, **options), W_O], dim=1)[None],
+        "b_Q": torch.zeros(1, d_vocab, **options),
+        "b_K": torch.zeros(1, d_vocab, **options),
+        "b_V": torch.zeros(1, d_head, **options),
+        "b_O": torch.zeros(2 * d_vocab, **options),
+        "mask": torch.empty((0, 0), dtype=torch.bool, device=options["device"]),
+        "IGNORE": torch.tensor(-torch.inf, device=options["device"]),
+    }
+    return {
+        "embed.W_E": torch.cat([one, zero], dim=1),
+        "pos_embed.W_pos": torch.zeros(task.seq_len, 2 * d_vocab, **options),
+        "unembed.W_U": torch.cat([zero, one]),
+        "unembed.b_U": torch.zeros(d_vocab, **options),
+        **{f"blocks.0.attn.{name}": tensor.clone() for name, tensor in attn.items()},
+    }
+
+
+def weights_of_state_dict(task: FactRecallTask, state: dict[str, Tensor], ov: str) -> TokenWeights:
+    """The token weights inside a HookedTransformer's state_dict: the inverse of `hooked_state_dict`."""
+    d = task.d_vocab
+    W_O = state["blocks.0.attn.W_O"][0, :, d:]
+    return TokenWeights(
+        W_V=state["blocks.0.attn.W_V"][0, :d],
+        W_O=W_O if ov == "factorized" else None,
+        W_QK=state["blocks.0.attn.W_Q"][0, :d] @ state["blocks.0.attn.W_K"][0, :d].mT,
+    )

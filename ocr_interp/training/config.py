@@ -1,0 +1,180 @@
+"""How a model is trained: a plain dataclass that imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ocr_interp.checks import check_choice, check_count, check_number
+from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.task import FactRecallTask
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe; the defaults are the paper's (`TrainConfig.paper()`).
+
+    Attributes:
+        steps: parameter updates.
+        data: "noisy" draws a fresh batch of noisy sequences a step; "noise_free" and "exhaustive" take
+            the whole training set at every step, without noise or with every noise sequence.
+        batch_size: examples a step for "noisy" data, the same number of each trained split.
+        optimizer: "adamw" or "sgd" (plain gradient descent unless momentum is set).
+        lr: learning rate.
+        momentum: of sgd.
+        beta1, beta2, eps: of adamw.
+        weight_decay: decoupled in adamw, an L2 penalty in sgd. On W_V and W_O it is an explicit nuclear
+            norm penalty, so the implicit bias needs 0.
+        seed: of the start and of the order of the data.
+        log_every: steps between rows of the history; it ends with the last step.
+        checkpoint_every: steps between checkpoints; rounded up to logged steps.
+        snapshots: number of snapshots, spread evenly in log(step) over the logged steps; the first and
+            the last logged step always have one, unless 0.
+        eval_draws: noise draws of every triple in the evaluation of "noisy" data.
+        stop_when_learned: stop at the first logged step whose held-out implication loss is below this
+            (nats) with accuracy 1; 0 never stops.
+        device: "auto" (cuda, then mps, then cpu) or a name.
+
+    Raises:
+        ConfigError: a value that is not allowed, by name.
+    """
+
+    steps: int = 20_000
+    data: Literal["noisy", "noise_free", "exhaustive"] = "noisy"
+    batch_size: int = 252
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 5e-3
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.03
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 2_000
+    snapshots: int = 12
+    eval_draws: int = 4
+    stop_when_learned: float = 0.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws"):
+            check_count(field, getattr(self, field), 1)
+        for field in ("seed", "snapshots"):
+            check_count(field, getattr(self, field), 0)
+        check_choice("data", self.data, ("noisy", "noise_free", "exhaustive"))
+        check_choice("optimizer", self.optimizer, ("adamw", "sgd"))
+        for field in ("lr", "eps"):
+            check_number(field, getattr(self, field), above=0)
+        for field in ("weight_decay", "momentum", "beta1", "beta2", "stop_when_learned"):
+            check_number(field, getattr(self, field), at_least=0)
+        for field in ("momentum", "beta1", "beta2"):
+            if getattr(self, field) >= 1:
+                raise ConfigError(f"{field} must be < 1, got {getattr(self, field)}")
+        if self.momentum and self.optimizer != "sgd":
+            raise ConfigError(
+                f"momentum must be 0 unless optimizer='sgd', got {self.momentum} with {self.optimizer!r}"
+            )
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device must be 'auto' or a name such as 'cpu', got {self.device!r}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TrainConfig:
+        """The recipe of the paper's experiments (theory.md §7): AdamW, noisy batches of 252."""
+        return cls(**changes)
+
+    @classmethod
+    def gradient_descent(cls, **changes: Any) -> TrainConfig:
+        """Full-batch gradient descent without weight decay: the setting that the theorems speak of."""
+        recipe: dict[str, Any] = {
+            "data": "noise_free",
+            "optimizer": "sgd",
+            "lr": 1.0,
+            "weight_decay": 0.0,
+            **changes,
+        }
+        return cls(**recipe)
+
+    def logged_steps(self) -> list[int]:
+        """The steps that get a row in the history: 0, every log_every, the last."""
+        return sorted({*range(0, self.steps + 1, self.log_every), self.steps})
+
+    def snapshot_steps(self) -> list[int]:
+        """The logged steps that get a snapshot."""
+        logged = self.logged_steps()
+        if self.snapshots == 0:
+            return []
+        wanted = [self.steps ** (k / max(1, self.snapshots - 1)) for k in range(self.snapshots)]
+        nearest = {min(logged, key=lambda step: abs(step - target)) for target in wanted}
+        return sorted({0, *nearest, self.steps})
+
+    def inert_factor(self, step: int) -> float:
+        """What weight decay leaves after `step` updates of a weight that never gets a gradient."""
+        if self.optimizer == "adamw":
+            return (1 - self.lr * self.weight_decay) ** step
+        value, velocity = 1.0, 0.0
+        for _ in range(step if self.weight_decay else 0):
+            velocity = self.momentum * velocity + self.weight_decay * value
+            value -= self.lr * velocity
+        return value
+
+
+FORMAT_VERSION = 1
+"""Version of the files of a run; a newer one is refused when read."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides the outcome of a run: task, model, recipe.
+
+    Attributes:
+        task: the fact-recall task.
+        model: the kind of model and its start.
+        train: the recipe, with the seed.
+    """
+
+    task: FactRecallTask
+    model: ModelConfig
+    train: TrainConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        return {
+            "task": self.task.to_dict(),
+            "model": dataclasses.asdict(self.model),
+            "train": dataclasses.asdict(self.train),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """The configuration of a `to_dict`; a field that this version does not know raises."""
+        for name, part in (("model", ModelConfig), ("train", TrainConfig)):
+            known = [field.name for field in dataclasses.fields(part)]
+            for field in values[name]:
+                if field not in known:
+                    raise unknown_name(f"{name} field", field, known)
+        return cls(
+            FactRecallTask.from_dict(values["task"]),
+            ModelConfig(**values["model"]),
+            TrainConfig(**values["train"]),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the configuration and the file format: files of one run share it."""
+        text = json.dumps([FORMAT_VERSION, self.to_dict()], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """The fields in which two configurations differ, as "train.lr: 0.005 != 0.01"."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{part}.{field}: {mine[part][field]!r} != {theirs[part][field]!r}"
+            for part in mine
+            for field in mine[part]
+            if mine[part][field] != theirs[part][field]
+        ]

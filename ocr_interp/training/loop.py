@@ -1,0 +1,245 @@
+"""train(task, model_config, train_config) -> Run: in the exact token-count form, resumable to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ocr_interp.data import Batch, NoisyBatches, exhaustive, population
+from ocr_interp.devices import DTYPES, resolve_device
+from ocr_interp.errors import RunError, TrainingDivergedError
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.init import initial_weights
+from ocr_interp.models.token_counts import TokenCountModel
+from ocr_interp.models.weights import TokenWeights
+from ocr_interp.task import TRAINED_SPLITS, FactRecallTask
+from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.progress import progress_bar
+from ocr_interp.training.runs import Run
+from ocr_interp.training.store import Checkpoint, RunStore, history_frame
+from ocr_interp.training.tracking import Tracker, learned
+
+OnLog = Callable[[Mapping[str, float]], None]
+
+
+def train(
+    task: FactRecallTask,
+    model_config: ModelConfig | None = None,
+    train_config: TrainConfig | None = None,
+    run_dir: str | Path | None = None,
+    *,
+    progress: bool | None = None,
+    on_log: OnLog | None = None,
+) -> Run:
+    """Trains a model on a task; with a run_dir, goes on from what is there.
+
+    Args:
+        task: the fact-recall task.
+        model_config: kind of model; None is the paper's factorized one.
+        train_config: recipe; None is the paper's.
+        run_dir: directory of the run. One that holds this very configuration is resumed, and the result
+            is bit for bit that of a run that was never stopped; a complete one is just read.
+        progress: a progress bar with losses on stderr; None shows it on a terminal.
+        on_log: called with every row of the history, for a tracker of your own.
+
+    Returns: the run. Ctrl-C ends it early at the next logged step, with status "interrupted" and
+        everything kept; a second Ctrl-C stops at once.
+
+    Raises:
+        ConfigError: a configuration that is not allowed, before anything is written.
+        RunError, RunBusyError: run_dir holds something else, is damaged, in use, or cannot be written.
+        TrainingDivergedError: a loss that is NaN or infinite, with the step; the last checkpoint stays.
+    """
+    config = RunConfig(task, model_config or ModelConfig(), train_config or TrainConfig())
+    training = _Training(config)
+    if run_dir is None:
+        return training.run(None, progress, on_log)
+    store = RunStore(Path(run_dir))
+    with store.opened(config):
+        checkpoint = store.read_checkpoint(config)
+        if checkpoint is not None and checkpoint.status in ("finished", "learned"):
+            return store.read_run()
+        if checkpoint is not None:
+            training.restore(checkpoint)
+        return training.run(store, progress, on_log)
+
+
+class _Training:
+    """The state of a training run: parameters, optimiser, step, history."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config, recipe = config, config.train
+        self.device = resolve_device(recipe.device, config.model.dtype)
+        dtype = DTYPES[config.model.dtype]
+        start = initial_weights(config.task, config.model, recipe.seed)
+        self.model = TokenCountModel(config.task, config.model, start, self.device)
+        self.optimizer = _optimizer(recipe, list(self.model.parameters.values()))
+        self.batch_at = _batches(config.task, recipe, dtype, self.device)
+        self.tracker = Tracker(config.task, recipe, dtype, self.device)
+        self.losses = torch.zeros(recipe.log_every, dtype=dtype, device=self.device)
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        self.snapshots: dict[int, TokenWeights] = {}
+
+    def run(self, store: RunStore | None, progress: bool | None, on_log: OnLog | None) -> Run:
+        """Trains to the end, or to Ctrl-C."""
+        logged, snapshot_steps = self.config.train.logged_steps(), set(self.config.train.snapshot_steps())
+        checkpoint_due = self.step + self.config.train.checkpoint_every
+        show = sys.stderr.isatty() if progress is None else progress
+        status = "unfinished"
+        with _first_ctrl_c() as interrupted, progress_bar(self.config, self.step, show) as update:
+            for target in (step for step in logged if step > self.step or not self.rows):
+                row = self._advance(target)
+                update(self.step, row)
+                if on_log is not None:
+                    on_log(row)
+                if self.step in snapshot_steps:
+                    self._snapshot(store)
+                if self.step == logged[-1]:
+                    status = "finished"
+                elif learned(row, self.config.train.stop_when_learned):
+                    status = "learned"
+                elif interrupted():
+                    status = "interrupted"
+                elif self.step < checkpoint_due:
+                    continue
+                self._checkpoint(store, status)
+                checkpoint_due = self.step + self.config.train.checkpoint_every
+                if status != "unfinished":
+                    break
+        return self._result(store, status)
+
+    def _advance(self, target: int) -> dict[str, float]:
+        """Trains up to the target step and measures there; no synchronisation with the device between."""
+        first = self.step
+        with torch.no_grad():
+            while self.step < target:
+                self.losses[self.step - first] = self.model.loss_and_gradients(self.batch_at(self.step))
+                self.optimizer.step()
+                self.step += 1
+            losses = self.losses[: target - first]
+            row = {
+                "step": self.step,
+                "train_loss": float(losses.mean()) if len(losses) else float("nan"),
+                **self.tracker.measure(self.model),
+            }
+        self._refuse_divergence(first, losses, row)
+        self.rows.append(row)
+        return row
+
+    def _refuse_divergence(self, first: int, losses: Tensor, row: dict[str, float]) -> None:
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            step = first + int(bad[0])
+        elif not all(torch.isfinite(p).all() for p in self.model.parameters.values()):
+            step = self.step
+        else:
+            return
+        recipe = self.config.train
+        raise TrainingDivergedError(
+            f"the loss is not finite at step {step} ({self.config.model.ov} model, {recipe.optimizer}, "
+            f"lr={recipe.lr:g}): lower lr or init_scale. Nothing after the last checkpoint was written"
+        )
+
+    def _snapshot(self, store: RunStore | None) -> None:
+        weights = self._weights()
+        if store is None:
+            self.snapshots[self.step] = weights.to("cpu")
+        else:
+            store.write_snapshot(self.config, self.step, weights)
+
+    def _checkpoint(self, store: RunStore | None, status: str) -> None:
+        if store is None:
+            return
+        if status != "unfinished":
+            store.write_model(self.config, self.step, self._weights())
+        tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
+        state = self.optimizer.state_dict()["state"]
+        for index, name in enumerate(self.model.parameters):
+            for key, value in state.get(index, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        store.write_checkpoint(self.config, Checkpoint(self.step, status, tensors, history_frame(self.rows)))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Puts parameters, optimiser, step and history back to those of a checkpoint."""
+        names = list(self.model.parameters)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in checkpoint.tensors.items():
+            kind, name, *rest = key.split(".")
+            if name not in names:
+                raise RunError(f"the checkpoint holds a parameter {name!r} that this model does not have")
+            if kind == "parameter":
+                self.model.parameters[name].copy_(tensor)
+            else:
+                state.setdefault(names.index(name), {})[rest[0]] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step = checkpoint.step
+        self.rows = [dict(row) for row in checkpoint.history.to_dict("records")]
+
+    def _weights(self) -> TokenWeights:
+        return self.model.weights(self.config.train.inert_factor(self.step))
+
+    def _result(self, store: RunStore | None, status: str) -> Run:
+        if store is not None:
+            return store.read_run()
+        history = history_frame(self.rows)
+        return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
+
+
+def _optimizer(recipe: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
+        )
+    return torch.optim.AdamW(
+        parameters,
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=fused,
+    )
+
+
+def _batches(
+    task: FactRecallTask, recipe: TrainConfig, dtype: torch.dtype, device: torch.device
+) -> Callable[[int], Batch]:
+    """The batch of every step."""
+    if recipe.data == "noisy":
+        return NoisyBatches(task, recipe.batch_size, recipe.seed, device, dtype).batch
+    whole = population if recipe.data == "noise_free" else exhaustive
+    batch = whole(task, TRAINED_SPLITS, dtype=dtype, device=device)
+    return lambda step: batch
+
+
+@contextlib.contextmanager
+def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the first only asks to stop, the second interrupts as usual."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(signum: int, frame: object) -> None:
+        asked.append(signum)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

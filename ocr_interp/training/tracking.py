@@ -1,0 +1,141 @@
+"""What is measured at a logged step: losses, accuracies and margins by split, norms of the circuit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.data import Batch, exhaustive, noisy_examples, population
+from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
+from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
+from ocr_interp.training.config import TrainConfig
+
+SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
+"""Measured for every split, as "<split>/<column>":
+
+- loss: cross-entropy over the whole vocabulary, nats, mean over the split;
+- loss_in_set: the same with the softmax over the right answer set alone (facts or implications);
+- accuracy: share of examples whose right answer beats all other answers; a tie does not count;
+- accuracy_in_set: the same among the answers of the right set;
+- margin: smallest logit difference between the right answer and another of its set.
+"""
+
+CIRCUIT_COLUMNS = ("train_margin", "held_out_margin", "nuclear_norm", "frobenius_norm", "effective_rank")
+"""Measured once a row:
+
+- train_margin: smallest logit difference between the right answer and any other answer, over the
+  trained splits; what norms are to be divided by;
+- held_out_margin: the same for held-out implications against the other implications;
+- nuclear_norm, frobenius_norm: of diag(a) W_OV, subjects and relations by answers (theory.md §7: the
+  raw norm of W_OV means nothing while the attention a absorbs scale);
+- effective_rank: exp of the entropy of its normalised singular values (Roy & Vetterli 2007).
+"""
+
+COLUMNS = (
+    "step",
+    "train_loss",
+    *CIRCUIT_COLUMNS,
+    *(f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS),
+)
+"""Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0)."""
+
+_EVALUATION_SEED = 2**31
+"""Evaluation noise is the same in every run, and no training seed reaches this far by chance."""
+
+
+class Tracker:
+    """Measures a model in training on fixed examples of all four splits.
+
+    Args:
+        task: the task; a split without triples is NaN throughout.
+        config: decides whether the examples have noise; "noisy" data has `eval_draws` of each triple.
+        dtype, device: of the examples.
+    """
+
+    def __init__(
+        self, task: FactRecallTask, config: TrainConfig, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.task = task
+        self.examples = _evaluation_examples(task, config, dtype, device)
+        self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
+
+    def measure(self, model: TokenCountModel) -> dict[str, float]:
+        """All columns but step and train_loss."""
+        row = {f"{split}/{column}": math.nan for split in SPLITS for column in SPLIT_COLUMNS}
+        logits = model.logits(self.examples.counts)
+        answers = _AnswerLogits(self.task, logits, self.examples)
+        columns = {
+            "loss": cross_entropy(logits, self.examples.target).loss,
+            "loss_in_set": answers.loss_in_set(),
+            "accuracy": (answers.margin_all > 0).to(logits.dtype),
+            "accuracy_in_set": (answers.margin_in_set > 0).to(logits.dtype),
+        }
+        for k in self._present:
+            chosen, name = self.examples.split == k, SPLITS[k]
+            weight = self.examples.weight[chosen] / self.examples.weight[chosen].sum()
+            row |= {f"{name}/{c}": float((values[chosen] * weight).sum()) for c, values in columns.items()}
+            row[f"{name}/margin"] = float(answers.margin_in_set[chosen].min())
+        trained = self.examples.split < len(TRAINED_SPLITS)
+        row["train_margin"] = float(answers.margin_all[trained].min())
+        row["held_out_margin"] = row["held_out_implication/margin"]
+        return row | circuit_norms(effective_circuit(model))
+
+
+def effective_circuit(model: TokenCountModel) -> Float[Tensor, "input answer"]:
+    """diag(a) W_OV restricted to subjects, r1, r2 (rows) and answers (columns).
+
+    With softmax attention a = exp(score), which leaves out the normalisation of each sequence.
+    """
+    n = model.task.n_subjects + 2
+    circuit = model.token_weight().unsqueeze(-1) * model.W_OV
+    return circuit[:n, model.task.n_inputs :]
+
+
+def circuit_norms(W: Float[Tensor, "input answer"]) -> dict[str, float]:
+    """Nuclear norm, Frobenius norm and effective rank of a matrix."""
+    S = np.linalg.svd(W.detach().cpu().numpy().astype(np.float64), compute_uv=False)
+    share = S[S > 0] / max(S.sum(), np.finfo(float).tiny)
+    return {
+        "nuclear_norm": float(S.sum()),
+        "frobenius_norm": float(np.sqrt((S**2).sum())),
+        "effective_rank": float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0,
+    }
+
+
+def learned(row: Mapping[str, float], threshold: float) -> bool:
+    """Whether held-out implications are below a loss (nats) with accuracy 1 (False without any)."""
+    return row["held_out_implication/loss"] < threshold and row["held_out_implication/accuracy"] == 1.0
+
+
+def _evaluation_examples(task, config: TrainConfig, dtype: torch.dtype, device: torch.device) -> Batch:
+    options = {"dtype": dtype, "device": device}
+    if config.data == "noise_free":
+        return population(task, **options)
+    if config.data == "exhaustive":
+        return exhaustive(task, **options)
+    repeated = task.triples.select(np.repeat(np.arange(len(task.triples)), config.eval_draws))
+    return noisy_examples(task, repeated, _EVALUATION_SEED, **options)[1]
+
+
+class _AnswerLogits:
+    """Margins of examples among all answers and among the answers of the right set."""
+
+    def __init__(self, task: FactRecallTask, logits: Float[Tensor, "batch output"], examples: Batch) -> None:
+        answers = logits[:, task.n_inputs :]
+        self.target = examples.target - task.n_inputs
+        is_fact = torch.arange(task.n_answers, device=logits.device) < task.n_facts
+        other_set = is_fact != (self.target < task.n_facts).unsqueeze(1)
+        own = answers.gather(1, self.target.unsqueeze(1))
+        wrong = answers.scatter(1, self.target.unsqueeze(1), -torch.inf)
+        self._in_set = answers.masked_fill(other_set, -torch.inf)
+        self.margin_all = (own - wrong.amax(1, keepdim=True)).squeeze(1)
+        wrong_in_set = wrong.masked_fill(other_set, -torch.inf)
+        self.margin_in_set = (own - wrong_in_set.amax(1, keepdim=True)).squeeze(1)
+
+    def loss_in_set(self) -> Float[Tensor, " batch"]:
+        return cross_entropy(self._in_set, self.target).loss
