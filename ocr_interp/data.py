@@ -27,28 +27,40 @@ STEPS_PER_CHUNK = 32
 
 _DRAWS, _PLACES = 0, 1  # streams of randomness: what is in a sequence, and where
 
-MAX_EXHAUSTIVE_ENTRIES = 2**28
-"""Largest counts matrix (examples x inputs) that `exhaustive` builds: 1 GiB in float32."""
+MAX_EXHAUSTIVE_EXAMPLES = 2**22
+"""Most examples that `exhaustive` builds; a training step on them takes about 10 GB in float32."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Examples as token counts, each with its right answer and its weight in the loss.
 
+    Every sequence holds one subject, so its index stands for n_subjects columns of counts.
+
     Attributes:
-        counts: how often each input token stands in the sequence.
+        n_subjects: number of subjects of the task.
+        subject: index of the subject, which stands in the sequence once.
+        context: how often each other input token stands there: r1, r2, noise, EOS.
         target: token id of the right answer.
         weight: weight of the example in the loss; they sum to 1.
         split: index into SPLITS.
     """
 
-    counts: Float[Tensor, "batch input"]
+    n_subjects: int
+    subject: Int[Tensor, " batch"]
+    context: Float[Tensor, "batch other_input"]
     target: Int[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
     split: Int[Tensor, " batch"]
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def counts(self) -> Float[Tensor, "batch input"]:
+        """How often each input token, subjects first, stands in the sequence."""
+        subjects = torch.nn.functional.one_hot(self.subject, self.n_subjects).to(self.context)
+        return torch.cat([subjects, self.context], dim=1)
 
 
 def population(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_options) -> Batch:
@@ -72,17 +84,17 @@ def exhaustive(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_op
     triple is equally likely.
 
     Raises:
-        ConfigError: the batch would have more than MAX_EXHAUSTIVE_ENTRIES entries.
+        ConfigError: the batch would have more than MAX_EXHAUSTIVE_EXAMPLES examples.
     """
     triples = task.triples.of_split(*splits)
     n_draws = task.seq_len - 3
     n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
-    entries = n_multisets * len(triples) * task.n_inputs
-    if entries > MAX_EXHAUSTIVE_ENTRIES:
+    n_examples = n_multisets * len(triples)
+    if n_examples > MAX_EXHAUSTIVE_EXAMPLES:
         raise ConfigError(
-            f"exhaustive data needs at most {MAX_EXHAUSTIVE_ENTRIES:,} counts, got {entries:,} "
-            f"({n_multisets:,} noise multisets x {len(triples)} triples x {task.n_inputs} inputs): shorten "
-            "seq_len, lower n_noise, or use data='noisy'"
+            f"exhaustive data allows at most {MAX_EXHAUSTIVE_EXAMPLES:,} examples, got {n_examples:,} "
+            f"({n_multisets:,} noise multisets x {len(triples)} triples): shorten seq_len, lower n_noise, "
+            "or use data='noisy'"
         )
     noise = np.array(
         [
@@ -170,8 +182,14 @@ class NoisyBatches:
         """Batch number `step` as token counts."""
         self._load_chunk(step)
         row = step % STEPS_PER_CHUNK
-        chosen = self._chosen[row]
-        return Batch(self._counts[row], self._targets[row], self._weight, self._split[chosen])
+        return Batch(
+            n_subjects=self.task.n_subjects,
+            subject=self._subjects[row],
+            context=self._contexts[row],
+            target=self._targets[row],
+            weight=self._weight,
+            split=self._splits[row],
+        )
 
     def tokens(self, step: int) -> Int[Tensor, "batch seq"]:
         """The sequences of batch number `step`; their counts are exactly those of `batch(step)`."""
@@ -199,13 +217,15 @@ class NoisyBatches:
         shape = (STEPS_PER_CHUNK, self.batch_size, task.seq_len - 3)
         noise_ids = task.n_subjects + 2, task.n_subjects + 2 + max(task.n_noise, 1)
         self._noise = torch.randint(*noise_ids, shape, generator=generator, device=device)
-        counts = torch.zeros(*shape[:2], task.n_inputs, dtype=self.dtype, device=device)
+        n_context = task.n_inputs - task.n_subjects
+        contexts = torch.zeros(*shape[:2], n_context, dtype=self.dtype, device=device)
         one = torch.ones((), dtype=self.dtype, device=device)
-        counts.scatter_add_(2, self._noise, one.expand(shape))
-        counts.scatter_(2, self._subject[self._chosen].unsqueeze(2), 1.0)
-        counts.scatter_(2, self._relation_token[self._chosen].unsqueeze(2), 1.0)
-        counts[:, :, task.eos_token] = 1.0
-        self._counts, self._targets = counts, self._target[self._chosen]
+        contexts.scatter_add_(2, self._noise - task.n_subjects, one.expand(shape))
+        relation = self._relation_token[self._chosen] - task.n_subjects
+        contexts.scatter_(2, relation.unsqueeze(2), 1.0)
+        contexts[:, :, -1] = 1.0
+        self._contexts, self._subjects = contexts, self._subject[self._chosen]
+        self._targets, self._splits = self._target[self._chosen], self._split[self._chosen]
 
 
 def token_counts(
@@ -227,16 +247,17 @@ def token_counts(
 def _as_batch(task, triples: Triples, noise: np.ndarray, weight, tensor_options) -> Batch:
     """Triples and their noise counts as a batch; weights equal unless given."""
     n = len(triples)
-    counts = np.zeros((n, task.n_inputs))
-    counts[np.arange(n), triples.subject] = 1
-    counts[np.arange(n), triples.relation + task.n_subjects] = 1
-    counts[:, list(task.noise_tokens)] = noise
-    counts[:, task.eos_token] = 1
+    context = np.zeros((n, 2 + task.n_noise + 1))
+    context[np.arange(n), triples.relation] = 1
+    context[:, 2:-1] = noise
+    context[:, -1] = 1
     device = tensor_options.get("device")
     dtype = tensor_options.get("dtype", torch.float32)
     weight = np.full(n, 1 / n) if weight is None and n else np.zeros(n) if weight is None else weight
     return Batch(
-        counts=torch.as_tensor(counts, dtype=dtype, device=device),
+        n_subjects=task.n_subjects,
+        subject=torch.as_tensor(triples.subject, device=device),
+        context=torch.as_tensor(context, dtype=dtype, device=device),
         target=torch.as_tensor(triples.answer + task.n_inputs, device=device),
         weight=torch.as_tensor(weight, dtype=dtype, device=device),
         split=torch.as_tensor(triples.split, device=device),

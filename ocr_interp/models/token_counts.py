@@ -2,7 +2,7 @@
 
 With linear attention and the EOS query last, logits = (counts * a) @ W_OV, where a holds the score of
 every token; with softmax attention a token weighs counts * exp(a), normalised. Nothing is approximated
-(theory.md §2). Every formula below allows leading axes (several models at once).
+(theory.md §2).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Residuals:
         grad_logits: gradient of each example's loss with respect to its logits (softmax - one-hot).
     """
 
-    loss: Float[Tensor, "*models batch"]
-    grad_logits: Float[Tensor, "*models batch output"]
+    loss: Float[Tensor, " batch"]
+    grad_logits: Float[Tensor, "batch output"]
 
 
-def cross_entropy(logits: Float[Tensor, "*m batch output"], target: Int[Tensor, "*m batch"]) -> Residuals:
+def cross_entropy(logits: Float[Tensor, "batch output"], target: Int[Tensor, " batch"]) -> Residuals:
     """Cross-entropy as softplus(logsumexp(wrong) - correct), with residuals from the same margin.
 
     A log-softmax returns 0 from a margin of about 50 on even in float64; this form keeps its relative
@@ -89,25 +89,34 @@ class TokenCountModel:
         return self.scores if self.config.attention == "linear" else torch.exp(self.scores)
 
     def logits(self, counts: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
-        """Logits at EOS over the whole vocabulary."""
-        return self._forward(counts)[0]
+        """Logits at EOS over the whole vocabulary, for any sequences (`data.token_counts`)."""
+        if self.config.attention == "linear":
+            return counts @ (self.scores.unsqueeze(-1) * self.W_OV)
+        attended = counts * torch.exp(self.scores)
+        return (attended / attended.sum(-1, keepdim=True)) @ self.W_OV
+
+    def batch_logits(self, batch: Batch) -> Float[Tensor, "batch output"]:
+        """Logits at EOS of a batch: `logits(batch.counts)` without the columns that are 0."""
+        return self._forward(batch, self.W_OV)[0]
 
     def loss_and_gradients(self, batch: Batch) -> Float[Tensor, ""]:
         """The weighted loss of a batch in nats; its gradients go to each parameter's `.grad`."""
-        logits, attended, W_OV = self._forward(batch.counts)
+        W_OV = self.W_OV
+        logits, attended = self._forward(batch, W_OV)
         residuals = cross_entropy(logits, batch.target)
         grad_logits = residuals.grad_logits.mul_(batch.weight.unsqueeze(-1))
-        if self.config.attention == "linear":
-            grad_circuit = batch.counts.mT @ grad_logits
-            grad_OV = self.scores.unsqueeze(-1) * grad_circuit
+        if attended is None:
+            pulled = _transposed_counts(batch.subject, batch.context, batch.n_subjects, grad_logits)
+            grad_OV = self.scores.unsqueeze(-1) * pulled
             if "scores" in self.parameters:
-                self.parameters["scores"].grad = (grad_circuit * W_OV).sum(-1)
+                self.parameters["scores"].grad = (pulled * W_OV).sum(-1)
         else:
-            grad_OV = attended.mT @ grad_logits
+            weighted = grad_logits * attended.subject.unsqueeze(-1)
+            grad_OV = torch.cat(
+                [_add_rows(batch.subject, weighted, batch.n_subjects), attended.context.mT @ grad_logits]
+            )
             if "scores" in self.parameters:
-                pull = attended * (grad_logits @ W_OV.mT)
-                mean = pull.sum(-1, keepdim=True) * attended
-                self.parameters["scores"].grad = (pull - mean).sum(-2)
+                self.parameters["scores"].grad = attended.gradient(batch, grad_logits, W_OV)
         self._set_ov_gradients(grad_OV)
         return (residuals.loss * batch.weight).sum(-1)
 
@@ -121,14 +130,18 @@ class TokenCountModel:
         W_QK[self.task.eos_token, :n] = self.scores
         return TokenWeights(W_V, W_O, W_QK)
 
-    def _forward(self, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, the weights with which tokens are attended to (softmax only), and W_OV."""
-        W_OV = self.W_OV
+    def _forward(self, batch: Batch, W_OV: Tensor) -> tuple[Tensor, _Attended | None]:
+        """Logits, and with softmax attention the weights of the attended tokens."""
+        n = batch.n_subjects
         if self.config.attention == "linear":
-            return counts @ (self.scores.unsqueeze(-1) * W_OV), counts, W_OV
-        attended = counts * torch.exp(self.scores).unsqueeze(-2)
-        attended = attended / attended.sum(-1, keepdim=True)
-        return attended @ W_OV, attended, W_OV
+            circuit = self.scores.unsqueeze(-1) * W_OV
+            return circuit[:n].index_select(0, batch.subject).addmm_(batch.context, circuit[n:]), None
+        exp = torch.exp(self.scores)
+        subject, context = exp[:n].index_select(0, batch.subject), batch.context * exp[n:]
+        total = subject + context.sum(-1)
+        attended = _Attended(subject / total, context / total.unsqueeze(-1))
+        values = W_OV[:n].index_select(0, batch.subject).mul_(attended.subject.unsqueeze(-1))
+        return values.addmm_(attended.context, W_OV[n:]), attended
 
     def _set_ov_gradients(self, grad_OV: Float[Tensor, "input output"]) -> None:
         parameters = self.parameters
@@ -137,3 +150,42 @@ class TokenCountModel:
         else:
             parameters["W_V"].grad = grad_OV @ parameters["W_O"].mT
             parameters["W_O"].grad = parameters["W_V"].mT @ grad_OV
+
+
+@dataclass(frozen=True)
+class _Attended:
+    """How much softmax attention gives to the tokens of each sequence; all of one sequence sum to 1."""
+
+    subject: Float[Tensor, " batch"]
+    context: Float[Tensor, "batch other_input"]
+
+    def gradient(self, batch: Batch, grad_logits: Tensor, W_OV: Tensor) -> Float[Tensor, " input"]:
+        """Gradient with respect to the scores, through the normalisation."""
+        n = batch.n_subjects
+        subject = self.subject * (grad_logits * W_OV[:n].index_select(0, batch.subject)).sum(-1)
+        context = self.context * (grad_logits @ W_OV[n:].mT)
+        mean = subject + context.sum(-1)
+        subject = _add_rows(batch.subject, (subject - mean * self.subject).unsqueeze(-1), n).squeeze(-1)
+        return torch.cat([subject, (context - mean.unsqueeze(-1) * self.context).sum(0)])
+
+
+def _transposed_counts(
+    subject: Int[Tensor, " batch"],
+    context: Float[Tensor, "batch other_input"],
+    n_subjects: int,
+    values: Float[Tensor, "batch output"],
+) -> Float[Tensor, "input output"]:
+    """counts^T @ values without the columns of counts that are 0."""
+    return torch.cat([_add_rows(subject, values, n_subjects), context.mT @ values])
+
+
+def _add_rows(
+    index: Int[Tensor, " batch"], values: Float[Tensor, "batch output"], n_rows: int
+) -> Float[Tensor, "row output"]:
+    """Sums of the values that go to each row.
+
+    A GPU adds rows in no fixed order; there a matrix product gives the same bits every time.
+    """
+    if index.device.type == "cpu":
+        return values.new_zeros(n_rows, values.shape[1]).index_add_(0, index, values)
+    return torch.nn.functional.one_hot(index, n_rows).to(values).mT @ values

@@ -67,7 +67,7 @@ class Tracker:
     def measure(self, model: TokenCountModel) -> dict[str, float]:
         """All columns but step and train_loss."""
         row = {f"{split}/{column}": math.nan for split in SPLITS for column in SPLIT_COLUMNS}
-        logits = model.logits(self.examples.counts)
+        logits = model.batch_logits(self.examples)
         answers = _AnswerLogits(self.task, logits, self.examples)
         columns = {
             "loss": cross_entropy(logits, self.examples.target).loss,
