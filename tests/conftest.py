@@ -2,4 +2,61 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("ocr_interp", "beartype.beartype")
+_HOOK = install_import_hook("ocr_interp", "beartype.beartype")
+
+import importlib  # noqa: E402  # the hook must stand before anything that could import the package
+import sys  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from ocr_interp.task import FactRecallTask  # noqa: E402
+
+
+def pytest_configure() -> None:
+    """One thread: results do not depend on the machine, and tiny matrices are faster."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> FactRecallTask:
+    """Three pairs with one training and two held-out subjects, two noise tokens, five tokens long."""
+    return FactRecallTask(n_pairs=3, m_train=1, m_test=2, n_noise=2, seq_len=5)
+
+
+@pytest.fixture(scope="session")
+def mapped_task() -> FactRecallTask:
+    """Unequal groups, two facts that share an implication, a subject order that is not pair-major."""
+    return FactRecallTask.from_mapping(
+        fact_of_subject=[2, 0, 1, 0, 2],
+        implication_of_fact=[1, 0, 1],
+        trained=[True, False, True, True, False],
+        n_noise=2,
+        seq_len=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> SimpleNamespace:
+    """The configuration classes as a user has them, without beartype: only so do wrong types reach the
+    package's own checks. Second copies, beside the checked modules that all other tests use."""
+    names = [f"ocr_interp.{name}" for name in ("checks", "task", "models.config", "training.config")]
+    checked = {name: importlib.import_module(name) for name in names}
+    for name in names:
+        del sys.modules[name]
+    _HOOK.uninstall()
+    try:
+        copies = {name: importlib.import_module(name) for name in names}
+    finally:
+        install_import_hook("ocr_interp", "beartype.beartype")
+        for name, module in checked.items():
+            sys.modules[name] = module
+            parent, _, child = name.rpartition(".")
+            setattr(sys.modules[parent], child, module)
+    return SimpleNamespace(
+        FactRecallTask=copies["ocr_interp.task"].FactRecallTask,
+        ModelConfig=copies["ocr_interp.models.config"].ModelConfig,
+        TrainConfig=copies["ocr_interp.training.config"].TrainConfig,
+        RunConfig=copies["ocr_interp.training.config"].RunConfig,
+    )
