@@ -84,10 +84,6 @@ class TokenCountModel:
             return self.parameters["W_OV"]
         return self.parameters["W_V"] @ self.parameters["W_O"]
 
-    def token_weight(self) -> Float[Tensor, " input"]:
-        """How much a token counts for the EOS query: its score, or exp of it before normalising."""
-        return self.scores if self.config.attention == "linear" else torch.exp(self.scores)
-
     def logits(self, counts: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """Logits at EOS over the whole vocabulary, for any sequences (`data.token_counts`)."""
         if self.config.attention == "linear":

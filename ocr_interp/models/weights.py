@@ -44,6 +44,23 @@ class TokenWeights:
         return {name: tensor.detach().contiguous() for name, tensor in named.items()}
 
 
+def effective_circuit(
+    task: FactRecallTask,
+    attention: str,
+    scores: Float[Tensor, " input"],
+    W_OV: Float[Tensor, "input output"],
+) -> Float[Tensor, "subject_or_relation answer"]:
+    """diag(a) W_OV restricted to subjects, r1, r2 (rows) and answers (columns).
+
+    This is what logits, margins and norms of a model with trained attention are about: the attention a
+    absorbs any scale of W_OV (theory.md §7). With softmax attention a = exp(score), which leaves out
+    the normalisation of each sequence.
+    """
+    n = task.n_subjects + 2
+    token_weight = scores if attention == "linear" else torch.exp(scores)
+    return token_weight[:n].unsqueeze(-1) * W_OV[:n, task.n_inputs :]
+
+
 def factorize_ov(
     W_OV: Float[Tensor, "input output"], d_head: int
 ) -> tuple[Float[Tensor, "input d_head"], Float[Tensor, "d_head output"]]:

@@ -125,16 +125,17 @@ class _Training:
                 self.optimizer.step()
                 self.step += 1
             losses = self.losses[: target - first]
+            self._refuse_divergence(first, losses)
             row = {
                 "step": self.step,
                 "train_loss": float(losses.mean()) if len(losses) else float("nan"),
                 **self.tracker.measure(self.model),
             }
-        self._refuse_divergence(first, losses, row)
         self.rows.append(row)
         return row
 
-    def _refuse_divergence(self, first: int, losses: Tensor, row: dict[str, float]) -> None:
+    def _refuse_divergence(self, first: int, losses: Tensor) -> None:
+        """Raises with the first step since `first` whose loss, or whose update, is not finite."""
         bad = (~torch.isfinite(losses)).nonzero()
         if len(bad):
             step = first + int(bad[0])

@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.models.weights import TokenWeights
+from ocr_interp.models.weights import TokenWeights, effective_circuit
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig
 
@@ -37,6 +39,18 @@ class Snapshot:
     def task(self) -> FactRecallTask:
         """The task that the model was trained on."""
         return self.config.task
+
+    @property
+    def scores(self) -> Float[np.ndarray, " input"]:
+        """What the EOS query scores for each input token: subjects, r1, r2, noise, EOS."""
+        return self.weights.W_QK[self.task.eos_token, : self.task.n_inputs].numpy()
+
+    @property
+    def circuit(self) -> Float[np.ndarray, "subject_or_relation answer"]:
+        """diag(a) W_OV: subjects, r1, r2 by answers; a is the attention (`scores`, or exp of them)."""
+        scores = self.weights.W_QK[self.task.eos_token, : self.task.n_inputs]
+        W_OV = self.weights.W_OV[: self.task.n_inputs]
+        return effective_circuit(self.task, self.config.model.attention, scores, W_OV).numpy()
 
     @cached_property
     def model(self) -> HookedTransformer:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocr_interp.data import Batch, exhaustive, noisy_examples, population
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
+from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
 from ocr_interp.training.config import TrainConfig
 
@@ -83,17 +84,8 @@ class Tracker:
         trained = self.examples.split < len(TRAINED_SPLITS)
         row["train_margin"] = float(answers.margin_all[trained].min())
         row["held_out_margin"] = row["held_out_implication/margin"]
-        return row | circuit_norms(effective_circuit(model))
-
-
-def effective_circuit(model: TokenCountModel) -> Float[Tensor, "input answer"]:
-    """diag(a) W_OV restricted to subjects, r1, r2 (rows) and answers (columns).
-
-    With softmax attention a = exp(score), which leaves out the normalisation of each sequence.
-    """
-    n = model.task.n_subjects + 2
-    circuit = model.token_weight().unsqueeze(-1) * model.W_OV
-    return circuit[:n, model.task.n_inputs :]
+        circuit = effective_circuit(self.task, model.config.attention, model.scores, model.W_OV)
+        return row | circuit_norms(circuit)
 
 
 def circuit_norms(W: Float[Tensor, "input answer"]) -> dict[str, float]:

@@ -1,0 +1,110 @@
+"""The paper's experiment and its controls: which models are trained, and training them all.
+
+An experiment is a task, a kind of model and a recipe; each is trained with every seed of SEEDS and
+kept in runs/<experiment>/seed<k>. Nothing that is there is trained again. To ask a question of your
+own, add a line to EXPERIMENTS.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from ocr_interp import FactRecallTask, ModelConfig, Run, TrainConfig, load_run, train
+
+SEEDS = range(5)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One line of the table below; `seeds` are the seeds it is trained with."""
+
+    task: FactRecallTask
+    model: ModelConfig
+    train: TrainConfig
+    seeds: tuple[int, ...] = tuple(SEEDS)
+
+
+PAPER = FactRecallTask(n_pairs=20, m_train=1, m_test=3)
+NO_IMPLICATION = FactRecallTask(n_pairs=20, m_train=0, m_test=4)
+FACTORIZED = ModelConfig(ov="factorized")
+NON_FACTORIZED = ModelConfig(ov="non_factorized")
+SAME_ENTRIES = ModelConfig(ov="non_factorized", init="entries")
+RECIPE = TrainConfig.paper(log_every=50)
+NO_DECAY = replace(RECIPE, weight_decay=0.0)
+SHORT = replace(RECIPE, steps=5_000)
+FULL_BATCH = TrainConfig.gradient_descent(steps=5_000, lr=1.0, log_every=20)
+
+EXPERIMENTS = {
+    # Only the factorization differs: same product at the start, attention, batches, optimiser, steps.
+    "factorized": Experiment(PAPER, FACTORIZED, RECIPE),
+    "non_factorized": Experiment(PAPER, NON_FACTORIZED, RECIPE),
+    # The other way to compare: entries of the same size at the start.
+    "non_factorized_same_entries": Experiment(PAPER, SAME_ENTRIES, RECIPE),
+    # Weight decay on W_V and W_O is itself a nuclear norm penalty; without it only the bias is left.
+    "factorized_no_decay": Experiment(PAPER, FACTORIZED, NO_DECAY),
+    "non_factorized_no_decay": Experiment(PAPER, NON_FACTORIZED, NO_DECAY),
+    "non_factorized_same_entries_no_decay": Experiment(PAPER, SAME_ENTRIES, NO_DECAY),
+    # Control: no implication is ever told.
+    "factorized_no_implication": Experiment(NO_IMPLICATION, FACTORIZED, SHORT),
+    "non_factorized_no_implication": Experiment(NO_IMPLICATION, NON_FACTORIZED, SHORT),
+    "factorized_softmax": Experiment(PAPER, replace(FACTORIZED, attention="softmax"), SHORT),
+    "non_factorized_softmax": Experiment(PAPER, replace(NON_FACTORIZED, attention="softmax"), SHORT),
+    # Theorem 3: symmetric start, full batch without noise, float64. The start is no draw: one seed.
+    "theorem_3_factorized": Experiment(
+        PAPER, replace(FACTORIZED, init="symmetric", dtype="float64"), FULL_BATCH, seeds=(0,)
+    ),
+    "theorem_3_non_factorized": Experiment(
+        PAPER, replace(NON_FACTORIZED, init="symmetric", dtype="float64"), FULL_BATCH, seeds=(0,)
+    ),
+}
+
+
+def run_path(runs: Path, name: str, seed: int) -> Path:
+    """Where the run of an experiment with a seed is kept."""
+    return runs / name / f"seed{seed}"
+
+
+def train_all(runs: Path, names: list[str] | None = None) -> None:
+    """Trains what is missing of the named experiments, in as many processes as there are cores."""
+    wanted = [(name, seed) for name in names or EXPERIMENTS for seed in EXPERIMENTS[name].seeds]
+    missing = [(name, seed) for name, seed in wanted if not _is_complete(run_path(runs, name, seed))]
+    if not missing:
+        return
+    workers = min(len(missing), os.cpu_count() or 1)
+    with (
+        Progress(console=Console(stderr=True)) as bar,
+        ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool,
+    ):
+        shown = bar.add_task(f"training {len(missing)} models", total=len(missing))
+        for done in as_completed([pool.submit(_train_one, runs, *key) for key in missing]):
+            done.result()
+            bar.advance(shown)
+
+
+def load_all(runs: Path, name: str) -> list[Run]:
+    """The runs of an experiment, one a seed, trained if they are missing."""
+    train_all(runs, [name])
+    return [load_run(run_path(runs, name, seed)) for seed in EXPERIMENTS[name].seeds]
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / "checkpoint" / "state.safetensors").exists() and load_run(path).complete
+
+
+def _train_one(runs: Path, name: str, seed: int) -> None:
+    experiment = EXPERIMENTS[name]
+    recipe = replace(experiment.train, seed=seed)
+    train(experiment.task, experiment.model, recipe, run_path(runs, name, seed), progress=False)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,143 @@
+"""ocr-interp: the command line. Every subcommand imports what it needs, so that --help is instant."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ocr_interp.errors import OcrInterpError
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one model on the fact-recall task, or go on with one that was stopped."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """directory of the run, e.g. runs/factorized; the same command on it again resumes or just reads it"""
+    task: FactRecallTask = field(default_factory=FactRecallTask)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def run(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
+        from ocr_interp.training.loop import train
+        from ocr_interp.viz.text import describe_run
+
+        run = train(self.task, self.model, self.train, self.run_dir)
+        print(describe_run(run))
+        if run.status == "interrupted":
+            sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a run is and what it learned."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """directory of the run"""
+
+    def run(self) -> None:
+        from ocr_interp.training.store import load_run
+        from ocr_interp.viz.text import describe_run
+
+        print(describe_run(load_run(self.run_dir)))
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
+
+    all: bool = False
+    """also what takes longer than a few minutes"""
+    runs: Path = Path("runs")
+    """where trained models are kept; what is there is not trained again"""
+    figures: Path = Path("figures")
+    """where figures, their numbers and claims.json go"""
+
+    def run(self) -> None:
+        import runpy
+
+        script = _analyses() / "reproduce.py"
+        sys.path.insert(0, str(script.parent))
+        sys.argv = [str(script), "--runs", str(self.runs), "--figures", str(self.figures)]
+        sys.argv += ["--all"] if self.all else []
+        runpy.run_path(str(script), run_name="__main__")
+
+
+Command = (
+    Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def main() -> None:
+    """Entry point: errors are one line on stderr and exit code 2, never a traceback."""
+    try:
+        _parse(sys.argv[1:]).run()
+    except OcrInterpError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader of our output went away, as `| head` does
+
+
+def _parse(arguments: list[str]) -> Reproduce | Train | Info:
+    """The command with its fields; tyro's boxed errors become one line."""
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(
+                Command,
+                prog="ocr-interp",
+                description="Out-of-context reasoning in transformers: train, reproduce, look inside.",
+                args=arguments or ["--help"],
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        _fail(_unboxed(boxed.getvalue()))
+        raise
+
+
+def _unboxed(text: str) -> str:
+    """What a boxed message says, in one line: without its frame, title and pointers to --help."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │─") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
+    message = " ".join(line for line in lines if line)
+    message = re.sub(r"Error parsing (__tyro-dummy-inner__\.\w+: )?", "", message)
+    message = re.split(r" ?(?:For full helptext|Argument helptext:|Got errors:)", message)[0]
+    return re.sub(r"no type matching (.*) could be instantiated from", r"must be \1, got", message)
+
+
+def _fail(message: str) -> None:
+    print(f"ocr-interp: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _analyses() -> Path:
+    """The analyses/ folder: below the current directory, or beside an editable installation."""
+    for place in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if (place / "analyses" / "reproduce.py").is_file():
+            return place / "analyses"
+    raise OcrInterpError(
+        "reproduce needs the analyses/ folder of the repository: run it from the root of a clone"
+    )
+
+
+if __name__ == "__main__":
+    main()

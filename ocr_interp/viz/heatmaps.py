@@ -1,0 +1,98 @@
+"""Heat maps of OV circuits, ordered so that blocks can be seen and the untold block is framed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn as sns
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ocr_interp.task import FactRecallTask
+from ocr_interp.viz.style import DIVERGING, HELD_OUT
+
+
+@dataclass(frozen=True)
+class DisplayOrder:
+    """Subjects grouped for display: training ones first, then held-out ones, then relations.
+
+    Attributes:
+        rows: index of every shown input among subjects, r1, r2.
+        n_training: shown training subjects, which come first.
+        n_held_out: held-out subjects, which come next.
+    """
+
+    rows: Int[np.ndarray, " shown"]
+    n_training: int
+    n_held_out: int
+
+    @classmethod
+    def of(cls, task: FactRecallTask) -> DisplayOrder:
+        """The order for a task; within a group by pair, so that a pair's subjects stand together."""
+        by_pair = np.argsort(task.subject_fact, kind="stable")
+        training = by_pair[task.subject_trained[by_pair]]
+        held_out = by_pair[~task.subject_trained[by_pair]]
+        rows = np.concatenate([training, held_out, list(task.relation_tokens)])
+        return cls(rows, len(training), len(held_out))
+
+
+def plot_ov_circuit(
+    ax: Axes,
+    W: Float[np.ndarray, "subject_or_relation answer"],
+    task: FactRecallTask,
+    limit: float,
+    unit: str,
+) -> None:
+    """Draws W[input, answer] with inputs from left to right, the held-out implication block framed.
+
+    Args:
+        ax: where to draw.
+        W: the circuit: subjects, r1, r2 by facts, implications.
+        task: names the blocks.
+        limit: value of the strongest colour, either sign.
+        unit: label of the colour bar.
+    """
+    order = DisplayOrder.of(task)
+    sns.heatmap(
+        W[order.rows].T,
+        ax=ax,
+        cmap=DIVERGING,
+        vmin=-limit,
+        vmax=limit,
+        xticklabels=False,
+        yticklabels=False,
+        cbar_kws={"label": unit, "pad": 0.01, "shrink": 0.85},
+        rasterized=True,
+    )
+    edges = np.cumsum([0, order.n_training, order.n_held_out, 2])
+    for edge in edges[1:-1]:
+        ax.axvline(edge, color="0.25", lw=0.8)
+    ax.axhline(task.n_facts, color="0.25", lw=0.8)
+    frame = Rectangle(
+        (edges[1], task.n_facts),
+        order.n_held_out,
+        task.n_implications,
+        fill=False,
+        edgecolor=HELD_OUT,
+        lw=2.5,
+        clip_on=False,
+        zorder=5,
+    )
+    ax.add_patch(frame)
+    names = (f"training subjects ({order.n_training})", f"held-out subjects ({order.n_held_out})", "")
+    shown = [k for k in range(3) if edges[k + 1] > edges[k]]
+    ax.set_xticks([(edges[k] + edges[k + 1]) / 2 for k in shown], [names[k] for k in shown], rotation=0)
+    ax.annotate(
+        "$r_1\\,r_2$",
+        (edges[2] + 1, 0),
+        (0, 3),
+        textcoords="offset points",
+        ha="center",
+        annotation_clip=False,
+    )
+    halves = [task.n_facts / 2, task.n_facts + task.n_implications / 2]
+    ax.set_yticks(halves, ["facts $b$", "implications $c$"], rotation=90, va="center")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(True)

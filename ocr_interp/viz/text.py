@@ -1,0 +1,53 @@
+"""Results as text for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from ocr_interp.task import SPLITS
+from ocr_interp.training.runs import Run
+
+
+def describe_run(run: Run) -> str:
+    """What a run is, how far it came and what it learned, as aligned text.
+
+    Losses in nats; margins are logit differences; accuracies are shares of examples.
+    """
+    task, model, recipe = run.task, run.config.model, run.config.train
+    row = run.history.iloc[-1]
+    sizes = task.balanced_sizes
+    shape = f"(n, m_train, m_test) = {sizes}" if sizes else f"{task.n_subjects} subjects in unequal groups"
+    attention = f"{model.attention} attention, {'trained' if model.train_attention else 'frozen'}"
+    lines = [
+        f"{run.path or 'a run in memory'}: {run.status} at step {run.step:,} of {recipe.steps:,}",
+        f"task      {task.n_facts} facts, {task.n_implications} implications, {shape}, "
+        f"vocabulary {task.d_vocab}",
+        f"model     {model.ov}, d_head {model.resolved_d_head(task.d_vocab)}, {attention}, start "
+        f"{model.init!r} x {model.init_scale:g}, {model.dtype}",
+        f"recipe    {recipe.data} data, {recipe.optimizer}, lr {recipe.lr:g}, weight decay "
+        f"{recipe.weight_decay:g}, seed {recipe.seed}",
+        "",
+        f"{'':22}{'loss':>10}{'accuracy':>10}{'in its set':>12}{'margin':>10}",
+    ]
+    for split in SPLITS:
+        values = (row[f"{split}/{c}"] for c in ("loss", "accuracy", "accuracy_in_set", "margin"))
+        loss, accuracy, in_set, margin = (float(value) for value in values)
+        name = split.replace("_", " ") + (" *" if split == SPLITS[-1] else "")
+        lines.append(f"{name:22}{loss:10.4g}{accuracy:10.3f}{in_set:12.3f}{margin:10.3f}")
+    guess = math.log(task.n_implications)
+    lines += [
+        f"* never told; guessing among the implications has loss ln {task.n_implications} = {guess:.3f}",
+        "",
+        f"diag(a) W_OV: nuclear norm {row['nuclear_norm']:.4g}, Frobenius norm {row['frobenius_norm']:.4g}, "
+        f"effective rank {row['effective_rank']:.2f}",
+        f"divided by the smallest training margin ({row['train_margin']:.4g}): "
+        + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
+        f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _normalised(nuclear: float, frobenius: float, margin: float) -> str:
+    if not margin > 0:
+        return "no margin yet, so norms say nothing"
+    return f"nuclear {nuclear / margin:.4g}, Frobenius {frobenius / margin:.4g}"
