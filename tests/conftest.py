@@ -2,7 +2,9 @@
 
 from jaxtyping import install_import_hook
 
-_HOOK = install_import_hook("ocr_interp", "beartype.beartype")
+# An int is welcome where a float is asked for, as for every type checker (PEP 484).
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+_HOOK = install_import_hook("ocr_interp", _CHECKER)
 
 import importlib  # noqa: E402  # the hook must stand before anything that could import the package
 import sys  # noqa: E402
@@ -49,7 +51,7 @@ def unchecked() -> SimpleNamespace:
     try:
         copies = {name: importlib.import_module(name) for name in names}
     finally:
-        install_import_hook("ocr_interp", "beartype.beartype")
+        install_import_hook("ocr_interp", _CHECKER)
         for name, module in checked.items():
             sys.modules[name] = module
             parent, _, child = name.rpartition(".")

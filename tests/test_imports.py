@@ -1,0 +1,197 @@
+"""The direction of imports: parsed from the source, and tried in a fresh interpreter.
+
+Imports at the top of a module and imports inside functions (deferred, so that a module stays cheap to
+import) obey the same order; imports under `if TYPE_CHECKING` cost nothing and are left out, except
+that the package's root, where they only repeat the lazy names, is compared with those.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ocr_interp
+
+PACKAGE = Path(ocr_interp.__file__).parent
+ORDER = (
+    "errors",
+    "checks",
+    "devices",
+    "task",
+    "theory",
+    "data",
+    "models",
+    "training",
+    "circuits",
+    "ablation",
+    "sweeps",
+    "viz",
+    "llm",
+    "cli",
+)
+HEAVY = ("torch", "transformer_lens")
+WITHOUT_TORCH = ("ocr_interp", "errors", "checks", "task", "theory", "models.config", "training.config")
+
+
+def modules():
+    """Dotted name inside the package ("" is its root) -> path."""
+    named = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        named[".".join(part for part in parts if part != "__init__")] = path
+    return named
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imported(tree, deferred=True):
+    """(module, name) of every import; those inside functions too, unless deferred is False."""
+    found, stack = [], [tree]
+    while stack:
+        node = stack.pop()
+        if is_type_checking(node):
+            stack.extend(node.orelse)
+            continue
+        if not deferred and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "the house writes imports in full"
+            found += [(node.module, alias.name) for alias in node.names]
+        stack.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def parsed(name):
+    return ast.parse(modules()[name].read_text(encoding="utf-8"))
+
+
+def own_imports(name, deferred=True):
+    """Modules of the package, by dotted name, that a module imports ("" is the root)."""
+    targets, known = set(), modules()
+    for module, attribute in imported(parsed(name), deferred):
+        if module != "ocr_interp" and not module.startswith("ocr_interp."):
+            continue
+        inner = module.removeprefix("ocr_interp").removeprefix(".")
+        whole = f"{inner}.{attribute}".strip(".")
+        targets.add(whole if whole in known else inner)
+    return targets
+
+
+def foreign_imports(name, deferred=True):
+    """First parts of the other packages that a module imports."""
+    return {m.split(".")[0] for m, _ in imported(parsed(name), deferred)} - {"ocr_interp"}
+
+
+def rank(name):
+    return ORDER.index(name.split(".")[0])
+
+
+@pytest.mark.parametrize("name", [m for m in modules() if m])
+def test_every_module_imports_only_what_stands_above_it(name):
+    assert name.split(".")[0] in ORDER, "a new room of the house: give it its place in ORDER"
+    for target in own_imports(name):
+        assert target, f"{name} imports the package's root, whose names are for users"
+        same_room = target.split(".")[0] == name.split(".")[0]
+        assert same_room or rank(target) < rank(name), f"{name} imports {target}, which stands below it"
+
+
+def test_no_circle_of_imports():
+    edges = {name: own_imports(name, deferred=False) for name in modules() if name}
+    done: set[str] = set()
+    while len(done) < len(edges):
+        free = {name for name, targets in edges.items() if name not in done and targets - {name} <= done}
+        assert free, f"a circle among {sorted(set(edges) - done)}"
+        done |= free
+
+
+def test_the_root_imports_nothing_of_the_package_at_import():
+    assert own_imports("") == set()
+    assert foreign_imports("") <= {"__future__", "importlib", "typing"}
+
+
+def closure(name):
+    """Modules of the package that come along when a module is imported, itself and parents included."""
+    seen, todo = set(), {name}
+    while todo:
+        module = todo.pop()
+        seen.add(module)
+        parents = {module.rpartition(".")[0]} if "." in module else set()
+        todo |= (own_imports(module, deferred=False) | parents) - seen
+    return seen
+
+
+def light():
+    first = tuple(name for name in WITHOUT_TORCH if name != "ocr_interp")
+    return [m for m in modules() if any(m == name or m.startswith(f"{name}.") for name in first)]
+
+
+@pytest.mark.parametrize("name", light())
+def test_theory_and_configurations_import_no_torch(name):
+    for module in closure(name):
+        assert not foreign_imports(module, deferred=False) & set(HEAVY), f"{name} needs {module}"
+    if name.startswith("theory"):
+        assert not foreign_imports(name) & set(HEAVY), "not even inside a function"
+
+
+@pytest.mark.parametrize("name", [m for m in modules() if m.split(".")[0] == "viz"])
+def test_viz_has_no_model_code(name):
+    """Result objects may come from anywhere, but neither a model nor what a model is made of."""
+    assert not foreign_imports(name) & set(HEAVY)
+    assert not {t for t in own_imports(name) if t.split(".")[0] in ("models", "llm", "data", "devices")}
+
+
+def test_only_one_module_knows_the_class_hooked_transformer():
+    users = {
+        name
+        for name in modules()
+        for module, attribute in imported(parsed(name))
+        if module.split(".")[0] == "transformer_lens"
+        and (attribute is None or attribute.startswith("HookedTransformer"))
+    }
+    assert users == {"models.hooked"}
+
+
+def test_only_the_command_line_knows_the_language_models():
+    users = {name for name in modules() if name and any(t.split(".")[0] == "llm" for t in own_imports(name))}
+    assert {name.split(".")[0] for name in users} <= {"llm", "cli"}
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see():
+    block = next(node for node in parsed("").body if is_type_checking(node))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == ocr_interp._HOME_OF_NAME
+    for name in ocr_interp.__all__:
+        assert getattr(ocr_interp, name) is not None
+    with pytest.raises(AttributeError, match=r"no attribute 'Train'; it has .*train"):
+        ocr_interp.Train  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import ocr_interp; dir(ocr_interp)",
+        "import ocr_interp.task; ocr_interp.task.FactRecallTask().triples",
+        "import ocr_interp.models.config",
+        "import ocr_interp.training.config",
+        "from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig",
+        *(f"import ocr_interp.{name}" for name in modules() if name.split(".")[0] == "theory"),
+    ],
+)
+def test_a_fresh_interpreter_does_not_load_torch(statement):
+    check = f"import sys; {statement}; print(sorted({HEAVY!r} & sys.modules.keys()))"
+    check = check.replace(repr(HEAVY), repr(set(HEAVY)))
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_training_does_not_load_transformer_lens():
+    """It takes seconds to import: only who asks for the model pays."""
+    check = "import sys, ocr_interp.training.loop; print('transformer_lens' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
