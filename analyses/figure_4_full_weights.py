@@ -41,7 +41,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
                 row[1].text(0.5, 0.5, note, ha="center", va="center", color="0.35")
             draw_attention(row[3], run.scores, task, COLORS[kind])
             label = {"rotation": 90, "ha": "center", "va": "center", "transform": row[0].transAxes}
-            row[0].text(-0.28, 0.5, NAMES[kind], color=COLORS[kind], fontsize=12, fontweight="bold", **label)
+            row[0].text(-0.42, 0.5, NAMES[kind], color=COLORS[kind], fontsize=12, fontweight="bold", **label)
             numbers[kind] = {"seed": SHOWN_SEED, "steps": run.step, "scores": run.scores, **shown}
     save_figure(fig, figures / "figure_4_full_weights", numbers)
 

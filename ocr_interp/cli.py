@@ -59,7 +59,7 @@ class Info:
 class Reproduce:
     """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
 
-    all: bool = False
+    everything: Annotated[bool, tyro.conf.arg(name="all")] = False
     """also what takes longer than a few minutes"""
     runs: Path = Path("runs")
     """where trained models are kept; what is there is not trained again"""
@@ -72,7 +72,7 @@ class Reproduce:
         script = _analyses() / "reproduce.py"
         sys.path.insert(0, str(script.parent))
         sys.argv = [str(script), "--runs", str(self.runs), "--figures", str(self.figures)]
-        sys.argv += ["--all"] if self.all else []
+        sys.argv += ["--all"] if self.everything else []
         runpy.run_path(str(script), run_name="__main__")
 
 

@@ -1,0 +1,37 @@
+# make reproduce: set up, train the paper's models, leave figures/ and runs/.   make test: pass the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install reproduce reproduce-all test test-fast lint format bench
+
+install: .venv/installed
+
+# Exact versions from constraints.txt, so that a fresh machine gets what was tested.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+reproduce: install
+	$(BIN)/ocr-interp reproduce
+
+reproduce-all: install
+	$(BIN)/ocr-interp reproduce --all
+
+test: install
+	$(BIN)/python -m pytest -q
+
+test-fast: install
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python benchmarks/bench_training.py

@@ -1,0 +1,38 @@
+"""All that `make reproduce` leaves: trained models in runs/, figures and claims.json in figures/.
+
+python analyses/reproduce.py [--all] [--runs runs] [--figures figures]
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import claims
+import figure_2_ov_weights
+import figure_3_losses
+import figure_4_full_weights
+import paper_runs
+import tyro
+
+QUICK = (figure_2_ov_weights.main, figure_3_losses.main, figure_4_full_weights.main, claims.main)
+SLOW = ()
+"""What takes longer than a few minutes, for --all."""
+
+
+def main(
+    runs: Path = Path("runs"),
+    figures: Path = Path("figures"),
+    everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
+) -> None:
+    start = time.perf_counter()
+    paper_runs.train_all(runs)
+    for make in (*QUICK, *(SLOW if everything else ())):
+        make(runs, figures)
+    print(f"{figures}/ holds the figures with their numbers and claims.json, {runs}/ the trained models")
+    print(f"{time.perf_counter() - start:.0f} seconds")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
