@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast lint format bench
+.PHONY: install reproduce reproduce-all test test-fast lint format bench readme
 
 install: .venv/installed
 
@@ -35,3 +35,6 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_training.py
+
+readme: install
+	$(BIN)/python analyses/readme_tables.py

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pandas as pd
@@ -170,14 +171,18 @@ class RunStore:
 
     def _read_history(self, step: int) -> pd.DataFrame:
         try:
-            history = pd.read_csv(self._history, float_precision="round_trip")
+            # As text first: float() of a string is exact, which a fast CSV parser need not be.
+            text = pd.read_csv(self._history, dtype=str)
         except FileNotFoundError:
             raise RunError(f"{self._history} is missing: restore it, or train into a new run_dir") from None
         except (ValueError, OSError) as error:
             raise RunError(f"{self._history} is damaged ({error}): restore it") from None
-        if tuple(history.columns) != COLUMNS:
+        if tuple(text.columns) != COLUMNS:
             raise RunError(f"{self._history} has other columns than a history of this version")
-        history = history.astype({name: "float64" for name in COLUMNS if name != "step"}, errors="ignore")
+        try:
+            history = history_frame(text.to_dict("records"))
+        except ValueError as error:
+            raise RunError(f"{self._history} is damaged ({error}): restore it") from None
         return history.loc[history["step"] <= step].reset_index(drop=True)
 
     def write_snapshot(self, config: RunConfig, step: int, weights: TokenWeights) -> None:
@@ -256,9 +261,9 @@ def load_run(path: str | Path) -> Run:
     return RunStore(Path(path)).read_run()
 
 
-def history_frame(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+def history_frame(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """Rows of a history as a table with all columns in order."""
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
     return frame.astype({name: "int64" if name == "step" else "float64" for name in COLUMNS})
 
 

@@ -1,0 +1,86 @@
+"""Writes the README's tables from figures/claims.json and benchmarks/results/ (make readme).
+
+python analyses/readme_tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SHOWN_BY = {
+    "factorized": "figure_2_ov_weights",
+    "non_factorized": "figure_2_ov_weights",
+    "factorized_no_decay": "figure_3_losses",
+    "non_factorized_no_decay": "figure_3_losses",
+    "factorized_no_implication": "figure_3_losses",
+    "non_factorized_no_implication": "figure_3_losses",
+}
+"""Figure that shows a claim; the others are only in claims.json."""
+
+
+def readme_tables() -> dict[str, str]:
+    """The tables by the name of their marker."""
+    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
+    timings = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
+    return {"claims": claims_table(claims), "speed": speed_table(timings)}
+
+
+def claims_table(claims: list[dict[str, Any]]) -> str:
+    """A row a claim: statement, script, figure, measured, holds."""
+    lines = ["| claim | script | figure | measured | holds |", "|---|---|---|---|---|"]
+    for claim in claims:
+        figure = SHOWN_BY.get(claim["id"])
+        script = f"[{figure}.py](analyses/{figure}.py)" if figure else "[claims.py](analyses/claims.py)"
+        picture = f"[png](figures/{figure}.png)" if figure else ""
+        measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in claim["measured"].items())
+        holds = "yes" if claim["holds"] else "**no**"
+        lines.append(f"| {claim['statement']} | {script} | {picture} | {measured} | {holds} |")
+    return "\n".join(lines)
+
+
+def speed_table(timings: dict[str, Any]) -> str:
+    """A row a timing."""
+    lines = ["| what | CPU time | against ours |", "|---|---|---|"]
+    for name, value in timings.items():
+        if name.startswith("step, "):
+            ours = value["token counts (ours)"]
+            kind = name.removeprefix("step, ").removesuffix(" (ms CPU)")
+            for way, cost in value.items():
+                lines.append(f"| a step, {kind}: {way} | {cost:.2f} ms | {cost / ours:.0f} × |")
+        elif isinstance(value, dict):
+            seconds = sorted(value["seconds CPU"])
+            middle = seconds[len(seconds) // 2]
+            text = f"{middle:.3f} s (median of {len(seconds)} seeds; slowest {seconds[-1]:.3f} s)"
+            lines.append(f"| {name} | {text} | |")
+        else:
+            lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
+    return "\n".join(lines)
+
+
+def span(values: Any) -> str:
+    """One number, or the range of several, to three digits."""
+    numbers = values if isinstance(values, list) else [values]
+    low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, table in readme_tables().items():
+        marked = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+        text = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, m=marked: m, text, flags=re.DOTALL)
+    readme.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, cli, load_run
+from ocr_interp.errors import OcrInterpError
+
+SHORT = ("--n-pairs", "3", "--m-test", "1", "--steps", "40", "--log-every", "20", "--batch-size", "9")
+
+
+def call(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ocr_interp.cli", *arguments]
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+def test_train_then_info_then_the_same_command_again(tmp_path):
+    first = call("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = load_run(tmp_path / "here")
+    assert (run.step, run.config.train.seed, run.config.model.ov) == (40, 3, "non_factorized")
+    assert run.task == FactRecallTask(n_pairs=3, m_train=1, m_test=1)
+    shown = call("info", "here", cwd=tmp_path)
+    loss = run.history["held_out_implication/loss"].iloc[-1]
+    assert f"{loss:10.4g}" in shown.stdout
+    assert "finished at step 40 of 40" in shown.stdout
+    again = call("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized", cwd=tmp_path)
+    assert again.stdout == first.stdout
+
+
+def test_every_field_of_the_configurations_is_a_flag():
+    shown = call("train", "--help").stdout
+    for config in (FactRecallTask, ModelConfig, TrainConfig):
+        for field in dataclasses.fields(config):
+            assert f"--{field.name.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train",), ["PATH"]),
+        (("train", "x", "--n-pairs", "1"), ["n_pairs must be >= 2, got 1"]),
+        (("train", "x", "--m-train", "1.5"), ["--m-train", "1.5"]),
+        (("train", "x", "--m-train", "0", "--m-test", "0"), ["m_train + m_test must be >= 1, got 0"]),
+        (("train", "x", "--lr", "0"), ["lr must be a finite number > 0, got 0"]),
+        (("train", "x", "--lr", "nan"), ["lr must be", "nan"]),
+        (("train", "x", "--ov", "tensor"), ["tensor", "factorized", "non_factorized"]),
+        (("train", "x", "--attention", "cubic"), ["cubic", "linear", "softmax"]),
+        (("train", "x", "--d-head", "0"), ["d_head must be >= 1, got 0"]),
+        (("train", "x", "--ov", "non_factorized", "--d-head", "4"), ["d_head", "128", "got 4"]),
+        (("train", "x", "--device", "tpu9"), ["device must be", "cpu", "tpu9"]),
+        (("train", "x", "--learning-rate", "1"), ["--learning-rate"]),
+        (("train", "x", "--seq-len", "2"), ["seq_len must be >= 3, got 2"]),
+        (("info", "nowhere"), ["nowhere", "config.json"]),
+        (("dance",), ["dance", "train", "info"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ocr-interp", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert printed.err.startswith("ocr-interp: error: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    for word in words:
+        assert word in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_configuration_into_the_same_directory_is_refused(tmp_path):
+    call("train", "here", *SHORT, cwd=tmp_path)
+    done = call("train", "here", *SHORT, "--lr", "0.01", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "train.lr: 0.01 != 0.005" in done.stderr
+
+
+def test_reproduce_outside_of_a_clone_says_where_to_run_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "ocr_interp" / "cli.py"))
+    with pytest.raises(OcrInterpError, match="root of a clone"):
+        cli._analyses()
