@@ -160,8 +160,8 @@ def header_bits(run_dir, name):
 def test_flipped_bits_are_noticed(run_dir, name):
     expected, whole = read_all(run_dir), header_bits(run_dir, name)
     last = 8 * (run_dir / name).stat().st_size - 8 * 3
-    some = range(0, whole, whole // 60 + 1)
-    inside = range(whole, last, (last - whole) // 20 + 1) if whole < last else []
+    some = range(0, whole, whole // 30 + 1)
+    inside = range(whole, last, (last - whole) // 10 + 1) if whole < last else []
     flip_and_check(run_dir, name, [*some, *inside], expected)
 
 

@@ -125,7 +125,7 @@ def test_without_implications_in_training_none_are_known():
 def test_theorem_3_in_miniature(train_attention):
     """Symmetric start, noise-free full batch, float64: W_OV trained alone never gets below ln |A2|."""
     task, chance = FactRecallTask(4, 1, 2), math.log(4)
-    recipe = TrainConfig.gradient_descent(steps=600, log_every=1, lr=0.5, device="cpu", snapshots=0)
+    recipe = TrainConfig.gradient_descent(steps=300, log_every=1, lr=0.5, device="cpu", snapshots=0)
     losses = {}
     for ov in ("factorized", "non_factorized"):
         model = ModelConfig(
