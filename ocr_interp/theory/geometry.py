@@ -1,0 +1,138 @@
+"""Where the solution puts subjects, relations and answers: balanced embeddings and their cosines.
+
+W_V and W_O are defined only up to an invertible matrix between them, so cosines of trained factors mean
+nothing by themselves. Those of the balanced factors U Σ^½ and V Σ^½ of W = U Σ Vᵀ do: inner products
+within the inputs are (W Wᵀ)^½, within the outputs (Wᵀ W)^½, and between the two W itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Cosines:
+    """Predicted cosines between balanced embeddings; NaN where a group is absent or its vectors are 0.
+
+    Attributes:
+        train_train_same_pair, held_out_held_out_same_pair, train_held_out_same_pair: subjects of a pair.
+        train_train_other_pair, held_out_held_out_other_pair, train_held_out_other_pair: of two pairs.
+        relations: r1 with r2.
+        train_relation, held_out_relation: a subject with r1 (with r2: the opposite sign, if m_train > 0).
+        fact_train, fact_held_out: subject + r1 with its fact.
+        implication_train, implication_held_out: subject + r2 with its implication.
+        fact_implication_same_pair, fact_implication_other_pair: b_i with c_i, and with c_j.
+        fact_fact_other_pair, implication_implication_other_pair: answers of one kind.
+    """
+
+    train_train_same_pair: float
+    held_out_held_out_same_pair: float
+    train_held_out_same_pair: float
+    train_train_other_pair: float
+    held_out_held_out_other_pair: float
+    train_held_out_other_pair: float
+    relations: float
+    train_relation: float
+    held_out_relation: float
+    fact_train: float
+    fact_held_out: float
+    implication_train: float
+    implication_held_out: float
+    fact_implication_same_pair: float
+    fact_implication_other_pair: float
+    fact_fact_other_pair: float
+    implication_implication_other_pair: float
+
+
+def symmetric_factor(
+    block: Float[np.ndarray, "row column"], left: bool
+) -> Float[np.ndarray, "side component"]:
+    """U Σ^½ (left) or V Σ^½ of a block, without the components whose singular value is 0."""
+    U, s, Vt = np.linalg.svd(block, full_matrices=False)
+    keep = s > 1e-7 * max(s[0], np.finfo(float).tiny)
+    return (U if left else Vt.T)[:, keep] * np.sqrt(s[keep])
+
+
+def predicted_cosines(
+    sizes: tuple[int, int, int],
+    pair_block: Float[np.ndarray, "status kind"],
+    constant_values: Float[np.ndarray, "group column_group"],
+    constant_block: Float[np.ndarray, "group column_group"],
+) -> Cosines:
+    """Cosines from the two blocks of a balanced solution; O(1) in the number of pairs.
+
+    Args:
+        sizes: (n, m_train, m_test).
+        pair_block, constant_block: as in PredictedSolution, scaled by the roots of the group sizes.
+        constant_values: the constant block's entries in W.
+    """
+    n, m_train, m_test = sizes
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_subject = np.array([m_train, m_test], dtype=float)[:, None] ** -0.5
+        subject_pair = symmetric_factor(pair_block, True) * per_subject
+        group_scale = np.array([n * m_train, n * m_test, 1.0, 1.0, 1.0])[:, None] ** -0.5
+        group = symmetric_factor(constant_block, True) * group_scale
+    answer_pair = symmetric_factor(pair_block, False)
+    answer = symmetric_factor(constant_block, False)[:2] / np.sqrt(n)
+    same, other = 1 - 1 / n, -1 / n
+
+    def subjects(x: int, y: int, overlap: float) -> float:
+        return float(subject_pair[x] @ subject_pair[y] * overlap + group[x] @ group[y])
+
+    def answers(x: int, y: int, overlap: float) -> float:
+        return float(answer_pair[x] @ answer_pair[y] * overlap + answer[x] @ answer[y])
+
+    def subject_cosine(x: int, y: int, overlap: float) -> float:
+        return _cosine(subjects(x, y, overlap), subjects(x, x, same), subjects(y, y, same))
+
+    def answer_cosine(x: int, y: int, overlap: float) -> float:
+        return _cosine(answers(x, y, overlap), answers(x, x, same), answers(y, y, same))
+
+    def recall(status: int, kind: int) -> float:
+        both = group[status] + group[2 + kind]
+        squared = float(subject_pair[status] @ subject_pair[status] * same + both @ both)
+        size = (m_train, m_test)[status]
+        if not size:
+            return float("nan")
+        logit = pair_block[status, kind] / np.sqrt(size) * same
+        logit += constant_values[status, kind] + constant_values[2 + kind, kind]
+        return _cosine(float(logit), squared, answers(kind, kind, same))
+
+    r1, r2 = group[2], group[3]
+    return Cosines(
+        train_train_same_pair=subject_cosine(0, 0, same),
+        held_out_held_out_same_pair=subject_cosine(1, 1, same),
+        train_held_out_same_pair=subject_cosine(0, 1, same),
+        train_train_other_pair=subject_cosine(0, 0, other),
+        held_out_held_out_other_pair=subject_cosine(1, 1, other),
+        train_held_out_other_pair=subject_cosine(0, 1, other),
+        relations=_cosine(float(r1 @ r2), float(r1 @ r1), float(r2 @ r2)),
+        train_relation=_cosine(float(group[0] @ r1), subjects(0, 0, same), float(r1 @ r1)),
+        held_out_relation=_cosine(float(group[1] @ r1), subjects(1, 1, same), float(r1 @ r1)),
+        fact_train=recall(0, 0),
+        fact_held_out=recall(1, 0),
+        implication_train=recall(0, 1),
+        implication_held_out=recall(1, 1),
+        fact_implication_same_pair=answer_cosine(0, 1, same),
+        fact_implication_other_pair=answer_cosine(0, 1, other),
+        fact_fact_other_pair=answer_cosine(0, 0, other),
+        implication_implication_other_pair=answer_cosine(1, 1, other),
+    )
+
+
+def _cosine(inner: float, squared_left: float, squared_right: float) -> float:
+    """inner / (|left| |right|); NaN for absent or zero vectors."""
+    if not squared_left > 0 or not squared_right > 0:
+        return float("nan")
+    return float(inner / np.sqrt(squared_left * squared_right))
+
+
+def centred_patterns(n: int) -> Float[np.ndarray, "pair pattern"]:
+    """Rows in R^(n−1) with Gram matrix I − 1/n: the pair indicators, centred, in a Helmert basis."""
+    k = np.arange(1, n)
+    basis = np.where(np.arange(n)[:, None] < k, 1.0, 0.0)
+    basis[k, k - 1] = -k
+    return basis / np.sqrt(k * (k + 1.0))
