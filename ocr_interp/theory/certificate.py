@@ -119,20 +119,23 @@ def certify(
     else:
         dual, scale = _best_residual_bound(problem, margins, norm, scale)
     return make_certificate(
-        problem,
-        norm,
-        matrix_norm(kept, norm),
-        dual,
-        worst,
-        problem.held_out_margins(kept),
-        problem.held_out_margins(kept, among_implications=False),
-        None if weights is not None else scale,
+        norm=norm,
+        outputs=outputs,
+        inputs=inputs,
+        norm_value=matrix_norm(kept, norm),
+        dual=dual,
+        margins=worst,
+        held_out=problem.held_out_margins(kept),
+        held_out_overall=problem.held_out_margins(kept, among_implications=False),
+        scale=None if weights is not None else scale,
     )
 
 
 def make_certificate(
-    problem: MaxMarginProblem,
+    *,
     norm: str,
+    outputs: str,
+    inputs: str,
     norm_value: float,
     dual: float,
     margins: Float[np.ndarray, " example"],
@@ -151,8 +154,8 @@ def make_certificate(
         )
     return Certificate(
         norm=norm,
-        outputs=problem.outputs,
-        inputs=problem.inputs,
+        outputs=outputs,
+        inputs=inputs,
         primal=float(primal),
         dual=float(dual),
         gap=float(primal / dual - 1) if dual > 0 else np.inf,

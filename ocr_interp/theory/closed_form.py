@@ -15,10 +15,12 @@ from jaxtyping import Float
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
-from ocr_interp.theory.closed_form_dual import balanced_dual_weights
+from ocr_interp.theory.closed_form_dual import balanced_reduced_weights
 from ocr_interp.theory.geometry import Cosines, centred_patterns, predicted_cosines, symmetric_factor
 from ocr_interp.theory.norms import norm_of_spectrum
 from ocr_interp.theory.problem import check_problem, constant_feature, feature_length, max_margin_problem
+from ocr_interp.theory.reduced_certificate import lift_weights
+from ocr_interp.theory.symmetry import reduce_problem
 
 TRAINING, HELD_OUT = 0, 1
 """Row of the pair block: the subject's status. Its columns are FACT and IMPLICATION."""
@@ -170,7 +172,8 @@ class PredictedSolution:
     @cached_property
     def weights(self) -> Float[np.ndarray, "example output"]:
         """Dual weights that prove it optimal, for `certify`; examples as in task.training_triples."""
-        return balanced_dual_weights(self.task, self.norm, self.outputs, self.inputs)
+        reduced = reduce_problem(self.task, self.outputs, self.inputs)
+        return lift_weights(reduced, balanced_reduced_weights(reduced, self.norm))
 
     def input_embeddings(self) -> Float[np.ndarray, "input component"]:
         """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""

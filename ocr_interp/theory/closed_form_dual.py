@@ -5,42 +5,35 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
-from ocr_interp.theory.problem import feature_length, max_margin_problem
+from ocr_interp.task import IMPLICATION, FactRecallTask
+from ocr_interp.theory.problem import feature_length
+from ocr_interp.theory.reduced_margins import example_map
+from ocr_interp.theory.symmetry import ReducedProblem
 
 
-def balanced_dual_weights(
-    task: FactRecallTask, norm: str, outputs: str, inputs: str
-) -> Float[np.ndarray, "example output"]:
+def balanced_reduced_weights(reduced: ReducedProblem, norm: str) -> Float[np.ndarray, "example value"]:
     """The explicit dual weights of a balanced task; docs/theory.md, "Dual weights".
 
-    Returns: [example, output] in the order of task.training_triples, 0 at the correct outputs.
+    Returns: [example group, distinct value], of one example and one output; 0 at the correct outputs.
     """
+    task = reduced.task
     assert task.balanced_sizes is not None
-    n, m_train, _ = task.balanced_sizes
-    problem = max_margin_problem(task, outputs, inputs)
-    triples = task.training_triples
-    first = task.n_inputs if outputs == "vocabulary" else 0
+    _, m_train, _ = task.balanced_sizes
+    examples = example_map(reduced)
+    weights = np.zeros(examples.multiplicity.shape)
+    fact, held_out, implication, own, other = 0.0, 0.0, 0.0, 0.0, 0.0
     if m_train:
         fact, held_out, implication, own = _weights_by_kind(task.balanced_sizes, norm)
-        other = 0.0
     else:
-        held_out, other = _control_weights(task, norm, outputs, inputs)
-        fact, implication, own = 0.0, 0.0, 0.0
-    same_type = np.array([fact, implication, held_out])[triples.split]
-    weights = np.zeros((len(triples), problem.shape[1]))
-    if not m_train:
-        weights[:] = other
-    kinds = (slice(first, first + n), slice(first + n, first + 2 * n))
-    for relation in (FACT, IMPLICATION):
-        rows = np.flatnonzero(triples.relation == relation)
-        weights[rows, kinds[relation]] = same_type[rows, None]
-    trained = np.flatnonzero(task.subject_trained[triples.subject])
-    of_fact = task.subject_fact[triples.subject[trained]]
-    opposite = np.where(triples.relation[trained] == FACT, n + task.fact_implication[of_fact], of_fact)
-    weights[trained, first + opposite] += own
-    weights[np.arange(len(triples)), problem.correct] = 0
-    return weights
+        held_out, other = _control_weights(task, norm, reduced.outputs, reduced.inputs)
+    weights += other
+    example = np.arange(len(weights))
+    trained = reduced.row_status[examples.rows] == 0
+    within = np.where(examples.relations == IMPLICATION, implication, np.where(trained, fact, held_out))
+    weights[example, examples.relations] = within
+    opposite = reduced.constant_shape[1] + 1 - examples.relations
+    weights[example[trained], opposite[trained]] = own
+    return np.where(examples.multiplicity > 0, weights, 0.0)
 
 
 def _control_weights(task: FactRecallTask, norm: str, outputs: str, inputs: str) -> tuple[float, float]:

@@ -190,7 +190,7 @@ def max_margin_problem(
     first = task.n_inputs if outputs == "vocabulary" else 0
     held_out = task.triples.of_split("held_out_implication")
     training = task.training_triples
-    _check_consistent(training)
+    check_consistent(training)
     is_implication = np.zeros(first + task.n_answers, dtype=bool)
     is_implication[first + task.n_facts :] = True
     return MaxMarginProblem(
@@ -218,7 +218,7 @@ def _examples(task: FactRecallTask, triples: Triples, inputs: str) -> Any:
     return sp.csr_array((values, (rows, columns)), shape=(len(triples), len(feature)))
 
 
-def _check_consistent(triples: Triples) -> None:
+def check_consistent(triples: Triples) -> None:
     """Two right answers to one question leave no W with positive margins."""
     question = 2 * triples.subject + triples.relation
     order = np.lexsort((triples.answer, question))
