@@ -21,7 +21,11 @@ SOLVERS = ("clarabel", "scs")
 
 
 def solve_cvxpy(
-    problem: MaxMarginProblem, norm: str, solver: str = "clarabel", time_limit: float = 120.0
+    problem: MaxMarginProblem,
+    norm: str,
+    solver: str = "clarabel",
+    time_limit: float = 120.0,
+    accuracy: float = 1e-7,
 ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]]:
     """W and dual weights of the full program, as the solver left them: certify them.
 
@@ -30,6 +34,7 @@ def solve_cvxpy(
         norm: one of NORMS.
         solver: "clarabel" or "scs".
         time_limit: seconds that the solver may take.
+        accuracy: the solver's own stopping tolerance, relative and absolute.
 
     Raises:
         SolverError: no point came back (infeasible, out of time or memory).
@@ -44,13 +49,17 @@ def solve_cvxpy(
     spread = correct @ np.ones((1, problem.shape[1]))
     margins = spread - logits + is_correct >= 1
     program = cp.Problem(cp.Minimize(_norm(W, norm)), [margins])
-    _solve(program, solver, time_limit)
+    _solve(program, solver, time_limit, accuracy)
     weights = np.maximum(np.asarray(margins.dual_value), 0.0) * (1 - is_correct)
     return np.asarray(W.value), weights
 
 
 def solve_reduced_cvxpy(
-    reduced: ReducedProblem, norm: str, solver: str = "clarabel", time_limit: float = 120.0
+    reduced: ReducedProblem,
+    norm: str,
+    solver: str = "clarabel",
+    time_limit: float = 120.0,
+    accuracy: float = 1e-7,
 ) -> ReducedSolution:
     """The reduced program; arguments and errors as in `solve_cvxpy`."""
     import cvxpy as cp
@@ -67,7 +76,7 @@ def solve_reduced_cvxpy(
     else:
         parts = [reduced.pair_multiplicity[k] * _norm(pair[k], norm) for k in types]
         objective = sum(parts, _norm(constant, norm))
-    _solve(cp.Problem(cp.Minimize(objective), [margins]), solver, time_limit)
+    _solve(cp.Problem(cp.Minimize(objective), [margins]), solver, time_limit, accuracy)
     blocks = Blocks(np.asarray(constant.value), np.zeros(reduced.pair_shape))
     for k in types:
         blocks.pair[k] = pair[k].value
@@ -117,16 +126,21 @@ def _margin_matrix(
     return np.stack(columns, axis=1), wrong
 
 
-def _solve(program: Any, solver: str, time_limit: float) -> None:
+def _solve(program: Any, solver: str, time_limit: float, accuracy: float) -> None:
     """Runs the solver; its status word decides only whether there is a point to certify."""
     import warnings
 
     import cvxpy as cp
 
     check_choice("solver", solver, SOLVERS)
-    options: dict[str, Any] = {"time_limit": time_limit}
+    options: dict[str, Any] = {"time_limit": time_limit, "tol_gap_rel": accuracy, "tol_gap_abs": accuracy}
     if solver == "scs":
-        options = {"time_limit_secs": time_limit, "eps_abs": 1e-7, "eps_rel": 1e-7, "max_iters": 100_000}
+        options = {
+            "time_limit_secs": time_limit,
+            "eps_abs": accuracy,
+            "eps_rel": accuracy,
+            "max_iters": 100_000,
+        }
     try:
         with warnings.catch_warnings():
             # "Solution may be inaccurate" is what the certificate is for.

@@ -130,34 +130,40 @@ def solve_first_order(
 
 
 class _State:
-    """The iterates: x and z, their scaled multipliers u and v, the consensus y, the penalty."""
+    """The iterates. `point` is what the proximal steps are applied to; a step is one fixed-point map of it.
+
+    x = prox(point), and the scaled multiplier is x − point; the consensus y is what the normal equations
+    give for 2 x − point, and the next point is point + relaxation · (y − x). Likewise for the logits.
+    """
 
     def __init__(self, examples: ExampleMap, norm: str) -> None:
         reduced = examples.reduced
         self._examples, self._norm, self._reduced = examples, norm, reduced
         self._normal, self._project = NormalEquations(examples, _ALPHA), MarginProjection(examples)
-        self.x = Blocks(np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape))
-        self._z = examples.logits(self.x)
-        self._u, self._v, self._y, self._ey = self.x, self._z, self.x, self._z
-        self._before = (self.x, self._z)
+        self._point = Blocks(np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape))
+        self._logit_point = examples.logits(self._point)
+        self.x, self._z = self._point, self._logit_point
+        self._before, self._moved = (self.x, self._z), np.zeros(examples.multiplicity.shape)
+        self._y, self._ey = self.x, self._z
         self._penalty = 1.0
-        self._moved = np.zeros(examples.multiplicity.shape)
+        self._proximal_step()
+
+    def _proximal_step(self) -> None:
+        self._before = (self.x, self._z)
+        self.x = shrink(self._reduced, self._point, self._norm, 1 / self._penalty)
+        values = self._examples.values(self._logit_point)
+        projected = self._project(values)
+        self._z, self._moved = self._examples.from_values(projected), values - projected
 
     def step(self) -> None:
         """One over-relaxed ADMM step."""
-        examples, r = self._examples, _RELAXATION
-        right = self.x + self._u + examples.adjoint(self._z + self._v) * _ALPHA
-        self._y = self._normal.solve(right)
+        examples = self._examples
+        x, z = self.x * 2 - self._point, self._z * 2 - self._logit_point
+        self._y = self._normal.solve(x + examples.adjoint(z) * _ALPHA)
         self._ey = examples.logits(self._y)
-        x_in = self._y * r + self.x * (1 - r) - self._u
-        z_in = self._ey * r + self._z * (1 - r) - self._v
-        self._before = (self.x, self._z)
-        self.x = shrink(self._reduced, x_in, self._norm, 1 / self._penalty)
-        values = examples.values(z_in)
-        projected = self._project(values)
-        self._z = examples.from_values(projected)
-        self._moved = values - projected
-        self._u, self._v = self.x - x_in, self._z - z_in
+        self._point = self._point + (self._y - self.x) * _RELAXATION
+        self._logit_point = self._logit_point + (self._ey - self._z) * _RELAXATION
+        self._proximal_step()
 
     def dual_weights(self) -> Float[np.ndarray, "example value"]:
         """How far the projection moved every wrong logit down: the multipliers, up to a common factor."""
@@ -166,12 +172,15 @@ class _State:
     def balance(self) -> None:
         """Sets the penalty so that relative primal and dual residuals are alike."""
         x_before, z_before = self._before
+        u, v = self.x - self._point, self._z - self._logit_point
         primal = self._length(self.x - self._y, self._z - self._ey) / self._length(self._y, self._ey)
-        dual = self._length(self.x - x_before, self._z - z_before) / self._length(self._u, self._v)
+        dual = self._length(self.x - x_before, self._z - z_before) / self._length(u, v)
         factor = float(np.clip(np.sqrt(primal / dual), 0.2, 5.0)) if primal > 0 and dual > 0 else 1.0
         if not 0.6 < factor < 1.7:
             self._penalty *= factor
-            self._u, self._v = self._u * (1 / factor), self._v * (1 / factor)
+            # Multipliers stay what they are; in units of the penalty they shrink.
+            self._point, self._logit_point = self.x - u * (1 / factor), self._z - v * (1 / factor)
+            self._proximal_step()
 
     def _length(self, blocks: Blocks, logits: Blocks) -> float:
         """Norm of the pair in the metric of the full problem."""
