@@ -158,7 +158,7 @@ class _State:
     def step(self) -> None:
         """One over-relaxed ADMM step."""
         examples = self._examples
-        x, z = self.x * 2 - self._point, self._z * 2 - self._logit_point
+        x, z = self.x * 2.0 - self._point, self._z * 2.0 - self._logit_point
         self._y = self._normal.solve(x + examples.adjoint(z) * _ALPHA)
         self._ey = examples.logits(self._y)
         self._point = self._point + (self._y - self.x) * _RELAXATION
