@@ -144,7 +144,7 @@ class PredictedSolution:
     @cached_property
     def cosines(self) -> Cosines:
         """Predicted cosines between subjects, relations and answers; see `Cosines`."""
-        return predicted_cosines(self.sizes, self.pair_block, self._constant_values(), self.constant_block)
+        return predicted_cosines(self.sizes, self.pair_block, self.constant_block)
 
     @cached_property
     def W(self) -> Float[np.ndarray, "input output"]:  # noqa: N802

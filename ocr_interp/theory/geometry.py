@@ -56,10 +56,58 @@ def symmetric_factor(
     return (U if left else Vt.T)[:, keep] * np.sqrt(s[keep])
 
 
+class _Gram:
+    """Inner products of the balanced embeddings, from the factors of the two blocks."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, int, int],
+        pair_block: Float[np.ndarray, "status kind"],
+        constant_block: Float[np.ndarray, "group column_group"],
+    ) -> None:
+        n, m_train, m_test = sizes
+        size = np.array([m_train, m_test], dtype=float)
+        group_size = np.concatenate([n * size, np.ones(3)])
+        with np.errstate(divide="ignore", invalid="ignore"):  # absent groups: NaN throughout
+            self._subject = symmetric_factor(pair_block, True) / np.sqrt(size)[:, None]
+            self.group = symmetric_factor(constant_block, True) / np.sqrt(group_size)[:, None]
+        self._answer = symmetric_factor(pair_block, False)
+        self._answer_group = symmetric_factor(constant_block, False)[:2] / np.sqrt(n)
+        self.same, self.other = 1 - 1 / n, -1 / n
+
+    def subjects(self, x: int, y: int, overlap: float) -> float:
+        return float(self._subject[x] @ self._subject[y] * overlap + self.group[x] @ self.group[y])
+
+    def answers(self, x: int, y: int, overlap: float) -> float:
+        return float(
+            self._answer[x] @ self._answer[y] * overlap + self._answer_group[x] @ self._answer_group[y]
+        )
+
+    def subject_cosine(self, x: int, y: int, overlap: float) -> float:
+        lengths = self.subjects(x, x, self.same), self.subjects(y, y, self.same)
+        return _cosine(self.subjects(x, y, overlap), *lengths)
+
+    def answer_cosine(self, x: int, y: int, overlap: float) -> float:
+        lengths = self.answers(x, x, self.same), self.answers(y, y, self.same)
+        return _cosine(self.answers(x, y, overlap), *lengths)
+
+    def relation_cosine(self, status: int) -> float:
+        r1 = self.group[2]
+        length = self.subjects(status, status, self.same)
+        return _cosine(float(self.group[status] @ r1), length, float(r1 @ r1))
+
+    def recall_cosine(self, status: int, kind: int) -> float:
+        """Subject + relation with its answer: inputs and outputs share their components."""
+        shared = self.group[status] + self.group[2 + kind]
+        subject = self._subject[status]
+        logit = float(subject @ self._answer[kind] * self.same + shared @ self._answer_group[kind])
+        squared = float(subject @ subject * self.same + shared @ shared)
+        return _cosine(logit, squared, self.answers(kind, kind, self.same))
+
+
 def predicted_cosines(
     sizes: tuple[int, int, int],
     pair_block: Float[np.ndarray, "status kind"],
-    constant_values: Float[np.ndarray, "group column_group"],
     constant_block: Float[np.ndarray, "group column_group"],
 ) -> Cosines:
     """Cosines from the two blocks of a balanced solution; O(1) in the number of pairs.
@@ -67,59 +115,28 @@ def predicted_cosines(
     Args:
         sizes: (n, m_train, m_test).
         pair_block, constant_block: as in PredictedSolution, scaled by the roots of the group sizes.
-        constant_values: the constant block's entries in W.
     """
-    n, m_train, m_test = sizes
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_subject = np.array([m_train, m_test], dtype=float)[:, None] ** -0.5
-        subject_pair = symmetric_factor(pair_block, True) * per_subject
-        group_scale = np.array([n * m_train, n * m_test, 1.0, 1.0, 1.0])[:, None] ** -0.5
-        group = symmetric_factor(constant_block, True) * group_scale
-    answer_pair = symmetric_factor(pair_block, False)
-    answer = symmetric_factor(constant_block, False)[:2] / np.sqrt(n)
-    same, other = 1 - 1 / n, -1 / n
-
-    def subjects(x: int, y: int, overlap: float) -> float:
-        return float(subject_pair[x] @ subject_pair[y] * overlap + group[x] @ group[y])
-
-    def answers(x: int, y: int, overlap: float) -> float:
-        return float(answer_pair[x] @ answer_pair[y] * overlap + answer[x] @ answer[y])
-
-    def subject_cosine(x: int, y: int, overlap: float) -> float:
-        return _cosine(subjects(x, y, overlap), subjects(x, x, same), subjects(y, y, same))
-
-    def answer_cosine(x: int, y: int, overlap: float) -> float:
-        return _cosine(answers(x, y, overlap), answers(x, x, same), answers(y, y, same))
-
-    def recall(status: int, kind: int) -> float:
-        both = group[status] + group[2 + kind]
-        squared = float(subject_pair[status] @ subject_pair[status] * same + both @ both)
-        size = (m_train, m_test)[status]
-        if not size:
-            return float("nan")
-        logit = pair_block[status, kind] / np.sqrt(size) * same
-        logit += constant_values[status, kind] + constant_values[2 + kind, kind]
-        return _cosine(float(logit), squared, answers(kind, kind, same))
-
-    r1, r2 = group[2], group[3]
+    gram = _Gram(sizes, pair_block, constant_block)
+    same, other = gram.same, gram.other
+    r1, r2 = gram.group[2], gram.group[3]
     return Cosines(
-        train_train_same_pair=subject_cosine(0, 0, same),
-        held_out_held_out_same_pair=subject_cosine(1, 1, same),
-        train_held_out_same_pair=subject_cosine(0, 1, same),
-        train_train_other_pair=subject_cosine(0, 0, other),
-        held_out_held_out_other_pair=subject_cosine(1, 1, other),
-        train_held_out_other_pair=subject_cosine(0, 1, other),
+        train_train_same_pair=gram.subject_cosine(0, 0, same),
+        held_out_held_out_same_pair=gram.subject_cosine(1, 1, same),
+        train_held_out_same_pair=gram.subject_cosine(0, 1, same),
+        train_train_other_pair=gram.subject_cosine(0, 0, other),
+        held_out_held_out_other_pair=gram.subject_cosine(1, 1, other),
+        train_held_out_other_pair=gram.subject_cosine(0, 1, other),
         relations=_cosine(float(r1 @ r2), float(r1 @ r1), float(r2 @ r2)),
-        train_relation=_cosine(float(group[0] @ r1), subjects(0, 0, same), float(r1 @ r1)),
-        held_out_relation=_cosine(float(group[1] @ r1), subjects(1, 1, same), float(r1 @ r1)),
-        fact_train=recall(0, 0),
-        fact_held_out=recall(1, 0),
-        implication_train=recall(0, 1),
-        implication_held_out=recall(1, 1),
-        fact_implication_same_pair=answer_cosine(0, 1, same),
-        fact_implication_other_pair=answer_cosine(0, 1, other),
-        fact_fact_other_pair=answer_cosine(0, 0, other),
-        implication_implication_other_pair=answer_cosine(1, 1, other),
+        train_relation=gram.relation_cosine(0),
+        held_out_relation=gram.relation_cosine(1),
+        fact_train=gram.recall_cosine(0, 0),
+        fact_held_out=gram.recall_cosine(1, 0),
+        implication_train=gram.recall_cosine(0, 1),
+        implication_held_out=gram.recall_cosine(1, 1),
+        fact_implication_same_pair=gram.answer_cosine(0, 1, same),
+        fact_implication_other_pair=gram.answer_cosine(0, 1, other),
+        fact_fact_other_pair=gram.answer_cosine(0, 0, other),
+        implication_implication_other_pair=gram.answer_cosine(1, 1, other),
     )
 
 
