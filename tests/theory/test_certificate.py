@@ -7,9 +7,10 @@ import pytest
 
 from ocr_interp.errors import ConfigError, WeightsError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta, residual_weights
+from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
 from ocr_interp.theory.closed_form import predicted_solution
 from ocr_interp.theory.problem import max_margin_problem
+from ocr_interp.theory.residuals import residual_weights
 
 TASK = FactRecallTask(5, 1, 3)
 NORMS = ("nuclear", "frobenius", "spectral")
@@ -139,3 +140,14 @@ def test_fast_enough_for_every_logged_step():
     for _ in range(5):
         certify(W, task)
     assert (time.perf_counter() - start) / 5 < 0.05  # measured: 1 ms, 0.2 ms at a fixed scale
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("sizes", [(5, 1, 3), (4, 3, 1), (6, 2, 2)])
+def test_refined_residuals_are_tight_at_the_limit(norm, sizes):
+    task = FactRecallTask(*sizes)
+    solution = predicted_solution(task, norm)
+    plain, refined = certify(solution.W, task, norm), certify(solution.W, task, norm, refine=True)
+    assert refined.dual <= solution.objective * (1 + 1e-12)
+    assert refined.gap < 1e-3
+    assert plain.gap > 5 * refined.gap
