@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from ocr_interp.models.config import ModelConfig as ModelConfig
     from ocr_interp.models.hooked import build_model as build_model
     from ocr_interp.task import FactRecallTask as FactRecallTask
+    from ocr_interp.theory.attention import trained_attention_beta_interval as trained_attention_beta_interval
+    from ocr_interp.theory.certificate import Certificate as Certificate
+    from ocr_interp.theory.certificate import HeldOutBeta as HeldOutBeta
+    from ocr_interp.theory.certificate import certify as certify
+    from ocr_interp.theory.certificate import cosine_with as cosine_with
+    from ocr_interp.theory.certificate import held_out_beta as held_out_beta
+    from ocr_interp.theory.closed_form import PredictedSolution as PredictedSolution
+    from ocr_interp.theory.closed_form import predicted_solution as predicted_solution
+    from ocr_interp.theory.max_margin import MaxMarginSolution as MaxMarginSolution
+    from ocr_interp.theory.max_margin import format_solution as format_solution
+    from ocr_interp.theory.max_margin import solve_max_margin as solve_max_margin
     from ocr_interp.training.config import RunConfig as RunConfig
     from ocr_interp.training.config import TrainConfig as TrainConfig
     from ocr_interp.training.loop import train as train
@@ -23,13 +34,24 @@ __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
     "FactRecallTask": "ocr_interp.task",
+    "Certificate": "ocr_interp.theory.certificate",
+    "HeldOutBeta": "ocr_interp.theory.certificate",
+    "MaxMarginSolution": "ocr_interp.theory.max_margin",
     "ModelConfig": "ocr_interp.models.config",
+    "PredictedSolution": "ocr_interp.theory.closed_form",
     "Run": "ocr_interp.training.runs",
     "RunConfig": "ocr_interp.training.config",
     "TrainConfig": "ocr_interp.training.config",
     "build_model": "ocr_interp.models.hooked",
+    "certify": "ocr_interp.theory.certificate",
+    "cosine_with": "ocr_interp.theory.certificate",
+    "format_solution": "ocr_interp.theory.max_margin",
+    "held_out_beta": "ocr_interp.theory.certificate",
     "load_run": "ocr_interp.training.store",
+    "predicted_solution": "ocr_interp.theory.closed_form",
+    "solve_max_margin": "ocr_interp.theory.max_margin",
     "train": "ocr_interp.training.loop",
+    "trained_attention_beta_interval": "ocr_interp.theory.attention",
 }
 
 __all__ = ["__version__", *_HOME_OF_NAME]

@@ -34,6 +34,10 @@ class SolverError(OcrInterpError):
     """A max-margin problem that was infeasible or not solved to the tolerance."""
 
 
+class WeightsError(OcrInterpError):
+    """A weight matrix, or dual weights, of a wrong shape, not finite, or zero throughout."""
+
+
 def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:
     """Builds the error for a name that does not exist, with its closest matches."""
     names = list(allowed)
