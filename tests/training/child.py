@@ -22,8 +22,11 @@ def main(job):
     torch.set_num_threads(1)
     at, mode = job["at"], job["mode"]
 
+    rows = []
+
     def on_log(row):
-        if mode == "say_when_logged" and row["step"] == 0:
+        rows.append(row)
+        if mode == "say_when_logged" and len(rows) == 1:
             say("ready")
         if mode == "full_disk" and row["step"] == at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
