@@ -147,7 +147,7 @@ class PredictedSolution:
         return predicted_cosines(self.sizes, self.pair_block, self.constant_block)
 
     @cached_property
-    def W(self) -> Float[np.ndarray, "input output"]:  # noqa: N802
+    def W(self) -> Float[np.ndarray, "input output"]:
         """The solution as a matrix in the task's own order; unused rows and columns are zero."""
         task, (n, m_train, m_test) = self.task, self.sizes
         problem = max_margin_problem(task, self.outputs, self.inputs)

@@ -60,7 +60,7 @@ class MaxMarginSolution:
     reduced_weights: Float[np.ndarray, "example value"]
 
     @cached_property
-    def W(self) -> Float[np.ndarray, "input output"]:  # noqa: N802
+    def W(self) -> Float[np.ndarray, "input output"]:
         """The solution at full size, in the task's order; built when first asked for."""
         return lift(self.reduced, self.blocks)
 
