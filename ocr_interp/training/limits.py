@@ -49,8 +49,10 @@ class LimitTracker:
         """The columns for diag(a) W_OV; all NaN for a W that is zero throughout or not finite."""
         if not W.any() or not np.isfinite(W).all():
             return dict.fromkeys(LIMIT_COLUMNS, math.nan)
+        size = float(np.abs(W).max())  # all below is about directions; squares of large entries overflow
+        W = W / size
         # Softmax attention divides each example's logits by its own sum: the residuals' scale is unknown.
-        scale = 1.0 if attention == "linear" else None
+        scale = size if attention == "linear" else None
         row = {}
         for norm in LIMIT_NORMS:
             found = certify(W, self.task, norm, outputs="vocabulary", inputs=self.inputs, scale=scale)

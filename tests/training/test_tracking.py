@@ -13,6 +13,7 @@ from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
 from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.limits import LIMIT_COLUMNS
 from ocr_interp.training.tracking import (
     CIRCUIT_COLUMNS,
     COLUMNS,
@@ -90,7 +91,7 @@ def test_every_column_against_a_plain_reimplementation(tiny_task, mapped_task, n
         plain_row(task, W, scores, batch, attention),
     )
     assert {"step", "train_loss", *got} == set(COLUMNS)
-    assert got.keys() == expected.keys()
+    assert got.keys() - set(LIMIT_COLUMNS) == expected.keys()
     for column, value in expected.items():
         assert got[column] == pytest.approx(value, abs=1e-12), column
     assert any(0 < got[f"{split}/accuracy_in_set"] < 1 for split in SPLITS)
@@ -209,12 +210,12 @@ def test_norms_and_margins_of_the_closed_form(n, m_train, m_test, scale):
 
 
 def test_norms_of_plain_matrices():
-    assert circuit_norms(torch.eye(5)) == pytest.approx(
+    assert circuit_norms(np.eye(5)) == pytest.approx(
         {"nuclear_norm": 5, "frobenius_norm": math.sqrt(5), "effective_rank": 5}
     )
-    one = circuit_norms(torch.outer(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 0.0, 0.0])))
+    one = circuit_norms(np.outer([3.0, 4.0], [1.0, 0.0, 0.0]))
     assert one == pytest.approx({"nuclear_norm": 5, "frobenius_norm": 5, "effective_rank": 1})
-    assert set(circuit_norms(torch.zeros(2, 3)).values()) == {0}
+    assert set(circuit_norms(np.zeros((2, 3))).values()) == {0}
 
 
 @pytest.mark.parametrize(
