@@ -184,7 +184,7 @@ def at_scale(quick: bool) -> list[dict[str, Any]]:
             if sizes[2] == 20 and norm != "nuclear":
                 continue
             case = {"family": "unequal", "sizes": sizes, "norm": norm, "method": "first_order"}
-            limit = 180 if sizes[2] == 20 else 60
+            limit = 120 if sizes[2] == 20 else 60
             results.append(report(run_apart({**case, "limit": limit, "tolerance": 1e-3})))
     for n in (25, 50) if quick else (25, 50, 150, 200):
         case = {

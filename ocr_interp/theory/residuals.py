@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import linprog
 
 from ocr_interp.theory.norms import DUAL_NORM, matrix_norm
 from ocr_interp.theory.problem import MaxMarginProblem
@@ -98,6 +97,8 @@ def _best_mixture(
     The dual norm is the largest pairing with the primal unit ball; every step adds the ball's point that
     the current mixture violates most. Stops at 1e-4, or after 60 steps: any mixture gives a valid bound.
     """
+    from scipy.optimize import linprog  # a third of a second, and only refining needs it
+
     matrices = [problem.dual_matrix(part) for part in parts]
     totals = np.array([part.sum() for part in parts])
     stack = np.stack([matrix.ravel() for matrix in matrices])

@@ -146,7 +146,7 @@ def test_unbalanced_tasks_break_what_balanced_ones_promise():
     """One pair of (1, 20) beside one of (50, 0): a training implication a pair is not enough."""
     trained = [True] + [False] * 20 + [True] * 50
     task = FactRecallTask.from_mapping([0] * 21 + [1] * 50, [0, 1], trained)
-    margins = solve_max_margin(task, tolerance=1e-4).certificate.held_out_margins
+    margins = solve_max_margin(task, tolerance=1e-3).certificate.held_out_margins
     np.testing.assert_allclose(margins, -0.078, atol=2e-3)
     frobenius = solve_max_margin(of_oracle(ORACLES["general"][0]), "frobenius").certificate
     assert np.abs(frobenius.held_out_margins).min() > 0.1
