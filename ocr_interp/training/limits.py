@@ -13,20 +13,18 @@ from ocr_interp.theory.closed_form import predicted_solution
 
 LIMIT_NORMS = ("nuclear", "frobenius")
 
-LIMIT_COLUMNS = (
-    *(f"gap_{norm}" for norm in LIMIT_NORMS),
-    "beta",
-    *(f"cosine_{norm}" for norm in LIMIT_NORMS),
-)
+LIMIT_COLUMNS = ("beta", *(f"{kind}_{norm}" for kind in ("gap", "excess", "cosine") for norm in LIMIT_NORMS))
 """Of diag(a) W_OV, input tokens by the whole vocabulary, at every logged step:
 
-- gap_nuclear, gap_frobenius: certified relative distance of its norm at margin 1 from the smallest
-  possible one; the dual weights are the model's own residuals, so no program is solved. inf while a
-  training margin is <= 0. With noise the constraint is that of the mean noise;
 - beta: coefficient of the held-out implication block relative to the training one
-  (`theory.certificate.held_out_beta`, projection); the gap pins it only loosely;
+  (`theory.certificate.held_out_beta`, projection); the norms below pin it only loosely;
+- gap_nuclear, gap_frobenius: certified relative distance of its norm at margin 1 from the smallest
+  possible one. The dual weights are the model's own residuals: no program is solved, and the distance
+  is an upper bound for any task. inf while a training margin is <= 0. With noise the constraint is that
+  of the mean noise;
+- excess_nuclear, excess_frobenius: the distance itself, from the closed form; NaN for a task without;
 - cosine_nuclear, cosine_frobenius: with both predicted solutions, which are close to each other; NaN
-  for a task without closed form.
+  likewise.
 """
 
 
@@ -53,12 +51,11 @@ class LimitTracker:
         W = W / size
         # Softmax attention divides each example's logits by its own sum: the residuals' scale is unknown.
         scale = size if attention == "linear" else None
-        row = {}
+        row = {"beta": held_out_beta(W, self.task).projection}
         for norm in LIMIT_NORMS:
             found = certify(W, self.task, norm, outputs="vocabulary", inputs=self.inputs, scale=scale)
+            predicted = self._predicted.get(norm)
             row[f"gap_{norm}"] = found.gap
-        row["beta"] = held_out_beta(W, self.task).projection
-        for norm in LIMIT_NORMS:
-            found = self._predicted.get(norm)
-            row[f"cosine_{norm}"] = cosine_with(W, found) if found is not None else math.nan
+            row[f"excess_{norm}"] = found.primal / predicted.objective - 1 if predicted else math.nan
+            row[f"cosine_{norm}"] = cosine_with(W, predicted) if predicted else math.nan
         return row

@@ -15,7 +15,8 @@ PRIMAL = {"nuclear": "nuc", "frobenius": "fro"}
 def plain_gap(W, task, norm):
     """P / D - 1 from the model's own residuals, constraint by constraint (theory.md §6)."""
     margins, total, pull = [], 0.0, np.zeros_like(W)
-    for s, r, answer in zip(*(getattr(task.training_triples, k) for k in ("subject", "relation", "answer"))):
+    told = task.training_triples
+    for s, r, answer in zip(told.subject, told.relation, told.answer, strict=True):
         x = np.zeros(task.n_inputs)
         x[[s, task.n_subjects + r, task.eos_token]] = 1
         logits, correct = x @ W, task.n_inputs + answer
@@ -50,7 +51,10 @@ def test_at_a_predicted_solution(norm):
     assert row[f"cosine_{norm}"] == pytest.approx(1)
     other = {"nuclear": "frobenius", "frobenius": "nuclear"}[norm]
     assert row[f"cosine_{other}"] < 0.99
-    assert -1e-9 <= row[f"gap_{norm}"] < row[f"gap_{other}"]
+    assert row[f"excess_{norm}"] == pytest.approx(0, abs=1e-12)
+    assert row[f"excess_{other}"] > 0.01
+    for each in (norm, other):
+        assert row[f"gap_{each}"] >= row[f"excess_{each}"] - 1e-12, "a lower bound of the optimum"
 
 
 def test_what_cannot_be_measured_is_nan():
@@ -64,4 +68,5 @@ def test_what_cannot_be_measured_is_nan():
     row = LimitTracker(unequal, "eos").measure(W, "linear")
     assert set(row) == set(LIMIT_COLUMNS)
     assert math.isnan(row["cosine_nuclear"])
+    assert math.isnan(row["excess_nuclear"])
     assert math.isfinite(row["beta"])
