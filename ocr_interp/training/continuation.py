@@ -104,7 +104,8 @@ def compute_limit(
     if d_head is not None:
         check_count("d_head", d_head, 1)
     objective = _SmoothHinges(problem, (d_head or min(problem.shape)) if ov == "factorized" else None)
-    theta = 0.1 * np.random.default_rng(seed).standard_normal(objective.size)
+    rng = np.random.default_rng(seed)
+    theta = 0.1 * rng.standard_normal(objective.size)
     start, sharpness, penalty = time.perf_counter(), 2.0, _FIRST_PENALTY
     stages: list[LimitStage] = []
     while sharpness <= max_sharpness:
@@ -121,6 +122,9 @@ def compute_limit(
         if certificate.gap <= tolerance:
             W_V, W_O = objective.factors(theta)
             return ComputedLimit(task, ov, W_V, W_O, tuple(stages), certificate)
+        if len(stages) > 1 and stages[-1].gap > 0.9 * stages[-2].gap:
+            # Products of factors have saddles, where a quasi-Newton method may rest; a nudge leads off.
+            theta = theta + 0.1 * rng.standard_normal(objective.size)
         # Hinges that still give way once they are sharp are held too weakly.
         penalty *= 4 if certificate.min_margin < 1 - 2 / sharpness else 1
         sharpness *= 2

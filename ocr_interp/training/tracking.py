@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ocr_interp.data import Batch, exhaustive, noisy_examples, population
@@ -66,6 +67,7 @@ class Tracker:
         self.task = task
         self.examples = _evaluation_examples(task, config, dtype, device)
         self.limits = LimitTracker(task, "eos" if config.data == "noise_free" else "noise_eos")
+        self._blas = ThreadpoolController()
         self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
 
     def measure(self, model: TokenCountModel) -> dict[str, float]:
@@ -90,8 +92,10 @@ class Tracker:
         row["held_out_margin"] = row["held_out_implication/margin"]
         full = effective_circuit(model.config.attention, model.scores, model.W_OV)
         W = full.cpu().numpy().astype(np.float64)
-        row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
-        return row | self.limits.measure(W, model.config.attention)
+        # Decompositions this small are slower with more threads, by far where cores are shared.
+        with self._blas.limit(limits=1, user_api="blas"):
+            row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
+            return row | self.limits.measure(W, model.config.attention)
 
     def finite(self, row: Mapping[str, float]) -> bool:
         """Whether the losses of all splits that the task has are finite."""
