@@ -1,0 +1,140 @@
+"""Embeddings of an OV circuit in three dimensions: one pair's plane and the relations' axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.patheffects import withStroke
+from mpl_toolkits.mplot3d import Axes3D
+from scipy.linalg import null_space
+
+from ocr_interp.task import FactRecallTask
+from ocr_interp.viz.style import HELD_OUT
+
+INPUT_COLOR, RELATION_COLOR, ANSWER_COLOR, SUM_COLOR = "0.15", "0.5", "#0173b2", HELD_OUT
+
+
+@dataclass(frozen=True)
+class PairGeometry:
+    """One pair's tokens in the three directions that hold them; made by `of`.
+
+    The third coordinate is along r1 − r2. The first two span what is left of the pair's mean training
+    subject, mean held-out subject and two answers; the first is along the mean held-out subject. For a
+    symmetric solution these are all of the pair's components: lengths and angles are the true ones.
+
+    Attributes:
+        points: "train" and "held_out" (mean subjects of the pair), "r1", "r2", "b", "c"; and "b_others",
+            "c_others", the means of the other pairs' answers.
+        shown: smallest share of a point's squared length that the three directions hold, over the pair's
+            own points.
+        cosines: "fact" and "implication": held-out subject + relation with its answer, in full space.
+    """
+
+    points: dict[str, Float[np.ndarray, " xyz"]]
+    shown: float
+    cosines: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Float[np.ndarray, "subject_or_relation component"],
+        outputs: Float[np.ndarray, "answer component"],
+        task: FactRecallTask,
+        pair: int = 0,
+    ) -> PairGeometry:
+        """The geometry of one pair of a one-to-one task with held-out and training subjects."""
+        missing = max(0, 3 - inputs.shape[1])  # a solution may have fewer than three components
+        inputs, outputs = (np.pad(side, ((0, 0), (0, missing))) for side in (inputs, outputs))
+        subjects, own = inputs[: task.n_subjects], task.subject_fact == pair
+        facts, implications = outputs[: task.n_facts], outputs[task.n_facts :]
+        c = task.fact_implication[pair]
+        full = {
+            "train": subjects[own & task.subject_trained].mean(0),
+            "held_out": subjects[own & ~task.subject_trained].mean(0),
+            "r1": inputs[task.n_subjects],
+            "r2": inputs[task.n_subjects + 1],
+            "b": facts[pair],
+            "c": implications[c],
+        }
+        basis = _basis(full)
+        length = {name: float(vector @ vector) for name, vector in full.items()}
+        shown = min(float(((basis @ v) ** 2).sum()) / length[name] for name, v in full.items())
+        full["b_others"] = np.delete(facts, pair, axis=0).mean(0)
+        full["c_others"] = np.delete(implications, c, axis=0).mean(0)
+        cosines = {
+            "fact": _cosine(full["held_out"] + full["r1"], full["b"]),
+            "implication": _cosine(full["held_out"] + full["r2"], full["c"]),
+        }
+        return cls({name: basis @ vector for name, vector in full.items()}, shown, cosines)
+
+
+def _basis(full: dict[str, np.ndarray]) -> Float[np.ndarray, "xyz component"]:
+    """Orthonormal directions: along the held-out subject, the rest of the pair's plane, r1 − r2."""
+    axis = full["r1"] - full["r2"]
+    axis = axis / np.linalg.norm(axis)
+    tokens = np.array([full[name] for name in ("held_out", "train", "b", "c")])
+    flat = tokens - np.outer(tokens @ axis, axis)
+    first = flat[0] / np.linalg.norm(flat[0])
+    # Inside what is orthogonal to both, so that a pair whose plane is only a line gets a proper frame too.
+    rest = null_space(np.array([axis, first]))
+    second = rest @ np.linalg.svd(flat @ rest)[2][0]
+    # Up to sign: the training subject, or what follows it, on the positive side.
+    side = flat[1:] @ second
+    return np.array([first, second * (1 if side[np.argmax(abs(side))] >= 0 else -1), axis])
+
+
+def _cosine(x: np.ndarray, y: np.ndarray) -> float:
+    return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+
+def plot_pair_geometry(ax: Axes3D, geometry: PairGeometry) -> None:
+    """Draws subjects in their plane, relations above and below it, sums beside their answers.
+
+    Args:
+        ax: with projection="3d".
+        geometry: the pair.
+    """
+    at = geometry.points
+    reach = max(float(np.linalg.norm(v)) for v in [*at.values(), at["held_out"] + at["r1"]])
+    _plane(ax, 0.8 * reach)
+    _arrow(ax, at["r1"], RELATION_COLOR, "$r_1$", ha="right")
+    _arrow(ax, at["r2"], RELATION_COLOR, "$r_2$", ha="right")
+    together = np.linalg.norm(at["train"] - at["held_out"]) < 0.05 * reach
+    if not together:
+        _arrow(ax, at["train"], INPUT_COLOR, "$s$")
+    _arrow(ax, at["held_out"], INPUT_COLOR, "$s = s'$" if together else "$s'$")
+    for relation, answer, kind in ((1, "b", "fact"), (2, "c", "implication")):
+        total = at["held_out"] + at[f"r{relation}"]
+        _arrow(ax, at[answer], ANSWER_COLOR, f"${answer}$")
+        cosine = f"$s'+r_{relation}$\ncos {geometry.cosines[kind]:.3f} with ${answer}$"
+        _arrow(ax, total, SUM_COLOR, cosine, dashed=True, va="bottom" if relation == 1 else "top")
+        ax.scatter(*at[f"{answer}_others"], color=ANSWER_COLOR, alpha=0.5, s=18)
+    ax.set(xlim=(-reach / 2, reach), ylim=(-0.75 * reach, 0.75 * reach), zlim=(-reach, reach))
+    ax.set_box_aspect((1.5, 1.5, 2), zoom=1.2)  # pyright: ignore[reportArgumentType]
+    ax.view_init(elev=24, azim=-75)
+    ax.set_axis_off()
+
+
+def _plane(ax: Axes3D, size: float) -> None:
+    """The plane of the subjects, orthogonal to the relations."""
+    x, y = np.meshgrid([-size / 2, size], [-size, size])
+    ax.plot_surface(x, y, np.zeros_like(x), color="0.6", alpha=0.15, shade=False, edgecolor="none")
+
+
+def _arrow(
+    ax: Axes3D,
+    tip: Float[np.ndarray, " xyz"],
+    color: str,
+    label: str,
+    dashed: bool = False,
+    ha: str = "left",
+    va: str = "center",
+) -> None:
+    """From the origin to the tip, the label beyond it on a light ground, since arrows may cross there."""
+    style = "--" if dashed else "-"
+    ax.quiver(0, 0, 0, *tip, color=color, lw=1.8, arrow_length_ratio=0.1, linestyle=style)
+    x, y, z = 1.05 * tip
+    text = ax.text(x, y, z, label, color=color, fontsize=10.5, ha=ha, va=va)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
