@@ -53,9 +53,9 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         axes[1, 2].text(0.02, BETA + 0.01, "limit √(1/3)", va="bottom", color="0.3", fontsize=8.5)
         axes[2, 0].set_ylabel("cosine with a predicted solution")
         axes[2, 2].axis("off")
-        for row, place in zip(axes, (None, (0.02, 0.18), None), strict=True):
-            for ax in row[: 2 if row is axes[2] else 3]:
-                ax.legend(frameon=False, fontsize=8, loc="best" if place is None else place)
+        for ax in axes.flat:
+            if ax.lines:
+                ax.legend(frameon=False, fontsize=8, loc=(0.02, 0.18) if ax in axes[1] else "best")
         save_figure(fig, figures / "theorem_1", numbers_of(found, limits))
     write_claims(figures, [*descent_claims(found), *limit_claims(limits)])
 
