@@ -13,9 +13,12 @@ import claims
 import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
+import figure_5_max_margin
 import paper_runs
 import proposition_1
+import sample_efficiency
 import theorem_1
+import theorem_2
 import theorem_3
 import tyro
 
@@ -27,7 +30,7 @@ QUICK = (
     proposition_1.main,
     theorem_3.main,
 )
-SLOW = (theorem_1.main,)
+SLOW = (theorem_1.main, theorem_2.main, sample_efficiency.main, figure_5_max_margin.main)
 """What takes longer than a few minutes, for --all."""
 
 

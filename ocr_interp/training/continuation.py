@@ -82,7 +82,7 @@ def compute_limit(
     d_head: int | None = None,
     seed: int = 0,
     tolerance: float = 1e-3,
-    max_sharpness: float = 2.0**14,
+    max_sharpness: float = 2.0**18,
 ) -> ComputedLimit:
     """Computes where gradient descent with frozen attention converges to; labelled as computing.
 
