@@ -34,6 +34,22 @@ class SolverError(OcrInterpError):
     """A max-margin problem that was infeasible or not solved to the tolerance."""
 
 
+class ModelError(OcrInterpError):
+    """A model, layer, head or architecture that a circuit cannot be read from."""
+
+
+class WeightsNotFiniteError(OcrInterpError):
+    """Weights that contain NaN or infinity."""
+
+
+class StaleCircuitError(OcrInterpError):
+    """A circuit whose model has changed since the circuit was read."""
+
+
+class AttributionError(OcrInterpError):
+    """Contributions that do not sum to what they decompose."""
+
+
 def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:
     """Builds the error for a name that does not exist, with its closest matches."""
     names = list(allowed)
