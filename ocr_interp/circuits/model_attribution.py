@@ -157,11 +157,10 @@ class _Seen:
 
     def of_head(self, head: int) -> Float[np.ndarray, " position"]:
         """Contributions of all positions through a head."""
-        raw, kv_head = head_parameters(self.model, self.layer, head)
-        # A HookedTransformer repeats grouped values before the hook, a bridge keeps one a group.
-        values = self.cache["v"]
-        grouped = values.shape[1] != int(self.model.cfg.n_heads)
-        written = values[:, kv_head if grouped else head] @ raw["W_O"].to(self.dtype)
+        raw, _ = head_parameters(self.model, self.layer, head)
+        values = self.cache["v"]  # one entry a head, or one a group of heads
+        group = int(self.model.cfg.n_heads) // values.shape[1]
+        written = values[:, head // group] @ raw["W_O"].to(self.dtype)
         return (self.cache["pattern"][head, -1] * self.through(written)).cpu().numpy().astype(np.float64)
 
     def head_total(self, head: int) -> float:

@@ -114,8 +114,8 @@ def check_architecture(model: HookedModel, layer: int) -> None:
 def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str, Tensor], int]:
     """The raw weights of a head by name (W_V, W_O, b_V if any), and the key-value head it uses.
 
-    A model with grouped key-value heads has fewer entries in W_V than heads: head h uses entry
-    h // (heads per entry), as transformers and TransformerLens do.
+    With grouped key-value heads, head h uses number h // (heads a group), as in transformers. A bridge's
+    W_V has one entry a group, a HookedTransformer's has it repeated for every head.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
     attention = attention_of(model, layer)
@@ -126,11 +126,12 @@ def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str
             f"W_V must be [kv_head, d_model, d_head] and W_O [{heads}, d_head, d_model], got "
             f"{tuple(W_V.shape)} and {tuple(W_O.shape)}"
         )
-    kv_head = head // (heads // W_V.shape[0])
-    found = {"W_V": W_V[kv_head], "W_O": W_O[head]}
+    entry = head // (heads // W_V.shape[0])
+    kv_head = head // (heads // int(getattr(model.cfg, "n_key_value_heads", None) or W_V.shape[0]))
+    found = {"W_V": W_V[entry], "W_O": W_O[head]}
     b_V = getattr(attention, "b_V", None)
     if isinstance(b_V, Tensor):
-        found["b_V"] = b_V.detach().reshape(W_V.shape[0], -1)[kv_head]
+        found["b_V"] = b_V.detach().reshape(W_V.shape[0], -1)[entry]
     return found, kv_head
 
 
