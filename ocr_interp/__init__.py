@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from ocr_interp.models.config import ModelConfig as ModelConfig
     from ocr_interp.models.hooked import build_model as build_model
     from ocr_interp.task import FactRecallTask as FactRecallTask
+    from ocr_interp.theory.attention import trained_attention_beta_interval as trained_attention_beta_interval
+    from ocr_interp.theory.certificate import Certificate as Certificate
+    from ocr_interp.theory.certificate import HeldOutBeta as HeldOutBeta
+    from ocr_interp.theory.certificate import certify as certify
+    from ocr_interp.theory.certificate import cosine_with as cosine_with
+    from ocr_interp.theory.certificate import held_out_beta as held_out_beta
+    from ocr_interp.theory.closed_form import PredictedSolution as PredictedSolution
+    from ocr_interp.theory.closed_form import predicted_solution as predicted_solution
+    from ocr_interp.theory.max_margin import MaxMarginSolution as MaxMarginSolution
+    from ocr_interp.theory.max_margin import format_solution as format_solution
+    from ocr_interp.theory.max_margin import solve_max_margin as solve_max_margin
     from ocr_interp.training.config import RunConfig as RunConfig
     from ocr_interp.training.config import TrainConfig as TrainConfig
     from ocr_interp.training.loop import train as train
@@ -30,6 +41,17 @@ _HOME_OF_NAME = {
     "build_model": "ocr_interp.models.hooked",
     "load_run": "ocr_interp.training.store",
     "train": "ocr_interp.training.loop",
+    "Certificate": "ocr_interp.theory.certificate",
+    "HeldOutBeta": "ocr_interp.theory.certificate",
+    "certify": "ocr_interp.theory.certificate",
+    "cosine_with": "ocr_interp.theory.certificate",
+    "held_out_beta": "ocr_interp.theory.certificate",
+    "PredictedSolution": "ocr_interp.theory.closed_form",
+    "predicted_solution": "ocr_interp.theory.closed_form",
+    "trained_attention_beta_interval": "ocr_interp.theory.attention",
+    "MaxMarginSolution": "ocr_interp.theory.max_margin",
+    "format_solution": "ocr_interp.theory.max_margin",
+    "solve_max_margin": "ocr_interp.theory.max_margin",
 }
 
 __all__ = ["__version__", *_HOME_OF_NAME]

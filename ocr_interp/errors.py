@@ -38,16 +38,16 @@ class ModelError(OcrInterpError):
     """A model, layer, head or architecture that a circuit cannot be read from."""
 
 
-class WeightsNotFiniteError(OcrInterpError):
-    """Weights that contain NaN or infinity."""
-
-
 class StaleCircuitError(OcrInterpError):
     """A circuit whose model has changed since the circuit was read."""
 
 
 class AttributionError(OcrInterpError):
     """Contributions that do not sum to what they decompose."""
+
+
+class WeightsError(OcrInterpError):
+    """A weight matrix, or dual weights, of a wrong shape, not finite, or zero throughout."""
 
 
 def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:

@@ -81,7 +81,7 @@ class OVCircuit:
         Returns: W_OV without attention; `.effective` is diag(a) W_OV, which is what logits are made of.
 
         Raises:
-            WeightsNotFiniteError: NaN or infinite weights.
+            WeightsError: NaN or infinite weights.
             UnknownNameError: another word for `outputs`.
         """
         columns = task_outputs(run.task, outputs)
@@ -128,7 +128,7 @@ class OVCircuit:
             ModelError: no hooked model, an unknown layer or head, overlapping token sets, or norms after
                 attention.
             UnknownNameError: an unknown token, with the close matches.
-            WeightsNotFiniteError: NaN or infinite weights.
+            WeightsError: NaN or infinite weights.
         """
         model = check_model(model)
         names = labels_of(model, labels)

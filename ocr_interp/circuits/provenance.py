@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import WeightsNotFiniteError
+from ocr_interp.errors import WeightsError
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
     """Requires finite weights.
 
     Raises:
-        WeightsNotFiniteError: names the tensor and how many of its entries are NaN or infinite.
+        WeightsError: names the tensor and how many of its entries are NaN or infinite.
     """
     for name, tensor in weights.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
-            raise WeightsNotFiniteError(
+            raise WeightsError(
                 f"{name} of {where} must be finite, got {bad} NaN or infinite entries of {tensor.numel()}: "
                 "load an earlier snapshot, e.g. run.at(step)"
             )

@@ -168,7 +168,7 @@ def read_head(
 
     Raises:
         ModelError: an unknown layer or head, or an architecture with norms after attention.
-        WeightsNotFiniteError: NaN or infinite weights among those that are read.
+        WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
     raw, kv_head = used_weights(model, layer, head, inputs, outputs)

@@ -31,7 +31,7 @@ def read_run(run: Snapshot, outputs: Sequence[int]) -> tuple[HeadFactors, Float[
     """The factors of a run's circuit from all inputs to some outputs, and what EOS scores for the inputs.
 
     Raises:
-        WeightsNotFiniteError: NaN or infinite weights.
+        WeightsError: NaN or infinite weights.
     """
     task, config, weights = run.task, run.config, run.weights
     used = used_by_run(task, weights, outputs)

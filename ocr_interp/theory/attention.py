@@ -1,0 +1,37 @@
+"""What training the attention row changes: the limit's β is an interval, not a number."""
+
+from __future__ import annotations
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import FactRecallTask
+
+
+def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]:
+    """Interval of the held-out coefficient β when the attention row is trained with both OV factors.
+
+    Minimising ½(‖W_V‖² + ‖W_O‖² + ‖a‖²) at margin 1 inside the symmetric family has a segment of
+    minimisers, β in [κ, 2κ / (1 + κ)] with κ = (m_train / m_test)^(2/3), for m_train <= m_test; β = 1 for
+    m_train >= m_test; β = 0 without training implications. The segment exists because an input row now
+    costs its length and not its square, so r1 and r2 may share the separation of facts from
+    implications unequally for free. The problem is not convex: nothing here excludes asymmetric minimisers.
+
+    Args:
+        task: balanced.
+
+    Returns: (lower, upper); equal where β is determined.
+
+    Raises:
+        ConfigError: an unbalanced task.
+
+    Source: docs/theory.md, "Trained attention".
+    """
+    sizes = task.balanced_sizes
+    if sizes is None:
+        raise ConfigError("the trained-attention interval needs a balanced task, got an unbalanced one")
+    _, m_train, m_test = sizes
+    if m_train == 0:
+        return 0.0, 0.0
+    if m_train >= m_test:
+        return 1.0, 1.0
+    kappa = (m_train / m_test) ** (2 / 3)
+    return kappa, 2 * kappa / (1 + kappa)

@@ -1,0 +1,235 @@
+"""A certificate for any weights: how far their norm at margin 1 can be above the optimum.
+
+For any W with positive training margins, ‖W‖ / min margin is an upper bound of the optimal norm. For any
+μ >= 0 on the training constraints A_k, weak duality gives the lower bound Σ μ_k / dual_norm(Σ μ_k A_k):
+Σ μ_k <= Σ μ_k ⟨A_k, W⟩ <= dual_norm(Σ μ_k A_k) ‖W‖ for every feasible W. No solver has to be trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.checks import check_flag, check_number
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.norms import matrix_norm
+from ocr_interp.theory.problem import check_problem, max_margin_problem
+from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds of the optimal norm that a matrix and dual weights prove.
+
+    Attributes:
+        norm, outputs, inputs: the problem they are bounds for.
+        primal: ‖W‖ / smallest training margin, an upper bound; inf when a margin is <= 0.
+        dual: lower bound of the optimal norm (Frobenius: of ‖W‖_F, not of its square).
+        gap: primal / dual − 1, relative; inf when there is no primal bound.
+        norm_value: ‖W‖ as it came.
+        min_margin: the smallest training margin, in logits.
+        margins: smallest margin of every training triple over all wrong outputs, in logits.
+        held_out_margins: of every held-out implication, against the other implications only.
+        held_out_margins_overall: the same against every output.
+        scale: W times this gave the residuals that are the dual weights; None if weights were given.
+        message: why there is no primal bound; empty otherwise.
+
+    Source: weak duality; theory.md, "A certificate for any weights".
+    """
+
+    norm: str
+    outputs: str
+    inputs: str
+    primal: float
+    dual: float
+    gap: float
+    norm_value: float
+    min_margin: float
+    margins: Float[np.ndarray, " example"]
+    held_out_margins: Float[np.ndarray, " held_out"]
+    held_out_margins_overall: Float[np.ndarray, " held_out"]
+    scale: float | None
+    message: str
+
+    def summary(self) -> str:
+        """One line: bounds, gap and margins."""
+        held_out = self.held_out_margins
+        shown = f"{held_out.min():.6g} to {held_out.max():.6g}" if len(held_out) else "none"
+        bound = self.message or f"{self.dual:.8g} <= optimum <= {self.primal:.8g}, gap {self.gap:.3g}"
+        return f"{bound}; smallest training margin {self.min_margin:.6g}, held-out margins {shown}"
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A solution with weights and the problem they belong to."""
+
+    @property
+    def task(self) -> FactRecallTask: ...
+    @property
+    def outputs(self) -> str: ...
+    @property
+    def inputs(self) -> str: ...
+    @property
+    def W(self) -> np.ndarray: ...
+
+
+def certify(
+    W: Float[np.ndarray, "input output"],
+    task: FactRecallTask,
+    norm: str = "nuclear",
+    weights: Float[np.ndarray, "example output"] | None = None,
+    *,
+    outputs: str = "answers",
+    inputs: str = "subject_relation",
+    scale: float | None = None,
+    refine: bool = False,
+) -> Certificate:
+    """Bounds of the optimal norm from any weights: a trained model, a checkpoint, a user's matrix.
+
+    Args:
+        W: rows: subjects, r1, r2, or all inputs, or the vocabulary; columns: answers or the vocabulary.
+            For a model with trained attention pass diag(a) W_OV.
+        task: whose training constraints count; held-out ones never do.
+        norm: "nuclear", "frobenius" or "spectral".
+        weights: dual weights [example, output], zero at the correct outputs, any overall scale. Left out:
+            the softmax residuals of W (the negative loss gradient), over several scales of W with scale 1
+            always among them, and the best bound counts. At the limit itself W no longer tells the dual
+            weights of its tight constraints apart: refine them, or pass `weights=solution.weights`.
+        outputs, inputs: the problem; see problem.OUTPUTS and problem.INPUTS.
+        scale: residuals of scale · W alone, without the search (one decomposition less a scale).
+        refine: also reweigh the residuals by kind of constraint for the best bound (0.1 s at (20, 1, 3)):
+            tight at the limit of a balanced task.
+
+    Returns: the certificate. A margin <= 0 gives primal = gap = inf, a message, and still the dual bound.
+
+    Raises:
+        WeightsError: W or weights of a wrong shape, not finite, or zero throughout.
+        ConfigError: an unknown norm, outputs or inputs, or a scale that is not positive.
+    """
+    check_problem(norm, outputs, inputs)
+    check_flag("refine", refine)
+    problem = max_margin_problem(task, outputs, inputs)
+    kept = problem.restrict(np.asarray(W))
+    margins = problem.constraint_margins(kept)
+    worst = margins.min(axis=1)
+    if weights is not None:
+        problem.check_weights(weights)
+        dual = dual_bound(problem, np.asarray(weights, dtype=np.float64), norm)
+    else:
+        if scale is not None:
+            check_number("scale", scale, above=0.0)
+        dual, scale = best_residual_bound(problem, margins, norm, scale)
+        if refine:
+            dual, scale = max((dual, scale), refined_residual_bound(problem, margins, norm))
+    return make_certificate(
+        norm=norm,
+        outputs=outputs,
+        inputs=inputs,
+        norm_value=matrix_norm(kept, norm),
+        dual=dual,
+        margins=worst,
+        held_out=problem.held_out_margins(kept),
+        held_out_overall=problem.held_out_margins(kept, among_implications=False),
+        scale=None if weights is not None else scale,
+    )
+
+
+def make_certificate(
+    *,
+    norm: str,
+    outputs: str,
+    inputs: str,
+    norm_value: float,
+    dual: float,
+    margins: Float[np.ndarray, " example"],
+    held_out: Float[np.ndarray, " held_out"],
+    held_out_overall: Float[np.ndarray, " held_out"],
+    scale: float | None = None,
+) -> Certificate:
+    """Puts bounds together; there is no primal one unless every training margin is positive."""
+    smallest = float(margins.min())
+    primal = norm_value / smallest if smallest > 0 else np.inf
+    message = ""
+    if smallest <= 0:
+        message = (
+            f"no primal bound: {int((margins <= 0).sum())} of {len(margins)} training margins are <= 0 "
+            f"(smallest {smallest:.3g}); dual bound {dual:.8g} <= optimum"
+        )
+    return Certificate(
+        norm=norm,
+        outputs=outputs,
+        inputs=inputs,
+        primal=float(primal),
+        dual=float(dual),
+        gap=float(primal / dual - 1) if dual > 0 else np.inf,
+        norm_value=float(norm_value),
+        min_margin=smallest,
+        margins=margins,
+        held_out_margins=held_out,
+        held_out_margins_overall=held_out_overall,
+        scale=scale,
+        message=message,
+    )
+
+
+def cosine_with(W: Float[np.ndarray, "input output"], solution: HasWeights) -> float:
+    """Cosine of W with a solution's W, both as vectors, on the solution's rows and columns.
+
+    It hardly discriminates: the Frobenius and nuclear solutions of one task have cosine 0.93 at
+    (20, 1, 3). Report it with both of them, and `held_out_beta` by itself.
+    """
+    problem = max_margin_problem(solution.task, solution.outputs, solution.inputs)
+    kept = problem.restrict(np.asarray(W))
+    other = solution.W
+    return float(np.vdot(kept, other) / (np.linalg.norm(kept) * np.linalg.norm(other)))
+
+
+@dataclass(frozen=True)
+class HeldOutBeta:
+    """The measured β of W: what it does with held-out implications, relative to training ones.
+
+    Attributes:
+        projection: held-out implication block's coefficient on its pair-aligned, centred pattern over the
+            training block's. A block's coefficient is the mean over its subjects of W[s, own c] minus
+            the mean of W[s, other c]. Relation rows take no part. NaN without one of the blocks.
+        margin: smallest held-out implication margin against the other implications over the smallest
+            training implication margin against the other implications. NaN likewise.
+
+    At a symmetric W both agree; away from it `projection` is an average and `margin` a worst case.
+    """
+
+    projection: float
+    margin: float
+
+
+def held_out_beta(W: Float[np.ndarray, "input output"], task: FactRecallTask) -> HeldOutBeta:
+    """The held-out implication coefficient β of any W; the certificate pins it only loosely.
+
+    Args:
+        W: shapes as in `certify`.
+        task: balanced or not, at least two implications.
+
+    Raises:
+        WeightsError: as in `certify`.
+    """
+    problem = max_margin_problem(task)
+    kept = problem.restrict(np.asarray(W))
+    implication = task.fact_implication[task.subject_fact]
+    if task.n_implications < 2 or task.subject_trained.all() or not task.subject_trained.any():
+        return HeldOutBeta(projection=float("nan"), margin=float("nan"))
+    block = kept[: task.n_subjects, task.n_facts :]
+    own = block[np.arange(task.n_subjects), implication]
+    aligned = own - (block.sum(axis=1) - own) / (task.n_implications - 1)
+    logits = block + kept[task.n_subjects + 1, task.n_facts :]
+    correct = logits[np.arange(task.n_subjects), implication]
+    logits[np.arange(task.n_subjects), implication] = -np.inf
+    margin = correct - logits.max(axis=1)
+    trained = task.subject_trained
+    denominator, smallest = float(aligned[trained].mean()), float(margin[trained].min())
+    return HeldOutBeta(
+        projection=float(aligned[~trained].mean()) / denominator if denominator else float("nan"),
+        margin=float(margin[~trained].min()) / smallest if smallest else float("nan"),
+    )
