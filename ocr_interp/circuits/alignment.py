@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -40,6 +40,7 @@ MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
 )
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """Anything with a matrix W: rows subjects, r1, r2; columns answers, in the order of the task."""
 

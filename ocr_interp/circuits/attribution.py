@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from ocr_interp.circuits.graph import TOLERANCE
 from ocr_interp.circuits.protocol import check_tokens
 from ocr_interp.circuits.provenance import check_finite, fingerprint_of
 from ocr_interp.circuits.token_sets import INPUT_KINDS, input_kinds
 from ocr_interp.errors import AttributionError, unknown_name
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.runs import Snapshot
-
-TOLERANCE = 1e-10
-"""How far a sum of contributions may be from its total, relative to the sum of their sizes (at least 1),
-in float64."""
 
 EXACT = "exact: every contribution to the logits of a one-layer attention-only model"
 
@@ -39,7 +36,7 @@ class Attribution:
         total: the logit (difference) as the model gives it, or what one head adds to it.
         residual: sum of all contributions minus total.
         statement: what is exact and what is held fixed.
-        model, fingerprint: the model's name, and its weights as in Provenance.
+        model, fingerprint: the model's name, and a fingerprint of the weights that took part.
     """
 
     tokens: tuple[str, ...]
@@ -122,7 +119,7 @@ def attribute_run(
         AttributionError: contributions that do not sum to the logit.
     """
     task, weights = run.task, run.weights
-    ids = [check_tokens([token], task.labels, "prompt")[0] for token in prompt]
+    ids = list(check_tokens(prompt, task.labels, "prompt", repeats=True))
     columns = check_tokens([answer] if against is None else [answer, against], task.labels, "answers")
     used = {"W_V": weights.W_V, "W_QK": weights.W_QK} | ({} if weights.W_O is None else {"W_O": weights.W_O})
     check_finite(used, f"fact-recall {run.config.model.ov} at step {run.step}")

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocr_interp.checks import check_number
-from ocr_interp.circuits.attribution import TOLERANCE
 from ocr_interp.errors import AttributionError, ConfigError, unknown_name
 
 SCHEMA = "ocr-interp/circuit-graph"
 SCHEMA_VERSION = 1
+
+TOLERANCE = 1e-10
+"""How far a sum of contributions may be from its total, relative to the sum of their sizes (at least 1),
+in float64."""
 
 COLUMNS = ("token", "attention", "ov_block", "answer")
 """Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with the tokens."""
@@ -150,9 +153,13 @@ class CircuitGraph:
         raise unknown_name("node", name, [node.name for node in self.nodes])
 
     def through(self, name: str) -> float:
-        """What a node carries: the sum of its outgoing edges, of an answer its total, in logits."""
-        if self.node(name).kind == "answer":
+        """What a node carries, in logits: of an answer its total, of attention what came in (pruning never
+        takes that), else the sum of its outgoing edges."""
+        kind = self.node(name).kind
+        if kind == "answer":
             return next(effect.total for effect in self.effects if effect.node == name)
+        if kind == "attention":
+            return sum(edge.contribution for edge in self.edges if edge.target == name)
         return sum(edge.contribution for edge in self.edges if edge.source == name)
 
     def edge(self, source: str, target: str) -> Edge:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from ocr_interp.checks import check_choice, check_count
+from ocr_interp.checks import check_count
 from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.task import SPLITS, FactRecallTask
 from ocr_interp.training.runs import Snapshot
 
-ANSWER_SETS = ("facts", "implications")
+UNTOLD_BLOCK = "held-out subjects → own implication"
+"""The part of the OV circuit that training never asked for."""
 
 
 @dataclass(frozen=True)
@@ -31,97 +32,80 @@ class _Sources:
     of_input: Int[np.ndarray, " input"]
 
 
-def mechanism_graph(run: Snapshot, *, max_subjects: int = 6, among: str = "answers") -> CircuitGraph:
-    """Token groups, attention, blocks of the OV circuit, and the answers to all kinds of questions.
+def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
+    """Token groups, attention, parts of the OV circuit, and the answers to all kinds of questions.
 
-    An answer node stands for a split: the right answer's logit minus the mean of the wrong ones, averaged
-    over the split's triples, each with average noise. Its edges say who contributes that: the subject, the
-    relation, noise, EOS. The edge from held-out subjects to their implications was never trained.
+    An answer node stands for a split: the right answer's logit minus the mean over all answers, averaged
+    over the split's triples, each with average noise. It is the sum of what every token of the prompt
+    contributes; a subject's contribution is split into what favours its own answer within the right set
+    ("→ own implication": own minus mean of the set) and what favours the set ("→ set of implications").
+    Held-out subjects → own implication was never trained: it is what a model that generalizes has and one
+    that does not lacks.
 
     Args:
         run: a Run or Snapshot.
         max_subjects: a task with at most that many subjects has a node for each; else they are grouped.
-        among: wrong answers are all "answers", or those of the right answer's "set", where relations
-            cancel.
-
-    Raises:
-        ConfigError: another word for `among`.
     """
-    check_choice("among", among, ("answers", "set"))
     check_count("max_subjects", max_subjects, 0)
     task, circuit = run.task, OVCircuit.from_run(run)
     sources = _sources(task, one_by_one=task.n_subjects <= max_subjects)
     splits = [split for split in SPLITS if len(task.triples.of_split(split))]
-    prompts = _Prompts(circuit, task, among)
-    nodes, edges, effects = [], [], []
-    shares = {split: prompts.by_source(split, sources) for split in splits}
+    prompts = _Prompts(circuit, task)
+    flows = _flows(prompts, sources, splits)
+    nodes, edges = [], []
     for k, name in enumerate(sources.names):
         members = tuple(task.labels[i] for i in np.flatnonzero(sources.of_input == k))
         shown = f"{name} ({len(members)})" if len(members) > 1 else name
-        a = float(np.mean([prompts.attention[split][sources.of_input == k].sum() for split in splits]))
         nodes.append(Node(f"token {name}", "token", shown, members))
+        a = prompts.attention_when_present(sources.of_input == k)
         nodes.append(Node(f"attention {name}", "attention", f"attention\n{a:.3g}", members))
-        whole = float(sum(shares[split][k] for split in splits))
+        whole = sum(value for (source, _, _), value in flows.items() if source == name)
         edges.append(Edge(f"token {name}", f"attention {name}", whole))
-    into_block: dict[tuple[str, str, str], float] = {}
-    for k, name in enumerate(sources.names):
-        for split in splits:
-            block = f"{sources.blocks[k]} → {_answer_set(split)}"
-            if not prompts.occurs(split, sources.of_input == k):
-                continue
-            key = (name, block, split)
-            into_block[key] = into_block.get(key, 0.0) + float(shares[split][k])
-    edges += _attention_edges(into_block)
-    for block in dict.fromkeys(block for _, block, _ in into_block):
+    for block in dict.fromkeys(block for _, block, _ in flows):
         nodes.append(Node(block, "ov_block", block.replace(" → ", "\n→ ")))
-    edges += _answer_edges(into_block)
+    edges += _summed({(f"attention {s}", b, t): value for (s, b, t), value in flows.items()}, keep=(0, 1))
+    edges += _summed({(s, b, f"answer {t}"): value for (s, b, t), value in flows.items()}, keep=(1, 2))
     for split in splits:
-        node = f"answer {split}"
         status, kind = split.rsplit("_", 1)
         label = f"own {kind} of\n{status.replace('_', '-')} subjects"
-        nodes.append(Node(node, "answer", label))
-        effects.append(Effect(node, prompts.total(split)))
-    against = "all wrong answers" if among == "answers" else "wrong answers of the same set"
-    exact = "exact for average noise" if circuit.attention == "linear" else "at average scores of noise"
+        nodes.append(Node(f"answer {split}", "answer", label))
+    noise = "exact for average noise" if circuit.attention == "linear" else "at average scores of noise"
     return CircuitGraph(
         title=run.config.model.ov.replace("_", "-"),
         nodes=tuple(nodes),
         edges=tuple(edges),
-        effects=tuple(effects),
-        statement=f"right answer minus the mean of {against}, mean over triples; {exact}",
+        effects=tuple(Effect(f"answer {split}", prompts.total(split)) for split in splits),
+        statement=f"right answer's logit minus the mean over all answers, mean over triples; {noise}",
         source=circuit.provenance.summary(),
         fingerprint=circuit.provenance.fingerprint,
     )
 
 
-def _answer_set(split: str) -> str:
-    return ANSWER_SETS[int(split.endswith("implication"))]
+def _flows(prompts: _Prompts, sources: _Sources, splits: list[str]) -> dict[tuple[str, str, str], float]:
+    """(source, part of the OV circuit, split) -> mean contribution in logits."""
+    found: dict[tuple[str, str, str], float] = {}
+    for k, name in enumerate(sources.names):
+        members = sources.of_input == k
+        for split in splits:
+            if not prompts.occurs(split, members):
+                continue
+            own, of_set = prompts.contributions(split, members)
+            kind = split.rsplit("_", 1)[1]
+            if sources.blocks[k].endswith("subjects"):
+                found[name, f"{sources.blocks[k]} → own {kind}", split] = own
+                found[name, f"subjects → set of {kind}s", split] = of_set
+            else:
+                found[name, f"{sources.blocks[k]} → set of {kind}s", split] = own + of_set
+    return found
 
 
-def _is_untold(block: str) -> bool:
-    return block == "held-out subjects → implications"
-
-
-def _attention_edges(flows: dict[tuple[str, str, str], float]) -> list[Edge]:
-    """From attention nodes to OV blocks, summed over answers."""
+def _summed(flows: dict[tuple[str, str, str], float], keep: tuple[int, int]) -> list[Edge]:
+    """Edges between two of (source, block, answer), summed over the third."""
     found: dict[tuple[str, str], float] = {}
-    for (name, block, _), value in flows.items():
-        found[name, block] = found.get((name, block), 0.0) + value
-    return [
-        Edge(f"attention {name}", block, value, "untold" if _is_untold(block) else "told")
-        for (name, block), value in found.items()
-    ]
-
-
-def _answer_edges(flows: dict[tuple[str, str, str], float]) -> list[Edge]:
-    """From OV blocks to answers, summed over sources."""
-    found: dict[tuple[str, str], float] = {}
-    for (_, block, split), value in flows.items():
-        found[block, split] = found.get((block, split), 0.0) + value
-    return [
-        Edge(block, f"answer {split}", value, "untold" if _is_untold(block) else "told")
-        for (block, split), value in found.items()
-    ]
+    for key, value in flows.items():
+        ends = (key[keep[0]], key[keep[1]])
+        found[ends] = found.get(ends, 0.0) + value
+    return [Edge(*ends, value, "untold" if UNTOLD_BLOCK in ends else "told") for ends, value in found.items()]
 
 
 def _sources(task: FactRecallTask, one_by_one: bool) -> _Sources:
@@ -145,8 +129,7 @@ def _sources(task: FactRecallTask, one_by_one: bool) -> _Sources:
 class _Prompts:
     """All triples of a task, each as one prompt with average noise, and what every input adds to it."""
 
-    def __init__(self, circuit: OVCircuit, task: FactRecallTask, among: str) -> None:
-        self.task = task
+    def __init__(self, circuit: OVCircuit, task: FactRecallTask) -> None:
         triples = task.triples
         n = len(triples)
         counts = np.zeros((n, task.n_inputs))
@@ -161,29 +144,31 @@ class _Prompts:
         weights = counts * (circuit.scores if linear else np.exp(circuit.scores))
         self.weights = weights if linear else weights / weights.sum(1, keepdims=True)
         is_fact = np.arange(task.n_answers) < task.n_facts
-        wrong = np.ones((n, task.n_answers))
-        if among == "set":
-            wrong = (is_fact[None] == (triples.answer < task.n_facts)[:, None]).astype(float)
-        wrong[np.arange(n), triples.answer] = 0
-        direction = -wrong / wrong.sum(1, keepdims=True)
-        direction[np.arange(n), triples.answer] = 1
-        self.parts: Float[np.ndarray, "triple input"] = self.weights * (direction @ circuit.W.T)
-        self.totals = ((self.weights @ circuit.left) @ circuit.right * direction).sum(1)
+        of_set = (is_fact[None] == (triples.answer < task.n_facts)[:, None]).astype(float)
+        of_set /= of_set.sum(1, keepdims=True)
+        right = np.zeros((n, task.n_answers))
+        right[np.arange(n), triples.answer] = 1
+        self.own: Float[np.ndarray, "triple input"] = self.weights * ((right - of_set) @ circuit.W.T)
+        self.of_set: Float[np.ndarray, "triple input"] = self.weights * (
+            (of_set - 1 / task.n_answers) @ circuit.W.T
+        )
+        logits = (self.weights @ circuit.left) @ circuit.right
+        self.totals = logits[np.arange(n), triples.answer] - logits.mean(1)
 
-    def by_source(self, split: str, sources: _Sources) -> Float[np.ndarray, " source"]:
-        """Mean contribution of every source to a split's logit difference."""
-        mean = self.parts[self.split == SPLITS.index(split)].mean(0)
-        return np.bincount(sources.of_input, mean, minlength=len(sources.names))
+    def contributions(self, split: str, members: Bool[np.ndarray, " input"]) -> tuple[float, float]:
+        """(for the own answer within its set, for the set) of some inputs, mean over a split."""
+        chosen = np.ix_(self.split == SPLITS.index(split), members)
+        return float(self.own[chosen].sum(1).mean()), float(self.of_set[chosen].sum(1).mean())
 
-    def occurs(self, split: str, members: np.ndarray) -> bool:
+    def occurs(self, split: str, members: Bool[np.ndarray, " input"]) -> bool:
         """Whether any prompt of a split holds one of some inputs."""
         return bool(self.counts[self.split == SPLITS.index(split)][:, members].any())
 
-    def attention_when_present(self, members: np.ndarray) -> float:
+    def attention_when_present(self, members: Bool[np.ndarray, " input"]) -> float:
         """What EOS gives to some inputs together, mean over the prompts that hold one of them."""
         present = self.counts[:, members].any(1)
         return float(self.weights[present][:, members].sum(1).mean()) if present.any() else 0.0
 
     def total(self, split: str) -> float:
-        """Mean logit difference of a split, computed without taking it apart."""
+        """Mean centred logit of a split's right answers, computed without taking it apart."""
         return float(self.totals[self.split == SPLITS.index(split)].mean())

@@ -77,7 +77,7 @@ def attribute_model(
     at = heads[0][0]
     check_architecture(model, at)
     coded: Any = encode_single_tokens(model, list(prompt), names)
-    ids = [check_tokens([token], names, "prompt")[0] for token in coded]
+    ids = list(check_tokens(coded, names, "prompt", repeats=True))
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
     wanted: Any = encode_single_tokens(model, [answer] if against is None else [answer, against], names)

@@ -143,13 +143,16 @@ def tokenizer_of(model: HookedModel) -> Any:
     return getattr(model, "tokenizer", None)
 
 
-def check_tokens(tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens") -> tuple[int, ...]:
-    """Token ids of ids or labels, without repetition.
+def check_tokens(
+    tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
+) -> tuple[int, ...]:
+    """Token ids of ids or labels.
 
     Args:
         tokens: ids, labels, or both; a range counts as ids.
         labels: label of every token id.
         what: the argument's name, for messages.
+        repeats: whether a token may come twice, as in a prompt.
 
     Raises:
         UnknownNameError: a label or id that does not exist, with the close matches.
@@ -161,8 +164,8 @@ def check_tokens(tokens: Sequence[int | str], labels: Sequence[str], what: str =
     ids = tuple(_token_id(token, known, len(labels)) for token in tokens)
     if not ids:
         raise ModelError(f"{what} must hold at least one token, got none")
-    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
-    if twice:
+    if not repeats and len(set(ids)) < len(ids):
+        twice = sorted({i for i in ids if ids.count(i) > 1})
         shown = ", ".join(repr(labels[i]) for i in twice[:5])
         raise ModelError(
             f"{what} must name every token once, got {shown} more than once: it would count double"

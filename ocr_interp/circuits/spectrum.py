@@ -191,14 +191,15 @@ def spectrum_of(
 
 def ov_spectra(
     W_V: Float[Tensor, "*layer kv_head d_model d_head"], W_O: Float[Tensor, "*layer head d_head d_model"]
-) -> Float[Tensor, "*layer head d_head"]:
+) -> Float[Tensor, "*layer head direction"]:
     """Singular values of W_V W_O of every head, largest first, through QR and d_head × d_head problems.
 
     Args:
         W_V: one entry a head, or one a key-value head where those are grouped.
         W_O: one entry a head.
 
-    Returns: on the device and in the dtype of the weights. Half precision is computed in float32.
+    Returns: min(d_head, d_model) values a head, on the device and in the dtype of the weights; half precision
+            is computed in float32.
 
     Raises:
         ModelError: shapes that do not fit.

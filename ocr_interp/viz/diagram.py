@@ -16,7 +16,7 @@ from matplotlib.path import Path as Curve
 
 from ocr_interp.circuits.graph import CircuitGraph, Edge
 from ocr_interp.errors import ConfigError
-from ocr_interp.viz.diagram_dot import to_dot
+from ocr_interp.viz.diagram_dot import missing_blocks, to_dot
 from ocr_interp.viz.diagram_layout import FONT_SIZE, Layout, PlacedNode, lay_out
 from ocr_interp.viz.style import COLORS, HELD_OUT
 
@@ -25,8 +25,6 @@ FORMATS = ("png", "svg", "pdf", "dot")
 POSITIVE, NEGATIVE = COLORS["factorized"], COLORS["non_factorized"]
 """Colours of contributions for and against the answer."""
 
-MISSING_BELOW = 0.05
-"""An untold edge under this share of the largest edge counts as missing: dashed, and said in words."""
 
 _FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
@@ -95,17 +93,14 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
 
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
-    """The number shown in every node; what is practically nothing is said to be missing."""
-    largest = _largest(graph)
+    """The number shown in every node; untold parts that are practically nothing are said to be missing."""
+    largest, missing = _largest(graph), missing_blocks(graph)
     decimals = max(0, 2 - math.floor(math.log10(largest))) if largest < 10 else 1
     shown = {}
     for node in graph.nodes:
-        value = graph.through(node.name)
-        untold = any(e.kind == "untold" and e.target == node.name for e in graph.edges)
-        missing = untold and node.kind == "ov_block" and abs(value) < MISSING_BELOW * largest
-        number = f"{value:+.{decimals}f}"
+        number = f"{graph.through(node.name):+.{decimals}f}"
         number = number.lstrip("+-") if float(number) == 0 else number
-        shown[node.name] = number.replace("-", "−") + (" missing" if missing else "")
+        shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
     return shown
 
 
@@ -114,9 +109,9 @@ def _largest(graph: CircuitGraph) -> float:
 
 
 def _draw(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
-    largest = _largest(graph)
+    largest, gone = _largest(graph), missing_blocks(graph)
     for k, edge in sorted(enumerate(graph.edges), key=lambda item: (item[1].kind == "untold", item[0])):
-        _draw_edge(axes, edge, layout, largest, zorder=1 + 1e-3 * k)
+        _draw_edge(axes, edge, layout, largest, gone, zorder=1 + 1e-3 * k)
     untold = {edge.target for edge in graph.edges if edge.kind == "untold"}
     for placed in layout.nodes:
         _draw_node(axes, placed, layout.values[placed.name], placed.name in untold)
@@ -160,14 +155,14 @@ def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool) -> None
     )
 
 
-def _draw_edge(axes: Axes, edge: Edge, layout: Layout, largest: float, zorder: float) -> None:
+def _draw_edge(axes: Axes, edge: Edge, layout: Layout, largest: float, gone: set[str], zorder: float) -> None:
     source, target = layout.of(edge.source), layout.of(edge.target)
     start, end = source.x + source.width / 2, target.x - target.width / 2
     reach = 0.5 * (end - start)
     points = [(start, source.y), (start + reach, source.y), (end - reach, target.y), (end, target.y)]
     share = abs(edge.contribution) / largest
     untold = edge.kind == "untold"
-    missing = untold and share < MISSING_BELOW
+    missing = edge.source in gone or edge.target in gone
     color = HELD_OUT if untold else POSITIVE if edge.contribution >= 0 else NEGATIVE
     axes.add_patch(
         PathPatch(

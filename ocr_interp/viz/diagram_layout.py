@@ -143,7 +143,7 @@ def _note(graph: CircuitGraph) -> str:
         "in logits; line width: size; blue: for the answer, orange: against",
     ]
     if any(edge.kind == "untold" for edge in graph.edges):
-        lines[-1] += "; red: never trained, dashed where missing"
+        lines[-1] += "; red: never trained, dashed where missing (under 10% of the largest OV part)"
     if graph.pruned_below:
         lines.append(f"edges below {100 * graph.pruned_below:g}% of the effect are left out")
     return "\n".join(lines)
