@@ -62,7 +62,7 @@ class BlockAngles:
 
     predicted_value: float
     multiplicity: int
-    measured_values: Float[np.ndarray, " direction"]
+    measured_values: Float[np.ndarray, " matched"]
     input_angles: Float[np.ndarray, " direction"]
     output_angles: Float[np.ndarray, " direction"]
 

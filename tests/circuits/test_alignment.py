@@ -59,7 +59,7 @@ def test_angles_know_a_rotated_direction_and_do_not_mind_the_order():
     e = np.eye(4)
     target = spectrum_of(e, np.diag([2.0, 2.0, 1.0, 0.0]), 1e-6)
     t = np.radians(20)
-    turned = np.array([np.cos(t), 0, 0, np.sin(t)])
+    turned = np.array([0, np.cos(t), 0, np.sin(t)])
     W = 5 * np.outer(e[2], e[2]) + 2 * np.outer(e[0], e[0]) + 1 * np.outer(e[1], turned)
     large, small = block_angles(target, spectrum_of(e, W, 0.0), 1.0)
     assert large.input_angles == pytest.approx([0, 0], abs=1e-6)
