@@ -35,6 +35,7 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_circuits.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py
