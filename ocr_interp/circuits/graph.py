@@ -22,7 +22,8 @@ TOLERANCE = 1e-10
 in float64."""
 
 COLUMNS = ("token", "attention", "ov_block", "answer")
-"""Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with the tokens."""
+"""Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with
+the OV blocks, since they too write to answers."""
 
 NODE_KINDS = (*COLUMNS, "source")
 EDGE_KINDS = ("told", "untold")

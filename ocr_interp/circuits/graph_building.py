@@ -95,7 +95,7 @@ def attribution_graph(attribution: Attribution) -> CircuitGraph:
         edges.append(Edge(f"OV {name}", "answer", float(row.sum())))
     for name, label, value in (("direct", "direct path", a.direct), ("bias", "biases", a.bias)):
         if value:
-            nodes.append(Node(name, "source", label))
+            heads.append(Node(name, "source", label))
             edges.append(Edge(name, "answer", value))
     shown = a.answer if a.against is None else f"{a.answer} − {a.against}"
     # The decomposition holds to the model's own precision; the graph closes exactly on its own sum.

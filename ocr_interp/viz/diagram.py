@@ -95,7 +95,8 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
 def _values(graph: CircuitGraph) -> dict[str, str]:
     """The number shown in every node; untold parts that are practically nothing are said to be missing."""
     largest, missing = _largest(graph), missing_blocks(graph)
-    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest < 10 else 1
+    # A hair below a power of ten counts as it: twin graphs shall not differ in their decimals.
+    decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
     shown = {}
     for node in graph.nodes:
         number = f"{graph.through(node.name):+.{decimals}f}"

@@ -20,11 +20,11 @@ _GAP_Y, _GAP_X = 9.0, 62.0
 _MARGIN, _HEAD = 16.0, 46.0
 _HEADINGS = {
     "token": "tokens",
-    "attention": "attention of EOS",
+    "attention": "attention",
     "ov_block": "OV circuit",
     "answer": "answers",
 }
-_COLUMN = {"token": 0, "source": 0, "attention": 1, "ov_block": 2, "answer": 3}
+_COLUMN = {"token": 0, "attention": 1, "ov_block": 2, "source": 2, "answer": 3}
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _note(graph: CircuitGraph) -> str:
 
 
 def _heading(column: list[Node]) -> str:
-    return _HEADINGS[column[0].kind if column[0].kind != "source" else "token"]
+    return _HEADINGS[next((node.kind for node in column if node.kind != "source"), "ov_block")]
 
 
 def _box(node: Node, value: str) -> tuple[float, float]:
