@@ -141,7 +141,8 @@ class _Prompts:
         self.counts, self.split = counts, triples.split
         assert circuit.scores is not None
         linear = circuit.attention == "linear"
-        weights = counts * (circuit.scores if linear else np.exp(circuit.scores))
+        # A common shift of the scores leaves a softmax alone and keeps large ones finite.
+        weights = counts * (circuit.scores if linear else np.exp(circuit.scores - circuit.scores.max()))
         self.weights = weights if linear else weights / weights.sum(1, keepdims=True)
         is_fact = np.arange(task.n_answers) < task.n_facts
         of_set = (is_fact[None] == (triples.answer < task.n_facts)[:, None]).astype(float)
