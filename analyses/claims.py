@@ -8,48 +8,28 @@ those of the statement; a claim that fails stays in the file.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 import tyro
+from claims_file import Claim, write_claims
 from paper_runs import PAPER, load_all
-from rich.console import Console
-from rich.table import Table
 
-from ocr_interp import ModelConfig, Run, build_model
-from ocr_interp.models.weights import TokenWeights, factorize_ov
+from ocr_interp import Run
 
 GUESS = math.log(PAPER.n_implications)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One statement against what was measured.
-
-    Attributes:
-        id: short name.
-        statement: what is claimed, of which models.
-        source: who claims it.
-        expected: the condition in words.
-        measured: the values it is judged by; a list has one entry a seed.
-        tolerance: how far a value may be off; 0 for plain thresholds.
-        holds: whether the condition is met by every seed.
-    """
-
-    id: str
-    statement: str
-    source: str
-    expected: str
-    measured: dict[str, Any]
-    tolerance: float
-    holds: bool
+SCRIPT = "claims"
+SHOWN_BY = {
+    "factorized": "figure_2_ov_weights",
+    "non_factorized": "figure_2_ov_weights",
+    **{
+        f"{kind}_{variant}": "figure_3_losses"
+        for kind in ("factorized", "non_factorized")
+        for variant in ("no_decay", "no_implication")
+    },
+}
 
 
 def last(runs: list[Run], column: str) -> list[float]:
@@ -75,7 +55,7 @@ def reasons(name: str, runs: list[Run], statement: str, source: str) -> Claim:
     holds = max(m["training_loss"]) <= 0.01 and max(m["held_out_loss"]) <= 0.01
     holds = holds and min(m["held_out_accuracy"]) == 1.0
     expected = "training loss <= 0.01, held-out implication loss <= 0.01 and accuracy 1.0, every seed"
-    return Claim(name, statement, source, expected, m, 0.0, holds)
+    return Claim(name, statement, source, expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
 
 
 def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
@@ -92,7 +72,8 @@ def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
     holds = holds and abs(accuracy - chance) <= tolerance
     expected = f"training loss <= 0.01, held-out implication loss >= 2.9 (ln 20 = {GUESS:.3f}), every seed; "
     expected += f"mean accuracy among implications within {tolerance:.3f} of {chance:.2f}"
-    return Claim(name, statement, source, expected, m, round(tolerance, 4), holds)
+    tolerance = round(tolerance, 4)
+    return Claim(name, statement, source, expected, m, tolerance, holds, SCRIPT, SHOWN_BY.get(name))
 
 
 def control(name: str, runs: list[Run], statement: str) -> Claim:
@@ -101,7 +82,7 @@ def control(name: str, runs: list[Run], statement: str) -> Claim:
     holds = max(m["training_loss"]) <= 0.01 and min(m["held_out_loss"]) >= 2.9
     holds = holds and max(m["held_out_accuracy"]) <= 3 / PAPER.n_implications
     expected = "training loss <= 0.01, held-out implication loss >= 2.9 and accuracy <= 0.15, every seed"
-    return Claim(name, statement, "control", expected, m, 0.0, holds)
+    return Claim(name, statement, "control", expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
 
 
 RELEASED_CODE = {1.0: (100, 100), 0.1: (900, 1000), 0.01: (3200, 3500)}
@@ -131,56 +112,8 @@ def as_the_released_code(runs: Path) -> Claim:
         measured=first,
         tolerance=100,
         holds=holds,
-    )
-
-
-def theorem_3(runs: Path) -> list[Claim]:
-    """The held-out loss during all of training from a start that is symmetric under permuting pairs."""
-    source = "Theorem 3"
-    setting = "from the symmetric start, full batch without noise, float64, trained linear attention"
-    claims = []
-    for kind, below in (("non_factorized", False), ("factorized", True)):
-        (run,) = load_all(runs, f"theorem_3_{kind}")
-        lowest = run.history["held_out_implication/loss"].to_numpy().min() - GUESS
-        claims.append(
-            Claim(
-                id=f"theorem_3_{kind}" + ("_control" if below else ""),
-                statement=f"{kind}, {setting}: the held-out implication loss "
-                + ("falls below ln |A2| (control)" if below else "never falls below ln |A2|"),
-                source=source,
-                expected="lowest loss - ln |A2| < 0" if below else "lowest loss - ln |A2| >= 0",
-                measured={"lowest_loss_minus_ln_A2": float(lowest), "logged_steps": len(run.history)},
-                tolerance=1e-9,
-                holds=bool(lowest < -1e-9 if below else lowest >= -1e-9),
-            )
-        )
-    return claims
-
-
-def proposition_1(runs: Path) -> Claim:
-    """A factorized model with d_head = d_vocab that computes what a trained non-factorized one does."""
-    (run, *_) = load_all(runs, "non_factorized")
-    weights = run.weights.to(dtype=torch.float64)
-    W_V, W_O = factorize_ov(weights.W_OV, PAPER.d_vocab)
-    twin = TokenWeights(W_V, W_O, weights.W_QK)
-    tokens = torch.as_tensor(
-        np.stack([PAPER.tokens(f"s{s}", r, "EOS") for s in range(PAPER.n_subjects) for r in ("r1", "r2")])
-    )
-    models = (
-        build_model(PAPER, ModelConfig("non_factorized", dtype="float64"), device="cpu", weights=weights),
-        build_model(PAPER, ModelConfig("factorized", dtype="float64"), device="cpu", weights=twin),
-    )
-    one, other = (model(tokens)[:, -1].detach() for model in models)
-    error = float((one - other).abs().max() / one.abs().max())
-    return Claim(
-        id="proposition_1",
-        statement="With d_head >= d the factorized model expresses what the non-factorized one does: the "
-        "trained non-factorized model rebuilt by balanced SVD",
-        source="Proposition 1",
-        expected="largest difference of logits, relative to the largest logit, <= 1e-12",
-        measured={"relative_difference": error},
-        tolerance=1e-12,
-        holds=error <= 1e-12,
+        script=SCRIPT,
+        figure="figure_3_losses",
     )
 
 
@@ -203,25 +136,11 @@ def all_claims(runs: Path) -> list[Claim]:
         name = f"{kind}_no_implication"
         statement = f"{kind} with m_train = 0: nothing to deduce from, 5,000 steps"
         claims.append(control(name, load_all(runs, name), statement))
-    return [*claims, as_the_released_code(runs), *theorem_3(runs), proposition_1(runs)]
+    return [*claims, as_the_released_code(runs)]
 
 
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    claims = all_claims(runs)
-    figures.mkdir(parents=True, exist_ok=True)
-    text = json.dumps([dataclasses.asdict(claim) for claim in claims], indent=1)
-    (figures / "claims.json").write_text(text + "\n", encoding="utf-8")
-    table = Table("claim", "expected", "measured", "holds", title="claims.json")
-    for claim in claims:
-        shown = [f"{name}: {_span(values)}" for name, values in claim.measured.items()]
-        table.add_row(claim.id, claim.expected, "\n".join(shown), "yes" if claim.holds else "NO")
-    Console().print(table)
-
-
-def _span(values: Any) -> str:
-    if not isinstance(values, list):
-        return f"{values:.4g}"
-    return f"{min(values):.4g}" if min(values) == max(values) else f"{min(values):.4g} to {max(values):.4g}"
+    write_claims(figures, all_claims(runs))
 
 
 if __name__ == "__main__":

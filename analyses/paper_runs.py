@@ -67,6 +67,34 @@ EXPERIMENTS = {
 }
 
 
+SMALL_START = {"init_scale": 0.01 * PAPER.d_vocab**0.5, "dtype": "float64"}  # entries of size 0.01
+FROZEN = {"train_attention": False, **SMALL_START}
+LONG = TrainConfig.gradient_descent(steps=30_000, lr=1.0, log_every=250)
+ADAM = replace(LONG, optimizer="adamw", lr=5e-3)
+
+TOWARDS_THE_LIMIT = {
+    # Evidence for Theorem 1: full batch, no weight decay, small start, frozen attention, float64.
+    "descent_factorized": Experiment(PAPER, replace(FACTORIZED, **FROZEN), LONG, seeds=(0, 1, 2)),
+    "descent_non_factorized": Experiment(PAPER, replace(NON_FACTORIZED, **FROZEN), LONG, seeds=(0, 1, 2)),
+    # The same with trained attention, which has another limit.
+    "descent_trained_attention": Experiment(
+        PAPER, replace(FACTORIZED, attention_init="uniform", **SMALL_START), LONG, seeds=(0, 1, 2)
+    ),
+    # Another optimiser, without and with an explicit norm penalty.
+    "adamw_factorized": Experiment(PAPER, replace(FACTORIZED, **FROZEN), ADAM, seeds=(0,)),
+    "adamw_factorized_decay": Experiment(
+        PAPER, replace(FACTORIZED, **FROZEN), replace(ADAM, weight_decay=0.03), seeds=(0,)
+    ),
+    "adamw_non_factorized": Experiment(PAPER, replace(NON_FACTORIZED, **FROZEN), ADAM, seeds=(0,)),
+    "adamw_non_factorized_decay": Experiment(
+        PAPER, replace(NON_FACTORIZED, **FROZEN), replace(ADAM, weight_decay=0.03), seeds=(0,)
+    ),
+}
+"""Slower runs, for `reproduce --all`: how near training comes to the predicted limits."""
+
+ALL = {**EXPERIMENTS, **TOWARDS_THE_LIMIT}
+
+
 def run_path(runs: Path, name: str, seed: int) -> Path:
     """Where the run of an experiment with a seed is kept."""
     return runs / name / f"seed{seed}"
@@ -74,7 +102,7 @@ def run_path(runs: Path, name: str, seed: int) -> Path:
 
 def train_all(runs: Path, names: list[str] | None = None) -> None:
     """Trains what is missing of the named experiments, in as many processes as there are cores."""
-    wanted = [(name, seed) for name in names or EXPERIMENTS for seed in EXPERIMENTS[name].seeds]
+    wanted = [(name, seed) for name in names or EXPERIMENTS for seed in ALL[name].seeds]
     missing = [(name, seed) for name, seed in wanted if not _is_complete(run_path(runs, name, seed))]
     if not missing:
         return
@@ -92,7 +120,7 @@ def train_all(runs: Path, names: list[str] | None = None) -> None:
 def load_all(runs: Path, name: str) -> list[Run]:
     """The runs of an experiment, one a seed, trained if they are missing."""
     train_all(runs, [name])
-    return [load_run(run_path(runs, name, seed)) for seed in EXPERIMENTS[name].seeds]
+    return [load_run(run_path(runs, name, seed)) for seed in ALL[name].seeds]
 
 
 def _is_complete(path: Path) -> bool:
@@ -100,12 +128,13 @@ def _is_complete(path: Path) -> bool:
 
 
 def _train_one(runs: Path, name: str, seed: int) -> None:
-    experiment = EXPERIMENTS[name]
+    experiment = ALL[name]
     recipe = replace(experiment.train, seed=seed)
     train(experiment.task, experiment.model, recipe, run_path(runs, name, seed), progress=False)
 
 
 def _one_thread() -> None:
+    """One thread a process: small matrices lose by more, and as many processes run as there are cores."""
     import torch
 
     torch.set_num_threads(1)

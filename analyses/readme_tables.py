@@ -10,17 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from claims_file import span
 
-SHOWN_BY = {
-    "factorized": "figure_2_ov_weights",
-    "non_factorized": "figure_2_ov_weights",
-    "factorized_no_decay": "figure_3_losses",
-    "non_factorized_no_decay": "figure_3_losses",
-    "factorized_no_implication": "figure_3_losses",
-    "non_factorized_no_implication": "figure_3_losses",
-}
-"""Figure that shows a claim; the others are only in claims.json."""
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def readme_tables() -> dict[str, str]:
@@ -34,12 +26,12 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
     """A row a claim: statement, script, figure, measured, holds."""
     lines = ["| claim | script | figure | measured | holds |", "|---|---|---|---|---|"]
     for claim in claims:
-        figure = SHOWN_BY.get(claim["id"])
-        script = f"[{figure}.py](analyses/{figure}.py)" if figure else "[claims.py](analyses/claims.py)"
-        picture = f"[png](figures/{figure}.png)" if figure else ""
+        script, figure = claim["script"], claim["figure"]
+        picture = f"[{figure}](figures/{figure}.png)" if figure else ""
         measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in claim["measured"].items())
         holds = "yes" if claim["holds"] else "**no**"
-        lines.append(f"| {claim['statement']} | {script} | {picture} | {measured} | {holds} |")
+        code = f"[{script}](analyses/{script}.py)"
+        lines.append(f"| {claim['statement']} | {code} | {picture} | {measured} | {holds} |")
     return "\n".join(lines)
 
 
@@ -60,13 +52,6 @@ def speed_table(timings: dict[str, Any]) -> str:
         else:
             lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
     return "\n".join(lines)
-
-
-def span(values: Any) -> str:
-    """One number, or the range of several, to three digits."""
-    numbers = values if isinstance(values, list) else [values]
-    low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
-    return low if low == high else f"{low} to {high}"
 
 
 def _words(name: str) -> str:

@@ -14,10 +14,20 @@ import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
 import paper_runs
+import proposition_1
+import theorem_1
+import theorem_3
 import tyro
 
-QUICK = (figure_2_ov_weights.main, figure_3_losses.main, figure_4_full_weights.main, claims.main)
-SLOW = ()
+QUICK = (
+    figure_2_ov_weights.main,
+    figure_3_losses.main,
+    figure_4_full_weights.main,
+    claims.main,
+    proposition_1.main,
+    theorem_3.main,
+)
+SLOW = (theorem_1.main,)
 """What takes longer than a few minutes, for --all."""
 
 

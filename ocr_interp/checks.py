@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -95,3 +96,12 @@ def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
     unused = sorted(set(range(n_targets)) - set(values))
     if unused or not values:
         raise ConfigError(f"{name} must use every index 0..{n_targets - 1}, got none for {unused[:5]}")
+
+
+def as_plain(config: Any) -> None:
+    """Turns the checked numbers of a frozen dataclass into Python ones, float fields into floats."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, bool | str | tuple) or value is None:
+            continue
+        object.__setattr__(config, field.name, float(value) if field.type == "float" else int(value))

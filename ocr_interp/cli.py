@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -56,6 +56,40 @@ class Info:
 
 
 @dataclass(frozen=True)
+class Solve:
+    """Solve the max-margin problem of a task: what gradient descent converges to, with a certificate."""
+
+    task: FactRecallTask = field(default_factory=FactRecallTask)
+    norm: Literal["nuclear", "frobenius", "spectral"] = "nuclear"
+    """nuclear: the factorized model's limit; frobenius: the non-factorized one's; spectral: for comparison"""
+    tolerance: float = 1e-4
+    """certified relative gap to reach"""
+    outputs: Literal["answers", "vocabulary"] = "answers"
+    """the wrong outputs of the margin constraints"""
+    inputs: Literal["subject_relation", "eos", "noise_eos"] = "subject_relation"
+    """what an example holds"""
+    method: Literal["auto", "closed_form", "first_order", "clarabel", "scs"] = "auto"
+    """auto takes the closed form where it holds"""
+
+    def run(self) -> None:
+        from ocr_interp.theory.closed_form import predicted_solution
+        from ocr_interp.theory.max_margin import format_solution, solve_max_margin
+
+        if self.task.balanced_sizes is not None and self.method in ("auto", "closed_form"):
+            print(format_solution(predicted_solution(self.task, self.norm, self.outputs, self.inputs)))
+            return
+        solved = solve_max_margin(
+            self.task,
+            self.norm,
+            self.tolerance,
+            outputs=self.outputs,
+            inputs=self.inputs,
+            method=self.method,
+        )
+        print(format_solution(solved))
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
 
@@ -80,6 +114,7 @@ Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Solve, tyro.conf.subcommand("solve")]
 )
 
 
@@ -95,7 +130,7 @@ def main() -> None:
         sys.exit(0)  # the reader of our output went away, as `| head` does
 
 
-def _parse(arguments: list[str]) -> Reproduce | Train | Info:
+def _parse(arguments: list[str]) -> Reproduce | Train | Info | Solve:
     """The command with its fields; tyro's boxed errors become one line."""
     boxed = io.StringIO()
     try:

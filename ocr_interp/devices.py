@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+import hashlib
+
 import torch
 
 from ocr_interp.errors import ConfigError
@@ -36,7 +37,8 @@ def resolve_device(name: str, dtype: str = "float32") -> torch.device:
 def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A generator on `device` that depends on nothing but the whole numbers of `key`.
 
-    Keys are hashed (numpy SeedSequence), so that (seed, step) and (seed + 1, step) are unrelated.
+    Keys are hashed (sha256), so that (seed, step) and (seed + 1, step) are unrelated.
     """
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+    # Not numpy's SeedSequence: it pads with zeros, so (1,), (1, 0) and (1, 0, 0) would be one stream.
+    digest = hashlib.sha256(repr(tuple(map(int, key))).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ocr_interp.checks import check_count, check_mapping
+from ocr_interp.checks import as_plain, check_count, check_mapping
 from ocr_interp.errors import ConfigError, unknown_name
 
 FACT, IMPLICATION = 0, 1
@@ -112,6 +112,7 @@ class FactRecallTask:
                 raise ConfigError("m_train + m_test must be >= 1, got 0: a pair needs a subject")
         else:
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
+        as_plain(self)
 
     @classmethod
     def from_mapping(

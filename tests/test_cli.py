@@ -57,6 +57,7 @@ def test_every_field_of_the_configurations_is_a_flag():
         (("train", "x", "--learning-rate", "1"), ["--learning-rate"]),
         (("train", "x", "--seq-len", "2"), ["seq_len must be >= 3, got 2"]),
         (("info", "nowhere"), ["nowhere", "config.json"]),
+        (("solve", "--tolerance", "0", "--method", "first_order"), ["tolerance must be", "> 0", "got 0"]),
         (("dance",), ["dance", "train", "info"]),
     ],
 )
@@ -73,6 +74,19 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path, monke
     for word in words:
         assert word in printed.err
     assert not list(tmp_path.iterdir())
+
+
+def test_solve_prints_objective_spectrum_margins_and_certificate():
+    balanced = call("solve", "--n-pairs", "3", "--m-test", "2")
+    assert balanced.returncode == 0, balanced.stderr
+    for words in ("objective         6.560477932", "2.2283282 x 2", "held-out margin   0.70710678", "gap 0"):
+        assert words in balanced.stdout
+    mapping = ("--fact-of-subject", "0", "0", "1", "1", "--implication-of-fact", "0", "1")
+    counts = ("--n-pairs", "2", "--m-train", "None", "--m-test", "None")
+    told = ("--trained", "True", "False", "False", "False")
+    general = call("solve", *counts, *mapping, *told, "--norm", "frobenius")
+    assert general.returncode == 0, general.stderr
+    assert "<= optimum <=" in general.stdout
 
 
 def test_another_configuration_into_the_same_directory_is_refused(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ocr_interp.checks import check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError
 
 OV_KINDS = ("factorized", "non_factorized")
@@ -67,6 +67,7 @@ class ModelConfig:
                 "init='constant' is only for ov='non_factorized', got ov='factorized': constant factors are "
                 "a saddle that gradient descent never leaves; use init='product'"
             )
+        as_plain(self)
 
     def resolved_d_head(self, d_vocab: int) -> int:
         """The width for a vocabulary of this size.

@@ -88,7 +88,8 @@ class TokenCountModel:
         """Logits at EOS over the whole vocabulary, for any sequences (`data.token_counts`)."""
         if self.config.attention == "linear":
             return counts @ (self.scores.unsqueeze(-1) * self.W_OV)
-        attended = counts * torch.exp(self.scores)
+        scores = self.scores.masked_fill(counts == 0, -torch.inf)
+        attended = counts * torch.exp(scores - scores.amax(-1, keepdim=True))
         return (attended / attended.sum(-1, keepdim=True)) @ self.W_OV
 
     def batch_logits(self, batch: Batch) -> Float[Tensor, "batch output"]:
@@ -132,8 +133,10 @@ class TokenCountModel:
         if self.config.attention == "linear":
             circuit = self.scores.unsqueeze(-1) * W_OV
             return circuit[:n].index_select(0, batch.subject).addmm_(batch.context, circuit[n:]), None
-        exp = torch.exp(self.scores)
-        subject, context = exp[:n].index_select(0, batch.subject), batch.context * exp[n:]
+        subject = self.scores[:n].index_select(0, batch.subject)
+        context = self.scores[n:].masked_fill(batch.context == 0, -torch.inf)
+        top = torch.maximum(subject, context.amax(-1))
+        subject, context = (subject - top).exp_(), batch.context * (context - top.unsqueeze(-1)).exp_()
         total = subject + context.sum(-1)
         attended = _Attended(subject / total, context / total.unsqueeze(-1))
         values = W_OV[:n].index_select(0, batch.subject).mul_(attended.subject.unsqueeze(-1))

@@ -45,20 +45,15 @@ class TokenWeights:
 
 
 def effective_circuit(
-    task: FactRecallTask,
-    attention: str,
-    scores: Float[Tensor, " input"],
-    W_OV: Float[Tensor, "input output"],
-) -> Float[Tensor, "subject_or_relation answer"]:
-    """diag(a) W_OV restricted to subjects, r1, r2 (rows) and answers (columns).
+    attention: str, scores: Float[Tensor, " input"], W_OV: Float[Tensor, "input output"]
+) -> Float[Tensor, "input output"]:
+    """diag(a) W_OV, input tokens by the whole vocabulary.
 
     This is what logits, margins and norms of a model with trained attention are about: the attention a
     absorbs any scale of W_OV (theory.md §7). With softmax attention a = exp(score), which leaves out
     the normalisation of each sequence.
     """
-    n = task.n_subjects + 2
-    token_weight = scores if attention == "linear" else torch.exp(scores)
-    return token_weight[:n].unsqueeze(-1) * W_OV[:n, task.n_inputs :]
+    return (scores if attention == "linear" else torch.exp(scores)).unsqueeze(-1) * W_OV
 
 
 def factorize_ov(

@@ -8,6 +8,7 @@ For any W with positive training margins, ‖W‖ / min margin is an upper bound
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -72,7 +73,7 @@ class HasWeights(Protocol):
     def outputs(self) -> str: ...
     @property
     def inputs(self) -> str: ...
-    @property
+    @cached_property
     def W(self) -> np.ndarray: ...
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_number
+from ocr_interp.checks import as_plain, check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.task import FactRecallTask
@@ -62,6 +62,11 @@ class TrainConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        self._check()
+        # One value, one fingerprint: 1 and 1.0, or a seed from numpy, are the same configuration.
+        as_plain(self)
+
+    def _check(self) -> None:
         for field in ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws"):
             check_count(field, getattr(self, field), 1)
         for field in ("seed", "snapshots"):

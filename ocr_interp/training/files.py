@@ -14,6 +14,7 @@ from torch import Tensor
 from ocr_interp.errors import RunError
 
 TEMPORARY_PREFIX = ".tmp-"
+_METADATA = "ocr_interp"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -40,11 +41,12 @@ def write_atomic(path: Path, content: bytes) -> None:
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes a safetensors file that carries a digest of its content."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {**metadata, "digest": _digest(tensors)}
-    write_atomic(path, save(tensors, metadata))
+    # One key: safetensors writes several in an order that differs from call to call.
+    sealed = json.dumps({**metadata, "digest": _digest(tensors, metadata)}, sort_keys=True)
+    write_atomic(path, save(tensors, {_METADATA: sealed}))
 
 
-def read_tensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, fingerprint: str, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors (on the CPU) and metadata of a file of the run with this fingerprint.
 
     Raises:
@@ -52,7 +54,7 @@ def read_tensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            sealed = (file.metadata() or {}).get(_METADATA, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
     except FileNotFoundError:
         raise RunError(f"{path} is missing: the run is incomplete or was moved") from None
@@ -60,19 +62,26 @@ def read_tensors(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[
         raise RunError(
             f"{path} is damaged ({error}): delete the file and train again, or restore it"
         ) from None
-    if metadata.get("fingerprint") != fingerprint:
+    try:
+        metadata = dict(json.loads(sealed))
+    except (ValueError, TypeError):
+        raise RunError(f"{path} is damaged (its metadata is no JSON): restore or delete it") from None
+    digest = metadata.pop("digest", None)
+    if digest is not None and digest != _digest(tensors, metadata):
+        raise RunError(f"{path} is damaged (its content does not match its digest): restore or delete it")
+    if digest is None or metadata.get("fingerprint") != fingerprint:
         raise RunError(
             f"{path} belongs to another run (fingerprint {metadata.get('fingerprint')}, expected "
             f"{fingerprint}): put the right file back"
         )
-    if metadata.get("digest") != _digest(tensors):
-        raise RunError(f"{path} is damaged (its content does not match its digest): restore or delete it")
+    if metadata.get("kind") != kind:
+        raise RunError(f"{path} is no {kind} (but a {metadata.get('kind')}): put the right file back")
     return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    """Hash of names, shapes, dtypes and bytes."""
-    sha = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Hash of metadata, names, shapes, dtypes and bytes."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

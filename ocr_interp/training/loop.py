@@ -99,16 +99,16 @@ class _Training:
                 row = self._advance(target)
                 update(self.step, row)
                 if on_log is not None:
-                    on_log(row)
-                if self.step in snapshot_steps:
-                    self._snapshot(store)
+                    on_log(dict(row))
                 if self.step == logged[-1]:
                     status = "finished"
                 elif learned(row, self.config.train.stop_when_learned):
                     status = "learned"
                 elif interrupted():
                     status = "interrupted"
-                elif self.step < checkpoint_due:
+                if self.step in snapshot_steps or (snapshot_steps and status == "learned"):
+                    self._snapshot(store)
+                if status == "unfinished" and self.step < checkpoint_due:
                     continue
                 self._checkpoint(store, status)
                 checkpoint_due = self.step + self.config.train.checkpoint_every
@@ -126,11 +126,13 @@ class _Training:
                 self.step += 1
             losses = self.losses[: target - first]
             self._refuse_divergence(first, losses)
-            row = {
+            row: dict[str, float] = {
                 "step": self.step,
                 "train_loss": float(losses.mean()) if len(losses) else float("nan"),
                 **self.tracker.measure(self.model),
             }
+            if not self.tracker.finite(row):
+                raise self._diverged(self.step)
         self.rows.append(row)
         return row
 
@@ -143,8 +145,11 @@ class _Training:
             step = self.step
         else:
             return
+        raise self._diverged(step)
+
+    def _diverged(self, step: int) -> TrainingDivergedError:
         recipe = self.config.train
-        raise TrainingDivergedError(
+        return TrainingDivergedError(
             f"the loss is not finite at step {step} ({self.config.model.ov} model, {recipe.optimizer}, "
             f"lr={recipe.lr:g}): lower lr or init_scale. Nothing after the last checkpoint was written"
         )
@@ -233,7 +238,7 @@ def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler  # None: a handler set in C
 
     def ask(signum: int, frame: object) -> None:
         asked.append(signum)

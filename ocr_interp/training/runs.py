@@ -48,9 +48,14 @@ class Snapshot:
     @property
     def circuit(self) -> Float[np.ndarray, "subject_or_relation answer"]:
         """diag(a) W_OV: subjects, r1, r2 by answers; a is the attention (`scores`, or exp of them)."""
-        scores = self.weights.W_QK[self.task.eos_token, : self.task.n_inputs]
-        W_OV = self.weights.W_OV[: self.task.n_inputs]
-        return effective_circuit(self.task, self.config.model.attention, scores, W_OV).numpy()
+        return self.full_circuit[: self.task.n_subjects + 2, self.task.n_inputs :]
+
+    @property
+    def full_circuit(self) -> Float[np.ndarray, "input output"]:
+        """diag(a) W_OV with every input token and the whole vocabulary as outputs."""
+        n = self.task.n_inputs
+        scores, W_OV = self.weights.W_QK[self.task.eos_token, :n], self.weights.W_OV[:n]
+        return effective_circuit(self.config.model.attention, scores, W_OV).numpy()
 
     @cached_property
     def model(self) -> HookedTransformer:

@@ -71,6 +71,7 @@ class RunStore:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run_dir must be a directory, got the file {self.path}")
+        self._refuse_foreign_files()
         try:
             (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
             (self.path / "snapshots").mkdir(exist_ok=True)
@@ -89,6 +90,23 @@ class RunStore:
         finally:
             lock.release()
 
+    def _refuse_foreign_files(self) -> None:
+        """Raises if the directory holds files but no run, before anything is made in it."""
+        if not self.path.exists() or self._config.exists():
+            return
+        own = {_LOCK, "checkpoint", "snapshots"}
+        foreign = [
+            p.name
+            for p in self.path.iterdir()
+            if not p.name.startswith(TEMPORARY_PREFIX)
+            and (p.name not in own or (p.is_dir() and any(p.iterdir())))
+        ]
+        if foreign:
+            raise RunError(
+                f"{self.path} is no run directory (no config.json, but {', '.join(sorted(foreign)[:3])}): "
+                "choose an empty or a new one"
+            )
+
     def _adopt(self, config: RunConfig) -> None:
         """Writes config.json into a new directory, or checks that it is the same run."""
         if self._config.exists():
@@ -99,15 +117,6 @@ class RunStore:
                     "that configuration to go on with it, or choose another run_dir"
                 )
             return
-        own = {_LOCK, "checkpoint", "snapshots"}
-        foreign = [
-            p.name for p in self.path.iterdir() if p.name not in own and TEMPORARY_PREFIX not in p.name
-        ]
-        if foreign:
-            raise RunError(
-                f"{self.path} is no run directory (no config.json, but {', '.join(sorted(foreign)[:3])}): "
-                "choose an empty or a new one"
-            )
         content = {
             "format_version": FORMAT_VERSION,
             "fingerprint": config.fingerprint,
@@ -134,7 +143,7 @@ class RunStore:
             config = RunConfig.from_dict(values)
         except RunError:
             raise
-        except (OcrInterpError, ValueError, KeyError, TypeError) as error:
+        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self._config} is damaged or no configuration of a run: {error}") from None
         if values.get("fingerprint") != config.fingerprint:
             raise RunError(
@@ -148,6 +157,7 @@ class RunStore:
         history = _as_csv(checkpoint.history)
         write_atomic(self._history, history)
         metadata = {
+            "kind": "checkpoint",
             "fingerprint": config.fingerprint,
             "step": str(checkpoint.step),
             "status": checkpoint.status,
@@ -159,7 +169,7 @@ class RunStore:
         """The last checkpoint with its history; None before the first."""
         if not self._checkpoint.exists():
             return None
-        tensors, metadata = read_tensors(self._checkpoint, config.fingerprint)
+        tensors, metadata = read_tensors(self._checkpoint, config.fingerprint, "checkpoint")
         step = int(metadata["step"])
         history = self._read_history(step)
         if hashlib.sha256(_as_csv(history)).hexdigest() != metadata["history_digest"]:
@@ -187,17 +197,19 @@ class RunStore:
 
     def write_snapshot(self, config: RunConfig, step: int, weights: TokenWeights) -> None:
         """Writes the weights at a step."""
-        metadata = {"fingerprint": config.fingerprint, "step": str(step)}
+        metadata = {"kind": "snapshot", "fingerprint": config.fingerprint, "step": str(step)}
         write_tensors(self._snapshot(step), weights.tensors(), metadata)
 
     def read_snapshot(self, config: RunConfig, step: int) -> TokenWeights:
         """The weights at a step."""
-        tensors, _ = read_tensors(self._snapshot(step), config.fingerprint)
+        tensors, metadata = read_tensors(self._snapshot(step), config.fingerprint, "snapshot")
+        if metadata["step"] != str(step):
+            raise RunError(f"{self._snapshot(step)} holds the weights at step {metadata['step']}: restore it")
         return TokenWeights(tensors["W_V"], tensors.get("W_O"), tensors["W_QK"])
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
-        files = (self.path / "snapshots").glob("step_*.safetensors")
+        files = (self.path / "snapshots").glob("step_[0-9]*.safetensors")
         return sorted(int(file.stem.removeprefix("step_")) for file in files)
 
     def _snapshot(self, step: int) -> Path:
@@ -205,7 +217,7 @@ class RunStore:
 
     def write_model(self, config: RunConfig, step: int, weights: TokenWeights) -> None:
         """Writes the state_dict of the HookedTransformer."""
-        metadata = {"fingerprint": config.fingerprint, "step": str(step)}
+        metadata = {"kind": "model", "fingerprint": config.fingerprint, "step": str(step)}
         write_tensors(self._model, hooked_state_dict(config.task, weights), metadata)
 
     def read_run(self) -> Run:
@@ -223,7 +235,7 @@ class RunStore:
     def _weights(self, config: RunConfig, checkpoint: Checkpoint) -> TokenWeights:
         """From model.safetensors where it is of the checkpoint's step, else from the checkpoint."""
         if checkpoint.status != "unfinished":
-            state, metadata = read_tensors(self._model, config.fingerprint)
+            state, metadata = read_tensors(self._model, config.fingerprint, "model")
             if int(metadata["step"]) == checkpoint.step:
                 return weights_of_state_dict(config.task, state, config.model.ov)
         start = initial_weights(config.task, config.model, config.train.seed)

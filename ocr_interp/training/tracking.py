@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from jaxtyping import Float
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ocr_interp.data import Batch, exhaustive, noisy_examples, population
@@ -15,6 +16,7 @@ from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
 from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.limits import LIMIT_COLUMNS, LimitTracker
 
 SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
 """Measured for every split, as "<split>/<column>":
@@ -41,6 +43,7 @@ COLUMNS = (
     "step",
     "train_loss",
     *CIRCUIT_COLUMNS,
+    *LIMIT_COLUMNS,
     *(f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS),
 )
 """Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0)."""
@@ -63,6 +66,8 @@ class Tracker:
     ) -> None:
         self.task = task
         self.examples = _evaluation_examples(task, config, dtype, device)
+        self.limits = LimitTracker(task, "eos" if config.data == "noise_free" else "noise_eos")
+        self._blas = ThreadpoolController()
         self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
 
     def measure(self, model: TokenCountModel) -> dict[str, float]:
@@ -73,28 +78,40 @@ class Tracker:
         columns = {
             "loss": cross_entropy(logits, self.examples.target).loss,
             "loss_in_set": answers.loss_in_set(),
-            "accuracy": (answers.margin_all > 0).to(logits.dtype),
-            "accuracy_in_set": (answers.margin_in_set > 0).to(logits.dtype),
         }
+        right = {"accuracy": answers.margin_all > 0, "accuracy_in_set": answers.margin_in_set > 0}
         for k in self._present:
             chosen, name = self.examples.split == k, SPLITS[k]
             weight = self.examples.weight[chosen] / self.examples.weight[chosen].sum()
             row |= {f"{name}/{c}": float((values[chosen] * weight).sum()) for c, values in columns.items()}
+            for c, hit in right.items():  # through the misses, so that all right is exactly 1
+                row[f"{name}/{c}"] = 1.0 - float((~hit[chosen] * weight).sum())
             row[f"{name}/margin"] = float(answers.margin_in_set[chosen].min())
         trained = self.examples.split < len(TRAINED_SPLITS)
         row["train_margin"] = float(answers.margin_all[trained].min())
         row["held_out_margin"] = row["held_out_implication/margin"]
-        circuit = effective_circuit(self.task, model.config.attention, model.scores, model.W_OV)
-        return row | circuit_norms(circuit)
+        full = effective_circuit(model.config.attention, model.scores, model.W_OV)
+        W = full.cpu().numpy().astype(np.float64)
+        # Decompositions this small are slower with more threads, by far where cores are shared.
+        with self._blas.limit(limits=1, user_api="blas"):
+            row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
+            return row | self.limits.measure(W, model.config.attention)
+
+    def finite(self, row: Mapping[str, float]) -> bool:
+        """Whether the losses of all splits that the task has are finite."""
+        return all(math.isfinite(row[f"{SPLITS[k]}/loss"]) for k in self._present)
 
 
-def circuit_norms(W: Float[Tensor, "input answer"]) -> dict[str, float]:
+def circuit_norms(W: Float[np.ndarray, "input answer"]) -> dict[str, float]:
     """Nuclear norm, Frobenius norm and effective rank of a matrix."""
-    S = np.linalg.svd(W.detach().cpu().numpy().astype(np.float64), compute_uv=False)
+    if not np.isfinite(W).all():
+        return dict.fromkeys(("nuclear_norm", "frobenius_norm", "effective_rank"), math.nan)
+    S = np.linalg.svd(W, compute_uv=False)
+    top = max(S.max(), np.finfo(float).tiny)  # squares of large entries would overflow
     share = S[S > 0] / max(S.sum(), np.finfo(float).tiny)
     return {
         "nuclear_norm": float(S.sum()),
-        "frobenius_norm": float(np.sqrt((S**2).sum())),
+        "frobenius_norm": float(top * np.sqrt(((S / top) ** 2).sum())),
         "effective_rank": float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0,
     }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from ocr_interp.task import SPLITS
+from ocr_interp.task import SPLITS, FactRecallTask
+from ocr_interp.theory.closed_form import predicted_solution
 from ocr_interp.training.runs import Run
 
 
@@ -14,7 +16,7 @@ def describe_run(run: Run) -> str:
     Losses in nats; margins are logit differences; accuracies are shares of examples.
     """
     task, model, recipe = run.task, run.config.model, run.config.train
-    row = run.history.iloc[-1]
+    row = {str(name): float(value) for name, value in run.history.iloc[-1].items()}
     sizes = task.balanced_sizes
     shape = f"(n, m_train, m_test) = {sizes}" if sizes else f"{task.n_subjects} subjects in unequal groups"
     attention = f"{model.attention} attention, {'trained' if model.train_attention else 'frozen'}"
@@ -30,8 +32,8 @@ def describe_run(run: Run) -> str:
         f"{'':22}{'loss':>10}{'accuracy':>10}{'in its set':>12}{'margin':>10}",
     ]
     for split in SPLITS:
-        values = (row[f"{split}/{c}"] for c in ("loss", "accuracy", "accuracy_in_set", "margin"))
-        loss, accuracy, in_set, margin = (float(value) for value in values)
+        columns = ("loss", "accuracy", "accuracy_in_set", "margin")
+        loss, accuracy, in_set, margin = (row[f"{split}/{column}"] for column in columns)
         name = split.replace("_", " ") + (" *" if split == SPLITS[-1] else "")
         lines.append(f"{name:22}{loss:10.4g}{accuracy:10.3f}{in_set:12.3f}{margin:10.3f}")
     guess = math.log(task.n_implications)
@@ -42,9 +44,27 @@ def describe_run(run: Run) -> str:
         f"effective rank {row['effective_rank']:.2f}",
         f"divided by the smallest training margin ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
+        f"held-out coefficient beta {row['beta']:.4f}" + _predicted(task),
+        *(_limit_line(row, norm) for norm in ("nuclear", "frobenius")),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
+
+
+def _predicted(task: FactRecallTask) -> str:
+    """The limits' beta, where a closed form says it."""
+    if task.balanced_sizes is None:
+        return ""
+    nuclear, frobenius = (predicted_solution(task, norm).beta for norm in ("nuclear", "frobenius"))
+    return f" (limits: nuclear norm {nuclear:.4f}, Frobenius norm {frobenius:.4f})"
+
+
+def _limit_line(row: Mapping[str, float], norm: str) -> str:
+    """How far the circuit is from the smallest norm at margin 1."""
+    shown = f"{norm} norm: certified gap {row[f'gap_{norm}']:.3g}"
+    if math.isfinite(row[f"cosine_{norm}"]):
+        shown += f", above the optimum by {row[f'excess_{norm}']:.3g}, cosine {row[f'cosine_{norm}']:.4f}"
+    return shown
 
 
 def _normalised(nuclear: float, frobenius: float, margin: float) -> str:

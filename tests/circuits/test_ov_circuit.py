@@ -125,7 +125,7 @@ def test_norms_and_degenerate_blocks_of_the_closed_form(sizes, norm, factorized)
 
 def test_norms_agree_with_tracking_and_numpy():
     circuit = OVCircuit.from_run(random_snapshot(MICRO, d_head=3))
-    tracked = circuit_norms(torch.as_tensor(circuit.W))
+    tracked = circuit_norms(circuit.W)
     assert circuit.nuclear_norm == pytest.approx(tracked["nuclear_norm"])
     assert circuit.effective_rank == pytest.approx(tracked["effective_rank"])
     assert circuit.spectral_norm == pytest.approx(np.linalg.norm(circuit.W, 2))

@@ -1,0 +1,46 @@
+"""Trains into a directory, for tests that kill, interrupt or starve another process."""
+
+import json
+import resource
+import sys
+
+import torch
+
+from ocr_interp.errors import RunError
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.loop import train
+
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def main(job):
+    torch.set_num_threads(1)
+    at, mode = job["at"], job["mode"]
+
+    rows = []
+
+    def on_log(row):
+        rows.append(row)
+        if mode == "say_when_logged" and len(rows) == 1:
+            say("ready")
+        if mode == "full_disk" and row["step"] == at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+    if mode != "say_when_logged":
+        say("ready")
+    task = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
+    recipe = TrainConfig(**job["recipe"])
+    try:
+        run = train(task, ModelConfig(d_head=4), recipe, job["run_dir"], progress=False, on_log=on_log)
+    except RunError as error:
+        say(type(error).__name__, error)
+    else:
+        say(run.status, run.step)
+
+
+main(json.loads(sys.argv[1]))

@@ -1,0 +1,79 @@
+"""Limits computed by annealing, against the closed form and the solver."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from ocr_interp import FactRecallTask, certify, predicted_solution, solve_max_margin
+from ocr_interp.errors import ConfigError, SolverError
+from ocr_interp.training.continuation import NORM_OF_OV, _SmoothHinges, compute_limit
+
+
+@pytest.mark.parametrize("ov", ["factorized", "non_factorized"])
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 3), (3, 2, 1)])
+def test_reaches_the_closed_form(ov, sizes):
+    task = FactRecallTask(*sizes)
+    predicted = predicted_solution(task, NORM_OF_OV[ov])
+    found = compute_limit(task, ov, tolerance=1e-4)
+    assert found.certificate.gap <= 1e-4
+    assert found.certificate.primal == pytest.approx(predicted.objective, rel=1e-4)
+    assert found.stages[-1].beta == pytest.approx(predicted.beta, abs=0.01)
+    again = certify(found.W, task, NORM_OF_OV[ov], weights=predicted.weights)
+    assert again.primal == pytest.approx(found.certificate.primal, rel=1e-12)
+
+
+def test_factors_are_balanced_and_multiply_to_W():
+    found = compute_limit(FactRecallTask(3, 1, 2), tolerance=1e-3)
+    assert found.W_O is not None
+    np.testing.assert_array_equal(found.W, found.W_V @ found.W_O)
+    difference = found.W_V.T @ found.W_V - found.W_O @ found.W_O.T
+    assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(found.W)
+
+
+def test_unbalanced_task_against_the_solver():
+    task = FactRecallTask.from_mapping([0, 0, 0, 1, 1, 2], [0, 1, 2], [True, False, False, True, False, True])
+    solved = solve_max_margin(task, "nuclear", tolerance=1e-6)
+    found = compute_limit(task, tolerance=1e-4)
+    assert found.certificate.primal == pytest.approx(solved.objective, rel=2e-4)
+
+
+def test_gap_falls_and_time_runs():
+    stages = compute_limit(FactRecallTask(3, 1, 1), "non_factorized").stages
+    assert all(a.seconds < b.seconds and a.sharpness < b.sharpness for a, b in itertools.pairwise(stages))
+    assert stages[-1].gap < 0.1 * stages[0].gap
+
+
+@pytest.mark.parametrize("d_head", [None, 4])
+def test_gradient_against_differences(d_head):
+    from ocr_interp.theory.problem import max_margin_problem
+
+    objective = _SmoothHinges(max_margin_problem(FactRecallTask(2, 1, 1)), d_head)
+    theta = np.random.default_rng(0).standard_normal(objective.size)
+    gradient = objective(theta, 3.0, 2.0)[1]
+    for k in range(0, objective.size, 5):
+        step = np.zeros(objective.size)
+        step[k] = 1e-6
+        slope = (objective(theta + step, 3.0, 2.0)[0] - objective(theta - step, 3.0, 2.0)[0]) / 2e-6
+        assert gradient[k] == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_head_that_is_too_narrow_says_how_far_it_came():
+    with pytest.raises(SolverError, match=r"certified gap .* required 0.001: raise d_head \(d_head=1\)"):
+        compute_limit(FactRecallTask(3, 1, 1), d_head=1, max_sharpness=64)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"ov": "deep"}, "ov must be one of"), ({"tolerance": 0}, "tolerance"), ({"d_head": 0}, "d_head")],
+)
+def test_bad_input(change, words):
+    with pytest.raises(ConfigError, match=words):
+        compute_limit(FactRecallTask(2, 1, 1), **change)
+
+
+def test_without_any_implication_the_margin_is_zero():
+    found = compute_limit(FactRecallTask(3, 0, 2), tolerance=1e-3)
+    assert math.isnan(found.stages[-1].beta)
+    assert found.certificate.held_out_margins == pytest.approx(0, abs=1e-2)
