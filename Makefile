@@ -35,7 +35,9 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_max_margin.py
+	$(BIN)/python benchmarks/bench_circuits.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py

@@ -10,6 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocr_interp.circuits.alignment import AlignmentReport as AlignmentReport
+    from ocr_interp.circuits.attribution import Attribution as Attribution
+    from ocr_interp.circuits.attribution import attribute_run as attribute_run
+    from ocr_interp.circuits.graph import CircuitGraph as CircuitGraph
+    from ocr_interp.circuits.graph_building import attribution_graph as attribution_graph
+    from ocr_interp.circuits.graph_building import prompt_graph as prompt_graph
+    from ocr_interp.circuits.mechanism_graph import mechanism_graph as mechanism_graph
+    from ocr_interp.circuits.model_attribution import attribute_model as attribute_model
+    from ocr_interp.circuits.ov_circuit import OVCircuit as OVCircuit
+    from ocr_interp.circuits.spectrum import ov_spectra as ov_spectra
     from ocr_interp.models.config import ModelConfig as ModelConfig
     from ocr_interp.models.hooked import build_model as build_model
     from ocr_interp.task import FactRecallTask as FactRecallTask
@@ -29,10 +39,24 @@ if TYPE_CHECKING:
     from ocr_interp.training.loop import train as train
     from ocr_interp.training.runs import Run as Run
     from ocr_interp.training.store import load_run as load_run
+    from ocr_interp.viz.diagram import draw_circuit as draw_circuit
+    from ocr_interp.viz.diagram import save_diagram as save_diagram
 
 __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
+    "AlignmentReport": "ocr_interp.circuits.alignment",
+    "Attribution": "ocr_interp.circuits.attribution",
+    "attribute_run": "ocr_interp.circuits.attribution",
+    "CircuitGraph": "ocr_interp.circuits.graph",
+    "attribution_graph": "ocr_interp.circuits.graph_building",
+    "prompt_graph": "ocr_interp.circuits.graph_building",
+    "mechanism_graph": "ocr_interp.circuits.mechanism_graph",
+    "attribute_model": "ocr_interp.circuits.model_attribution",
+    "OVCircuit": "ocr_interp.circuits.ov_circuit",
+    "ov_spectra": "ocr_interp.circuits.spectrum",
+    "draw_circuit": "ocr_interp.viz.diagram",
+    "save_diagram": "ocr_interp.viz.diagram",
     "FactRecallTask": "ocr_interp.task",
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",

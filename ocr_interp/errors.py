@@ -34,6 +34,18 @@ class SolverError(OcrInterpError):
     """A max-margin problem that was infeasible or not solved to the tolerance."""
 
 
+class ModelError(OcrInterpError):
+    """A model, layer, head or architecture that a circuit cannot be read from."""
+
+
+class StaleCircuitError(OcrInterpError):
+    """A circuit whose model has changed since the circuit was read."""
+
+
+class AttributionError(OcrInterpError):
+    """Contributions that do not sum to what they decompose."""
+
+
 class WeightsError(OcrInterpError):
     """A weight matrix, or dual weights, of a wrong shape, not finite, or zero throughout."""
 

@@ -232,15 +232,15 @@ def test_hundred_facts_and_sixty_implications_without_symmetry(norm):
 
 
 @pytest.mark.parametrize(
-    ("implications", "trained"),
-    [([0, 0], [True, False, True]), ([0, 1], [True, True, True]), ([0, 1], [False, False, False])],
-    ids=["one implication", "nothing held out", "no training implication"],
+    "trained",
+    [[True, True, True], [False, False, False]],
+    ids=["nothing held out", "no training implication"],
 )
-def test_degenerate_unbalanced_tasks(implications, trained):
-    task = FactRecallTask.from_mapping([0, 0, 1], implications, trained)
+def test_degenerate_unbalanced_tasks(trained):
+    task = FactRecallTask.from_mapping([0, 0, 1], [0, 1], trained)
     for norm in NORMS:
         solution = solve_max_margin(task, norm)
         assert certify_again(solution).gap == pytest.approx(solution.certificate.gap, abs=1e-9)
         held_out = solution.certificate.held_out_margins
         assert len(held_out) == trained.count(False)
-        assert np.isnan(held_out).all() == (len(implications) != len(set(implications)) or not len(held_out))
+        assert np.isfinite(held_out).all()

@@ -1,0 +1,1 @@
+"""OV circuits of any hooked model: structure, embeddings, attribution, alignment, graphs."""

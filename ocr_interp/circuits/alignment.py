@@ -1,0 +1,331 @@
+"""How a measured circuit compares with a predicted one, every number beside its baselines.
+
+"Aligned" means equal to what is predicted, not large: subject + relation against its answer has cosine
+0.61 for held-out implications at (20, 1, 3) in the prediction itself, and the nuclear and the Frobenius
+solution have cosine 0.93 with each other there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+
+from ocr_interp.circuits.cosine_groups import (
+    CosineGroup,
+    all_cosines,
+    cosine_groups,
+    group_masks,
+    vector_labels,
+)
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.provenance import Provenance
+from ocr_interp.circuits.spectrum import Spectrum, spectrum_of
+from ocr_interp.errors import ConfigError, ModelError, unknown_name
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.certificate import held_out_beta
+from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.training.runs import Snapshot
+
+MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
+    "measured",
+    "random weights",
+    "untrained",
+    "other OV kind",
+    "prediction",
+)
+
+
+@runtime_checkable
+class Prediction(Protocol):
+    """Anything with a matrix W: rows subjects, r1, r2; columns answers, in the order of the task."""
+
+    @property
+    def W(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class BlockAngles:
+    """Principal angles between a predicted degenerate block and the measured directions matched to it.
+
+    Attributes:
+        predicted_value: singular value of the block.
+        multiplicity: its dimension.
+        measured_values: singular values of the matched directions over `scale` of the comparison, so that
+            they can be read beside predicted_value; largest first.
+        input_angles, output_angles: degrees, smallest first; 0 = same subspace, 90 = orthogonal.
+    """
+
+    predicted_value: float
+    multiplicity: int
+    measured_values: Float[np.ndarray, " matched"]
+    input_angles: Float[np.ndarray, " direction"]
+    output_angles: Float[np.ndarray, " direction"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One circuit against the prediction.
+
+    Attributes:
+        role: MEASURED, or which baseline it is.
+        source: where it comes from, in words.
+        cosine: of W with the prediction, as vectors.
+        cosine_nuclear, cosine_frobenius: of W with the closed forms; NaN if the task is not balanced.
+        scale: ⟨W, prediction⟩ / ‖prediction‖², how many times as large W is.
+        beta: held-out implication block's coefficient over the training block's
+            (`ocr_interp.theory.certificate.held_out_beta`, projection); NaN without one of them.
+        beta_margin: the same as a ratio of worst margins.
+        angles: per degenerate block of the prediction, largest first. Measured directions are assigned to
+            blocks by the largest sum of overlaps, whatever their order.
+        groups: cosines of the geometry by kind of pair, measured and predicted.
+        cosines: all pairwise cosines; vectors as in AlignmentReport.vectors.
+    """
+
+    role: str
+    source: str
+    cosine: float
+    cosine_nuclear: float
+    cosine_frobenius: float
+    scale: float
+    beta: float
+    beta_margin: float
+    angles: tuple[BlockAngles, ...] = field(repr=False)
+    groups: tuple[CosineGroup, ...] = field(repr=False)
+    cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
+
+    def group(self, name: str) -> CosineGroup:
+        """The cosines of one kind of pair; an unknown name raises with the close matches."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise unknown_name("kind of pair", name, [group.name for group in self.groups])
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """A circuit and its baselines against one prediction.
+
+    Attributes:
+        provenance: of the measured circuit; comparisons are of diag(a) W_OV.
+        prediction: what was compared with, in words.
+        comparisons: the measured circuit first, then the baselines, then the prediction with itself.
+        vectors: labels of the rows and columns of all pairwise cosines.
+        predicted_cosines: those of the prediction.
+        predicted_beta: β of the prediction, by projection.
+    """
+
+    provenance: Provenance
+    prediction: str
+    comparisons: tuple[Comparison, ...]
+    vectors: tuple[str, ...] = field(repr=False)
+    predicted_cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
+    predicted_beta: float
+
+    @property
+    def measured(self) -> Comparison:
+        """The circuit itself."""
+        return self.comparisons[0]
+
+    def of_role(self, role: str) -> tuple[Comparison, ...]:
+        """Comparisons of a role, e.g. "random weights"; empty if that baseline was not given."""
+        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED)
+        if role not in roles:
+            raise unknown_name("role", role, roles)
+        return tuple(c for c in self.comparisons if c.role == role)
+
+    def summary(self) -> str:
+        """Readable text: a row a circuit, then the cosines of the geometry."""
+        named = f"{'':18}{'cosine':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
+        head = f"{named}{'worst angle by block (in/out)':>34}"
+        lines = [self.provenance.summary(), f"against {self.prediction}", head]
+        for c in self.comparisons:
+            angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
+            cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
+            lines.append(f"{c.role:18}{cosines}{c.beta:8.3f}{angles:>34}")
+        lines.append(f"{'cosine of':38}{'measured':>10}{'predicted':>10}{'deviation':>10}")
+        lines += [
+            f"{g.name:38}{g.mean:10.3f}{g.predicted:10.3f}{g.deviation:10.3f}"
+            for g in self.measured.groups
+            if g.count
+        ]
+        return "\n".join(lines)
+
+
+def align(
+    circuit: OVCircuit,
+    prediction: Prediction,
+    *,
+    untrained: Snapshot | OVCircuit | None = None,
+    other: Snapshot | OVCircuit | None = None,
+    random_seeds: Sequence[int] = (0, 1, 2),
+) -> AlignmentReport:
+    """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
+
+    Args:
+        circuit: of a fact-recall model, with all subjects, relations and answers.
+        prediction: a PredictedSolution, a MaxMarginSolution, or anything with .W [subjects r1 r2, answers].
+        untrained: the model before training, e.g. run.at(0).
+        other: the model of the other OV kind.
+        random_seeds: baselines of normal factors of the circuit's own width, one a seed.
+
+    Raises:
+        ModelError: a circuit of another model, or a baseline of another task.
+        ConfigError: a prediction of another shape or task.
+    """
+    task = circuit.task
+    if task is None:
+        raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
+    target = _predicted_matrix(prediction, task)
+    frame = _Frame(task, target)
+    found = [frame.compare(MEASURED, circuit.provenance.summary(), _matrix(circuit, task))]
+    for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
+        if baseline is not None:
+            given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
+            found.append(frame.compare(role, given.provenance.summary(), _matrix(given, task)))
+    narrow = circuit.provenance.model.endswith(" factorized")
+    width = circuit.left.shape[1] if narrow else None
+    for seed in random_seeds:
+        found.append(
+            frame.compare(RANDOM, f"normal entries, seed {seed}", _random(target.shape, width, seed))
+        )
+    found.append(frame.compare(PREDICTED, "the prediction itself", target))
+    return AlignmentReport(
+        provenance=circuit.effective.provenance,
+        prediction=_describe(prediction),
+        comparisons=tuple(found),
+        vectors=vector_labels(task),
+        predicted_cosines=frame.cosines,
+        predicted_beta=found[-1].beta,
+    )
+
+
+class _Frame:
+    """What is computed once for a prediction: its blocks, cosines, and the closed forms."""
+
+    def __init__(self, task: FactRecallTask, target: Float[np.ndarray, "subject_or_relation answer"]) -> None:
+        self.task, self.target = task, target
+        self.masks, self.cosines = group_masks(task), all_cosines(target, task)
+        self.spectrum = _spectrum(target, 1e-6)
+        balanced = task.balanced_sizes is not None
+        self.nuclear = predicted_solution(task, "nuclear").W if balanced else None
+        self.frobenius = predicted_solution(task, "frobenius").W if balanced else None
+
+    def compare(
+        self, role: str, source: str, W: Float[np.ndarray, "subject_or_relation answer"]
+    ) -> Comparison:
+        beta = held_out_beta(W, self.task)
+        scale = float(np.vdot(W, self.target) / np.vdot(self.target, self.target))
+        cosines = all_cosines(W, self.task)
+        return Comparison(
+            role=role,
+            source=source,
+            cosine=_cosine(W, self.target),
+            cosine_nuclear=_cosine(W, self.nuclear),
+            cosine_frobenius=_cosine(W, self.frobenius),
+            scale=scale,
+            beta=beta.projection,
+            beta_margin=beta.margin,
+            angles=block_angles(self.spectrum, _spectrum(W, 0.0), scale),
+            groups=cosine_groups(cosines, self.cosines, self.masks),
+            cosines=cosines,
+        )
+
+
+def block_angles(predicted: Spectrum, measured: Spectrum, scale: float) -> tuple[BlockAngles, ...]:
+    """Principal angles of every predicted block with the measured directions that fit it best.
+
+    Args:
+        predicted: in degenerate blocks.
+        measured: one direction a block (tolerance 0).
+        scale: measured values are divided by it.
+
+    Measured directions go to predicted ones so that the sum of ‖P u‖² + ‖Q v‖² (P, Q the block's
+    projectors) is largest, each to one block at most. With fewer measured directions than predicted ones
+    the last angles of a block are 90 degrees.
+    """
+    U = np.hstack([block.input_basis for block in measured.blocks])
+    V = np.hstack([block.output_basis for block in measured.blocks])
+    overlap = np.vstack(
+        [
+            np.tile(
+                ((b.input_basis.T @ U) ** 2).sum(0) + ((b.output_basis.T @ V) ** 2).sum(0),
+                (b.multiplicity, 1),
+            )
+            for b in predicted.blocks
+        ]
+    )
+    slots, directions = linear_sum_assignment(overlap, maximize=True)
+    block_of_slot = np.repeat(np.arange(len(predicted.blocks)), predicted.multiplicities)
+    found = []
+    for block in predicted.blocks:
+        chosen = np.sort(directions[block_of_slot[slots] == block.index])
+        found.append(
+            BlockAngles(
+                predicted_value=block.value,
+                multiplicity=block.multiplicity,
+                measured_values=measured.values[chosen] / scale,
+                input_angles=_angles(block.input_basis, U[:, chosen]),
+                output_angles=_angles(block.output_basis, V[:, chosen]),
+            )
+        )
+    return tuple(found)
+
+
+def _angles(
+    left: Float[np.ndarray, "token direction"], right: Float[np.ndarray, "token chosen"]
+) -> Float[np.ndarray, " direction"]:
+    """Principal angles in degrees; from sines where they are small, since acos loses half the digits."""
+    cosines = np.linalg.svd(left.T @ right, compute_uv=False) if right.shape[1] else np.zeros(0)
+    rest = right - left @ (left.T @ right)
+    sines = np.sort(np.linalg.svd(rest, compute_uv=False))[: len(cosines)] if right.shape[1] else np.zeros(0)
+    angles = np.degrees(np.arctan2(sines, np.clip(cosines, 0.0, 1.0)))
+    return np.concatenate([angles, np.full(left.shape[1] - len(angles), 90.0)])
+
+
+def _spectrum(W: Float[np.ndarray, "input output"], tolerance: float) -> Spectrum:
+    return spectrum_of(np.eye(len(W)), W, tolerance)
+
+
+def _cosine(W: Float[np.ndarray, "input output"], target: Float[np.ndarray, "input output"] | None) -> float:
+    if target is None:
+        return float("nan")
+    return float(np.vdot(W, target) / (np.linalg.norm(W) * np.linalg.norm(target)))
+
+
+def _matrix(circuit: OVCircuit, task: FactRecallTask) -> Float[np.ndarray, "subject_or_relation answer"]:
+    if circuit.task != task:
+        raise ModelError("a baseline must be of the same task as the circuit, got one of another task")
+    rows, columns = task.labels[: task.n_subjects + 2], task.labels[task.n_inputs :]
+    return circuit.effective.restrict(rows, columns).W
+
+
+def _random(shape: tuple[int, ...], width: int | None, seed: int) -> Float[np.ndarray, "input output"]:
+    generator = np.random.default_rng(seed)
+    if width is None:
+        return generator.standard_normal(shape)
+    return generator.standard_normal((shape[0], width)) @ generator.standard_normal((width, shape[1]))
+
+
+def _predicted_matrix(
+    prediction: Prediction, task: FactRecallTask
+) -> Float[np.ndarray, "subject_or_relation answer"]:
+    W = np.asarray(prediction.W, dtype=np.float64)
+    wanted = (task.n_subjects + 2, task.n_answers)
+    theirs = getattr(prediction, "task", task)
+    if W.shape != wanted or theirs.labels[: wanted[0]] != task.labels[: wanted[0]]:
+        raise ConfigError(
+            f"prediction.W must be [subjects r1 r2, answers] = {wanted} of the circuit's task, got "
+            f"{W.shape}: "
+            'predict with predicted_solution(run.task), outputs="answers", inputs="subject_relation"'
+        )
+    return W
+
+
+def _describe(prediction: Prediction) -> str:
+    norm = getattr(prediction, "norm", None)
+    return f"the {norm}-norm max-margin solution" if norm else type(prediction).__name__

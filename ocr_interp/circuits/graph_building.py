@@ -1,0 +1,143 @@
+"""Graphs of a single prompt: of a fact-recall model, or of the heads of any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.checks import check_count
+from ocr_interp.circuits.attribution import Attribution, attribute_run
+from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.training.runs import Snapshot
+
+
+def prompt_graph(
+    run: Snapshot,
+    prompt: Sequence[int | str],
+    answer: int | str,
+    against: int | str,
+    *,
+    tolerance: float = 0.05,
+    max_blocks: int = 4,
+) -> CircuitGraph:
+    """Tokens of a prompt, what EOS attends to, degenerate OV blocks, and a logit difference.
+
+    Args:
+        run: a fact-recall Run or Snapshot.
+        prompt: token ids or labels of inputs, EOS last.
+        answer, against: the answers whose logits are subtracted.
+        tolerance: of the degenerate blocks of diag(a) W_OV, see `OVCircuit.spectrum`.
+        max_blocks: blocks shown by themselves, largest singular values first; the rest are one node.
+
+    Raises:
+        UnknownNameError: an unknown token, or one that is no input or no answer.
+    """
+    check_count("max_blocks", max_blocks, 1)
+    found = attribute_run(run, prompt, answer, against)
+    circuit = OVCircuit.from_run(run)
+    names = _grouped_tokens(found.tokens, found.kinds)
+    rows = [circuit.inputs.positions([found.tokens[k] for k in members]) for _, members in names]
+    own, other = circuit.outputs.positions([found.answer, str(found.against)])
+    spectrum = circuit.effective.spectrum(tolerance, null_tolerance=0.0)
+    parts = [block.component[:, own] - block.component[:, other] for block in spectrum.blocks]
+    labels = [
+        f"OV block {k}\nσ = {block.value:.3g}"
+        + (f" × {block.multiplicity}" if block.multiplicity > 1 else "")
+        for k, block in enumerate(spectrum.blocks)
+    ]
+    if len(parts) > max_blocks:
+        rest = f"{len(parts) - max_blocks} smaller\nOV blocks"
+        parts = [*parts[:max_blocks], np.sum(parts[max_blocks:], axis=0)]
+        labels = [*labels[:max_blocks], rest]
+    # With softmax the effective circuit still has to be divided by the prompt's sum of exp(score).
+    weights = _PromptAttention(circuit, found.tokens)
+    norm = weights.normaliser
+    table = np.array([[part[r].sum() / norm for part in parts] for r in rows])
+    nodes, edges = [], []
+    for t, (label, members) in enumerate(names):
+        shown = label + (f" ({len(members)})" if len(members) > 1 else "")
+        tokens = tuple(found.tokens[k] for k in members)
+        nodes.append(Node(f"token {t}", "token", shown, tokens))
+        a = float(weights.values[members].sum())
+        nodes.append(Node(f"attention {t}", "attention", f"attention\n{a:.3g}", tokens))
+        edges.append(Edge(f"token {t}", f"attention {t}", float(table[t].sum())))
+        edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(parts))]
+    nodes += [Node(f"block {k}", "ov_block", label) for k, label in enumerate(labels)]
+    nodes.append(Node("answer", "answer", f"{found.answer} − {found.against}", (found.answer,)))
+    edges += [Edge(f"block {k}", "answer", float(table[:, k].sum())) for k in range(len(parts))]
+    kind = run.config.model.ov.replace("_", "-")
+    return CircuitGraph(
+        title=f"{kind}: {found.answer} − {found.against} after {_shortened(found.tokens)}",
+        nodes=tuple(nodes),
+        edges=tuple(edges),
+        effects=(Effect("answer", found.total),),
+        statement=found.statement,
+        source=circuit.provenance.summary(),
+        fingerprint=circuit.provenance.fingerprint,
+    )
+
+
+def attribution_graph(attribution: Attribution) -> CircuitGraph:
+    """Tokens, heads and the answer of an Attribution of any model, with the direct path and the biases."""
+    a = attribution
+    nodes = [Node(f"token {t}", "token", f"{label}", (label,)) for t, label in enumerate(a.tokens)]
+    edges: list[Edge] = []
+    heads = []
+    for row, (layer, head) in zip(a.contributions, a.heads, strict=True):
+        name = f"L{layer}H{head}"
+        heads.append(Node(name, "attention", f"attention\n{name}"))
+        heads.append(Node(f"OV {name}", "ov_block", f"OV circuit\n{name}"))
+        edges += [Edge(f"token {t}", name, float(value)) for t, value in enumerate(row)]
+        edges.append(Edge(name, f"OV {name}", float(row.sum())))
+        edges.append(Edge(f"OV {name}", "answer", float(row.sum())))
+    for name, label, value in (("direct", "direct path", a.direct), ("bias", "biases", a.bias)):
+        if value:
+            heads.append(Node(name, "source", label))
+            edges.append(Edge(name, "answer", value))
+    shown = a.answer if a.against is None else f"{a.answer} − {a.against}"
+    # The decomposition holds to the model's own precision; the graph closes exactly on its own sum.
+    total = float(a.contributions.sum(1).sum() + a.direct + a.bias)
+    return CircuitGraph(
+        title=f"{shown} after {_shortened(a.tokens)}",
+        nodes=(*nodes, *heads, Node("answer", "answer", shown, (a.answer,))),
+        edges=tuple(edges),
+        effects=(Effect("answer", total),),
+        statement=a.statement,
+        source=f"{a.model}, weights {a.fingerprint}",
+        fingerprint=a.fingerprint,
+    )
+
+
+class _PromptAttention:
+    """Attention of a prompt's positions: `values`, and the sum of exp(score) that softmax divides by."""
+
+    def __init__(self, circuit: OVCircuit, tokens: Sequence[str]) -> None:
+        assert circuit.scores is not None
+        scores = circuit.scores[circuit.inputs.positions(tokens)]
+        linear = circuit.attention == "linear"
+        raw: Float[np.ndarray, " position"] = scores if linear else np.exp(scores)
+        self.normaliser = 1.0 if linear else float(raw.sum())
+        self.values = raw / self.normaliser
+
+
+def _grouped_tokens(tokens: Sequence[str], kinds: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Positions of the nodes of a prompt: noise together, all else by itself, in the prompt's order."""
+    noise = [k for k, kind in enumerate(kinds) if kind == "noise"]
+    found = [(tokens[k], [k]) for k, kind in enumerate(kinds) if kind != "noise"]
+    if len(noise) == 1:
+        found.insert(len(found) - 1, (tokens[noise[0]], noise))
+    elif noise:
+        found.insert(len(found) - 1, ("noise", noise))
+    return found
+
+
+def _shortened(tokens: Sequence[str], most: int = 6) -> str:
+    if len(tokens) <= most:
+        return " ".join(tokens)
+    kept = [token for token in tokens if not token.startswith("noise")]
+    if len(kept) <= most:
+        return f"{' '.join(kept)} and {len(tokens) - len(kept)} noise tokens"
+    return f"… {' '.join(tokens[-most:])}"

@@ -1,0 +1,187 @@
+"""Attribution in any hooked model: all of a one-layer attention-only model, or one head of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.circuits.attribution import EXACT, Attribution, checked_residual
+from ocr_interp.circuits.protocol import (
+    HOOK_FINAL_SCALE,
+    HookedModel,
+    attention_of,
+    check_head,
+    check_layer,
+    check_model,
+    check_tokens,
+    layer_hook,
+)
+from ocr_interp.circuits.provenance import check_finite, fingerprint_of
+from ocr_interp.circuits.reading import (
+    Norm,
+    check_architecture,
+    final_norm,
+    head_parameters,
+    read_norm,
+    used_weights,
+    working_dtype,
+)
+from ocr_interp.circuits.token_sets import encode_single_tokens, labels_of
+from ocr_interp.errors import ModelError
+
+FROZEN = (
+    "one head's direct contribution to the logits: attention pattern, values and the final norm's scale are "
+    "held at what this prompt has; values at a position may hold what earlier layers moved there"
+)
+
+
+def attribute_model(
+    model: HookedModel,
+    prompt: Sequence[int | str],
+    answer: int | str,
+    against: int | str | None = None,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    kinds: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Attribution:
+    """Contributions of a prompt's positions to a logit (difference) at the last position.
+
+    Of a one-layer attention-only model, without `layer` and `head`, all of it: every head and position,
+    the direct path and the biases sum to the logit. Otherwise one head's direct contribution. Biases of
+    values (b_V, and that of ln1) are part of each position's contribution.
+
+    Args:
+        model: any HookedTransformer or TransformerBridge; run once, in its own dtype.
+        prompt: token ids or single-token strings; nothing is prepended.
+        answer, against: the answer, and the one that is subtracted.
+        layer, head: which head; required for models that are not one-layer attention-only.
+        kinds: kind of every position, for `of_kind`; without them each is "token".
+        labels: a label for every token id; without them the tokenizer's tokens.
+
+    Raises:
+        ModelError: a missing or unknown layer or head, kinds of another length, norms after attention.
+        AttributionError: contributions that do not sum to the total (1e-10 in float64, 1000 machine
+            precisions in float32).
+    """
+    model = check_model(model)
+    names = labels_of(model, labels)
+    whole = _is_whole(model, layer, head)
+    heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
+    at = heads[0][0]
+    check_architecture(model, at)
+    coded: Any = encode_single_tokens(model, list(prompt), names)
+    ids = list(check_tokens(coded, names, "prompt", repeats=True))
+    if kinds is not None and len(kinds) != len(ids):
+        raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
+    wanted: Any = encode_single_tokens(model, [answer] if against is None else [answer, against], names)
+    columns = check_tokens(wanted, names, "answers")
+    seen = _Seen(model, ids, columns, at)
+    parts = np.stack([seen.of_head(h) for _, h in heads])
+    direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
+    total = seen.logit() if whole else seen.head_total(heads[0][1])
+    shown = tuple(names[i] for i in columns)
+    residual = checked_residual(np.append(parts, [direct, bias]), total, seen.eps, " - ".join(shown))
+    return Attribution(
+        tokens=tuple(names[i] for i in ids),
+        kinds=tuple(kinds) if kinds is not None else ("token",) * len(ids),
+        answer=shown[0],
+        against=shown[1] if len(shown) > 1 else None,
+        heads=tuple(heads),
+        contributions=parts,
+        direct=direct,
+        bias=bias,
+        total=total,
+        residual=residual,
+        statement=EXACT if whole else FROZEN,
+        model=str(getattr(model.cfg, "model_name", type(model).__name__)),
+        fingerprint=fingerprint_of(used_weights(model, at, heads[0][1], sorted(set(ids)), columns)[0]),
+    )
+
+
+def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:
+    if layer is not None or head is not None:
+        return False
+    simple = int(model.cfg.n_layers) == 1 and bool(getattr(model.cfg, "attn_only", False))
+    if not simple:
+        raise ModelError(
+            f"layer and head must be given for a model with {model.cfg.n_layers} layers"
+            f"{'' if getattr(model.cfg, 'attn_only', False) else ' and MLPs'}: only one-layer "
+            "attention-only models decompose exactly; pass layer=, head= for one head's contribution"
+        )
+    return True
+
+
+def _one_head(model: HookedModel, layer: int | None, head: int | None) -> tuple[int, int]:
+    if layer is None or head is None:
+        raise ModelError(f"layer and head must be given together, got layer={layer}, head={head}")
+    return check_layer(model, layer), check_head(model, head)
+
+
+class _Seen:
+    """One forward pass of a prompt, and the linear map from the residual stream to the logit difference."""
+
+    def __init__(self, model: HookedModel, ids: list[int], columns: Sequence[int], layer: int) -> None:
+        self.model, self.layer = model, layer
+        kinds = ("resid_pre", "v", "pattern", "z")
+        names = {kind: layer_hook(model, layer, kind) for kind in kinds}
+        self.norm: Norm = read_norm(final_norm(model), model.cfg, working_dtype(model.W_U.device))
+        scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
+        wanted = [*names.values(), *([HOOK_FINAL_SCALE] if scaled else [])]
+        tokens = torch.as_tensor([ids], device=model.W_E.device)
+        with torch.no_grad():
+            logits, cache = model.run_with_cache(tokens, names_filter=wanted)
+        self.dtype = working_dtype(logits.device)
+        self.eps = float(torch.finfo(logits.dtype).eps)
+        self.cache: dict[str, Tensor] = {k: cache[name][0].to(self.dtype) for k, name in names.items()}
+        check_finite({"the logits": logits}, "this prompt")
+        sign = torch.ones(len(columns), dtype=self.dtype, device=logits.device)
+        sign[1:] = -1
+        picked = list(columns)
+        self.logits = logits[0, -1, picked].to(self.dtype) @ sign
+        self.direction = model.W_U.detach()[:, picked].to(self.dtype) @ sign
+        b_U = model.b_U.detach() if isinstance(model.b_U, Tensor) else torch.zeros(model.W_U.shape[1])
+        self.b_U = float(b_U.to(logits.device)[picked].to(self.dtype) @ sign)
+        scale = cache[HOOK_FINAL_SCALE][0, -1].to(self.dtype) if scaled else torch.ones(1, dtype=self.dtype)
+        self.scale = float(scale.reshape(-1)[0])
+
+    def through(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """What a vector in the residual stream adds to the logit difference at this prompt's scale."""
+        return self.norm.reads(x) @ self.direction / self.scale
+
+    def of_head(self, head: int) -> Float[np.ndarray, " position"]:
+        """Contributions of all positions through a head."""
+        raw, _ = head_parameters(self.model, self.layer, head)
+        values = self.cache["v"]  # one entry a head, or one a group of heads
+        group = int(self.model.cfg.n_heads) // values.shape[1]
+        written = values[:, head // group] @ raw["W_O"].to(self.dtype)
+        return (self.cache["pattern"][head, -1] * self.through(written)).cpu().numpy().astype(np.float64)
+
+    def head_total(self, head: int) -> float:
+        """The head's whole contribution, from what it really put together (hook_z)."""
+        W_O = head_parameters(self.model, self.layer, head)[0]["W_O"]
+        return float(self.through(self.cache["z"][-1, head] @ W_O.to(self.dtype)))
+
+    def direct(self) -> float:
+        """The last position's embedding, position included, straight to the logits."""
+        return float(self.through(self.cache["resid_pre"][-1]))
+
+    def bias(self) -> float:
+        """b_O through the final norm, the final norm's own bias, and b_U."""
+        b_O = getattr(attention_of(self.model, self.layer), "b_O", None)
+        total = self.b_U
+        if isinstance(b_O, Tensor):
+            total += float(self.through(b_O.detach().to(self.dtype)))
+        if self.norm.bias is not None:
+            total += float(self.norm.bias @ self.direction)
+        return total
+
+    def logit(self) -> float:
+        """The logit difference as the model gives it."""
+        return float(self.logits)

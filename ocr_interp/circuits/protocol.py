@@ -1,0 +1,183 @@
+"""What every model of this package's analyses must offer, and checks of names inside it.
+
+HookedTransformer (transformer-lens 3.9) and TransformerBridge share these weights and hook names; no
+class of transformer_lens is imported, so that the next major version stays a change of one module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Protocol, cast, runtime_checkable
+
+from torch import Tensor
+
+from ocr_interp.errors import ModelError, unknown_name
+
+HOOK_EMBED = "hook_embed"
+HOOK_FINAL_SCALE = "ln_final.hook_scale"
+LAYER_HOOKS = {
+    "resid_pre": "blocks.{layer}.hook_resid_pre",
+    "resid_post": "blocks.{layer}.hook_resid_post",
+    "attn_out": "blocks.{layer}.hook_attn_out",
+    "ln1_scale": "blocks.{layer}.ln1.hook_scale",
+    "v": "blocks.{layer}.attn.hook_v",
+    "attn_scores": "blocks.{layer}.attn.hook_attn_scores",
+    "pattern": "blocks.{layer}.attn.hook_pattern",
+    "z": "blocks.{layer}.attn.hook_z",
+}
+"""Hook names by layer that both kinds of models have, with the shapes they share:
+
+- resid_pre, resid_post, attn_out: [batch, pos, d_model]; ln1_scale: [batch, pos, 1];
+- v: [batch, pos, kv_head, d_head] (a grouped model has fewer entries than heads, or one a head);
+- attn_scores, pattern: [batch, head, query_pos, key_pos]; z: [batch, pos, head, d_head].
+"""
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """A model with TransformerLens' weights and hooks; HookedTransformer and TransformerBridge are.
+
+    Beside these members, `blocks[layer].attn` has W_V [kv_head, d_model, d_head] and
+    W_O [head, d_head, d_model]. They are no part of the protocol: a check of a protocol reads every
+    member, and reading the stacked W_V of a large model copies it.
+
+    Attributes:
+        cfg: configuration with n_layers, n_heads, d_model, d_head, d_vocab and the kind of norms.
+        hook_dict: hook name -> hook point, aliases included.
+        W_E: embedding [token, d_model].
+        W_U: unembedding [d_model, token].
+        b_U: bias of the logits [token].
+    """
+
+    cfg: Any
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]: ...
+    @property
+    def W_E(self) -> Tensor: ...
+    @property
+    def W_U(self) -> Tensor: ...
+    @property
+    def b_U(self) -> Tensor: ...
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+def check_model(model: object) -> HookedModel:
+    """The model, if it has the weights and hooks of `HookedModel`.
+
+    Raises:
+        ModelError: it has not; the message lists what is missing.
+    """
+    if isinstance(model, HookedModel):
+        return model
+    wanted = ("cfg", "hook_dict", "W_E", "W_U", "b_U", "run_with_cache", "run_with_hooks")
+    missing = [name for name in wanted if not hasattr(model, name)]
+    raise ModelError(
+        f"model must be a HookedTransformer or a TransformerBridge, got {type(model).__name__} without "
+        f"{', '.join(missing)}: for a Hugging Face model pass TransformerBridge.boot_transformers(name, "
+        "hf_model=copy.deepcopy(model), tokenizer=tokenizer); for a Run pass run.model"
+    )
+
+
+def check_layer(model: HookedModel, layer: object) -> int:
+    """The index of a layer; negative ones are refused, since a slip would go unseen."""
+    return _check_index("layer", layer, int(model.cfg.n_layers))
+
+
+def check_head(model: HookedModel, head: object) -> int:
+    """The index of an attention head (not of a key-value head)."""
+    return _check_index("head", head, int(model.cfg.n_heads))
+
+
+def _check_index(kind: str, value: object, count: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < count:
+        raise ModelError(
+            f"{kind} must be a whole number in 0..{count - 1}, got {value!r}: "
+            f"the model has {count} {kind}{'s' if count != 1 else ''}"
+        )
+    return int(value)
+
+
+def check_hook(model: HookedModel, name: str) -> str:
+    """A hook name of the model; one that it does not have raises with the close matches."""
+    if name not in model.hook_dict:
+        raise unknown_name("hook", name, model.hook_dict)
+    return name
+
+
+def layer_hook(model: HookedModel, layer: int, kind: str) -> str:
+    """The name of a layer's hook, e.g. layer_hook(model, 0, "pattern").
+
+    Raises:
+        UnknownNameError: a kind that is not in LAYER_HOOKS, or that this model does not have.
+        ModelError: a layer that does not exist.
+    """
+    if kind not in LAYER_HOOKS:
+        raise unknown_name("kind of hook", kind, LAYER_HOOKS)
+    return check_hook(model, LAYER_HOOKS[kind].format(layer=check_layer(model, layer)))
+
+
+def block_of(model: HookedModel, layer: int) -> Any:
+    """The transformer block of a layer, with ln1, attn and the rest."""
+    return cast(Any, model).blocks[check_layer(model, layer)]
+
+
+def attention_of(model: HookedModel, layer: int) -> Any:
+    """The attention component of a layer.
+
+    Raises:
+        ModelError: a layer without attention, or without W_V and W_O (as in some hybrid models).
+    """
+    attention = getattr(block_of(model, layer), "attn", None)
+    if any(getattr(attention, name, None) is None for name in ("W_V", "W_O")):
+        raise ModelError(
+            f"layer {layer} must have attention with W_V and W_O, got {type(attention).__name__}"
+        )
+    return attention
+
+
+def tokenizer_of(model: HookedModel) -> Any:
+    """The model's tokenizer, or None."""
+    return getattr(model, "tokenizer", None)
+
+
+def check_tokens(
+    tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
+) -> tuple[int, ...]:
+    """Token ids of ids or labels.
+
+    Args:
+        tokens: ids, labels, or both; a range counts as ids.
+        labels: label of every token id.
+        what: the argument's name, for messages.
+        repeats: whether a token may come twice, as in a prompt.
+
+    Raises:
+        UnknownNameError: a label or id that does not exist, with the close matches.
+        ModelError: no token at all, or one twice.
+    """
+    known: dict[str, int] = {}
+    for index, label in enumerate(labels):
+        known.setdefault(label, index)
+    ids = tuple(_token_id(token, known, len(labels)) for token in tokens)
+    if not ids:
+        raise ModelError(f"{what} must hold at least one token, got none")
+    if not repeats and len(set(ids)) < len(ids):
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        shown = ", ".join(repr(labels[i]) for i in twice[:5])
+        raise ModelError(
+            f"{what} must name every token once, got {shown} more than once: it would count double"
+        )
+    return ids
+
+
+def _token_id(token: object, known: Mapping[str, int], d_vocab: int) -> int:
+    if isinstance(token, str):
+        if token not in known:
+            raise unknown_name("token", token, known)
+        return known[token]
+    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < d_vocab:
+        raise ModelError(f"a token must be a label or an id in 0..{d_vocab - 1}, got {token!r}")
+    return int(token)

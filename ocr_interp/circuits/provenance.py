@@ -1,0 +1,71 @@
+"""Where a number comes from: the model, its step and seed, and a fingerprint of the weights read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocr_interp.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a circuit was read from and what was done to it on the way.
+
+    Attributes:
+        model: the model's name; of a Run its kind, e.g. "fact-recall factorized".
+        step: updates that the weights had seen; None where that is unknown.
+        seed: of the run; None where that is unknown.
+        fingerprint: first 16 hexadecimal digits of the SHA-256 of the weights that were read.
+        layer, head: which attention head.
+        kv_head: which key-value head it reads from; the same as `head` unless they are grouped.
+        dtype: of the model's weights. Circuits themselves are computed in float64.
+        folded: what was multiplied into the factors, or left out of them, one sentence each.
+        flags: what the circuit leaves out of the model's own computation, one sentence each.
+    """
+
+    model: str
+    step: int | None
+    seed: int | None
+    fingerprint: str
+    layer: int
+    head: int
+    kv_head: int
+    dtype: str
+    folded: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line: model, head, step, seed, fingerprint."""
+        when = "" if self.step is None else f", step {self.step:,}"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.model}, layer {self.layer}, head {self.head}{when}{seed}, weights {self.fingerprint}"
+
+
+def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
+    """A fingerprint of named tensors: names, shapes, dtypes and bits; the device plays no part."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Requires finite weights.
+
+    Raises:
+        WeightsError: names the tensor and how many of its entries are NaN or infinite.
+    """
+    for name, tensor in weights.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise WeightsError(
+                f"{name} of {where} must be finite, got {bad} NaN or infinite entries of {tensor.numel()}: "
+                "load an earlier snapshot, e.g. run.at(step)"
+            )

@@ -1,0 +1,96 @@
+"""Alignment: the prediction itself is aligned, baselines are not, and each number has its closed form."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from snapshots import predicted, random_snapshot
+
+from ocr_interp.circuits.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED, block_angles
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.spectrum import spectrum_of
+from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.closed_form import predicted_solution
+
+TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
+
+
+def test_a_model_at_the_solution_is_aligned_and_its_baselines_are_not():
+    nuclear, frobenius = predicted_solution(TASK), predicted_solution(TASK, "frobenius")
+    scores = np.linspace(0.5, 2, TASK.n_inputs)
+    circuit = OVCircuit.from_run(predicted(TASK, 3 * nuclear.W, scores))
+    other = predicted(TASK, frobenius.W, factorized=False)
+    report = circuit.alignment(nuclear, untrained=random_snapshot(TASK), other=other, random_seeds=(0, 1))
+    roles = [c.role for c in report.comparisons]
+    assert roles == [MEASURED, UNTRAINED, OTHER, RANDOM, RANDOM, PREDICTED]
+    ours = report.measured
+    assert (ours.cosine, ours.cosine_nuclear) == pytest.approx((1, 1))
+    assert ours.scale == pytest.approx(3)
+    assert (ours.beta, ours.beta_margin) == pytest.approx((2**-0.5, 2**-0.5))
+    assert report.predicted_beta == pytest.approx(2**-0.5)
+    for block, wanted in zip(ours.angles, nuclear.spectrum, strict=True):
+        assert block.multiplicity == wanted.multiplicity
+        assert block.measured_values == pytest.approx(wanted.value)
+        assert np.abs([block.input_angles, block.output_angles]).max() < 1e-4
+    assert ours.cosines == pytest.approx(report.predicted_cosines, abs=1e-7)
+    assert report.of_role(OTHER)[0].beta == pytest.approx(0, abs=1e-12)
+    assert report.of_role(OTHER)[0].cosine_frobenius == pytest.approx(1)
+    assert report.of_role(OTHER)[0].cosine == pytest.approx(ours.cosine_frobenius), "cosine of the solutions"
+    for baseline in (*report.of_role(RANDOM), *report.of_role(UNTRAINED)):
+        assert abs(baseline.cosine) < 0.6
+        assert max(block.input_angles.max() for block in baseline.angles) > 30
+        assert baseline.group("relations").deviation > 0.1
+    assert ours.group("implication_held_out").predicted == pytest.approx(nuclear.cosines.implication_held_out)
+    assert "held_out_relation" in report.summary()
+    assert "score from EOS" in report.provenance.folded[-1]
+
+
+def test_both_solutions_have_their_known_cosine_at_20_1_3():
+    task = FactRecallTask(20, 1, 3)
+    nuclear = predicted_solution(task)
+    report = OVCircuit.from_run(predicted(task, nuclear.W)).alignment(nuclear, random_seeds=())
+    assert report.measured.cosine_frobenius == pytest.approx(0.926, abs=5e-4)
+    assert report.measured.beta == pytest.approx(3**-0.5)
+    assert report.measured.group("implication_held_out").mean == pytest.approx(0.61, abs=5e-3)
+
+
+def test_angles_know_a_rotated_direction_and_do_not_mind_the_order():
+    e = np.eye(4)
+    target = spectrum_of(e, np.diag([2.0, 2.0, 1.0, 0.0]), 1e-6)
+    t = np.radians(20)
+    turned = np.array([0, np.cos(t), 0, np.sin(t)])
+    W = 5 * np.outer(e[2], e[2]) + 2 * np.outer(e[0], e[0]) + 1 * np.outer(e[1], turned)
+    large, small = block_angles(target, spectrum_of(e, W, 0.0), 1.0)
+    assert large.input_angles == pytest.approx([0, 0], abs=1e-6)
+    assert large.output_angles == pytest.approx([0, 20])
+    assert large.measured_values == pytest.approx([2, 1])
+    assert small.measured_values == pytest.approx([5]), "matched by direction, not by rank"
+    poor = block_angles(target, spectrum_of(e, np.outer(e[0], e[0]), 0.0), 1.0)
+    assert poor[0].input_angles == pytest.approx([0, 90])
+    assert poor[1].input_angles == pytest.approx([90])
+
+
+def test_any_object_with_weights_is_a_prediction_also_of_an_unbalanced_task(mapped_task):
+    W = np.random.default_rng(0).standard_normal((mapped_task.n_subjects + 2, mapped_task.n_answers))
+    report = OVCircuit.from_run(predicted(mapped_task, W)).alignment(SimpleNamespace(W=W))
+    assert report.measured.cosine == pytest.approx(1)
+    assert np.isnan(report.measured.cosine_nuclear)
+    assert report.prediction == "SimpleNamespace"
+    assert report.measured.group("fact_implication_same_pair").count == 3
+
+
+def test_bad_predictions_and_baselines():
+    circuit = OVCircuit.from_run(random_snapshot(TASK))
+    with pytest.raises(ConfigError, match=r"prediction.W must be .* = \(11, 6\) .*, got \(6, 11\)"):
+        circuit.alignment(SimpleNamespace(W=np.zeros((6, 11))))
+    with pytest.raises(ConfigError, match=r"got \(11, \d+\)"):
+        circuit.alignment(predicted_solution(TASK, outputs="vocabulary"))
+    other = random_snapshot(FactRecallTask(2, 1, 1, n_noise=1, seq_len=4))
+    with pytest.raises(ModelError, match="same task"):
+        circuit.alignment(predicted_solution(TASK), untrained=other)
+    report = circuit.alignment(predicted_solution(TASK))
+    with pytest.raises(UnknownNameError, match="did you mean 'untrained'"):
+        report.of_role("untrain")
+    with pytest.raises(UnknownNameError, match="did you mean 'relations'"):
+        report.measured.group("relation")

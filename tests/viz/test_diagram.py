@@ -1,0 +1,124 @@
+"""Diagrams: the same to the byte in every process, every label inside its box, bad input."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.errors import ConfigError
+from ocr_interp.viz.diagram import draw_circuit, save_diagram
+from ocr_interp.viz.diagram_dot import missing_blocks, to_dot
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
+
+from snapshots import predicted, random_snapshot
+
+from ocr_interp.circuits.graph_building import prompt_graph
+from ocr_interp.circuits.mechanism_graph import mechanism_graph
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.closed_form import predicted_solution
+
+TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
+UNTOLD = "held-out subjects → own implication"
+
+
+def both_models(task):
+    return [mechanism_graph(predicted(task, predicted_solution(task, n).W)) for n in ("nuclear", "frobenius")]
+
+
+def test_the_missing_edge_is_dashed_in_one_model_only():
+    ours, theirs = both_models(TASK)
+    assert missing_blocks(ours) == set()
+    assert missing_blocks(theirs) == {UNTOLD}
+    assert "dashed" not in to_dot(ours)
+    assert to_dot(theirs).count("dashed") == 2
+    drawn = [text.get_text() for axes in draw_circuit([ours, theirs]).axes for text in axes.texts]
+    assert sum("missing\n" in f"{text}\n" and "own implication" in text for text in drawn) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most"), [((5, 1, 0), 6), ((2, 1, 1), 6), ((5, 1, 3), 6), ((20, 1, 3), 6), ((20, 1, 3), 80)]
+)
+def test_labels_stay_inside_their_boxes_and_the_page(sizes, most):
+    task = FactRecallTask(*sizes)
+    graphs = [mechanism_graph(random_snapshot(task), max_subjects=most)]
+    graphs.append(prompt_graph(random_snapshot(task), ["noise0"] * 13 + ["s0", "r2", "EOS"], "c0", "c1"))
+    for graph in graphs:
+        figure = draw_circuit(graph)
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()  # pyright: ignore[reportAttributeAccessIssue]
+        page = figure.bbox
+        axes = figure.axes[0]
+        boxes = [p.get_window_extent(renderer) for p in axes.patches if hasattr(p, "get_boxstyle")]
+        assert len(boxes) == len(graph.nodes)
+        texts = [text.get_window_extent(renderer) for text in axes.texts]
+        for text in texts:
+            assert page.x0 <= text.x0
+            assert text.x1 <= page.x1
+            assert page.y0 <= text.y0
+            assert text.y1 <= page.y1
+        for box, text in zip(boxes, texts, strict=False):
+            assert box.x0 < text.x0 < text.x1 < box.x1
+            assert box.y0 < text.y0 < text.y1 < box.y1
+        corners = np.array([[b.x0, b.y0, b.x1, b.y1] for b in boxes])
+        for k, (x0, y0, x1, y1) in enumerate(corners):
+            rest = np.delete(corners, k, axis=0)
+            apart = (rest[:, 0] >= x1) | (rest[:, 2] <= x0) | (rest[:, 1] >= y1) | (rest[:, 3] <= y0)
+            assert apart.all()
+
+
+def test_files_are_the_same_to_the_byte_in_every_process(tmp_path):
+    graphs = both_models(TASK)
+    source = tmp_path / "graphs"
+    source.mkdir()
+    for k, graph in enumerate(graphs):
+        (source / f"{k}.json").write_text(graph.to_json(), encoding="utf-8")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from ocr_interp.circuits.graph import CircuitGraph\n"
+        "from ocr_interp.viz.diagram import save_diagram\n"
+        "texts = [p.read_text(encoding='utf-8') for p in sorted(Path(sys.argv[1]).glob('*.json'))]\n"
+        "graphs = [CircuitGraph.from_json(t) for t in texts]\n"
+        "for kind in ('png', 'svg', 'pdf'): save_diagram(graphs, Path(sys.argv[2]) / f'd.{kind}')\n"
+        "save_diagram(graphs[0], Path(sys.argv[2]) / 'd.dot')\n"
+        "print('torch' in sys.modules)\n"
+    )
+    other = tmp_path / "other"
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", script, str(source), str(other)]
+    environment = {"PYTHONPATH": root, "PYTHONHASHSEED": "17", "SOURCE_DATE_EPOCH": "", "PATH": ""}
+    del environment["SOURCE_DATE_EPOCH"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False\n", "drawing a stored graph needs no torch"
+    for kind in ("png", "svg", "pdf"):
+        save_diagram(graphs, tmp_path / f"d.{kind}")
+    save_diagram(graphs[0], tmp_path / "d.dot")
+    for kind in ("png", "svg", "pdf", "dot"):
+        here, there = ((folder / f"d.{kind}").read_bytes() for folder in (tmp_path, other))
+        assert len(here) > 500
+        assert hashlib.sha256(here).digest() == hashlib.sha256(there).digest(), kind
+
+
+def test_labels_are_no_formulas_and_quotes_survive_dot():
+    nodes = (Node("t", "token", 'a$b$ "q" \\ x_1'), Node("h", "attention", "h"), Node("y", "answer", "$y"))
+    graph = CircuitGraph(
+        "$", nodes, (Edge("t", "h", -0.004), Edge("h", "y", -0.004)), (Effect("y", -0.004),), "s", "m", "f"
+    )
+    figure = draw_circuit(graph)
+    figure.canvas.draw()
+    assert any("−0.00400" in text.get_text() for text in figure.axes[0].texts)
+    assert 'label="a$b$ \\"q\\" \\\\ x_1\\n-0.004"' in to_dot(graph)
+
+
+def test_bad_diagrams_are_refused(tmp_path):
+    graphs = both_models(TASK)
+    with pytest.raises(ConfigError, match=r"must end in one of png, svg, pdf, dot, got 'd\.gif'"):
+        save_diagram(graphs, tmp_path / "d.gif")
+    with pytest.raises(ConfigError, match="one graph, got 2"):
+        save_diagram(graphs, tmp_path / "d.dot")
+    with pytest.raises(ConfigError, match="at least one graph"):
+        draw_circuit([])
