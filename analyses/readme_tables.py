@@ -13,6 +13,8 @@ from typing import Any
 from claims_file import span
 
 ROOT = Path(__file__).resolve().parent.parent
+SHOWN = 5
+"""Measured values of a claim in the README; all are in claims.json."""
 
 
 def readme_tables() -> dict[str, str]:
@@ -28,10 +30,12 @@ def claims_table(claims: list[dict[str, Any]]) -> str:
     for claim in claims:
         script, figure = claim["script"], claim["figure"]
         picture = f"[{figure}](figures/{figure}.png)" if figure else ""
-        measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in claim["measured"].items())
+        values = [(k, v) for k, v in claim["measured"].items() if not k.startswith("steps")][:SHOWN]
+        measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in values)
         holds = "yes" if claim["holds"] else "**no**"
         code = f"[{script}](analyses/{script}.py)"
-        lines.append(f"| {claim['statement']} | {code} | {picture} | {measured} | {holds} |")
+        statement = claim["statement"].replace("|", "\\|")
+        lines.append(f"| {statement} | {code} | {picture} | {measured} | {holds} |")
     return "\n".join(lines)
 
 
