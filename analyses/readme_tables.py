@@ -21,7 +21,12 @@ def readme_tables() -> dict[str, str]:
     """The tables by the name of their marker."""
     claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
     timings = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
-    return {"claims": claims_table(claims), "speed": speed_table(timings)}
+    solvers = json.loads((ROOT / "benchmarks" / "results" / "max_margin.json").read_text(encoding="utf-8"))
+    return {
+        "claims": claims_table(claims),
+        "speed": speed_table(timings),
+        "solvers": solver_table(solvers["results"]),
+    }
 
 
 def claims_table(claims: list[dict[str, Any]]) -> str:
@@ -56,6 +61,33 @@ def speed_table(timings: dict[str, Any]) -> str:
         else:
             lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
     return "\n".join(lines)
+
+
+def solver_table(results: list[dict[str, Any]]) -> str:
+    """Seconds of every way to solve the balanced nuclear-norm problem, a row a size."""
+    ways = {
+        "closed_form": "closed form",
+        "first_order": "ours, with symmetries",
+        "first_order_unmerged": "ours, pairs not merged",
+        "scs": "CVXPY + SCS",
+        "clarabel": "CVXPY + Clarabel",
+    }
+    cases = [case for case in results if case["family"] == "balanced" and case["norm"] == "nuclear"]
+    sizes = sorted({tuple(case["sizes"]) for case in cases})
+    lines = [f"| (n, m_train, m_test) | {' | '.join(ways.values())} |", "|---" * (len(ways) + 1) + "|"]
+    for size in sizes:
+        found = {case["method"]: case for case in cases if tuple(case["sizes"]) == size}
+        cells = [_seconds(found.get(way)) for way in ways]
+        lines.append(f"| {size} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _seconds(case: dict[str, Any] | None) -> str:
+    if case is None:
+        return ""
+    if "gap" not in case:
+        return f"gave up at {case['limit']} s"
+    return f"{case['seconds']:.2g} s"
 
 
 def _words(name: str) -> str:
