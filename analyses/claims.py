@@ -18,6 +18,7 @@ from claims_file import Claim, write_claims
 from paper_runs import PAPER, load_all
 
 from ocr_interp import Run
+from ocr_interp.data import noisy_examples
 
 GUESS = math.log(PAPER.n_implications)
 SCRIPT = "claims"
@@ -76,13 +77,24 @@ def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
     return Claim(name, statement, source, expected, m, tolerance, holds, SCRIPT, SHOWN_BY.get(name))
 
 
-def control(name: str, runs: list[Run], statement: str) -> Claim:
-    """A claim that nothing is deduced if no implication is ever told."""
-    m = measured_losses(runs)
+def own_fact_share(run: Run) -> float:
+    """Share of noisy held-out implication questions that the model answers with the subject's own fact."""
+    task = run.task
+    asked = task.triples.of_split("held_out_implication")
+    tokens, _ = noisy_examples(task, asked, seed=1)
+    answer = run.model(tokens)[:, -1, task.n_inputs :].argmax(-1).numpy()
+    return float((answer == task.subject_fact[asked.subject]).mean())
+
+
+def answers_with_the_fact(name: str, runs: list[Run], statement: str, source: str) -> Claim:
+    """A claim that a model deduces nothing and says the subject's own fact instead."""
+    m = {**measured_losses(runs), "own_fact_share": [own_fact_share(run) for run in runs]}
+    m = {key: m[key] for key in ("own_fact_share", *m)}
     holds = max(m["training_loss"]) <= 0.01 and min(m["held_out_loss"]) >= 2.9
-    holds = holds and max(m["held_out_accuracy"]) <= 3 / PAPER.n_implications
-    expected = "training loss <= 0.01, held-out implication loss >= 2.9 and accuracy <= 0.15, every seed"
-    return Claim(name, statement, "control", expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
+    holds = holds and max(m["held_out_accuracy"]) == 0 and min(m["own_fact_share"]) >= 0.95
+    expected = "training loss <= 0.01, held-out implication loss >= 2.9, accuracy 0, at least 95 % of the "
+    expected += "questions answered with the own fact; every seed"
+    return Claim(name, statement, source, expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
 
 
 RELEASED_CODE = {1.0: (100, 100), 0.1: (900, 1000), 0.01: (3200, 3500)}
@@ -91,7 +103,10 @@ the paper's released training code (theory.md §7)."""
 
 
 def as_the_released_code(runs: Path) -> Claim:
-    """Whether our factorized model learns at the pace of the released code, which shares no code with it."""
+    """Whether our factorized model learns at the pace of the released code, which shares no code with it.
+
+    A run that never gets below a value counts with one step more than it has.
+    """
     found = load_all(runs, "factorized")
     first: dict[str, list[int]] = {}
     holds = True
@@ -99,9 +114,10 @@ def as_the_released_code(runs: Path) -> Claim:
         steps = []
         for run in found:
             reached = run.history["held_out_implication/loss"].to_numpy() < threshold
-            steps.append(int(run.history["step"].to_numpy()[reached.argmax()]))
+            never = run.step + 1
+            steps.append(int(run.history["step"].to_numpy()[reached.argmax()]) if reached.any() else never)
         first[f"first_step_below_{threshold:g}"] = steps
-        holds = holds and low - 100 <= float(np.median(steps)) <= high + 100
+        holds = holds and 0 < low - 100 + 1 <= float(np.median(steps)) <= high + 100
     return Claim(
         id="factorized_as_the_released_code",
         statement="Factorized, the paper's recipe: held-out implications are deduced at the pace of the "
@@ -128,14 +144,16 @@ def all_claims(runs: Path) -> list[Claim]:
         (reasons, "factorized_no_decay", "Factorized without weight decay (no explicit norm penalty)"),
         (guesses, "non_factorized_no_decay", f"Non-factorized without weight decay, {same}"),
         (guesses, "non_factorized_same_entries_no_decay", "Non-factorized, same entries, no weight decay"),
-        (reasons, "factorized_softmax", "Factorized with softmax attention, 10,000 steps"),
-        (guesses, "non_factorized_softmax", "Non-factorized with softmax attention, 10,000 steps"),
+        (reasons, "factorized_softmax", "Factorized with softmax attention, 8,000 steps"),
     ]
     claims = [judge(name, load_all(runs, name), statement, paper) for judge, name, statement in table]
     for kind in ("factorized", "non_factorized"):
         name = f"{kind}_no_implication"
-        statement = f"{kind} with m_train = 0: nothing to deduce from, 5,000 steps"
-        claims.append(control(name, load_all(runs, name), statement))
+        statement = f"{kind} with m_train = 0: nothing to deduce from; it answers with the fact, 3,000 steps"
+        claims.append(answers_with_the_fact(name, load_all(runs, name), statement, "control"))
+    name = "non_factorized_softmax"
+    statement = "Non-factorized with softmax attention: no guess but the subject's own fact, 8,000 steps"
+    claims.append(answers_with_the_fact(name, load_all(runs, name), statement, "measured here"))
     return [*claims, as_the_released_code(runs)]
 
 

@@ -41,11 +41,16 @@ class Claim:
 
 
 def write_claims(figures: Path, claims: Sequence[Claim]) -> None:
-    """Puts claims into figures/claims.json, keeping those of other scripts, and prints them."""
+    """Puts claims into figures/claims.json, keeping those of other scripts, and prints them.
+
+    Claims that a script no longer makes go away with it.
+    """
     path = figures / "claims.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     new = {claim.id: dataclasses.asdict(claim) for claim in claims}
-    merged = [new.pop(entry["id"], entry) for entry in known] + list(new.values())
+    scripts = {claim.script for claim in claims}
+    kept = [entry for entry in known if entry["id"] in new or entry["script"] not in scripts]
+    merged = [new.pop(entry["id"], entry) for entry in kept] + list(new.values())
     figures.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
     table = Table("claim", "measured", "holds", show_lines=True)

@@ -46,7 +46,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
             loss = [r.history["held_out_implication/loss"].iloc[-1] for r in trained[name]]
             plot_ov_circuit(heat, circuits[name][SHOWN_SEED], run.task, limit, UNIT)
             heat.set_title(
-                f"{TITLES[name]} Held-out implication loss {np.mean(loss):.2g} "
+                f"{TITLES[name]} Held-out implication loss {np.mean(loss):.3g} "
                 f"(guessing: ln {run.task.n_implications} = {np.log(run.task.n_implications):.2f})",
                 loc="left",
                 fontsize=10.5,

@@ -3,7 +3,8 @@
     python analyses/figure_3_losses.py [--runs runs] [--figures figures]
 
 Left the paper's recipe, in the middle the same without weight decay, right the control that is never
-told an implication. Bands go from the smallest to the largest seed.
+told an implication. Bands go from the smallest to the largest seed. The companion figure_3_gap shows how
+far the same models are from the predicted limits.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import tyro
 from paper_runs import PAPER, load_all
 
+from ocr_interp import trained_attention_beta_interval
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
@@ -50,6 +52,33 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         save_figure(fig, figures / "figure_3_losses", numbers)
+        draw_companion(runs, figures)
+
+
+def draw_companion(runs: Path, figures: Path) -> None:
+    """The same runs' distance to the predicted limits: certified gap, true excess, and beta."""
+    numbers = {}
+    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), layout="constrained")
+    for suffix, alpha, what in (("", 1.0, "weight decay 0.03"), ("_no_decay", 0.45, "no decay")):
+        for kind, norm in (("factorized", "nuclear"), ("non_factorized", "frobenius")):
+            histories = [run.history for run in load_all(runs, kind + suffix)]
+            label = f"{kind.replace('_', '-')}, {what}"
+            look = {"alpha": alpha, "lw": 1.8}
+            plot_band(axes[0], histories, f"gap_{norm}", COLORS[kind], f"{label}: certified", ls="--", **look)
+            plot_band(axes[0], histories, f"excess_{norm}", COLORS[kind], f"{label}: true", **look)
+            plot_band(axes[1], histories, "beta", COLORS[kind], label, **look)
+            for column in (f"gap_{norm}", f"excess_{norm}", "beta"):
+                values = [history[column].to_numpy()[::10] for history in histories]
+                numbers[f"{kind}{suffix}/{column}"] = values
+    axes[0].set(xscale="log", yscale="log", xlabel="training step")
+    axes[0].set_ylabel("norm at margin 1, above the smallest\n(nuclear / Frobenius), relative")
+    axes[1].axhspan(*trained_attention_beta_interval(PAPER), color=COLORS["factorized"], alpha=0.12, lw=0)
+    axes[1].text(110, 0.5, "factorized limit,\ntrained attention", color="0.3", fontsize=8, va="bottom")
+    axes[1].set(xscale="log", xlabel="training step", ylabel="held-out coefficient β", ylim=(-0.1, 1.05))
+    axes[0].legend(frameon=False, fontsize=6.5)
+    axes[1].legend(frameon=False, fontsize=7, loc=(0.02, 0.13))
+    fig.suptitle("How far the models of Figure 3 are from the predicted limits", x=0.01, ha="left")
+    save_figure(fig, figures / "figure_3_gap", numbers)
 
 
 if __name__ == "__main__":

@@ -130,8 +130,11 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
     for kind in COLORS:
         runs, norm = found[f"descent_{kind}"], NORM_OF_OV[kind]
         other = "frobenius" if norm == "nuclear" else "nuclear"
+        limit = predicted_solution(PAPER, norm).beta
         measured = {
             "steps": runs[0].step,
+            "beta_minus_limit_halfway": [float(f"{tail(run, 'beta')[0] - limit:.5g}") for run in runs],
+            "beta_minus_limit_at_the_end": [float(f"{tail(run, 'beta')[-1] - limit:.5g}") for run in runs],
             **{
                 column: [float(f"{run.history[column].iloc[-1]:.5g}") for run in runs]
                 for column in (f"excess_{norm}", f"gap_{norm}", "beta", f"cosine_{norm}", f"cosine_{other}")
@@ -145,10 +148,15 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
             Claim(
                 id=f"theorem_1_{kind}",
                 statement=f"Theorem 1, {kind} model under gradient descent (frozen attention, small start): "
-                f"its direction nears the {norm}-norm max-margin solution",
+                f"norm and cosine near the {norm}-norm max-margin solution"
+                + (
+                    "; beta does not yet: it is above its limit and still rises slowly"
+                    if norm == "nuclear"
+                    else ""
+                ),
                 source="Theorem 1",
                 expected=f"distance to the smallest {norm} norm falls over the second half of training, and "
-                "the cosine with that solution is the larger one; every seed",
+                "the cosine with that solution is the larger one, every seed (beta is reported, not judged)",
                 measured=measured,
                 tolerance=0.0,
                 holds=nearer and all(measured["excess_falls"]),
@@ -157,14 +165,15 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
             )
         )
     beta = [float(run.history["beta"].iloc[-1]) for run in found["descent_trained_attention"]]
+    early = [float(run.history["beta"].iloc[1]) for run in found["descent_trained_attention"]]
     claims.append(
         Claim(
             id="trained_attention_interval",
-            statement="With trained attention the limit's beta lies in another interval; where gradient "
-            "descent is after 30,000 steps",
+            statement="With trained attention the limit's beta lies in another interval; gradient descent is "
+            "inside it from the first logged step to the last (reported: it says little about the limit)",
             source="derived (docs/theory.md)",
             expected=f"beta in [{INTERVAL[0]:.3f}, {INTERVAL[1]:.3f}], every seed",
-            measured={"beta": beta},
+            measured={"beta": beta, "beta_at_the_first_logged_step": early},
             tolerance=0.0,
             holds=all(INTERVAL[0] <= value <= INTERVAL[1] for value in beta),
             script="theorem_1",

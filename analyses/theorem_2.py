@@ -140,7 +140,7 @@ def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
     below = np.array([c.m_train < c.m_test for c in mine])
     off = {
         name: np.array([getattr(c, name) for c in mine]) - expected
-        for name in ("closed_form", "solver", "computed_limit", "gradient_descent")
+        for name in ("solver", "computed_limit", "gradient_descent")
     }
     certified = np.isfinite(off["computed_limit"])
     worst = {f"{name}_largest_deviation": round(float(np.nanmax(abs(d))), 6) for name, d in off.items()}
@@ -154,7 +154,7 @@ def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
         "tasks": len(mine),
         "tasks_without_certified_limit": int((~certified).sum()),
     }
-    judged = [worst[f"{name}_largest_deviation"] for name in ("closed_form", "solver", "computed_limit")]
+    judged = [worst[f"{name}_largest_deviation"] for name in ("solver", "computed_limit")]
     return Claim(
         id=f"theorem_2_{NORMS[ov]}",
         statement=statement,

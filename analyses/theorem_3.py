@@ -24,12 +24,13 @@ TOLERANCE = 1e-9
 
 
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    losses, steps, claims = {}, np.array([]), []
+    losses, in_set, steps, claims = {}, {}, np.array([]), []
     for kind in COLORS:
         (run,) = load_all(runs, f"theorem_3_{kind}")
         losses[kind] = run.history["held_out_implication/loss"].to_numpy()
+        in_set[kind] = run.history["held_out_implication/loss_in_set"].to_numpy()
         steps = run.history["step"].to_numpy()
-        claims.append(judged(kind, losses[kind]))
+        claims.append(judged(kind, losses[kind], in_set[kind]))
     with figure_style():
         fig, ax = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
         for kind, loss in losses.items():
@@ -43,9 +44,12 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     write_claims(figures, claims)
 
 
-def judged(kind: str, loss: np.ndarray) -> Claim:
-    """The theorem for the non-factorized model, the control for the other."""
-    below, lowest = kind == "factorized", float(loss.min()) - GUESS
+def judged(kind: str, loss: np.ndarray, in_set: np.ndarray) -> Claim:
+    """The theorem for the non-factorized model, the control for the other.
+
+    The loss over the whole vocabulary is above that among the implications alone, which is ln |A2| exactly.
+    """
+    below, lowest = kind == "factorized", float(min(loss.min(), in_set.min())) - GUESS
     what = "falls below ln |A2| (control)" if below else "is never under ln |A2|"
     return Claim(
         id=f"theorem_3_{kind}",
@@ -53,7 +57,11 @@ def judged(kind: str, loss: np.ndarray) -> Claim:
         f"the held-out implication loss {what}",
         source="Theorem 3",
         expected="lowest loss - ln |A2| " + ("< 0" if below else ">= 0"),
-        measured={"lowest_loss_minus_ln_A2": lowest, "logged_steps": len(loss)},
+        measured={
+            "lowest_loss_minus_ln_A2": float(loss.min()) - GUESS,
+            "lowest_loss_among_implications_minus_ln_A2": float(in_set.min()) - GUESS,
+            "logged_steps": len(loss),
+        },
         tolerance=TOLERANCE,
         holds=bool(lowest < -TOLERANCE if below else lowest >= -TOLERANCE),
         script="theorem_3",

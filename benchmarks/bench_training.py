@@ -7,7 +7,8 @@
    machine; the smallest time of each counts.
 2. The paper's 20,000 steps with fresh noise, logging and snapshots included.
 3. The quickest recipe of ours to held-out implication loss < 0.1 and accuracy 1.0 on the paper's noisy
-   distribution, from a random start and without held-out implications in training; ten seeds.
+   distribution, from random W_V and W_O (attention starts uniform) and without held-out implications in
+   training; ten seeds.
 
 Imports are not counted. Results go to benchmarks/results/training.json.
 """

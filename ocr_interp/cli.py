@@ -75,9 +75,6 @@ class Solve:
         from ocr_interp.theory.closed_form import predicted_solution
         from ocr_interp.theory.max_margin import format_solution, solve_max_margin
 
-        if self.task.balanced_sizes is not None and self.method in ("auto", "closed_form"):
-            print(format_solution(predicted_solution(self.task, self.norm, self.outputs, self.inputs)))
-            return
         solved = solve_max_margin(
             self.task,
             self.norm,
@@ -87,6 +84,14 @@ class Solve:
             method=self.method,
         )
         print(format_solution(solved))
+        if self.task.balanced_sizes is not None:
+            predicted = predicted_solution(self.task, self.norm, self.outputs, self.inputs)
+            print(f"closed form of the balanced task: objective {predicted.objective:.10g}")
+            if predicted.sizes[2]:
+                print(
+                    f"  beta {predicted.beta:.10g}, held-out margin {predicted.held_out_margin:.8g} against "
+                    f"other implications, {predicted.held_out_margin_own_fact:.8g} against the own fact"
+                )
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class Reproduce:
         import runpy
 
         script = _analyses() / "reproduce.py"
+        for folder in (self.runs, self.figures):
+            folder.mkdir(parents=True, exist_ok=True)  # before minutes of training, not after
         sys.path.insert(0, str(script.parent))
         sys.argv = [str(script), "--runs", str(self.runs), "--figures", str(self.figures)]
         sys.argv += ["--all"] if self.everything else []
@@ -124,10 +131,18 @@ def main() -> None:
         _parse(sys.argv[1:]).run()
     except OcrInterpError as error:
         _fail(str(error))
+    except MemoryError:
+        _fail("not enough memory: make the task, the batch or d_head smaller")
+    except RuntimeError as error:
+        if "alloc" not in str(error) and "out of memory" not in str(error):
+            raise  # a defect of ours, which should be seen whole
+        _fail(f"not enough memory ({str(error).splitlines()[0]}): make the task, the batch or d_head smaller")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)  # the reader of our output went away, as `| head` does
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
 
 def _parse(arguments: list[str]) -> Reproduce | Train | Info | Solve:

@@ -28,7 +28,8 @@ def resolve_device(name: str, dtype: str = "float32") -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r}") from None
-    if device.type not in available:
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if device.type not in available or (device.index or 0) >= count:
         reason = "mps has no float64" if name == "mps" and dtype == "float64" else "not on this machine"
         raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r} ({reason})")
     return device

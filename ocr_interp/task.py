@@ -77,8 +77,10 @@ class FactRecallTask:
         m_test: held-out subjects a pair; None in a task made by `from_mapping`.
         n_noise: number of different noise tokens.
         seq_len: tokens of a sequence: seq_len - 3 noise tokens, subject, relation, EOS.
-        fact_of_subject, implication_of_fact, trained: the mapping of an unbalanced task; set by
-            `from_mapping`, None in a balanced task.
+        fact_of_subject: for an unbalanced task the fact of each subject (then n_pairs is the number of
+            facts, m_train and m_test are None: `from_mapping` sees to that); None in a balanced task.
+        implication_of_fact: for an unbalanced task the implication of each fact; else None.
+        trained: for an unbalanced task whether each subject's implication is told; else None.
 
     Raises:
         ConfigError: a count that is negative, fractional or too small.
@@ -137,6 +139,10 @@ class FactRecallTask:
         Raises:
             ConfigError: lengths that do not fit, a subject with two facts, indices with gaps.
         """
+        given = {"fact_of_subject": fact_of_subject, "implication_of_fact": implication_of_fact}
+        for name, values in {**given, "trained": trained}.items():
+            if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+                raise ConfigError(f"{name} must be a sequence with one entry each, got {values!r}")
         return cls(
             n_pairs=len(implication_of_fact),
             m_train=None,

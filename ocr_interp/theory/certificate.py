@@ -17,7 +17,7 @@ from jaxtyping import Float
 from ocr_interp.checks import check_flag, check_number
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import matrix_norm
-from ocr_interp.theory.problem import check_problem, max_margin_problem
+from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem
 from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
 
 
@@ -102,7 +102,8 @@ def certify(
         outputs, inputs: the problem; see problem.OUTPUTS and problem.INPUTS.
         scale: residuals of scale · W alone, without the search (one decomposition less a scale).
         refine: also reweigh the residuals by kind of constraint for the best bound (0.1 s at (20, 1, 3)):
-            tight at the limit of a balanced task.
+            tight at the limit of a balanced task. The limit of an unbalanced task needs its own dual
+            weights: `weights=solution.weights`.
 
     Returns: the certificate. A margin <= 0 gives primal = gap = inf, a message, and still the dual bound.
 
@@ -113,7 +114,7 @@ def certify(
     check_problem(norm, outputs, inputs)
     check_flag("refine", refine)
     problem = max_margin_problem(task, outputs, inputs)
-    kept = problem.restrict(np.asarray(W))
+    kept = problem.restrict(as_matrix(W))
     margins = problem.constraint_margins(kept)
     worst = margins.min(axis=1)
     if weights is not None:
@@ -183,7 +184,7 @@ def cosine_with(W: Float[np.ndarray, "input output"], solution: HasWeights) -> f
     (20, 1, 3). Report it with both of them, and `held_out_beta` by itself.
     """
     problem = max_margin_problem(solution.task, solution.outputs, solution.inputs)
-    kept = problem.restrict(np.asarray(W))
+    kept = problem.restrict(as_matrix(W))
     other = solution.W
     return float(np.vdot(kept, other) / (np.linalg.norm(kept) * np.linalg.norm(other)))
 
@@ -217,7 +218,7 @@ def held_out_beta(W: Float[np.ndarray, "input output"], task: FactRecallTask) ->
         WeightsError: as in `certify`.
     """
     problem = max_margin_problem(task)
-    kept = problem.restrict(np.asarray(W))
+    kept = problem.restrict(as_matrix(W))
     implication = task.fact_implication[task.subject_fact]
     if task.n_implications < 2 or task.subject_trained.all() or not task.subject_trained.any():
         return HeldOutBeta(projection=float("nan"), margin=float("nan"))

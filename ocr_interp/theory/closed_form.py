@@ -219,7 +219,7 @@ class PredictedSolution:
             f"  beta              {self.beta:.10g}",
             f"  held-out margin   {self.held_out_margin:.8g} against other implications, "
             f"{self.held_out_margin_own_fact:.8g} against the own fact",
-            "  certificate       closed form with explicit dual weights: gap 0",
+            "  certificate       explicit dual weights (.weights); solve_max_margin checks them afresh",
         ]
         return "\n".join(lines)
 

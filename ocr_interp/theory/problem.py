@@ -111,6 +111,8 @@ class MaxMarginProblem:
         Raises:
             WeightsError: another shape, an entry that is not finite, or zero throughout.
         """
+        if W.dtype.kind not in "fiu":
+            raise WeightsError(f"W must have real numbers, got dtype {W.dtype}")
         task, (n_rows, n_columns) = self.task, self.shape
         row_counts = sorted({n_rows, task.n_inputs, task.d_vocab})
         column_counts = sorted({n_columns, task.d_vocab})
@@ -143,6 +145,16 @@ class MaxMarginProblem:
             )
         if weights[self._example, self.correct].any():
             raise WeightsError("dual weights must be 0 at the correct outputs: there is no constraint there")
+
+
+def as_matrix(W: Any) -> np.ndarray:
+    """W as a numpy array; a tensor is refused, since it may have a graph or live on a GPU."""
+    if hasattr(W, "detach"):
+        raise WeightsError(
+            "W must be a numpy array, got a tensor: pass W.detach().cpu().numpy(), and for one of our models "
+            "run.circuit, which has the attention in it"
+        )
+    return np.asarray(W)
 
 
 def check_problem(norm: str, outputs: str, inputs: str) -> None:

@@ -26,7 +26,9 @@ class TrainConfig:
         optimizer: "adamw" or "sgd" (plain gradient descent unless momentum is set).
         lr: learning rate.
         momentum: of sgd.
-        beta1, beta2, eps: of adamw.
+        beta1: decay of adamw's mean of gradients.
+        beta2: decay of adamw's mean of squared gradients.
+        eps: added to adamw's denominator.
         weight_decay: decoupled in adamw, an L2 penalty in sgd. On W_V and W_O it is an explicit nuclear
             norm penalty, so the implicit bias needs 0.
         seed: of the start and of the order of the data.

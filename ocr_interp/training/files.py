@@ -16,6 +16,12 @@ from ocr_interp.errors import RunError
 TEMPORARY_PREFIX = ".tmp-"
 _METADATA = "ocr_interp"
 
+_WHAT_TO_DO = {
+    "checkpoint": "restore it, or train into a new run_dir",
+    "model": "restore it, or delete it: the checkpoint holds the same weights",
+    "snapshot": "restore it; the other snapshots and the model are not touched by it",
+}
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Writes a file so that its old content stays until the new one is complete on disk.
@@ -59,16 +65,14 @@ def read_tensors(path: Path, fingerprint: str, kind: str) -> tuple[dict[str, Ten
     except FileNotFoundError:
         raise RunError(f"{path} is missing: the run is incomplete or was moved") from None
     except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}): delete the file and train again, or restore it"
-        ) from None
+        raise RunError(f"{path} is damaged ({error}): {_WHAT_TO_DO[kind]}") from None
     try:
         metadata = dict(json.loads(sealed))
     except (ValueError, TypeError):
-        raise RunError(f"{path} is damaged (its metadata is no JSON): restore or delete it") from None
+        raise RunError(f"{path} is damaged (its metadata is no JSON): {_WHAT_TO_DO[kind]}") from None
     digest = metadata.pop("digest", None)
     if digest is not None and digest != _digest(tensors, metadata):
-        raise RunError(f"{path} is damaged (its content does not match its digest): restore or delete it")
+        raise RunError(f"{path} is damaged (its content is not that of its digest): {_WHAT_TO_DO[kind]}")
     if digest is None or metadata.get("fingerprint") != fingerprint:
         raise RunError(
             f"{path} belongs to another run (fingerprint {metadata.get('fingerprint')}, expected "

@@ -171,10 +171,17 @@ class _Training:
         for index, name in enumerate(self.model.parameters):
             for key, value in state.get(index, {}).items():
                 tensors[f"optimizer.{name}.{key}"] = value
-        store.write_checkpoint(self.config, Checkpoint(self.step, status, tensors, history_frame(self.rows)))
+        store.write_checkpoint(
+            self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Puts parameters, optimiser, step and history back to those of a checkpoint."""
+        if checkpoint.device != self.device.type:
+            raise RunError(
+                f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "
+                f"{self.device.type!r}: go on where there is such a device, or train into a new run_dir"
+            )
         names = list(self.model.parameters)
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in checkpoint.tensors.items():

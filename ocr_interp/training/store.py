@@ -37,12 +37,14 @@ class Checkpoint:
     Attributes:
         step: updates done.
         status: as in `Run`.
+        device: type of the device it was trained on; another one draws other batches.
         tensors: "parameter.<name>" and "optimizer.<name>.<key>".
         history: the rows up to this step.
     """
 
     step: int
     status: str
+    device: str
     tensors: dict[str, Tensor]
     history: pd.DataFrame
 
@@ -161,6 +163,7 @@ class RunStore:
             "fingerprint": config.fingerprint,
             "step": str(checkpoint.step),
             "status": checkpoint.status,
+            "device": checkpoint.device,
             "history_digest": hashlib.sha256(history).hexdigest(),
         }
         write_tensors(self._checkpoint, checkpoint.tensors, metadata)
@@ -177,7 +180,7 @@ class RunStore:
                 f"{self._history} was changed or cut (its rows up to step {step} are not those of the "
                 "checkpoint): restore it, or train into a new run_dir"
             )
-        return Checkpoint(step, metadata["status"], tensors, history)
+        return Checkpoint(step, metadata["status"], metadata["device"], tensors, history)
 
     def _read_history(self, step: int) -> pd.DataFrame:
         try:
@@ -234,7 +237,7 @@ class RunStore:
 
     def _weights(self, config: RunConfig, checkpoint: Checkpoint) -> TokenWeights:
         """From model.safetensors where it is of the checkpoint's step, else from the checkpoint."""
-        if checkpoint.status != "unfinished":
+        if checkpoint.status != "unfinished" and self._model.exists():
             state, metadata = read_tensors(self._model, config.fingerprint, "model")
             if int(metadata["step"]) == checkpoint.step:
                 return weights_of_state_dict(config.task, state, config.model.ov)

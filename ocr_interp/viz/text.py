@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ocr_interp.task import SPLITS, FactRecallTask
+from ocr_interp.task import SPLITS
+from ocr_interp.theory.attention import trained_attention_beta_interval
 from ocr_interp.theory.closed_form import predicted_solution
 from ocr_interp.training.runs import Run
 
@@ -44,19 +45,39 @@ def describe_run(run: Run) -> str:
         f"effective rank {row['effective_rank']:.2f}",
         f"divided by the smallest training margin ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
-        f"held-out coefficient beta {row['beta']:.4f}" + _predicted(task),
+        f"held-out coefficient beta {row['beta']:.4f}" + _predicted(run),
         *(_limit_line(row, norm) for norm in ("nuclear", "frobenius")),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
 
 
-def _predicted(task: FactRecallTask) -> str:
-    """The limits' beta, where a closed form says it."""
-    if task.balanced_sizes is None:
+def _predicted(run: Run) -> str:
+    """What the theory says of this model's limit without weight decay, where it says something."""
+    model, task = run.config.model, run.task
+    if task.balanced_sizes is None or model.attention != "linear":
         return ""
-    nuclear, frobenius = (predicted_solution(task, norm).beta for norm in ("nuclear", "frobenius"))
-    return f" (limits: nuclear norm {nuclear:.4f}, Frobenius norm {frobenius:.4f})"
+    if model.ov == "non_factorized":
+        return " (limit: 0)"
+    if model.train_attention:
+        low, high = trained_attention_beta_interval(task)
+        return f" (limit with trained attention: {low:.4f} to {high:.4f})"
+    return f" (limit with frozen attention: {predicted_solution(task).beta:.4f})"
+
+
+def _approach(run: Run) -> list[str]:
+    """A few logged steps on the way: certified gap of the model's own norm, and beta."""
+    norm = "nuclear" if run.config.model.ov == "factorized" else "frobenius"
+    history = run.history[run.history["step"] > 0]
+    if history.empty:
+        return []
+    rows = sorted({round((len(history) - 1) * share) for share in (0, 0.03, 0.1, 0.3, 1)})
+    lines = [f"{'step':>10}{norm + ' gap':>16}{'above optimum':>16}{'beta':>10}"]
+    for k in rows:
+        row = history.iloc[k]
+        gap, excess = float(row[f"gap_{norm}"]), float(row[f"excess_{norm}"])
+        lines.append(f"{int(row['step']):>10,}{gap:>16.4g}{excess:>16.4g}{float(row['beta']):>10.4f}")
+    return lines
 
 
 def _limit_line(row: Mapping[str, float], norm: str) -> str:

@@ -210,7 +210,7 @@ def test_agrees_with_cvxpy_on_a_hundred_small_unbalanced_tasks():
     rng = np.random.default_rng(20)
     for index in range(100):
         n_facts = int(rng.integers(2, 5))
-        task = random_task(rng, n_facts, int(rng.integers(1, n_facts + 1)), largest=2)
+        task = random_task(rng, n_facts, int(rng.integers(2, n_facts + 1)), largest=2)
         norm, outputs = NORMS[index % 3], OUTPUTS[index % 2]
         solution = solve_max_margin(task, norm, outputs=outputs)
         problem = max_margin_problem(task, outputs)

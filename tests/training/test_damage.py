@@ -1,5 +1,6 @@
 """Damaged, foreign and edited files of a run: each is refused by name and nothing on disk changes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import torch
 from run_files import content, differing, train_into
 
 from ocr_interp.errors import OcrInterpError, RunError
-from ocr_interp.training.store import load_run
+from ocr_interp.training.store import RunStore, load_run
 
 CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.safetensors"
 CHECKPOINT, SNAPSHOT = "checkpoint/state.safetensors", "snapshots/step_00000005.safetensors"
@@ -105,7 +106,7 @@ def test_files_of_the_same_run_in_the_wrong_place_are_refused(run_dir, source, t
     assert_refused(run_dir, target, train_too=target != SNAPSHOT)
 
 
-@pytest.mark.parametrize("name", [CONFIG, HISTORY, MODEL, SNAPSHOT])
+@pytest.mark.parametrize("name", [CONFIG, HISTORY, SNAPSHOT])
 def test_missing_files_are_named(run_dir, name):
     (run_dir / name).unlink()
     if name == SNAPSHOT:
@@ -120,6 +121,24 @@ def test_missing_files_are_named(run_dir, name):
     with pytest.raises(RunError, match=str(run_dir)):
         train_into(run_dir)
     assert differing(content(run_dir), before) == []
+
+
+def test_without_its_model_file_a_run_is_read_from_the_checkpoint(run_dir):
+    expected = load_run(run_dir).weights.tensors()
+    (run_dir / MODEL).unlink()
+    found = load_run(run_dir).weights.tensors()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-7)
+
+
+def test_going_on_with_another_kind_of_device_is_refused(run_dir):
+    store = RunStore(run_dir)
+    config = store.read_config()
+    checkpoint = store.read_checkpoint(config)
+    store.write_checkpoint(config, dataclasses.replace(checkpoint, device="cuda", status="interrupted"))
+    with pytest.raises(RunError, match="trained on 'cuda' and cannot go on, bit for bit, on 'cpu'"):
+        train_into(run_dir)
 
 
 def test_without_its_checkpoint_a_run_is_trained_again_to_the_same_bytes(run_dir, finished):
