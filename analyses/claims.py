@@ -91,7 +91,7 @@ def answers_with_the_fact(name: str, runs: list[Run], statement: str, source: st
     m = {**measured_losses(runs), "own_fact_share": [own_fact_share(run) for run in runs]}
     m = {key: m[key] for key in ("own_fact_share", *m)}
     holds = max(m["training_loss"]) <= 0.01 and min(m["held_out_loss"]) >= 2.9
-    holds = holds and max(m["held_out_accuracy"]) == 0 and min(m["own_fact_share"]) >= 0.95
+    holds = holds and max(m["held_out_accuracy"]) < 1e-9 and min(m["own_fact_share"]) >= 0.95
     expected = "training loss <= 0.01, held-out implication loss >= 2.9, accuracy 0, at least 95 % of the "
     expected += "questions answered with the own fact; every seed"
     return Claim(name, statement, source, expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))

@@ -86,8 +86,9 @@ class Tracker:
             row |= {f"{name}/{c}": float((values[chosen] * weight).sum()) for c, values in columns.items()}
             share = weight.cpu().double()
             share = share / share.sum()
-            for c, hit in right.items():  # through the misses, so that all right is exactly 1
-                row[f"{name}/{c}"] = max(0.0, 1.0 - float((~hit[chosen].cpu() * share).sum()))
+            for c, hit in right.items():  # rounding must not keep "all right" from being exactly 1
+                hits = hit[chosen].cpu()
+                row[f"{name}/{c}"] = 1.0 if bool(hits.all()) else float((hits * share).sum())
             row[f"{name}/margin"] = float(answers.margin_in_set[chosen].min())
         trained = self.examples.split < len(TRAINED_SPLITS)
         row["train_margin"] = float(answers.margin_all[trained].min())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ocr_interp import FactRecallTask, certify, held_out_beta
-from ocr_interp.errors import ConfigError, WeightsError
+from ocr_interp.errors import WeightsError
 
 
 class Tensor:
@@ -19,20 +19,6 @@ def test_a_tensor_is_refused_with_what_to_pass():
 
     with pytest.raises(WeightsError, match=r"got a tensor: pass W.detach\(\).cpu\(\).numpy\(\)"):
         as_matrix(Tensor())
-
-
-def test_complex_numbers_are_refused():
-    task = FactRecallTask(2, 1, 1)
-    W = np.ones((6, 4)) * 1j
-    from ocr_interp.theory.problem import max_margin_problem
-
-    with pytest.raises(WeightsError, match="real numbers, got dtype complex128"):
-        max_margin_problem(task).restrict(W)
-
-
-def test_a_mapping_that_is_no_sequence_is_refused():
-    with pytest.raises(ConfigError, match="fact_of_subject must be a sequence"):
-        FactRecallTask.from_mapping("0011", [0, 1], [True] * 4)
 
 
 def test_beta_of_a_plain_list_of_numbers_works():
