@@ -31,6 +31,9 @@ KEYS = ("study", "spec", "description", "control", "seed", "split")
 """Columns that say what a row is; the metrics follow. `study` is the fingerprint of weights and data."""
 
 
+_TEXT: Any = dict.fromkeys(("study", "spec", "description", "control", "split"), "str")
+
+
 @dataclass(frozen=True)
 class AblationStudy:
     """What `run_ablation_study` found.
@@ -59,9 +62,9 @@ class AblationStudy:
             raise unknown_name("metric", metric, self.metrics)
         if control not in (NO_CONTROL, RANDOM, EQUAL_NORM):
             raise unknown_name("control", control, (NO_CONTROL, RANDOM, EQUAL_NORM))
-        rows = self.table[self.table["control"] == control]
+        rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
-        return found[[split for split in SPLITS if split in found.columns]]
+        return found.reindex(columns=[split for split in SPLITS if split in found.columns])
 
 
 Specs = Mapping[str, Intervention | Sequence[Intervention]]
@@ -122,7 +125,7 @@ def run_ablation_study(
     table = pd.DataFrame(rows, columns=[*KEYS, *wanted])
     asked = {(n, _described(tuple(s) if isinstance(s, Sequence) else (s,)), k) for n, s, k in plan}
     kept = [key in asked for key in zip(table["spec"], table["description"], table["seed"], strict=True)]
-    return AblationStudy(table[kept].reset_index(drop=True), study, run.step, wanted)
+    return AblationStudy(table.loc[kept].reset_index(drop=True), study, run.step, wanted)
 
 
 _FIRST = torch.zeros(1, dtype=torch.long).numpy()
@@ -142,7 +145,7 @@ def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int) -> Non
 
 def _described(parts: tuple[Intervention, ...]) -> str:
     """The specs in words, shortened to a digest where there are many tokens."""
-    text = " + ".join(part.describe() for part in parts)
+    text = " + ".join(part.describe() for part in parts) or "as it is"
     return text if len(text) <= 80 else f"{text[:60]}… {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -210,7 +213,9 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[dict[
     if path is None or not path.exists():
         return []
     try:
-        table = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+        table = pd.read_csv(
+            path, float_precision="round_trip", dtype=_TEXT, keep_default_na=False, na_values=""
+        )
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
     columns = [*KEYS, *metrics]
@@ -219,13 +224,13 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[dict[
             f"{path} must have the columns {columns}, got {list(table.columns)}: choose another path, or the "
             "same metrics in the same order"
         )
-    others = sorted(set(table["study"].astype(str)) - {study})
+    others = sorted(set(table["study"]) - {study})
     if others:
         raise RunError(
             f"{path} is of study {others[0]}, this one is {study} (other weights, step, task or eval_draws): "
             "choose another path, or delete the file"
         )
-    return [{str(k): v for k, v in row.items()} for row in table.astype({"study": str}).to_dict("records")]
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def _write(path: Path | None, rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> None:
