@@ -31,9 +31,6 @@ KEYS = ("study", "spec", "description", "control", "seed", "split")
 """Columns that say what a row is; the metrics follow. `study` is the fingerprint of weights and data."""
 
 
-_TEXT: Any = dict.fromkeys(("study", "spec", "description", "control", "split"), "str")
-
-
 @dataclass(frozen=True)
 class AblationStudy:
     """What `run_ablation_study` found.
@@ -213,9 +210,7 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[dict[
     if path is None or not path.exists():
         return []
     try:
-        table = pd.read_csv(
-            path, float_precision="round_trip", dtype=_TEXT, keep_default_na=False, na_values=""
-        )
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
     columns = [*KEYS, *metrics]
@@ -230,14 +225,18 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[dict[
             f"{path} is of study {others[0]}, this one is {study} (other weights, step, task or eval_draws): "
             "choose another path, or delete the file"
         )
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    numbers: Any = {"seed": int} | dict.fromkeys(metrics, float)  # Python's own reading gives every bit back
+    try:
+        return [{str(k): numbers.get(k, str)(v) for k, v in row.items()} for row in table.to_dict("records")]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): delete it and run the study again") from None
 
 
 def _write(path: Path | None, rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> None:
     if path is None:
         return
     buffer = io.StringIO()
-    pd.DataFrame(rows, columns=[*KEYS, *metrics]).to_csv(buffer, index=False)
+    pd.DataFrame(rows, columns=[*KEYS, *metrics]).to_csv(buffer, index=False, na_rep="nan")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue().encode())
 
