@@ -228,8 +228,8 @@ def _claims(predicted: dict, limit: pd.DataFrame, descent: list[pd.DataFrame]) -
         ),
         _claim(
             "ablated_blocks",
-            "Removing the small block raises the held-out coefficient from 0.577 to 0.659; removing the large "
-            "block takes the facts too",
+            "Removing the small block raises the held-out coefficient from 0.577 to 0.659; removing the "
+            "large block takes the facts too",
             "coefficient within 0.01 of 0.659; training facts have a margin < 0.02 without the large block",
             {"coefficient_without_small": small, **{f"{s}_without_large": v for s, v in large.items()}},
             0.01,
