@@ -10,6 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ocr_interp.ablation.applying import ablated as ablated
+    from ocr_interp.ablation.interventions import MeanAblation as MeanAblation
+    from ocr_interp.ablation.interventions import Patch as Patch
+    from ocr_interp.ablation.interventions import ResampleAblation as ResampleAblation
+    from ocr_interp.ablation.interventions import SubspaceAblation as SubspaceAblation
+    from ocr_interp.ablation.interventions import ZeroAblation as ZeroAblation
+    from ocr_interp.ablation.interventions import output_subspace as output_subspace
+    from ocr_interp.ablation.interventions import singular_block as singular_block
+    from ocr_interp.ablation.paths import PathAblation as PathAblation
+    from ocr_interp.ablation.sites import Site as Site
+    from ocr_interp.ablation.sites import tokens_of_kind as tokens_of_kind
+    from ocr_interp.ablation.study import AblationStudy as AblationStudy
+    from ocr_interp.ablation.study import run_ablation_study as run_ablation_study
     from ocr_interp.circuits.alignment import AlignmentReport as AlignmentReport
     from ocr_interp.circuits.attribution import Attribution as Attribution
     from ocr_interp.circuits.attribution import attribute_run as attribute_run
@@ -45,6 +58,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME_OF_NAME = {
+    "ablated": "ocr_interp.ablation.applying",
+    "AblationStudy": "ocr_interp.ablation.study",
+    "MeanAblation": "ocr_interp.ablation.interventions",
+    "Patch": "ocr_interp.ablation.interventions",
+    "PathAblation": "ocr_interp.ablation.paths",
+    "ResampleAblation": "ocr_interp.ablation.interventions",
+    "Site": "ocr_interp.ablation.sites",
+    "SubspaceAblation": "ocr_interp.ablation.interventions",
+    "ZeroAblation": "ocr_interp.ablation.interventions",
+    "output_subspace": "ocr_interp.ablation.interventions",
+    "run_ablation_study": "ocr_interp.ablation.study",
+    "singular_block": "ocr_interp.ablation.interventions",
+    "tokens_of_kind": "ocr_interp.ablation.sites",
     "AlignmentReport": "ocr_interp.circuits.alignment",
     "Attribution": "ocr_interp.circuits.attribution",
     "attribute_run": "ocr_interp.circuits.attribution",

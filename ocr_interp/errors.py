@@ -46,6 +46,10 @@ class AttributionError(OcrInterpError):
     """Contributions that do not sum to what they decompose."""
 
 
+class InterventionNeverFiredError(OcrInterpError):
+    """An intervention that changed nothing, since its hook or its tokens never came up."""
+
+
 class WeightsError(OcrInterpError):
     """A weight matrix, or dual weights, of a wrong shape, not finite, or zero throughout."""
 

@@ -1,0 +1,1 @@
+"""Interventions on any hooked model, and studies of many of them."""

@@ -1,0 +1,77 @@
+"""`with ablated(model, spec):` applies interventions while the block runs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ocr_interp.ablation.interventions import Bound, Intervention
+from ocr_interp.ablation.sites import reading_tokens
+from ocr_interp.circuits.protocol import HookedModel, check_model
+from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError
+
+
+@contextmanager
+def ablated(
+    model: HookedModel,
+    *specs: Intervention,
+    tokens: Int[Tensor, "batch pos"] | None = None,
+    labels: Sequence[str] | None = None,
+) -> Iterator[Any]:
+    """Applies interventions to a HookedTransformer or TransformerBridge while the block runs.
+
+    They act on model(tokens), run_with_cache, run_with_hooks and everything else that runs the model,
+    each on what the ones before it left. They run after hooks that are there already and before hooks
+    that the block adds; model.reset_hooks() inside the block leaves them. Blocks nest. Weights are never
+    written. At the end the hooks are gone, and logits are what they were to the bit.
+
+    Args:
+        model: any model of `circuits.protocol`.
+        specs: what to do, in order.
+        tokens: ids of the batch, where they do not enter the model as ids (inputs_embeds, start_at_layer).
+        labels: a label for every token id, e.g. task.labels, for specs that name tokens by label.
+
+    Returns: the model, inside the block.
+
+    Raises:
+        UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
+        InterventionNeverFiredError: at the end, a spec that changed no forward pass; an exception of the
+            block itself is passed on instead.
+    """
+    model = check_model(model)
+    if not specs:
+        raise OcrInterpError("ablated needs at least one intervention, got none: pass ZeroAblation(site)")
+    with reading_tokens(model, tokens) as reader:
+        bound = [spec.bind(model, reader, labels) for spec in specs]
+        hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
+        try:
+            for point, function in hooks:
+                # Permanent: reset_hooks and the end of run_with_hooks take away all others.
+                point.add_hook(function, is_permanent=True)
+            yield model
+        finally:
+            for point, function in hooks:
+                _remove(point, function)
+    _check_fired(bound)
+
+
+def _remove(point: Any, function: Any) -> None:
+    """Takes one hook away and leaves all others in their order."""
+    for handle in [each for each in point.fwd_hooks if each.user_hook is function]:
+        handle.hook.remove()
+    point.fwd_hooks = [each for each in point.fwd_hooks if each.user_hook is not function]
+
+
+def _check_fired(bound: Sequence[Bound]) -> None:
+    silent = [each.what for each in bound if not each.fired]
+    if silent:
+        raise InterventionNeverFiredError(
+            f"{len(silent)} of {len(bound)} interventions never fired: "
+            f"{'; '.join(text[:160] for text in silent)}. Every spec must change at least one forward pass "
+            "inside the block: run the model there, on prompts that hold its tokens, and see that the hook "
+            "is used (hook_result needs cfg.use_attn_result)"
+        )

@@ -1,0 +1,74 @@
+"""Matched random controls: the same kind of intervention, as large, somewhere at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ocr_interp.ablation.interventions import Intervention, SubspaceAblation
+from ocr_interp.ablation.paths import PathAblation
+from ocr_interp.ablation.sites import Site
+from ocr_interp.circuits.protocol import HookedModel
+
+RANDOM, EQUAL_NORM = "random", "random, equal norm"
+"""Names of controls: of the same size, and rescaled to remove equally much."""
+
+
+def matched_controls(
+    spec: Intervention,
+    model: HookedModel,
+    seed: int,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    length: int,
+) -> dict[str, Intervention]:
+    """Random interventions to compare one with; none where there is nothing to draw.
+
+    - A subspace: a uniformly random one of equal rank in the same space ("random"), and the same scaled
+      to remove as large a norm from the batch ("random, equal norm"; it may take more than all there is).
+    - A path: as many random inputs, and as many random outputs.
+    - Any other: as many random tokens, else as many random positions, else as many random heads.
+
+    Args:
+        spec: what is to be matched.
+        model: says how many heads there are.
+        seed: of the draw.
+        inputs, outputs: token ids to draw from.
+        length: positions of a sequence.
+    """
+    rng = np.random.default_rng(seed)
+    if isinstance(spec, SubspaceAblation):
+        drawn = torch.as_tensor(rng.standard_normal(tuple(spec.basis.shape))).to(spec.basis)
+        basis = torch.linalg.qr(drawn).Q
+        equal = spec.basis if spec.equal_to is None else spec.equal_to
+        return {
+            RANDOM: replace(spec, basis=basis, equal_to=None),
+            EQUAL_NORM: replace(spec, basis=basis, equal_to=equal),
+        }
+    if isinstance(spec, PathAblation):
+        onto = None if spec.outputs is None else _draw(rng, outputs, len(spec.outputs))
+        return {RANDOM: replace(spec, inputs=_draw(rng, inputs, len(spec.inputs)), outputs=onto)}
+    site = getattr(spec, "site", None)
+    drawn_site = None if site is None else _random_site(site, model, rng, inputs, length)
+    return {} if drawn_site is None else {RANDOM: replace(spec, site=drawn_site)}  # pyright: ignore
+
+
+def _random_site(
+    site: Site, model: HookedModel, rng: np.random.Generator, inputs: Sequence[int], length: int
+) -> Site | None:
+    """As many random tokens, positions or heads; None if all there are is chosen already."""
+    heads = range(int(model.cfg.n_heads))
+    if site.tokens is not None and len(site.tokens) < len(inputs):
+        return replace(site, tokens=_draw(rng, inputs, len(site.tokens)))
+    if site.positions is not None and len(site.positions) < length:
+        return replace(site, positions=_draw(rng, range(length), len(site.positions)))
+    if site.heads is not None and len(site.heads) < len(heads):
+        return replace(site, heads=_draw(rng, heads, len(site.heads)))
+    return None
+
+
+def _draw(rng: np.random.Generator, pool: Sequence[int], count: int) -> tuple[int, ...]:
+    return tuple(sorted(int(k) for k in rng.choice(np.asarray(pool), min(count, len(pool)), replace=False)))

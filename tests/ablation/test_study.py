@@ -1,0 +1,181 @@
+"""The study: a tidy table with controls, resumed from its file."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ocr_interp import predicted_solution
+from ocr_interp.ablation import study as study_module
+from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
+from ocr_interp.ablation.interventions import MeanAblation, ResampleAblation, ZeroAblation, output_subspace
+from ocr_interp.ablation.metrics import METRICS, examples, split_metrics
+from ocr_interp.ablation.paths import PathAblation
+from ocr_interp.ablation.sites import Site, tokens_of_kind
+from ocr_interp.ablation.study import run_ablation_study
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError, RunError, UnknownNameError
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.weights import TokenWeights
+from ocr_interp.task import SPLITS, FactRecallTask
+from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.runs import Snapshot
+
+TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
+
+
+def snapshot(data="noise_free", step=0):
+    """The predicted solution as a model with frozen uniform attention."""
+    config = ModelConfig(ov="non_factorized", dtype="float64", train_attention=False)
+    W = torch.zeros(TASK.d_vocab, TASK.d_vocab, dtype=torch.float64)
+    W[: TASK.n_subjects + 2, TASK.n_inputs :] = torch.tensor(predicted_solution(TASK).W)
+    train = TrainConfig(data=data, eval_draws=2)
+    return Snapshot(RunConfig(TASK, config, train), step, TokenWeights(W, None, torch.ones_like(W)))
+
+
+@pytest.fixture(scope="module")
+def run():
+    return snapshot()
+
+
+@pytest.fixture(scope="module")
+def specs(run):
+    circuit = OVCircuit.from_run(run).subjects_and_relations
+    held_out, implications = (tokens_of_kind(TASK, k) for k in ("held-out subjects", "implications"))
+    return {
+        "path": PathAblation(held_out, implications),
+        "facts": output_subspace(circuit, np.eye(6)[:, :3]),
+        "r1": ZeroAblation(Site.at("v", tokens=["r1"])),
+        "both": (PathAblation(held_out), ResampleAblation(Site.at("v", positions=[1]))),
+    }
+
+
+def test_metrics_of_the_prediction_are_the_predicted_ones(run):
+    found = run_ablation_study(run, {"path": PathAblation((0,))}, controls=False)
+    row = found.table[found.table["spec"] == "none"].set_index("split")
+    predicted = predicted_solution(TASK)
+    margins = [1, 1, 1, predicted.held_out_margin]
+    assert row["margin"].loc[list(SPLITS)].to_numpy() == pytest.approx(margins)
+    assert row["logit_difference"].loc[list(SPLITS)].to_numpy() == pytest.approx(margins)
+    own = predicted.held_out_margin_own_fact
+    assert row["other_answer_difference"].loc["held_out_implication"] == pytest.approx(own)
+    assert (row["accuracy"] == 1).all()
+
+
+def test_metrics_by_hand():
+    task = FactRecallTask(2, 1, 0, n_noise=0, seq_len=3)  # s0 s1 r1 r2 EOS b0 b1 c0 c1
+    logits = torch.zeros(4, 9, dtype=torch.float64)
+    logits[:, 5:] = torch.tensor([[3.0, 1, 2, 0], [0, 1, 0, 5], [1, 0, 4, 1], [2, 0, 0, -1]])
+    found = split_metrics(task, logits, np.arange(4))  # s0 b0, s1 b1, s0 c0, s1 c1
+    assert found["training_fact"]["accuracy"] == 0.5
+    assert found["training_fact"]["margin"] == 1  # against the facts alone
+    assert found["training_fact"]["other_answer_difference"] == -4
+    assert found["training_implication"]["margin"] == -1
+    assert found["training_implication"]["logit_difference"] == pytest.approx((3 - 1) / 2)
+    wanted = torch.logsumexp(logits, 1) - logits[range(4), [5, 6, 7, 8]]
+    assert found["training_fact"]["loss"] == pytest.approx(float(wanted[:2].mean()))
+
+
+def test_examples_are_the_triples():
+    tokens, triple = examples(TASK, False, 0, 3)
+    assert tokens.shape == (len(TASK.triples), 3)
+    noisy, repeated = examples(TASK, True, 1, 3)
+    assert noisy.shape == (3 * len(TASK.triples), 4)
+    assert np.array_equal(np.repeat(triple, 3), repeated)
+    assert torch.equal(noisy, examples(TASK, True, 1, 3)[0])
+    assert not torch.equal(noisy, examples(TASK, True, 2, 3)[0])
+
+
+def test_one_tidy_row_for_each_spec_control_seed_and_split(run, specs):
+    found = run_ablation_study(run, specs, seeds=(0, 1))
+    table = found.table
+    assert list(table.columns) == [*study_module.KEYS, *METRICS]
+    assert not table.duplicated(list(study_module.KEYS)).any()
+    counts = table.groupby(["spec", "control"]).size()
+    assert counts[("none", "intervention")] == 2 * 4
+    assert counts[("facts", EQUAL_NORM)] == 2 * 4
+    assert ("path", RANDOM) in counts.index
+    assert ("path", EQUAL_NORM) not in counts.index
+    margins = found.by_split("margin")
+    assert list(margins.columns) == list(SPLITS)
+    assert margins.loc["path", "held_out_implication"] == pytest.approx(0)
+    assert margins.loc["path", "held_out_fact"] == pytest.approx(1)
+    assert margins.loc["facts", "training_implication"] == pytest.approx(1)
+    assert margins.loc["facts", "training_fact"] == pytest.approx(0)
+    again = run_ablation_study(run, specs, seeds=(0, 1)).table
+    pd.testing.assert_frame_equal(again, table)
+
+
+@pytest.mark.parametrize("data", ["noisy", "noise_free"])
+def test_a_study_that_was_cut_off_goes_on_where_it_was(data, specs, tmp_path, monkeypatch):
+    run, path = snapshot(data), tmp_path / "studies" / "a.csv"
+    whole = run_ablation_study(run, specs).table
+    evaluate, done = study_module._evaluate, []
+
+    def fails_late(*args):
+        done.append(args[2]["spec"])
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(study_module, "_evaluate", fails_late)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation_study(run, specs, path=path)
+    assert len(pd.read_csv(path)) == 3 * 4
+    resumed = run_ablation_study(run, specs, path=path, progress=True)
+    assert len(done) == 1 + whole.groupby(["spec", "control"]).ngroups
+    pd.testing.assert_frame_equal(resumed.table, whole)
+    before = path.read_bytes()
+    run_ablation_study(run, specs, path=path)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".tmp*"))
+
+
+def test_files_of_other_studies_are_refused(run, specs, tmp_path):
+    path = tmp_path / "a.csv"
+    run_ablation_study(run, {"r1": specs["r1"]}, path=path, controls=False)
+    with pytest.raises(RunError, match="other weights"):
+        run_ablation_study(snapshot(step=1), {"r1": specs["r1"]}, path=path)
+    with pytest.raises(RunError, match="same metrics"):
+        run_ablation_study(run, specs, ("loss",), path=path)
+    path.write_bytes(b"\xff\xfe\x00 no table")
+    with pytest.raises(RunError, match=r"a\.csv"):
+        run_ablation_study(run, specs, path=path)
+
+
+def test_controls_match_in_size_and_differ_by_seed(run, specs):
+    def drawn(spec, seed=0):
+        return matched_controls(spec, run.model, seed, range(TASK.n_inputs), TASK.answer_tokens, 3)
+
+    path = drawn(specs["path"])[RANDOM]
+    assert (len(path.inputs), len(path.outputs)) == (6, 3)
+    facts = drawn(specs["facts"])
+    assert facts[RANDOM].basis.shape == (6, 3)
+    assert facts[EQUAL_NORM].equal_to is specs["facts"].basis
+    assert not torch.equal(facts[RANDOM].basis, drawn(specs["facts"], 1)[RANDOM].basis)
+    assert len(drawn(specs["r1"])[RANDOM].site.tokens) == 1
+    assert drawn(ZeroAblation(Site.at("z", heads=[0]))) == {}
+    assert len(drawn(ZeroAblation(Site.at("z", positions=[-1])))[RANDOM].site.positions) == 1
+
+
+def test_bad_input(run, specs):
+    with pytest.raises(UnknownNameError, match="margin"):
+        run_ablation_study(run, specs, ("margins",))
+    with pytest.raises(OcrInterpError, match="specs and seeds"):
+        run_ablation_study(run, {})
+    with pytest.raises(OcrInterpError, match="another name"):
+        run_ablation_study(run, {"none": specs["r1"]})
+    with pytest.raises(InterventionNeverFiredError):
+        run_ablation_study(run, {"noise": ZeroAblation(Site.at("v", tokens=["noise0"]))})
+    with pytest.raises(UnknownNameError, match="noise0"):
+        run_ablation_study(run, {"noise": ZeroAblation(Site.at("v", tokens=["noise"]))})
+    with pytest.raises(UnknownNameError, match="random"):
+        run_ablation_study(run, {"r1": specs["r1"]}, controls=False).by_split("margin", "randm")
+
+
+def test_a_mean_over_the_task_leaves_chance(run):
+    tokens, _ = examples(TASK, False, 0, 1)
+    subjects = tokens_of_kind(TASK, "subjects")
+    found = run_ablation_study(run, {"mean": MeanAblation(Site.at("v", tokens=subjects), tokens)})
+    assert found.by_split("logit_difference").loc["mean"].to_numpy() == pytest.approx(0)
+    assert found.by_split("margin").loc["mean"].to_numpy() == pytest.approx(0)
