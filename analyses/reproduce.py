@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import ablation_study
 import claims
 import figure_2_ov_weights
 import figure_3_losses
@@ -30,7 +31,13 @@ QUICK = (
     proposition_1.main,
     theorem_3.main,
 )
-SLOW = (theorem_1.main, theorem_2.main, sample_efficiency.main, figure_5_max_margin.main)
+SLOW = (
+    theorem_1.main,
+    theorem_2.main,
+    sample_efficiency.main,
+    figure_5_max_margin.main,
+    ablation_study.main,
+)
 """What takes longer than a few minutes, for --all."""
 
 

@@ -81,8 +81,8 @@ def run_ablation_study(
     """Measures a fact-recall model under each of many interventions, beside matched random controls.
 
     Everything is measured on run.model: every triple of the task without noise, or `eval_draws` noisy
-    sequences of each where the run was trained with noise. Specs run one after the other: measured at
-    (20, 1, 3), one evaluation takes under 0.1 s and a worker process 8 s to start.
+    sequences of each where the run was trained with noise. Specs run one after the other: an
+    evaluation of these small models is far shorter than the seconds a worker process takes to import torch.
 
     Args:
         run: a Run or Snapshot.
