@@ -202,7 +202,7 @@ def test_summary_is_readable():
     text = format_solution(solve_max_margin(of_oracle(ORACLES["general"][1])))
     for word in ("4 facts, 2 implications", "objective", "singular value", "certificate", "gap"):
         assert word in text
-    assert "closed form" in format_solution(predicted_solution(FactRecallTask(3, 1, 1)))
+    assert "explicit dual weights" in format_solution(predicted_solution(FactRecallTask(3, 1, 1)))
 
 
 @pytest.mark.slow
