@@ -6,6 +6,7 @@ A spec says where (a `Site`) and what; `ablated` applies it. Paths are in `ocr_i
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -50,7 +51,7 @@ class Intervention(Protocol):
 
 
 @dataclass(frozen=True)
-class _AtSite:
+class _AtSite(ABC):
     """A spec that replaces the chosen entries of one activation.
 
     Attributes:
@@ -79,8 +80,9 @@ class _AtSite:
         bound.hooks = ((self.site.hook, edit),)
         return bound
 
+    @abstractmethod
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        raise NotImplementedError
+        """What takes the place of an activation: a function of (value, mask)."""
 
 
 @dataclass(frozen=True)
