@@ -31,9 +31,17 @@ def test_paths_in_the_readme_exist():
         assert (ROOT / path).exists(), path
 
 
-def test_tables_are_those_of_the_committed_results(monkeypatch):
+def test_tables_have_a_row_for_everything_measured(monkeypatch):
+    """Numbers may differ from machine to machine; which rows there are, and what holds, may not."""
     monkeypatch.syspath_prepend(ROOT / "analyses")
     from readme_tables import readme_tables
 
     for name, table in readme_tables().items():
-        assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in README, "run make readme"
+        shown = README.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+        assert outline(shown) == outline(table), "run make readme"
+
+
+def outline(table: str) -> list[tuple[str, str]]:
+    """First and last cell of each row: what is measured, and of claims whether it holds."""
+    rows = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in table.splitlines()]
+    return [(row[0].strip(), row[-1].strip() if row[-1].strip() in ("yes", "**no**") else "") for row in rows]

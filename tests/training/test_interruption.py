@@ -101,10 +101,15 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
             time.sleep(0.001)
         signal.raise_signal(signal.SIGINT)
 
+    # A suite that a shell started in the background inherits an ignored SIGINT.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train_into(tmp_path / "run", on_log=press_twice)
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_into(tmp_path / "run", on_log=press_twice)
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert train_into(tmp_path / "run").status == "finished"
 
 
