@@ -117,13 +117,17 @@ class TokenCountModel:
         self._set_ov_gradients(grad_OV)
         return (residuals.loss * batch.weight).sum(-1)
 
-    def weights(self, inert_factor: float = 1.0) -> TokenWeights:
-        """A copy of all weights; those that never act are `inert_factor` times their start."""
+    def weights(self, inert_factor: float = 1.0, inert_scores: float | None = None) -> TokenWeights:
+        """A copy of all weights; those that never act are `inert_factor` times their start.
+
+        Trained scores have a factor of their own where another optimiser updates them.
+        """
+        inert_scores = inert_factor if inert_scores is None else inert_scores
         n = self.task.n_inputs
         W_V = self.base.W_V * inert_factor
         W_V[:n] = self.parameters["W_V" if "W_V" in self.parameters else "W_OV"]
         W_O = self.parameters["W_O"].clone() if "W_O" in self.parameters else None
-        W_QK = self.base.W_QK * (inert_factor if self.config.train_attention else 1.0)
+        W_QK = self.base.W_QK * (inert_scores if self.config.train_attention else 1.0)
         W_QK[self.task.eos_token, :n] = self.scores
         return TokenWeights(W_V, W_O, W_QK)
 

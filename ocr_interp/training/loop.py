@@ -21,6 +21,7 @@ from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import TRAINED_SPLITS, FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.optimizers import RunOptimizers
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.runs import Run
 from ocr_interp.training.store import Checkpoint, RunStore, history_frame
@@ -80,7 +81,7 @@ class _Training:
         dtype = DTYPES[config.model.dtype]
         start = initial_weights(config.task, config.model, recipe.seed)
         self.model = TokenCountModel(config.task, config.model, start, self.device)
-        self.optimizer = _optimizer(recipe, list(self.model.parameters.values()))
+        self.optimizer = RunOptimizers([recipe], [self.model.parameters])
         self.batch_at = _batches(config.task, recipe, dtype, self.device)
         self.tracker = Tracker(config.task, recipe, dtype, self.device)
         self.losses = torch.zeros(recipe.log_every, dtype=dtype, device=self.device)
@@ -122,7 +123,7 @@ class _Training:
         with torch.no_grad():
             while self.step < target:
                 self.losses[self.step - first] = self.model.loss_and_gradients(self.batch_at(self.step))
-                self.optimizer.step()
+                self.optimizer.step(self.step)
                 self.step += 1
             losses = self.losses[: target - first]
             self._refuse_divergence(first, losses)
@@ -167,10 +168,8 @@ class _Training:
         if status != "unfinished":
             store.write_model(self.config, self.step, self._weights())
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
-        state = self.optimizer.state_dict()["state"]
-        for index, name in enumerate(self.model.parameters):
-            for key, value in state.get(index, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+        for name, state in self.optimizer.state(0, self.step).items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         store.write_checkpoint(
             self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
         )
@@ -183,7 +182,7 @@ class _Training:
                 f"{self.device.type!r}: go on where there is such a device, or train into a new run_dir"
             )
         names = list(self.model.parameters)
-        state: dict[int, dict[str, Tensor]] = {}
+        state: dict[str, dict[str, Tensor]] = {}
         for key, tensor in checkpoint.tensors.items():
             kind, name, *rest = key.split(".")
             if name not in names:
@@ -191,40 +190,20 @@ class _Training:
             if kind == "parameter":
                 self.model.parameters[name].copy_(tensor)
             else:
-                state.setdefault(names.index(name), {})[rest[0]] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+                state.setdefault(name, {})[rest[0]] = tensor
+        self.optimizer.restore(0, checkpoint.step, state)
         self.step = checkpoint.step
         self.rows = [dict(row) for row in checkpoint.history.to_dict("records")]
 
     def _weights(self) -> TokenWeights:
-        return self.model.weights(self.config.train.inert_factor(self.step))
+        recipe, step = self.config.train, self.step
+        return self.model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
     def _result(self, store: RunStore | None, status: str) -> Run:
         if store is not None:
             return store.read_run()
         history = history_frame(self.rows)
         return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
-
-
-def _optimizer(recipe: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
-    return torch.optim.AdamW(
-        parameters,
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=fused,
-    )
 
 
 def _batches(
