@@ -200,6 +200,17 @@ class NoisyBatches:
             self.task, self._subject[chosen], self._relation_token[chosen], self._noise[row], places
         )
 
+    def chunk(self, step: int) -> Batch:
+        """The batches from `step` on, which must begin a chunk, each tensor [STEPS_PER_CHUNK, ...].
+
+        Only `weight` is that of one batch.
+        """
+        assert step % STEPS_PER_CHUNK == 0
+        self._load_chunk(step)
+        return Batch(
+            self.task.n_subjects, self._subjects, self._contexts, self._targets, self._weight, self._splits
+        )
+
     def _load_chunk(self, step: int) -> None:
         """Draws the chunk that holds the step, unless it is the one at hand."""
         if step // STEPS_PER_CHUNK == self._chunk_index:

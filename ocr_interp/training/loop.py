@@ -12,16 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ocr_interp.data import Batch, NoisyBatches, exhaustive, population
-from ocr_interp.devices import DTYPES, resolve_device
+from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
 from ocr_interp.models.config import ModelConfig
-from ocr_interp.models.init import initial_weights
-from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.task import TRAINED_SPLITS, FactRecallTask
+from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.optimizers import RunOptimizers
+from ocr_interp.training.lockstep import Lockstep
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.runs import Run
 from ocr_interp.training.store import Checkpoint, RunStore, history_frame
@@ -77,14 +74,10 @@ class _Training:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, recipe = config, config.train
-        self.device = resolve_device(recipe.device, config.model.dtype)
-        dtype = DTYPES[config.model.dtype]
-        start = initial_weights(config.task, config.model, recipe.seed)
-        self.model = TokenCountModel(config.task, config.model, start, self.device)
-        self.optimizer = RunOptimizers([recipe], [self.model.parameters])
-        self.batch_at = _batches(config.task, recipe, dtype, self.device)
-        self.tracker = Tracker(config.task, recipe, dtype, self.device)
-        self.losses = torch.zeros(recipe.log_every, dtype=dtype, device=self.device)
+        self.lockstep = Lockstep([config])
+        self.device, self.model = self.lockstep.device, self.lockstep.models[0]
+        self.optimizers = self.lockstep.optimizers
+        self.tracker = Tracker(config.task, recipe, DTYPES[config.model.dtype], self.device)
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, TokenWeights] = {}
@@ -120,12 +113,9 @@ class _Training:
     def _advance(self, target: int) -> dict[str, float]:
         """Trains up to the target step and measures there; no synchronisation with the device between."""
         first = self.step
+        losses = self.lockstep.advance(first, target)[0]
+        self.step = target
         with torch.no_grad():
-            while self.step < target:
-                self.losses[self.step - first] = self.model.loss_and_gradients(self.batch_at(self.step))
-                self.optimizer.step(self.step)
-                self.step += 1
-            losses = self.losses[: target - first]
             self._refuse_divergence(first, losses)
             row: dict[str, float] = {
                 "step": self.step,
@@ -168,7 +158,7 @@ class _Training:
         if status != "unfinished":
             store.write_model(self.config, self.step, self._weights())
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
-        for name, state in self.optimizer.state(0, self.step).items():
+        for name, state in self.optimizers.state(0, self.step).items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         store.write_checkpoint(
             self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
@@ -191,7 +181,7 @@ class _Training:
                 self.model.parameters[name].copy_(tensor)
             else:
                 state.setdefault(name, {})[rest[0]] = tensor
-        self.optimizer.restore(0, checkpoint.step, state)
+        self.optimizers.restore(0, checkpoint.step, state)
         self.step = checkpoint.step
         self.rows = [dict(row) for row in checkpoint.history.to_dict("records")]
 
@@ -204,17 +194,6 @@ class _Training:
             return store.read_run()
         history = history_frame(self.rows)
         return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
-
-
-def _batches(
-    task: FactRecallTask, recipe: TrainConfig, dtype: torch.dtype, device: torch.device
-) -> Callable[[int], Batch]:
-    """The batch of every step."""
-    if recipe.data == "noisy":
-        return NoisyBatches(task, recipe.batch_size, recipe.seed, device, dtype).batch
-    whole = population if recipe.data == "noise_free" else exhaustive
-    batch = whole(task, TRAINED_SPLITS, dtype=dtype, device=device)
-    return lambda step: batch
 
 
 @contextlib.contextmanager

@@ -70,7 +70,8 @@ class Float32Muon(torch.optim.Optimizer):
         momentum, found = group["momentum"], []
         for p in params:
             mean = _running_mean(self.state[p], p, momentum)
-            found.append(torch.lerp(p.grad, mean, momentum) if group["nesterov"] else mean)
+            assert p.grad is not None
+            found.append(p.grad.lerp(mean, momentum) if group["nesterov"] else mean)
         return torch.stack(found).float()
 
 
