@@ -34,6 +34,13 @@ class StackedBatch:
     weight: Float[Tensor, "run batch"]
     row: Int[Tensor, " run_and_example"]
 
+    def of_runs(self, runs: Sequence[int]) -> StackedBatch:
+        """The batches of some runs."""
+        chosen = list(runs)
+        subject, context = self.subject[chosen], self.context[chosen]
+        row = input_rows(subject, self.n_subjects + context.shape[-1]).flatten()
+        return StackedBatch(self.n_subjects, subject, context, self.target[chosen], self.weight[chosen], row)
+
 
 def stack_batches(batches: Sequence[Batch]) -> StackedBatch:
     """Batches of equal shapes, one a run."""

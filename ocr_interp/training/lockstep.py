@@ -40,6 +40,15 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
     )
 
 
+def divergence_message(config: RunConfig, step: int) -> str:
+    """What happened to a run whose loss is not finite at a step."""
+    recipe = config.train
+    return (
+        f"the loss is not finite at step {step} ({config.model.ov} model, {recipe.optimizer}, "
+        f"lr={recipe.lr:g}): lower lr or init_scale"
+    )
+
+
 class Lockstep:
     """The models, optimisers and batches of runs with one `stack_key`.
 
@@ -66,6 +75,34 @@ class Lockstep:
         )
         self._batches = _Batches(self.configs, DTYPES[first.model.dtype], self.device)
         self.losses = self._stack.scores.new_zeros(len(self.configs), first.train.log_every)
+
+    def keep(self, runs: Sequence[int], step: int) -> None:
+        """Goes on with some of the runs alone, before update number `step`; their bits do not change."""
+        states = [self.optimizers.state(run, step) for run in runs]
+        self.configs = [self.configs[run] for run in runs]
+        self.models = [self.models[run] for run in runs]
+        self._stack = stack_models(self.models)
+        self.optimizers = RunOptimizers(
+            [c.train for c in self.configs], [model.parameters for model in self.models]
+        )
+        for run, state in enumerate(states):
+            self.optimizers.restore(run, step, state)
+        self._batches.keep(runs)
+        self.losses = self.losses[list(runs)]
+
+    def first_bad_steps(self, first: int, target: int) -> list[int | None]:
+        """Of every run the first step since `first` whose loss, or whose update, is not finite.
+
+        After `advance(first, target)`; waits for the device.
+        """
+        bad_loss = ~torch.isfinite(self.losses[:, : target - first])
+        finite = torch.ones(len(self.configs), dtype=torch.bool, device=self.device)
+        for stacked in self._stack.parameters.values():
+            finite &= torch.isfinite(stacked).flatten(1).all(1)
+        found: list[int | None] = [None if ok else target for ok in finite.tolist()]
+        for run, step in bad_loss.nonzero().tolist()[::-1]:
+            found[run] = first + step
+        return found
 
     def advance(self, first: int, target: int) -> Float[Tensor, "run step"]:
         """Trains all runs from one step to another; no synchronisation with the device between.
@@ -115,6 +152,13 @@ class _Batches:
             weight=self._weight,
             row=self._rows[row],
         )
+
+    def keep(self, runs: Sequence[int]) -> None:
+        """Drops all other runs."""
+        if self._fixed is not None:
+            self._fixed = self._fixed.of_runs(runs)
+        else:
+            self._sources, self._first = [self._sources[run] for run in runs], -1
 
     def _load(self, first: int) -> None:
         chunks = [source.chunk(first) for source in self._sources]

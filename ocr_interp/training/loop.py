@@ -18,7 +18,7 @@ from ocr_interp.models.config import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.lockstep import Lockstep
+from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.runs import Run
 from ocr_interp.training.store import Checkpoint, RunStore, history_frame
@@ -116,7 +116,9 @@ class _Training:
         losses = self.lockstep.advance(first, target)[0]
         self.step = target
         with torch.no_grad():
-            self._refuse_divergence(first, losses)
+            bad = self.lockstep.first_bad_steps(first, target)[0]
+            if bad is not None:
+                raise self._diverged(bad)
             row: dict[str, float] = {
                 "step": self.step,
                 "train_loss": float(losses.mean()) if len(losses) else float("nan"),
@@ -127,23 +129,9 @@ class _Training:
         self.rows.append(row)
         return row
 
-    def _refuse_divergence(self, first: int, losses: Tensor) -> None:
-        """Raises with the first step since `first` whose loss, or whose update, is not finite."""
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            step = first + int(bad[0])
-        elif not all(torch.isfinite(p).all() for p in self.model.parameters.values()):
-            step = self.step
-        else:
-            return
-        raise self._diverged(step)
-
     def _diverged(self, step: int) -> TrainingDivergedError:
-        recipe = self.config.train
-        return TrainingDivergedError(
-            f"the loss is not finite at step {step} ({self.config.model.ov} model, {recipe.optimizer}, "
-            f"lr={recipe.lr:g}): lower lr or init_scale. Nothing after the last checkpoint was written"
-        )
+        message = divergence_message(self.config, step)
+        return TrainingDivergedError(f"{message}. Nothing after the last checkpoint was written")
 
     def _snapshot(self, store: RunStore | None) -> None:
         weights = self._weights()
