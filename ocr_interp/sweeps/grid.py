@@ -18,7 +18,7 @@ from ocr_interp.training.config import RunConfig, TrainConfig
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 
-Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
+Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]] | Any
 """Field -> values, for every combination; or a list of points, each field -> value."""
 
 
@@ -52,7 +52,7 @@ class Point:
     @property
     def label(self) -> str:
         """Its values as text, as "lr=0.01, seed=3"."""
-        return ", ".join(f"{name}={value}" for name, value in self.values.items()) or "the defaults"
+        return _label(self.values)
 
 
 def grid_points(
@@ -90,7 +90,11 @@ def grid_points(
     return points
 
 
-def _combinations(axes: Axes) -> list[dict[str, Any]]:
+def _label(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or "the defaults"
+
+
+def _combinations(axes: Any) -> list[dict[str, Any]]:
     if isinstance(axes, Mapping):
         lists = {}
         for name, values in axes.items():
@@ -138,8 +142,7 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
     try:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
-        label = Point(shown, None).label  # type: ignore[arg-type]
-        raise ConfigError(f"invalid point ({label}): {error}") from None
+        raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
 
 
