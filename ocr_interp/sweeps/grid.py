@@ -33,7 +33,10 @@ def _fields() -> dict[str, tuple[str, str]]:
 FIELDS = _fields()
 """What may be an axis, beside the names in PARTS, which take whole configurations."""
 
-COLUMN_OF_FIELD = {target: name for name, target in reversed(FIELDS.items())}
+COLUMN_OF_FIELD = {
+    target: min((name for name in FIELDS if FIELDS[name] == target), key=len)
+    for target in dict.fromkeys(FIELDS.values())
+}
 """(part, field) -> its column in the tables: the plain name where it is unique."""
 
 

@@ -17,7 +17,7 @@ import torch
 
 from ocr_interp.errors import ConfigError, OcrInterpError, RunBusyError, RunError, UnknownNameError
 from ocr_interp.models.config import ModelConfig
-from ocr_interp.sweeps import sweep as sweep_module
+from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import TrainConfig
@@ -30,13 +30,13 @@ AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
 @pytest.fixture
 def stacks_trained(monkeypatch):
     """The runs of every stack that was trained, by d_head and seed."""
-    trained, original = [], sweep_module.train_stack
+    trained, original = [], engines.train_stack
 
     def counting(configs, **options):
         trained.append([(c.model.d_head, c.train.lr, c.train.seed) for c in configs])
         return original(configs, **options)
 
-    monkeypatch.setattr(sweep_module, "train_stack", counting)
+    monkeypatch.setattr(engines, "train_stack", counting)
     return trained
 
 
@@ -211,7 +211,7 @@ def test_a_death_around_any_write_loses_nothing(tiny_sweep, tmp_path, monkeypatc
 
 
 def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, same_table):
-    original, calls = sweep_module.train_stack, []
+    original, calls = engines.train_stack, []
 
     def press(configs, **options):
         calls.append(configs)
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, sam
             raise KeyboardInterrupt
         return original(configs, **options)
 
-    monkeypatch.setattr(sweep_module, "train_stack", press)
+    monkeypatch.setattr(engines, "train_stack", press)
     with pytest.raises(KeyboardInterrupt):
         tiny_sweep(AXES, stack=2)
     monkeypatch.undo()
@@ -232,7 +232,7 @@ def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, sam
 
 def test_runs_that_fail_do_not_stop_the_others(tiny_sweep, monkeypatch, stacks_trained, same_table):
     axes = [{"lr": 1e-2}, {"lr": 1e30, "optimizer": "sgd"}, {"lr": 1e-2, "seed": 1}, {"lr": 1e30}]
-    original = sweep_module.train_stack
+    original = engines.train_stack
 
     def no_memory(configs, **options):
         records = original(configs, **options)
@@ -242,9 +242,9 @@ def test_runs_that_fail_do_not_stop_the_others(tiny_sweep, monkeypatch, stacks_t
             for r in records
         ]
 
-    monkeypatch.setattr(sweep_module, "train_stack", no_memory)
+    monkeypatch.setattr(engines, "train_stack", no_memory)
     result = tiny_sweep(axes)
-    monkeypatch.setattr(sweep_module, "train_stack", original)
+    monkeypatch.setattr(engines, "train_stack", original)
     assert result.runs["status"].tolist() == ["finished", "diverged", "failed", "diverged"]
     assert "not finite at step" in result.runs["message"][1]
     assert result.runs["message"][2] == "MemoryError: out of memory"
@@ -318,7 +318,7 @@ def test_two_sweeps_do_not_share_a_folder(tiny_sweep, tmp_path):
 
 
 def test_two_sweeps_of_one_process_do_not_share_a_folder(tiny_sweep, monkeypatch):
-    errors, original = [], sweep_module.train_stack
+    errors, original = [], engines.train_stack
 
     def another(configs, **options):
         thread = threading.Thread(target=attempt)
@@ -332,7 +332,7 @@ def test_two_sweeps_of_one_process_do_not_share_a_folder(tiny_sweep, monkeypatch
         except RunBusyError as error:
             errors.append(error)
 
-    monkeypatch.setattr(sweep_module, "train_stack", another)
+    monkeypatch.setattr(engines, "train_stack", another)
     tiny_sweep({"seed": [0]})
     assert len(errors) == 1
 
