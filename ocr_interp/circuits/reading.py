@@ -3,7 +3,9 @@
 The attention of a layer reads norm(x) = (x − mean) / scale · gain + bias (RMSNorm: no mean, no bias), and
 the logits read the final norm likewise. Means and gains are linear and are folded into the factors; the
 scales depend on the whole prompt and are frozen at 1, so that a contribution inside a prompt is
-W[token, answer] · pattern / (ln1 scale at the token · final scale at the query).
+W[token, answer] · pattern / (ln1 scale at the token · final scale at the query). A model whose gains are
+folded in already gives the same W; one whose W_U is centred too (a bridge in compatibility mode) gives
+rows that differ by a constant, which no logit difference sees.
 """
 
 from __future__ import annotations
@@ -215,14 +217,40 @@ def _folded(ln1: Norm, last: Norm, has_b_V: bool) -> tuple[str, ...]:
     return tuple(said)
 
 
+_MULTIPLIERS = {
+    "embedding_multiplier": "it rescales what the first norm reads",
+    "scale_emb": "it rescales what the first norm reads",
+    "residual_multiplier": "it multiplies what every head writes",
+    "scale_depth": "it rescales what every head writes",
+    "logit_scale": "it multiplies all logits",
+    "logits_scaling": "it divides all logits",
+}
+"""Numbers outside of the weights (in Granite, Cohere, MiniCPM), by their names in configurations."""
+
+
+def _setting(model: HookedModel, name: str) -> float | None:
+    """A multiplier of the bridge's configuration or of the model inside it; None if it is absent or 1."""
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    for cfg in (model.cfg, inner):
+        value = getattr(cfg, name, None)
+        if isinstance(value, int | float) and value != 1:
+            return float(value)
+    return None
+
+
 def _flags(model: HookedModel, layer: int) -> tuple[str, ...]:
     cfg, said = model.cfg, []
     if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False):
         said.append("direct path only: embedding to this head to logits, without MLPs and other layers")
     if (getattr(cfg, "output_logits_soft_cap", None) or -1.0) > 0:
         said.append("the model caps its logits softly: W speaks of logits before the cap")
-    if getattr(cfg, "post_embedding_ln", False):
+    if getattr(cfg, "post_embedding_ln", False) or hasattr(model, "embed_ln"):
         said.append("the norm after the embedding is left out")
+    said += [
+        f"{name} = {value:g} is left out: {what}"
+        for name, what in _MULTIPLIERS.items()
+        if (value := _setting(model, name)) is not None
+    ]
     if getattr(cfg, "rmsnorm_uses_offset", False) or getattr(cfg, "scale_embedding", None):
         said.append("the scale of the embedding (Gemma: sqrt(d_model)) is left out; it rescales all of W")
     if getattr(cfg, "positional_embedding_type", "standard") == "standard":
