@@ -1,4 +1,4 @@
-"""analyze, ablate and diagram, in this process: the numbers are the library's, and bad input writes nothing."""
+"""analyze, ablate and diagram: the numbers are the library's, and bad input writes nothing."""
 
 import json
 import sys
@@ -186,10 +186,8 @@ def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
     against = max(logits, key=lambda label: logits[label])
     assert graph == prompt_graph(run, ["s1", "r2", "EOS"], "c0", against)
     assert graph.total == pytest.approx(right - logits[against])
-    line = (
-        "diagram {runs}/factorized {runs}/non_factorized --prompt noise0 s1 r1 EOS --answer b0 --against c0"
-    )
-    assert call(line + " -o both.svg")[0] == 0
+    line = "diagram {runs}/factorized {runs}/non_factorized --prompt noise0 s1 r1 EOS --answer b0"
+    assert call(line + " --against c0 -o both.svg")[0] == 0
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def _imbalance(run: Snapshot) -> float:
 def _notes(run: Snapshot, norm: str) -> tuple[str, ...]:
     model, task, said = run.config.model, run.task, []
     said.append(
-        "the prediction is a limit, which gradient descent nears like 1 / log(steps): deviations are no defect"
+        "the prediction is a limit, which gradient descent nears like 1 / log(steps): no defect if it is far"
     )
     if run.config.train.weight_decay:
         said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")

@@ -12,9 +12,8 @@ from ocr_interp.ablation.study import BASELINE, AblationStudy
 from ocr_interp.task import SPLITS
 
 _WIDTH = 18
-_HEADS = dict(
-    zip(SPLITS, ("training fact", "training impl.", "held-out fact", "held-out impl. *"), strict=True)
-)
+_SHORT = ("training fact", "training impl.", "held-out fact", "held-out impl. *")
+_HEADS: dict[str, str] = dict(zip(map(str, SPLITS), _SHORT, strict=True))
 
 
 def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence[str] = ()) -> str:
