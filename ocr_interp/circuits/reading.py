@@ -85,8 +85,8 @@ def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
         gain = gain.detach().to(dtype) + offset
     norm = Norm(gain, None if bias is None else bias.detach().to(dtype), centred=not rms, exists=True)
     inner = getattr(module, "original_component", None)
-    if gain is None or inner is None or not _runs_inner_norm(module, cfg):
-        return norm
+    if gain is None or inner is None or not _runs_inner_norm(module, cfg) or not gain.isfinite().all():
+        return norm  # weights that are not finite are told by name later
     return _as_computed(norm, inner, name)
 
 
@@ -129,11 +129,13 @@ def _parameter(module: Any, names: Sequence[str]) -> Tensor | None:
 
 
 def check_architecture(model: HookedModel, layer: int) -> None:
-    """Refuses what W_E W_V W_O W_U cannot say: norms after attention.
+    """Refuses what W_E W_V W_O W_U cannot say: layers without W_V and W_O, norms after attention.
 
     Raises:
-        ModelError: the layer normalises what attention writes, or norms come after every block.
+        ModelError: the layer has no attention with W_V and W_O, normalises what attention writes, or norms
+            come after every block.
     """
+    attention_of(model, layer)
     cfg, block = model.cfg, block_of(model, layer)
     if getattr(cfg, "use_normalization_before_and_after", False) or _normed_after(block):
         raise ModelError(

@@ -10,7 +10,7 @@ from hooked_models import bridge, hooked_transformer, hugging_face_model
 
 from ocr_interp.circuits.model_attribution import attribute_model
 from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.errors import AttributionError, ModelError
+from ocr_interp.errors import AttributionError, ModelError, WeightsError
 
 PROMPT = [3, 4, 5, 3, 9]
 READ = {"layer": 0, "head": 4, "inputs": range(10), "outputs": [7, 8, 20]}
@@ -152,6 +152,31 @@ def test_attention_without_a_pattern_says_how_to_get_one():
 def test_norms_after_attention_are_refused(kind):
     with pytest.raises(ModelError, match="got a norm after attention"):
         OVCircuit.from_model(bridge(hugging_face_model(kind)), **READ)
+
+
+def test_layers_without_attention_or_without_its_weights_are_refused(monkeypatch):
+    model = bridge(hugging_face_model("Llama"))
+
+    def compressed(self):
+        raise NotImplementedError("W_V is not available on MLA")
+
+    monkeypatch.setattr(type(model.blocks[0].attn), "W_V", property(compressed), raising=False)
+    with pytest.raises(ModelError, match="attention with W_V and W_O: W_V is not available"):
+        OVCircuit.from_model(model, **READ)
+    monkeypatch.undo()
+    del model.blocks[0].attn
+    with pytest.raises(ModelError, match="got no attention: choose another layer"):
+        OVCircuit.from_model(model, **READ)
+
+
+def test_gains_that_are_not_finite_are_named():
+    model = bridge(hugging_face_model("Llama"))
+    with torch.no_grad():
+        model.blocks[0].ln1.weight[2] = torch.nan
+    with pytest.raises(WeightsError, match=r"ln1\.gain of tiny-random, layer 0, head 4 must be finite"):
+        OVCircuit.from_model(model, **READ)
+    with pytest.raises(WeightsError, match="logits of this prompt must be finite"):
+        attribute_model(model, PROMPT, 7, 8, layer=0, head=4)
 
 
 def test_norms_after_the_residual_are_refused():
