@@ -112,6 +112,20 @@ def test_another_configuration_into_the_same_directory_is_refused(tmp_path):
     assert "train.lr: 0.01 != 0.005" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["ablate", "--help"], ["diagram"]])
+def test_help_and_complaints_load_nothing_heavy(arguments):
+    lines = (
+        "import contextlib, sys",
+        "from ocr_interp import cli",
+        f"sys.argv = ['ocr-interp', *{arguments}]",
+        "with contextlib.suppress(SystemExit): cli.main()",
+        "print(sorted({'torch', 'pandas', 'matplotlib', 'scipy', 'transformer_lens'} & sys.modules.keys()))",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n") or done.stdout == "[]\n"
+
+
 def test_reproduce_outside_of_a_clone_says_where_to_run_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

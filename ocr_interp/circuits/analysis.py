@@ -167,15 +167,13 @@ def _imbalance(run: Snapshot) -> float:
 
 
 def _notes(run: Snapshot, norm: str) -> tuple[str, ...]:
-    model, task, said = run.config.model, run.task, []
-    said.append(
-        "the prediction is a limit, which gradient descent nears like 1 / log(steps): no defect if it is far"
-    )
+    model, task = run.config.model, run.task
+    said = ["the prediction is a limit, which gradient descent nears slowly, like 1 / log(steps)"]
     if run.config.train.weight_decay:
         said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")
     if model.attention != "linear":
         said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
-    elif model.train_attention and norm == "nuclear" and task.balanced_sizes is not None:
+    elif model.train_attention and norm == "nuclear" and min(task.balanced_sizes or (0,)) > 0:
         low, high = trained_attention_beta_interval(task)
         said.append(
             f"attention was trained: the limit's beta is then between {low:.4f} and {high:.4f}; the "
