@@ -154,7 +154,7 @@ def _variants(
     if not controls or not parts:
         return
     task = run.task
-    length = task.seq_len if _noisy(run) else 3
+    length = task.seq_len if has_noise(run) else 3
     drawn = [
         matched_controls(part, run.model, seed + k, range(task.n_inputs), task.answer_tokens, length)
         for k, part in enumerate(parts)
@@ -172,7 +172,7 @@ def _evaluate(
     eval_draws: int,
 ) -> list[dict[str, Any]]:
     """One evaluation: a row a split."""
-    tokens, triple = examples(run.task, _noisy(run), int(key["seed"]), eval_draws)
+    tokens, triple = examples(run.task, has_noise(run), int(key["seed"]), eval_draws)
     try:
         with torch.no_grad():
             if parts:
@@ -189,13 +189,14 @@ def _evaluate(
     return [{**key, "split": split, **values} for split, values in found.items()]
 
 
-def _noisy(run: Snapshot) -> bool:
+def has_noise(run: Snapshot) -> bool:
+    """Whether the run is measured on noisy sequences, as it was trained."""
     return run.config.train.data != "noise_free" and run.task.seq_len > 3
 
 
 def _fingerprint(run: Snapshot, eval_draws: int) -> str:
     """Of the weights and of what they are measured on."""
-    said = f"{run.config.task.to_dict()} {run.config.model} step {run.step} {_noisy(run)} {eval_draws}"
+    said = f"{run.config.task.to_dict()} {run.config.model} step {run.step} {has_noise(run)} {eval_draws}"
     return hashlib.sha256(f"{said} {fingerprint_of(run.weights.tensors())}".encode()).hexdigest()[:16]
 
 
