@@ -423,7 +423,7 @@ def test_specs_that_make_no_sense(model):
     with pytest.raises(ModelError, match="mean pattern"):
         MeanAblation(Site.at("pattern"), BATCH)
     with (
-        pytest.raises(ModelError, match="reference must hold"),
+        pytest.raises(InterventionNeverFiredError, match="reference must hold"),
         ablated(model, MeanAblation(Site.at("v", tokens=[2]), BATCH)),
     ):
         pass
