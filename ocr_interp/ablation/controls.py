@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ocr_interp.ablation.interventions import Intervention, SubspaceAblation
+from ocr_interp.ablation.interventions import SubspaceAblation
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.circuits.protocol import HookedModel
 
 RANDOM, EQUAL_NORM = "random", "random, equal norm"

@@ -99,7 +99,7 @@ def _check_no_past(value: Any, layer: int) -> None:
         past = 1
     if past:
         raise ModelError(
-            f"an intervention needs the whole sequence in one forward pass, got one that continues a cache of "
-            f"{past} positions: pass use_past_kv_cache=False to generate (use_cache=False in transformers), "
-            "or run the model on all tokens without a cache"
+            f"an intervention needs the whole sequence in one forward pass, got one that continues a cache "
+            f"of {past} positions: pass use_past_kv_cache=False to generate (use_cache=False in "
+            "transformers), or run the model on all tokens without a cache"
         )

@@ -15,8 +15,8 @@ import torch
 
 from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
-from ocr_interp.ablation.interventions import Intervention
 from ocr_interp.ablation.metrics import METRICS, examples, split_metrics
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.provenance import fingerprint_of
 from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError, RunError, unknown_name
