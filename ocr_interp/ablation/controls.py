@@ -33,6 +33,8 @@ def matched_controls(
     - A path: as many random inputs, and as many random outputs.
     - Any other: as many random tokens, else as many random positions, else as many random heads.
 
+    A draw may hit what the intervention hits: it is one of all that are as large.
+
     Args:
         spec: what is to be matched.
         model: says how many heads there are.
@@ -61,7 +63,7 @@ def _random_site(
     site: Site, model: HookedModel, rng: np.random.Generator, inputs: Sequence[int], length: int
 ) -> Site | None:
     """As many random tokens, positions or heads; None if all there are is chosen already."""
-    heads = range(int(model.cfg.n_heads))
+    heads = range(_head_count(site, model))
     if site.tokens is not None and len(site.tokens) < len(inputs):
         return replace(site, tokens=_draw(rng, inputs, len(site.tokens)))
     if site.positions is not None and len(site.positions) < length:
@@ -69,6 +71,13 @@ def _random_site(
     if site.heads is not None and len(site.heads) < len(heads):
         return replace(site, heads=_draw(rng, heads, len(site.heads)))
     return None
+
+
+def _head_count(site: Site, model: HookedModel) -> int:
+    """Entries of the head axis: of grouped models, values and keys have fewer."""
+    grouped = getattr(model.cfg, "n_key_value_heads", None)
+    by_group = site.hook.endswith(("hook_v", "hook_k"))
+    return int(grouped if grouped and by_group else model.cfg.n_heads)
 
 
 def _draw(rng: np.random.Generator, pool: Sequence[int], count: int) -> tuple[int, ...]:
