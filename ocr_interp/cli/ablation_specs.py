@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ocr_interp.ablation.applying import ablated
+from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.interventions import (
     Intervention,
     MeanAblation,
@@ -18,7 +19,6 @@ from ocr_interp.ablation.interventions import (
     output_subspace,
     singular_block,
 )
-from ocr_interp.ablation.metrics import examples
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import has_noise
@@ -70,7 +70,7 @@ def chosen_specs(flags: Ablate, run: Snapshot) -> dict[str, Intervention]:
     for text in flags.zero:
         found[f"zero {text}"] = ZeroAblation(site(text, task))
     for text in flags.mean:
-        tokens, _ = examples(task, has_noise(run), 0, flags.draws)
+        tokens = task_examples(task, has_noise(run), 0, flags.draws).tokens
         found[f"mean {text}"] = MeanAblation(site(text, task), tokens)
     for text in flags.resample:
         found[f"resample {text}"] = ResampleAblation(site(text, task))
@@ -144,7 +144,7 @@ def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
     Raises:
         InterventionNeverFiredError: names the ablation that changed nothing.
     """
-    tokens, _ = examples(run.task, has_noise(run), seed, 1)
+    tokens = task_examples(run.task, has_noise(run), seed, 1).tokens
     for name, spec in specs.items():
         parts: Sequence[Intervention] = (spec,)
         try:
