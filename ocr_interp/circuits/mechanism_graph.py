@@ -58,7 +58,7 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
         shown = f"{name} ({len(members)})" if len(members) > 1 else name
         nodes.append(Node(f"token {name}", "token", shown, members))
         a = prompts.attention_when_present(sources.of_input == k)
-        nodes.append(Node(f"attention {name}", "attention", f"attention\n{a:.3g}", members))
+        nodes.append(Node(f"attention {name}", "attention", f"attends\n{a:.3g}", members))
         whole = sum(value for (source, _, _), value in flows.items() if source == name)
         edges.append(Edge(f"token {name}", f"attention {name}", whole))
     for block in dict.fromkeys(block for _, block, _ in flows):
