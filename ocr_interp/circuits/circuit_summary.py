@@ -22,6 +22,18 @@ def summarize(circuit: OVCircuit, seed: int = 0) -> str:
         pairs = zip(shares, random_shares, strict=True)
         cells = [f"{100 * share:.2f}% ({100 * random:.2f}%)" for share, random in pairs]
         lines.append(f"{row:34}" + "".join(f"{cell:>20}" for cell in cells))
+    blocks = circuit.spectrum(tolerance=0.05).blocks[:6]
+    shown = ", ".join(f"{block.value:.4g} x {block.multiplicity}" for block in blocks)
+    lines.append(f"singular values in blocks of 5%, largest {len(blocks)}: {shown}")
+    if (
+        circuit.scores is not None
+        and circuit.task is not None
+        and len(circuit.inputs) == circuit.task.n_inputs
+    ):
+        seen = circuit.attention_by_kind
+        sizes = zip(seen.kinds, seen.mean_size, seen.share, strict=True)
+        said = ", ".join(f"{kind} {size:.3g} ({100 * share:.0f}%)" for kind, size, share in sizes)
+        lines.append(f"EOS attends to (mean |a| of a token, share of a prompt): {said}")
     lines += [f"folded: {text}" for text in circuit.provenance.folded]
     lines += [f"note: {text}" for text in circuit.provenance.flags]
     return "\n".join(lines)
