@@ -63,7 +63,7 @@ def prompt_graph(
         tokens = tuple(found.tokens[k] for k in members)
         nodes.append(Node(f"token {t}", "token", shown, tokens))
         a = float(weights.values[members].sum())
-        nodes.append(Node(f"attention {t}", "attention", f"attends\n{a:.3g}", tokens))
+        nodes.append(Node(f"attention {t}", "attention", f"attends\n{a:.3g}".replace("-", "−"), tokens))
         edges.append(Edge(f"token {t}", f"attention {t}", float(table[t].sum())))
         edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(parts))]
     nodes += [Node(f"block {k}", "ov_block", label) for k, label in enumerate(labels)]
