@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from ocr_interp.circuits.alignment import AlignmentReport as AlignmentReport
     from ocr_interp.circuits.attribution import Attribution as Attribution
     from ocr_interp.circuits.attribution import attribute_run as attribute_run
+    from ocr_interp.circuits.circuit_graph import circuit_graph as circuit_graph
     from ocr_interp.circuits.graph import CircuitGraph as CircuitGraph
     from ocr_interp.circuits.graph_building import attribution_graph as attribution_graph
     from ocr_interp.circuits.graph_building import prompt_graph as prompt_graph
+    from ocr_interp.circuits.head_graph import head_graph as head_graph
     from ocr_interp.circuits.mechanism_graph import mechanism_graph as mechanism_graph
     from ocr_interp.circuits.model_attribution import attribute_model as attribute_model
     from ocr_interp.circuits.ov_circuit import OVCircuit as OVCircuit
@@ -86,9 +88,11 @@ _HOME_OF_NAME = {
     "AlignmentReport": "ocr_interp.circuits.alignment",
     "Attribution": "ocr_interp.circuits.attribution",
     "attribute_run": "ocr_interp.circuits.attribution",
+    "circuit_graph": "ocr_interp.circuits.circuit_graph",
     "CircuitGraph": "ocr_interp.circuits.graph",
     "attribution_graph": "ocr_interp.circuits.graph_building",
     "prompt_graph": "ocr_interp.circuits.graph_building",
+    "head_graph": "ocr_interp.circuits.head_graph",
     "mechanism_graph": "ocr_interp.circuits.mechanism_graph",
     "attribute_model": "ocr_interp.circuits.model_attribution",
     "OVCircuit": "ocr_interp.circuits.ov_circuit",

@@ -20,12 +20,13 @@ class AttentionByKind:
         attention: "linear" or "softmax".
         mean_score, std_score: of the scores of the kind's tokens (before a softmax, if there is one).
         mean_weight: mean of a, the factor of a token in the effective circuit: the score itself with
-            linear attention, its exponential with softmax (up to each sequence's normalisation).
-        mean_size: mean of |a|. The sign of a score means nothing by itself with linear attention: the token's
-            row of W_OV may have the opposite one.
+            linear attention, its exponential with softmax (up to each sequence's normalisation). With linear
+            attention a token's sign is arbitrary (a and its row of W_OV may both flip), so that trained
+            subjects average to about 0 whatever they get: read `mean_size`.
+        mean_size: mean of |a|.
         tokens_in_prompt: how many tokens of the kind a prompt has on average over the task's subjects
             and relations: seq_len − 3 noise tokens, one subject, one relation, one EOS.
-        share: mean_size × tokens in the prompt over the sum of that, sums to 1 over kinds. With softmax
+        share: mean |a| × tokens in the prompt, over the sum of that; sums to 1 over kinds. With softmax
             attention it is the share of attention of a prompt of average scores.
         fingerprint: of the weights, as in Provenance.
     """

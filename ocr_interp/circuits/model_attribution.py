@@ -79,13 +79,10 @@ def attribute_model(
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
-    coded: Any = encode_single_tokens(model, list(prompt), names)
-    ids = list(check_tokens(coded, names, "prompt", repeats=True))
+    ids, columns = encoded(model, prompt, [answer] if against is None else [answer, against], names)
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
-    wanted: Any = encode_single_tokens(model, [answer] if against is None else [answer, against], names)
-    columns = check_tokens(wanted, names, "answers")
-    seen = _Seen(model, ids, columns, at)
+    seen = SeenPrompt(model, ids, columns, at)
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
@@ -106,6 +103,16 @@ def attribute_model(
         model=str(getattr(model.cfg, "model_name", type(model).__name__)),
         fingerprint=fingerprint_of(used_weights(model, at, heads[0][1], sorted(set(ids)), columns)[0]),
     )
+
+
+def encoded(
+    model: HookedModel, prompt: Sequence[int | str], answers: Sequence[int | str], names: Sequence[str]
+) -> tuple[list[int], tuple[int, ...]]:
+    """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
+    coded: Any = encode_single_tokens(model, list(prompt), names)
+    ids = list(check_tokens(coded, names, "prompt", repeats=True))
+    wanted: Any = encode_single_tokens(model, list(answers), names)
+    return ids, check_tokens(wanted, names, "answers")
 
 
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:
@@ -137,7 +144,7 @@ def _check_ran(wanted: Sequence[str], cache: Any) -> None:
         )
 
 
-class _Seen:
+class SeenPrompt:
     """One forward pass of a prompt, and the linear map from the residual stream to the logit difference."""
 
     def __init__(self, model: HookedModel, ids: list[int], columns: Sequence[int], layer: int) -> None:
@@ -204,13 +211,18 @@ class _Seen:
         """What a vector in the residual stream adds to the logit difference at this prompt's scale."""
         return self.norm.reads(x) @ self.direction / self.scale
 
-    def of_head(self, head: int) -> Float[np.ndarray, " position"]:
-        """Contributions of all positions through a head."""
+    def written_by(self, head: int) -> Float[Tensor, "position d_model"]:
+        """What a head writes at the last position from every position, attention included."""
         raw, _ = head_parameters(self.model, self.layer, head)
         values = self.cache["v"]  # one entry a head, or one a group of heads
         group = int(self.model.cfg.n_heads) // values.shape[1]
-        written = values[:, head // group] @ raw["W_O"].to(self.dtype)
-        return (self.cache["pattern"][head, -1] * self.through(written)).cpu().numpy().astype(np.float64)
+        return self.cache["pattern"][head, -1, :, None] * (
+            values[:, head // group] @ raw["W_O"].to(self.dtype)
+        )
+
+    def of_head(self, head: int) -> Float[np.ndarray, " position"]:
+        """Contributions of all positions through a head."""
+        return self.through(self.written_by(head)).cpu().numpy().astype(np.float64)
 
     def head_total(self, head: int) -> float:
         """The head's whole contribution, from what it really put together (hook_z)."""
