@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Annotated
 
 import ablation_study
+import alignment_over_training
+import circuit_diagrams
 import claims
+import embedding_projections
 import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
+import ov_breakdown
 import paper_runs
 import proposition_1
 import sample_efficiency
@@ -37,6 +41,10 @@ SLOW = (
     sample_efficiency.main,
     figure_5_max_margin.main,
     ablation_study.main,
+    ov_breakdown.main,
+    embedding_projections.main,
+    alignment_over_training.main,
+    circuit_diagrams.main,
 )
 """What takes longer than a few minutes, for --all."""
 

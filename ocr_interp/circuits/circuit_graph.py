@@ -93,7 +93,9 @@ def circuit_graph(
             for key in present:
                 kind = "untold" if key in untold else "told"
                 edges.append(Edge(f"in {key[0]}", name, float(table[key][k]), kind))
-            edges.append(Edge(name, f"out {target}", float(sum(table[key][k] for key in present))))
+            through = float(sum(table[key][k] for key in present))
+            kind = "untold" if all(key in untold for key in present) else "told"
+            edges.append(Edge(name, f"out {target}", through, kind))
         # From W itself and not from its blocks: the graph checks one against the other.
         total = sum(cells[key].mean(circuit.left, circuit.right.T) for key in present)
         effects.append(Effect(f"out {target}", total))

@@ -21,11 +21,25 @@ def untold_nodes(graph: CircuitGraph) -> set[str]:
 
 
 def missing_blocks(graph: CircuitGraph) -> set[str]:
-    """Untold parts of the OV circuit that carry next to nothing; they and their edges are dashed."""
+    """Untold parts of the OV circuit that carry next to nothing, and all untold parts of their answer
+    together no more; they and their edges are dashed."""
     blocks = [node.name for node in graph.nodes if node.kind == "ov_block"]
     untold = untold_nodes(graph)
     largest = max((abs(graph.through(name)) for name in blocks), default=0.0)
-    return {n for n in blocks if n in untold and abs(graph.through(n)) < MISSING_BELOW * largest}
+    into_answer: dict[str, float] = {}
+    for edge in graph.edges:
+        if edge.source in untold:
+            into_answer[edge.target] = into_answer.get(edge.target, 0.0) + edge.contribution
+    together = {
+        name: max(abs(into_answer[edge.target]) for edge in graph.edges if edge.source == name)
+        for name in blocks
+        if name in untold
+    }
+    return {
+        name
+        for name, whole in together.items()
+        if max(abs(graph.through(name)), whole) < MISSING_BELOW * largest
+    }
 
 
 def to_dot(graph: CircuitGraph) -> str:

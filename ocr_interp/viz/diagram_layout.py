@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -87,10 +87,13 @@ class Layout:
 
     def of(self, name: str) -> PlacedNode:
         """A placed node by name."""
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise unknown_name("node of the diagram", name, [node.name for node in self.nodes])
+        if name not in self._by_name:
+            raise unknown_name("node of the diagram", name, list(self._by_name))
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlacedNode]:
+        return {node.name: node for node in self.nodes}
 
 
 @lru_cache(maxsize=4096)

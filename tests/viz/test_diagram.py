@@ -108,6 +108,28 @@ def test_a_block_that_told_edges_reach_too_is_not_called_untold():
     assert untold_nodes(alone) == {"b"}
 
 
+def test_a_small_part_of_an_untold_effect_that_is_there_is_not_called_missing():
+    kinds = {"t": "token", "a": "ov_block", "b": "ov_block", "y": "answer"}
+    nodes = tuple(Node(name, kind, name) for name, kind in kinds.items())
+
+    def graph(large: float, small: float) -> CircuitGraph:
+        values = {"a": large, "b": small}
+        edges = [Edge("t", name, value, "untold") for name, value in values.items()]
+        edges += [Edge(name, "y", value, "untold") for name, value in values.items()]
+        return CircuitGraph("g", nodes, tuple(edges), (Effect("y", large + small),), "s", "m", "f")
+
+    assert missing_blocks(graph(1.0, -0.05)) == set()
+    assert missing_blocks(graph(1.0, -1.0)) == set(), "both are there, and cancel"
+    told = Edge("t", "c", 30.0), Edge("c", "z", 30.0)
+    whole = graph(1.0, -0.05)
+    more = (*whole.nodes, Node("c", "ov_block", "c"), Node("z", "answer", "z"))
+    effects = (*whole.effects, Effect("z", 30.0))
+    assert missing_blocks(CircuitGraph("g", more, (*whole.edges, *told), effects, "s", "m", "f")) == {
+        "a",
+        "b",
+    }
+
+
 def test_long_labels_are_wrapped_and_kept_whole():
     long = "Ġan_extraordinarily_long_token_of_a_language_model_with_no_space " + "and some words " * 4
     nodes = (Node("t", "token", long), Node("h", "attention", "h"), Node("y", "answer", long))
