@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import ablation_paths
 import ablation_study
 import claims
 import figure_2_ov_weights
@@ -37,6 +38,7 @@ SLOW = (
     sample_efficiency.main,
     figure_5_max_margin.main,
     ablation_study.main,
+    ablation_paths.main,
 )
 """What takes longer than a few minutes, for --all."""
 
