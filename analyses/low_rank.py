@@ -7,12 +7,22 @@ seen by no logit difference), takes the share cos²θ of u away. So rank k is en
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from ablation_tables import METRICS, kept_and_taken, mean_of, unit_of
 from paper_runs import PAPER
 
-from ocr_interp import OVCircuit, SubspaceAblation, output_subspace
+from ocr_interp import (
+    OVCircuit,
+    SubspaceAblation,
+    ablated,
+    output_subspace,
+    run_ablation_study,
+    task_examples,
+)
+from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.runs import Snapshot
 
@@ -105,6 +115,60 @@ def found_in(run: Snapshot, rank: int, against: str = "all answers") -> tuple[np
         rest = rest + (PAPER.seq_len - 3) * circuit.W[list(PAPER.noise_tokens)].mean(0)
     basis, found = _search(named, "outputs", against, rank, rest=rest)
     return basis, found
+
+
+SEARCHED = {
+    "rank 1": (1, "all answers"),
+    "rank 2": (2, "all answers"),
+    "rank 2, implications alone": (2, "implications"),
+}
+"""Ranks, and which answers a held-out implication is to lose to."""
+
+
+EXPLAINED = ("margin_in_set", "winners", "common_share")
+"""What `own_subspaces` says of how a subspace takes them."""
+
+
+def own_subspaces(run: Snapshot) -> dict[str, dict[str, Any]]:
+    """Subspaces found for a model's own circuit, as ablations of the model, beside random ones.
+
+    `winners` is how many different answers the model then gives to the held-out implications, and
+    `common_share` how much of the change of their logits (sum of squares) is the same in every prompt.
+    """
+    circuit = OVCircuit.from_run(run).effective.subjects_and_relations
+    found = {name: found_in(run, *how) for name, how in SEARCHED.items()}
+    specs = {name: output_subspace(circuit, basis) for name, (basis, _) in found.items()}
+    table = run_ablation_study(run, specs, METRICS, seeds=(0, 1, 2)).table
+    table[list(METRICS[:3])] /= unit_of(table)
+    plain, random = (table.loc[table["control"] == name].copy() for name in ("intervention", EQUAL_NORM))
+    result = {}
+    for name, (_, searched) in found.items():
+        kept, taken = kept_and_taken(plain, name)
+        random_kept, random_taken = kept_and_taken(random, name)
+        deduced = [mean_of(plain, spec, SPLITS[3], "logit_difference") for spec in ("none", name)]
+        result[name] = {
+            "kept": kept,
+            "held_out_implications": taken,
+            "random_kept": random_kept,
+            "random_held_out_implications": random_taken,
+            "held_out_logit_difference_before_and_after": deduced,
+            "margin_in_set": mean_of(plain, name, SPLITS[3], "margin"),
+            **_what_wins(run, specs[name]),
+            "searched": searched,
+        }
+    return result
+
+
+def _what_wins(run: Snapshot, spec: SubspaceAblation) -> dict[str, float]:
+    examples = task_examples(PAPER, run.config.train.data != "noise_free")
+    tokens = examples.tokens[torch.tensor([split == SPLITS[3] for split in examples.split])]
+    with torch.no_grad():
+        before = run.model(tokens)[:, -1, PAPER.n_inputs :].double()
+        with ablated(run.model, spec):
+            after = run.model(tokens)[:, -1, PAPER.n_inputs :].double()
+    change = after - before
+    common = float(change.mean(0).square().sum() * len(change) / change.square().sum())
+    return {"winners": len(set(after.argmax(1).tolist())), "common_share": common}
 
 
 def search_all(W: np.ndarray, ranks: tuple[int, ...] = (1, 2, 3, 4, 8)) -> list[dict[str, object]]:

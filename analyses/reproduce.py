@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import ablation_paths
 import ablation_study
 import alignment_over_training
 import circuit_diagrams
@@ -41,6 +42,7 @@ SLOW = (
     sample_efficiency.main,
     figure_5_max_margin.main,
     ablation_study.main,
+    ablation_paths.main,
     ov_breakdown.main,
     embedding_projections.main,
     alignment_over_training.main,

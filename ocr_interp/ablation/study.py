@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,9 @@ def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_
 def _examples_of(model: Any, examples: Examples | None, eval_draws: int) -> Callable[[int], Examples]:
     """Seed -> examples."""
     if examples is not None:
-        return lambda seed: examples
+        is_labelled = examples.labels is not None or not isinstance(model, Snapshot)
+        given = examples if is_labelled else replace(examples, labels=model.task.labels)
+        return lambda seed: given
     if not isinstance(model, Snapshot):
         check_model(model)
         raise ConfigError(
