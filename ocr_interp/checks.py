@@ -105,4 +105,5 @@ def as_plain(config: Any) -> None:
         value = getattr(config, field.name)
         if isinstance(value, bool | str | tuple) or value is None:
             continue
-        object.__setattr__(config, field.name, float(value) if field.type == "float" else int(value))
+        as_float = "float" in str(field.type)
+        object.__setattr__(config, field.name, float(value) if as_float else int(value))

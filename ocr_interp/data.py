@@ -63,6 +63,21 @@ class Batch:
         return torch.cat([subjects, self.context], dim=1)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive noisy batches of one run; each attribute as in `Batch`, with the step in front.
+
+    Attributes:
+        subject, context, target: of every step.
+        weight: of the examples of any step.
+    """
+
+    subject: Int[Tensor, "step batch"]
+    context: Float[Tensor, "step batch other_input"]
+    target: Int[Tensor, "step batch"]
+    weight: Float[Tensor, " batch"]
+
+
 def population(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_options) -> Batch:
     """Every triple of the splits once and without noise: the sequence [subject, relation, EOS].
 
@@ -86,16 +101,8 @@ def exhaustive(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_op
     Raises:
         ConfigError: the batch would have more than MAX_EXHAUSTIVE_EXAMPLES examples.
     """
-    triples = task.triples.of_split(*splits)
-    n_draws = task.seq_len - 3
-    n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
-    n_examples = n_multisets * len(triples)
-    if n_examples > MAX_EXHAUSTIVE_EXAMPLES:
-        raise ConfigError(
-            f"exhaustive data allows at most {MAX_EXHAUSTIVE_EXAMPLES:,} examples, got {n_examples:,} "
-            f"({n_multisets:,} noise multisets x {len(triples)} triples): shorten seq_len, lower n_noise, "
-            "or use data='noisy'"
-        )
+    triples, n_draws = task.triples.of_split(*splits), task.seq_len - 3
+    n_multisets = count_noise_multisets(task, len(triples))
     noise = np.array(
         [
             np.bincount(np.array(drawn, dtype=np.int64), minlength=task.n_noise)
@@ -108,6 +115,24 @@ def exhaustive(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_op
     repeated = triples.select(np.repeat(np.arange(len(triples)), n_multisets))
     weight = np.tile(probability, len(triples)) / len(triples)
     return _as_batch(task, repeated, np.tile(noise, (len(triples), 1)), weight, tensor_options)
+
+
+def count_noise_multisets(task: FactRecallTask, n_triples: int) -> int:
+    """How many multisets of noise tokens a sequence can hold.
+
+    Raises:
+        ConfigError: with so many triples an exhaustive batch has more than MAX_EXHAUSTIVE_EXAMPLES.
+    """
+    n_draws = task.seq_len - 3
+    n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
+    n_examples = n_multisets * n_triples
+    if n_examples > MAX_EXHAUSTIVE_EXAMPLES:
+        raise ConfigError(
+            f"exhaustive data allows at most {MAX_EXHAUSTIVE_EXAMPLES:,} examples, got {n_examples:,} "
+            f"({n_multisets:,} noise multisets x {n_triples} triples): shorten seq_len, lower n_noise, "
+            "or use data='noisy'"
+        )
+    return n_multisets
 
 
 def noisy_examples(
@@ -199,6 +224,12 @@ class NoisyBatches:
         return _arrange(
             self.task, self._subject[chosen], self._relation_token[chosen], self._noise[row], places
         )
+
+    def chunk(self, step: int) -> Chunk:
+        """All batches of the chunk that begins at `step`, a multiple of STEPS_PER_CHUNK."""
+        assert step % STEPS_PER_CHUNK == 0
+        self._load_chunk(step)
+        return Chunk(self._subjects, self._contexts, self._targets, self._weight)
 
     def _load_chunk(self, step: int) -> None:
         """Draws the chunk that holds the step, unless it is the one at hand."""

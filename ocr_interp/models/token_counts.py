@@ -7,7 +7,9 @@ every token; with softmax attention a token weighs counts * exp(a), normalised. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from ocr_interp.data import Batch
 from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.stacked import StackedModels, residuals_, stack_batches
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
 
@@ -33,22 +36,10 @@ class Residuals:
 
 
 def cross_entropy(logits: Float[Tensor, "batch output"], target: Int[Tensor, " batch"]) -> Residuals:
-    """Cross-entropy as softplus(logsumexp(wrong) - correct), with residuals from the same margin.
-
-    A log-softmax returns 0 from a margin of about 50 on even in float64; this form keeps its relative
-    precision, and with it the gradient, at any margin.
-    """
-    index = target.unsqueeze(-1)
-    wrong = logits.scatter(-1, index, -torch.inf)
-    top = wrong.amax(-1, keepdim=True)
-    # In place from here: fresh memory of this size costs more than the arithmetic on it.
-    exp = wrong.sub_(top).exp_()
-    total = exp.sum(-1, keepdim=True)
-    lag = top + total.log() - logits.gather(-1, index)
-    p_wrong = torch.sigmoid(lag)
-    grad_logits = exp.mul_(p_wrong / total).scatter_(-1, index, -p_wrong)
-    loss = torch.logaddexp(lag, torch.zeros((), dtype=lag.dtype, device=lag.device))
-    return Residuals(loss.squeeze(-1), grad_logits)
+    """Cross-entropy, with residuals from the same margin (`models.stacked.residuals_`)."""
+    grad_logits = logits.clone()
+    loss = residuals_(grad_logits, target)
+    return Residuals(loss, grad_logits)
 
 
 class TokenCountModel:
@@ -94,97 +85,50 @@ class TokenCountModel:
 
     def batch_logits(self, batch: Batch) -> Float[Tensor, "batch output"]:
         """Logits at EOS of a batch: `logits(batch.counts)` without the columns that are 0."""
-        return self._forward(batch, self.W_OV)[0]
+        return self._alone.logits(stack_batches([batch]))[0]
 
     def loss_and_gradients(self, batch: Batch) -> Float[Tensor, ""]:
         """The weighted loss of a batch in nats; its gradients go to each parameter's `.grad`."""
-        W_OV = self.W_OV
-        logits, attended = self._forward(batch, W_OV)
-        residuals = cross_entropy(logits, batch.target)
-        grad_logits = residuals.grad_logits.mul_(batch.weight.unsqueeze(-1))
-        if attended is None:
-            pulled = _transposed_counts(batch.subject, batch.context, batch.n_subjects, grad_logits)
-            grad_OV = self.scores.unsqueeze(-1) * pulled
-            if "scores" in self.parameters:
-                self.parameters["scores"].grad = (pulled * W_OV).sum(-1)
-        else:
-            weighted = grad_logits * attended.subject.unsqueeze(-1)
-            grad_OV = torch.cat(
-                [_add_rows(batch.subject, weighted, batch.n_subjects), attended.context.mT @ grad_logits]
-            )
-            if "scores" in self.parameters:
-                self.parameters["scores"].grad = attended.gradient(batch, grad_logits, W_OV)
-        self._set_ov_gradients(grad_OV)
-        return (residuals.loss * batch.weight).sum(-1)
+        loss = self._alone.loss_and_gradients(stack_batches([batch]))
+        for name, parameter in self.parameters.items():
+            parameter.grad = self._alone.gradients[name][0]
+        return loss[0]
 
-    def weights(self, inert_factor: float = 1.0) -> TokenWeights:
-        """A copy of all weights; those that never act are `inert_factor` times their start."""
+    @cached_property
+    def _alone(self) -> StackedModels:
+        """The stack of this model alone, over the same memory."""
+        parameters = {name: tensor.unsqueeze(0) for name, tensor in self.parameters.items()}
+        return StackedModels(parameters, self.scores.unsqueeze(0), self.config.attention)
+
+    def adopt(self, parameters: dict[str, Tensor], scores: Float[Tensor, " input"]) -> None:
+        """Takes other tensors as its parameters and scores."""
+        self.parameters, self.scores = parameters, scores
+        self.__dict__.pop("_alone", None)
+
+    def weights(self, inert_factor: float = 1.0, inert_scores: float | None = None) -> TokenWeights:
+        """A copy of all weights; those that never act are `inert_factor` times their start.
+
+        Trained scores have a factor of their own where another optimiser updates them.
+        """
+        inert_scores = inert_factor if inert_scores is None else inert_scores
         n = self.task.n_inputs
         W_V = self.base.W_V * inert_factor
         W_V[:n] = self.parameters["W_V" if "W_V" in self.parameters else "W_OV"]
         W_O = self.parameters["W_O"].clone() if "W_O" in self.parameters else None
-        W_QK = self.base.W_QK * (inert_factor if self.config.train_attention else 1.0)
+        W_QK = self.base.W_QK * (inert_scores if self.config.train_attention else 1.0)
         W_QK[self.task.eos_token, :n] = self.scores
         return TokenWeights(W_V, W_O, W_QK)
 
-    def _forward(self, batch: Batch, W_OV: Tensor) -> tuple[Tensor, _Attended | None]:
-        """Logits, and with softmax attention the weights of the attended tokens."""
-        n = batch.n_subjects
-        if self.config.attention == "linear":
-            circuit = self.scores.unsqueeze(-1) * W_OV
-            return circuit[:n].index_select(0, batch.subject).addmm_(batch.context, circuit[n:]), None
-        subject = self.scores[:n].index_select(0, batch.subject)
-        context = self.scores[n:].masked_fill(batch.context == 0, -torch.inf)
-        top = torch.maximum(subject, context.amax(-1))
-        subject, context = (subject - top).exp_(), batch.context * (context - top.unsqueeze(-1)).exp_()
-        total = subject + context.sum(-1)
-        attended = _Attended(subject / total, context / total.unsqueeze(-1))
-        values = W_OV[:n].index_select(0, batch.subject).mul_(attended.subject.unsqueeze(-1))
-        return values.addmm_(attended.context, W_OV[n:]), attended
 
-    def _set_ov_gradients(self, grad_OV: Float[Tensor, "input output"]) -> None:
-        parameters = self.parameters
-        if "W_OV" in parameters:
-            parameters["W_OV"].grad = grad_OV
-        else:
-            parameters["W_V"].grad = grad_OV @ parameters["W_O"].mT
-            parameters["W_O"].grad = parameters["W_V"].mT @ grad_OV
-
-
-@dataclass(frozen=True)
-class _Attended:
-    """How much softmax attention gives to the tokens of each sequence; all of one sequence sum to 1."""
-
-    subject: Float[Tensor, " batch"]
-    context: Float[Tensor, "batch other_input"]
-
-    def gradient(self, batch: Batch, grad_logits: Tensor, W_OV: Tensor) -> Float[Tensor, " input"]:
-        """Gradient with respect to the scores, through the normalisation."""
-        n = batch.n_subjects
-        subject = self.subject * (grad_logits * W_OV[:n].index_select(0, batch.subject)).sum(-1)
-        context = self.context * (grad_logits @ W_OV[n:].mT)
-        mean = subject + context.sum(-1)
-        subject = _add_rows(batch.subject, (subject - mean * self.subject).unsqueeze(-1), n).squeeze(-1)
-        return torch.cat([subject, (context - mean.unsqueeze(-1) * self.context).sum(0)])
-
-
-def _transposed_counts(
-    subject: Int[Tensor, " batch"],
-    context: Float[Tensor, "batch other_input"],
-    n_subjects: int,
-    values: Float[Tensor, "batch output"],
-) -> Float[Tensor, "input output"]:
-    """counts^T @ values without the columns of counts that are 0."""
-    return torch.cat([_add_rows(subject, values, n_subjects), context.mT @ values])
-
-
-def _add_rows(
-    index: Int[Tensor, " batch"], values: Float[Tensor, "batch output"], n_rows: int
-) -> Float[Tensor, "row output"]:
-    """Sums of the values that go to each row.
-
-    A GPU adds rows in no fixed order; there a matrix product gives the same bits every time.
-    """
-    if index.device.type == "cpu":
-        return values.new_zeros(n_rows, values.shape[1]).index_add_(0, index, values)
-    return torch.nn.functional.one_hot(index, n_rows).to(values).mT @ values
+def stack_models(models: Sequence[TokenCountModel]) -> StackedModels:
+    """Models of one shape as one: their parameters become views of stacked tensors, `.grad` included."""
+    parameters = {
+        name: torch.stack([model.parameters[name] for model in models]) for name in models[0].parameters
+    }
+    scores = parameters.get("scores", torch.stack([model.scores for model in models]))
+    stacked = StackedModels(parameters, scores, models[0].config.attention)
+    for run, model in enumerate(models):
+        model.adopt({name: tensor[run] for name, tensor in parameters.items()}, scores[run])
+        for name, parameter in model.parameters.items():
+            parameter.grad = stacked.gradients[name][run]
+    return stacked

@@ -19,6 +19,7 @@ _METADATA = "ocr_interp"
 _WHAT_TO_DO = {
     "checkpoint": "restore it, or train into a new run_dir",
     "model": "restore it, or delete it: the checkpoint holds the same weights",
+    "weights": "restore it, or train into a new path",
     "snapshot": "restore it; the other snapshots and the model are not touched by it",
 }
 

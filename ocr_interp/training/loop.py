@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ocr_interp.data import Batch, NoisyBatches, exhaustive, population
-from ocr_interp.devices import DTYPES, resolve_device
+from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
 from ocr_interp.models.config import ModelConfig
-from ocr_interp.models.init import initial_weights
-from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.task import TRAINED_SPLITS, FactRecallTask
+from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.runs import Run
 from ocr_interp.training.store import Checkpoint, RunStore, history_frame
@@ -76,14 +74,10 @@ class _Training:
 
     def __init__(self, config: RunConfig) -> None:
         self.config, recipe = config, config.train
-        self.device = resolve_device(recipe.device, config.model.dtype)
-        dtype = DTYPES[config.model.dtype]
-        start = initial_weights(config.task, config.model, recipe.seed)
-        self.model = TokenCountModel(config.task, config.model, start, self.device)
-        self.optimizer = _optimizer(recipe, list(self.model.parameters.values()))
-        self.batch_at = _batches(config.task, recipe, dtype, self.device)
-        self.tracker = Tracker(config.task, recipe, dtype, self.device)
-        self.losses = torch.zeros(recipe.log_every, dtype=dtype, device=self.device)
+        self.lockstep = Lockstep([config])
+        self.device, self.model = self.lockstep.device, self.lockstep.models[0]
+        self.optimizers = self.lockstep.optimizers
+        self.tracker = Tracker(config.task, recipe, DTYPES[config.model.dtype], self.device)
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, TokenWeights] = {}
@@ -119,13 +113,12 @@ class _Training:
     def _advance(self, target: int) -> dict[str, float]:
         """Trains up to the target step and measures there; no synchronisation with the device between."""
         first = self.step
+        losses = self.lockstep.advance(first, target)[0]
+        self.step = target
         with torch.no_grad():
-            while self.step < target:
-                self.losses[self.step - first] = self.model.loss_and_gradients(self.batch_at(self.step))
-                self.optimizer.step()
-                self.step += 1
-            losses = self.losses[: target - first]
-            self._refuse_divergence(first, losses)
+            bad = self.lockstep.first_bad_steps(first, target)[0]
+            if bad is not None:
+                raise self._diverged(bad)
             row: dict[str, float] = {
                 "step": self.step,
                 "train_loss": float(losses.mean()) if len(losses) else float("nan"),
@@ -136,23 +129,9 @@ class _Training:
         self.rows.append(row)
         return row
 
-    def _refuse_divergence(self, first: int, losses: Tensor) -> None:
-        """Raises with the first step since `first` whose loss, or whose update, is not finite."""
-        bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            step = first + int(bad[0])
-        elif not all(torch.isfinite(p).all() for p in self.model.parameters.values()):
-            step = self.step
-        else:
-            return
-        raise self._diverged(step)
-
     def _diverged(self, step: int) -> TrainingDivergedError:
-        recipe = self.config.train
-        return TrainingDivergedError(
-            f"the loss is not finite at step {step} ({self.config.model.ov} model, {recipe.optimizer}, "
-            f"lr={recipe.lr:g}): lower lr or init_scale. Nothing after the last checkpoint was written"
-        )
+        message = divergence_message(self.config, step)
+        return TrainingDivergedError(f"{message}. Nothing after the last checkpoint was written")
 
     def _snapshot(self, store: RunStore | None) -> None:
         weights = self._weights()
@@ -167,10 +146,8 @@ class _Training:
         if status != "unfinished":
             store.write_model(self.config, self.step, self._weights())
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
-        state = self.optimizer.state_dict()["state"]
-        for index, name in enumerate(self.model.parameters):
-            for key, value in state.get(index, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
+        for name, state in self.optimizers.state(0, self.step).items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         store.write_checkpoint(
             self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
         )
@@ -183,7 +160,7 @@ class _Training:
                 f"{self.device.type!r}: go on where there is such a device, or train into a new run_dir"
             )
         names = list(self.model.parameters)
-        state: dict[int, dict[str, Tensor]] = {}
+        state: dict[str, dict[str, Tensor]] = {}
         for key, tensor in checkpoint.tensors.items():
             kind, name, *rest = key.split(".")
             if name not in names:
@@ -191,51 +168,20 @@ class _Training:
             if kind == "parameter":
                 self.model.parameters[name].copy_(tensor)
             else:
-                state.setdefault(names.index(name), {})[rest[0]] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+                state.setdefault(name, {})[rest[0]] = tensor
+        self.optimizers.restore(0, checkpoint.step, state)
         self.step = checkpoint.step
         self.rows = [dict(row) for row in checkpoint.history.to_dict("records")]
 
     def _weights(self) -> TokenWeights:
-        return self.model.weights(self.config.train.inert_factor(self.step))
+        recipe, step = self.config.train, self.step
+        return self.model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
     def _result(self, store: RunStore | None, status: str) -> Run:
         if store is not None:
             return store.read_run()
         history = history_frame(self.rows)
         return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
-
-
-def _optimizer(recipe: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
-    return torch.optim.AdamW(
-        parameters,
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=fused,
-    )
-
-
-def _batches(
-    task: FactRecallTask, recipe: TrainConfig, dtype: torch.dtype, device: torch.device
-) -> Callable[[int], Batch]:
-    """The batch of every step."""
-    if recipe.data == "noisy":
-        return NoisyBatches(task, recipe.batch_size, recipe.seed, device, dtype).batch
-    whole = population if recipe.data == "noise_free" else exhaustive
-    batch = whole(task, TRAINED_SPLITS, dtype=dtype, device=device)
-    return lambda step: batch
 
 
 @contextlib.contextmanager

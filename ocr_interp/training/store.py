@@ -245,7 +245,8 @@ class RunStore:
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
         for name, parameter in model.parameters.items():
             parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
-        return model.weights(config.train.inert_factor(checkpoint.step))
+        recipe, step = config.train, checkpoint.step
+        return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):

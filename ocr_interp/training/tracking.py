@@ -59,14 +59,21 @@ class Tracker:
         task: the task; a split without triples is NaN throughout.
         config: decides whether the examples have noise; "noisy" data has `eval_draws` of each triple.
         dtype, device: of the examples.
+        certificates: whether to prove lower bounds of the norms; without them the gaps are NaN.
     """
 
     def __init__(
-        self, task: FactRecallTask, config: TrainConfig, dtype: torch.dtype, device: torch.device
+        self,
+        task: FactRecallTask,
+        config: TrainConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        certificates: bool = True,
     ) -> None:
         self.task = task
         self.examples = _evaluation_examples(task, config, dtype, device)
-        self.limits = LimitTracker(task, "eos" if config.data == "noise_free" else "noise_eos")
+        inputs = "eos" if config.data == "noise_free" else "noise_eos"
+        self.limits = LimitTracker(task, inputs, certificates)
         self._blas = ThreadpoolController()
         self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
 

@@ -1,0 +1,209 @@
+"""The token-count form of several models of one shape at once: losses and gradients in one pass.
+
+Every operation acts on each run by itself, so that on a CPU a run gets the same bits alone as among
+others; a test holds that. All large intermediate tensors are kept from step to step, since fresh memory
+of their size costs more than the arithmetic on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ocr_interp.data import Batch
+
+
+@dataclass(frozen=True)
+class StackedBatch:
+    """A batch a run, all of one size.
+
+    Attributes:
+        n_subjects: number of subjects, the same in every run.
+        subject, context, target, weight: as in `data.Batch`.
+        row: index of the subject's row among the input rows of all runs.
+    """
+
+    n_subjects: int
+    subject: Int[Tensor, "run batch"]
+    context: Float[Tensor, "run batch other_input"]
+    target: Int[Tensor, "run batch"]
+    weight: Float[Tensor, "run batch"]
+    row: Int[Tensor, " run_and_example"]
+
+    def of_runs(self, runs: Sequence[int]) -> StackedBatch:
+        """The batches of some runs."""
+        chosen = list(runs)
+        subject, context = self.subject[chosen], self.context[chosen]
+        row = input_rows(subject, self.n_subjects + context.shape[-1]).flatten()
+        return StackedBatch(self.n_subjects, subject, context, self.target[chosen], self.weight[chosen], row)
+
+
+def stack_batches(batches: Sequence[Batch]) -> StackedBatch:
+    """Batches of equal shapes, one a run."""
+    subject = torch.stack([batch.subject for batch in batches])
+    context = torch.stack([batch.context for batch in batches])
+    return StackedBatch(
+        n_subjects=batches[0].n_subjects,
+        subject=subject,
+        context=context,
+        target=torch.stack([batch.target for batch in batches]),
+        weight=torch.stack([batch.weight for batch in batches]),
+        row=input_rows(subject, batches[0].n_subjects + context.shape[-1]).flatten(),
+    )
+
+
+def input_rows(subject: Int[Tensor, "*step run batch"], n_inputs: int) -> Int[Tensor, "*step run batch"]:
+    """Row of each subject where the input rows of all runs follow one another."""
+    return subject + n_inputs * torch.arange(subject.shape[-2], device=subject.device).unsqueeze(-1)
+
+
+def residuals_(
+    logits: Float[Tensor, "*run batch output"], target: Int[Tensor, "*run batch"]
+) -> Float[Tensor, "*run batch"]:
+    """Cross-entropy of each example in nats; turns the logits into its gradient (softmax - one-hot).
+
+    As softplus(logsumexp(wrong) - correct), with residuals from the same margin: a log-softmax returns 0
+    from a margin of about 50 on even in float64; this form keeps its relative precision at any margin.
+    """
+    index = target.unsqueeze(-1)
+    correct = logits.gather(-1, index)
+    wrong = logits.scatter_(-1, index, -torch.inf)
+    top = wrong.amax(-1, keepdim=True)
+    exp = wrong.sub_(top).exp_()
+    total = exp.sum(-1, keepdim=True)
+    lag = _run_by_run(top + total.log() - correct)
+    p_wrong = torch.sigmoid(lag)
+    exp.mul_(p_wrong / total).scatter_(-1, index, -p_wrong)
+    return torch.logaddexp(lag, torch.zeros((), dtype=lag.dtype, device=lag.device)).squeeze(-1)
+
+
+def _run_by_run(values: Float[Tensor, "*run batch 1"]) -> Float[Tensor, "*run batch 1"]:
+    """The same values in memory with a hole after each run.
+
+    Sigmoid and logaddexp round differently in the vectorised part of a loop and in what is left over at
+    its end; with the holes each run has a loop of its own, as it has alone.
+    """
+    holed = values.new_empty(*values.shape[:-2], values.shape[-2] + 1, 1)[..., :-1, :]
+    return holed.copy_(values)
+
+
+class StackedModels:
+    """The parameters of models of one shape, stacked, with memory for a training step.
+
+    Args:
+        parameters: by name, [run, ...]: "W_V" and "W_O", or "W_OV"; and "scores" if they are trained.
+        scores: what the EOS query scores for each input, trained or not.
+        attention: "linear" or "softmax".
+    """
+
+    def __init__(
+        self, parameters: dict[str, Tensor], scores: Float[Tensor, "run input"], attention: str
+    ) -> None:
+        self.parameters, self.scores, self.attention = parameters, scores, attention
+        self.gradients = {name: torch.zeros_like(stacked) for name, stacked in parameters.items()}
+        self._factorized = "W_V" in parameters
+        last = parameters["W_O" if self._factorized else "W_OV"]
+        shape = (*scores.shape, last.shape[-1])
+        self._W_OV = last.new_empty(shape) if self._factorized else last
+        self._grad_OV = last.new_empty(shape) if self._factorized else self.gradients["W_OV"]
+        self._circuit, self._pulled = last.new_empty(shape), last.new_empty(shape)
+        self._logits = last.new_empty(0)
+
+    def loss_and_gradients(self, batch: StackedBatch) -> Float[Tensor, " run"]:
+        """The weighted loss of every run's batch in nats; gradients go to `gradients`."""
+        if self._logits.shape[:2] != batch.target.shape:
+            self._logits = self.scores.new_empty(*batch.target.shape, self._W_OV.shape[-1])
+        logits, W_OV, n = self._logits, self._refreshed_W_OV(), batch.n_subjects
+        attended = self._forward(batch, W_OV, logits)
+        loss = residuals_(logits, batch.target)
+        grad_logits = logits.mul_(batch.weight.unsqueeze(-1))
+        pulled, scores = self._pulled, self.scores.unsqueeze(-1)
+        if attended is None:
+            _add_rows(batch, grad_logits, pulled)
+            torch.bmm(batch.context.mT, grad_logits, out=pulled[:, n:])
+            torch.mul(scores, pulled, out=self._grad_OV)
+            if "scores" in self.gradients:
+                torch.sum(pulled.mul_(W_OV), -1, out=self.gradients["scores"])
+        else:
+            if "scores" in self.gradients:
+                self.gradients["scores"].copy_(attended.gradient(batch, grad_logits, W_OV))
+            torch.bmm(attended.context.mT, grad_logits, out=self._grad_OV[:, n:])
+            _add_rows(batch, grad_logits.mul_(attended.subject.unsqueeze(-1)), self._grad_OV)
+        if self._factorized:
+            W_V, W_O = self.parameters["W_V"], self.parameters["W_O"]
+            torch.bmm(self._grad_OV, W_O.mT, out=self.gradients["W_V"])
+            torch.bmm(W_V.mT, self._grad_OV, out=self.gradients["W_O"])
+        return (loss * batch.weight).sum(-1)
+
+    def logits(self, batch: StackedBatch) -> Float[Tensor, "run batch output"]:
+        """Logits at EOS of every run's batch, in memory of their own."""
+        logits = self.scores.new_empty(*batch.target.shape, self._W_OV.shape[-1])
+        self._forward(batch, self._refreshed_W_OV(), logits)
+        return logits
+
+    def _refreshed_W_OV(self) -> Tensor:
+        if self._factorized:
+            torch.bmm(self.parameters["W_V"], self.parameters["W_O"], out=self._W_OV)
+        return self._W_OV
+
+    def _forward(self, batch: StackedBatch, W_OV: Tensor, logits: Tensor) -> _Attended | None:
+        """Writes the logits; gives the weights of the attended tokens with softmax attention."""
+        n, values, attended = batch.n_subjects, W_OV, None
+        if self.attention == "linear":
+            values = torch.mul(self.scores.unsqueeze(-1), W_OV, out=self._circuit)
+        else:
+            attended = self._attended(batch)
+        torch.index_select(values.flatten(0, 1), 0, batch.row, out=logits.flatten(0, 1))
+        if attended is None:
+            logits.baddbmm_(batch.context, values[:, n:])
+        else:
+            logits.mul_(attended.subject.unsqueeze(-1)).baddbmm_(attended.context, values[:, n:])
+        return attended
+
+    def _attended(self, batch: StackedBatch) -> _Attended:
+        n = batch.n_subjects
+        subject = self.scores.flatten().index_select(0, batch.row).view_as(batch.subject)
+        context = self.scores[:, None, n:].masked_fill(batch.context == 0, -torch.inf)
+        top = torch.maximum(subject, context.amax(-1))
+        subject, context = (subject - top).exp_(), batch.context * (context - top.unsqueeze(-1)).exp_()
+        total = subject + context.sum(-1)
+        return _Attended(subject / total, context / total.unsqueeze(-1))
+
+
+@dataclass(frozen=True)
+class _Attended:
+    """How much softmax attention gives to the tokens of each sequence; all of one sequence sum to 1."""
+
+    subject: Float[Tensor, "run batch"]
+    context: Float[Tensor, "run batch other_input"]
+
+    def gradient(self, batch: StackedBatch, grad_logits: Tensor, W_OV: Tensor) -> Float[Tensor, "run input"]:
+        """Gradient with respect to the scores, through the normalisation."""
+        n = batch.n_subjects
+        values = W_OV.flatten(0, 1).index_select(0, batch.row).view_as(grad_logits)
+        subject = self.subject * (grad_logits * values).sum(-1)
+        context = self.context * (grad_logits @ W_OV[:, n:].mT)
+        mean = subject + context.sum(-1)
+        gradient = W_OV.new_empty(*W_OV.shape[:2], 1)
+        _add_rows(batch, (subject - mean * self.subject).unsqueeze(-1), gradient)
+        gradient[:, n:, 0] = (context - mean.unsqueeze(-1) * self.context).sum(1)
+        return gradient.squeeze(-1)
+
+
+def _add_rows(
+    batch: StackedBatch, values: Float[Tensor, "run batch output"], out: Float[Tensor, "run input output"]
+) -> None:
+    """Writes to each subject's row the sum of the values of its examples.
+
+    A GPU adds rows in no fixed order; there a matrix product gives the same bits every time.
+    """
+    n = batch.n_subjects
+    if values.device.type == "cpu":
+        out[:, :n] = 0
+        out.flatten(0, 1).index_add_(0, batch.row, values.flatten(0, 1))
+    else:
+        out[:, :n] = torch.nn.functional.one_hot(batch.subject, n).to(values).mT @ values

@@ -1,0 +1,1 @@
+"""Sweeps: grids of configurations, many models at once, one tidy table."""

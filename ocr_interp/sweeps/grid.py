@@ -1,0 +1,155 @@
+"""A grid of configurations: any fields of task, model and training as axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.config import RunConfig, TrainConfig
+
+PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
+
+Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]] | Any
+"""Field -> values, for every combination; or a list of points, each field -> value."""
+
+
+def _fields() -> dict[str, tuple[str, str]]:
+    """Name of an axis -> (part, field): dotted always, plain where only one part has the field."""
+    found = [(part, field.name) for part, cls in PARTS.items() for field in dataclasses.fields(cls)]
+    parts_with = Counter(field for _, field in found)
+    plain = {field: (part, field) for part, field in found if parts_with[field] == 1}
+    return {**plain, **{f"{part}.{field}": (part, field) for part, field in found}}
+
+
+FIELDS = _fields()
+"""What may be an axis, beside the names in PARTS, which take whole configurations."""
+
+COLUMN_OF_FIELD = {
+    target: min((name for name in FIELDS if FIELDS[name] == target), key=len)
+    for target in dict.fromkeys(FIELDS.values())
+}
+"""(part, field) -> its column in the tables: the plain name where it is unique."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        values: the values of its axes, by column.
+        config: its whole configuration.
+    """
+
+    values: dict[str, Any]
+    config: RunConfig
+
+    @property
+    def label(self) -> str:
+        """Its values as text, as "lr=0.01, seed=3"."""
+        return _label(self.values)
+
+
+def grid_points(
+    axes: Axes,
+    task: FactRecallTask | None = None,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+) -> list[Point]:
+    """All runs of a sweep, in the order of the axes; nothing is trained.
+
+    Args:
+        axes: field -> values, e.g. {"d_head": [3, 4], "m_train": [1, 2], "lr": [1e-3], "seed": range(5)};
+            or a list of points, for a grid that is no product. Names are fields of the three
+            configurations, dotted ("train.lr") where needed; "task", "model" and "train" take whole
+            configurations.
+        task, model, train: what all points share; None are the defaults.
+
+    Raises:
+        UnknownNameError: a name that is no field, with its close matches.
+        ConfigError: no point, a point twice, or a configuration that is not allowed, by its point.
+    """
+    given = {"task": task, "model": model, "train": train}
+    shared = {part: PARTS[part]() if config is None else config for part, config in given.items()}
+    points = [_point(shared, values) for values in _combinations(axes)]
+    if not points:
+        raise ConfigError("a sweep needs at least one point, got none: is a list of values empty?")
+    seen: dict[str, Point] = {}
+    for point in points:
+        other = seen.setdefault(point.config.fingerprint, point)
+        if other is not point:
+            raise ConfigError(
+                f"each point must be another configuration, got ({other.label}) and ({point.label}), which "
+                "are the same: leave one out"
+            )
+    return points
+
+
+def _label(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or "the defaults"
+
+
+def _combinations(axes: Any) -> list[dict[str, Any]]:
+    if isinstance(axes, Mapping):
+        lists = {}
+        for name, values in axes.items():
+            _target(name)
+            if isinstance(values, str) or not isinstance(values, Iterable):
+                raise ConfigError(f"axis {name} must be a list of values, got {values!r}: write [{values!r}]")
+            lists[name] = list(values)
+        return [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
+    if isinstance(axes, str) or not isinstance(axes, Sequence):
+        raise ConfigError(f"axes must map fields to lists of values, or list points, got {axes!r}")
+    for point in axes:
+        if not isinstance(point, Mapping):
+            raise ConfigError(f"a point must map fields to values, got {point!r}")
+    return [dict(point) for point in axes]
+
+
+def _target(name: str) -> tuple[str, str | None]:
+    """(part, field) of an axis; the field is None where the axis takes whole configurations."""
+    if name in PARTS:
+        return name, None
+    if name in FIELDS:
+        return FIELDS[name]
+    parts = [part for part, cls in PARTS.items() if name in {f.name for f in dataclasses.fields(cls)}]
+    if parts:
+        dotted = " or ".join(f"{part}.{name}" for part in parts)
+        raise ConfigError(f"axis {name!r} is a field of {' and of '.join(parts)}: write {dotted}")
+    raise unknown_name("axis", name, [*FIELDS, *PARTS])
+
+
+def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
+    parts, changes, shown = dict(shared), {part: {} for part in PARTS}, {}
+    for name, value in values.items():
+        part, field = _target(name)
+        if field is None:
+            if not isinstance(value, PARTS[part]):
+                raise ConfigError(f"axis {part} must hold {PARTS[part].__name__} values, got {value!r}")
+            parts[part] = value
+            default = shared[part]
+            for each in dataclasses.fields(value):
+                if getattr(value, each.name) != getattr(default, each.name):
+                    shown[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
+        else:
+            value = value.item() if isinstance(value, np.generic) else value
+            changes[part][field] = shown[COLUMN_OF_FIELD[part, field]] = value
+    try:
+        made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
+    except OcrInterpError as error:
+        raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
+    return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
+
+
+def config_columns(config: RunConfig) -> dict[str, Any]:
+    """Every field of a configuration by its column."""
+    values = config.to_dict()
+    return {column: values[part][field] for (part, field), column in COLUMN_OF_FIELD.items()}

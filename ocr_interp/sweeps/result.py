@@ -1,0 +1,148 @@
+"""What a sweep gives back: its runs, their curves, and where they came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ocr_interp.errors import OcrInterpError, unknown_name
+from ocr_interp.models.weights import TokenWeights
+from ocr_interp.sweeps.grid import config_columns
+from ocr_interp.sweeps.records import RunRecord
+from ocr_interp.sweeps.store import SweepStore
+from ocr_interp.training.config import RunConfig
+from ocr_interp.training.runs import Run
+from ocr_interp.training.store import history_frame
+from ocr_interp.training.tracking import COLUMNS
+
+OUTCOME_COLUMNS = ("run", "status", "message", "seconds", "trained_on")
+"""Of the table of runs, beside the fields of the configurations: as in `sweeps.records.RunRecord`."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The runs of a sweep, those of earlier calls into the same folder included where they were asked for.
+
+    Attributes:
+        axes: the columns in which the runs differ by design.
+        runs: a row a run: OUTCOME_COLUMNS and every field of its configuration.
+        table: a row a run and logged step: "run", the axes, "status", and the columns of
+            `training.tracking`: losses and margins in nats and logits, beta, norms, certified gaps.
+        provenance: versions and settings that the runs were made with.
+        path: the folder; None for a sweep that is only in memory.
+    """
+
+    axes: tuple[str, ...]
+    runs: pd.DataFrame
+    table: pd.DataFrame
+    provenance: Mapping[str, Any]
+    path: Path | None
+    _records: Mapping[str, RunRecord] = dataclasses.field(repr=False)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {status}" for status, n in self.runs["status"].value_counts().items())
+        return f"SweepResult({len(self.runs)} runs over {', '.join(self.axes) or 'no axis'}: {counts})"
+
+    def final(self) -> pd.DataFrame:
+        """A row a run: axes, outcome, and the metrics at its last logged step (NaN without one)."""
+        last = self.table.groupby("run", sort=False).tail(1).drop(columns=[*self.axes, "status"])
+        outcome = self.runs[["run", *self.axes, *OUTCOME_COLUMNS[1:]]]
+        return outcome.merge(last, on="run", how="left", validate="one_to_one")
+
+    def curves(self, column: str) -> pd.DataFrame:
+        """A row a run and logged step with the axes, the step and one metric.
+
+        Raises:
+            UnknownNameError: a column that is not measured.
+        """
+        if column not in COLUMNS:
+            raise unknown_name("column", column, COLUMNS)
+        return self.table.loc[:, ["run", *self.axes, "step", column]]
+
+    def select(self, **values: Any) -> SweepResult:
+        """The runs whose configuration has these values, by column of `runs`.
+
+        Raises:
+            UnknownNameError: a column that does not exist.
+            OcrInterpError: no run has these values.
+        """
+        keep = pd.Series(True, index=self.runs.index)
+        for column, value in values.items():
+            if column not in self.runs.columns:
+                raise unknown_name("column", column, self.runs.columns)
+            same = self.runs[column].isna() if value is None else self.runs[column] == value
+            keep &= same
+        if not keep.any():
+            raise OcrInterpError(f"no run of this sweep has {values}")
+        runs = self.runs.loc[keep].reset_index(drop=True)
+        table = self.table.loc[self.table["run"].isin(list(runs["run"]))].reset_index(drop=True)
+        return dataclasses.replace(self, runs=runs, table=table)
+
+    def run(self, name: str) -> Run:
+        """One run with its history and weights, as `train` gives it.
+
+        Raises:
+            UnknownNameError: no such run in this sweep.
+            OcrInterpError: the sweep kept no weights, or the run failed.
+        """
+        if name not in set(self.runs["run"]):
+            raise unknown_name("run", name, self.runs["run"])
+        record = self._records[name]
+        history, weights = history_frame(record.rows), self._weights(record)
+        step = int(history["step"].iloc[-1])
+        return Run(record.config, step, weights, history, record.status, None)
+
+    def config(self, name: str) -> RunConfig:
+        """The configuration of a run."""
+        if name not in self._records:
+            raise unknown_name("run", name, self.runs["run"])
+        return self._records[name].config
+
+    def _weights(self, record: RunRecord) -> TokenWeights:
+        if record.status not in ("finished", "learned"):
+            raise OcrInterpError(f"run {record.run} has no weights: it {record.status} ({record.message})")
+        if not self.provenance["keep_weights"]:
+            raise OcrInterpError("this sweep kept no weights: pass keep_weights=True and a new path")
+        if record.weights is not None or self.path is None:
+            assert record.weights is not None
+            return record.weights
+        return SweepStore(self.path).read_weights(record.run)
+
+
+def make_result(
+    records: Sequence[RunRecord], axes: Sequence[str], provenance: Mapping[str, Any], path: Path | None
+) -> SweepResult:
+    """The tables of runs, in the order of the records."""
+    outcomes, rows = [], []
+    for record in records:
+        config = config_columns(record.config)
+        outcome = {name: getattr(record, name) for name in OUTCOME_COLUMNS}
+        outcomes.append({**outcome, **config})
+        chosen = {axis: config[axis] for axis in axes}
+        rows += [{"run": record.run, **chosen, "status": record.status, **row} for row in record.rows]
+    table = pd.DataFrame(rows, columns=["run", *axes, "status", *COLUMNS]).astype({"step": "int64"})
+    by_name = {record.run: record for record in records}
+    return SweepResult(tuple(axes), pd.DataFrame(outcomes), table, provenance, path, by_name)
+
+
+def differing_columns(configs: Sequence[RunConfig]) -> tuple[str, ...]:
+    """The columns in which configurations differ."""
+    rows = [config_columns(config) for config in configs]
+    return tuple(column for column in rows[0] if any(row[column] != rows[0][column] for row in rows))
+
+
+def in_order(records: Sequence[RunRecord], columns: Sequence[str]) -> list[RunRecord]:
+    """Records sorted by some columns of their configurations; None comes last."""
+
+    def key(record: RunRecord) -> list[tuple[bool, bool, Any]]:
+        values = config_columns(record.config)
+        found = [values[column] for column in columns]
+        numbers = [isinstance(value, int | float) for value in found]
+        return [(v is None, not n, v if n else str(v)) for v, n in zip(found, numbers, strict=True)]
+
+    return sorted(records, key=key)

@@ -1,0 +1,39 @@
+"""Small sweeps: the tiny task of the run tests, and grids that take a second."""
+
+import pandas as pd
+import pytest
+
+from ocr_interp.sweeps.sweep import sweep
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.config import TrainConfig
+
+TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
+RECIPE = TrainConfig(steps=20, batch_size=12, log_every=5, device="cpu")
+
+
+@pytest.fixture
+def tiny_sweep(tmp_path):
+    """A sweep of the tiny task into a folder of this test."""
+
+    def run(axes, path="sweep", train=RECIPE, task=TASK, **options):
+        folder = None if path is None else tmp_path / path
+        return sweep(axes, task=task, train=train, path=folder, progress=False, **options)
+
+    return run
+
+
+@pytest.fixture
+def same_table():
+    """Asserts that two sweeps have the same rows, to the bit, in any order; seconds aside."""
+
+    def check(one, other):
+        for name in ("runs", "table"):
+            first, second = (
+                getattr(result, name)
+                .drop(columns="seconds", errors="ignore")
+                .sort_values(["run", "step"] if name == "table" else ["run"], ignore_index=True)
+                for result in (one, other)
+            )
+            pd.testing.assert_frame_equal(first, second, check_exact=True, check_like=True)
+
+    return check
