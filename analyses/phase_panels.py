@@ -84,7 +84,8 @@ def cells(table: pd.DataFrame, by: Sequence[str]) -> list[dict[str, Any]]:
     """Numbers of each cell and model: by seed, at the end, and which seeds fitted the training set."""
     found = []
     for key, group in at_the_end(table).groupby([*by, "ov"], sort=True):
-        cell = dict(zip([*by, "ov"], key, strict=True))
+        names: Any = key
+        cell: dict[str, Any] = dict(zip([*by, "ov"], names, strict=True))
         cell |= {"steps": int(group["steps"].iloc[0]), "fitted": group["fitted"].tolist()}
         found.append(cell | {column: group[column].tolist() for column in SUMMARISED})
     return found
@@ -127,8 +128,6 @@ def _draw_line(ax: Axes, row: Row, ov: str, column: str) -> None:
                 mfc=COLORS[ov] if filled else "white",
                 zorder=3,
             )
-            if not filled and column == "train_loss":
-                continue
             if not filled and ov == "factorized":
                 ax.axvspan(k - 0.5, k + 0.5, fc="none", ec="0.8", hatch="////", lw=0, zorder=0)
 
@@ -148,6 +147,7 @@ def _draw_prediction(ax: Axes, row: Row) -> None:
 def _dress(ax: Axes, row: Row, column: str) -> None:
     shown = [row.ticks.get(value, str(value)) for value in row.values]
     ax.set_xticks(range(len(shown)), shown)
+    ax.tick_params(axis="x", labelsize=8)
     ax.set(xlabel=row.xlabel, ylabel=SHOWN[column], xlim=(-0.5, len(shown) - 0.5))
     if column in ("gap", "train_loss"):
         ax.set_yscale("log")
@@ -178,7 +178,7 @@ def draw_map(
     limits: tuple[float, float] = (0.0, 1.0),
     colors: str = "cividis",
 ) -> Any:
-    """A heat map with its numbers; cells that are not fitted are hatched and have no number.
+    """A heat map with its numbers; cells that are not fitted are hatched.
 
     Args:
         ax: where to draw.
@@ -189,7 +189,8 @@ def draw_map(
         colors: name of the colours.
     """
     shown = values.to_numpy(dtype=float)
-    evidence = np.isfinite(shown) & (True if fitted is None else fitted.to_numpy(dtype=bool))
+    told = np.ones_like(shown, dtype=bool) if fitted is None else fitted.to_numpy(dtype=bool)
+    evidence = np.isfinite(shown) & told
     image = ax.imshow(
         np.where(evidence, shown, np.nan),
         origin="lower",
@@ -199,11 +200,16 @@ def draw_map(
         aspect="auto",
     )
     for (y, x), value in np.ndenumerate(shown):
+        if told[y, x] and not evidence[y, x]:
+            ax.text(x, y, "none", ha="center", va="center", color="0.5")
+            continue
         if not evidence[y, x]:
             ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc="none", ec="0.6", hatch="////", lw=0))
             continue
         dark = (value - limits[0]) / (limits[1] - limits[0]) < 0.5
-        ax.text(x, y, f"{value + 0.0:.2f}", ha="center", va="center", color="white" if dark else "black")
+        ax.text(
+            x, y, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", color="white" if dark else "black"
+        )
     ax.set_xticks(range(values.shape[1]), [str(v) for v in values.columns])
     ax.set_yticks(range(values.shape[0]), [str(v) for v in values.index])
     ax.set_title(title, loc="left", fontsize=10)

@@ -29,6 +29,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """One change each to the paper's recipe."""
 
+LONG_STEPS = VARIANTS["60,000 steps"]["steps"]
+LONG: dict[str, dict[str, Any]] = {
+    "$d_h$ = 3": {"d_head": 3},
+    "$d_h$ = 3, no decay": {"d_head": 3, "weight_decay": 0.0},
+    "$d_h$ = 4": {"d_head": 4},
+    "$d_h$ = 5": {"d_head": 5},
+}
+"""Three times the paper's steps around the step."""
+
 PAIRS, NARROW = (5, 10, 20, 40), (2, 3, 4, 5, 6)
 PAIRS_STEPS, PAIRS_SEEDS = 10_000, range(3)
 
@@ -50,16 +59,22 @@ def widths(runs: Path, workers: int | None = None) -> SweepResult:
 
 def variants(runs: Path) -> dict[str, SweepResult]:
     """The runs of each variant at STEP_WIDTH."""
-    points = [{**changes, "seed": seed} for changes in VARIANTS.values() for seed in SEEDS]
-    found = sweep(
-        points,
-        task=PAPER,
-        model=replace(FACTORIZED, d_head=STEP_WIDTH),
-        train=RECIPE,
-        path=runs / "figure_6" / "variants",
-        certificates=False,
-    )
-    return {name: found.select(**changes) for name, changes in VARIANTS.items()}
+    return _changed({name: {"d_head": STEP_WIDTH, **changes} for name, changes in VARIANTS.items()}, runs)
+
+
+def long(runs: Path) -> dict[str, SweepResult]:
+    """The runs of LONG."""
+    return _changed({name: {"steps": LONG_STEPS, **changes} for name, changes in LONG.items()}, runs)
+
+
+def _changed(changes: dict[str, dict[str, Any]], runs: Path) -> dict[str, SweepResult]:
+    """The runs of each change of the recipe; all of them share a folder."""
+    points = [{**change, "seed": seed} for change in changes.values() for seed in SEEDS]
+    where, options = runs / "figure_6" / "variants", {"task": PAPER, "model": FACTORIZED, "train": RECIPE}
+    found = sweep(points, **options, path=where, certificates=False)
+    usual = {"steps": RECIPE.steps, "lr": RECIPE.lr, "weight_decay": RECIPE.weight_decay}
+    usual |= {"init_scale": FACTORIZED.init_scale, "seq_len": PAPER.seq_len, "n_noise": PAPER.n_noise}
+    return {name: found.select(**usual | change) for name, change in changes.items()}
 
 
 def pairs(runs: Path) -> SweepResult:
@@ -83,6 +98,7 @@ def main(runs: Path = Path("runs"), workers: int | None = None) -> None:
     print(f"Figure 6: {time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds")
     variants(runs)
     pairs(runs)
+    long(runs)
 
 
 if __name__ == "__main__":
