@@ -47,8 +47,7 @@ class RayEngine:
         Raises:
             OcrInterpError: Ray is not installed, or there is no cluster at the address.
         """
-        ray = _import_ray()
-        with _session(ray, self.address, self.workers):
+        with environment(), session(self.address, self.workers) as ray:
             options_of_task = {"max_retries": TRIES - 1, "name": "train_stack", **_resources(ray, stacks)}
             task = ray.remote(_train).options(**options_of_task)
             waiting, going = list(stacks), {}
@@ -107,32 +106,28 @@ def _import_ray() -> Any:
 
 
 @contextlib.contextmanager
-def _session(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
-    """An open session with a cluster, closed afterwards unless it was open before."""
+def session(address: str | None, workers: int | None) -> Iterator[Any]:
+    """Ray in an open session with a cluster, closed afterwards unless it was open before."""
+    ray = _import_ray()
     if ray.is_initialized():
-        yield
+        yield ray
         return
     own = {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    with _environment():
-        try:
-            # "local" starts a cluster even where another one runs on this machine.
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                configure_logging=False,
-                **(own if address is None else {}),
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise OcrInterpError(f"no Ray cluster at {address or 'this machine'} ({reason})") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    try:
+        # "local" starts a cluster even where another one runs on this machine.
+        ray.init(address=address or "local", **quiet, **(own if address is None else {}))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise OcrInterpError(f"no Ray cluster at {address or 'this machine'} ({reason})") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
+def environment() -> Iterator[None]:
     """Environment variables for Ray, which sets some itself; all of them as before afterwards."""
 
     def of_ray() -> dict[str, str]:

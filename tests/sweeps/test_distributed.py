@@ -85,20 +85,19 @@ def test_a_cluster_with_a_killed_worker_gives_the_same_table(tiny_sweep, tmp_pat
 @pytest.mark.slow
 def test_a_run_that_kills_its_workers_is_recorded_and_stops_no_other(tiny_sweep, monkeypatch):
     """The worker of every stack that holds seed 1 dies, whatever it is stacked with."""
+
+    def dying(stack, options):  # not a function of this module, which the workers cannot import
+        if any(config.train.seed == 1 for config in stack):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return distributed.train_stack(stack, certificates=options.certificates)
+
     monkeypatch.setattr(distributed, "TRIES", 2)
-    monkeypatch.setattr(distributed, "_train", _dying)
-    ray = importlib.import_module("ray")
-    with distributed._session(ray, None, 2):
+    monkeypatch.setattr(distributed, "_train", dying)
+    with distributed.environment(), distributed.session(None, 2) as ray:
         result = tiny_sweep({"seed": [0, 1, 2]}, engine="ray", stack=3)
         assert ray.is_initialized(), "a session that was open stays open"
     assert result.runs["status"].tolist() == ["finished", "failed", "finished"]
     assert result.runs["message"][1].startswith("WorkerCrashedError after 2 tries: ")
-
-
-def _dying(stack, options):
-    if any(config.train.seed == 1 for config in stack):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return distributed.train_stack(stack, certificates=options.certificates)
 
 
 @pytest.mark.slow
