@@ -7,7 +7,7 @@ torch thread and with as many as there are cores; in as many Python threads, eac
 model and one torch thread; and in as many processes, which import torch and transformer_lens first (their
 start is timed by itself). Two models: the fact-recall model at (20, 1, 3), and a random HookedTransformer
 with 6 layers and d_model 512 on 64 prompts of 32 tokens. Wall-clock seconds, the smallest of the rounds,
-which alternate; other work on the machine moves them, and several torch threads suffer most from it, so the load
+which alternate; other work on the machine moves them (several torch threads suffer most), so the load
 is kept beside them. Results go to benchmarks/results/ablation.json.
 """
 
