@@ -37,7 +37,7 @@ BATCH_24_STEPS = 50
 
 def full(data: str, seed: int, **changes: object) -> LLMRunConfig:
     """The paper's recipe on a data set: AdamW on all weights, 8 epochs, batch 8."""
-    recipe = FinetuneConfig(seed=seed, **changes)  # pyright: ignore[reportArgumentType]
+    recipe = FinetuneConfig(train_seed=seed, **changes)  # pyright: ignore[reportArgumentType]
     return LLMRunConfig(FactConfig(data=data, seed=seed), recipe)
 
 

@@ -103,7 +103,7 @@ def finetune(
     """Fine-tunes a language model on the told facts, and asks everything at logged steps.
 
     Dropout is off. The loss stands on the answers' tokens alone. The order of the data follows from
-    (seed, step), so that a run that goes on from its checkpoint equals one that never stopped.
+    (train_seed, step), so that a run that goes on from its checkpoint equals one that never stopped.
 
     Args:
         config: facts and recipe.
@@ -252,7 +252,7 @@ class _Finetuning:
         return [self.told[orders[place // n][place % n]] for place in places]
 
     def _order(self, epoch: int, n: int) -> list[int]:
-        generator = seeded_generator("cpu", self.config.train.seed, epoch)
+        generator = seeded_generator("cpu", self.config.train.train_seed, epoch)
         return torch.randperm(n, generator=generator).tolist()
 
     def _measure(self, on_log: OnLog | None) -> None:

@@ -32,7 +32,7 @@ class FinetuneConfig:
         beta1, beta2, eps: of adamw.
         momentum: of muon.
         lora_rank, lora_alpha: width of the update, and its scale alpha / rank.
-        seed: of the order of the data and of LoRA's start.
+        train_seed: of the order of the data and of LoRA's start.
         log_every: steps between measurements; the first is before training, the last after it.
         checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
             it is interrupted.
@@ -55,7 +55,7 @@ class FinetuneConfig:
     momentum: float = 0.95
     lora_rank: int = 8
     lora_alpha: float = 16.0
-    seed: int = 0
+    train_seed: int = 0
     log_every: int = 15
     checkpoint_every: int = 0
     eval_batch_size: int = 40
@@ -70,7 +70,7 @@ class FinetuneConfig:
         check_flag("download", self.download)
         for name in ("batch_size", "lora_rank", "log_every", "eval_batch_size"):
             check_count(name, getattr(self, name), 1)
-        for name in ("steps", "seed", "checkpoint_every"):
+        for name in ("steps", "train_seed", "checkpoint_every"):
             check_count(name, getattr(self, name), 0)
         for name in ("lr", "eps", "lora_alpha"):
             check_number(name, getattr(self, name), above=0)

@@ -16,7 +16,7 @@ from ocr_interp.llm.finetune_config import FinetuneConfig
 def make_trainable(model: Any, config: FinetuneConfig) -> Any:
     """The model with the weights that the method trains asking for gradients; LoRA wraps it (peft).
 
-    LoRA's start depends on the seed alone; its update is zero at the start.
+    LoRA's start depends on train_seed alone; its update is zero at the start.
     """
     if config.method == "full":
         return model.requires_grad_(True)
@@ -34,7 +34,7 @@ def make_trainable(model: Any, config: FinetuneConfig) -> Any:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft 0.21 asks transformers 5 by a name that it has since deprecated.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.train_seed)
         return get_peft_model(model, lora)
 
 

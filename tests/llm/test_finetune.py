@@ -115,7 +115,7 @@ def test_no_step_only_measures(make_model):
 
 def test_lora_starts_from_the_model_and_its_seed(make_model):
     before = make_model().model.get_output_embeddings().weight
-    runs = [finetune(config(method="lora", seed=seed, steps=4), lm=make_model()) for seed in (0, 0, 1)]
+    runs = [finetune(config(method="lora", train_seed=seed, steps=4), lm=make_model()) for seed in (0, 0, 1)]
     v = "model.layers.0.self_attn.v_proj.weight"
     assert torch.equal(weights(runs[0])[v], weights(runs[1])[v])
     assert not torch.equal(weights(runs[0])[v], weights(runs[2])[v])
