@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ class _Finetuning:
 
     def _measure(self, on_log: OnLog | None) -> None:
         with self._timed("measure"):
-            self.last = self.questions.ask(self.inner, self.device)
+            self.last = self.questions.ask(partial(answer_logits, self.inner), self.device)
         self.before = self.before or self.last
         row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row()}
         self.rows.append(row)
@@ -297,7 +298,7 @@ class _Finetuning:
         if not finished and folder is not None:
             self._checkpoint(folder)
         if self.last is None or self.rows[-1]["step"] != self.step:
-            self.last = self.questions.ask(self.inner, self.device)
+            self.last = self.questions.ask(partial(answer_logits, self.inner), self.device)
         assert self.before is not None
         model = merged(self.inner)
         return FinetuneRun(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ocr_interp.devices import resolve_device
-from ocr_interp.llm.encoding import Encoded, asking_batch, encode
+from ocr_interp.llm.encoding import Encoded, TokenBatch, asking_batch, encode
 from ocr_interp.llm.facts import FactSet
 from ocr_interp.llm.forward import answer_logits
 from ocr_interp.llm.loading import LanguageModel
 from ocr_interp.task import SPLITS
+
+LogitsOf = Callable[[TokenBatch], Tensor]
+"""From a batch to logits [answer_token, d_vocab]."""
 
 METRICS = ("rank", "top1", "logprob")
 """Mean rank (0 is best), share of rank 0, mean log-probability among the candidates (nats)."""
@@ -87,14 +91,14 @@ class Questions:
         # Of like length together, so that little is padding.
         self.order = sorted(range(len(self.encoded)), key=lambda k: len(self.encoded[k].prompt))
 
-    def ask(self, model: Any, device: torch.device | str) -> Measurement:
-        """Asks a model (in evaluation mode) everything."""
+    def ask(self, logits_of: LogitsOf, device: torch.device | str) -> Measurement:
+        """Asks everything; `logits_of` gives a model's logits at answers, as `answer_logits` does."""
         rank = np.empty(len(self.order))
         logprob = np.empty(len(self.order))
         with torch.no_grad():
             for start in range(0, len(self.order), self.batch_size):
                 chosen = self.order[start : start + self.batch_size]
-                logits, target = self._candidate_logits(model, chosen, device)
+                logits, target = self._candidate_logits(logits_of, chosen, device)
                 rank[chosen] = ranks(logits, target).cpu().numpy()
                 logprob[chosen] = (
                     logits.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1).cpu().numpy()
@@ -109,11 +113,11 @@ class Questions:
         )
 
     def _candidate_logits(
-        self, model: Any, chosen: Sequence[int], device: torch.device | str
+        self, logits_of: LogitsOf, chosen: Sequence[int], device: torch.device | str
     ) -> tuple[Float[Tensor, "example candidate"], Int[Tensor, " example"]]:
         """Logits of the candidates' first tokens; -inf where a relation has fewer candidates."""
         examples = [self.encoded[k] for k in chosen]
-        logits = answer_logits(model, asking_batch(examples, self.pad, device)).float()
+        logits = logits_of(asking_batch(examples, self.pad, device)).float()
         width = max(len(e.candidates) for e in examples)
         ids = [[*e.candidates, *[0] * (width - len(e.candidates))] for e in examples]
         absent = [[False] * len(e.candidates) + [True] * (width - len(e.candidates)) for e in examples]
@@ -133,4 +137,4 @@ def measure(lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_si
     """
     where = resolve_device(device)
     model = lm.model.to(where).eval()
-    return Questions(facts, lm.tokenizer, lm.pad, batch_size).ask(model, where)
+    return Questions(facts, lm.tokenizer, lm.pad, batch_size).ask(partial(answer_logits, model), where)

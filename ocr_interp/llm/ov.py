@@ -67,14 +67,13 @@ def ov_weights(model: Any) -> OVWeights:
     """
     if hasattr(model, "merge_and_unload"):
         raise ModelError("merge LoRA's update first (merge_and_unload): W_V would lack it")
-    config = model.config.get_text_config()
     layers = getattr(getattr(model, "model", None), "layers", None)
     if layers is None or not all(hasattr(getattr(x, "self_attn", None), "v_proj") for x in layers):
         raise ModelError(
             f"{type(model).__name__} has no model.layers[i].self_attn.v_proj: read it through "
             "TransformerBridge instead"
         )
-    heads = config.num_attention_heads
+    heads = model.config.get_text_config().num_attention_heads
     values = [_numpy(layer.self_attn.v_proj.weight) for layer in layers]  # [kv_head * d_head, d_model]
     outs = [_numpy(layer.self_attn.o_proj.weight) for layer in layers]  # [d_model, head * d_head]
     d_model, d_head = outs[0].shape[0], outs[0].shape[1] // heads

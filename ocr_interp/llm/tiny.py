@@ -21,6 +21,8 @@ FAMILIES = {
 
 _CLASSES = {"gemma2": "Gemma2", "olmo": "Olmo", "qwen2": "Qwen2", "mistral": "Mistral", "llama": "Llama"}
 
+_END = "<|endoftext|>"  # what Qwen2's tokenizer would add by itself, were it missing
+
 
 def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> Any:
     """A byte-level tokenizer whose merges come from the texts; it has neither a BOS nor a padding token."""
@@ -33,11 +35,11 @@ def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<eos>"],
+        special_tokens=[_END],
         show_progress=False,
     )
     tokenizer.train_from_iterator(list(texts), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_END)
 
 
 def tiny_model(family: str, tokenizer: Any, seed: int = 0, **changes: Any) -> LanguageModel:
