@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from ocr_interp.circuits.spectrum import ov_spectra as ov_spectra
     from ocr_interp.models.config import ModelConfig as ModelConfig
     from ocr_interp.models.hooked import build_model as build_model
+    from ocr_interp.sweeps.result import SweepResult as SweepResult
+    from ocr_interp.sweeps.sweep import load_sweep as load_sweep
+    from ocr_interp.sweeps.sweep import sweep as sweep
     from ocr_interp.task import FactRecallTask as FactRecallTask
     from ocr_interp.theory.attention import trained_attention_beta_interval as trained_attention_beta_interval
     from ocr_interp.theory.certificate import Certificate as Certificate
@@ -99,6 +102,9 @@ _HOME_OF_NAME = {
     "ov_spectra": "ocr_interp.circuits.spectrum",
     "draw_circuit": "ocr_interp.viz.diagram",
     "save_diagram": "ocr_interp.viz.diagram",
+    "SweepResult": "ocr_interp.sweeps.result",
+    "load_sweep": "ocr_interp.sweeps.sweep",
+    "sweep": "ocr_interp.sweeps.sweep",
     "FactRecallTask": "ocr_interp.task",
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",

@@ -16,6 +16,7 @@ from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
+from ocr_interp.cli.sweep import Sweep
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.task import FactRecallTask
@@ -124,6 +125,7 @@ class Reproduce:
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
@@ -152,7 +154,7 @@ def main() -> None:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
 
-def _parse(arguments: list[str]) -> Reproduce | Train | Info | Analyze | Ablate | Diagram | Solve:
+def _parse(arguments: list[str]) -> Reproduce | Train | Sweep | Info | Analyze | Ablate | Diagram | Solve:
     """The command with its fields; tyro's boxed errors become one line."""
     boxed = io.StringIO()
     try:

@@ -114,7 +114,7 @@ def _combinations(axes: Any) -> list[dict[str, Any]]:
     return [dict(point) for point in axes]
 
 
-def _target(name: str) -> tuple[str, str | None]:
+def _target(name: Any) -> tuple[str, str | None]:
     """(part, field) of an axis; the field is None where the axis takes whole configurations."""
     if name in PARTS:
         return name, None
@@ -124,7 +124,7 @@ def _target(name: str) -> tuple[str, str | None]:
     if parts:
         dotted = " or ".join(f"{part}.{name}" for part in parts)
         raise ConfigError(f"axis {name!r} is a field of {' and of '.join(parts)}: write {dotted}")
-    raise unknown_name("axis", name, [*FIELDS, *PARTS])
+    raise unknown_name("axis", name, [n for n in (*FIELDS, *PARTS) if "." not in n or "." in str(name)])
 
 
 def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
