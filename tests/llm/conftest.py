@@ -1,12 +1,10 @@
 """Tiny models with a tokenizer that knows the facts' words; nothing is fetched."""
 
 import pytest
+from small_facts import SMALL
 
-from ocr_interp.llm.config import FactConfig
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.tiny import tiny_model, tiny_tokenizer
-
-SMALL = FactConfig(n_pairs=3, n_names=5)
 
 
 @pytest.fixture(scope="session")

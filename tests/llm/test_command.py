@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tyro
-from conftest import SMALL
+from small_facts import SMALL
 
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import SMALL
+from small_facts import SMALL
 
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.finetune import finetune

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
 from ocr_interp.llm.encoding import asking_batch
