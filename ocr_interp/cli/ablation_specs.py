@@ -12,7 +12,6 @@ import torch
 from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.interventions import (
-    Intervention,
     MeanAblation,
     ResampleAblation,
     ZeroAblation,
@@ -21,6 +20,7 @@ from ocr_interp.ablation.interventions import (
 )
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site, tokens_of_kind
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study import has_noise
 from ocr_interp.circuits.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.circuits.ov_circuit import OVCircuit

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.interventions import Intervention, SubspaceAblation, ZeroAblation
+from ocr_interp.ablation.interventions import SubspaceAblation, ZeroAblation
 from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.circuits.spectrum import factored_svd
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ModelError
