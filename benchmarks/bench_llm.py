@@ -27,7 +27,7 @@ from ocr_interp.llm.allocator import keep_freed_memory
 from ocr_interp.llm.config import FactConfig
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.encoding import training_batch
-from ocr_interp.llm.finetune import _Finetuning
+from ocr_interp.llm.finetune import _accelerator, _Finetuning
 from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.forward import answer_logits
 from ocr_interp.llm.loading import LanguageModel, load_model
@@ -39,7 +39,7 @@ WARM_UP = 3
 def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
     """Our fine-tuning, on a copy of the model."""
     own = LanguageModel(lm.name, copy.deepcopy(lm.model), lm.tokenizer)
-    return _Finetuning(config, make_facts(config.facts), own)
+    return _Finetuning(config, make_facts(config.facts), own, _accelerator(config))
 
 
 def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
@@ -69,7 +69,7 @@ def trainers(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list
     class Timed(Trainer):
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().compute_loss(*args, **kwargs)
-            losses.append(loss.detach())
+            losses.append(loss.detach())  # pyright: ignore[reportAttributeAccessIssue]
             return loss
 
     class Clock(TrainerCallback):

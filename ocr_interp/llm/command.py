@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,8 @@ class Finetune:
         keep_freed_memory()
         config = LLMRunConfig(self.facts, self.train)
         run = finetune(config, self.run_dir, save_model=self.save_model, on_log=_show_row)
+        if os.environ.get("RANK", "0") != "0":
+            return  # one of several processes tells
         print(describe_finetuning(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")

@@ -56,7 +56,7 @@ class FinetuneRun:
         before: the measurement of the untrained model.
         after: the measurement at the last step.
         seconds: wall clock of "train" and "measure"; "cpu": processor time of both.
-        lm: the trained model, LoRA's update merged into its weights; None in other processes than the first.
+        lm: the trained model, LoRA's update merged into its weights.
         device: type of the device.
     """
 
@@ -123,18 +123,21 @@ def finetune(
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
-    facts = make_facts(config.facts)
+    facts, accelerator = make_facts(config.facts), _accelerator(config)
     if run_dir is None:
-        return _Finetuning(config, facts, lm).run(None, on_log)
+        return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
     folder = RunFolder(Path(run_dir))
-    with folder.opened(config):
+    # One process holds the directory for all; the others start when it does.
+    with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
+        accelerator.wait_for_everyone()
         if folder.result_file.exists():
             raise RunError(f"{run_dir} holds a finished run: read its result.json, or choose another run_dir")
         checkpoint = folder.read_checkpoint(config)
-        training = _Finetuning(config, facts, lm)
+        training = _Finetuning(config, facts, lm, accelerator)
         if checkpoint is not None:
             training.restore(checkpoint)
         run = training.run(folder, on_log)
+        accelerator.wait_for_everyone()  # all have read what the main process is about to drop
         if run.status == "finished" and training.is_main:
             if save_model:
                 run.lm.model.save_pretrained(folder.model_folder)
@@ -143,20 +146,32 @@ def finetune(
     return run
 
 
+def _accelerator(config: LLMRunConfig) -> Any:
+    """accelerate's handle on device and processes."""
+    from accelerate import Accelerator
+
+    device = config.train.device
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
+            "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
+        )
+    accelerator = Accelerator(cpu=resolve_device(device).type == "cpu")
+    if config.train.batch_size < accelerator.num_processes:
+        raise ConfigError(
+            f"batch_size must be at least the number of processes ({accelerator.num_processes}), got "
+            f"{config.train.batch_size}"
+        )
+    return accelerator
+
+
 class _Finetuning:
     """The state of a fine-tuning: model, optimizers, step, history."""
 
-    def __init__(self, config: LLMRunConfig, facts: FactSet, lm: LanguageModel | None) -> None:
-        from accelerate import Accelerator
-
-        self.config, self.facts, recipe = config, facts, config.train
-        if recipe.device not in ("auto", "cpu", "cuda", "mps"):
-            raise ConfigError(
-                f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {recipe.device!r}: choose a GPU with "
-                "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
-            )
-        wanted = resolve_device(recipe.device)
-        self.accelerator = Accelerator(cpu=wanted.type == "cpu")
+    def __init__(
+        self, config: LLMRunConfig, facts: FactSet, lm: LanguageModel | None, accelerator: Any
+    ) -> None:
+        self.config, self.facts, recipe, self.accelerator = config, facts, config.train, accelerator
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         hf_config = load_config(recipe.model, download=recipe.download) if lm is None else lm.model.config
         refuse_too_little(estimate_memory(hf_config, recipe, _ROUGH_POSITIONS), self.device)
@@ -188,6 +203,8 @@ class _Finetuning:
                 if self.step < target:
                     break
                 self._measure(on_log)
+                if self._anyone_asked(interrupted):
+                    break
                 due = recipe.checkpoint_every and self.step - saved >= recipe.checkpoint_every
                 if folder is not None and due and self.step < recipe.steps:
                     self._checkpoint(folder)
@@ -207,9 +224,14 @@ class _Finetuning:
             )
 
     def _steps(self, target: int, interrupted: Callable[[], bool]) -> None:
-        while self.step < target and not interrupted():
+        while self.step < target and not (interrupted() and self.accelerator.num_processes == 1):
             self.pending.append(self._update())
             self.step += 1
+
+    def _anyone_asked(self, interrupted: Callable[[], bool]) -> bool:
+        """Whether Ctrl-C reached any process: several stop together, and so at a logged step."""
+        asked = torch.tensor(float(interrupted()), device=self.device)
+        return bool(self.accelerator.reduce(asked, "sum") > 0)  # pyright: ignore[reportOperatorIssue]
 
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -245,9 +267,6 @@ class _Finetuning:
     def _batch(self, step: int) -> list[Encoded]:
         """The examples of a step: epochs in random order, one after the other, cut into batches."""
         size, n = self.config.train.batch_size, len(self.told)
-        count = self.accelerator.num_processes
-        if size < count:
-            raise ConfigError(f"batch_size must be at least the number of processes ({count}), got {size}")
         places = range(step * size, (step + 1) * size)
         orders = {epoch: self._order(epoch, n) for epoch in {place // n for place in places}}
         return [self.told[orders[place // n][place % n]] for place in places]
