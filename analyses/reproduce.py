@@ -19,8 +19,10 @@ import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
+import figure_6_width
 import ov_breakdown
 import paper_runs
+import phase_diagrams
 import proposition_1
 import sample_efficiency
 import theorem_1
@@ -47,6 +49,8 @@ SLOW = (
     embedding_projections.main,
     alignment_over_training.main,
     circuit_diagrams.main,
+    figure_6_width.main,
+    phase_diagrams.main,
 )
 """What takes longer than a few minutes, for --all."""
 

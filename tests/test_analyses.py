@@ -1,0 +1,91 @@
+"""Constructions and computations behind the figures, against values by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocr_interp import FactRecallTask
+
+ROOT = Path(__file__).parents[1]
+SMALL = FactRecallTask(n_pairs=5, m_train=1, m_test=3, n_noise=0, seq_len=3)
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "analyses")
+
+
+@pytest.mark.parametrize("n", [2, 8, 20])
+def test_a_code_of_width_two_has_every_answer_right(n):
+    from narrow_code import planar_code
+
+    code = planar_code(FactRecallTask(n_pairs=n, m_train=1, m_test=2))
+    by_hand = (1 - math.cos(math.pi / n)) / math.cos(math.pi / (2 * n))
+    assert code.W_V.shape[1] == code.W_O.shape[0] == 2
+    assert code.certificate.min_margin == pytest.approx(by_hand, rel=1e-9)
+    assert code.certificate.held_out_margins_overall.min() == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_the_minimiser_with_a_penalty_has_a_loss_that_no_step_improves():
+    from penalised import penalised_optimum
+    from scipy.special import log_softmax
+
+    task, penalty = SMALL, 0.01
+    triples, rng = task.training_triples, np.random.default_rng(0)
+
+    def objective(W: np.ndarray) -> float:  # row sums, written without the script's matrices
+        logits = W[triples.subject] + W[task.n_subjects + triples.relation] + W[task.eos_token]
+        right = log_softmax(logits, axis=1)[np.arange(len(triples)), triples.answer + task.n_inputs]
+        return float(-right.mean() + penalty * np.linalg.norm(W, "nuc"))
+
+    found = penalised_optimum(task, "factorized", penalty)
+    best = objective(found.W)
+    for size in (1e-3, 1e-2, 0.1):
+        for _ in range(20):
+            assert objective(found.W + size * rng.standard_normal(found.W.shape)) > best
+        assert objective(found.W * (1 + size)) > best
+        assert objective(found.W * (1 - size)) > best
+    assert found.loss == pytest.approx(best - penalty * np.linalg.norm(found.W, "nuc"))
+
+
+def test_a_frobenius_penalty_leaves_held_out_implications_at_zero():
+    from penalised import penalised_optimum
+
+    assert abs(penalised_optimum(SMALL, "non_factorized", 0.003).beta) < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("m_train", "m_test"), [(1, 3), (2, 1)])
+def test_the_first_pair_block_is_the_leading_direction(m_train, m_test):
+    from dataclasses import replace
+
+    from penalised import first_beta, leading_beta
+
+    M = np.array([[math.sqrt(m_train)] * 2, [math.sqrt(m_test), 0.0]])
+    u = np.linalg.svd(M)[0][:, 0]
+    by_hand = (u[1] / math.sqrt(m_test)) / (u[0] / math.sqrt(m_train))
+    assert leading_beta(m_train, m_test) == pytest.approx(by_hand)
+    found = first_beta(replace(SMALL, m_train=m_train, m_test=m_test))
+    assert found.beta == pytest.approx(by_hand, abs=0.01)
+
+
+def test_a_run_that_does_not_fit_has_no_margin_ratio():
+    import pandas as pd
+    from phase_grids import with_ratios
+
+    common = {"n_pairs": 5, "m_train": 1, "m_test": 3, "n_noise": 0, "seq_len": 3, "init_scale": 1.0}
+    splits = ("training_fact", "training_implication", "held_out_fact")
+    common |= {f"{split}/accuracy": 1.0 for split in splits}
+    common |= {"held_out_implication/accuracy": 1.0, "held_out_implication/loss": 0.1, "held_out_margin": 1.0}
+    rows = [{**common, "status": "finished", "train_margin": margin} for margin in (2.0, -1.0)]
+    rows.append({**common, "status": "diverged", "train_margin": 2.0})
+    rows.append({**common, "status": "finished", "train_margin": 2.0, "held_out_fact/accuracy": 0.9})
+    table = with_ratios(pd.DataFrame(rows))
+    assert table["fitted"].tolist() == [True, False, False, False]
+    assert table["margin_ratio"].iloc[0] == 0.5
+    assert table["margin_ratio"].iloc[1:].isna().all()
+    assert table["entries"].iloc[0] == pytest.approx(33**-0.5)
