@@ -13,7 +13,7 @@ from phase_grids import ENTRIES, PENALTIES, at_the_end
 from scipy.stats import spearmanr
 
 Table = Any
-"""A DataFrame: of comparisons and sums of columns pandas' annotations no longer know that they are columns."""
+"""A DataFrame: of comparisons and sums of columns pandas' annotations no longer know to be columns."""
 
 SCRIPT = "phase_diagrams"
 ZERO = 0.05

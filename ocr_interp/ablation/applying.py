@@ -29,7 +29,7 @@ def ablated(
     that the block adds; model.reset_hooks() inside the block leaves them. Blocks nest. Weights are never
     written. At the end the hooks are gone, and logits are what they were to the bit. Gradients flow through
     them. model.generate works with use_past_kv_cache=False: a forward pass that continues a key-value cache
-    is refused.
+    is refused. Weights are not looked at: an ablation can hide a NaN (a study refuses such a model).
 
     Args:
         model: any model of `circuits.protocol`.
@@ -49,6 +49,9 @@ def ablated(
     model = check_model(model)
     if not specs:
         raise OcrInterpError("ablated needs at least one intervention, got none: pass ZeroAblation(site)")
+    for spec in specs:
+        if not isinstance(spec, Intervention):
+            raise OcrInterpError(f"ablated takes interventions such as ZeroAblation(site), got {spec!r}")
     with reading_tokens(model, tokens) as reader:
         bound = [spec.bind(model, reader, labels) for spec in specs]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]

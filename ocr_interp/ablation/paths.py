@@ -22,8 +22,8 @@ from ocr_interp.circuits.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.circuits.token_sets import labels_of
-from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.circuits.token_sets import OUTPUT_KINDS, labels_of
+from ocr_interp.errors import InterventionNeverFiredError, ModelError, unknown_name
 from ocr_interp.task import FactRecallTask
 
 
@@ -246,6 +246,8 @@ def ov_block(task: FactRecallTask, inputs: str, outputs: str | None = None, *, h
     Raises:
         UnknownNameError: another kind, with the close matches.
     """
+    if outputs not in (None, *OUTPUT_KINDS[:2]):
+        raise unknown_name("kind of answer", outputs, OUTPUT_KINDS[:2])
     onto = None if outputs is None else tokens_of_kind(task, outputs)
     return PathAblation(tokens_of_kind(task, inputs), onto, head=head)
 

@@ -91,7 +91,7 @@ def run_ablation_study(
     custom_metrics: Mapping[str, Metric] | None = None,
     seeds: Sequence[int] = (0,),
     controls: bool = True,
-    path: Path | None = None,
+    path: Path | str | None = None,
     progress: bool | None = None,
     eval_draws: int = 4,
     batch_size: int | None = None,
@@ -137,7 +137,7 @@ def run_ablation_study(
     wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, KEYS)
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
     studied = _studied(model, examples, eval_draws, options)
-    rows = StudyRows(path, studied.fingerprint, wanted)
+    rows = StudyRows(None if path is None else Path(path), studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
     with _bar(len(plan), progress) as advance:
         for name, spec, seed in plan:

@@ -58,6 +58,7 @@ class OVCircuit:
         attention: "linear" or "softmax" of a fact-recall model, else None.
         scores: what EOS scores for every input, None for other models.
         is_effective: whether rows carry the attention factor a already (see `effective`).
+        whole: the circuit that a restricted one came from, by which it is checked; None if not restricted.
     """
 
     left: Float[np.ndarray, "input d_head"] = field(repr=False)
@@ -70,6 +71,7 @@ class OVCircuit:
     attention: str | None = None
     scores: Float[np.ndarray, " input"] | None = field(default=None, repr=False)
     is_effective: bool = False
+    whole: OVCircuit | None = field(default=None, repr=False)
 
     @classmethod
     def from_run(cls, run: Snapshot, outputs: str = "answers") -> OVCircuit:
@@ -202,6 +204,7 @@ class OVCircuit:
             inputs=self.inputs.select(rows),
             outputs=self.outputs.select(columns),
             scores=None if self.scores is None else self.scores[rows],
+            whole=self.whole or self,
         )
 
     @property

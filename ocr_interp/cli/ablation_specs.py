@@ -135,7 +135,14 @@ def _path_name(start: str, end: str) -> str:
 
 
 def _path(task: FactRecallTask, start: str, end: str) -> PathAblation:
-    return PathAblation(tokens_named(start, task), None if end == "all" else tokens_named(end, task))
+    onto = None if end == "all" else tokens_named(end, task)
+    inputs = [task.labels[token] for token in onto or () if token < task.n_inputs]
+    if inputs:
+        raise ConfigError(
+            f"a path must end at answers, got {end!r} with {inputs[0]!r}: allowed are 'facts', "
+            "'implications', 'all' and labels of answers"
+        )
+    return PathAblation(tokens_named(start, task), onto)
 
 
 def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
