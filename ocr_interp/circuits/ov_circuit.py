@@ -221,11 +221,12 @@ class OVCircuit:
     @property
     def energy(self) -> BlockEnergy:
         """Norms and shares of energy: by block and answer kind of a task, else by groups of tokens."""
+        stamp = self.provenance.fingerprint
         if self.task is None:
             kind = np.tile(np.array(self.outputs.group), (len(self.inputs), 1))
-            return block_energy(self.W, kind, self.inputs, self.outputs.group_names)
+            return block_energy(self.W, kind, self.inputs, self.outputs.group_names, stamp)
         kind = answer_kinds(self.task, self.inputs, self.outputs)
-        return block_energy(self.W, kind, self.inputs, ANSWER_KINDS)
+        return block_energy(self.W, kind, self.inputs, ANSWER_KINDS, stamp)
 
     @cached_property
     def singular_values(self) -> Float[np.ndarray, " direction"]:
