@@ -38,6 +38,7 @@ bench: install
 	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
+	$(BIN)/python benchmarks/bench_ablation.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py
