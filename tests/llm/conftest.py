@@ -4,9 +4,12 @@ import pytest
 
 from ocr_interp.llm.config import FactConfig
 from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.tiny import tiny_model, tiny_tokenizer
+from ocr_interp.llm.tiny import FAMILIES, tiny_model, tiny_tokenizer
 
 SMALL = FactConfig(n_pairs=3, n_names=5)
+
+ONE_FAST = [pytest.param(f, marks=() if f == "llama" else pytest.mark.slow) for f in FAMILIES]
+"""The five families, one of them in the fast part of the suite."""
 
 
 @pytest.fixture(scope="session")
