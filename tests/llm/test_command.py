@@ -54,6 +54,7 @@ def test_arguments_are_those_of_the_configurations():
     assert parse("inspect", "runs/x", "--heads", "3").heads == 3
 
 
+@pytest.mark.slow
 def test_a_run_asks_its_own_facts(make_model, tmp_path):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_facts import SMALL
+from small_facts import ONE_FAST, SMALL
 
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.finetune import finetune
@@ -16,7 +16,6 @@ from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.loading import load_model
 from ocr_interp.llm.muon import FullPrecisionMuon
 from ocr_interp.llm.store import COLUMNS, RunFolder, read_result
-from ocr_interp.llm.tiny import FAMILIES
 
 
 def config(**values):
@@ -29,7 +28,7 @@ def weights(run):
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ONE_FAST)
 def test_every_family_learns_what_it_is_told(family, method, make_model):
     run = finetune(config(method=method, steps=40, log_every=20, lora_rank=4), lm=make_model(family))
     losses = run.history["train_loss"]
@@ -46,8 +45,13 @@ def test_a_long_run_fits_the_facts_and_the_told_implications(make_model):
     assert run.after.mean("training_implication", "top1") == 1
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        ("full", "adamw"),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in (("full", "muon"), ("lora", "adamw"))),
+    ],
+)
 def test_an_interrupted_run_goes_on_to_the_bit(method, optimizer, make_model, tmp_path):
     recipe = config(method=method, optimizer=optimizer, checkpoint_every=4)
     whole = finetune(recipe, lm=make_model())

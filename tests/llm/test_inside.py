@@ -18,6 +18,8 @@ from ocr_interp.llm.measure import Questions, measure
 from ocr_interp.llm.ov import ov_update, ov_weights
 from ocr_interp.llm.tiny import FAMILIES
 
+pytestmark = pytest.mark.slow  # importing transformer_lens alone takes seconds
+
 
 def trained(lm, **values):
     given = {"model": "tiny", "optimizer": "muon", "lr": 1e-2, "steps": 30, "log_every": 30}

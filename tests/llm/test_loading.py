@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from small_facts import ONE_FAST
 
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.llm import loading
@@ -14,7 +15,6 @@ from ocr_interp.llm.finetune_config import FinetuneConfig
 from ocr_interp.llm.loading import load_model, prepare_smollm2, smollm2_file
 from ocr_interp.llm.measure import measure
 from ocr_interp.llm.memory import estimate_memory
-from ocr_interp.llm.tiny import FAMILIES
 
 
 def saved(lm, folder):
@@ -23,7 +23,7 @@ def saved(lm, folder):
     return folder
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ONE_FAST)
 def test_a_folder_comes_back_as_it_was_saved(family, make_model, tmp_path):
     lm = make_model(family)
     again = load_model(str(saved(lm, tmp_path / "model")))
