@@ -45,10 +45,12 @@ def readme_tables() -> dict[str, str]:
     """The tables by the name of their marker."""
     claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
     timings = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
+    sweeps = json.loads((ROOT / "benchmarks" / "results" / "sweeps.json").read_text(encoding="utf-8"))
     solvers = json.loads((ROOT / "benchmarks" / "results" / "max_margin.json").read_text(encoding="utf-8"))
     return {
         "claims": claims_table([_named(claims, name) for name in HEADLINES]),
         "speed": speed_table(timings),
+        "sweeps": sweep_table(sweeps),
         "solvers": solver_table(solvers["results"]),
     }
 
@@ -99,6 +101,21 @@ def speed_table(timings: dict[str, Any]) -> str:
             lines.append(f"| {name} | {text} | |")
         else:
             lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
+    return "\n".join(lines)
+
+
+def sweep_table(found: dict[str, Any]) -> str:
+    """Model-steps per CPU-second by number of models trained together, a row a kind of model."""
+    rate = "model-steps per CPU-second"
+    kinds = {name: value for name, value in found.items() if isinstance(value, dict) and rate in value}
+    ways = list(next(iter(kinds.values()))[rate])
+    heads = [f"{way} at once" if way.isdigit() else way for way in ways]
+    head = ["model", *heads, "share of peak GFLOP/s at the end"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, value in kinds.items():
+        cells = [f"{value[rate][way]:,.0f}" for way in ways]
+        share = 100 * value["share of the peak"][ways[-1]]
+        lines.append(f"| {name} | {' | '.join(cells)} | {share:.0f} % |")
     return "\n".join(lines)
 
 
