@@ -203,8 +203,13 @@ def step_figure(
                 "smallest_margin": code.certificate.min_margin,
                 "smallest_held_out_margin": float(code.certificate.held_out_margins_overall.min()),
             },
-            "variants": {name: rows[columns].to_dict("list") for name, rows in found.items()},
-            "longer": {name: rows[["step", *columns]].to_dict("list") for name, rows in thinned.items()},
+            "variants": {
+                name: {column: rows[column].tolist() for column in columns} for name, rows in found.items()
+            },
+            "longer": {
+                name: {column: rows[column].tolist() for column in ("step", *columns)}
+                for name, rows in thinned.items()
+            },
             "pairs": {name: end[name].tolist() for name in ("n_pairs", "d_head", *columns)},
         }
         save_figure(fig, path, numbers)

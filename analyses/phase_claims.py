@@ -13,7 +13,7 @@ from phase_grids import ENTRIES, PENALTIES, at_the_end
 from scipy.stats import spearmanr
 
 Table = Any
-"""A DataFrame: of comparisons and sums of columns pandas' annotations no longer know to be columns."""
+"""A DataFrame; pandas' annotations lose track of what columns are in comparisons and sums."""
 
 SCRIPT = "phase_diagrams"
 ZERO = 0.05
@@ -65,7 +65,7 @@ def group_claims(end: Table) -> list[Claim]:
     told, silent = end.loc[end["m_train"] > 0], end.loc[end["m_train"] == 0]
     mine, other = of(told, "factorized"), of(told, "non_factorized")
     bound = np.minimum(np.sqrt((mine["m_train"] / mine["m_test"]).astype(float)), 1.0)
-    rank = float(spearmanr(mine["margin_ratio"], bound)[0])
+    rank = float(np.asarray(spearmanr(mine["margin_ratio"], bound))[0])
     off = mine["margin_ratio"] - bound
     ok = bool(mine["fitted"].all() and (mine["held_out/accuracy"] == 1).all() and rank >= 0.9)
     nothing = abs(other["margin_ratio"]).max()

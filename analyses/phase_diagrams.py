@@ -43,7 +43,8 @@ def power(value: float) -> str:
     """A power of ten, or a short number."""
     exponent = np.log10(value) if value > 0 else 0.5
     exact = abs(exponent - round(exponent)) < 1e-9 and abs(exponent) > 1.5
-    return f"$10^{{{round(exponent)}}}$" if exact else f"{value:g}"
+    short = f"{value:.0e}".replace("e-0", "e-") if 0 < value < 0.01 else f"{value:g}"
+    return f"$10^{{{round(exponent)}}}$" if exact else short
 
 
 def constant(n: int) -> dict[str, list[float]]:
