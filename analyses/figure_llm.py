@@ -62,7 +62,8 @@ def draw_table(groups: dict[Kind, Group], figures: Path) -> None:
             ax.scatter(
                 x, numbers["held_out_rank"], marker=marker, color=color, s=45, zorder=3, edgecolor="white"
             )
-        ax.scatter([], [], marker=marker, color=color, s=45, label=label)
+        if any(row["row"] == label for row in rows):
+            ax.scatter([], [], marker=marker, color=color, s=45, label=label)
     for values in PAPER.values():
         ax.scatter(np.arange(5) + 0.34, values, marker="_", color="#333333", s=140, lw=1.5)
     ax.scatter([], [], marker="_", color="#333333", s=140, label="the paper's five LLMs (7-9 B)")
