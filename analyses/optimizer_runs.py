@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from optimizer_predictions import smallest_norm
 from ocr_interp import (
     FactRecallTask,
     ModelConfig,
+    PredictedSolution,
     Run,
     RunConfig,
     TrainConfig,
@@ -192,8 +194,11 @@ def _mixed() -> Iterator[Cell]:
                         "log_every": 50,
                         "muon_precision": "float32",
                     }
-                    name = f"{first}, then {second}"
-                    yield cell("mixed", name, ov, seed, variant=f"switch at {switch}", **changes)
+                    name, variant = f"{first}, then {second}", f"switch at {switch}"
+                    yield cell("mixed", name, ov, seed, variant=variant, **changes)
+                    if second == "Muon" and switch == SWITCHES[-1] and ov == OV_KINDS[0]:
+                        changes |= {"muon_eps": 1e-18, "steps": 2 * MIXED_STEPS}
+                        yield cell("mixed", name, ov, seed, variant=f"{variant}, eps 1e-18", **changes)
 
 
 def all_cells() -> list[Cell]:
@@ -217,26 +222,20 @@ class Study:
 def run_study(runs: Path) -> Study:
     """Trains what is missing, and measures all."""
     cells = all_cells()
-    for part in dict.fromkeys(c.part for c in cells):  # part by part, so that a first look need not wait
-        _trained([c for c in cells if c.part == part], runs)
-    result = _trained(cells, runs)
+    points = [{"task": c.config.task, "model": c.config.model, "train": c.config.train} for c in cells]
+    result = sweep(points, path=runs / "optimizers", certificates=False, keep_weights=True)
     names = ("part", "optimizer", "ov", "sizes", "rate", "start", "seed", "variant")
     rows = [{"run": c.config.fingerprint, **{name: getattr(c, name) for name in names}} for c in cells]
-    labels = pd.DataFrame(rows)
-    found = pd.DataFrame([measured(result, run) for run in labels["run"]])
+    labels, status = pd.DataFrame(rows), dict(zip(result.runs["run"], result.runs["status"], strict=True))
+    found = pd.DataFrame([measured(result, run, status[run]) for run in labels["run"]])
     history = result.table[["run", "step", "train_loss", "beta", "train_margin", *HELD_OUT]]
     return Study(labels.merge(found, on="run", validate="1:1"), labels.merge(history, on="run"))
-
-
-def _trained(cells: list[Cell], runs: Path) -> SweepResult:
-    points = [{"task": c.config.task, "model": c.config.model, "train": c.config.train} for c in cells]
-    return sweep(points, path=runs / "optimizers", certificates=False, keep_weights=True)
 
 
 HELD_OUT = [f"held_out_implication/{name}" for name in ("accuracy", "accuracy_in_set", "loss")]
 
 
-def measured(result: SweepResult, name: str) -> dict[str, Any]:
+def measured(result: SweepResult, name: str, status: str) -> dict[str, Any]:
     """Of the last step: fitted or not, β, held-out accuracy, distances from the predicted solutions.
 
     - fitted: all told margins are positive. A run that is not is no evidence about anything;
@@ -244,9 +243,8 @@ def measured(result: SweepResult, name: str) -> dict[str, Any]:
       factors as they are, longest row of W_V times longest column of W_O, an upper bound of W's own;
     - cosine_*: with the three predicted solutions.
     """
-    outcome = result.runs.set_index("run").loc[name]
-    row: dict[str, Any] = {"run": name, "status": outcome["status"], "fitted": False}
-    if outcome["status"] != "finished":
+    row: dict[str, Any] = {"run": name, "status": status, "fitted": False}
+    if status != "finished":
         return row
     run = result.run(name)
     last = run.history.iloc[-1]
@@ -254,6 +252,11 @@ def measured(result: SweepResult, name: str) -> dict[str, Any]:
     row |= {column.split("/")[1]: float(last[column]) for column in HELD_OUT}
     row["fitted"] = bool(last["train_margin"] > 0)
     return row | (distances(run) if row["fitted"] else {})
+
+
+@lru_cache(maxsize=64)
+def _predicted(task: FactRecallTask, norm: str, inputs: str) -> PredictedSolution:
+    return predicted_solution(task, norm, "vocabulary", inputs)
 
 
 def distances(run: Run) -> dict[str, float]:
@@ -265,7 +268,7 @@ def distances(run: Run) -> dict[str, float]:
     margin = float(problem.constraint_margins(W).min())
     row = {}
     for norm in SCHATTEN:
-        predicted = predicted_solution(task, norm, "vocabulary", inputs)
+        predicted = _predicted(task, norm, inputs)
         row[f"excess_{norm}"] = matrix_norm(W, norm) / margin / predicted.objective - 1
         row[f"cosine_{norm}"] = cosine_with(W, predicted)
     sizes = task.balanced_sizes
