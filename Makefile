@@ -35,6 +35,7 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
 

@@ -16,36 +16,35 @@ import low_rank
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 import tyro
+from ablation_tables import (
+    METRICS,
+    SHOWN,
+    by_spec,
+    derived,
+    kept_and_taken,
+    limit_as_model,
+    mean_of,
+    of_matrix,
+    unit_of,
+)
 from claims_file import Claim, write_claims
 from matplotlib.figure import Figure
 from paper_runs import PAPER, load_all
 
 from ocr_interp import (
-    ModelConfig,
     OVCircuit,
-    PathAblation,
-    RunConfig,
-    TrainConfig,
     output_subspace,
+    ov_block,
     predicted_solution,
     run_ablation_study,
     tokens_of_kind,
 )
 from ocr_interp.ablation.controls import EQUAL_NORM
-from ocr_interp.ablation.metrics import split_metrics
-from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS
-from ocr_interp.training.continuation import compute_limit
 from ocr_interp.training.runs import Snapshot
 from ocr_interp.viz.style import COLORS, HELD_OUT, figure_style, save_figure
 
-METRICS = ("margin", "other_answer_difference", "logit_difference", "accuracy")
-SHOWN = {
-    "margin": "against the other answers of its set",
-    "other_answer_difference": "against the subject's other answer",
-}
 SEEDS = range(5)
 """Draws of the random subspaces."""
 
@@ -70,10 +69,8 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     W = predicted_solution(PAPER).W
     trained = load_all(runs, "descent_factorized")
     subspaces = low_rank.constructed(W)
-    predicted = {
-        name: _of_matrix(ablated_W) for name, ablated_W in _ablated_predictions(W, subspaces).items()
-    }
-    limit = _studied(_limit(), subspaces)
+    predicted = {name: of_matrix(ablated_W) for name, ablated_W in _ablated_predictions(W, subspaces).items()}
+    limit = _studied(limit_as_model("factorized"), subspaces)
     descent = [_studied(run, subspaces) for run in trained]
     searched = low_rank.search_all(W)
     margin = float(trained[0].history["train_margin"].iloc[-1])
@@ -83,28 +80,17 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         numbers = {
             "unit": "logits over the smallest training margin before",
             "predicted": predicted,
-            "computed_limit": _table(limit[0]),
-            "random_of_equal_norm_in_computed_limit": _table(limit[1]),
-            "descent_by_seed": [_table(found) for found, _ in descent],
+            "computed_limit": by_spec(limit[0]),
+            "random_of_equal_norm_in_computed_limit": by_spec(limit[1]),
+            "descent_by_seed": [by_spec(found) for found, _ in descent],
             "descent_blocks": [low_rank.blocks_against(W, _circuit(run)) for run in trained],
             "descent_beta": [float(run.history["beta"].iloc[-1]) for run in trained],
+            "unit_of_searches": "smallest told margin of the matrix alone, without what EOS adds",
             "searched_in_the_closed_form": searched,
             "searched_in_descent_seed_0": in_descent,
         }
         save_figure(fig, figures / "ablation_study", numbers)
     write_claims(figures, _claims(predicted, limit[0], [found for found, _ in descent]))
-
-
-def _limit() -> Snapshot:
-    """The computed limit as a model with frozen uniform attention."""
-    found = compute_limit(PAPER, "factorized", tolerance=3e-4)
-    model = ModelConfig(ov="factorized", d_head=found.W_V.shape[1], train_attention=False, dtype="float64")
-    d, n, rows = PAPER.d_vocab, PAPER.n_inputs, len(found.W_V)
-    assert found.W_O is not None
-    W_V, W_O = np.zeros((d, found.W_V.shape[1])), np.zeros((found.W_O.shape[0], d))
-    W_V[:rows], W_O[:, n:] = found.W_V, found.W_O
-    weights = TokenWeights(torch.tensor(W_V), torch.tensor(W_O), torch.ones(d, d, dtype=torch.float64))
-    return Snapshot(RunConfig(PAPER, model, TrainConfig.gradient_descent()), 0, weights)
 
 
 def _circuit(run: Snapshot) -> OVCircuit:
@@ -117,15 +103,12 @@ def _studied(run: Snapshot, subspaces: dict[str, np.ndarray]) -> tuple[pd.DataFr
     specs: dict = {
         name: output_subspace(circuit, basis) for name, basis in low_rank.blocks_of(circuit.W).items()
     }
-    specs |= {
-        name: PathAblation(tokens_of_kind(PAPER, a), tokens_of_kind(PAPER, b))
-        for name, (a, b) in PATHS.items()
-    }
+    specs |= {name: ov_block(PAPER, start, end) for name, (start, end) in PATHS.items()}
     specs |= {name: low_rank.as_spec(circuit, basis) for name, basis in subspaces.items()}
     plain = run_ablation_study(run, specs, METRICS, controls=False).table
     blocks = {name: specs[name] for name in (RELATION, LARGE, SMALL)}
     random = run_ablation_study(run, blocks, METRICS, seeds=SEEDS).table
-    unit = plain.loc[(plain["spec"] == "none") & (plain["split"] != SPLITS[3]), list(SHOWN)].to_numpy().min()
+    unit = unit_of(plain)
     for table in (plain, random):
         table[list(METRICS[:3])] /= unit
     return plain, random.loc[random["control"] == EQUAL_NORM].copy()
@@ -142,28 +125,6 @@ def _ablated_predictions(W: np.ndarray, subspaces: dict[str, np.ndarray]) -> dic
     for name, B in subspaces.items():
         found[name] = W - W @ B[: W.shape[1]] @ B[: W.shape[1]].T
     return found
-
-
-def _of_matrix(W: np.ndarray) -> dict[str, dict[str, float]]:
-    """Metrics of a circuit, noise-free and with attention 1."""
-    triples = PAPER.triples
-    logits = torch.zeros(len(triples), PAPER.d_vocab, dtype=torch.float64)
-    rows = W[triples.subject] + W[PAPER.n_subjects + triples.relation]
-    logits[:, PAPER.n_inputs :] = torch.as_tensor(rows)
-    return split_metrics(PAPER, logits, np.arange(len(triples)), METRICS)
-
-
-def _table(found: pd.DataFrame) -> dict:
-    """{spec: {split: {metric: mean over seeds}}}."""
-    return {
-        spec: {split: {m: _mean(found, spec, split, m) for m in METRICS} for split in SPLITS}
-        for spec in dict.fromkeys(found["spec"])
-    }
-
-
-def _mean(table: pd.DataFrame, spec: str, split: str, metric: str) -> float:
-    chosen = (table["spec"] == spec) & (table["split"] == split)
-    return float(table.loc[chosen, metric].to_numpy().mean())
 
 
 def _draw(predicted: dict, limit: tuple, descent: list) -> Figure:
@@ -210,15 +171,16 @@ def _wrapped(name: str) -> str:
 def _claims(predicted: dict, limit: pd.DataFrame, descent: list[pd.DataFrame]) -> list[Claim]:
     held, facts = SPLITS[3], (SPLITS[0], SPLITS[2])
     error = max(
-        abs(_mean(limit, name, split, m) - values[split][m])
+        abs(mean_of(limit, name, split, m) - values[split][m])
         for name, values in predicted.items()
         for split in SPLITS
         for m in SHOWN
     )
-    small = _mean(limit, SMALL, held, "logit_difference")
-    large = {s: _mean(limit, LARGE, s, "margin") for s in SPLITS}
+    small = mean_of(limit, SMALL, held, "logit_difference")
+    large = {s: mean_of(limit, LARGE, s, "margin") for s in SPLITS}
     claims = [
-        _claim(
+        derived(
+            "ablation_study",
             "ablated_limit",
             "Margins after each ablation of the computed limit are those of the ablated closed form",
             "largest difference <= 0.02",
@@ -226,7 +188,8 @@ def _claims(predicted: dict, limit: pd.DataFrame, descent: list[pd.DataFrame]) -
             0.02,
             error <= 0.02,
         ),
-        _claim(
+        derived(
+            "ablation_study",
             "ablated_blocks",
             "Removing the small block raises the held-out coefficient from 0.577 to 0.659; removing the "
             "large block takes the facts too",
@@ -238,8 +201,7 @@ def _claims(predicted: dict, limit: pd.DataFrame, descent: list[pd.DataFrame]) -
     ]
     for model, tables in {"computed limit": [limit], "gradient descent": descent}.items():
         for name in [n for n in predicted if "subspace" in n]:
-            kept = [min(_mean(t, name, s, "accuracy") for s in SPLITS[:3]) for t in tables]
-            taken = [_mean(t, name, held, "accuracy") for t in tables]
+            kept, taken = map(list, zip(*(kept_and_taken(t, name) for t in tables), strict=True))
             short = f"{name.split(':')[0]} {model}".replace(" ", "_").replace("-", "_")
             statement = (
                 f"{name} (from the closed form), in the {model} model: its removal takes every "
@@ -248,25 +210,17 @@ def _claims(predicted: dict, limit: pd.DataFrame, descent: list[pd.DataFrame]) -
             expected = "accuracy 1 on the three trained splits, 0 on held-out implications, every seed"
             measured = {"kept": kept, "held_out_implications": taken}
             claims.append(
-                _claim(
-                    f"ablated_{short}", statement, expected, measured, 0, min(kept) == 1 and max(taken) == 0
+                derived(
+                    "ablation_study",
+                    f"ablated_{short}",
+                    statement,
+                    expected,
+                    measured,
+                    0,
+                    min(kept) == 1 and max(taken) == 0,
                 )
             )
     return claims
-
-
-def _claim(name: str, statement: str, expected: str, measured: dict, tolerance: float, holds: bool) -> Claim:
-    return Claim(
-        name,
-        statement,
-        "derived (docs/theory.md)",
-        expected,
-        measured,
-        tolerance,
-        bool(holds),
-        "ablation_study",
-        "ablation_study",
-    )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,24 @@ seen by no logit difference), takes the share cos²θ of u away. So rank k is en
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from ablation_tables import METRICS, kept_and_taken, mean_of, unit_of
 from paper_runs import PAPER
 
-from ocr_interp import OVCircuit, SubspaceAblation, output_subspace
+from ocr_interp import (
+    OVCircuit,
+    SubspaceAblation,
+    ablated,
+    output_subspace,
+    run_ablation_study,
+    task_examples,
+)
+from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
+from ocr_interp.training.runs import Snapshot
 
 N, ANSWERS = PAPER.n_pairs, PAPER.n_answers
 SIZES = {"relation block (1)": 1, "large block (19)": N - 1, "small block (19)": N - 1}
@@ -92,24 +103,100 @@ def as_spec(circuit: OVCircuit, basis: np.ndarray) -> SubspaceAblation:
 # --- search ---------------------------------------------------------------------------------------
 
 
+def found_in(run: Snapshot, rank: int, against: str = "all answers") -> tuple[np.ndarray, dict[str, float]]:
+    """The best subspace of output logits for a model's own circuit, and what the search knows of it.
+
+    The rest of a prompt (EOS, and noise at its mean) is in the margins of the search too.
+    """
+    circuit = OVCircuit.from_run(run).effective
+    named = circuit.subjects_and_relations.W
+    rest = circuit.W[[PAPER.eos_token]].sum(0)
+    if run.config.train.data != "noise_free":
+        rest = rest + (PAPER.seq_len - 3) * circuit.W[list(PAPER.noise_tokens)].mean(0)
+    basis, found = _search(named, "outputs", against, rank, rest=rest)
+    return basis, found
+
+
+SEARCHED = {
+    "rank 1": (1, "all answers"),
+    "rank 2": (2, "all answers"),
+    "rank 2, implications alone": (2, "implications"),
+}
+"""Ranks, and which answers a held-out implication is to lose to."""
+
+
+EXPLAINED = ("margin_in_set", "winners", "common_share")
+"""What `own_subspaces` says of how a subspace takes them."""
+
+
+def own_subspaces(run: Snapshot) -> dict[str, dict[str, Any]]:
+    """Subspaces found for a model's own circuit, as ablations of the model, beside random ones.
+
+    `winners` is how many different answers the model then gives to the held-out implications, and
+    `common_share` how much of the change of their logits (sum of squares) is the same in every prompt.
+    """
+    circuit = OVCircuit.from_run(run).effective.subjects_and_relations
+    found = {name: found_in(run, *how) for name, how in SEARCHED.items()}
+    specs = {name: output_subspace(circuit, basis) for name, (basis, _) in found.items()}
+    table = run_ablation_study(run, specs, METRICS, seeds=(0, 1, 2)).table
+    table[list(METRICS[:3])] /= unit_of(table)
+    plain, random = (table.loc[table["control"] == name].copy() for name in ("intervention", EQUAL_NORM))
+    result = {}
+    for name, (_, searched) in found.items():
+        kept, taken = kept_and_taken(plain, name)
+        random_kept, random_taken = kept_and_taken(random, name)
+        deduced = [mean_of(plain, spec, SPLITS[3], "logit_difference") for spec in ("none", name)]
+        result[name] = {
+            "kept": kept,
+            "held_out_implications": taken,
+            "random_kept": random_kept,
+            "random_held_out_implications": random_taken,
+            "held_out_logit_difference_before_and_after": deduced,
+            "margin_in_set": mean_of(plain, name, SPLITS[3], "margin"),
+            **_what_wins(run, specs[name]),
+            "searched": searched,
+        }
+    return result
+
+
+def _what_wins(run: Snapshot, spec: SubspaceAblation) -> dict[str, float]:
+    examples = task_examples(PAPER, run.config.train.data != "noise_free")
+    tokens = examples.tokens[torch.tensor([split == SPLITS[3] for split in examples.split])]
+    with torch.no_grad():
+        before = run.model(tokens)[:, -1, PAPER.n_inputs :].double()
+        with ablated(run.model, spec):
+            after = run.model(tokens)[:, -1, PAPER.n_inputs :].double()
+    change = after - before
+    common = float(change.mean(0).square().sum() * len(change) / change.square().sum())
+    return {"winners": len(set(after.argmax(1).tolist())), "common_share": common}
+
+
 def search_all(W: np.ndarray, ranks: tuple[int, ...] = (1, 2, 3, 4, 8)) -> list[dict[str, object]]:
     """Optimised projectors on either side of the closed form, against all answers and inside the set."""
     return [
-        {"side": side, "against": against, "rank": rank, **_search(W, side, against, rank)}
+        {"side": side, "against": against, "rank": rank, **_search(W, side, against, rank)[1]}
         for against in ("all answers", "implications")
         for side in ("outputs", "inputs")
         for rank in ranks
     ]
 
 
-def _search(W: np.ndarray, side: str, against: str, rank: int, steps: int = 300) -> dict[str, float]:
-    """Best of three starts: told margins above zero, held-out implications below, by as much as can be."""
-    triples, best = PAPER.triples, {"distance": -np.inf}
+def _search(
+    W: np.ndarray, side: str, against: str, rank: int, steps: int = 300, rest: np.ndarray | float = 0.0
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Best of three starts: told margins above zero, held-out implications below, by as much as can be.
+
+    Returns the basis and the margins. `rest` is what every prompt adds to the logits (outputs only).
+    """
+    triples, best, basis = PAPER.triples, {"distance": -np.inf}, np.zeros((0, 0))
     X = torch.zeros(len(triples), len(W), dtype=torch.float64)
     rows = torch.arange(len(triples))
     X[rows, torch.tensor(triples.subject)] = 1
     X[rows, PAPER.n_subjects + torch.tensor(triples.relation)] = 1
     matrix, target = torch.tensor(W), torch.tensor(triples.answer)
+    same = torch.as_tensor(rest, dtype=torch.float64).expand(W.shape[1])
+    unit = float(_margins(X @ matrix + same, target).amin(1)[torch.tensor(triples.split != 3)].min())
+    matrix, same = matrix / unit, same / unit
     held_out = torch.tensor(triples.split == SPLITS.index("held_out_implication"))
     is_other_set = (torch.arange(ANSWERS) < N)[None] != (target < N)[:, None]
     for seed in range(3):
@@ -119,16 +206,20 @@ def _search(W: np.ndarray, side: str, against: str, rank: int, steps: int = 300)
         optimizer = torch.optim.Adam([A], lr=0.03)
         for step in range(steps):
             Q = torch.linalg.qr(A).Q
-            logits = X @ (matrix - matrix @ Q @ Q.mT if side == "outputs" else matrix - Q @ (Q.mT @ matrix))
-            own = logits.gather(1, target[:, None])
-            wrong = logits.scatter(1, target[:, None], -1e9)
-            told = (own - wrong).amin(1)[~held_out]
-            rival = wrong.masked_fill(is_other_set, -1e9) if against == "implications" else wrong
-            lost = (own - rival).amin(1)[held_out]
+            if side == "outputs":
+                whole = X @ matrix + same
+                logits = whole - whole @ Q @ Q.mT
+            else:
+                logits = X @ (matrix - Q @ (Q.mT @ matrix)) + same
+            own, margins = logits.gather(1, target[:, None]), _margins(logits, target)
+            told = margins.amin(1)[~held_out]
+            rivals = margins.masked_fill(is_other_set, 1e9) if against == "implications" else margins
+            lost = rivals.amin(1)[held_out]
             distance = float(torch.minimum(told.min(), -lost.max()).detach())
             if distance > best["distance"]:
                 mean = logits[:, N:].mean(1)[held_out]
                 coefficient = float((own[held_out, 0] - mean).mean().detach()) * N / (N - 1)
+                basis = Q.detach().numpy().copy()
                 best = {
                     "distance": distance,
                     "smallest_told": float(told.min().detach()),
@@ -140,4 +231,10 @@ def _search(W: np.ndarray, side: str, against: str, rank: int, steps: int = 300)
             optimizer.zero_grad()
             torch.maximum(*soft).backward()
             optimizer.step()
-    return best
+    return basis, best
+
+
+def _margins(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Right answer minus every answer; far above zero at itself."""
+    own = logits.gather(1, target[:, None])
+    return own - logits.scatter(1, target[:, None], -1e9)

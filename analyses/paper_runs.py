@@ -96,7 +96,18 @@ TOWARDS_THE_LIMIT = {
 }
 """Slower runs, for `reproduce --all`: how near training comes to the predicted limits."""
 
-ALL = {**EXPERIMENTS, **TOWARDS_THE_LIMIT}
+OFTEN = {"log_every": 25, "snapshots": 28}
+OVER_TRAINING = {
+    # The same as above with more snapshots, for alignment_over_training, and five seeds each.
+    "often_factorized": Experiment(PAPER, FACTORIZED, replace(RECIPE, **OFTEN)),
+    "often_non_factorized": Experiment(PAPER, NON_FACTORIZED, replace(RECIPE, **OFTEN)),
+    "often_descent_factorized": Experiment(PAPER, replace(FACTORIZED, **FROZEN), replace(LONG, **OFTEN)),
+    "often_descent_non_factorized": Experiment(
+        PAPER, replace(NON_FACTORIZED, **FROZEN), replace(LONG, **OFTEN)
+    ),
+}
+
+ALL = {**EXPERIMENTS, **TOWARDS_THE_LIMIT, **OVER_TRAINING}
 
 
 def run_path(runs: Path, name: str, seed: int) -> Path:

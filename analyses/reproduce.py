@@ -9,12 +9,17 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import ablation_paths
 import ablation_study
+import alignment_over_training
+import circuit_diagrams
 import claims
+import embedding_projections
 import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
+import ov_breakdown
 import paper_runs
 import proposition_1
 import sample_efficiency
@@ -37,6 +42,11 @@ SLOW = (
     sample_efficiency.main,
     figure_5_max_margin.main,
     ablation_study.main,
+    ablation_paths.main,
+    ov_breakdown.main,
+    embedding_projections.main,
+    alignment_over_training.main,
+    circuit_diagrams.main,
 )
 """What takes longer than a few minutes, for --all."""
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ocr_interp.ablation.applying import ablated as ablated
+    from ocr_interp.ablation.examples import Examples as Examples
+    from ocr_interp.ablation.examples import task_examples as task_examples
     from ocr_interp.ablation.interventions import MeanAblation as MeanAblation
     from ocr_interp.ablation.interventions import Patch as Patch
     from ocr_interp.ablation.interventions import ResampleAblation as ResampleAblation
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from ocr_interp.ablation.interventions import output_subspace as output_subspace
     from ocr_interp.ablation.interventions import singular_block as singular_block
     from ocr_interp.ablation.paths import PathAblation as PathAblation
+    from ocr_interp.ablation.paths import PathMean as PathMean
+    from ocr_interp.ablation.paths import PathPatch as PathPatch
+    from ocr_interp.ablation.paths import PathResample as PathResample
+    from ocr_interp.ablation.paths import ov_block as ov_block
     from ocr_interp.ablation.sites import Site as Site
     from ocr_interp.ablation.sites import tokens_of_kind as tokens_of_kind
     from ocr_interp.ablation.study import AblationStudy as AblationStudy
@@ -26,15 +32,20 @@ if TYPE_CHECKING:
     from ocr_interp.circuits.alignment import AlignmentReport as AlignmentReport
     from ocr_interp.circuits.attribution import Attribution as Attribution
     from ocr_interp.circuits.attribution import attribute_run as attribute_run
+    from ocr_interp.circuits.circuit_graph import circuit_graph as circuit_graph
     from ocr_interp.circuits.graph import CircuitGraph as CircuitGraph
     from ocr_interp.circuits.graph_building import attribution_graph as attribution_graph
     from ocr_interp.circuits.graph_building import prompt_graph as prompt_graph
+    from ocr_interp.circuits.head_graph import head_graph as head_graph
     from ocr_interp.circuits.mechanism_graph import mechanism_graph as mechanism_graph
     from ocr_interp.circuits.model_attribution import attribute_model as attribute_model
     from ocr_interp.circuits.ov_circuit import OVCircuit as OVCircuit
     from ocr_interp.circuits.spectrum import ov_spectra as ov_spectra
     from ocr_interp.models.config import ModelConfig as ModelConfig
     from ocr_interp.models.hooked import build_model as build_model
+    from ocr_interp.sweeps.result import SweepResult as SweepResult
+    from ocr_interp.sweeps.sweep import load_sweep as load_sweep
+    from ocr_interp.sweeps.sweep import sweep as sweep
     from ocr_interp.task import FactRecallTask as FactRecallTask
     from ocr_interp.theory.attention import trained_attention_beta_interval as trained_attention_beta_interval
     from ocr_interp.theory.certificate import Certificate as Certificate
@@ -60,29 +71,40 @@ __version__ = "0.1.0"
 _HOME_OF_NAME = {
     "ablated": "ocr_interp.ablation.applying",
     "AblationStudy": "ocr_interp.ablation.study",
+    "Examples": "ocr_interp.ablation.examples",
     "MeanAblation": "ocr_interp.ablation.interventions",
     "Patch": "ocr_interp.ablation.interventions",
     "PathAblation": "ocr_interp.ablation.paths",
+    "PathMean": "ocr_interp.ablation.paths",
+    "PathPatch": "ocr_interp.ablation.paths",
+    "PathResample": "ocr_interp.ablation.paths",
     "ResampleAblation": "ocr_interp.ablation.interventions",
     "Site": "ocr_interp.ablation.sites",
     "SubspaceAblation": "ocr_interp.ablation.interventions",
     "ZeroAblation": "ocr_interp.ablation.interventions",
     "output_subspace": "ocr_interp.ablation.interventions",
+    "ov_block": "ocr_interp.ablation.paths",
     "run_ablation_study": "ocr_interp.ablation.study",
     "singular_block": "ocr_interp.ablation.interventions",
+    "task_examples": "ocr_interp.ablation.examples",
     "tokens_of_kind": "ocr_interp.ablation.sites",
     "AlignmentReport": "ocr_interp.circuits.alignment",
     "Attribution": "ocr_interp.circuits.attribution",
     "attribute_run": "ocr_interp.circuits.attribution",
+    "circuit_graph": "ocr_interp.circuits.circuit_graph",
     "CircuitGraph": "ocr_interp.circuits.graph",
     "attribution_graph": "ocr_interp.circuits.graph_building",
     "prompt_graph": "ocr_interp.circuits.graph_building",
+    "head_graph": "ocr_interp.circuits.head_graph",
     "mechanism_graph": "ocr_interp.circuits.mechanism_graph",
     "attribute_model": "ocr_interp.circuits.model_attribution",
     "OVCircuit": "ocr_interp.circuits.ov_circuit",
     "ov_spectra": "ocr_interp.circuits.spectrum",
     "draw_circuit": "ocr_interp.viz.diagram",
     "save_diagram": "ocr_interp.viz.diagram",
+    "SweepResult": "ocr_interp.sweeps.result",
+    "load_sweep": "ocr_interp.sweeps.sweep",
+    "sweep": "ocr_interp.sweeps.sweep",
     "FactRecallTask": "ocr_interp.task",
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",

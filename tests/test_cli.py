@@ -59,6 +59,17 @@ def test_every_field_of_the_configurations_is_a_flag():
         (("info", "nowhere"), ["nowhere", "config.json"]),
         (("solve", "--tolerance", "0", "--method", "first_order"), ["tolerance must be", "> 0", "got 0"]),
         (("dance",), ["dance", "train", "info"]),
+        (("analyze", "nowhere"), ["nowhere is no run directory"]),
+        (("analyze", "x", "--json", "out.txt"), ["out.txt must end in .json, got .txt"]),
+        (("analyze", "x", "--norm", "taxicab"), ["taxicab", "nuclear", "frobenius"]),
+        (("ablate", "x", "-o", "out.svg"), ["out.svg must end in .csv"]),
+        (("ablate", "x", "--show", "acuracy"), ["acuracy", "accuracy"]),
+        (("ablate", "x", "--path", "s1"), ["--path"]),
+        (("diagram", "-o", "out.svg"), ["at least one run directory"]),
+        (("diagram", "x"), ["--output"]),
+        (("diagram", "x", "-o", "out.jpg"), ["out.jpg must end in .svg or .png or .pdf or .dot or .json"]),
+        (("diagram", "x", "y", "-o", "out.json"), [".json holds one graph, got 2 runs"]),
+        (("diagram", "x", "-o", "out.svg", "--answer", "b1"), ["belong to a prompt"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
@@ -101,8 +112,24 @@ def test_another_configuration_into_the_same_directory_is_refused(tmp_path):
     assert "train.lr: 0.01 != 0.005" in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["ablate", "--help"], ["diagram"]])
+def test_help_and_complaints_load_nothing_heavy(arguments):
+    lines = (
+        "import contextlib, sys",
+        "from ocr_interp import cli",
+        f"sys.argv = ['ocr-interp', *{arguments}]",
+        "with contextlib.suppress(SystemExit): cli.main()",
+        "print(sorted({'torch', 'pandas', 'matplotlib', 'scipy', 'transformer_lens'} & sys.modules.keys()))",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n") or done.stdout == "[]\n"
+
+
 def test_reproduce_outside_of_a_clone_says_where_to_run_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages" / "ocr_interp" / "cli.py"))
+    monkeypatch.setattr(
+        cli, "__file__", str(tmp_path / "site-packages" / "ocr_interp" / "cli" / "__init__.py")
+    )
     with pytest.raises(OcrInterpError, match="root of a clone"):
         cli._analyses()

@@ -9,10 +9,10 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.ablation.interventions import Bound, Intervention
-from ocr_interp.ablation.sites import reading_tokens
+from ocr_interp.ablation.passes import reading_tokens
+from ocr_interp.ablation.spec import Bound, Intervention
 from ocr_interp.circuits.protocol import HookedModel, check_model
-from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError
+from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
 
 
 @contextmanager
@@ -27,7 +27,9 @@ def ablated(
     They act on model(tokens), run_with_cache, run_with_hooks and everything else that runs the model,
     each on what the ones before it left. They run after hooks that are there already and before hooks
     that the block adds; model.reset_hooks() inside the block leaves them. Blocks nest. Weights are never
-    written. At the end the hooks are gone, and logits are what they were to the bit.
+    written. At the end the hooks are gone, and logits are what they were to the bit. Gradients flow through
+    them. model.generate works with use_past_kv_cache=False: a forward pass that continues a key-value cache
+    is refused.
 
     Args:
         model: any model of `circuits.protocol`.
@@ -39,6 +41,8 @@ def ablated(
 
     Raises:
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
+        ModelError: in a forward pass, a key-value cache that holds positions already; at the end, hooks that
+            the block took away.
         InterventionNeverFiredError: at the end, a spec that changed no forward pass; an exception of the
             block itself is passed on instead.
     """
@@ -54,16 +58,22 @@ def ablated(
                 point.add_hook(function, is_permanent=True)
             yield model
         finally:
-            for point, function in hooks:
-                _remove(point, function)
+            removed = [_remove(point, function) for point, function in hooks]
+    if not all(removed):
+        raise ModelError(
+            f"{removed.count(False)} of {len(removed)} hooks of the interventions were taken away inside the "
+            "block: call reset_hooks without including_permanent=True there"
+        )
     _check_fired(bound)
 
 
-def _remove(point: Any, function: Any) -> None:
-    """Takes one hook away and leaves all others in their order."""
-    for handle in [each for each in point.fwd_hooks if each.user_hook is function]:
+def _remove(point: Any, function: Any) -> bool:
+    """Takes one hook away and leaves all others in their order; whether it was there."""
+    found = [each for each in point.fwd_hooks if each.user_hook is function]
+    for handle in found:
         handle.hook.remove()
     point.fwd_hooks = [each for each in point.fwd_hooks if each.user_hook is not function]
+    return bool(found)
 
 
 def _check_fired(bound: Sequence[Bound]) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ocr_interp.ablation.interventions import Intervention, SubspaceAblation
+from ocr_interp.ablation.interventions import SubspaceAblation
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.circuits.protocol import HookedModel
 
 RANDOM, EQUAL_NORM = "random", "random, equal norm"
@@ -31,6 +32,8 @@ def matched_controls(
       to remove as large a norm from the batch ("random, equal norm"; it may take more than all there is).
     - A path: as many random inputs, and as many random outputs.
     - Any other: as many random tokens, else as many random positions, else as many random heads.
+
+    A draw may hit what the intervention hits: it is one of all that are as large.
 
     Args:
         spec: what is to be matched.
@@ -60,7 +63,7 @@ def _random_site(
     site: Site, model: HookedModel, rng: np.random.Generator, inputs: Sequence[int], length: int
 ) -> Site | None:
     """As many random tokens, positions or heads; None if all there are is chosen already."""
-    heads = range(int(model.cfg.n_heads))
+    heads = range(_head_count(site, model))
     if site.tokens is not None and len(site.tokens) < len(inputs):
         return replace(site, tokens=_draw(rng, inputs, len(site.tokens)))
     if site.positions is not None and len(site.positions) < length:
@@ -68,6 +71,13 @@ def _random_site(
     if site.heads is not None and len(site.heads) < len(heads):
         return replace(site, heads=_draw(rng, heads, len(site.heads)))
     return None
+
+
+def _head_count(site: Site, model: HookedModel) -> int:
+    """Entries of the head axis: of grouped models, values and keys have fewer."""
+    grouped = getattr(model.cfg, "n_key_value_heads", None)
+    by_group = site.hook.endswith(("hook_v", "hook_k"))
+    return int(grouped if grouped and by_group else model.cfg.n_heads)
 
 
 def _draw(rng: np.random.Generator, pool: Sequence[int], count: int) -> tuple[int, ...]:

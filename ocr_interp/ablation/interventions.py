@@ -5,96 +5,37 @@ A spec says where (a `Site`) and what; `ablated` applies it. Paths are in `ocr_i
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ocr_interp.ablation.sites import Site, TokenReader
+from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.spec import AtSite, Moved, digest, wide
 from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.circuits.protocol import LAYER_HOOKS, HookedModel
 from ocr_interp.circuits.spectrum import DegenerateBlock
-from ocr_interp.errors import ModelError
-
-
-@dataclass
-class Bound:
-    """A spec on a model: what is attached where, and how often it acted.
-
-    Attributes:
-        what: the spec in words.
-        hooks: hook names with functions (activation, hook) -> new activation or None.
-        fired: how many forward passes it changed.
-    """
-
-    what: str
-    hooks: tuple[tuple[str, Callable[..., Any]], ...] = ()
-    fired: int = 0
-
-
-@runtime_checkable
-class Intervention(Protocol):
-    """What `ablated` takes."""
-
-    def describe(self) -> str:
-        """One phrase, the same for the same spec; studies are resumed by it."""
-        ...
-
-    def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
-        """Checks the spec against the model and gives its hooks; attaches nothing."""
-        ...
+from ocr_interp.errors import InterventionNeverFiredError, ModelError
 
 
 @dataclass(frozen=True)
-class _AtSite(ABC):
-    """A spec that replaces the chosen entries of one activation.
+class ZeroAblation(AtSite):
+    """Sets the chosen entries to zero.
 
-    Attributes:
-        site: where.
+    At hook_pattern the other entries stay as they are (a softmax pattern then sums to less than 1). A zero
+    at hook_attn_scores takes a token away in a model with linear attention; under a softmax it is a score
+    like any other.
     """
-
-    site: Site
-
-    def describe(self) -> str:
-        """One phrase, the same for the same spec."""
-        return f"{type(self).__name__} {self.site.describe()}"
-
-    def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
-        """Checks site and tokens and gives the hook."""
-        wanted = self.site.check(model, labels)
-        replacement = self._prepare(model, wanted)
-        bound = Bound(self.describe())
-
-        def edit(value: Tensor, hook: Any) -> Tensor | None:
-            mask = self.site.mask(value, None if wanted is None else reader.ids(), wanted)
-            if not bool(mask.any()):
-                return None
-            bound.fired += 1
-            return torch.where(mask, replacement(value, mask), value)
-
-        bound.hooks = ((self.site.hook, edit),)
-        return bound
-
-    @abstractmethod
-    def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        """What takes the place of an activation: a function of (value, mask)."""
-
-
-@dataclass(frozen=True)
-class ZeroAblation(_AtSite):
-    """Sets the chosen entries to zero."""
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
         return lambda value, mask: torch.zeros_like(value)
 
 
 @dataclass(frozen=True, eq=False)
-class MeanAblation(_AtSite):
+class MeanAblation(AtSite):
     """Sets the chosen entries to their mean over a reference batch.
 
     The reference is run once when the block is entered, through the model as it is then. The mean is
@@ -106,7 +47,8 @@ class MeanAblation(_AtSite):
         by_position: a mean for every position by itself instead; needs sequences of equal length.
 
     Raises:
-        ModelError: at an attention pattern (use ResampleAblation), or no such token in the reference.
+        ModelError: at an attention pattern (use ResampleAblation).
+        InterventionNeverFiredError: when the block is entered, no such token in the reference.
     """
 
     reference: Int[Tensor, "reference pos"] = field(repr=False)
@@ -122,17 +64,18 @@ class MeanAblation(_AtSite):
     def describe(self) -> str:
         """One phrase, the same for the same spec."""
         how = " by position" if self.by_position else ""
-        return f"{super().describe()} reference {_digest(self.reference)}{how}"
+        return f"{super().describe()} reference {digest(self.reference)}{how}"
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
         with torch.no_grad():
-            _, cache = model.run_with_cache(self.reference, names_filter=self.site.hook)
-        value = cache[self.site.hook]
+            tokens = self.reference.to(model.W_E.device)
+            _, cache = model.run_with_cache(tokens, names_filter=self.site.hook)
+        value = wide(cache[self.site.hook])
         rows = replace(self.site, heads=None).mask(value, self.reference, wanted)
         over: tuple[int, ...] = (0,) if self.by_position else (0, 1)
         count = rows.to(value.dtype).sum(over, keepdim=True)
         if not bool((count > 0).any()):
-            raise ModelError(
+            raise InterventionNeverFiredError(
                 f"reference must hold a chosen token or position of {self.site.describe()}, got none"
             )
         mean = torch.where(rows, value, 0).sum(over, keepdim=True) / count
@@ -149,7 +92,7 @@ class MeanAblation(_AtSite):
 
 
 @dataclass(frozen=True)
-class ResampleAblation(_AtSite):
+class ResampleAblation(AtSite):
     """Sets the chosen entries to those of another sequence of the batch, at the same position.
 
     Donors are a random permutation with a single cycle (Sattolo), so no sequence is its own donor. The
@@ -191,36 +134,43 @@ def donors(count: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Patch(_AtSite):
+class Patch(AtSite):
     """Sets the chosen entries to given ones, usually of another prompt's cache.
 
     Attributes:
         source: values of the whole activation at the hook; one sequence, or one for each of the batch.
 
     Raises:
-        ModelError: in the forward pass, a source of another shape.
+        ModelError: a source with NaN; in the forward pass, one of another shape.
     """
 
     source: Float[Tensor, "..."] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        missing = int(self.source.isnan().sum())
+        if missing:
+            raise ModelError(f"source must hold numbers, got {missing} NaN of {self.source.numel()} entries")
+
     def describe(self) -> str:
         """One phrase, the same for the same spec."""
-        return f"{super().describe()} source {_digest(self.source)}"
+        return f"{super().describe()} source {digest(self.source)}"
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
+        moved = Moved(self.source)
+
         def replacement(value: Tensor, mask: Tensor) -> Tensor:
             if self.source.shape[1:] != value.shape[1:] or self.source.shape[0] not in (1, len(value)):
                 raise ModelError(
                     f"source must be {tuple(value.shape)} (or one sequence of it) at {self.site.hook}, got "
                     f"{tuple(self.source.shape)}: cache it from prompts of the same length"
                 )
-            return self.source.to(value).expand_as(value)
+            return moved.like(value)[0].expand_as(value)
 
         return replacement
 
 
 @dataclass(frozen=True, eq=False)
-class SubspaceAblation(_AtSite):
+class SubspaceAblation(AtSite):
     """Removes a subspace from an activation x: x ← x − g (x R) Lᵀ.
 
     Without `readout` the subspace lies in the activation: R = L = basis, the orthogonal projection. With
@@ -260,31 +210,38 @@ class SubspaceAblation(_AtSite):
 
     def describe(self) -> str:
         """One phrase, the same for the same spec."""
-        said = f"{super().describe()} rank {self.basis.shape[1]} {_digest(self.basis, self.readout)}"
-        return said if self.equal_to is None else f"{said} as much as {_digest(self.equal_to)}"
+        said = f"{super().describe()} rank {self.basis.shape[1]} {digest(self.basis, self.readout)}"
+        return said if self.equal_to is None else f"{said} as much as {digest(self.equal_to)}"
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        read, write = self._maps(self.basis)
-        other = None if self.equal_to is None else self._maps(self.equal_to)
+        maps = Moved(*self._maps(self.basis))
+        other = None if self.equal_to is None else Moved(*self._maps(self.equal_to))
+        size = self.basis.shape[0] if self.readout is None else self.readout.shape[0]
+
+        def taken(x: Tensor, by: Moved) -> Tensor:
+            read, write = by.like(x)
+            return (x @ read) @ write.mT
 
         def replacement(value: Tensor, mask: Bool[Tensor, "..."]) -> Tensor:
-            if value.shape[-1] != read.shape[0]:
+            if value.shape[-1] != size:
                 raise ModelError(
                     f"the subspace must lie in {value.shape[-1]} dimensions at {self.site.hook}, got "
-                    f"{read.shape[0]}: choose the hook that the basis was taken from"
+                    f"{size}: choose the hook that the basis was taken from"
                 )
-            removed = (value @ read.to(value)) @ write.to(value).mT
+            x = wide(value)
+            removed = taken(x, maps)
             if other is None:
-                return value - removed
-            wanted_norm = ((value @ other[0].to(value)) @ other[1].to(value).mT * mask).norm()
-            return value - removed * (wanted_norm / (removed * mask).norm())
+                return x - removed
+            wanted_norm, norm = ((each * mask).norm() for each in (taken(x, other), removed))
+            return x - removed * torch.where(wanted_norm > 0, wanted_norm / norm, 0)
 
         return replacement
 
     def _maps(self, basis: Tensor) -> tuple[Tensor, Tensor]:
         if self.readout is None:
             return basis, basis
-        return self.readout @ basis, torch.linalg.pinv(self.readout).mT @ basis
+        readout, basis = wide(self.readout), wide(basis)
+        return readout @ basis, torch.linalg.pinv(readout).mT @ basis
 
 
 def output_subspace(
@@ -325,13 +282,3 @@ def singular_block(circuit: OVCircuit, block: DegenerateBlock | int) -> Subspace
     """
     found = circuit.spectrum().block(block) if isinstance(block, int) else block
     return output_subspace(circuit, found.output_basis)
-
-
-def _digest(*tensors: Tensor | None) -> str:
-    """Eight hexadecimal digits of some tensors, for descriptions."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        if tensor is not None:
-            array = tensor.detach().cpu().contiguous().numpy()
-            sha.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
-    return sha.hexdigest()[:8]

@@ -1,40 +1,93 @@
-"""What an ablation study measures: by split, from the logits at EOS."""
+"""What an ablation study measures: by split, from the logits at the query."""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ocr_interp.data import noisy_examples
-from ocr_interp.errors import unknown_name
+from ocr_interp.ablation.examples import Examples, triple_examples
+from ocr_interp.ablation.spec import digest
+from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.models.token_counts import cross_entropy
-from ocr_interp.task import SPLITS, FactRecallTask
+from ocr_interp.task import FactRecallTask
 
 METRICS = ("accuracy", "loss", "margin", "logit_difference", "other_answer_difference")
-"""Measured for every split:
+"""Measured for every split; of a fact-recall task candidates are all answers and rivals those of the right
+answer's own set (facts or implications):
 
-- accuracy: share of examples whose right answer beats all other answers; a tie does not count;
+- accuracy: share of examples whose right answer beats all other candidates; a tie does not count;
 - loss: mean cross-entropy over the whole vocabulary, nats;
-- margin: smallest logit difference between the right answer and another of its set (facts or implications);
-- logit_difference: mean logit difference between the right answer and the mean of the others of its set;
-- other_answer_difference: smallest logit difference between the right answer and the same subject's answer
-  to the other relation.
+- margin: smallest logit difference between the right answer and a rival;
+- logit_difference: mean logit difference between the right answer and the mean of its rivals;
+- other_answer_difference: smallest logit difference between the right answer and `Examples.other_answer`
+  (the same subject's answer to the other relation).
+
+NaN logits give NaN in each of them.
 """
 
+Metric = Callable[[Tensor, Examples], Any]
+"""A metric of a user: (logits at the query [batch, vocabulary], examples) -> a value for each example."""
 
-def examples(
-    task: FactRecallTask, noisy: bool, seed: int, draws: int
-) -> tuple[Int[Tensor, "batch pos"], Int[np.ndarray, " batch"]]:
-    """Sequences of every triple and which: once without noise, or `draws` times with noise of a seed."""
-    index = np.arange(len(task.triples))
-    if noisy:
-        index = np.repeat(index, draws)
-        return noisy_examples(task, task.triples.select(index), seed)[0], index
-    triples = task.triples
-    columns = [triples.subject, task.n_subjects + triples.relation, np.full(len(index), task.eos_token)]
-    return torch.as_tensor(np.stack(columns, axis=1)), index
+
+def check_metrics(
+    metrics: tuple[str, ...] | None,
+    custom: Mapping[str, Metric],
+    examples: Examples,
+    reserved: tuple[str, ...],
+) -> tuple[str, ...]:
+    """The names of all metrics, built-in first; None is every built-in one that the examples allow.
+
+    Raises:
+        UnknownNameError: a name that is not in METRICS, with the close matches.
+        ConfigError: other_answer_difference without other answers, or a custom name that is taken.
+    """
+    if metrics is None:
+        metrics = METRICS if examples.other_answer is not None else METRICS[:-1]
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+    if METRICS[-1] in metrics and examples.other_answer is None:
+        raise ConfigError(
+            f"{METRICS[-1]} needs examples with other_answer, got none: leave it out, or pass it"
+        )
+    for name in custom:
+        if name in (*METRICS, *reserved) or not name:
+            raise ConfigError(f"a custom metric needs a name of its own, got {name!r}")
+    return (*dict.fromkeys(metrics), *custom)
+
+
+def measure(
+    logits: Float[Tensor, "batch vocabulary"],
+    examples: Examples,
+    metrics: tuple[str, ...],
+    custom: Mapping[str, Metric] | None = None,
+) -> dict[str, dict[str, float]]:
+    """The metrics of every split: {split: {metric: value}}. Custom ones are averaged over a split.
+
+    Args:
+        logits: at the query of every example, over the whole vocabulary.
+        examples: right answers, candidates and splits.
+        metrics: names from METRICS or of `custom`.
+        custom: functions of a user by name.
+    """
+    logits = logits.detach().double().cpu()
+    values = _by_example(logits, examples)
+    for name, function in (custom or {}).items():
+        values[name] = _custom_values(name, function(logits, examples), len(examples))
+    reduce = {"margin": np.min, "other_answer_difference": np.min}
+    split = np.array(examples.split)
+    return {
+        name: {m: float(reduce.get(m, np.mean)(values[m][split == name])) for m in metrics}
+        for name in examples.splits
+    }
 
 
 def split_metrics(
@@ -43,51 +96,70 @@ def split_metrics(
     triple: Int[np.ndarray, " batch"],
     metrics: tuple[str, ...] = METRICS,
 ) -> dict[str, dict[str, float]]:
-    """The metrics of every split that the task has: {split: {metric: value}}.
+    """The same of chosen triples of a task, by index into task.triples, from logits at EOS."""
+    examples = triple_examples(task, triple)
+    return measure(logits, examples, check_metrics(metrics, {}, examples, ()))
 
-    Args:
-        task: the task.
-        logits: at EOS, over the whole vocabulary.
-        triple: index into task.triples of every example.
-        metrics: names from METRICS.
 
-    Raises:
-        UnknownNameError: another name, with the close matches.
+def _by_example(logits: Float[Tensor, "batch vocabulary"], examples: Examples) -> dict[str, np.ndarray]:
+    """Every built-in metric of every example, before it is reduced over a split."""
+    answer = examples.answer.cpu()
+    own = logits.gather(1, answer[:, None])
+    candidates = _wrong(logits, answer, examples.candidates)
+    rivals = candidates if examples.rivals is None else _wrong(logits, answer, examples.rivals)
+    best = candidates.amax(1, keepdim=True)
+    is_rival = ~rivals.isneginf()
+    mean = torch.where(is_rival, rivals, 0).sum(1, keepdim=True) / is_rival.sum(1, keepdim=True)
+    found = {
+        "accuracy": torch.where((own - best).isnan(), torch.nan, (own > best).double()),
+        "loss": cross_entropy(logits, answer).loss[:, None],
+        "margin": own - rivals.amax(1, keepdim=True),
+        "logit_difference": own - mean,
+    }
+    if examples.other_answer is not None:
+        found["other_answer_difference"] = own - logits.gather(1, examples.other_answer.cpu()[:, None])
+    return {name: value[:, 0].numpy() for name, value in found.items()}
+
+
+def _wrong(logits: Tensor, answer: Int[Tensor, " batch"], given: Tensor | None) -> Float[Tensor, "batch k"]:
+    """Logits of a set of tokens, -inf where one is the right answer."""
+    if given is None:
+        return logits.scatter(1, answer[:, None], -torch.inf)
+    ids = given.cpu().expand(len(logits), -1)
+    return logits.gather(1, ids).masked_fill(ids == answer[:, None], -torch.inf)
+
+
+def _custom_values(name: str, values: Any, count: int) -> np.ndarray:
+    found = torch.as_tensor(values).detach().double().cpu().numpy()
+    if found.shape != (count,):
+        raise ConfigError(
+            f"metric {name!r} must give a value for each of {count} examples, got {found.shape}"
+        )
+    return found
+
+
+def identity_of(value: Any) -> str:
+    """What tells one custom metric from another: its code and what it carries along, globals left out.
+
+    An object that cannot be looked into is told by where it lies in memory: a study measured with it is
+    not resumed in another process.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    chosen = task.triples.select(triple)
-    values = _by_example(task, logits.detach().double().cpu(), chosen.subject, chosen.answer)
-    reduce = {"margin": np.min, "other_answer_difference": np.min}
-    return {
-        name: {m: float(reduce.get(m, np.mean)(values[m][chosen.split == k])) for m in metrics}
-        for k, name in enumerate(SPLITS)
-        if (chosen.split == k).any()
-    }
-
-
-def _by_example(
-    task: FactRecallTask,
-    logits: Float[Tensor, "batch vocabulary"],
-    subject: Int[np.ndarray, " batch"],
-    answer: Int[np.ndarray, " batch"],
-) -> dict[str, np.ndarray]:
-    """Every metric of every example, before it is reduced over a split."""
-    rows = np.arange(len(answer))
-    answers = logits[:, task.n_inputs :].numpy()
-    own = answers[rows, answer]
-    wrong = answers.copy()
-    wrong[rows, answer] = -np.inf
-    is_fact = np.arange(task.n_answers) < task.n_facts
-    in_set = is_fact[None] == (answer < task.n_facts)[:, None]
-    others = in_set & np.isfinite(wrong)
-    fact = task.subject_fact[subject]
-    other = np.where(answer < task.n_facts, task.n_facts + task.fact_implication[fact], fact)
-    return {
-        "accuracy": (own > wrong.max(1)).astype(float),
-        "loss": cross_entropy(logits, torch.as_tensor(answer + task.n_inputs)).loss.numpy(),
-        "margin": own - np.where(in_set, wrong, -np.inf).max(1),
-        "logit_difference": own - np.where(others, answers, 0).sum(1) / others.sum(1),
-        "other_answer_difference": own - answers[rows, other],
-    }
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = (value.__code__, value.__defaults__, value.__kwdefaults__, *cells)
+    elif isinstance(value, CodeType):
+        parts = (value.co_code.hex(), value.co_names, value.co_consts)
+    elif isinstance(value, partial):
+        parts = (value.func, value.args, value.keywords)
+    elif isinstance(value, Mapping):
+        parts = tuple(value.items())
+    elif isinstance(value, set | frozenset):
+        parts = tuple(sorted(value, key=repr))
+    elif isinstance(value, tuple | list):
+        parts = tuple(value)
+    elif isinstance(value, Tensor | np.ndarray):
+        return digest(torch.as_tensor(value))
+    else:
+        return repr(value)
+    text = f"{type(value).__name__}({','.join(map(identity_of, parts))})"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

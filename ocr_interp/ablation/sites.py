@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -38,7 +36,8 @@ class Site:
         tokens: ids or labels of input tokens: positions that hold one of them. The ids of a batch are
             read where they enter the embedding, or given to `ablated`.
 
-    At hook_pattern and hook_attn_scores, positions and tokens are those of the keys.
+    At hook_pattern and hook_attn_scores, positions and tokens are those of the keys; scores that the model
+    masks (the future, padding) are never chosen.
     """
 
     hook: str
@@ -84,6 +83,10 @@ class Site:
         """Whether the activation is [batch, head, query_pos, key_pos]."""
         return self.hook.rpartition(".")[2] in _PATTERNS
 
+    def length(self, value: Tensor) -> int:
+        """How many positions (of keys, at a pattern) an activation has."""
+        return value.shape[3 if self.is_pattern else 1]
+
     def check(self, model: HookedModel, labels: Sequence[str] | None) -> frozenset[int] | None:
         """Requires that hook, heads and tokens exist; gives the token ids.
 
@@ -102,11 +105,10 @@ class Site:
         self, value: Tensor, ids: Int[Tensor, "batch pos"] | None, wanted: frozenset[int] | None
     ) -> Bool[Tensor, "..."]:
         """Which entries are chosen; broadcasts against the activation."""
-        position_axis = 3 if self.is_pattern else 1
-        length = value.shape[position_axis]
+        length = self.length(value)
         chosen = torch.ones(value.shape[0], length, dtype=torch.bool, device=value.device)
         if self.positions is not None:
-            chosen &= _named(self.positions, length, "position").to(value.device)
+            chosen &= _named(self.positions, length, "position", value.device)
         if wanted is not None and ids is not None:
             if ids.shape != chosen.shape:
                 raise ModelError(
@@ -115,12 +117,14 @@ class Site:
                 )
             chosen &= torch.isin(ids.to(value.device), torch.tensor(sorted(wanted), device=value.device))
         shape = [value.shape[0]] + [1] * (value.ndim - 1)
-        shape[position_axis] = length
+        shape[3 if self.is_pattern else 1] = length
         found = chosen.reshape(shape)
         if self.heads is not None:
             head_axis = 1 if self.is_pattern else 2
-            heads = _named(self.heads, value.shape[head_axis], "head").to(value.device)
+            heads = _named(self.heads, value.shape[head_axis], "head", value.device)
             found = found & heads.reshape([-1 if k == head_axis else 1 for k in range(value.ndim)])
+        if self.hook.endswith("hook_attn_scores"):  # a masked score of another value would be seen
+            found = found & (value > torch.finfo(value.dtype).min / 2)
         return found
 
     def describe(self) -> str:
@@ -133,8 +137,8 @@ class Site:
         return " ".join(parts)
 
 
-def _named(indices: tuple[int, ...], length: int, what: str) -> Bool[Tensor, " index"]:
-    found = torch.zeros(length, dtype=torch.bool)
+def _named(indices: tuple[int, ...], length: int, what: str, device: torch.device) -> Bool[Tensor, " index"]:
+    found = torch.zeros(length, dtype=torch.bool, device=device)
     for index in indices:
         if not -length <= index < length:
             raise ModelError(f"{what} must be in {-length}..{length - 1} for this batch, got {index}")
@@ -160,53 +164,3 @@ def tokens_of_kind(task: FactRecallTask, kind: str) -> tuple[int, ...]:
     if not found:
         raise ModelError(f"the task must have tokens of kind {kind!r}, got none: choose another kind")
     return found
-
-
-class TokenReader:
-    """The token ids of the batch that the model is being run on."""
-
-    def __init__(self, given: Int[Tensor, "batch pos"] | None) -> None:
-        self.given = given
-        self.seen: Tensor | None = None
-
-    def ids(self) -> Int[Tensor, "batch pos"]:
-        """The ids given, or those that entered the embedding in this forward pass.
-
-        Raises:
-            ModelError: neither is there.
-        """
-        found = self.given if self.given is not None else self.seen
-        if found is None:
-            raise ModelError(
-                "an intervention on tokens needs the token ids of the batch, got a model run on embeddings "
-                "or from an inner layer: pass tokens= to `ablated`"
-            )
-        return found
-
-
-@contextmanager
-def reading_tokens(model: HookedModel, given: Int[Tensor, "batch pos"] | None) -> Iterator[TokenReader]:
-    """Reads the ids that enter the embedding of the model while the block runs."""
-    reader = TokenReader(given)
-    embed: Any = getattr(model, "embed", None)
-    if given is not None or not isinstance(embed, torch.nn.Module):
-        yield reader
-        return
-
-    def remember(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor) and not value.is_floating_point() and value.ndim == 2:
-                reader.seen = value.detach()
-                return
-
-    def forget(module: Any, args: tuple[Any, ...]) -> None:
-        reader.seen = None
-
-    handles = [embed.register_forward_pre_hook(remember, with_kwargs=True)]
-    if isinstance(model, torch.nn.Module):
-        handles.append(model.register_forward_pre_hook(forget))
-    try:
-        yield reader
-    finally:
-        for handle in handles:
-            handle.remove()

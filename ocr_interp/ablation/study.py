@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
-from ocr_interp.ablation.interventions import Intervention
-from ocr_interp.ablation.metrics import METRICS, examples, split_metrics
+from ocr_interp.ablation.examples import Examples, task_examples
+from ocr_interp.ablation.interventions import ResampleAblation
+from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
+from ocr_interp.ablation.spec import Intervention
+from ocr_interp.ablation.study_table import KEYS, StudyRows
 from ocr_interp.checks import check_count
-from ocr_interp.circuits.provenance import fingerprint_of
-from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError, RunError, unknown_name
-from ocr_interp.task import SPLITS
-from ocr_interp.training.files import write_atomic
+from ocr_interp.circuits.protocol import HookedModel, check_model
+from ocr_interp.circuits.provenance import check_finite, fingerprint_of
+from ocr_interp.errors import ConfigError, InterventionNeverFiredError, OcrInterpError, unknown_name
 from ocr_interp.training.runs import Snapshot
 
 BASELINE, NO_CONTROL = "none", "intervention"
 """Name of the unablated model in column `spec`, and of the intervention itself in column `control`."""
-
-KEYS = ("study", "spec", "description", "control", "seed", "split")
-"""Columns that say what a row is; the metrics follow. `study` is the fingerprint of weights and data."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,17 @@ class AblationStudy:
         table: a row a (spec, control, seed, split): columns KEYS and the metrics, in the units of
             `ablation.metrics`. Spec "none" is the model as it is. A control that chose nothing that the
             examples hold is NaN throughout.
-        fingerprint: of weights, step and examples; the column `study`.
-        step: updates that the weights had seen.
+        fingerprint: of weights, step, examples and custom metrics; the column `study`.
+        step: updates that the weights had seen; None of a model that is no Run.
         metrics: names of the measured columns.
+        splits: names of the splits.
     """
 
     table: pd.DataFrame = field(repr=False)
     fingerprint: str
-    step: int
+    step: int | None
     metrics: tuple[str, ...]
+    splits: tuple[str, ...]
 
     def by_split(self, metric: str, control: str = NO_CONTROL) -> pd.DataFrame:
         """Mean over seeds of one metric: a row a spec, a column a split.
@@ -61,83 +63,176 @@ class AblationStudy:
             raise unknown_name("control", control, (NO_CONTROL, RANDOM, EQUAL_NORM))
         rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
-        return found.reindex(columns=[split for split in SPLITS if split in found.columns])
+        return found.reindex(columns=[split for split in self.splits if split in found.columns])
 
 
 Specs = Mapping[str, Intervention | Sequence[Intervention]]
 
 
+@dataclass(frozen=True)
+class _Studied:
+    """A model with what it is measured on, and where random controls are drawn from."""
+
+    model: Any
+    examples: Callable[[int], Examples]
+    fingerprint: str
+    step: int | None
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    length: int
+
+
 def run_ablation_study(
-    run: Snapshot,
+    model: Snapshot | HookedModel,
     specs: Specs,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     *,
+    examples: Examples | None = None,
+    custom_metrics: Mapping[str, Metric] | None = None,
     seeds: Sequence[int] = (0,),
     controls: bool = True,
     path: Path | None = None,
     progress: bool | None = None,
     eval_draws: int = 4,
+    batch_size: int | None = None,
 ) -> AblationStudy:
-    """Measures a fact-recall model under each of many interventions, beside matched random controls.
+    """Measures a model under each of many interventions, beside matched random controls.
 
-    Everything is measured on run.model: every triple of the task without noise, or `eval_draws` noisy
-    sequences of each where the run was trained with noise. Specs run one after the other: an
-    evaluation of these small models is far shorter than the seconds a worker process takes to import torch.
+    A Run is measured on every triple of its task: without noise, or on `eval_draws` noisy sequences of
+    each where it was trained with noise. Any HookedTransformer or TransformerBridge is measured on
+    `examples`. Specs run one after the other: benchmarks/bench_ablation.py measures what threads and
+    processes would give.
 
     Args:
-        run: a Run or Snapshot.
+        model: a Run or Snapshot, or a hooked model.
         specs: name -> intervention, or several to be applied together (a control is then drawn for each
             that has one).
-        metrics: names from METRICS.
-        seeds: of the noise of the examples, and of the random controls; one table holds them all.
-        controls: whether each spec is measured beside `matched_controls` too.
+        metrics: names from METRICS; None is all that the examples allow.
+        examples: prompts and answers; may be given for a Run too, instead of its task's.
+        custom_metrics: name -> function (logits at the query, examples) -> a value for each example.
+        seeds: of the noise of a Run's examples, and of the random controls; one table holds them all.
+        controls: whether each spec is measured beside `matched_controls` too: random tokens are drawn
+            from the task's inputs (of a hooked model: from the prompts), random outputs from the answers
+            (from the candidates, or the right answers).
         path: a CSV file, rewritten whole after each evaluation; what it holds already is not measured
             again.
         progress: a bar on stderr; None shows one in a terminal.
-        eval_draws: noisy sequences of each triple.
+        eval_draws: noisy sequences of each triple of a Run.
+        batch_size: examples a forward pass; None is all. Resampling and equal norms are within a batch.
 
     Returns: one tidy table.
 
     Raises:
         UnknownNameError: an unknown metric, hook or token, with the close matches.
+        ConfigError: a hooked model without examples, examples with ids that it does not have, or a metric
+            that they do not allow.
+        WeightsError: NaN or infinite weights.
         InterventionNeverFiredError: a spec that changed nothing (a control that does is NaN).
-        RunError: a file at `path` of another model, of other examples, or with other columns.
+        RunError: a file at `path` of another model, of other examples or metrics, or with other columns.
     """
-    _check_arguments(specs, seeds, eval_draws)
-    wanted = tuple(dict.fromkeys(metrics))
-    split_metrics(run.task, torch.zeros(1, run.task.d_vocab), _FIRST, wanted)  # names are checked first
-    study = _fingerprint(run, eval_draws)
-    rows = _read(path, study, wanted)
+    custom = dict(custom_metrics or {})
+    _check_arguments(specs, seeds, eval_draws, batch_size)
+    first = _examples_of(model, examples, eval_draws)(int(seeds[0]))
+    wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, KEYS)
+    options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
+    studied = _studied(model, examples, eval_draws, options)
+    rows = StudyRows(path, studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
     with _bar(len(plan), progress) as advance:
         for name, spec, seed in plan:
-            parts = tuple(spec) if isinstance(spec, Sequence) else (spec,)
-            for control, drawn in _variants(run, parts, seed, controls):
-                key = {"study": study, "spec": name, "description": _described(parts)}
+            parts = _parts(spec)
+            for control, drawn in _variants(studied, parts, seed, controls):
+                key = {"study": studied.fingerprint, "spec": name, "description": _described(parts)}
                 key |= {"control": control, "seed": seed}
-                if _missing(rows, key):
-                    rows += _evaluate(run, drawn, key, wanted, eval_draws)
-                    _write(path, rows, wanted)
+                if not rows.has(key):
+                    rows.add(_evaluate(studied, drawn, key, wanted, custom, batch_size))
             advance()
-    table = pd.DataFrame(rows, columns=[*KEYS, *wanted])
-    asked = {(n, _described(tuple(s) if isinstance(s, Sequence) else (s,)), k) for n, s, k in plan}
+    table = rows.table()
+    asked = {(name, _described(_parts(spec)), seed) for name, spec, seed in plan}
     kept = [key in asked for key in zip(table["spec"], table["description"], table["seed"], strict=True)]
-    return AblationStudy(table.loc[kept].reset_index(drop=True), study, run.step, wanted)
+    table = table.loc[kept].reset_index(drop=True)
+    return AblationStudy(table, studied.fingerprint, studied.step, wanted, first.splits)
 
 
-_FIRST = torch.zeros(1, dtype=torch.long).numpy()
+def _parts(spec: Intervention | Sequence[Intervention]) -> tuple[Intervention, ...]:
+    return tuple(spec) if isinstance(spec, Sequence) else (spec,)
 
 
-def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int) -> None:
+def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_size: int | None) -> None:
     check_count("eval_draws", eval_draws, 1)
+    if batch_size is not None:
+        check_count("batch_size", batch_size, 1)
     if not specs or not seeds:
         raise OcrInterpError(f"a study needs specs and seeds, got {len(specs)} and {len(seeds)}")
     if BASELINE in specs:
         raise OcrInterpError(f"{BASELINE!r} names the model as it is: give that spec another name")
     for name, spec in specs.items():
-        parts = tuple(spec) if isinstance(spec, Sequence) else (spec,)
+        parts = _parts(spec)
         if not parts or not all(isinstance(part, Intervention) for part in parts):
             raise OcrInterpError(f"spec {name!r} must be an intervention or several, got {spec!r}")
+        if any(isinstance(p, ResampleAblation) and not isinstance(p.seed, int) for p in parts):
+            raise OcrInterpError(
+                f"spec {name!r} must have a seed, got a torch.Generator: its state depends on what ran "
+                "before, so that a resumed study would differ"
+            )
+
+
+# --- what is studied -------------------------------------------------------------------------------
+
+
+def _examples_of(model: Any, examples: Examples | None, eval_draws: int) -> Callable[[int], Examples]:
+    """Seed -> examples."""
+    if examples is not None:
+        is_labelled = examples.labels is not None or not isinstance(model, Snapshot)
+        given = examples if is_labelled else replace(examples, labels=model.task.labels)
+        return lambda seed: given
+    if not isinstance(model, Snapshot):
+        check_model(model)
+        raise ConfigError(
+            f"a study of a {type(model).__name__} needs examples, got none: pass examples=Examples(tokens, "
+            "answer, candidates=...)"
+        )
+    return lambda seed: task_examples(model.task, has_noise(model), seed, eval_draws)
+
+
+def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) -> _Studied:
+    """The model with its fingerprint; checks weights and ids."""
+    examples = _examples_of(model, given, eval_draws)
+    is_run = isinstance(model, Snapshot)
+    hooked = check_model(model.model if is_run else model)
+    weights = model.weights.tensors() if is_run else _tensors(hooked)
+    said = f"{eval_draws} {options}"
+    if is_run:
+        check_finite(weights, f"the run at step {model.step}")
+        said += f" {model.config.task.to_dict()} {model.config.model} step {model.step} {has_noise(model)}"
+    else:
+        cfg = hooked.cfg
+        said += f" {type(hooked).__name__} {cfg.n_layers} {cfg.n_heads} {cfg.d_head}"
+    said += "" if given is None else given.fingerprint
+    fingerprint = hashlib.sha256(f"{said} {fingerprint_of(weights)}".encode()).hexdigest()[:16]
+    if given is None:
+        task = model.task
+        length = task.seq_len if has_noise(model) else 3
+        pools = range(task.n_inputs), task.answer_tokens, length
+    else:
+        given.check_vocabulary(int(hooked.W_U.shape[1]))
+        outputs = given.answer if given.candidates is None else given.candidates
+        pools = given.tokens.unique().tolist(), outputs.unique().tolist(), given.tokens.shape[1]
+    return _Studied(hooked, examples, fingerprint, model.step if is_run else None, *pools)
+
+
+def _tensors(model: Any) -> dict[str, Tensor]:
+    """All parameters and buffers of a model; parameters must be finite."""
+    check_finite({n: p for n, p in model.named_parameters() if p.is_floating_point()}, type(model).__name__)
+    return {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+
+
+def has_noise(run: Snapshot) -> bool:
+    """Whether a run is measured on noisy sequences, as it was trained."""
+    return run.config.train.data != "noise_free" and run.task.seq_len > 3
+
+
+# --- one evaluation --------------------------------------------------------------------------------
 
 
 def _described(parts: tuple[Intervention, ...]) -> str:
@@ -147,98 +242,51 @@ def _described(parts: tuple[Intervention, ...]) -> str:
 
 
 def _variants(
-    run: Snapshot, parts: tuple[Intervention, ...], seed: int, controls: bool
+    studied: _Studied, parts: tuple[Intervention, ...], seed: int, controls: bool
 ) -> Iterator[tuple[str, tuple[Intervention, ...]]]:
     """The intervention itself, then its controls."""
     yield NO_CONTROL, parts
     if not controls or not parts:
         return
-    task = run.task
-    length = task.seq_len if _noisy(run) else 3
-    drawn = [
-        matched_controls(part, run.model, seed + k, range(task.n_inputs), task.answer_tokens, length)
-        for k, part in enumerate(parts)
-    ]
+    pools = studied.inputs, studied.outputs, studied.length
+    drawn = [matched_controls(part, studied.model, seed + k, *pools) for k, part in enumerate(parts)]
     for name in (RANDOM, EQUAL_NORM):
         if any(name in found for found in drawn):
             yield name, tuple(f.get(name, f.get(RANDOM, p)) for f, p in zip(drawn, parts, strict=True))
 
 
 def _evaluate(
-    run: Snapshot,
+    studied: _Studied,
     parts: tuple[Intervention, ...],
     key: dict[str, Any],
     metrics: tuple[str, ...],
-    eval_draws: int,
+    custom: Mapping[str, Metric],
+    batch_size: int | None,
 ) -> list[dict[str, Any]]:
     """One evaluation: a row a split."""
-    tokens, triple = examples(run.task, _noisy(run), int(key["seed"]), eval_draws)
+    examples = studied.examples(int(key["seed"]))
     try:
-        with torch.no_grad():
-            if parts:
-                with ablated(run.model, *parts, labels=run.task.labels):
-                    logits = run.model(tokens)[:, -1]
-            else:
-                logits = run.model(tokens)[:, -1]
-        found = split_metrics(run.task, logits, triple, metrics)
+        found = measure(_logits(studied.model, parts, examples, batch_size), examples, metrics, custom)
     except InterventionNeverFiredError:
         if key["control"] == NO_CONTROL:
             raise
-        present = {SPLITS[k] for k in run.task.triples.split}
-        found = {split: dict.fromkeys(metrics, float("nan")) for split in SPLITS if split in present}
+        found = {split: dict.fromkeys(metrics, float("nan")) for split in examples.splits}
     return [{**key, "split": split, **values} for split, values in found.items()]
 
 
-def _noisy(run: Snapshot) -> bool:
-    return run.config.train.data != "noise_free" and run.task.seq_len > 3
-
-
-def _fingerprint(run: Snapshot, eval_draws: int) -> str:
-    """Of the weights and of what they are measured on."""
-    said = f"{run.config.task.to_dict()} {run.config.model} step {run.step} {_noisy(run)} {eval_draws}"
-    return hashlib.sha256(f"{said} {fingerprint_of(run.weights.tensors())}".encode()).hexdigest()[:16]
-
-
-# --- the file ------------------------------------------------------------------------------------
-
-
-def _missing(rows: list[dict[str, Any]], key: dict[str, Any]) -> bool:
-    return not any(all(row[name] == value for name, value in key.items()) for row in rows)
-
-
-def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[dict[str, Any]]:
-    if path is None or not path.exists():
-        return []
-    try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is no table of a study ({error}): move it away") from None
-    columns = [*KEYS, *metrics]
-    if list(table.columns) != columns:
-        raise RunError(
-            f"{path} must have the columns {columns}, got {list(table.columns)}: choose another path, or the "
-            "same metrics in the same order"
-        )
-    others = sorted(set(table["study"]) - {study})
-    if others:
-        raise RunError(
-            f"{path} is of study {others[0]}, this one is {study} (other weights, step, task or eval_draws): "
-            "choose another path, or delete the file"
-        )
-    numbers: Any = {"seed": int} | dict.fromkeys(metrics, float)  # Python's own reading gives every bit back
-    try:
-        return [{str(k): numbers.get(k, str)(v) for k, v in row.items()} for row in table.to_dict("records")]
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run the study again") from None
-
-
-def _write(path: Path | None, rows: list[dict[str, Any]], metrics: tuple[str, ...]) -> None:
-    if path is None:
-        return
-    buffer = io.StringIO()
-    pd.DataFrame(rows, columns=[*KEYS, *metrics]).to_csv(buffer, index=False, na_rep="nan")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue().encode())
+def _logits(
+    model: Any, parts: tuple[Intervention, ...], examples: Examples, batch_size: int | None
+) -> Float[Tensor, "batch vocabulary"]:
+    """Logits at the query of every example, on the CPU."""
+    tokens = examples.tokens.to(model.W_E.device)
+    query = torch.full((len(tokens),), -1) if examples.query is None else examples.query.cpu()
+    size, found = batch_size or len(tokens), []
+    with torch.no_grad(), ablated(model, *parts, labels=examples.labels) if parts else nullcontext():
+        for start in range(0, len(tokens), size):
+            logits = model(tokens[start : start + size])
+            rows = torch.arange(len(logits), device=logits.device)
+            found.append(logits[rows, query[start : start + size].to(logits.device)].cpu())
+    return torch.cat(found)
 
 
 @contextmanager

@@ -187,8 +187,7 @@ def align(
         if baseline is not None:
             given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
             found.append(frame.compare(role, given.provenance.summary(), _matrix(given, task)))
-    narrow = circuit.provenance.model.endswith(" factorized")
-    width = circuit.left.shape[1] if narrow else None
+    width = circuit.left.shape[1] if circuit.is_factorized else None
     for seed in random_seeds:
         found.append(
             frame.compare(RANDOM, f"normal entries, seed {seed}", _random(target.shape, width, seed))

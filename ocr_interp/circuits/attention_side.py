@@ -20,10 +20,13 @@ class AttentionByKind:
         attention: "linear" or "softmax".
         mean_score, std_score: of the scores of the kind's tokens (before a softmax, if there is one).
         mean_weight: mean of a, the factor of a token in the effective circuit: the score itself with
-            linear attention, its exponential with softmax (up to each sequence's normalisation).
+            linear attention, its exponential with softmax (up to each sequence's normalisation). With linear
+            attention a token's sign is arbitrary (a and its row of W_OV may both flip), so that trained
+            subjects average to about 0 whatever they get: read `mean_size`.
+        mean_size: mean of |a|.
         tokens_in_prompt: how many tokens of the kind a prompt has on average over the task's subjects
             and relations: seq_len − 3 noise tokens, one subject, one relation, one EOS.
-        share: |weight × tokens in the prompt| over the sum of that, sums to 1 over kinds. With softmax
+        share: mean |a| × tokens in the prompt, over the sum of that; sums to 1 over kinds. With softmax
             attention it is the share of attention of a prompt of average scores.
         fingerprint: of the weights, as in Provenance.
     """
@@ -33,6 +36,7 @@ class AttentionByKind:
     mean_score: Float[np.ndarray, " kind"]
     std_score: Float[np.ndarray, " kind"]
     mean_weight: Float[np.ndarray, " kind"]
+    mean_size: Float[np.ndarray, " kind"]
     tokens_in_prompt: Float[np.ndarray, " kind"]
     share: Float[np.ndarray, " kind"]
     fingerprint: str
@@ -52,14 +56,15 @@ def attention_by_kind(
     def of_kinds(values: np.ndarray, statistic) -> np.ndarray:
         return np.array([statistic(values[m]) if m.any() else np.nan for m in members])
 
-    mean_weight = of_kinds(weight, np.mean)
-    mass = np.abs(np.nan_to_num(mean_weight) * tokens)
+    mean_size = of_kinds(np.abs(weight), np.mean)
+    mass = np.nan_to_num(mean_size) * tokens
     return AttentionByKind(
         kinds=INPUT_KINDS,
         attention=attention,
         mean_score=of_kinds(scores, np.mean),
         std_score=of_kinds(scores, np.std),
-        mean_weight=mean_weight,
+        mean_weight=of_kinds(weight, np.mean),
+        mean_size=mean_size,
         tokens_in_prompt=tokens,
         share=mass / mass.sum() if mass.sum() else np.full(len(mass), np.nan),
         fingerprint=fingerprint,

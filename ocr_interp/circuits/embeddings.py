@@ -113,13 +113,12 @@ class Embeddings:
         bases = [(block.input_basis, block.output_basis) for block in spectrum.blocks]
         U = np.hstack([left for left, _ in bases]) if bases else np.zeros((len(circuit.inputs), 0))
         V = np.hstack([right for _, right in bases]) if bases else np.zeros((len(circuit.outputs), 0))
-        factorized = not any(flag.startswith("non-factorized") for flag in circuit.provenance.flags)
         return cls(
             input=U * root,
             output=V * root,
             inputs=circuit.inputs,
             outputs=circuit.outputs,
-            imbalance=factor_imbalance(circuit.left, circuit.right) if factorized else None,
+            imbalance=factor_imbalance(circuit.left, circuit.right) if circuit.is_factorized else None,
             provenance=circuit.provenance,
         )
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution import Attribution, attribute_run
+from ocr_interp.circuits.circuit_graph import NULL
 from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.training.runs import Snapshot
@@ -41,7 +42,7 @@ def prompt_graph(
     names = _grouped_tokens(found.tokens, found.kinds)
     rows = [circuit.inputs.positions([found.tokens[k] for k in members]) for _, members in names]
     own, other = circuit.outputs.positions([found.answer, str(found.against)])
-    spectrum = circuit.effective.spectrum(tolerance, null_tolerance=0.0)
+    spectrum = circuit.effective.spectrum(tolerance, NULL)
     parts = [block.component[:, own] - block.component[:, other] for block in spectrum.blocks]
     labels = [
         f"OV block {k}\nσ = {block.value:.3g}"
@@ -62,7 +63,7 @@ def prompt_graph(
         tokens = tuple(found.tokens[k] for k in members)
         nodes.append(Node(f"token {t}", "token", shown, tokens))
         a = float(weights.values[members].sum())
-        nodes.append(Node(f"attention {t}", "attention", f"attention\n{a:.3g}", tokens))
+        nodes.append(Node(f"attention {t}", "attention", f"attends\n{a:.3g}".replace("-", "−"), tokens))
         edges.append(Edge(f"token {t}", f"attention {t}", float(table[t].sum())))
         edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(parts))]
     nodes += [Node(f"block {k}", "ov_block", label) for k, label in enumerate(labels)]

@@ -58,7 +58,7 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
         shown = f"{name} ({len(members)})" if len(members) > 1 else name
         nodes.append(Node(f"token {name}", "token", shown, members))
         a = prompts.attention_when_present(sources.of_input == k)
-        nodes.append(Node(f"attention {name}", "attention", f"attention\n{a:.3g}", members))
+        nodes.append(Node(f"attention {name}", "attention", f"attends\n{a:.3g}", members))
         whole = sum(value for (source, _, _), value in flows.items() if source == name)
         edges.append(Edge(f"token {name}", f"attention {name}", whole))
     for block in dict.fromkeys(block for _, block, _ in flows):
@@ -166,9 +166,12 @@ class _Prompts:
         return bool(self.counts[self.split == SPLITS.index(split)][:, members].any())
 
     def attention_when_present(self, members: Bool[np.ndarray, " input"]) -> float:
-        """What EOS gives to some inputs together, mean over the prompts that hold one of them."""
+        """Size |a| of what EOS gives to some inputs together, mean over the prompts that hold one of them.
+
+        Sizes, since with linear attention a token's sign is arbitrary: a and its row of W_OV may both flip.
+        """
         present = self.counts[:, members].any(1)
-        return float(self.weights[present][:, members].sum(1).mean()) if present.any() else 0.0
+        return float(np.abs(self.weights[present][:, members]).sum(1).mean()) if present.any() else 0.0
 
     def total(self, split: str) -> float:
         """Mean centred logit of a split's right answers, computed without taking it apart."""

@@ -32,7 +32,7 @@ from ocr_interp.circuits.reading import (
     working_dtype,
 )
 from ocr_interp.circuits.token_sets import encode_single_tokens, labels_of
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import AttributionError, ModelError
 
 FROZEN = (
     "one head's direct contribution to the logits: attention pattern, values and the final norm's scale are "
@@ -55,7 +55,8 @@ def attribute_model(
 
     Of a one-layer attention-only model, without `layer` and `head`, all of it: every head and position,
     the direct path and the biases sum to the logit. Otherwise one head's direct contribution. Biases of
-    values (b_V, and that of ln1) are part of each position's contribution.
+    values (b_V, and that of ln1) are part of each position's contribution; a model whose value biases were
+    folded into b_O has them there.
 
     Args:
         model: any HookedTransformer or TransformerBridge; run once, in its own dtype.
@@ -66,9 +67,11 @@ def attribute_model(
         labels: a label for every token id; without them the tokenizer's tokens.
 
     Raises:
-        ModelError: a missing or unknown layer or head, kinds of another length, norms after attention.
+        ModelError: a missing or unknown layer or head, kinds of another length, norms after attention, or
+            attention without a pattern.
         AttributionError: contributions that do not sum to the total (1e-10 in float64, 1000 machine
-            precisions in float32).
+            precisions in float32), or a model in which heads and logits are not joined by W_O, the final
+            norm and W_U alone (1e-4).
     """
     model = check_model(model)
     names = labels_of(model, labels)
@@ -76,13 +79,10 @@ def attribute_model(
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
-    coded: Any = encode_single_tokens(model, list(prompt), names)
-    ids = list(check_tokens(coded, names, "prompt", repeats=True))
+    ids, columns = encoded(model, prompt, [answer] if against is None else [answer, against], names)
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
-    wanted: Any = encode_single_tokens(model, [answer] if against is None else [answer, against], names)
-    columns = check_tokens(wanted, names, "answers")
-    seen = _Seen(model, ids, columns, at)
+    seen = SeenPrompt(model, ids, columns, at)
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
@@ -105,6 +105,16 @@ def attribute_model(
     )
 
 
+def encoded(
+    model: HookedModel, prompt: Sequence[int | str], answers: Sequence[int | str], names: Sequence[str]
+) -> tuple[list[int], tuple[int, ...]]:
+    """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
+    coded: Any = encode_single_tokens(model, list(prompt), names)
+    ids = list(check_tokens(coded, names, "prompt", repeats=True))
+    wanted: Any = encode_single_tokens(model, list(answers), names)
+    return ids, check_tokens(wanted, names, "answers")
+
+
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:
     if layer is not None or head is not None:
         return False
@@ -124,19 +134,31 @@ def _one_head(model: HookedModel, layer: int | None, head: int | None) -> tuple[
     return check_layer(model, layer), check_head(model, head)
 
 
-class _Seen:
+def _check_ran(wanted: Sequence[str], cache: Any) -> None:
+    """Requires that the forward pass came by every hook; fused attention passes by hook_pattern."""
+    silent = [name for name in wanted if name not in cache]
+    if silent:
+        raise ModelError(
+            f"the forward pass must come by {', '.join(wanted[:4])}, got nothing at {', '.join(silent)}: "
+            "fused attention has no pattern; load the model with attn_implementation='eager'"
+        )
+
+
+class SeenPrompt:
     """One forward pass of a prompt, and the linear map from the residual stream to the logit difference."""
 
     def __init__(self, model: HookedModel, ids: list[int], columns: Sequence[int], layer: int) -> None:
         self.model, self.layer = model, layer
-        kinds = ("resid_pre", "v", "pattern", "z")
+        kinds = ("resid_pre", "v", "pattern", "z", "attn_out")
         names = {kind: layer_hook(model, layer, kind) for kind in kinds}
+        end = layer_hook(model, int(model.cfg.n_layers) - 1, "resid_post")
         self.norm: Norm = read_norm(final_norm(model), model.cfg, working_dtype(model.W_U.device))
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
-        wanted = [*names.values(), *([HOOK_FINAL_SCALE] if scaled else [])]
+        wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
         with torch.no_grad():
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
+        _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)
         self.eps = float(torch.finfo(logits.dtype).eps)
         self.cache: dict[str, Tensor] = {k: cache[name][0].to(self.dtype) for k, name in names.items()}
@@ -150,18 +172,57 @@ class _Seen:
         self.b_U = float(b_U.to(logits.device)[picked].to(self.dtype) @ sign)
         scale = cache[HOOK_FINAL_SCALE][0, -1].to(self.dtype) if scaled else torch.ones(1, dtype=self.dtype)
         self.scale = float(scale.reshape(-1)[0])
+        self._check_writing()
+        self._check_reading(cache[end][0, -1].to(self.dtype))
+
+    def _check_writing(self) -> None:
+        """The heads and b_O together are what attention adds to the residual stream."""
+        W_O = attention_of(self.model, self.layer).W_O.detach().to(self.dtype)
+        put_together = torch.einsum("hd,hdm->m", self.cache["z"][-1], W_O) + self.b_O
+        self._require_equal(
+            self.through(put_together), self.through(self.cache["attn_out"][-1]), "the heads add to attn_out"
+        )
+
+    def _check_reading(self, end: Float[Tensor, " d_model"]) -> None:
+        """The residual stream through the final norm and W_U is the logits."""
+        bias = 0.0 if self.norm.bias is None else float(self.norm.bias @ self.direction)
+        self._require_equal(
+            self.through(end) + bias + self.b_U, self.logits, "the final norm and W_U make of resid_post"
+        )
+
+    def _require_equal(self, ours: Tensor, theirs: Tensor, what: str) -> None:
+        # Bridges compute norms in float32 whatever the dtype of the model.
+        allowed = max(1e-4, 30 * self.eps) * max(1.0, abs(float(theirs)), abs(float(ours)))
+        if not abs(float(ours) - float(theirs)) <= allowed:
+            raise AttributionError(
+                f"what {what} must be {float(theirs):.6g} of this logit (difference), got {float(ours):.6g}: "
+                "the model computes something that the decomposition does not know, e.g. hooks that edit it, "
+                "a logit cap, or a multiplier of residuals or logits"
+            )
+
+    @property
+    def b_O(self) -> Float[Tensor, " d_model"]:
+        """The bias of the attention's output, zeros if there is none."""
+        found = getattr(attention_of(self.model, self.layer), "b_O", None)
+        like = self.cache["attn_out"][-1]
+        return found.detach().to(like) if isinstance(found, Tensor) else torch.zeros_like(like)
 
     def through(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
         """What a vector in the residual stream adds to the logit difference at this prompt's scale."""
         return self.norm.reads(x) @ self.direction / self.scale
 
-    def of_head(self, head: int) -> Float[np.ndarray, " position"]:
-        """Contributions of all positions through a head."""
+    def written_by(self, head: int) -> Float[Tensor, "position d_model"]:
+        """What a head writes at the last position from every position, attention included."""
         raw, _ = head_parameters(self.model, self.layer, head)
         values = self.cache["v"]  # one entry a head, or one a group of heads
         group = int(self.model.cfg.n_heads) // values.shape[1]
-        written = values[:, head // group] @ raw["W_O"].to(self.dtype)
-        return (self.cache["pattern"][head, -1] * self.through(written)).cpu().numpy().astype(np.float64)
+        return self.cache["pattern"][head, -1, :, None] * (
+            values[:, head // group] @ raw["W_O"].to(self.dtype)
+        )
+
+    def of_head(self, head: int) -> Float[np.ndarray, " position"]:
+        """Contributions of all positions through a head."""
+        return self.through(self.written_by(head)).cpu().numpy().astype(np.float64)
 
     def head_total(self, head: int) -> float:
         """The head's whole contribution, from what it really put together (hook_z)."""
@@ -174,10 +235,7 @@ class _Seen:
 
     def bias(self) -> float:
         """b_O through the final norm, the final norm's own bias, and b_U."""
-        b_O = getattr(attention_of(self.model, self.layer), "b_O", None)
-        total = self.b_U
-        if isinstance(b_O, Tensor):
-            total += float(self.through(b_O.detach().to(self.dtype)))
+        total = self.b_U + float(self.through(self.b_O))
         if self.norm.bias is not None:
             total += float(self.norm.bias @ self.direction)
         return total

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ocr_interp.circuits.attention_side import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
+from ocr_interp.circuits.freshness import weights_now
 from ocr_interp.circuits.protocol import HookedModel, check_model
 from ocr_interp.circuits.provenance import Provenance, fingerprint_of
-from ocr_interp.circuits.reading import check_architecture, read_head, used_weights
-from ocr_interp.circuits.run_reading import read_run, used_by_run, weights_of_model
+from ocr_interp.circuits.reading import read_head
+from ocr_interp.circuits.run_reading import NON_FACTORIZED_FLAG, read_run
 from ocr_interp.circuits.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
 from ocr_interp.circuits.token_sets import (
     Tokens,
@@ -288,6 +289,27 @@ class OVCircuit:
 
         return align(self, prediction, **baselines)
 
+    @property
+    def is_factorized(self) -> bool:
+        """Whether W_V and W_O both are weights; False for the one W_OV of a non-factorized model."""
+        return NON_FACTORIZED_FLAG not in self.provenance.flags
+
+    def random_like(self, seed: int) -> OVCircuit:
+        """A baseline: normal factors of the same shapes (of W itself if not factorized), same Frobenius norm.
+
+        Tokens, task and attention scores stay; rows of an effective circuit are drawn as they are.
+        `provenance` says that it is random, after which weights, and with which seed.
+
+        Args:
+            seed: of the draw.
+
+        Raises:
+            ConfigError: a seed that is no whole number >= 0.
+        """
+        from ocr_interp.circuits.baseline import random_circuit
+
+        return random_circuit(self, seed)
+
     # --- freshness ------------------------------------------------------------------------------
 
     def check_fresh(self, source: HookedModel | Snapshot) -> None:
@@ -299,28 +321,12 @@ class OVCircuit:
         Raises:
             StaleCircuitError: they have changed.
         """
-        now = fingerprint_of(self._used_weights(source))
+        now = fingerprint_of(weights_now(self, source))
         if now != self.provenance.fingerprint:
             raise StaleCircuitError(
                 f"the circuit was read from weights {self.provenance.fingerprint}, the model now has {now}: "
                 "read it again with OVCircuit.from_run or OVCircuit.from_model"
             )
-
-    def _used_weights(self, source: HookedModel | Snapshot) -> dict[str, Tensor]:
-        if self.task is None:
-            if isinstance(source, Snapshot):
-                source = source.model
-            layer, head = self.provenance.layer, self.provenance.head
-            check_architecture(check_model(source), layer)
-            return used_weights(source, layer, head, self.inputs.ids, self.outputs.ids)[0]
-        if len(self.inputs) != self.task.n_inputs:
-            raise ModelError("a restricted circuit cannot be checked: check the circuit that it came from")
-        if isinstance(source, Snapshot):
-            return used_by_run(self.task, source.weights, self.outputs.ids)
-        kind = "factorized" if self.provenance.model.endswith(" factorized") else "non_factorized"
-        return used_by_run(
-            self.task, weights_of_model(self.task, check_model(source), kind), self.outputs.ids
-        )
 
     @property
     def _task(self) -> FactRecallTask:
@@ -331,18 +337,10 @@ class OVCircuit:
         return self.task
 
     def summary(self) -> str:
-        """Readable text: provenance, size, norms, shares of energy."""
-        energy, norms = self.energy, self.norms
-        lines = [
-            self.provenance.summary(),
-            f"{len(self.inputs)} inputs x {len(self.outputs)} outputs, {norms.summary()}",
-            "share of energy".ljust(20) + "".join(f"{c:>20}" for c in energy.columns),
-        ]
-        for row, shares in zip(energy.rows, energy.shares, strict=True):
-            lines.append(f"{row:20}" + "".join(f"{100 * share:19.2f}%" for share in shares))
-        lines += [f"folded: {text}" for text in self.provenance.folded]
-        lines += [f"note: {text}" for text in self.provenance.flags]
-        return "\n".join(lines)
+        """Readable text: provenance, size, norms and shares of energy beside those of random weights."""
+        from ocr_interp.circuits.circuit_summary import summarize
+
+        return summarize(self)
 
 
 def _as_array(tensor: Tensor) -> Float[np.ndarray, "..."]:

@@ -128,12 +128,18 @@ def attention_of(model: HookedModel, layer: int) -> Any:
     """The attention component of a layer.
 
     Raises:
-        ModelError: a layer without attention, or without W_V and W_O (as in some hybrid models).
+        ModelError: a layer without attention, or without W_V and W_O (as in some hybrid models, and where
+            values are compressed, as in DeepSeek-V3).
     """
     attention = getattr(block_of(model, layer), "attn", None)
-    if any(getattr(attention, name, None) is None for name in ("W_V", "W_O")):
+    try:
+        missing = [name for name in ("W_V", "W_O") if getattr(attention, name, None) is None]
+    except NotImplementedError as error:
+        raise ModelError(f"layer {layer} must have attention with W_V and W_O: {error}") from None
+    if missing:
         raise ModelError(
-            f"layer {layer} must have attention with W_V and W_O, got {type(attention).__name__}"
+            f"layer {layer} must have attention with W_V and W_O, got "
+            f"{'no attention' if attention is None else type(attention).__name__}: choose another layer"
         )
     return attention
 

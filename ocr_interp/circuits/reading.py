@@ -3,11 +3,14 @@
 The attention of a layer reads norm(x) = (x − mean) / scale · gain + bias (RMSNorm: no mean, no bias), and
 the logits read the final norm likewise. Means and gains are linear and are folded into the factors; the
 scales depend on the whole prompt and are frozen at 1, so that a contribution inside a prompt is
-W[token, answer] · pattern / (ln1 scale at the token · final scale at the query).
+W[token, answer] · pattern / (ln1 scale at the token · final scale at the query). A model whose gains are
+folded in already gives the same W; one whose W_U is centred too (a bridge in compatibility mode) gives
+rows that differ by a constant, which no logit difference sees.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,14 +75,49 @@ def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
     if module is None or name == "Identity":
         return Norm(None, None, centred=False, exists=False)
     bridged = "Bridge" in name
-    rms = "RMS" in name or (bridged and bool(getattr(cfg, "uses_rms_norm", False)))
+    # A bridge knows of each of its norms which kind it is; its configuration speaks of most of them.
+    rms = "RMS" in name or (bridged and bool(getattr(module, "uses_rms_norm", cfg.uses_rms_norm)))
     gain = _parameter(module, ("w", "weight"))
     bias = _parameter(module, ("b", "bias"))
     if gain is not None:
         # Gemma stores gain − 1 in Hugging Face's weights; HookedTransformers have it added already.
         offset = 1.0 if bridged and getattr(cfg, "rmsnorm_uses_offset", False) else 0.0
         gain = gain.detach().to(dtype) + offset
-    return Norm(gain, None if bias is None else bias.detach().to(dtype), centred=not rms, exists=True)
+    norm = Norm(gain, None if bias is None else bias.detach().to(dtype), centred=not rms, exists=True)
+    inner = getattr(module, "original_component", None)
+    if gain is None or inner is None or not _runs_inner_norm(module, cfg) or not gain.isfinite().all():
+        return norm  # weights that are not finite are told by name later
+    return _as_computed(norm, inner, name)
+
+
+def _runs_inner_norm(module: Any, cfg: Any) -> bool:
+    """Whether a bridge's norm runs the norm inside it; else it computes gain and scale itself."""
+    native = getattr(module, "use_native_layernorm_autograd", False)
+    return bool(native or getattr(cfg, "layer_norm_folding", False))
+
+
+def _as_computed(norm: Norm, inner: torch.nn.Module, name: str) -> Norm:
+    """The norm, or the one with gain + 1 (stored so in Nemotron), whichever the module inside computes.
+
+    Raises:
+        ModelError: neither; then its weight is no gain.
+    """
+    assert norm.gain is not None
+    weight = next(inner.parameters())
+    probe = 10 * torch.cos(torch.arange(1.0, len(norm.gain) + 1)).to(weight)
+    with torch.no_grad():
+        wanted = inner(probe[None, None])[0, 0].to(norm.gain)
+    for offset in (0.0, 1.0):
+        tried = dataclasses.replace(norm, gain=norm.gain + offset)
+        x = probe.to(norm.gain)
+        centred = x - x.mean() if norm.centred else x
+        found = tried.reads(x) / centred.pow(2).mean().sqrt() + (0 if norm.bias is None else norm.bias)
+        if torch.allclose(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max())):
+            return tried
+    raise ModelError(
+        f"a norm must be (x - mean) / scale * gain + bias, got a {type(inner).__name__} in {name} that "
+        "computes something else with its weight"
+    )
 
 
 def _parameter(module: Any, names: Sequence[str]) -> Tensor | None:
@@ -91,24 +129,40 @@ def _parameter(module: Any, names: Sequence[str]) -> Tensor | None:
 
 
 def check_architecture(model: HookedModel, layer: int) -> None:
-    """Refuses what W_E W_V W_O W_U cannot say: norms after attention.
+    """Refuses what W_E W_V W_O W_U cannot say: layers without W_V and W_O, norms after attention.
 
     Raises:
-        ModelError: the layer normalises what attention writes, or norms come after every block.
+        ModelError: the layer has no attention with W_V and W_O, normalises what attention writes, or norms
+            come after every block.
     """
+    attention_of(model, layer)
     cfg, block = model.cfg, block_of(model, layer)
-    after = getattr(cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
-    if after:
+    if getattr(cfg, "use_normalization_before_and_after", False) or _normed_after(block):
         raise ModelError(
             f"layer {layer} must write attention straight to the residual stream, got a norm after attention "
             "(as in Gemma-2 and OLMo-2): its scale depends on all heads, so one head has no OV circuit; "
             f"attribute activations at blocks.{layer}.hook_attn_out instead"
         )
+    if getattr(cfg, "do_layer_norm_before", True) is False:
+        raise ModelError(f"layer {layer} must have its norm before attention, got one after it: post-norm")
     normed = getattr(cfg, "normalization_type", None) is not None
     if normed and not hasattr(block, "ln1"):
         raise ModelError(
             f"layer {layer} must have its norm before attention (ln1), got none: post-norm models fail"
         )
+
+
+def _normed_after(block: Any) -> bool:
+    """Whether a norm stands between attention and the residual stream, by the names of a bridge's parts.
+
+    OLMo-2 calls it ln1, since there is no other; `name` is what the model inside calls it.
+    """
+    if hasattr(block, "ln1_post"):
+        return True
+    parts = dict(block.named_children()) if hasattr(block, "named_children") else {}
+    inside = {key: str(getattr(part, "name", "")) for key, part in parts.items()}
+    first = inside.get("ln1", "")
+    return "post" in first or "output" in first or any("post_self_attn" in name for name in inside.values())
 
 
 def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str, Tensor], int]:
@@ -215,14 +269,40 @@ def _folded(ln1: Norm, last: Norm, has_b_V: bool) -> tuple[str, ...]:
     return tuple(said)
 
 
+_MULTIPLIERS = {
+    "embedding_multiplier": "it rescales what the first norm reads",
+    "scale_emb": "it rescales what the first norm reads",
+    "residual_multiplier": "it multiplies what every head writes",
+    "scale_depth": "it rescales what every head writes",
+    "logit_scale": "it multiplies all logits",
+    "logits_scaling": "it divides all logits",
+}
+"""Numbers outside of the weights (in Granite, Cohere, MiniCPM), by their names in configurations."""
+
+
+def _setting(model: HookedModel, name: str) -> float | None:
+    """A multiplier of the bridge's configuration or of the model inside it; None if it is absent or 1."""
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    for cfg in (model.cfg, inner):
+        value = getattr(cfg, name, None)
+        if isinstance(value, int | float) and value != 1:
+            return float(value)
+    return None
+
+
 def _flags(model: HookedModel, layer: int) -> tuple[str, ...]:
     cfg, said = model.cfg, []
     if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False):
         said.append("direct path only: embedding to this head to logits, without MLPs and other layers")
     if (getattr(cfg, "output_logits_soft_cap", None) or -1.0) > 0:
         said.append("the model caps its logits softly: W speaks of logits before the cap")
-    if getattr(cfg, "post_embedding_ln", False):
+    if getattr(cfg, "post_embedding_ln", False) or hasattr(model, "embed_ln"):
         said.append("the norm after the embedding is left out")
+    said += [
+        f"{name} = {value:g} is left out: {what}"
+        for name, what in _MULTIPLIERS.items()
+        if (value := _setting(model, name)) is not None
+    ]
     if getattr(cfg, "rmsnorm_uses_offset", False) or getattr(cfg, "scale_embedding", None):
         said.append("the scale of the embedding (Gemma: sqrt(d_model)) is left out; it rescales all of W")
     if getattr(cfg, "positional_embedding_type", "standard") == "standard":

@@ -17,6 +17,9 @@ from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.runs import Snapshot
 
+NON_FACTORIZED_FLAG = "non-factorized: left is W_OV, right selects outputs"
+"""What the provenance says of a circuit whose left factor is the whole W_OV."""
+
 
 def used_by_run(task: FactRecallTask, weights: TokenWeights, outputs: Sequence[int]) -> dict[str, Tensor]:
     """What a circuit of a run depends on: rows of inputs, columns of outputs, scores from EOS."""
@@ -50,7 +53,7 @@ def read_run(run: Snapshot, outputs: Sequence[int]) -> tuple[HeadFactors, Float[
         kv_head=0,
         dtype=config.model.dtype,
         folded=("nothing: one-hot embeddings, no norms, no biases",),
-        flags=() if weights.W_O is not None else ("non-factorized: left is W_OV, right selects outputs",),
+        flags=() if weights.W_O is not None else (NON_FACTORIZED_FLAG,),
     )
     right = used["W_O"].double() if "W_O" in used else selector
     bias = torch.zeros(len(outputs), **options)

@@ -18,7 +18,7 @@ from ocr_interp.training.config import RunConfig, TrainConfig
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 
-Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
+Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]] | Any
 """Field -> values, for every combination; or a list of points, each field -> value."""
 
 
@@ -33,7 +33,10 @@ def _fields() -> dict[str, tuple[str, str]]:
 FIELDS = _fields()
 """What may be an axis, beside the names in PARTS, which take whole configurations."""
 
-COLUMN_OF_FIELD = {target: name for name, target in reversed(FIELDS.items())}
+COLUMN_OF_FIELD = {
+    target: min((name for name in FIELDS if FIELDS[name] == target), key=len)
+    for target in dict.fromkeys(FIELDS.values())
+}
 """(part, field) -> its column in the tables: the plain name where it is unique."""
 
 
@@ -52,7 +55,7 @@ class Point:
     @property
     def label(self) -> str:
         """Its values as text, as "lr=0.01, seed=3"."""
-        return ", ".join(f"{name}={value}" for name, value in self.values.items()) or "the defaults"
+        return _label(self.values)
 
 
 def grid_points(
@@ -90,7 +93,11 @@ def grid_points(
     return points
 
 
-def _combinations(axes: Axes) -> list[dict[str, Any]]:
+def _label(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items()) or "the defaults"
+
+
+def _combinations(axes: Any) -> list[dict[str, Any]]:
     if isinstance(axes, Mapping):
         lists = {}
         for name, values in axes.items():
@@ -107,7 +114,7 @@ def _combinations(axes: Axes) -> list[dict[str, Any]]:
     return [dict(point) for point in axes]
 
 
-def _target(name: str) -> tuple[str, str | None]:
+def _target(name: Any) -> tuple[str, str | None]:
     """(part, field) of an axis; the field is None where the axis takes whole configurations."""
     if name in PARTS:
         return name, None
@@ -117,7 +124,7 @@ def _target(name: str) -> tuple[str, str | None]:
     if parts:
         dotted = " or ".join(f"{part}.{name}" for part in parts)
         raise ConfigError(f"axis {name!r} is a field of {' and of '.join(parts)}: write {dotted}")
-    raise unknown_name("axis", name, [*FIELDS, *PARTS])
+    raise unknown_name("axis", name, [n for n in (*FIELDS, *PARTS) if "." not in n or "." in str(name)])
 
 
 def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
@@ -138,8 +145,7 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
     try:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
-        label = Point(shown, None).label  # type: ignore[arg-type]
-        raise ConfigError(f"invalid point ({label}): {error}") from None
+        raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
 
 

@@ -134,3 +134,15 @@ def differing_columns(configs: Sequence[RunConfig]) -> tuple[str, ...]:
     """The columns in which configurations differ."""
     rows = [config_columns(config) for config in configs]
     return tuple(column for column in rows[0] if any(row[column] != rows[0][column] for row in rows))
+
+
+def in_order(records: Sequence[RunRecord], columns: Sequence[str]) -> list[RunRecord]:
+    """Records sorted by some columns of their configurations; None comes last."""
+
+    def key(record: RunRecord) -> list[tuple[bool, bool, Any]]:
+        values = config_columns(record.config)
+        found = [values[column] for column in columns]
+        numbers = [isinstance(value, int | float) for value in found]
+        return [(v is None, not n, v if n else str(v)) for v, n in zip(found, numbers, strict=True)]
+
+    return sorted(records, key=key)

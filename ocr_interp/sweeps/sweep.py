@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
-from threadpoolctl import ThreadpoolController
 
 from ocr_interp.checks import check_choice, check_count, check_flag
 from ocr_interp.data import NoisyBatches, count_noise_multisets
@@ -20,11 +13,12 @@ from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.models.init import initial_weights
+from ocr_interp.sweeps.engines import LocalEngine, StackOptions
 from ocr_interp.sweeps.grid import Axes, Point, grid_points
 from ocr_interp.sweeps.progress import sweep_bar
 from ocr_interp.sweeps.records import RunRecord
-from ocr_interp.sweeps.result import SweepResult, differing_columns, make_result
-from ocr_interp.sweeps.stacks import SweepStopped, make_stacks, train_stack
+from ocr_interp.sweeps.result import SweepResult, differing_columns, in_order, make_result
+from ocr_interp.sweeps.stacks import make_stacks
 from ocr_interp.sweeps.store import SweepStore
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
@@ -32,20 +26,6 @@ from ocr_interp.training.config import RunConfig, TrainConfig
 ENGINES = ("local", "ray")
 STACK_ON_CPU, STACK_ON_GPU = 16, 256
 """Runs trained together: as many as keep a core's caches warm, or a GPU busy."""
-
-Finished = Callable[[list[RunRecord]], None]
-
-
-@dataclass(frozen=True)
-class StackOptions:
-    """How stacks are trained, wherever that is.
-
-    Attributes:
-        certificates, keep_weights: as in `sweep`.
-    """
-
-    certificates: bool
-    keep_weights: bool
 
 
 def sweep(
@@ -139,7 +119,7 @@ def _result_of_folder(store: SweepStore) -> SweepResult:
     if not records:
         raise RunError(f"{store.path} holds no run that has ended yet")
     names = differing_columns([record.config for record in records])
-    return make_result(records, names, settings, store.path)
+    return make_result(in_order(records, names), names, settings, store.path)
 
 
 def _refuse_invalid(points: Sequence[Point]) -> None:
@@ -193,52 +173,3 @@ def _train_missing(
 def _stack_size(configs: Iterable[RunConfig]) -> int:
     devices = {resolve_device(config.train.device, config.model.dtype).type for config in configs}
     return STACK_ON_CPU if devices <= {"cpu"} else STACK_ON_GPU
-
-
-@dataclass(frozen=True)
-class LocalEngine:
-    """Trains stacks in this process.
-
-    Attributes:
-        workers: stacks at a time, a thread each; torch releases Python's lock while it computes.
-    """
-
-    workers: int
-
-    def run(self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished) -> None:
-        """Trains all stacks; `finished` gets the records of each, in this thread."""
-        stopping = threading.Event()
-
-        def work(stack: list[RunConfig]) -> list[RunRecord]:
-            torch.set_num_threads(1)
-            return train_stack(
-                stack,
-                certificates=options.certificates,
-                keep_weights=options.keep_weights,
-                stopped=stopping.is_set,
-            )
-
-        with one_thread(), ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(work, stack) for stack in stacks]
-            try:
-                for future in as_completed(futures):
-                    finished(future.result())
-            except BaseException:
-                stopping.set()
-                for future in futures:
-                    future.cancel()
-                with contextlib.suppress(SweepStopped, Exception):
-                    pool.shutdown(wait=True)
-                raise
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread an operation: these matrices are too small to share, and results do not depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadpoolController().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,24 +11,19 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, PathPatch
-from matplotlib.path import Path as Curve
+from matplotlib.patches import FancyBboxPatch
 
-from ocr_interp.circuits.graph import CircuitGraph, Edge
+from ocr_interp.circuits.graph import CircuitGraph
 from ocr_interp.errors import ConfigError
-from ocr_interp.viz.diagram_dot import missing_blocks, to_dot
-from ocr_interp.viz.diagram_layout import FONT_SIZE, Layout, PlacedNode, lay_out
-from ocr_interp.viz.style import COLORS, HELD_OUT
+from ocr_interp.viz.diagram_dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram_edges import draw_edges, draw_legend, legend_entries
+from ocr_interp.viz.diagram_layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
+from ocr_interp.viz.style import HELD_OUT
 
 FORMATS = ("png", "svg", "pdf", "dot")
 
-POSITIVE, NEGATIVE = COLORS["factorized"], COLORS["non_factorized"]
-"""Colours of contributions for and against the answer."""
-
-
 _FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
-_WIDEST, _THINNEST = 9.0, 0.6
 # Labels are tokens, not formulas: a dollar sign is a dollar sign.
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 
@@ -38,6 +33,7 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
 
     Line width is |contribution| relative to the graph's own largest edge, colour its sign; untold edges
     are red, and dashed where they are missing. Numbers in nodes are what flows through them, in logits.
+    A graph with hundreds of edges is easier to read pruned: draw_circuit(graph.prune(0.01)).
 
     Raises:
         ConfigError: no graph, or one without edges.
@@ -46,7 +42,7 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
-        layouts = [lay_out(graph, _values(graph)) for graph in shown]
+        layouts = [lay_out(graph, _values(graph), legend_entries(graph)) for graph in shown]
         width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
         # Points throughout: one unit of the axes is one point, so that text fits the boxes made for it.
         figure = Figure(figsize=(width / 72, height / 72))
@@ -110,15 +106,16 @@ def _largest(graph: CircuitGraph) -> float:
 
 
 def _draw(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
-    largest, gone = _largest(graph), missing_blocks(graph)
-    for k, edge in sorted(enumerate(graph.edges), key=lambda item: (item[1].kind == "untold", item[0])):
-        _draw_edge(axes, edge, layout, largest, gone, zorder=1 + 1e-3 * k)
-    untold = {edge.target for edge in graph.edges if edge.kind == "untold"}
+    draw_edges(axes, graph, layout)
+    untold, gone = untold_nodes(graph), missing_blocks(graph)
     for placed in layout.nodes:
-        _draw_node(axes, placed, layout.values[placed.name], placed.name in untold)
-    axes.text(layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=FONT_SIZE + 3)
+        _draw_node(axes, placed, layout.values[placed.name], placed.name in untold, placed.name in gone)
+    axes.text(
+        layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=TITLE_SIZE, fontweight="bold"
+    )
     for x, text in layout.headings:
         axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=FONT_SIZE - 1, color="0.4")
+    draw_legend(axes, layout, _CENTRED)
     axes.text(
         layout.width / 2,
         layout.note_y,
@@ -130,16 +127,17 @@ def _draw(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
     )
 
 
-def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool) -> None:
+def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing: bool) -> None:
     color = HELD_OUT if untold else "0.45"
     box = FancyBboxPatch(
         (placed.x - placed.width / 2, placed.y - placed.height / 2),
         placed.width,
         placed.height,
         boxstyle="round,pad=0,rounding_size=4",
-        fc=_FACE.get(placed.kind, "#f3f3f3"),
+        fc="white" if missing else _FACE.get(placed.kind, "#f3f3f3"),
         ec=color,
-        lw=1.4 if untold else 0.8,
+        lw=1.6 if untold else 0.8,
+        ls=(0, (3.5, 2.0)) if missing else "-",
         zorder=3,
     )
     axes.add_patch(box)
@@ -153,27 +151,4 @@ def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool) -> None
         linespacing=1.2,
         color=HELD_OUT if untold else "0.1",
         zorder=4,
-    )
-
-
-def _draw_edge(axes: Axes, edge: Edge, layout: Layout, largest: float, gone: set[str], zorder: float) -> None:
-    source, target = layout.of(edge.source), layout.of(edge.target)
-    start, end = source.x + source.width / 2, target.x - target.width / 2
-    reach = 0.5 * (end - start)
-    points = [(start, source.y), (start + reach, source.y), (end - reach, target.y), (end, target.y)]
-    share = abs(edge.contribution) / largest
-    untold = edge.kind == "untold"
-    missing = edge.source in gone or edge.target in gone
-    color = HELD_OUT if untold else POSITIVE if edge.contribution >= 0 else NEGATIVE
-    axes.add_patch(
-        PathPatch(
-            Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]),
-            fill=False,
-            ec=color,
-            lw=1.4 if missing else max(_THINNEST, _WIDEST * share),
-            ls=(0, (3, 2.5)) if missing else "-",
-            alpha=1.0 if missing else 0.75,
-            capstyle="butt",
-            zorder=zorder,
-        )
     )

@@ -11,12 +11,35 @@ MISSING_BELOW = 0.1
 """An untold part of the OV circuit under this share of the largest part counts as missing."""
 
 
+def untold_nodes(graph: CircuitGraph) -> set[str]:
+    """OV blocks that only untold edges lead to, and answers that any leads to."""
+    into: dict[str, list[bool]] = {}
+    for edge in graph.edges:
+        into.setdefault(edge.target, []).append(edge.kind == "untold")
+    rule = {"ov_block": all, "answer": any}
+    return {n.name for n in graph.nodes if n.kind in rule and n.name in into and rule[n.kind](into[n.name])}
+
+
 def missing_blocks(graph: CircuitGraph) -> set[str]:
-    """Untold parts of the OV circuit that carry next to nothing; they and their edges are dashed."""
+    """Untold parts of the OV circuit that carry next to nothing, and all untold parts of their answer
+    together no more; they and their edges are dashed."""
     blocks = [node.name for node in graph.nodes if node.kind == "ov_block"]
-    untold = {end for edge in graph.edges if edge.kind == "untold" for end in (edge.source, edge.target)}
+    untold = untold_nodes(graph)
     largest = max((abs(graph.through(name)) for name in blocks), default=0.0)
-    return {n for n in blocks if n in untold and abs(graph.through(n)) < MISSING_BELOW * largest}
+    into_answer: dict[str, float] = {}
+    for edge in graph.edges:
+        if edge.source in untold:
+            into_answer[edge.target] = into_answer.get(edge.target, 0.0) + edge.contribution
+    together = {
+        name: max(abs(into_answer[edge.target]) for edge in graph.edges if edge.source == name)
+        for name in blocks
+        if name in untold
+    }
+    return {
+        name
+        for name, whole in together.items()
+        if max(abs(graph.through(name)), whole) < MISSING_BELOW * largest
+    }
 
 
 def to_dot(graph: CircuitGraph) -> str:

@@ -8,8 +8,9 @@ import torch
 from ocr_interp import predicted_solution
 from ocr_interp.ablation import study as study_module
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
+from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.interventions import MeanAblation, ResampleAblation, ZeroAblation, output_subspace
-from ocr_interp.ablation.metrics import METRICS, examples, split_metrics
+from ocr_interp.ablation.metrics import METRICS, split_metrics
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import run_ablation_study
@@ -77,13 +78,15 @@ def test_metrics_by_hand():
 
 
 def test_examples_are_the_triples():
-    tokens, triple = examples(TASK, False, 0, 3)
-    assert tokens.shape == (len(TASK.triples), 3)
-    noisy, repeated = examples(TASK, True, 1, 3)
-    assert noisy.shape == (3 * len(TASK.triples), 4)
-    assert np.array_equal(np.repeat(triple, 3), repeated)
-    assert torch.equal(noisy, examples(TASK, True, 1, 3)[0])
-    assert not torch.equal(noisy, examples(TASK, True, 2, 3)[0])
+    plain = task_examples(TASK)
+    assert plain.tokens.shape == (len(TASK.triples), 3)
+    assert plain.splits == SPLITS
+    noisy = task_examples(TASK, True, 1, 3)
+    assert noisy.tokens.shape == (3 * len(TASK.triples), 4)
+    assert torch.equal(plain.answer.repeat_interleave(3), noisy.answer)
+    assert torch.equal(noisy.tokens, task_examples(TASK, True, 1, 3).tokens)
+    assert not torch.equal(noisy.tokens, task_examples(TASK, True, 2, 3).tokens)
+    assert noisy.fingerprint == task_examples(TASK, True, 1, 3).fingerprint != plain.fingerprint
 
 
 def test_one_tidy_row_for_each_spec_control_seed_and_split(run, specs):
@@ -174,7 +177,7 @@ def test_bad_input(run, specs):
 
 
 def test_a_mean_over_the_task_leaves_chance(run):
-    tokens, _ = examples(TASK, False, 0, 1)
+    tokens = task_examples(TASK).tokens
     subjects = tokens_of_kind(TASK, "subjects")
     found = run_ablation_study(run, {"mean": MeanAblation(Site.at("v", tokens=subjects), tokens)})
     assert found.by_split("logit_difference").loc["mean"].to_numpy() == pytest.approx(0)

@@ -60,16 +60,23 @@ def hugging_face_model(kind="Llama", seed=0, **fields):
     """A random transformers model in float64 with gains that are not 1."""
     import transformers
 
+    fields = {"head_dim": 4, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 1, **fields}
+    if kind in ("GPTNeoX", "Bloom", "OPT", "Phi"):  # computed there, or not there
+        del fields["head_dim"]
+    if kind in ("GPTNeoX", "Bloom", "OPT"):
+        del fields["num_key_value_heads"]
+    if kind == "OPT":
+        fields |= {"ffn_dim": 32, "word_embed_proj_dim": 24, "pad_token_id": 1}
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=len(WORDS),
         hidden_size=24,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=6,
-        num_key_value_heads=2,
         max_position_embeddings=32,
-        **{"head_dim": 4, **fields},
+        **fields,
     )
+    config.architectures = [f"{kind}ForCausalLM"]
     torch.manual_seed(seed)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).double().eval()
     for name, parameter in model.named_parameters():

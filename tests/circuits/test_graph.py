@@ -25,7 +25,7 @@ def test_a_prompt_graph_by_hand():
     assert [n.label for n in graph.nodes if n.kind == "token"] == ["s3", "r2", "noise0", "EOS"]
     assert graph.through("token 0") == pytest.approx(2)
     assert graph.through("token 1") == pytest.approx(0, abs=1e-12)
-    assert graph.node("attention 0").label == "attention\n2"
+    assert graph.node("attention 0").label == "attends\n2"
     assert graph.through("answer") == graph.total
 
 

@@ -94,6 +94,11 @@ def test_attention_by_kind_counted_by_hand():
     assert found.std_score[1] == 0.5
     assert found.tokens_in_prompt.tolist() == [0.5, 0.5, 0.5, 0.5, 1, 1]
     assert found.share.tolist() == pytest.approx(np.array([0.5, 0.75, 0.5, 0.5, 0.5, 0.25]) / 3)
+    flipped = micro()
+    flipped.weights.W_QK[:, 1] *= -1  # a trained sign is arbitrary: it flips the mean and not the share
+    signed = OVCircuit.from_run(flipped).attention_by_kind
+    assert (signed.mean_weight[1], signed.mean_size[1]) == (0.5, 1.5)
+    assert signed.share.tolist() == pytest.approx(found.share.tolist())
     soft = OVCircuit.from_run(random_snapshot(MICRO, attention="softmax"))
     assert pytest.approx(np.exp(soft.scores)[:, None] * soft.W) == soft.effective.W
 

@@ -11,7 +11,7 @@ import pytest
 from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.errors import ConfigError
 from ocr_interp.viz.diagram import draw_circuit, save_diagram
-from ocr_interp.viz.diagram_dot import missing_blocks, to_dot
+from ocr_interp.viz.diagram_dot import missing_blocks, to_dot, untold_nodes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 
@@ -38,6 +38,29 @@ def test_the_missing_edge_is_dashed_in_one_model_only():
     assert to_dot(theirs).count("dashed") == 2
     drawn = [text.get_text() for axes in draw_circuit([ours, theirs]).axes for text in axes.texts]
     assert sum("missing\n" in f"{text}\n" and "own implication" in text for text in drawn) == 1
+    assert sum(text == "never trained" for text in drawn) == 1
+    assert sum(text.startswith("never trained and missing") for text in drawn) == 1
+
+
+def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_ends():
+    from ocr_interp.viz.diagram import _values
+    from ocr_interp.viz.diagram_edges import edge_ends
+    from ocr_interp.viz.diagram_layout import lay_out
+
+    graph = both_models(TASK)[0]
+    layout = lay_out(graph, _values(graph))
+    ends = edge_ends(graph, layout)
+    answer = "answer held_out_implication"
+    into = [k for k, edge in enumerate(graph.edges) if edge.target == answer]
+    into.sort(key=lambda k: -layout.of(graph.edges[k].source).y)
+    heights = [ends[k][1][1] for k in into]
+    assert len(set(heights)) == len(into) == 5
+    assert heights == sorted(heights, reverse=True), "from top to bottom like their sources"
+    box = layout.of(answer)
+    assert all(box.y - box.height / 2 < y < box.y + box.height / 2 for y in heights)
+    tokens = [n for n in layout.nodes if n.kind == "token"]
+    seen = [n for n in layout.nodes if n.kind == "attention"]
+    assert [n.y for n in tokens] == [n.y for n in seen], "what attends stands beside its token"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +92,55 @@ def test_labels_stay_inside_their_boxes_and_the_page(sizes, most):
             rest = np.delete(corners, k, axis=0)
             apart = (rest[:, 0] >= x1) | (rest[:, 2] <= x0) | (rest[:, 1] >= y1) | (rest[:, 3] <= y0)
             assert apart.all()
+
+
+def test_a_block_that_told_edges_reach_too_is_not_called_untold():
+    nodes = (
+        Node("t", "token", "t"),
+        Node("u", "token", "u"),
+        Node("b", "ov_block", "b"),
+        Node("y", "answer", "y"),
+    )
+    edges = (Edge("t", "b", 1.0), Edge("u", "b", -1.0, "untold"), Edge("b", "y", 0.0))
+    graph = CircuitGraph("g", nodes, edges, (Effect("y", 0.0),), "s", "m", "f")
+    assert untold_nodes(graph) == missing_blocks(graph) == set()
+    alone = CircuitGraph("g", nodes, (edges[1], Edge("b", "y", -1.0)), (Effect("y", -1.0),), "s", "m", "f")
+    assert untold_nodes(alone) == {"b"}
+
+
+def test_a_small_part_of_an_untold_effect_that_is_there_is_not_called_missing():
+    kinds = {"t": "token", "a": "ov_block", "b": "ov_block", "y": "answer"}
+    nodes = tuple(Node(name, kind, name) for name, kind in kinds.items())
+
+    def graph(large: float, small: float) -> CircuitGraph:
+        values = {"a": large, "b": small}
+        edges = [Edge("t", name, value, "untold") for name, value in values.items()]
+        edges += [Edge(name, "y", value, "untold") for name, value in values.items()]
+        return CircuitGraph("g", nodes, tuple(edges), (Effect("y", large + small),), "s", "m", "f")
+
+    assert missing_blocks(graph(1.0, -0.05)) == set()
+    assert missing_blocks(graph(1.0, -1.0)) == set(), "both are there, and cancel"
+    told = Edge("t", "c", 30.0), Edge("c", "z", 30.0)
+    whole = graph(1.0, -0.05)
+    more = (*whole.nodes, Node("c", "ov_block", "c"), Node("z", "answer", "z"))
+    effects = (*whole.effects, Effect("z", 30.0))
+    assert missing_blocks(CircuitGraph("g", more, (*whole.edges, *told), effects, "s", "m", "f")) == {
+        "a",
+        "b",
+    }
+
+
+def test_long_labels_are_wrapped_and_kept_whole():
+    long = "Ġan_extraordinarily_long_token_of_a_language_model_with_no_space " + "and some words " * 4
+    nodes = (Node("t", "token", long), Node("h", "attention", "h"), Node("y", "answer", long))
+    graph = CircuitGraph(
+        "a title", nodes, (Edge("t", "h", 2.0), Edge("h", "y", 2.0)), (Effect("y", 2.0),), "s", "m", "f"
+    )
+    figure = draw_circuit(graph)
+    shown = figure.axes[0].texts[0].get_text()
+    assert max(map(len, shown.split("\n"))) <= 32
+    assert "".join(shown.split()).startswith("".join(long.split()))
+    assert figure.get_size_inches()[0] < 8
 
 
 def test_files_are_the_same_to_the_byte_in_every_process(tmp_path):

@@ -12,6 +12,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ocr_interp.cli.ablate import Ablate
+from ocr_interp.cli.analyze import Analyze
+from ocr_interp.cli.diagram import Diagram
+from ocr_interp.cli.files import read_run
+from ocr_interp.cli.sweep import Sweep
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.task import FactRecallTask
@@ -49,10 +54,10 @@ class Info:
     """directory of the run"""
 
     def run(self) -> None:
-        from ocr_interp.training.store import load_run
+        run = read_run(self.run_dir)
         from ocr_interp.viz.text import describe_run
 
-        print(describe_run(load_run(self.run_dir)))
+        print(describe_run(run))
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,11 @@ class Reproduce:
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Analyze, tyro.conf.subcommand("analyze")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Diagram, tyro.conf.subcommand("diagram")]
     | Annotated[Solve, tyro.conf.subcommand("solve")]
 )
 
@@ -145,7 +154,7 @@ def main() -> None:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
 
-def _parse(arguments: list[str]) -> Reproduce | Train | Info | Solve:
+def _parse(arguments: list[str]) -> Reproduce | Train | Sweep | Info | Analyze | Ablate | Diagram | Solve:
     """The command with its fields; tyro's boxed errors become one line."""
     boxed = io.StringIO()
     try:
@@ -181,13 +190,9 @@ def _fail(message: str) -> None:
 
 def _analyses() -> Path:
     """The analyses/ folder: below the current directory, or beside an editable installation."""
-    for place in (Path.cwd(), Path(__file__).resolve().parent.parent):
+    for place in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (place / "analyses" / "reproduce.py").is_file():
             return place / "analyses"
     raise OcrInterpError(
         "reproduce needs the analyses/ folder of the repository: run it from the root of a clone"
     )
-
-
-if __name__ == "__main__":
-    main()

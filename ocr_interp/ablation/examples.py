@@ -1,0 +1,162 @@
+"""Prompts with their right answers and what those compete with: what a study measures a model on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ocr_interp.circuits.provenance import fingerprint_of
+from ocr_interp.data import noisy_examples
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import SPLITS, FactRecallTask
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Questions to any model, each with one right answer.
+
+    Candidates and rivals are token ids, one set for all or a row for each example. An entry that is the
+    right answer itself is left out, so that rows of unequal length can be padded with it.
+
+    Attributes:
+        tokens: ids of the prompts, all of one length.
+        answer: id of the right answer of each.
+        split: a name for each example, by which metrics are grouped; one string names all.
+        candidates: what the right answer must beat to be counted as right; None is the whole vocabulary.
+        rivals: what margin and logit difference compare it with; None is the candidates.
+        other_answer: id of another answer for each, e.g. the fact where the implication is asked.
+        query: position of the logits of each; None is the last. For prompts padded on the right.
+        labels: a label for every token of the vocabulary, for specs that name tokens by label.
+
+    Raises:
+        ConfigError: lengths that do not fit, ids below 0, an example without a wrong candidate.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    answer: Int[Tensor, " batch"]
+    split: str | tuple[str, ...] = "all"
+    candidates: Int[Tensor, "batch candidate"] | Int[Tensor, " candidate"] | None = field(
+        default=None, repr=False
+    )
+    rivals: Int[Tensor, "batch rival"] | Int[Tensor, " rival"] | None = field(default=None, repr=False)
+    other_answer: Int[Tensor, " batch"] | None = field(default=None, repr=False)
+    query: Int[Tensor, " batch"] | None = field(default=None, repr=False)
+    labels: tuple[str, ...] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or not len(self.tokens) or not self.tokens.shape[1]:
+            raise ConfigError(f"tokens must be [batch, pos], not empty, got {tuple(self.tokens.shape)}")
+        if isinstance(self.split, str):
+            object.__setattr__(self, "split", (self.split,) * len(self))
+        object.__setattr__(self, "split", tuple(self.split))
+        for name in ("answer", "split", "other_answer", "query"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self):
+                raise ConfigError(f"{name} must have one entry a prompt ({len(self)}), got {len(value)}")
+        for name in ("tokens", "answer", "candidates", "rivals", "other_answer"):
+            value = getattr(self, name)
+            if value is not None and (value.is_floating_point() or not value.numel() or int(value.min()) < 0):
+                shown = value.flatten()[:8].tolist()
+                raise ConfigError(f"{name} must be token ids >= 0, at least one, got {value.dtype} {shown}")
+        length = self.tokens.shape[1]
+        if self.query is not None and not bool(((self.query >= -length) & (self.query < length)).all()):
+            raise ConfigError(
+                f"query must be positions in {-length}..{length - 1}, got {self.query.tolist()}"
+            )
+        for name in ("candidates", "rivals"):
+            self._check_set(name, getattr(self, name))
+
+    def _check_set(self, name: str, given: Tensor | None) -> None:
+        if given is None:
+            return
+        if given.ndim == 2 and len(given) != len(self):
+            raise ConfigError(
+                f"{name} must have a row for each of {len(self)} prompts, got {tuple(given.shape)}: pass "
+                "one row without the batch axis where all share a set"
+            )
+        alone = (given.expand(len(self), -1) == self.answer.to(given.device)[:, None]).all(1)
+        if bool(alone.any()):
+            raise ConfigError(
+                f"{name} must hold a token other than the right answer, got none for "
+                f"{int(alone.sum())} of {len(self)} examples (first: {int(alone.nonzero()[0])})"
+            )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of splits: of a task in the order of SPLITS, others in order of appearance."""
+        names = tuple(dict.fromkeys(self.split))
+        return tuple(sorted(names, key=SPLITS.index)) if set(names) <= set(SPLITS) else names
+
+    def check_vocabulary(self, d_vocab: int) -> None:
+        """Requires that every id is a token of the model.
+
+        Raises:
+            ConfigError: one that is not.
+        """
+        for name in ("tokens", "answer", "candidates", "rivals", "other_answer"):
+            value = getattr(self, name)
+            if value is not None and int(value.max()) >= d_vocab:
+                raise ConfigError(
+                    f"{name} must be token ids in 0..{d_vocab - 1}, got {int(value.max())}: the model has "
+                    f"{d_vocab} tokens"
+                )
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of everything but the labels."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        named = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        text = "\n".join(self.split).encode()
+        return fingerprint_of({**named, "split": torch.tensor(np.frombuffer(text, np.uint8).copy())})
+
+
+def task_examples(task: FactRecallTask, noisy: bool = False, seed: int = 0, draws: int = 1) -> Examples:
+    """Every triple of a task: once without noise, or `draws` times with noise of a seed.
+
+    Candidates are all answers, rivals those of the answer's own set (facts or implications), the other
+    answer is the same subject's to the other relation.
+    """
+    index = np.arange(len(task.triples))
+    if noisy:
+        index = np.repeat(index, draws)
+        return triple_examples(task, index, noisy_examples(task, task.triples.select(index), seed)[0])
+    return triple_examples(task, index)
+
+
+def triple_examples(
+    task: FactRecallTask, triple: Int[np.ndarray, " batch"], tokens: Int[Tensor, "batch pos"] | None = None
+) -> Examples:
+    """Chosen triples of a task, by index; tokens None is [subject, relation, EOS]."""
+    chosen = task.triples.select(triple)
+    if tokens is None:
+        eos = np.full(len(chosen), task.eos_token)
+        columns = [chosen.subject, task.n_subjects + chosen.relation, eos]
+        tokens = torch.as_tensor(np.stack(columns, axis=1))
+    is_fact = chosen.answer < task.n_facts
+    sets = np.arange(task.n_facts), task.n_facts + np.arange(task.n_implications)
+    rivals = np.tile(chosen.answer[:, None], (1, max(map(len, sets))))  # padding: the answer itself
+    for own, members in zip((is_fact, ~is_fact), sets, strict=True):
+        rivals[own, : len(members)] = members
+    fact = task.subject_fact[chosen.subject]
+    other = np.where(is_fact, task.n_facts + task.fact_implication[fact], fact)
+
+    def ids(answers: Any) -> Tensor:
+        return torch.as_tensor(answers + task.n_inputs)
+
+    return Examples(
+        tokens,
+        ids(chosen.answer),
+        tuple(SPLITS[k] for k in chosen.split),
+        ids(np.arange(task.n_answers)),
+        ids(rivals),
+        ids(other),
+        labels=task.labels,
+    )

@@ -1,0 +1,197 @@
+"""All that is said of one fact-recall circuit at once: what `ocr-interp analyze` prints and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ocr_interp.circuits.alignment import AlignmentReport
+from ocr_interp.circuits.answer_blocks import AnswerBlock, answer_blocks, has_blocks
+from ocr_interp.circuits.attention_side import AttentionByKind
+from ocr_interp.circuits.embeddings import SpanShare, factor_imbalance, held_out_span
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.spectrum import Spectrum
+from ocr_interp.errors import ConfigError
+from ocr_interp.theory.attention import trained_attention_beta_interval
+from ocr_interp.theory.closed_form import PredictedSolution, predicted_solution
+from ocr_interp.theory.max_margin import MaxMarginSolution, solve_max_margin
+from ocr_interp.training.runs import Run, Snapshot
+
+SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
+
+
+@dataclass(frozen=True)
+class CircuitAnalysis:
+    """One circuit of a fact-recall model: where its weight is, its spectrum, how near the prediction it is.
+
+    Attributes:
+        ov: "factorized" or "non_factorized".
+        circuit: diag(a) W_OV, all inputs by answers.
+        spectrum: of its rows of subjects and relations, in degenerate blocks.
+        parts: relation block and pair patterns; none for unbalanced tasks.
+        attention: what EOS attends to.
+        alignment: with the prediction, beside its baselines.
+        norm: of the prediction: "nuclear", "frobenius" or "spectral".
+        span: how much of held-out subjects' images the training subjects' span; None without either.
+        imbalance: of the trained factors (`factor_imbalance`, over the whole vocabulary); None for a
+            non-factorized model.
+        notes: what to keep in mind when measured and predicted are compared.
+    """
+
+    ov: str
+    circuit: OVCircuit = field(repr=False)
+    spectrum: Spectrum = field(repr=False)
+    parts: tuple[AnswerBlock, ...] = field(repr=False)
+    attention: AttentionByKind = field(repr=False)
+    alignment: AlignmentReport = field(repr=False)
+    norm: str
+    span: SpanShare | None = field(repr=False)
+    imbalance: float | None
+    notes: tuple[str, ...] = field(repr=False)
+
+    def to_json(self) -> str:
+        """Every number with all its digits, as JSON with a schema version; what is undefined is null."""
+        relevant = self.circuit.subjects_and_relations
+        content = {
+            "schema": SCHEMA,
+            "version": SCHEMA_VERSION,
+            "ov": self.ov,
+            "provenance": self.circuit.provenance,
+            "unit": "logits, of diag(a) W_OV",
+            "matrix": {
+                "inputs": self.circuit.inputs.labels,
+                "outputs": self.circuit.outputs.labels,
+                "values": self.circuit.W,
+            },
+            "norms": {"all_inputs": self.circuit.norms, "subjects_and_relations": relevant.norms},
+            "energy": self.circuit.energy,
+            "spectrum": {
+                "tolerance": self.spectrum.tolerance,
+                "blocks": [{"values": block.values} for block in self.spectrum.blocks],
+            },
+            "parts": [{"name": part.name, "values": part.values} for part in self.parts],
+            "attention": self.attention,
+            "norm": self.norm,
+            "alignment": self._alignment(),
+            "held_out_span": self.span,
+            "imbalance": self.imbalance,
+            "notes": self.notes,
+        }
+        return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False) + "\n"
+
+    def _alignment(self) -> dict[str, Any]:
+        """The report without the pairwise cosines of the baselines, which would be most of the file."""
+        report = self.alignment
+        compared = [
+            {f.name: getattr(c, f.name) for f in dataclasses.fields(c) if f.name != "cosines"}
+            for c in report.comparisons
+        ]
+        return {
+            "prediction": report.prediction,
+            "predicted_beta": report.predicted_beta,
+            "comparisons": compared,
+            "vectors": report.vectors,
+            "cosines": report.measured.cosines,
+            "predicted_cosines": report.predicted_cosines,
+        }
+
+
+def analyze_run(
+    run: Snapshot,
+    *,
+    norm: str | None = None,
+    other: Snapshot | None = None,
+    untrained: Snapshot | None = None,
+    tolerance: float = 0.05,
+    random_seeds: Sequence[int] = (0, 1, 2),
+) -> CircuitAnalysis:
+    """Everything that is measured on the circuit of a fact-recall model.
+
+    Args:
+        run: a Run or Snapshot.
+        norm: of the max-margin solution to compare with; None is nuclear for a factorized model and
+            frobenius for a non-factorized one.
+        other: a model of the other OV kind and the same task, as a baseline.
+        untrained: the model before training; None takes run.at(0) where there is one.
+        tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
+        random_seeds: random baselines, one a seed.
+
+    Raises:
+        ConfigError: `other` is of the same OV kind.
+        ModelError: `other` is of another task.
+        SolverError: an unbalanced task whose prediction was not found.
+    """
+    ov = run.config.model.ov
+    if other is not None and other.config.model.ov == ov:
+        raise ConfigError(f"the other model must be of the other OV kind, got {ov} for both")
+    whole = OVCircuit.from_run(run)
+    circuit = whole.effective
+    relevant = circuit.subjects_and_relations
+    spectrum = relevant.spectrum(tolerance)  # a bad tolerance is told before anything is solved
+    if untrained is None and isinstance(run, Run) and run.step and 0 in run.snapshot_steps:
+        untrained = run.at(0)
+    chosen = norm or ("nuclear" if ov == "factorized" else "frobenius")
+    report = whole.alignment(
+        _prediction(run, chosen), untrained=untrained, other=other, random_seeds=random_seeds
+    )
+    both = run.task.subject_trained.any() and not run.task.subject_trained.all()
+    return CircuitAnalysis(
+        ov=ov,
+        circuit=circuit,
+        spectrum=spectrum,
+        parts=answer_blocks(relevant) if has_blocks(run.task) else (),
+        attention=whole.attention_by_kind,
+        alignment=report,
+        norm=chosen,
+        span=held_out_span(relevant) if both else None,
+        imbalance=_imbalance(run) if ov == "factorized" else None,
+        notes=_notes(run, chosen),
+    )
+
+
+def _prediction(run: Snapshot, norm: str) -> PredictedSolution | MaxMarginSolution:
+    if run.task.balanced_sizes is not None:
+        return predicted_solution(run.task, norm)
+    return solve_max_margin(run.task, norm)
+
+
+def _imbalance(run: Snapshot) -> float:
+    vocabulary = OVCircuit.from_run(run, outputs="vocabulary")
+    return factor_imbalance(vocabulary.left, vocabulary.right)
+
+
+def _notes(run: Snapshot, norm: str) -> tuple[str, ...]:
+    model, task = run.config.model, run.task
+    said = ["the prediction is a limit, which gradient descent nears slowly, like 1 / log(steps)"]
+    if run.config.train.weight_decay:
+        said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")
+    if model.attention != "linear":
+        said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
+    elif model.train_attention and norm == "nuclear" and min(task.balanced_sizes or (0,)) > 0:
+        low, high = trained_attention_beta_interval(task)
+        said.append(
+            f"attention was trained: the limit's beta is then between {low:.4f} and {high:.4f}; the "
+            "prediction is for frozen attention"
+        )
+    return tuple(said)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has: dataclasses as objects, arrays as lists, NaN as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return value if not isinstance(value, float) or math.isfinite(value) else None

@@ -1,0 +1,41 @@
+"""A random circuit of the same kind and size: what norms, ranks and shares of energy look like by chance."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ocr_interp.checks import check_count
+from ocr_interp.circuits.provenance import fingerprint_of
+
+if TYPE_CHECKING:
+    from ocr_interp.circuits.ov_circuit import OVCircuit
+
+
+def random_circuit(circuit: OVCircuit, seed: int) -> OVCircuit:
+    """Normal factors of the circuit's shapes, scaled to its Frobenius norm; see `OVCircuit.random_like`."""
+    check_count("seed", seed, 0)
+    generator = np.random.default_rng(seed)
+    left = generator.standard_normal(circuit.left.shape)
+    # The right factor of a non-factorized model only selects outputs: W itself is what is drawn.
+    right = generator.standard_normal(circuit.right.shape) if circuit.is_factorized else circuit.right.copy()
+    drawn = dataclasses.replace(circuit, left=left, right=right)
+    left = left * (circuit.frobenius_norm / drawn.frobenius_norm)
+    like = circuit.provenance
+    said = f"random baseline: normal factors, scaled to the Frobenius norm of weights {like.fingerprint}"
+    provenance = dataclasses.replace(
+        like,
+        model=f"random weights like {like.model}",
+        step=None,
+        seed=seed,
+        fingerprint=fingerprint_of({"left": torch.from_numpy(left), "right": torch.from_numpy(right)}),
+        dtype="float64",
+        folded=(),
+        flags=(*like.flags, said),
+    )
+    return dataclasses.replace(
+        circuit, left=left, right=right, bias=np.zeros_like(circuit.bias), provenance=provenance
+    )

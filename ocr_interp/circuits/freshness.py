@@ -1,0 +1,37 @@
+"""Which weights of a model a circuit was read from, as they are now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ocr_interp.circuits.protocol import HookedModel, check_model
+from ocr_interp.circuits.reading import check_architecture, used_weights
+from ocr_interp.circuits.run_reading import used_by_run, weights_of_model
+from ocr_interp.errors import ModelError
+from ocr_interp.training.runs import Snapshot
+
+if TYPE_CHECKING:
+    from ocr_interp.circuits.ov_circuit import OVCircuit
+
+
+def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str, Tensor]:
+    """The weights of a model, Run or Snapshot that the circuit depends on.
+
+    Raises:
+        ModelError: a restricted circuit of a fact-recall task, or a model of another kind.
+    """
+    task = circuit.task
+    if task is None:
+        if isinstance(source, Snapshot):
+            source = source.model
+        layer, head = circuit.provenance.layer, circuit.provenance.head
+        check_architecture(check_model(source), layer)
+        return used_weights(source, layer, head, circuit.inputs.ids, circuit.outputs.ids)[0]
+    if len(circuit.inputs) != task.n_inputs:
+        raise ModelError("a restricted circuit cannot be checked: check the circuit that it came from")
+    if isinstance(source, Snapshot):
+        return used_by_run(task, source.weights, circuit.outputs.ids)
+    kind = "factorized" if circuit.is_factorized else "non_factorized"
+    return used_by_run(task, weights_of_model(task, check_model(source), kind), circuit.outputs.ids)

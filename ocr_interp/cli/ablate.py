@@ -1,0 +1,80 @@
+"""ocr-interp ablate: what a run loses without parts of its circuit, beside random controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from ocr_interp.cli.files import check_output, read_snapshot
+from ocr_interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ocr_interp.training.runs import Snapshot
+
+Metric = Literal["accuracy", "loss", "margin", "logit_difference", "other_answer_difference"]
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Ablate parts of a run's circuit; without a choice: singular blocks, paths, attention by kind of token.
+
+    A SITE is HOOK[:HEADS][@TOKENS]: a hook as z, v, pattern, attn_out or blocks.0.attn.hook_z, heads as
+    0,2, tokens as labels or kinds: v@r1, pattern@noise, "v@held-out subjects".
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """directory of the run"""
+    step: int | None = None
+    """a snapshot's step instead of the end of training"""
+    zero: tuple[str, ...] = ()
+    """sites that are set to zero, an ablation each"""
+    mean: tuple[str, ...] = ()
+    """sites that are set to their mean over the examples"""
+    resample: tuple[str, ...] = ()
+    """sites that are swapped between prompts"""
+    block: tuple[int, ...] = ()
+    """degenerate singular blocks of diag(a) W_OV to remove, 0 the largest; `analyze` lists them"""
+    path: tuple[tuple[str, str], ...] = ()
+    """pairs FROM TO of kinds or labels whose path is cut, e.g. --path "held-out subjects" implications; TO
+    may be all"""
+    tolerance: float = 0.05
+    """singular values within this share of the largest are one block"""
+    seeds: tuple[int, ...] = (0,)
+    """of noise in the examples and of random controls"""
+    controls: bool = True
+    """measure each ablation beside random ones of the same kind and size"""
+    draws: int = 4
+    """noisy prompts of each triple; runs trained without noise have one"""
+    show: tuple[Metric, ...] = ("accuracy", "margin")
+    """metrics shown in the terminal; the file has all"""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """a .csv file for the table; what it holds already is not measured again"""
+
+    def run(self) -> None:
+        check_output(self.output, (".csv",))
+        if not self.show or not self.seeds:
+            raise ConfigError("--show and --seeds need at least one value each")
+        import torch
+
+        torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
+        from ocr_interp.ablation.study import run_ablation_study
+        from ocr_interp.cli.ablation_specs import SANITY, SANITY_NOTE, chosen_specs, default_specs, try_specs
+        from ocr_interp.viz.study_text import describe_study
+
+        snapshot = read_snapshot(self.run_dir, self.step)
+        specs = chosen_specs(self, snapshot) or default_specs(snapshot)
+        try_specs(snapshot, specs, self.seeds[0])
+        study = run_ablation_study(
+            snapshot, specs, seeds=self.seeds, controls=self.controls, path=self.output, eval_draws=self.draws
+        )
+        print(_title(self.run_dir, snapshot, self.seeds))
+        print(describe_study(study, self.show, [SANITY_NOTE] if SANITY in specs else []))
+        if self.output is not None:
+            print(f"all rows: {self.output}")
+
+
+def _title(run_dir: Path, run: Snapshot, seeds: tuple[int, ...]) -> str:
+    return f"{run_dir}: {run.config.model.ov} at step {run.step:,}, mean over {len(seeds)} seed(s)\n"

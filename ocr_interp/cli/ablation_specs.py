@@ -1,0 +1,156 @@
+"""From words on the command line to interventions, and the interventions of the default study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ocr_interp.ablation.applying import ablated
+from ocr_interp.ablation.examples import task_examples
+from ocr_interp.ablation.interventions import (
+    Intervention,
+    MeanAblation,
+    ResampleAblation,
+    ZeroAblation,
+    output_subspace,
+    singular_block,
+)
+from ocr_interp.ablation.paths import PathAblation
+from ocr_interp.ablation.sites import Site, tokens_of_kind
+from ocr_interp.ablation.study import has_noise
+from ocr_interp.circuits.answer_blocks import answer_blocks, has_blocks
+from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.protocol import LAYER_HOOKS
+from ocr_interp.circuits.token_sets import INPUT_KINDS, OUTPUT_KINDS
+from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.runs import Snapshot
+
+if TYPE_CHECKING:
+    from ocr_interp.cli.ablate import Ablate
+
+SANITY = "held-out subjects -> implications [sanity check]"
+SANITY_NOTE = "[sanity check]: that path is the out-of-context effect itself: cutting it must take the effect"
+_MOST_BLOCKS = 4
+_SITE = re.compile(r"(?P<hook>[^:@]+)(:(?P<heads>[^@]*))?(@(?P<tokens>.*))?")
+
+
+def default_specs(run: Snapshot) -> dict[str, Intervention]:
+    """Singular blocks, paths from subjects and relations to answers, attention to each kind of token."""
+    task, circuit = run.task, OVCircuit.from_run(run).effective.subjects_and_relations
+    found: dict[str, Intervention] = {}
+    if has_blocks(task):
+        found |= {part.name: output_subspace(circuit, part.basis) for part in answer_blocks(circuit)}
+    else:
+        for block in circuit.spectrum(0.05).blocks[:_MOST_BLOCKS]:
+            found[_block_name(block)] = singular_block(circuit, block)
+    kinds = _kinds(task)
+    for start in [kind for kind in (*INPUT_KINDS[:2], "relations") if kind in kinds]:
+        for end in OUTPUT_KINDS[:2]:
+            found[_path_name(start, end)] = _path(task, start, end)
+    attended = [kind for kind in INPUT_KINDS if kind in kinds and (kind != "noise" or has_noise(run))]
+    for kind in attended:
+        found[f"attention to {kind}"] = ZeroAblation(Site.at("pattern", tokens=tokens_of_kind(task, kind)))
+    return found
+
+
+def chosen_specs(flags: Ablate, run: Snapshot) -> dict[str, Intervention]:
+    """The ablations that the flags name; none if they name none.
+
+    Raises:
+        UnknownNameError: an unknown hook, kind or token, with the close matches.
+        ConfigError: a site that cannot be read, or a block that does not exist.
+    """
+    task = run.task
+    found: dict[str, Intervention] = {}
+    for text in flags.zero:
+        found[f"zero {text}"] = ZeroAblation(site(text, task))
+    for text in flags.mean:
+        tokens = task_examples(task, has_noise(run), 0, flags.draws).tokens
+        found[f"mean {text}"] = MeanAblation(site(text, task), tokens)
+    for text in flags.resample:
+        found[f"resample {text}"] = ResampleAblation(site(text, task))
+    for index in dict.fromkeys(flags.block):
+        circuit = OVCircuit.from_run(run).effective.subjects_and_relations
+        block = circuit.spectrum(flags.tolerance).block(index)
+        found[_block_name(block)] = singular_block(circuit, block)
+    for start, end in flags.path:
+        found[_path_name(start, end)] = _path(task, start, end)
+    return found
+
+
+def site(text: str, task: FactRecallTask) -> Site:
+    """HOOK[:HEADS][@TOKENS] as a site of layer 0."""
+    match = _SITE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"a site must be HOOK[:HEADS][@TOKENS], e.g. v@r1 or z:0, got {text!r}")
+    hook, heads, tokens = match["hook"], match["heads"], match["tokens"]
+    if hook not in LAYER_HOOKS and "." not in hook and not hook.startswith("hook_"):
+        raise unknown_name("hook", hook, LAYER_HOOKS)
+    found = Site.at(hook) if hook in LAYER_HOOKS else Site(hook)
+    if heads is not None:
+        if not re.fullmatch(r"\d+(,\d+)*", heads):
+            raise ConfigError(f"heads of {text!r} must be numbers as in z:0,2, got {heads!r}")
+        found = replace(found, heads=tuple(int(head) for head in heads.split(",")))
+    return found if tokens is None else replace(found, tokens=tokens_named(tokens, task))
+
+
+def tokens_named(text: str, task: FactRecallTask) -> tuple[int, ...]:
+    """Token ids of labels and kinds, separated by commas."""
+    found: list[int] = []
+    for name in (part.strip() for part in text.split(",")):
+        if name in task.labels:
+            found.append(task.token(name))
+        elif name in _ALL_KINDS:
+            found += tokens_of_kind(task, name)
+        else:
+            raise unknown_name("token or kind of token", name, (*_ALL_KINDS, *task.labels))
+    if len(set(found)) < len(found):
+        raise ConfigError(f"tokens must be named once each, got some twice in {text!r}")
+    return tuple(found)
+
+
+_ALL_KINDS = (*INPUT_KINDS, "subjects", "relations", *OUTPUT_KINDS[:2])
+
+
+def _kinds(task: FactRecallTask) -> set[str]:
+    """Kinds of input tokens that the task has."""
+    found = {"r1", "r2", "relations", "EOS"} | ({"noise"} if task.n_noise else set())
+    found |= {INPUT_KINDS[0]} if task.subject_trained.any() else set()
+    return found | ({INPUT_KINDS[1]} if not task.subject_trained.all() else set())
+
+
+def _block_name(block) -> str:
+    return f"singular block {block.index} ({block.multiplicity} at {block.value:.3g})"
+
+
+def _path_name(start: str, end: str) -> str:
+    if (start, end) == ("held-out subjects", "implications"):
+        return SANITY
+    return f"{start} -> {end}"
+
+
+def _path(task: FactRecallTask, start: str, end: str) -> PathAblation:
+    return PathAblation(tokens_named(start, task), None if end == "all" else tokens_named(end, task))
+
+
+def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
+    """Applies each once, so that a bad one is told before anything is measured or written.
+
+    Raises:
+        InterventionNeverFiredError: names the ablation that changed nothing.
+    """
+    tokens = task_examples(run.task, has_noise(run), seed, 1).tokens
+    for name, spec in specs.items():
+        parts: Sequence[Intervention] = (spec,)
+        try:
+            with torch.no_grad(), ablated(run.model, *parts, labels=run.task.labels):
+                run.model(tokens)
+        except InterventionNeverFiredError as error:
+            raise InterventionNeverFiredError(
+                f"{name!r} changes nothing in the prompts of this run: {error}"
+            ) from None

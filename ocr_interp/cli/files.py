@@ -1,0 +1,111 @@
+"""Runs that the command line reads and files that it writes; every complaint comes before the work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocr_interp.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from ocr_interp.training.runs import Run, Snapshot
+
+
+def read_run(path: Path) -> Run:
+    """A run from its directory.
+
+    Raises:
+        RunError: no run there; the message names runs that are near.
+    """
+    if not (path / "config.json").is_file():
+        raise RunError(f"{path} is no run directory: it has no config.json{_runs_nearby(path)}")
+    from ocr_interp.training.store import load_run
+
+    return load_run(path)
+
+
+def read_snapshot(path: Path, step: int | None) -> Snapshot:
+    """A run, or its snapshot at a step.
+
+    Raises:
+        RunError: no run there.
+        ConfigError: no snapshot at that step; the message names the nearest ones.
+    """
+    run = read_run(path)
+    if step is None or step == run.step:
+        return run
+    if step not in run.snapshot_steps:
+        steps = sorted({*run.snapshot_steps, run.step}, key=lambda known: (abs(known - step), known))
+        shown = ", ".join(str(k) for k in sorted(steps[:8]))
+        raise ConfigError(f"{path} has no snapshot at step {step}: the nearest are {shown}")
+    return run.at(step)
+
+
+def _runs_nearby(path: Path) -> str:
+    """Runs inside a directory that is none itself, or with a name like that of a missing one."""
+    if path.is_dir():
+        inside = _runs_below(path)
+        return f"; it holds the runs {', '.join(inside[:6])}" if inside else ""
+    place = path.parent
+    while not place.is_dir():
+        place = place.parent
+    # What both have in common says nothing about how near the names are.
+    names = {str(Path(run).relative_to(place)): run for run in _runs_below(place)}
+    close = difflib.get_close_matches(str(path.relative_to(place)), names, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(names[name] for name in close)}?" if close else ""
+
+
+def _runs_below(place: Path, depth: int = 3) -> list[str]:
+    """Directories with a config.json and a history, up to a depth; hidden ones are left out."""
+    found: list[str] = []
+    try:
+        folders = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError:
+        return found
+    for folder in folders[:200]:
+        if (folder / "config.json").is_file() and (folder / "history.csv").is_file():
+            found.append(str(folder))
+        elif depth > 1:
+            found += _runs_below(folder, depth - 1)
+    return found
+
+
+def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
+    """Requires that a file can be meant by a path, before anything is computed or written.
+
+    Raises:
+        ConfigError: a directory, another suffix, or a parent that is a file.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{path} must end in {' or '.join(suffixes)}, got {path.suffix or 'no suffix'}")
+    if path.is_dir():
+        raise ConfigError(f"{path} must be a file, got a directory")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise ConfigError(f"{path} cannot be written: {parent} is a file")
+            return
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Writes a file whole: what was there stays until then, and if it fails.
+
+    Raises:
+        RunError: the file system refuses.
+    """
+    from ocr_interp.training.files import TEMPORARY_PREFIX
+
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is as it was"
+        ) from error

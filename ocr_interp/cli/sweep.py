@@ -1,0 +1,164 @@
+"""ocr-interp sweep: a grid of configurations, many models at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.models.config import ModelConfig
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.config import TrainConfig
+
+SECTIONS = ("axes", "task", "model", "train")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train a grid of configurations, many models at once; the same command goes on where it stopped.
+
+    The grid: --axis d_head=2,4,8 --axis lr=1e-3,5e-3 --axis seed=0:5, every combination; or a YAML file with
+    axes (field -> values, or a list of points) and, if wanted, task, model and train (what all points share).
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """folder of the sweep: what is there is not trained again; runs.csv and table.csv have the results"""
+    axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """FIELD=VALUE,VALUE,... of task, model or recipe, once a field; 0:5 are the whole numbers 0 to 4"""
+    grid: Path | None = None
+    """a YAML file instead of --axis"""
+    engine: Literal["local", "ray"] = "local"
+    """ray: a cluster, see --ray-address"""
+    workers: int | None = None
+    """stacks of models trained at a time; None: 1 locally, one a CPU with ray"""
+    ray_address: str | None = None
+    """of a cluster; auto: the one at hand; None: one of its own on this machine"""
+    stack: int | None = None
+    """models of one shape trained together; None: 16 on a CPU, 256 on a GPU"""
+    certificates: bool = True
+    """prove bounds of the norms at every logged step, which costs half of a row"""
+    keep_weights: bool = False
+    """keep the weights of every run at its last step"""
+    task: FactRecallTask = field(default_factory=FactRecallTask)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def run(self) -> None:
+        axes, shared = self._grid()
+        from ocr_interp.sweeps.sweep import sweep
+        from ocr_interp.viz.sweep_text import describe_sweep
+
+        result = sweep(
+            axes,
+            **shared,
+            path=self.path,
+            engine=self.engine,
+            workers=self.workers,
+            ray_address=self.ray_address,
+            stack=self.stack,
+            certificates=self.certificates,
+            keep_weights=self.keep_weights,
+        )
+        print(describe_sweep(result))
+        print(f"\nall rows: {self.path / 'table.csv'}")
+
+    def _grid(self) -> tuple[Any, dict[str, Any]]:
+        """The axes, and what all points share."""
+        flags: dict[str, Any] = {"task": self.task, "model": self.model, "train": self.train}
+        if self.grid is None:
+            if not self.axis:
+                raise ConfigError("a sweep needs --axis FIELD=VALUE,VALUE at least once, or --grid FILE")
+            return parse_axes(self.axis), flags
+        if self.axis:
+            raise ConfigError("--axis and --grid exclude each other: write the axes into the file")
+        content = read_grid(self.grid)
+        for part, config in flags.items():
+            if part in content:
+                if config != type(config)():
+                    raise ConfigError(f"{self.grid} has a section {part}: its fields go there, not in flags")
+                flags[part] = _with_fields(part, config, content[part])
+        return content["axes"], flags
+
+
+def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Axes as FIELD=VALUE,VALUE,...
+
+    Raises:
+        ConfigError: a text of another form, or a field twice.
+    """
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not (equals and name and values.strip()):
+            raise ConfigError(f"--axis must be FIELD=VALUE,VALUE,..., got {text!r}")
+        if name in axes:
+            raise ConfigError(f"--axis {name} is given twice: write all its values in one")
+        axes[name] = [value for part in values.split(",") for value in _values(part.strip())]
+    return axes
+
+
+def read_grid(path: Path) -> dict[str, Any]:
+    """A YAML file with SECTIONS; text that reads as a number, such as 1e-3, is one.
+
+    Raises:
+        ConfigError: no readable YAML, an unknown section, or no axes.
+    """
+    import yaml  # costs nothing to who writes flags
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping) or "axes" not in content:
+        raise ConfigError(f"{path} must map {', '.join(SECTIONS)} to their fields, at least axes")
+    for section in content:
+        if section not in SECTIONS:
+            raise unknown_name(f"section of {path}", section, SECTIONS)
+    return {section: _read(value) for section, value in content.items()}
+
+
+def _values(text: str) -> list[Any]:
+    """A value, or the whole numbers of a range as 0:5."""
+    first, colon, last = text.partition(":")
+    if colon:
+        try:
+            return list(range(int(first), int(last)))
+        except ValueError:
+            raise ConfigError(f"a range must be FIRST:END in whole numbers, got {text!r}") from None
+    return [_read(text)]
+
+
+def _read(value: Any) -> Any:
+    """A scalar as Python has it; containers throughout."""
+    if isinstance(value, Mapping):
+        return {key: _read(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_read(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    for number in (int, float):
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _with_fields(part: str, config: Any, fields: Any) -> Any:
+    if not isinstance(fields, Mapping):
+        raise ConfigError(f"section {part} must map fields to values, got {fields!r}")
+    known = [each.name for each in dataclasses.fields(config)]
+    for name in fields:
+        if name not in known:
+            raise unknown_name(f"{part} field", name, known)
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return dataclasses.replace(config, **given)

@@ -1,0 +1,76 @@
+"""Where stacks are trained: in threads of this process (`distributed` has the engine for a cluster)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+from ocr_interp.sweeps.records import RunRecord
+from ocr_interp.sweeps.stacks import train_stack
+from ocr_interp.training.config import RunConfig
+
+Finished = Callable[[list[RunRecord]], None]
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """How stacks are trained, wherever that is.
+
+    Attributes:
+        certificates, keep_weights: as in `sweeps.sweep.sweep`.
+    """
+
+    certificates: bool
+    keep_weights: bool
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Trains stacks in this process.
+
+    Attributes:
+        workers: stacks at a time, a thread each; torch releases Python's lock while it computes.
+    """
+
+    workers: int
+
+    def run(self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished) -> None:
+        """Trains all stacks; `finished` gets the records of each, in this thread."""
+        stopping = threading.Event()
+
+        def work(stack: list[RunConfig]) -> list[RunRecord]:
+            torch.set_num_threads(1)  # a setting of each thread
+            return train_stack(
+                stack,
+                certificates=options.certificates,
+                keep_weights=options.keep_weights,
+                stopped=stopping.is_set,
+            )
+
+        with one_thread(), ThreadPoolExecutor(self.workers) as pool:
+            futures = [pool.submit(work, stack) for stack in stacks]
+            try:
+                for future in as_completed(futures):
+                    finished(future.result())
+            except BaseException:
+                stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)  # leaving the block waits for the rest
+                raise
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread an operation: these matrices are too small to share, and results do not depend on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadpoolController().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,62 @@
+"""An ablation study as aligned text for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import pandas as pd
+
+from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM
+from ocr_interp.ablation.study import BASELINE, AblationStudy
+from ocr_interp.task import SPLITS
+
+_WIDTH = 18
+_SHORT = ("training fact", "training impl.", "held-out fact", "held-out impl. *")
+_HEADS: dict[str, str] = dict(zip(map(str, SPLITS), _SHORT, strict=True))
+
+
+def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """A table a metric: a row an ablation, a column a split, the random control in brackets.
+
+    Raises:
+        UnknownNameError: a metric that the study does not have.
+    """
+    tables = [_table(study, metric) for metric in metrics]
+    said = [*notes, "* impl.: implications; those of held-out subjects were never told"]
+    if set(study.table["control"]) & {EQUAL_NORM, RANDOM}:
+        said.append(
+            "in brackets: a random ablation of the same kind and size (subspaces: of equal removed norm), "
+            "where there is one"
+        )
+    return "\n\n".join(["\n".join(table) for table in tables] + ["\n".join(said)])
+
+
+def _table(study: AblationStudy, metric: str) -> list[str]:
+    plain = study.by_split(metric)
+    controls = [study.by_split(metric, name) for name in (EQUAL_NORM, RANDOM)]
+    splits = [str(split) for split in plain.columns]
+    first = max(len(_named(str(spec))) for spec in plain.index) + 2
+    beside = any(len(table) for table in controls)
+    lines = [f"{metric.replace('_', ' '):{first}}" + "".join(f"{_HEADS[s]:>{_WIDTH}}" for s in splits)]
+    for spec in plain.index:
+        row = f"{_named(str(spec)):{first}}"
+        for split in splits:
+            value = _cell(plain, spec, split)
+            drawn = [_cell(table, spec, split) for table in controls if spec in table.index]
+            shown = next((f"({_number(metric, x)})" for x in drawn if math.isfinite(x)), "")
+            row += f"{_number(metric, value):>{_WIDTH - 9 * beside}}" + f"{shown:>9}" * beside
+        lines.append(row.rstrip())
+    return lines
+
+
+def _cell(table: pd.DataFrame, spec: Hashable, split: str) -> float:
+    return float(table[split].loc[[spec]].to_numpy()[0])
+
+
+def _named(spec: str) -> str:
+    return "the model as it is" if spec == BASELINE else spec
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.3f}" if metric == "accuracy" else f"{value:.3g}"

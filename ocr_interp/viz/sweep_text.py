@@ -1,0 +1,48 @@
+"""The outcome of a sweep as text for a terminal."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ocr_interp.sweeps.result import SweepResult
+
+MEASURES = {
+    "train_loss": "train loss",
+    "held_out_implication/loss": "held-out loss",
+    "held_out_implication/accuracy": "accuracy",
+    "beta": "beta",
+}
+"""Columns shown: mean over seeds at the last logged step; losses in nats, of implications never told."""
+
+MAX_LINES = 60
+
+
+def describe_sweep(result: SweepResult) -> str:
+    """A line a point, seeds together: means of MEASURES and the range of the loss; failures above."""
+    final, axes = result.final(), [axis for axis in result.axes if axis != "seed"]
+    header = [*axes, "runs", *MEASURES.values(), "held-out loss, range"]
+    groups = [group for _, group in final.groupby(axes, sort=False, dropna=False)] if axes else [final]
+    lines = [[*(_plain(group[axis].iloc[0]) for axis in axes), *_measured(group)] for group in groups]
+    widths = [max(len(line[k]) for line in [header, *lines]) for k in range(len(header))]
+    shown = [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+        for line in [header, *lines]
+    ]
+    if len(shown) > MAX_LINES:
+        shown = [*shown[:MAX_LINES], f"... {len(lines) - MAX_LINES + 1} more points: table.csv has all"]
+    counts = ", ".join(f"{n} {status}" for status, n in result.runs["status"].value_counts().items())
+    bad = result.runs[result.runs["message"] != ""]
+    failures = [f"  {row['run']}: {row['message']}" for _, row in bad.head(5).iterrows()]
+    return "\n".join([f"{len(result.runs)} runs: {counts}", *failures, "", *shown])
+
+
+def _measured(group: pd.DataFrame) -> list[str]:
+    """Number of runs that ended well, means, and the range of the held-out loss."""
+    good = group[group["status"].isin(("finished", "learned"))]
+    loss = good["held_out_implication/loss"]
+    spread = f"{loss.min():.3g} to {loss.max():.3g}" if len(good) else "none"
+    return [f"{len(good)}/{len(group)}", *(f"{good[column].mean():.4g}" for column in MEASURES), spread]
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
