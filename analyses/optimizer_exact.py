@@ -1,9 +1,9 @@
 """Muon without Newton-Schulz: steps along the exact polar factor, beside those of the shipped iteration.
 
-Helper of `optimizers`. torch.optim.Muon pushes singular values to somewhere between 0.7 and 1.2, not to 1, and
-small ones further than large ones. To see what that alone does to β, the noise-free task is trained here in
-numpy, from a matrix of zeros or from small factors, with gradients normalised before they are orthogonalised, so
-that nothing stands still when the loss is small.
+Helper of `optimizers`. torch.optim.Muon pushes singular values to somewhere between 0.7 and 1.2, not to 1:
+which ones end where depends on the others. To see what that alone does to β, the noise-free task is trained
+here in numpy, from a matrix of zeros or from small factors, with gradients normalised before they are
+orthogonalised, so that nothing stands still when the loss is small.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Polar = Literal["exact", "newton_schulz"]
 
 
 @dataclass(frozen=True)
-class Path:
+class MuonPath:
     """What a path of orthogonalised steps looks like.
 
     Attributes:
@@ -45,7 +45,7 @@ class Path:
 
 def orthogonal_path(
     sizes: tuple[int, int, int], polar: Polar, steps: int, lr: float, log_every: int, seed: int | None = None
-) -> Path:
+) -> MuonPath:
     """Trains W (no seed: from zeros) or W_V W_O (from entries of 0.01) with orthogonalised Nesterov steps.
 
     Momentum is Muon's, a running mean of gradients, here of normalised ones.
@@ -59,7 +59,7 @@ def orthogonal_path(
         draw, width = np.random.default_rng(seed), rows + columns
         parts = [0.01 * draw.standard_normal((rows, width)), 0.01 * draw.standard_normal((width, columns))]
     means = [np.zeros_like(part) for part in parts]
-    path, best = Path([], [], [], []), predicted_solution(task, "spectral").objective
+    path, best = MuonPath([], [], [], []), predicted_solution(task, "spectral").objective
     for step in range(steps + 1):
         W = parts[0] if len(parts) == 1 else parts[0] @ parts[1]
         if step and step % log_every == 0:
@@ -67,9 +67,8 @@ def orthogonal_path(
             path.step.append(step)
             path.beta.append(held_out_beta(W, task).projection)
             path.margin.append(margin)
-            path.excess_spectral.append(
-                matrix_norm(W, "spectral") / margin / best - 1 if margin > 0 else np.inf
-            )
+            excess = matrix_norm(W, "spectral") / margin / best - 1 if margin > 0 else np.inf
+            path.excess_spectral.append(excess)
         down = descent_direction(problem, W)
         gradients = [down] if len(parts) == 1 else [down @ parts[1].T, parts[0].T @ down]
         for part, mean, gradient in zip(parts, means, gradients, strict=True):
@@ -91,10 +90,10 @@ def descent_direction(
 
 
 def orthogonalised(matrix: Float[np.ndarray, "row column"], polar: Polar) -> Float[np.ndarray, "row column"]:
-    """The polar factor on the row space (singular values below 1e-9 of the largest are left out), or Muon's."""
+    """The polar factor without singular values below 1e-9 of the largest, or what Muon's iteration gives."""
     U, S, Vh = np.linalg.svd(matrix, full_matrices=False)
     if polar == "exact":
-        return (U * (S > 1e-9 * S[0])) @ Vh
+        return (U * (1e-9 * S[0] < S)) @ Vh
     a, b, c = QUINTIC
     S = S / np.linalg.norm(S)
     for _ in range(5):

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from optimizer_claims import PLAIN, PREDICTED, SILENT
 from optimizer_predictions import muon_fixed_point
 from optimizer_runs import FEW_PAIRS, MIDDLE_TASK, MIXED, OPTIMIZERS, OV_KINDS, SMALL, SWITCHES, TASKS, Study
 
 from ocr_interp.viz.curves import plot_band
-from ocr_interp.viz.style import COLORS, HELD_OUT, NAMES, figure_style, save_figure
+from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
 Sizes = tuple[int, int, int]
 REASONING, OPPOSITE = "#dceaf5", "#f9e0db"
@@ -58,6 +60,11 @@ def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 def histories(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """A table a run."""
     return [group for _, group in frame.groupby("run", sort=False)]
+
+
+def joined(key: Any) -> str:
+    """The values of a group as one key of a JSON object."""
+    return " | ".join(str(part) for part in key)
 
 
 def predicted_beta(norm: str, sizes: Sizes) -> float:
@@ -105,10 +112,10 @@ def _beta(curves: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("held-out coefficient β")
     axes[1, 0].set_ylabel("held-out accuracy")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    handles.append(plt.Line2D([], [], marker="^", color="0.4", ls="", ms=8))
+    handles.append(Line2D([], [], marker="^", color="0.4", ls="", ms=8))
     labels.append("training set fitted from here on")
     fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    fig.suptitle("β over training at (10, 1, 3): 5 seeds, full batch, frozen attention, no weight decay", x=0.4)
+    fig.suptitle("β over training at (10, 1, 3): 5 seeds, full batch, frozen attention, no weight decay")
     return fig
 
 
@@ -133,22 +140,23 @@ def _summary(cells: pd.DataFrame) -> Figure:
     axes[0, 0].invert_yaxis()
     for ax in axes[1]:
         ax.set_xlabel("β at the end")
-    axes[0, 0].text(1.2, -0.68, "reasons", ha="right", fontsize=8, color=COLORS["factorized"])
-    axes[0, 0].text(-2.55, -0.68, "the opposite", fontsize=8, color=HELD_OUT)
-    handles = [plt.Line2D([], [], marker=m, color="0.3", ls="", ms=5) for m in RATE_MARKERS.values()]
+    handles = [Line2D([], [], marker=m, color="0.3", ls="", ms=5) for m in RATE_MARKERS.values()]
     labels = [f"{rate} rate" for rate in RATE_MARKERS]
-    handles += [plt.Line2D([], [], marker="s", color="0.3", ls="", ms=5, mfc="none")]
-    handles += [plt.Line2D([], [], marker="x", color=GREY, ls="", ms=6)]
-    handles += [plt.Line2D([], [], marker="|", color="k", ls="", ms=12, mew=1.8)]
+    handles += [Line2D([], [], marker="s", color="0.3", ls="", ms=5, mfc="none")]
+    handles += [Line2D([], [], marker="x", color=GREY, ls="", ms=6)]
+    handles += [Line2D([], [], marker="|", color="k", ls="", ms=12, mew=1.8)]
     labels += ["ten times larger start", "training set not fitted or diverged (no evidence)", "predicted"]
-    fig.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    handles += [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
+    labels += ["reasoning: β > 0.1", "the opposite: β < −0.1"]
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return fig
 
 
 def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
     """A mark a run; what fits no training set is a grey cross at the left edge."""
     places = {"low": -0.24, "middle": 0.0, "high": 0.24}
-    for rate, start, seed, beta, fitted in runs[["rate", "start", "seed", "beta", "fitted"]].itertuples(index=False):
+    columns = ["rate", "start", "seed", "beta", "fitted"]
+    for rate, start, seed, beta, fitted in runs[columns].itertuples(index=False):
         at = y + (places[rate] if start == SMALL else 0.12) + 0.02 * (seed - 2)
         if not fitted:
             ax.plot(-2.45 + 0.05 * seed, at, "x", color=GREY, ms=5)
@@ -181,7 +189,9 @@ def _mixed(curves: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel("held-out coefficient β")
     axes[1, 0].set_ylabel("held-out accuracy")
     handles, labels = axes[0, 1].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    handles += [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
+    labels += ["reasoning", "the opposite"]
+    fig.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
     return fig
 
 
@@ -190,7 +200,7 @@ def _curve_numbers(curves: pd.DataFrame, *more: str) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for key, group in curves.groupby(["optimizer", "ov", *more], sort=False):
         runs = histories(group)
-        numbers[" | ".join(map(str, key))] = {
+        numbers[joined(key)] = {
             "step": runs[0]["step"].to_numpy(),
             **{column: [run[column].to_numpy() for run in runs] for column in columns},
         }
@@ -201,6 +211,6 @@ def _summary_numbers(cells: pd.DataFrame) -> dict[str, Any]:
     columns = ["sizes", "rate", "start", "seed", "fitted", "beta", "accuracy", "accuracy_in_set"]
     plain = cells.loc[cells["part"].isin(PLAIN)]
     return {
-        " | ".join(key): group[columns].to_dict("list")
+        joined(key): group[columns].to_dict("list")
         for key, group in plain.groupby(["optimizer", "ov", "part"], sort=False)
     }

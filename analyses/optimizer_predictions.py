@@ -24,6 +24,8 @@ NORMS = ("nuclear", "frobenius", "spectral", "entry", "gamma_2")
 FACT, IMPLICATION = 0, 1
 TRAINING, HELD_OUT = 0, 1
 
+_ACCURACY = {"tol_gap_abs": 1e-7, "tol_gap_rel": 1e-7, "tol_feas": 1e-7}
+
 Sizes = tuple[int, int, int]
 """(n_pairs, m_train, m_test)."""
 
@@ -68,7 +70,7 @@ def smallest_norm(sizes: Sizes, norm: str) -> float:
     x, c = cp.Variable((2, 2)), cp.Variable((4, 2))
     bound, constraints = _norm_at_most(sizes, norm, x, c)
     program = cp.Problem(cp.Minimize(bound), [*constraints, _margins(sizes, x, c) >= 1])
-    program.solve(solver="CLARABEL")
+    program.solve(solver="CLARABEL", **_ACCURACY)
     return float(bound.value)
 
 
@@ -91,7 +93,7 @@ def beta_range(sizes: Sizes, norm: str, slack: float = 1e-5) -> BetaRange:
     ends = []
     for sense in (cp.Minimize, cp.Maximize):
         program = cp.Problem(sense(x[HELD_OUT, IMPLICATION]), constraints)
-        program.solve(solver="CLARABEL")
+        program.solve(solver="CLARABEL", **_ACCURACY)
         ends.append(float(program.value))  # type: ignore[arg-type]
     return BetaRange(objective, *ends)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from optimizer_claims import PREDICTED
-from optimizer_exact import Path as MuonPath
-from optimizer_exact import orthogonal_path
-from optimizer_figures import histories, predicted_beta, select, shade
+from optimizer_exact import MuonPath, orthogonal_path
+from optimizer_figures import histories, joined, predicted_beta, select, shade
 from optimizer_predictions import NORMS, BetaRange, beta_range
 from optimizer_runs import FEW_PAIRS, OPTIMIZERS, OV_KINDS, PAPER_TASK, SCHATTEN, Study, baselines
 
@@ -27,8 +27,10 @@ NORM_NAMES = {
     "entry": "largest entry of $W_{OV}$",
     "gamma_2": "γ₂, of the factors",
 }
-NORM_COLORS = dict(zip(NORMS, ("#0173b2", "#de8f05", "#cc3311", "#029e73", "#029e73"), strict=True))
-NORM_MARKERS = dict(zip(NORMS, ("o", "s", "^", "D", "D"), strict=True))
+NORM_COLORS: dict[str, str] = dict(
+    zip(NORMS, ("#0173b2", "#de8f05", "#cc3311", "#029e73", "#029e73"), strict=True)
+)
+NORM_MARKERS: dict[str, str] = dict(zip(NORMS, ("o", "s", "^", "D", "D"), strict=True))
 SLACKS = (1e-5, 0.01, 0.1)
 TASKS = (PAPER_TASK, *FEW_PAIRS)
 EXACT = {"exact, non-factorized": None, "exact, factorized": 0}
@@ -61,7 +63,7 @@ def _geometry(cells: pd.DataFrame) -> Figure:
             runs = select(few, ov=kind, sizes=sizes)
             own = "gamma_2" if kind == OV_KINDS[0] else "entry"
             _norm_dots(axes[k, column], runs, kind, "excess", (*SCHATTEN, own))
-            axes[k, column].set(xscale="log", xlabel="norm at margin 1, above the smallest possible (relative)")
+            axes[k, column].set(xscale="log", xlabel="excess of the norm at margin 1")
             _norm_dots(axes[2 + k, column], runs, kind, "cosine", SCHATTEN)
             axes[2 + k, column].set(xlim=(0.2, 1.01), xlabel="cosine with a predicted solution")
     for k in range(4):
@@ -69,12 +71,13 @@ def _geometry(cells: pd.DataFrame) -> Figure:
         axes[k, 0].set_ylabel(NAMES[kind], fontweight="bold", color=COLORS[kind])
     axes[0, 0].set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
     axes[0, 0].invert_yaxis()
-    handles = [
-        plt.Line2D([], [], marker=NORM_MARKERS[n], color=NORM_COLORS[n], ls="", ms=7) for n in NORMS[:4]
-    ]
-    handles.append(plt.Line2D([], [], marker="o", color="k", mfc="none", ls="", ms=12))
+    handles = [Line2D([], [], marker=NORM_MARKERS[n], color=NORM_COLORS[n], ls="", ms=7) for n in NORMS[:4]]
+    handles.append(Line2D([], [], marker="o", color="k", mfc="none", ls="", ms=12))
     labels = [NORM_NAMES[n] for n in SCHATTEN]
-    labels += ["of the entries: γ₂ (factorized), largest entry (non-factorized)", "predicted for this optimiser"]
+    labels += [
+        "of the entries: γ₂ (factorized), largest entry (non-factorized)",
+        "predicted",
+    ]
     fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     return fig
 
@@ -116,11 +119,14 @@ def _range_panel(ax: Axes, sizes: tuple[int, int, int], ranges: dict[Any, list[B
             ax.plot(ends, [y, y], color=NORM_COLORS[norm], lw=width, solid_capstyle="butt")
     ax.plot(predicted_beta("spectral", sizes), 2, "x", color="k", ms=8, mew=2)
     ax.axvline(0, color="0.5", lw=0.8)
-    ax.set(xlim=(-2.8, 2.2), ylim=(4.6, -0.6), xlabel="β: bold at the smallest norm, thinner\nwithin 1 %, within 10 %")
+    ax.set(xlim=(-2.8, 2.2), ylim=(4.6, -0.6))
+    ax.set_xlabel("β: bold at the smallest norm, thinner\nwithin 1 %, within 10 %")
     ax.set_title(f"allowed at {sizes}", loc="left", fontweight="bold")
 
 
-def _path_panel(ax: Axes, sizes: tuple[int, int, int], curves: pd.DataFrame, paths: dict[Any, MuonPath]) -> None:
+def _path_panel(
+    ax: Axes, sizes: tuple[int, int, int], curves: pd.DataFrame, paths: dict[Any, MuonPath]
+) -> None:
     for name, kind in zip(EXACT, OV_KINDS[::-1], strict=True):
         path = paths[sizes, name]
         ax.plot(path.step, path.beta, color=COLORS[kind], ls=(0, (3, 1.5)), lw=1.8, label=f"{name}")
@@ -132,7 +138,7 @@ def _path_panel(ax: Axes, sizes: tuple[int, int, int], curves: pd.DataFrame, pat
         ax.axhline(low, color="0.3", ls=":", lw=1.2)
     else:
         ax.axhspan(low, high, color="0.88", lw=0)
-    ax.text(9_800, high + 0.03, "spectral norm", ha="right", fontsize=8.5, color="0.3")
+    ax.text(9_800, 0.05, "dotted or grey: spectral norm", ha="right", fontsize=8.5, color="0.3")
     ax.set(ylim=(-3.0, 0.2), xlabel="training step", ylabel="")
     ax.set_title(f"Muon's way at {sizes}", loc="left", fontweight="bold")
     ax.legend().remove()
@@ -163,7 +169,7 @@ def _geometry_numbers(cells: pd.DataFrame) -> dict[str, Any]:
         "predicted_solutions_themselves": {str(sizes): baselines(sizes) for sizes in FEW_PAIRS}
     }
     for key, group in few.groupby(["optimizer", "ov", "sizes"], sort=False):
-        numbers[" | ".join(map(str, key))] = {column: group[column].to_numpy() for column in columns}
+        numbers[joined(key)] = {column: group[column].to_numpy() for column in columns}
     return numbers
 
 
@@ -183,10 +189,10 @@ def _limit_numbers(
         }
     for key, group in select(study.curves, part="limit").groupby(["sizes", "ov"], sort=False):
         runs = histories(group)
-        numbers["as_shipped"][" | ".join(map(str, key))] = {
+        numbers["as_shipped"][joined(key)] = {
             "step": runs[0]["step"].to_numpy(),
             "beta": [run["beta"].to_numpy() for run in runs],
         }
     for key, group in select(study.cells, part="variants").groupby(["optimizer", "variant", "ov", "sizes"]):
-        numbers["variants"][" | ".join(map(str, key))] = group["beta"].to_numpy()
+        numbers["variants"][joined(key)] = group["beta"].to_numpy()
     return numbers

@@ -19,6 +19,7 @@ import figure_2_ov_weights
 import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
+import optimizers
 import ov_breakdown
 import paper_runs
 import proposition_1
@@ -47,6 +48,7 @@ SLOW = (
     embedding_projections.main,
     alignment_over_training.main,
     circuit_diagrams.main,
+    optimizers.main,
 )
 """What takes longer than a few minutes, for --all."""
 

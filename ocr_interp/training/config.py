@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
@@ -251,7 +252,7 @@ class RunConfig:
             TrainConfig(**values["train"]),
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Short hash of the configuration and the file format: files of one run share it."""
         values = self.to_dict()

@@ -76,7 +76,9 @@ class Float32Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, steps: int, eps: float = 1e-7) -> Tensor:
-    """Each matrix [stack, row, column] with its singular values pushed towards 1 (0.7 to 1.2), if its norm is >= eps.
+    """Each matrix [stack, row, column] with its singular values pushed towards 1 (0.7 to 1.2).
+
+    A norm below eps counts as eps, so that the matrix comes out smaller.
 
     Source: the Newton-Schulz iteration of torch.optim.Muon.
     """

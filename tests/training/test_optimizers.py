@@ -115,7 +115,9 @@ def test_muon_in_float32_by_hand_and_beside_torchs(adjust):
             assert torch.equal(orthogonalised(many, 5)[k], orthogonalised(alone[None], 5)[0])
     tiny = torch.full((1, 3, 3), 1e-9)
     torch.testing.assert_close(orthogonalised(tiny, 1, 1e-6), a * tiny / 1e-6, atol=1e-6, rtol=0)
-    torch.testing.assert_close(orthogonalised(tiny, 9, 1e-12), orthogonalised(1e9 * tiny, 9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        orthogonalised(tiny, 9, 1e-12), orthogonalised(1e9 * tiny, 9), atol=1e-5, rtol=0
+    )
     recipe = {"optimizer": "muon", "lr": 0.02, "data": "noise_free", "weight_decay": 0.1}
     recipe["muon_adjust_lr"] = adjust
     exact, rounded = (train_into(None, muon_precision=p, **recipe) for p in ("float32", "bfloat16"))
