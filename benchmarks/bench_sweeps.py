@@ -15,6 +15,7 @@ Results go to benchmarks/results/sweeps.json.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -129,7 +130,11 @@ def row_cost(model: ModelConfig, certificates: bool) -> float:
 
 
 def main(quick: bool = False) -> None:
-    results: dict[str, Any] = {"released code, model-steps per CPU-second (theory.md §7)": RELEASED_CODE}
+    load = os.getloadavg()[1]  # other work on the machine slows memory down, for all ways alike
+    results: dict[str, Any] = {
+        "load average": load,
+        "released code, model-steps per CPU-second (theory.md §7)": RELEASED_CODE,
+    }
     with one_thread():
         for name, model in KINDS.items():
             best, peak = rates(model, rounds=2 if quick else 6, budget=100 if quick else 1_000)
