@@ -29,6 +29,9 @@ HEADLINES = (
     "embeddings_held_out_span",
     "ablated_blocks",
     "ablated_small_block_non_factorized",
+    "optimizer_descent_factorized",
+    "optimizer_muon",
+    "optimizer_geometry_muon",
 )
 """Claims that stand in the README; all of them are in docs/claims.md."""
 
