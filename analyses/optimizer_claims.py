@@ -277,7 +277,8 @@ def _late_claims(study: Study) -> list[Claim]:
         _claim(
             "late_muon",
             "Muon after gradient descent or AdamW have fitted the training set (step 1,000), factorized, "
-            "undoes their reasoning, with its eps or with eps 1e-18 (the latter added after the first had not)",
+            "undoes their reasoning, with its eps or with eps 1e-18 (the latter added after the first had "
+            "not)",
             f"{WORDS['opposite']} at the end, every seed",
             betas,
             all(outcome(beta) == "opposite" for values in betas.values() for beta in values),
