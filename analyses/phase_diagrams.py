@@ -191,6 +191,7 @@ def attention_rows(tables: dict[str, pd.DataFrame]) -> list[Row]:
         "Full-batch gradient descent, no noise",
         {**labels, "softmax, trained": "softmax\ntrained"},
         {"factorized": limit},
+        ordered=False,
     )
     xlabel = "noise tokens a sequence"
     return [

@@ -8,6 +8,7 @@ where the phenomenon is the same: all of it takes about a quarter of an hour of 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ocr_interp import FactRecallTask, ModelConfig, TrainConfig
-from ocr_interp.sweeps.sweep import sweep
+from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, sweep
 from ocr_interp.task import TRAINED_SPLITS
 
 Point = dict[str, Any]
@@ -150,6 +150,7 @@ def trained(name: str, runs: Path) -> pd.DataFrame:
         model=grid.model,
         train=grid.train,
         path=runs / "phase_diagrams" / name,
+        workers=os.cpu_count(),
     )
     config = found.runs[[c for c in found.runs.columns if c == "run" or c not in found.table.columns]]
     return with_ratios(found.table.merge(config, on="run", validate="many_to_one"))

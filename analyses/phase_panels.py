@@ -59,6 +59,7 @@ class Row:
         ticks: text of a value.
         beta: what the theory predicts for β and the margin ratio by kind of model, a value for each x or
             an interval (low, high) for each; nothing where it predicts nothing.
+        ordered: whether the values have an order, so that lines between them mean something.
     """
 
     table: pd.DataFrame
@@ -67,6 +68,7 @@ class Row:
     title: str
     ticks: Mapping[Any, str] = field(default_factory=dict)
     beta: Mapping[str, Sequence[float | tuple[float, float]]] = field(default_factory=dict)
+    ordered: bool = True
 
     @property
     def values(self) -> list[Any]:
@@ -110,13 +112,16 @@ def _draw_line(ax: Axes, row: Row, ov: str, column: str) -> None:
         # Infinite gaps of models that are not fitted belong nowhere.
         numbers = [groups[value][column].replace(np.inf, np.nan) for value in row.values]
         place, middle = np.arange(len(numbers)), np.array([n.median() for n in numbers])
+        low, high = [n.min() for n in numbers], [n.max() for n in numbers]
         if share < 1:
-            ax.plot(place, middle, ls=(0, (2, 2)), lw=1, color=COLORS[ov])
+            look: dict[str, Any] = {"ls": (0, (2, 2))} if row.ordered else {"ls": "", "marker": "_", "ms": 10}
+            ax.plot(place, middle, lw=1, color=COLORS[ov], **look)
             continue
-        ax.plot(place, middle, color=COLORS[ov], lw=1.5)
-        ax.fill_between(
-            place, [n.min() for n in numbers], [n.max() for n in numbers], color=COLORS[ov], alpha=0.2, lw=0
-        )
+        if row.ordered:
+            ax.plot(place, middle, color=COLORS[ov], lw=1.5)
+            ax.fill_between(place, low, high, color=COLORS[ov], alpha=0.2, lw=0)
+        else:
+            ax.vlines(place, low, high, color=COLORS[ov], lw=3, alpha=0.4)
         for k, value in enumerate(row.values):
             filled = bool(groups[value]["fitted"].all())
             ax.plot(

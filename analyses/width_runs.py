@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import paper_runs
 from paper_runs import FACTORIZED, PAPER, SEEDS
 
-from ocr_interp.sweeps.result import SweepResult
-from ocr_interp.sweeps.sweep import sweep
+from ocr_interp import SweepResult, sweep
 
+WORKERS = os.cpu_count() or 1
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128)
 RECIPE = replace(paper_runs.RECIPE, device="auto")
 
@@ -42,7 +44,7 @@ PAIRS, NARROW = (5, 10, 20, 40), (2, 3, 4, 5, 6)
 PAIRS_STEPS, PAIRS_SEEDS = 10_000, range(3)
 
 
-def widths(runs: Path, workers: int | None = None) -> SweepResult:
+def widths(runs: Path) -> SweepResult:
     """Every width with every seed, the paper's task and recipe, weights kept."""
     axes = {"d_head": sorted(WIDTHS, key=lambda d: abs(d - 3.4)), "seed": SEEDS}  # the step first
     return sweep(
@@ -53,7 +55,7 @@ def widths(runs: Path, workers: int | None = None) -> SweepResult:
         path=runs / "figure_6" / "paper",
         certificates=False,
         keep_weights=True,
-        workers=workers,
+        workers=WORKERS,
     )
 
 
@@ -71,7 +73,7 @@ def _changed(changes: dict[str, dict[str, Any]], runs: Path) -> dict[str, SweepR
     """The runs of each change of the recipe; all of them share a folder."""
     points = [{**change, "seed": seed} for change in changes.values() for seed in SEEDS]
     where, options = runs / "figure_6" / "variants", {"task": PAPER, "model": FACTORIZED, "train": RECIPE}
-    found = sweep(points, **options, path=where, certificates=False)
+    found = sweep(points, **options, path=where, certificates=False, workers=WORKERS)
     usual = {"steps": RECIPE.steps, "lr": RECIPE.lr, "weight_decay": RECIPE.weight_decay}
     usual |= {"init_scale": FACTORIZED.init_scale, "seq_len": PAPER.seq_len, "n_noise": PAPER.n_noise}
     return {name: found.select(**usual | change) for name, change in changes.items()}
@@ -86,15 +88,14 @@ def pairs(runs: Path) -> SweepResult:
         train=replace(RECIPE, steps=PAIRS_STEPS),
         path=runs / "figure_6" / "pairs",
         certificates=False,
+        workers=WORKERS,
     )
 
 
-def main(runs: Path = Path("runs"), workers: int | None = None) -> None:
+def main(runs: Path = Path("runs")) -> None:
     """Trains everything; says how long the figure itself took."""
-    import time
-
     start, cpu = time.perf_counter(), time.process_time()
-    widths(runs, workers)
+    widths(runs)
     print(f"Figure 6: {time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds")
     variants(runs)
     pairs(runs)
