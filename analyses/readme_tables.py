@@ -27,7 +27,9 @@ HEADLINES = (
     "sample_efficiency_counterexample",
     "ov_breakdown_untold_block",
     "embeddings_held_out_span",
-    "ablated_blocks",
+    "ablated_small_block",
+    "ablated_large_block_computed_limit",
+    "ablated_large_block_gradient_descent",
     "ablated_small_block_non_factorized",
 )
 """Claims that stand in the README; all of them are in docs/claims.md."""
