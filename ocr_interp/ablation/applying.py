@@ -43,7 +43,8 @@ def ablated(
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
         ModelError: in a forward pass, a key-value cache that holds positions already; at the end, hooks that
             the block took away.
-        InterventionNeverFiredError: at the end, a spec that changed no forward pass; an exception of the
+        InterventionNeverFiredError: at the end, a spec that changed no forward pass (of a reference or donor,
+            that an inner block runs, does not count); an exception of the
             block itself is passed on instead.
     """
     model = check_model(model)

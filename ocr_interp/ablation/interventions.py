@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.sites import Site
-from ocr_interp.ablation.spec import AtSite, Bound, Moved, digest, wide
+from ocr_interp.ablation.spec import AtSite, Bound, Moved, digest, reference_run, wide
 from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.circuits.protocol import LAYER_HOOKS, HookedModel
 from ocr_interp.circuits.spectrum import DegenerateBlock
@@ -68,7 +68,7 @@ class MeanAblation(AtSite):
         return f"{super().describe()} reference {digest(self.reference)}{how}"
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), reference_run():
             tokens = self.reference.to(model.W_E.device)
             _, cache = model.run_with_cache(tokens, names_filter=self.site.hook)
         value = wide(cache[self.site.hook])

@@ -14,7 +14,7 @@ from ocr_interp.ablation.interventions import donors
 from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
-from ocr_interp.ablation.spec import Bound, digest, wide
+from ocr_interp.ablation.spec import Bound, digest, reference_run, wide
 from ocr_interp.circuits.protocol import (
     HookedModel,
     attention_of,
@@ -292,7 +292,7 @@ class _HeadReader:
         """The same of other prompts, through the model as it is now."""
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad():
+        with torch.no_grad(), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):
