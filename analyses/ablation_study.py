@@ -176,7 +176,7 @@ def _draw(predicted: dict, limit: tuple, descent: list) -> Figure:
     axes[0, 0].invert_yaxis()
     axes[0, 0].set_xlim(*XLIM)
     for ax in axes[1]:
-        ax.set_xlabel("smallest margin / margin before (triangle: beyond)", fontsize=9)
+        ax.set_xlabel("smallest margin / margin before\n(triangle: beyond)", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(
         handles, labels, loc="outside lower center", ncols=5, fontsize=9, columnspacing=1.2, frameon=False
