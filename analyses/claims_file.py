@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -52,12 +53,19 @@ def write_claims(figures: Path, claims: Sequence[Claim]) -> None:
     kept = [entry for entry in known if entry["id"] in new or entry["script"] not in scripts]
     merged = [new.pop(entry["id"], entry) for entry in kept] + list(new.values())
     figures.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(merged, indent=1, default=_plain) + "\n", encoding="utf-8")
     table = Table("claim", "measured", "holds", show_lines=True)
     for claim in claims:
         shown = "\n".join(f"{name.replace('_', ' ')}: {span(v)}" for name, v in claim.measured.items())
         table.add_row(claim.id.replace("_", " "), shown, "yes" if claim.holds else "NO")
     Console().print(table)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a claim must hold numbers and text, got {value!r}")
 
 
 def span(values: Any) -> str:

@@ -211,7 +211,7 @@ def make_figure(small: dict[str, Embeddings], found: dict[str, list[dict]], figu
         for ax, (name, place) in zip(top.subplots(1, 4), places.items(), strict=True):
             draw_plane(ax, place, name)
         top.suptitle(
-            "(2, 1, 1): first axis along s0, second towards r1; red: held out; ×: held-out + relation"
+            "(2, 1, 1): first axis along s0, second towards r1; red: held out; ×: held-out + relation\n"
         )
         panels = {
             "predicted limit": found["factorized, AdamW"][0]["cosines"]["predicted"],

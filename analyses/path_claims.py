@@ -72,8 +72,8 @@ def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, Penalised
         ),
         Claim(
             "phase_between",
-            "Gradient descent after 5,000 steps has a β between the leading direction's and the limit's: from "
-            "above for small r, from below for large r",
+            "Gradient descent after 5,000 steps has a β between the leading direction's and the limit's: "
+            "nearing it from above for small r, from below for large r",
             source,
             "in every run with m_train > 0 (at r = 1/2 start and end are both √(1/2))",
             {"runs_between": int(inside.sum()), "runs": len(inside)}

@@ -160,7 +160,7 @@ COLUMNS = ("margin_ratio", "entries", "noise_tokens", "fitted", "held_out/accura
 """Beside those of a history:
 
 - margin_ratio: smallest held-out implication margin over the smallest training margin; NaN unless fitted;
-- entries: standard deviation of the entries at the start;
+- entries: size of entries at the start;
 - noise_tokens: noise tokens a sequence;
 - fitted: whether every training answer is right, the training margin positive;
 - held_out/accuracy, held_out/loss: short for the held-out implications', over all answers.

@@ -1,6 +1,6 @@
-"""Writes the README's tables from figures/claims.json and benchmarks/results/ (make readme).
+"""Writes the tables of README.md and docs/claims.md from figures/claims.json and benchmarks/results/.
 
-python analyses/readme_tables.py
+python analyses/readme_tables.py   (make readme)
 """
 
 from __future__ import annotations
@@ -14,33 +14,82 @@ from claims_file import span
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 5
-"""Measured values of a claim in the README; all are in claims.json."""
+"""Measured values of a claim in a table; all are in claims.json."""
+
+HEADLINES = (
+    "factorized",
+    "non_factorized",
+    "factorized_no_decay",
+    "theorem_1_factorized",
+    "theorem_1_non_factorized",
+    "theorem_2_nuclear",
+    "theorem_3_non_factorized",
+    "sample_efficiency_counterexample",
+    "ov_breakdown_untold_block",
+    "embeddings_held_out_span",
+    "ablated_small_block",
+    "ablated_large_block_computed_limit",
+    "ablated_large_block_gradient_descent",
+    "ablated_small_block_non_factorized",
+    "figure_6_works_from_4",
+    "figure_6_capacity",
+    "phase_entries",
+    "optimizer_descent_factorized",
+    "optimizer_muon",
+    "optimizer_geometry_muon",
+)
+"""Claims that stand in the README; all of them are in docs/claims.md."""
+
+CLAIMS_HEAD = """# What is claimed and what was measured
+
+Every claim of figures/claims.json, made by `make readme`; the five first measured values of each. Paper
+setting unless a row says otherwise: 20 pairs, 1 training and 3 held-out subjects a pair, noise, AdamW, 20,000
+steps, five seeds (softmax and the last start three, the theorems' runs one to three, full batch without
+noise); ranges go over seeds. "Holds if" is the condition as the script tests it.
+"""
 
 
 def readme_tables() -> dict[str, str]:
     """The tables by the name of their marker."""
     claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
     timings = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
+    sweeps = json.loads((ROOT / "benchmarks" / "results" / "sweeps.json").read_text(encoding="utf-8"))
     solvers = json.loads((ROOT / "benchmarks" / "results" / "max_margin.json").read_text(encoding="utf-8"))
     return {
-        "claims": claims_table(claims),
+        "claims": claims_table([_named(claims, name) for name in HEADLINES]),
         "speed": speed_table(timings),
+        "sweeps": sweep_table(sweeps),
         "solvers": solver_table(solvers["results"]),
     }
 
 
-def claims_table(claims: list[dict[str, Any]]) -> str:
-    """A row a claim: statement, script, figure, measured, holds."""
-    lines = ["| claim | script | figure | measured | holds |", "|---|---|---|---|---|"]
+def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    for claim in claims:
+        if claim["id"] == name:
+            return claim
+    raise SystemExit(f"figures/claims.json has no claim {name!r}: run the script that measures it")
+
+
+def claims_page() -> str:
+    """docs/claims.md: every claim, with the condition that it is judged by."""
+    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
+    return f"{CLAIMS_HEAD}\n{claims_table(claims, root='../', conditions=True)}\n"
+
+
+def claims_table(claims: list[dict[str, Any]], root: str = "", conditions: bool = False) -> str:
+    """A row a claim: statement, script, figure, measured, holds; and what was expected, if asked for."""
+    head = ["claim", *(["holds if"] if conditions else []), "script", "figure", "measured", "holds"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for claim in claims:
         script, figure = claim["script"], claim["figure"]
-        picture = f"[{figure}](figures/{figure}.png)" if figure else ""
+        picture = f"[{figure}]({root}figures/{figure}.png)" if figure else ""
         values = [(k, v) for k, v in claim["measured"].items() if not k.startswith("steps")][:SHOWN]
         measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in values)
         holds = "yes" if claim["holds"] else "**no**"
-        code = f"[{script}](analyses/{script}.py)"
+        code = f"[{script}]({root}analyses/{script}.py)"
         statement = claim["statement"].replace("|", "\\|")
-        lines.append(f"| {statement} | {code} | {picture} | {measured} | {holds} |")
+        condition = [claim["expected"].replace("|", "\\|")] if conditions else []
+        lines.append(f"| {' | '.join([statement, *condition, code, picture, measured, holds])} |")
     return "\n".join(lines)
 
 
@@ -60,6 +109,21 @@ def speed_table(timings: dict[str, Any]) -> str:
             lines.append(f"| {name} | {text} | |")
         else:
             lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
+    return "\n".join(lines)
+
+
+def sweep_table(found: dict[str, Any]) -> str:
+    """Model-steps per CPU-second by number of models trained together, a row a kind of model."""
+    rate = "model-steps per CPU-second"
+    kinds = {name: value for name, value in found.items() if isinstance(value, dict) and rate in value}
+    ways = list(next(iter(kinds.values()))[rate])
+    heads = [f"{way} at once" if way.isdigit() else way for way in ways]
+    head = ["model", *heads, "share of peak GFLOP/s at the end"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, value in kinds.items():
+        cells = [f"{value[rate][way]:,.0f}" for way in ways]
+        share = 100 * value["share of the peak"][ways[-1]]
+        lines.append(f"| {name} | {' | '.join(cells)} | {share:.0f} % |")
     return "\n".join(lines)
 
 
@@ -101,6 +165,7 @@ def main() -> None:
         marked = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
         text = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, m=marked: m, text, flags=re.DOTALL)
     readme.write_text(text, encoding="utf-8")
+    (ROOT / "docs" / "claims.md").write_text(claims_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

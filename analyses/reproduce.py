@@ -20,6 +20,7 @@ import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
 import figure_6_width
+import optimizers
 import ov_breakdown
 import paper_runs
 import phase_diagrams
@@ -51,6 +52,7 @@ SLOW = (
     circuit_diagrams.main,
     figure_6_width.main,
     phase_diagrams.main,
+    optimizers.main,
 )
 """What takes longer than a few minutes, for --all."""
 

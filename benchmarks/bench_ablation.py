@@ -7,8 +7,8 @@ torch thread and with as many as there are cores; in as many Python threads, eac
 model and one torch thread; and in as many processes, which import torch and transformer_lens first (their
 start is timed by itself). Two models: the fact-recall model at (20, 1, 3), and a random HookedTransformer
 with 6 layers and d_model 512 on 64 prompts of 32 tokens. Wall-clock seconds, the smallest of the rounds,
-which alternate; other work on the machine moves them, so that ratios are what to read. Results go to
-benchmarks/results/ablation.json.
+which alternate; other work on the machine moves them (several torch threads suffer most), so the load
+is kept beside them. Results go to benchmarks/results/ablation.json.
 """
 
 from __future__ import annotations
@@ -135,10 +135,11 @@ def main(rounds: int = 3) -> None:
     for name, best in results.items():
         print(f"\n{SPECS[name]} ablations of {name}, {CORES} cores:")
         for way, spent in best.items():
-            print(f"  {way:32}{spent:8.2f} s{spent / best[SERIAL]:8.2f} x serial with all cores")
+            print(f"  {way:32}{spent:8.2f} s{spent / best[SERIAL_1]:8.2f} x serial, one torch thread")
     target = Path(__file__).parent / "results" / "ablation.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"cores": CORES, "seconds": results}, indent=1) + "\n", encoding="utf-8")
+    written = {"cores": CORES, "load_average_15_min": os.getloadavg()[2], "seconds": results}
+    target.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

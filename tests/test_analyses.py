@@ -89,3 +89,23 @@ def test_a_run_that_does_not_fit_has_no_margin_ratio():
     assert table["margin_ratio"].iloc[0] == 0.5
     assert table["margin_ratio"].iloc[1:].isna().all()
     assert table["entries"].iloc[0] == pytest.approx(33**-0.5)
+
+
+def test_claims_on_the_large_block_look_at_facts_of_both_kinds_of_subjects():
+    import pandas as pd
+    from ablation_study import LARGE, _large_block_claims
+
+    from ocr_interp.task import SPLITS
+
+    def table(training_facts: float, held_out_facts: float, margin: float) -> pd.DataFrame:
+        without = dict(zip(SPLITS, (training_facts, 1.0, held_out_facts, 0.0), strict=True))
+        rows = [{"spec": LARGE, "split": s, "accuracy": a, "margin": margin} for s, a in without.items()]
+        return pd.DataFrame(rows + [{"spec": "none", "split": s, "accuracy": 1, "margin": 2} for s in SPLITS])
+
+    def judged(limit: pd.DataFrame, *trained: pd.DataFrame) -> list[bool]:
+        return [claim.holds for claim in _large_block_claims(limit, list(trained), [trained[0]])]
+
+    assert judged(table(0, 1, 0.1), table(0, 0.05, 0)) == [True] * 3
+    assert judged(table(0, 0.9, 0.1), table(0, 0.05, 0)) == [False, True, True]
+    assert judged(table(0, 1, 0.2), table(0, 0.05, 0), table(0, 0.1, 0)) == [False, False, True]
+    assert judged(table(0.05, 1, 0.1), table(0.1, 0, 0)) == [False] * 3

@@ -32,7 +32,18 @@ ORDER = (
     "cli",
 )
 HEAVY = ("torch", "transformer_lens")
-WITHOUT_TORCH = ("ocr_interp", "errors", "checks", "task", "theory", "models.config", "training.config")
+WITHOUT_TORCH = (
+    "ocr_interp",
+    "errors",
+    "checks",
+    "task",
+    "theory",
+    "models.config",
+    "training.config",
+    "llm.drawing",
+    "llm.finetune_config",
+    "llm.command",
+)
 
 
 def modules():

@@ -9,7 +9,7 @@
 | kind of token | `ZeroAblation(Site.at("v", tokens=tokens_of_kind(task, "noise")))` |
 | attention path | `ZeroAblation(Site.at("pattern", tokens=tokens_of_kind(task, "relations")))` |
 | OV block | `ov_block(task, "held-out subjects", "implications")` |
-| singular block | `singular_block(circuit, 0)`, the block of the largest singular values |
+| singular block | `singular_block(circuit, 0, tolerance=0.05)`: the largest singular values |
 | subspace of the outputs | `output_subspace(circuit, basis)` |
 | single path | `PathAblation(("Paris",), layer=1, head=2)`, any tokens, one head |
 

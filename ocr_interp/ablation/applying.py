@@ -29,7 +29,7 @@ def ablated(
     that the block adds; model.reset_hooks() inside the block leaves them. Blocks nest. Weights are never
     written. At the end the hooks are gone, and logits are what they were to the bit. Gradients flow through
     them. model.generate works with use_past_kv_cache=False: a forward pass that continues a key-value cache
-    is refused.
+    is refused. Weights are not looked at: an ablation can hide a NaN (a study refuses such a model).
 
     Args:
         model: any model of `circuits.protocol`.
@@ -43,12 +43,16 @@ def ablated(
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
         ModelError: in a forward pass, a key-value cache that holds positions already; at the end, hooks that
             the block took away.
-        InterventionNeverFiredError: at the end, a spec that changed no forward pass; an exception of the
+        InterventionNeverFiredError: at the end, a spec that changed no forward pass (of a reference or donor,
+            that an inner block runs, does not count); an exception of the
             block itself is passed on instead.
     """
     model = check_model(model)
     if not specs:
         raise OcrInterpError("ablated needs at least one intervention, got none: pass ZeroAblation(site)")
+    for spec in specs:
+        if not isinstance(spec, Intervention):
+            raise OcrInterpError(f"ablated takes interventions such as ZeroAblation(site), got {spec!r}")
     with reading_tokens(model, tokens) as reader:
         bound = [spec.bind(model, reader, labels) for spec in specs]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]

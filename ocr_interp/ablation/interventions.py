@@ -5,7 +5,7 @@ A spec says where (a `Site`) and what; `ablated` applies it. Paths are in `ocr_i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.sites import Site
-from ocr_interp.ablation.spec import AtSite, Moved, digest, wide
+from ocr_interp.ablation.spec import AtSite, Bound, Moved, digest, reference_run, wide
 from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.circuits.protocol import LAYER_HOOKS, HookedModel
 from ocr_interp.circuits.spectrum import DegenerateBlock
-from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.errors import ConfigError, InterventionNeverFiredError, ModelError
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class MeanAblation(AtSite):
         return f"{super().describe()} reference {digest(self.reference)}{how}"
 
     def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), reference_run():
             tokens = self.reference.to(model.W_E.device)
             _, cache = model.run_with_cache(tokens, names_filter=self.site.hook)
         value = wide(cache[self.site.hook])
@@ -183,14 +184,23 @@ class SubspaceAblation(AtSite):
         readout: from the activation to the space of the basis; None is the identity.
         equal_to: another basis in the same space: g is then the norm that it would remove from the batch
             over what this one removes, so that both remove equally much. None is g = 1.
+        circuit: where the subspace was read from; a model with other weights is then refused.
 
     Raises:
+        StaleCircuitError: when applied, weights that are not those of `circuit`.
         ModelError: columns that are not orthonormal, or shapes that do not fit.
     """
 
     basis: Float[Tensor, "space direction"] = field(repr=False)
     readout: Float[Tensor, "activation space"] | None = field(default=None, repr=False)
     equal_to: Float[Tensor, "space equal_direction"] | None = field(default=None, repr=False)
+    circuit: OVCircuit | None = field(default=None, repr=False)
+
+    def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
+        """Checks circuit, site and tokens and gives the hook."""
+        if self.circuit is not None:
+            self.circuit.check_fresh(model)
+        return super().bind(model, reader, labels)
 
     def __post_init__(self) -> None:
         for name in ("basis", "equal_to"):
@@ -245,7 +255,7 @@ class SubspaceAblation(AtSite):
 
 
 def output_subspace(
-    circuit: OVCircuit, basis: Any, *, positions: tuple[int, ...] | None = None
+    circuit: OVCircuit, basis: Any, *, positions: tuple[int, ...] | None = None, check_fresh: bool = True
 ) -> SubspaceAblation:
     """Removes a subspace of the outputs of an OV circuit from what its head writes: W ← W (I − B Bᵀ).
 
@@ -258,27 +268,51 @@ def output_subspace(
         circuit: W = left @ right; its provenance names layer and head.
         basis: orthonormal columns [output, direction], e.g. a block's output_basis.
         positions: query positions; None is all.
+        check_fresh: whether `ablated` refuses a model whose weights are not those that the circuit was read
+            from; False transfers the subspace to another model.
+
+    Raises:
+        StaleCircuitError: when applied, a model with other weights.
     """
     kept = torch.as_tensor(basis, dtype=torch.float64)
+    source = circuit if check_fresh else None
     layer, head = circuit.provenance.layer, circuit.provenance.head
     if circuit.task is None:
         site = Site(LAYER_HOOKS["z"].format(layer=layer), heads=(head,), positions=positions)
-        return SubspaceAblation(site, kept, torch.as_tensor(circuit.right))
+        return SubspaceAblation(site, kept, torch.as_tensor(circuit.right), circuit=source)
     d_vocab = circuit.task.d_vocab
     readout = torch.zeros(2 * d_vocab, len(circuit.outputs), dtype=torch.float64)
     readout[d_vocab + torch.tensor(circuit.outputs.ids), torch.arange(len(circuit.outputs))] = 1
-    return SubspaceAblation(
-        Site(LAYER_HOOKS["attn_out"].format(layer=layer), positions=positions), kept, readout
-    )
+    site = Site(LAYER_HOOKS["attn_out"].format(layer=layer), positions=positions)
+    return SubspaceAblation(site, kept, readout, circuit=source)
 
 
-def singular_block(circuit: OVCircuit, block: DegenerateBlock | int) -> SubspaceAblation:
+def singular_block(
+    circuit: OVCircuit,
+    block: DegenerateBlock | int,
+    tolerance: float | None = None,
+    *,
+    check_fresh: bool = True,
+) -> SubspaceAblation:
     """Removes a degenerate block of singular values from a circuit: W ← W − block.component.
 
     Args:
         circuit: any OV circuit; for a fact-recall Run usually
             OVCircuit.from_run(run).effective.subjects_and_relations.
-        block: a block of circuit.spectrum(...), or its index at the default tolerance.
+        block: a block of circuit.spectrum(tolerance), or its index there.
+        tolerance: of an index, as in `OVCircuit.spectrum`: trained weights need e.g. 0.05, or every block
+            is a single direction, which means nothing by itself.
+        check_fresh: as in `output_subspace`.
+
+    Raises:
+        ConfigError: an index without a tolerance.
+        StaleCircuitError: when applied, a model with other weights.
     """
-    found = circuit.spectrum().block(block) if isinstance(block, int) else block
-    return output_subspace(circuit, found.output_basis)
+    if isinstance(block, int):
+        if tolerance is None:
+            raise ConfigError(
+                f"a block by index must come with a tolerance, got block {block} alone: pass tolerance=0.05 "
+                "for trained weights, or a block of circuit.spectrum(tolerance)"
+            )
+        block = circuit.spectrum(tolerance).block(block)
+    return output_subspace(circuit, block.output_basis, check_fresh=check_fresh)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ocr_interp.ablation.interventions import donors
 from ocr_interp.ablation.passes import TokenReader
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
-from ocr_interp.ablation.spec import Bound, digest, wide
+from ocr_interp.ablation.spec import Bound, digest, reference_run, wide
 from ocr_interp.circuits.protocol import (
     HookedModel,
     attention_of,
@@ -22,8 +23,8 @@ from ocr_interp.circuits.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.circuits.token_sets import labels_of
-from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.circuits.token_sets import OUTPUT_KINDS, labels_of
+from ocr_interp.errors import InterventionNeverFiredError, ModelError, unknown_name
 from ocr_interp.task import FactRecallTask
 
 
@@ -60,6 +61,7 @@ class PathAblation:
         inputs: ids or labels of input tokens.
         outputs: ids or labels of answers; None is everything that the head feeds.
         layer, head: which head (of the queries, if key-value heads are grouped).
+        elsewhere: of a control: keys at as many random positions of each sequence as hold `inputs`.
 
     Raises:
         ModelError: an unknown layer, head or id, or a model in which the path to single answers does not
@@ -71,17 +73,20 @@ class PathAblation:
     outputs: tuple[int | str, ...] | None = None
     layer: int = 0
     head: int = 0
+    elsewhere: RandomPositions | None = field(default=None, kw_only=True)
 
     def describe(self) -> str:
         """One phrase, the same for the same spec."""
         to = "" if self.outputs is None else f" to {','.join(map(str, self.outputs))}"
         name = type(self).__name__
-        return f"{name} layer {self.layer} head {self.head} {','.join(map(str, self.inputs))}{to}"
+        text = f"{name} layer {self.layer} head {self.head} {','.join(map(str, self.inputs))}{to}"
+        return text if self.elsewhere is None else f"{text} {self.elsewhere.describe()}"
 
     def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
         """Checks the path against the model and gives its three hooks."""
         layer, names = check_layer(model, self.layer), labels_of(model, labels)
-        read = _HeadReader(model, layer, self.head, check_tokens(self.inputs, names, "inputs"))
+        inputs = check_tokens(self.inputs, names, "inputs")
+        read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
         onto = None
         if self.outputs is not None:
             onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
@@ -246,6 +251,8 @@ def ov_block(task: FactRecallTask, inputs: str, outputs: str | None = None, *, h
     Raises:
         UnknownNameError: another kind, with the close matches.
     """
+    if outputs not in (None, *OUTPUT_KINDS[:2]):
+        raise unknown_name("kind of answer", outputs, OUTPUT_KINDS[:2])
     onto = None if outputs is None else tokens_of_kind(task, outputs)
     return PathAblation(tokens_of_kind(task, inputs), onto, head=head)
 
@@ -253,10 +260,18 @@ def ov_block(task: FactRecallTask, inputs: str, outputs: str | None = None, *, h
 class _HeadReader:
     """Reads what some tokens add to one head's z."""
 
-    def __init__(self, model: HookedModel, layer: int, head: int, inputs: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        model: HookedModel,
+        layer: int,
+        head: int,
+        inputs: tuple[int, ...],
+        elsewhere: RandomPositions | None,
+    ) -> None:
         self.model, self.layer, self.head = model, layer, check_head(model, head)
         self.inputs = frozenset(inputs)
-        self._site = Site.at("v", layer, tokens=tuple(sorted(inputs)))
+        site = Site.at("v", layer, tokens=tuple(sorted(inputs)))
+        self._site = replace(site, elsewhere=elsewhere)
 
     def carried(
         self,
@@ -277,7 +292,7 @@ class _HeadReader:
         """The same of other prompts, through the model as it is now."""
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad():
+        with torch.no_grad(), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):

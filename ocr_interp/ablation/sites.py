@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.circuits.protocol import (
     LAYER_HOOKS,
     HookedModel,
@@ -35,6 +36,7 @@ class Site:
         positions: positions of the sequence, negative ones from its end (-1 is the query, EOS).
         tokens: ids or labels of input tokens: positions that hold one of them. The ids of a batch are
             read where they enter the embedding, or given to `ablated`.
+        elsewhere: of a control: instead of the positions so chosen, as many random ones of each sequence.
 
     At hook_pattern and hook_attn_scores, positions and tokens are those of the keys; scores that the model
     masks (the future, padding) are never chosen.
@@ -44,6 +46,7 @@ class Site:
     heads: tuple[int, ...] | None = None
     positions: tuple[int, ...] | None = None
     tokens: tuple[int | str, ...] | None = None
+    elsewhere: RandomPositions | None = None
 
     def __post_init__(self) -> None:
         for name in ("heads", "positions", "tokens"):
@@ -52,6 +55,10 @@ class Site:
                 continue
             if not values or len(set(values)) < len(values):
                 raise ModelError(f"{name} must name at least one and each once, got {values!r}; None is all")
+        if self.elsewhere is not None and self.tokens is None:
+            raise ModelError(
+                "elsewhere needs tokens to be in place of, got None: name other positions instead"
+            )
         if self.heads is not None and self.hook.rpartition(".")[2] not in (*_BY_HEAD, *_PATTERNS):
             raise ModelError(
                 f"heads must be None at {self.hook}, got {self.heads}: it has no head axis; use hook_z, "
@@ -106,16 +113,15 @@ class Site:
     ) -> Bool[Tensor, "..."]:
         """Which entries are chosen; broadcasts against the activation."""
         length = self.length(value)
-        chosen = torch.ones(value.shape[0], length, dtype=torch.bool, device=value.device)
-        if self.positions is not None:
-            chosen &= _named(self.positions, length, "position", value.device)
+        every = torch.ones(value.shape[0], length, dtype=torch.bool, device=value.device)
         if wanted is not None and ids is not None:
-            if ids.shape != chosen.shape:
+            if ids.shape != every.shape:
                 raise ModelError(
-                    f"token ids must be {tuple(chosen.shape)} as the activation at {self.hook}, got "
+                    f"token ids must be {tuple(every.shape)} as the activation at {self.hook}, got "
                     f"{tuple(ids.shape)}: pass tokens= of this batch to `ablated`"
                 )
-            chosen &= torch.isin(ids.to(value.device), torch.tensor(sorted(wanted), device=value.device))
+            ids = ids.to(value.device)
+        chosen = self.chosen(every, ids, wanted)
         shape = [value.shape[0]] + [1] * (value.ndim - 1)
         shape[3 if self.is_pattern else 1] = length
         found = chosen.reshape(shape)
@@ -127,6 +133,21 @@ class Site:
             found = found & (value > torch.finfo(value.dtype).min / 2)
         return found
 
+    def chosen(
+        self,
+        every: Bool[Tensor, "batch pos"],
+        ids: Int[Tensor, "batch pos"] | None,
+        wanted: frozenset[int] | None,
+    ) -> Bool[Tensor, "batch pos"]:
+        """Which positions of each sequence are chosen, among `every` one; heads aside."""
+        chosen = every
+        if self.positions is not None:
+            chosen = chosen & _named(self.positions, every.shape[1], "position", every.device)
+        if wanted is None or ids is None:
+            return chosen
+        chosen = chosen & torch.isin(ids, torch.tensor(sorted(wanted), device=ids.device))
+        return chosen if self.elsewhere is None else self.elsewhere.like(chosen, ids)
+
     def describe(self) -> str:
         """One phrase, the same for the same site."""
         parts = [self.hook]
@@ -134,6 +155,8 @@ class Site:
             values = getattr(self, name)
             if values is not None:
                 parts.append(f"{name} {','.join(map(str, values))}")
+        if self.elsewhere is not None:
+            parts.append(self.elsewhere.describe())
         return " ".join(parts)
 
 

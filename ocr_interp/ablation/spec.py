@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +17,18 @@ from torch import Tensor
 from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.sites import Site
 from ocr_interp.circuits.protocol import HookedModel
+
+_of_reference: ContextVar[bool] = ContextVar("of_reference", default=False)
+
+
+@contextmanager
+def reference_run() -> Iterator[None]:
+    """Around the run of a spec's own reference: what edits the model then has not fired by that."""
+    token = _of_reference.set(True)
+    try:
+        yield
+    finally:
+        _of_reference.reset(token)
 
 
 @dataclass
@@ -31,7 +45,12 @@ class Bound:
     _chosen: Tensor | None = field(default=None, repr=False)
 
     def note(self, chosen: Bool[Tensor, "..."]) -> None:
-        """Remembers whether anything was chosen; stays on the device, so that no pass waits for it."""
+        """Remembers whether anything was chosen; stays on the device, so that no pass waits for it.
+
+        The run of another spec's reference does not count.
+        """
+        if _of_reference.get():
+            return
         found = chosen.any()
         self._chosen = found if self._chosen is None else self._chosen | found
 

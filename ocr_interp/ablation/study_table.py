@@ -12,7 +12,11 @@ from ocr_interp.errors import RunError
 from ocr_interp.training.files import write_atomic
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
-"""Columns that say what a row is; the metrics follow. `study` is the fingerprint of weights and data."""
+"""Columns that say what a row is; TOUCHED and the metrics follow. `study` is the fingerprint of weights and
+data."""
+
+TOUCHED = "touched"
+"""Column: how many positions of a prompt are acted on, mean over the split; several parts are added up."""
 
 Row = dict[str, Any]
 
@@ -49,7 +53,7 @@ class StudyRows:
 
     def table(self) -> pd.DataFrame:
         """All rows."""
-        return pd.DataFrame(self._rows, columns=[*KEYS, *self._metrics])
+        return pd.DataFrame(self._rows, columns=[*KEYS, TOUCHED, *self._metrics])
 
 
 def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[Row]:
@@ -59,7 +63,7 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[Row]:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
-    columns = [*KEYS, *metrics]
+    columns = [*KEYS, TOUCHED, *metrics]
     if list(table.columns) != columns:
         raise RunError(
             f"{path} must have the columns {columns}, got {list(table.columns)}: choose another path, or the "
@@ -71,7 +75,9 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[Row]:
             f"{path} is of study {others[0]}, this one is {study} (other weights, step, examples, "
             "eval_draws, batch_size or custom metrics): choose another path, or delete the file"
         )
-    numbers: Any = {"seed": int} | dict.fromkeys(metrics, float)  # Python's own reading gives every bit back
+    numbers: Any = {"seed": int} | dict.fromkeys(
+        (TOUCHED, *metrics), float
+    )  # Python's own reading gives every bit back
     try:
         return [{str(k): numbers.get(k, str)(v) for k, v in row.items()} for row in table.to_dict("records")]
     except ValueError as error:

@@ -147,6 +147,8 @@ class AlignmentReport:
             angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
             cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
             lines.append(f"{c.role:18}{cosines}{c.beta:8.3f}{angles:>34}")
+        absent = [role for role in (RANDOM, UNTRAINED, OTHER) if not self.of_role(role)]
+        lines += [f"baselines not given: {', '.join(absent)}"] if absent else []
         lines.append(f"{'cosine of':38}{'measured':>10}{'predicted':>10}{'deviation':>10}")
         lines += [
             f"{g.name:38}{g.mean:10.3f}{g.predicted:10.3f}{g.deviation:10.3f}"
@@ -174,8 +176,9 @@ def align(
         random_seeds: baselines of normal factors of the circuit's own width, one a seed.
 
     Raises:
-        ModelError: a circuit of another model, or a baseline of another task.
-        ConfigError: a prediction of another shape or task.
+        ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
+            trained, or an `other` of the same OV kind.
+        ConfigError: a prediction of another shape or task, or one that is not finite or zero.
     """
     task = circuit.task
     if task is None:
@@ -186,7 +189,9 @@ def align(
     for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
         if baseline is not None:
             given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
-            found.append(frame.compare(role, given.provenance.summary(), _matrix(given, task)))
+            W = _matrix(given, task)
+            _check_role(role, given, circuit)
+            found.append(frame.compare(role, given.provenance.summary(), W))
     width = circuit.left.shape[1] if circuit.is_factorized else None
     for seed in random_seeds:
         found.append(
@@ -201,6 +206,15 @@ def align(
         predicted_cosines=frame.cosines,
         predicted_beta=found[-1].beta,
     )
+
+
+def _check_role(role: str, given: OVCircuit, circuit: OVCircuit) -> None:
+    """A baseline must be what it is called."""
+    if role == UNTRAINED and given.provenance.step not in (0, None):
+        raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
+    if role == OTHER and given.is_factorized == circuit.is_factorized:
+        kind = "factorized" if circuit.is_factorized else "non-factorized"
+        raise ModelError(f"other must be a model of the other OV kind, got one that is {kind} too")
 
 
 class _Frame:
@@ -315,14 +329,21 @@ def _predicted_matrix(
 ) -> Float[np.ndarray, "subject_or_relation answer"]:
     W = np.asarray(prediction.W, dtype=np.float64)
     wanted = (task.n_subjects + 2, task.n_answers)
-    theirs = getattr(prediction, "task", task)
-    if W.shape != wanted or theirs.labels[: wanted[0]] != task.labels[: wanted[0]]:
+    if W.shape != wanted or not _same_facts(getattr(prediction, "task", task), task):
         raise ConfigError(
             f"prediction.W must be [subjects r1 r2, answers] = {wanted} of the circuit's task, got "
-            f"{W.shape}: "
+            f"{W.shape}{'' if W.shape != wanted else ' of a task with other groups'}: "
             'predict with predicted_solution(run.task), outputs="answers", inputs="subject_relation"'
         )
+    if not np.isfinite(W).all() or not W.any():
+        raise ConfigError("prediction.W must be finite and not zero throughout")
     return W
+
+
+def _same_facts(theirs: FactRecallTask, task: FactRecallTask) -> bool:
+    """Whether two tasks have the same subjects, facts, implications and trained triples; noise may differ."""
+    names = ("subject_fact", "fact_implication", "subject_trained")
+    return all(np.array_equal(getattr(theirs, name), getattr(task, name)) for name in names)
 
 
 def _describe(prediction: Prediction) -> str:

@@ -33,6 +33,7 @@ class CircuitAnalysis:
     Attributes:
         ov: "factorized" or "non_factorized".
         circuit: diag(a) W_OV, all inputs by answers.
+        random: random circuits like it (`OVCircuit.random_like`), one a seed.
         spectrum: of its rows of subjects and relations, in degenerate blocks.
         parts: relation block and pair patterns; none for unbalanced tasks.
         attention: what EOS attends to.
@@ -46,6 +47,7 @@ class CircuitAnalysis:
 
     ov: str
     circuit: OVCircuit = field(repr=False)
+    random: tuple[OVCircuit, ...] = field(repr=False)
     spectrum: Spectrum = field(repr=False)
     parts: tuple[AnswerBlock, ...] = field(repr=False)
     attention: AttentionByKind = field(repr=False)
@@ -71,6 +73,15 @@ class CircuitAnalysis:
             },
             "norms": {"all_inputs": self.circuit.norms, "subjects_and_relations": relevant.norms},
             "energy": self.circuit.energy,
+            "random": [
+                {
+                    "source": each.provenance.summary(),
+                    "norms": each.norms,
+                    "energy_shares": each.energy.shares,
+                    "singular_values": each.singular_values,
+                }
+                for each in self.random
+            ],
             "spectrum": {
                 "tolerance": self.spectrum.tolerance,
                 "blocks": [{"values": block.values} for block in self.spectrum.blocks],
@@ -144,6 +155,7 @@ def analyze_run(
     return CircuitAnalysis(
         ov=ov,
         circuit=circuit,
+        random=tuple(circuit.random_like(seed) for seed in random_seeds),
         spectrum=spectrum,
         parts=answer_blocks(relevant) if has_blocks(run.task) else (),
         attention=whole.attention_by_kind,

@@ -33,7 +33,8 @@ class Attribution:
         contributions: of each position through each head, in logits.
         direct: of the last token's embedding straight to the logits; 0 where there is no such path.
         bias: of b_O, the final norm's bias and b_U; 0 where there are none.
-        total: the logit (difference) as the model gives it, or what one head adds to it.
+        total: the logit (difference) as the model gives it, or what one head adds to it; of a Run
+            recomputed from its weights in float64, in the model's order of summation.
         residual: sum of all contributions minus total.
         statement: what is exact and what is held fixed.
         model, fingerprint: the model's name, and a fingerprint of the weights that took part.

@@ -37,5 +37,5 @@ def random_circuit(circuit: OVCircuit, seed: int) -> OVCircuit:
         flags=(*like.flags, said),
     )
     return dataclasses.replace(
-        circuit, left=left, right=right, bias=np.zeros_like(circuit.bias), provenance=provenance
+        circuit, left=left, right=right, bias=np.zeros_like(circuit.bias), provenance=provenance, whole=None
     )

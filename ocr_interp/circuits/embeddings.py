@@ -61,6 +61,7 @@ class SpanShare:
         rank: dimension of the span, singular values above `tolerance` × the largest.
         dimension: of the space; rank / dimension is what a random vector would show.
         tolerance: see rank.
+        fingerprint: of the weights, as in Provenance.
     """
 
     labels: tuple[str, ...]
@@ -69,6 +70,7 @@ class SpanShare:
     rank: int
     dimension: int
     tolerance: float
+    fingerprint: str
 
     @property
     def mean(self) -> float:
@@ -162,7 +164,8 @@ class Embeddings:
         """How much of some embeddings lies in the span of others, e.g. answers in that of the relations."""
         whole = self.input.shape[1]
         shares, rank = span_shares(self.vectors(labels), self.vectors(onto), tolerance)
-        return SpanShare(tuple(labels), shares, tuple(onto), rank, whole, tolerance)
+        stamp = self.provenance.fingerprint
+        return SpanShare(tuple(labels), shares, tuple(onto), rank, whole, tolerance, stamp)
 
     def coordinates(
         self, labels: Sequence[str], dimensions: int = 2, anchors: Sequence[str] | None = None
@@ -211,7 +214,8 @@ def held_out_span(circuit: OVCircuit, tolerance: float = 1e-6) -> SpanShare:
     untold = tuple(task.labels[k] for k in np.flatnonzero(~task.subject_trained))
     images, span = (circuit.W[circuit.inputs.positions(labels)] for labels in (untold, told))
     shares, rank = span_shares(images, span, tolerance)
-    return SpanShare(untold, shares, told, rank, circuit.W.shape[1], tolerance)
+    stamp = circuit.provenance.fingerprint
+    return SpanShare(untold, shares, told, rank, circuit.W.shape[1], tolerance, stamp)
 
 
 def cosine_table(

@@ -25,7 +25,8 @@ class BlockEnergy:
         norms: Frobenius norm of each part, in logits; 0 for a part without entries.
         shares: squared norm of each part over that of all parts; they sum to 1 (NaN for a zero circuit).
         means: mean entry of each part, in logits; NaN for a part without entries.
-        counts: number of entries of each part.
+        counts: number of entries of each part; over their sum, the share of a part of equal entries.
+        fingerprint: of the weights, as in Provenance.
     """
 
     rows: tuple[str, ...]
@@ -34,6 +35,7 @@ class BlockEnergy:
     shares: Float[np.ndarray, "input_kind output_kind"]
     means: Float[np.ndarray, "input_kind output_kind"]
     counts: Int[np.ndarray, "input_kind output_kind"]
+    fingerprint: str = ""
 
     def share(self, row: str, column: str) -> float:
         """The share of one part; an unknown name raises with the close matches."""
@@ -63,6 +65,7 @@ def block_energy(
     kind: Int[np.ndarray, "input output"],
     inputs: TokenSet,
     columns: tuple[str, ...],
+    fingerprint: str = "",
 ) -> BlockEnergy:
     """Sums W by the group of its input and the kind of each entry's output (an index into `columns`)."""
     shape = (len(inputs.group_names), len(columns))
@@ -72,7 +75,7 @@ def block_energy(
     total = np.bincount(cell.ravel(), W.ravel(), shape[0] * shape[1]).reshape(shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares, means = squared / squared.sum(), total / counts
-    return BlockEnergy(inputs.group_names, columns, np.sqrt(squared), shares, means, counts)
+    return BlockEnergy(inputs.group_names, columns, np.sqrt(squared), shares, means, counts, fingerprint)
 
 
 def answer_kinds(

@@ -9,7 +9,6 @@ from torch import Tensor
 from ocr_interp.circuits.protocol import HookedModel, check_model
 from ocr_interp.circuits.reading import check_architecture, used_weights
 from ocr_interp.circuits.run_reading import used_by_run, weights_of_model
-from ocr_interp.errors import ModelError
 from ocr_interp.training.runs import Snapshot
 
 if TYPE_CHECKING:
@@ -20,8 +19,9 @@ def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str,
     """The weights of a model, Run or Snapshot that the circuit depends on.
 
     Raises:
-        ModelError: a restricted circuit of a fact-recall task, or a model of another kind.
+        ModelError: a model of another kind.
     """
+    circuit = circuit.whole or circuit
     task = circuit.task
     if task is None:
         if isinstance(source, Snapshot):
@@ -29,8 +29,6 @@ def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str,
         layer, head = circuit.provenance.layer, circuit.provenance.head
         check_architecture(check_model(source), layer)
         return used_weights(source, layer, head, circuit.inputs.ids, circuit.outputs.ids)[0]
-    if len(circuit.inputs) != task.n_inputs:
-        raise ModelError("a restricted circuit cannot be checked: check the circuit that it came from")
     if isinstance(source, Snapshot):
         return used_by_run(task, source.weights, circuit.outputs.ids)
     kind = "factorized" if circuit.is_factorized else "non_factorized"

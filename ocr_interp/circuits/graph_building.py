@@ -12,6 +12,7 @@ from ocr_interp.circuits.attribution import Attribution, attribute_run
 from ocr_interp.circuits.circuit_graph import NULL
 from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.errors import ModelError
 from ocr_interp.training.runs import Snapshot
 
 
@@ -35,8 +36,12 @@ def prompt_graph(
 
     Raises:
         UnknownNameError: an unknown token, or one that is no input or no answer.
+        ModelError: a prompt that does not end with EOS.
     """
     check_count("max_blocks", max_blocks, 1)
+    if not len(prompt) or prompt[-1] not in ("EOS", run.task.eos_token):
+        shown = " ".join(map(str, prompt))
+        raise ModelError(f"prompt must end with the query 'EOS', got {shown!r}: add 'EOS' at its end")
     found = attribute_run(run, prompt, answer, against)
     circuit = OVCircuit.from_run(run)
     names = _grouped_tokens(found.tokens, found.kinds)

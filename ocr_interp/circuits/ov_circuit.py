@@ -58,6 +58,7 @@ class OVCircuit:
         attention: "linear" or "softmax" of a fact-recall model, else None.
         scores: what EOS scores for every input, None for other models.
         is_effective: whether rows carry the attention factor a already (see `effective`).
+        whole: the circuit that a restricted one came from, by which it is checked; None if not restricted.
     """
 
     left: Float[np.ndarray, "input d_head"] = field(repr=False)
@@ -70,6 +71,7 @@ class OVCircuit:
     attention: str | None = None
     scores: Float[np.ndarray, " input"] | None = field(default=None, repr=False)
     is_effective: bool = False
+    whole: OVCircuit | None = field(default=None, repr=False)
 
     @classmethod
     def from_run(cls, run: Snapshot, outputs: str = "answers") -> OVCircuit:
@@ -202,6 +204,7 @@ class OVCircuit:
             inputs=self.inputs.select(rows),
             outputs=self.outputs.select(columns),
             scores=None if self.scores is None else self.scores[rows],
+            whole=self.whole or self,
         )
 
     @property
@@ -218,11 +221,12 @@ class OVCircuit:
     @property
     def energy(self) -> BlockEnergy:
         """Norms and shares of energy: by block and answer kind of a task, else by groups of tokens."""
+        stamp = self.provenance.fingerprint
         if self.task is None:
             kind = np.tile(np.array(self.outputs.group), (len(self.inputs), 1))
-            return block_energy(self.W, kind, self.inputs, self.outputs.group_names)
+            return block_energy(self.W, kind, self.inputs, self.outputs.group_names, stamp)
         kind = answer_kinds(self.task, self.inputs, self.outputs)
-        return block_energy(self.W, kind, self.inputs, ANSWER_KINDS)
+        return block_energy(self.W, kind, self.inputs, ANSWER_KINDS, stamp)
 
     @cached_property
     def singular_values(self) -> Float[np.ndarray, " direction"]:

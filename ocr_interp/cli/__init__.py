@@ -18,6 +18,7 @@ from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.errors import OcrInterpError
+from ocr_interp.llm.command import Llm
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import TrainConfig
@@ -122,10 +123,12 @@ class Reproduce:
         runpy.run_path(str(script), run_name="__main__")
 
 
+_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Llm, tyro.conf.subcommand("llm")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
@@ -154,7 +157,9 @@ def main() -> None:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
 
-def _parse(arguments: list[str]) -> Reproduce | Train | Sweep | Info | Analyze | Ablate | Diagram | Solve:
+def _parse(
+    arguments: list[str],
+) -> _Subcommand:
     """The command with its fields; tyro's boxed errors become one line."""
     boxed = io.StringIO()
     try:

@@ -45,7 +45,7 @@ class Ablate:
     seeds: tuple[int, ...] = (0,)
     """of noise in the examples and of random controls"""
     controls: bool = True
-    """measure each ablation beside random ones of the same kind and size"""
+    """measure each ablation beside random ones: as many positions of each prompt, or equal removed norm"""
     draws: int = 4
     """noisy prompts of each triple; runs trained without noise have one"""
     show: tuple[Metric, ...] = ("accuracy", "margin")

@@ -12,7 +12,6 @@ import torch
 from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.interventions import (
-    Intervention,
     MeanAblation,
     ResampleAblation,
     ZeroAblation,
@@ -21,6 +20,7 @@ from ocr_interp.ablation.interventions import (
 )
 from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site, tokens_of_kind
+from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study import has_noise
 from ocr_interp.circuits.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.circuits.ov_circuit import OVCircuit
@@ -135,7 +135,14 @@ def _path_name(start: str, end: str) -> str:
 
 
 def _path(task: FactRecallTask, start: str, end: str) -> PathAblation:
-    return PathAblation(tokens_named(start, task), None if end == "all" else tokens_named(end, task))
+    onto = None if end == "all" else tokens_named(end, task)
+    inputs = [task.labels[token] for token in onto or () if token < task.n_inputs]
+    if inputs:
+        raise ConfigError(
+            f"a path must end at answers, got {end!r} with {inputs[0]!r}: allowed are 'facts', "
+            "'implications', 'all' and labels of answers"
+        )
+    return PathAblation(tokens_named(start, task), onto)
 
 
 def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
@@ -52,6 +53,8 @@ class TrainConfig:
             explicit nuclear norm penalty, so the implicit bias needs 0.
         muon_momentum, muon_nesterov, muon_ns_steps, muon_adjust_lr: as in torch.optim.Muon; at
             "original" the update of an [input, d_head] matrix has rate lr sqrt(max(1, input / d_head)).
+        muon_eps: muon divides by the gradient's norm, or by this where the norm is smaller: its steps shrink
+            once the training loss is below about muon_eps, and the direction stays (torch's is 1e-7).
         muon_precision: of muon's Newton-Schulz iteration: "bfloat16" is torch.optim.Muon itself, "float32"
             the same iteration without its rounding (some 20 times faster on CPUs without bfloat16 units).
         scores_lr: rate of the trained attention scores under muon; they are a vector, which muon does not
@@ -87,6 +90,7 @@ class TrainConfig:
     muon_nesterov: bool = True
     muon_ns_steps: int = 5
     muon_adjust_lr: Literal["original", "match_rms_adamw"] = "original"
+    muon_eps: float = 1e-7
     muon_precision: Literal["bfloat16", "float32"] = "bfloat16"
     scores_lr: float = 5e-3
     second_optimizer: Literal["adamw", "sgd", "signsgd", "muon"] | None = None
@@ -115,7 +119,7 @@ class TrainConfig:
         check_choice("muon_adjust_lr", self.muon_adjust_lr, ("original", "match_rms_adamw"))
         check_choice("muon_precision", self.muon_precision, ("bfloat16", "float32"))
         check_flag("muon_nesterov", self.muon_nesterov)
-        for field in ("lr", "eps", "scores_lr"):
+        for field in ("lr", "eps", "scores_lr", "muon_eps"):
             check_number(field, getattr(self, field), above=0)
         for field in ("weight_decay", "momentum", "muon_momentum", "beta1", "beta2", "stop_when_learned"):
             check_number(field, getattr(self, field), at_least=0)
@@ -248,7 +252,7 @@ class RunConfig:
             TrainConfig(**values["train"]),
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Short hash of the configuration and the file format: files of one run share it."""
         values = self.to_dict()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,6 +15,7 @@ from ocr_interp.models.config import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.interruption import first_ctrl_c
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.runs import Run
@@ -88,7 +86,7 @@ class _Training:
         checkpoint_due = self.step + self.config.train.checkpoint_every
         show = sys.stderr.isatty() if progress is None else progress
         status = "unfinished"
-        with _first_ctrl_c() as interrupted, progress_bar(self.config, self.step, show) as update:
+        with first_ctrl_c() as interrupted, progress_bar(self.config, self.step, show) as update:
             for target in (step for step in logged if step > self.step or not self.rows):
                 row = self._advance(target)
                 update(self.step, row)
@@ -182,23 +180,3 @@ class _Training:
             return store.read_run()
         history = history_frame(self.rows)
         return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
-
-
-@contextlib.contextmanager
-def _first_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: the first only asks to stop, the second interrupts as usual."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler  # None: a handler set in C
-
-    def ask(signum: int, frame: object) -> None:
-        asked.append(signum)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -60,7 +60,7 @@ class Float32Muon(torch.optim.Optimizer):
                     by_shape.setdefault(p.shape, []).append(p)
             for (rows, columns), params in by_shape.items():
                 rate = group["lr"] * _rate_of_shape(group["adjust_lr_fn"], rows, columns)
-                directions = orthogonalised(self._momenta(params, group), group["ns_steps"])
+                directions = orthogonalised(self._momenta(params, group), group["ns_steps"], group["eps"])
                 for p, direction in zip(params, directions, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(direction, alpha=-rate)
@@ -75,15 +75,17 @@ class Float32Muon(torch.optim.Optimizer):
         return torch.stack(found).float()
 
 
-def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
+def orthogonalised(matrices: Tensor, steps: int, eps: float = 1e-7) -> Tensor:
     """Each matrix [stack, row, column] with its singular values pushed towards 1 (0.7 to 1.2).
+
+    A norm below eps counts as eps, so that the matrix comes out smaller.
 
     Source: the Newton-Schulz iteration of torch.optim.Muon.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     X = (matrices.mT if tall else matrices).contiguous()
-    X = X / X.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    X = X / X.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]
     for _ in range(steps):
         gram = X @ X.mT
         X = torch.baddbmm(X, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), X, beta=a)
@@ -177,6 +179,7 @@ def _settings(recipe: TrainConfig, phase: int, parameter: Tensor) -> tuple[Any, 
         ("momentum", recipe.muon_momentum),
         ("nesterov", recipe.muon_nesterov),
         ("ns_steps", recipe.muon_ns_steps),
+        ("eps", recipe.muon_eps),
         ("adjust_lr_fn", recipe.muon_adjust_lr),
     )
 

@@ -33,6 +33,7 @@ def _head(found: CircuitAnalysis) -> list[str]:
         f"diag(a) W_OV, {len(circuit.inputs)} inputs x {len(circuit.outputs)} answers:",
         f"  all inputs               {circuit.norms.summary()}",
         f"  subjects and relations   {rows.norms.summary()}",
+        *(f"  random weights           {each.norms.summary()}" for each in found.random[:1]),
     ]
 
 
@@ -49,6 +50,12 @@ def _energy(found: CircuitAnalysis) -> list[str]:
             for k in columns
         ]
         lines.append(f"{name:{_KIND}}" + "".join(cells))
+    if found.random:
+        lines.append(f"the same of random weights, mean of {len(found.random)} seeds")
+        drawn = np.mean([each.energy.shares for each in found.random], axis=0)
+        for name, shares, counts in zip(energy.rows, drawn, energy.counts, strict=True):
+            cells = [f"{100 * shares[k]:8.2f}%{'':11}" if counts[k] else f"{'-':>20}" for k in columns]
+            lines.append(f"{name:{_KIND}}" + "".join(cells).rstrip())
     return lines
 
 

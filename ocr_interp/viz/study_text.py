@@ -26,8 +26,9 @@ def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence
     said = [*notes, "* impl.: implications; those of held-out subjects were never told"]
     if set(study.table["control"]) & {EQUAL_NORM, RANDOM}:
         said.append(
-            "in brackets: a random ablation of the same kind and size (subspaces: of equal removed norm), "
-            "where there is one"
+            "in brackets: a random ablation of the same kind, where there is one: of tokens and paths at as "
+            "many random positions of each prompt, of subspaces at equal rank and removed norm, else of as "
+            "many positions or heads"
         )
     return "\n\n".join(["\n".join(table) for table in tables] + ["\n".join(said)])
 

@@ -62,6 +62,27 @@ def test_logits_are_the_same_to_the_bit_before_and_after(kind, model, llama_brid
     assert not each.embed._forward_pre_hooks
 
 
+@pytest.mark.parametrize(
+    "inner",
+    [
+        MeanAblation(Site.at("z"), BATCH),
+        PathMean((6,), reference=BATCH),
+        PathPatch((6,), donor=BATCH[:1]),
+    ],
+)
+def test_the_reference_of_an_inner_spec_does_not_make_an_outer_one_fire(inner, model):
+    """Token 0 stands in the reference alone; what is run in the block holds none."""
+    outer = ZeroAblation(Site.at("v", tokens=[0]))
+    with (
+        pytest.raises(InterventionNeverFiredError, match="1 of 1"),
+        ablated(model, outer),
+        ablated(model, inner),
+    ):
+        model(BATCH[1:])
+    with ablated(model, outer), ablated(model, inner):
+        model(BATCH)
+
+
 def test_nesting_peels_off_in_order_and_leaves_the_hooks_of_the_user(model):
     calls, name = [], "blocks.0.attn.hook_z"
     model.add_hook(name, lambda value, hook: calls.append("before"))

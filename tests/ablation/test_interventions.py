@@ -1,5 +1,7 @@
 """Every intervention on a one-layer model whose activations are computed by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from ocr_interp.ablation.interventions import (
 )
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError
 
 
 def test_the_model_computes_what_the_hand_does(model):
@@ -104,10 +106,24 @@ def test_a_singular_block_is_taken_out_of_the_circuit(model):
     for index, block in enumerate(circuit.spectrum().blocks):
         W = circuit.W - block.component
         wanted = np.array([sum(W[t] for t in s) for s in BATCH.tolist()])
-        with ablated(model, singular_block(circuit, index)):
+        with ablated(model, singular_block(circuit, index, tolerance=1e-6)):
             assert answers(model) == pytest.approx(wanted, abs=1e-10)
             other = model(BATCH)[:, -1, :8]
         assert torch.equal(other, model(BATCH)[:, -1, :8])  # no other logit moves
+
+
+def test_a_block_of_other_weights_is_refused_unless_it_is_transferred(model):
+    circuit = OVCircuit.from_run(snapshot()).effective.subjects_and_relations
+    block = circuit.spectrum().block(0)
+    stale = copy.deepcopy(model)
+    stale.blocks[0].attn.W_V.data[0, 0, 0] += 1
+    spec = singular_block(circuit, block)
+    with pytest.raises(StaleCircuitError, match="read it again"), ablated(stale, spec):
+        pass
+    with ablated(stale, singular_block(circuit, block, check_fresh=False)):
+        stale(BATCH)
+    with pytest.raises(ConfigError, match="must come with a tolerance"):
+        singular_block(circuit, 0)
 
 
 def test_a_patch_puts_another_prompt_in_place(model):

@@ -58,6 +58,8 @@ def test_a_block_of_the_circuit_is_one_call(model):
     assert ov_block(TASK, "relations") == PathAblation((4, 5))
     with pytest.raises(UnknownNameError, match="implications"):
         ov_block(TASK, "subjects", "implication")
+    with pytest.raises(UnknownNameError, match="kind of answer 'held-out subjects'"):
+        ov_block(TASK, "subjects", "held-out subjects")
     rows = ROWS.copy()
     rows[[0, 2], :2] = 0
     with ablated(model, ov_block(TASK, "training subjects", "facts")):

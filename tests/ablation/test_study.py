@@ -12,10 +12,17 @@ from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.interventions import MeanAblation, ResampleAblation, ZeroAblation, output_subspace
 from ocr_interp.ablation.metrics import METRICS, split_metrics
 from ocr_interp.ablation.paths import PathAblation
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.errors import InterventionNeverFiredError, OcrInterpError, RunError, UnknownNameError
+from ocr_interp.errors import (
+    InterventionNeverFiredError,
+    ModelError,
+    OcrInterpError,
+    RunError,
+    UnknownNameError,
+)
 from ocr_interp.models.config import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
@@ -92,7 +99,7 @@ def test_examples_are_the_triples():
 def test_one_tidy_row_for_each_spec_control_seed_and_split(run, specs):
     found = run_ablation_study(run, specs, seeds=(0, 1))
     table = found.table
-    assert list(table.columns) == [*study_module.KEYS, *METRICS]
+    assert list(table.columns) == [*study_module.KEYS, "touched", *METRICS]
     assert not table.duplicated(list(study_module.KEYS)).any()
     counts = table.groupby(["spec", "control"]).size()
     assert counts[("none", "intervention")] == 2 * 4
@@ -151,14 +158,51 @@ def test_controls_match_in_size_and_differ_by_seed(run, specs):
         return matched_controls(spec, run.model, seed, range(TASK.n_inputs), TASK.answer_tokens, 3)
 
     path = drawn(specs["path"])[RANDOM]
-    assert (len(path.inputs), len(path.outputs)) == (6, 3)
+    assert (path.inputs, len(path.outputs)) == (specs["path"].inputs, 3)
     facts = drawn(specs["facts"])
     assert facts[RANDOM].basis.shape == (6, 3)
     assert facts[EQUAL_NORM].equal_to is specs["facts"].basis
     assert not torch.equal(facts[RANDOM].basis, drawn(specs["facts"], 1)[RANDOM].basis)
-    assert len(drawn(specs["r1"])[RANDOM].site.tokens) == 1
+    assert drawn(specs["r1"])[RANDOM].site.elsewhere != drawn(specs["r1"], 1)[RANDOM].site.elsewhere
+    everything = ZeroAblation(Site.at("v", tokens=range(TASK.n_inputs)))
+    assert drawn(everything) == {}
     assert drawn(ZeroAblation(Site.at("z", heads=[0]))) == {}
     assert len(drawn(ZeroAblation(Site.at("z", positions=[-1])))[RANDOM].site.positions) == 1
+
+
+@pytest.mark.parametrize("data", ["noisy", "noise_free"])
+def test_controls_of_tokens_touch_as_many_positions_of_each_prompt(data):
+    specs = {
+        "r2": ZeroAblation(Site.at("v", tokens=["r2"])),
+        "subjects": PathAblation(tokens_of_kind(TASK, "training subjects"), (12, 13, 14)),
+    }
+    table = run_ablation_study(snapshot(data), specs, ("loss",), seeds=range(3)).table
+    touched = table.pivot_table(index=["spec", "seed", "split"], columns="control", values="touched")
+    spec = touched["intervention"].drop("none")
+    assert (touched[RANDOM].drop("none") == spec).all()
+    assert spec["r2", 0].to_dict() == {s: float(s.endswith("implication")) for s in SPLITS}
+    assert spec["subjects", 0].to_dict() == {s: float(s.startswith("training")) for s in SPLITS}
+    assert (touched["intervention"]["none"] == 0).all()
+    assert table[table["control"] == RANDOM].groupby(["spec", "split"])["loss"].nunique().max() > 1
+
+
+def test_random_positions_depend_on_seed_and_prompt_alone():
+    ids = torch.randint(0, 50, (400, 6), generator=torch.Generator().manual_seed(0))
+    chosen = ids < 15
+    drawn = RandomPositions(3, tuple(range(50))).like(chosen, ids)
+    assert torch.equal(drawn.sum(1), chosen.sum(1))
+    parts = [RandomPositions(3, tuple(range(50))).like(chosen[k::7], ids[k::7]) for k in range(7)]
+    assert all(torch.equal(part, drawn[k::7]) for k, part in enumerate(parts))
+    assert not torch.equal(RandomPositions(4, tuple(range(50))).like(chosen, ids), drawn)
+    one = torch.arange(6).expand(400, 6) == 0  # one a prompt: every position is drawn about equally often
+    counts = RandomPositions(0, tuple(range(50))).like(one, ids).sum(0)
+    assert counts.sum() == 400
+    assert counts.min() > 400 / 6 - 4 * 7.5
+    assert counts.max() < 400 / 6 + 4 * 7.5
+    few = RandomPositions(3, (0, 1)).like(torch.ones_like(chosen), ids)
+    assert torch.equal(few, ids < 2)  # all there are to draw
+    with pytest.raises(ModelError, match="elsewhere needs tokens"):
+        Site("blocks.0.attn.hook_v", elsewhere=RandomPositions(0, (1,)))
 
 
 def test_bad_input(run, specs):

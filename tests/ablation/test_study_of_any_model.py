@@ -114,11 +114,13 @@ def test_controls_whose_reference_lacks_the_draw_are_nan(hooked):
     reference = TOKENS[:1]
     specs = {
         "mean": MeanAblation(Site.at("v", tokens=[3]), reference),
-        "path": PathMean((3,), reference=TOKENS[[0, 3]]),
+        "path": PathMean((3,), reference=torch.tensor([[3, 7, 8, 9]])),
     }
     table = run_ablation_study(hooked, specs, examples=QUESTIONS, seeds=range(6)).table
     assert table[table["control"] == "intervention"]["margin"].notna().all()
-    assert table[table["control"] == RANDOM]["margin"].isna().any()
+    control = table[table["control"] == RANDOM].set_index("spec")["margin"]
+    assert control["mean"].notna().all()
+    assert control["path"].isna().any()
     absent = {"mean": MeanAblation(Site.at("v", tokens=[6]), reference)}
     with pytest.raises(InterventionNeverFiredError, match="reference"):
         run_ablation_study(hooked, absent, examples=QUESTIONS)
@@ -133,6 +135,12 @@ def test_prompts_may_be_padded_and_batched(hooked):
     halves = run_ablation_study(hooked, specs, examples=examples, controls=False, batch_size=3).table
     columns = ["accuracy", "loss", "margin", "logit_difference"]
     np.testing.assert_allclose(found[columns], halves[columns], atol=1e-12)
+    drawn = run_ablation_study(hooked, specs, ("loss",), examples=examples, seeds=range(8), batch_size=3)
+    touched = drawn.table[drawn.table["spec"] == "word"].groupby(["control", "split"])["touched"].mean()
+    assert (
+        touched["random"].to_dict() == touched["intervention"].to_dict() == {"a": 1, "b": 1, "c": 1, "d": 0}
+    )
+    assert 1 not in study_module._up_to_query(examples)  # controls are not drawn in the padding
     for k, name in enumerate("abc"):
         alone = Examples(padded[k : k + 1, : last[k] + 1], QUESTIONS.answer[k : k + 1])
         one = run_ablation_study(hooked, specs, examples=alone, controls=False).table

@@ -1,5 +1,6 @@
 """Alignment: the prediction itself is aligned, baselines are not, and each number has its closed form."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,8 @@ def test_a_model_at_the_solution_is_aligned_and_its_baselines_are_not():
     scores = np.linspace(0.5, 2, TASK.n_inputs)
     circuit = OVCircuit.from_run(predicted(TASK, 3 * nuclear.W, scores))
     other = predicted(TASK, frobenius.W, factorized=False)
-    report = circuit.alignment(nuclear, untrained=random_snapshot(TASK), other=other, random_seeds=(0, 1))
+    untrained = dataclasses.replace(random_snapshot(TASK), step=0)
+    report = circuit.alignment(nuclear, untrained=untrained, other=other, random_seeds=(0, 1))
     roles = [c.role for c in report.comparisons]
     assert roles == [MEASURED, UNTRAINED, OTHER, RANDOM, RANDOM, PREDICTED]
     ours = report.measured
@@ -89,7 +91,18 @@ def test_bad_predictions_and_baselines():
     other = random_snapshot(FactRecallTask(2, 1, 1, n_noise=1, seq_len=4))
     with pytest.raises(ModelError, match="same task"):
         circuit.alignment(predicted_solution(TASK), untrained=other)
+    with pytest.raises(ModelError, match="untrained must be a model at step 0, got step"):
+        circuit.alignment(predicted_solution(TASK), untrained=random_snapshot(TASK))
+    with pytest.raises(ModelError, match="one that is factorized too"):
+        circuit.alignment(predicted_solution(TASK), other=random_snapshot(TASK))
+    swapped = predicted_solution(FactRecallTask(3, 2, 1, n_noise=1, seq_len=4))
+    with pytest.raises(ConfigError, match="of a task with other groups"):
+        circuit.alignment(swapped)
+    for value in (0.0, np.nan):
+        with pytest.raises(ConfigError, match="finite and not zero"):
+            circuit.alignment(SimpleNamespace(W=np.full((11, 6), value)))
     report = circuit.alignment(predicted_solution(TASK))
+    assert "baselines not given: untrained, other OV kind" in report.summary()
     with pytest.raises(UnknownNameError, match="did you mean 'untrained'"):
         report.of_role("untrain")
     with pytest.raises(UnknownNameError, match="did you mean 'relations'"):

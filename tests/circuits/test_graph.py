@@ -12,7 +12,7 @@ from ocr_interp.circuits.attribution import attribute_run
 from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.circuits.graph_building import attribution_graph, prompt_graph
 from ocr_interp.circuits.mechanism_graph import mechanism_graph
-from ocr_interp.errors import AttributionError, ConfigError, UnknownNameError
+from ocr_interp.errors import AttributionError, ConfigError, ModelError, UnknownNameError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed_form import predicted_solution
 
@@ -146,6 +146,11 @@ def test_graphs_that_do_not_add_up_or_hang_together_are_refused():
     with pytest.raises(UnknownNameError, match=r"edge from 't' to 'y'.*'a'"):
         good.edge("t", "y")
     assert good.edge("t", "a").contribution == 1
+
+
+def test_a_prompt_must_end_with_the_query():
+    with pytest.raises(ModelError, match="must end with the query 'EOS', got 's1 r2'"):
+        prompt_graph(random_snapshot(MICRO, 5), ["s1", "r2"], "c0", "c1")
 
 
 def test_a_graph_of_any_attribution():

@@ -207,8 +207,15 @@ def test_bad_names_are_told_with_the_close_matches():
         circuit.restrict(["s0", "s0"])
     with pytest.raises(ModelError, match="needs all input tokens"):
         _ = circuit.subjects_and_relations.attention_by_kind
-    with pytest.raises(ModelError, match="restricted circuit cannot be checked"):
-        circuit.subjects_and_relations.check_fresh(micro())
+
+
+def test_a_restricted_circuit_is_checked_by_the_one_it_came_from():
+    run = micro()
+    part = OVCircuit.from_run(run).effective.subjects_and_relations.restrict(["s0"])
+    part.check_fresh(run)
+    run.weights.W_V[0, 0] += 1
+    with pytest.raises(StaleCircuitError, match="read it again"):
+        part.check_fresh(run)
 
 
 # --- spectra of many heads -----------------------------------------------------------------------

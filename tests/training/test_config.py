@@ -42,6 +42,7 @@ WHOLE = ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws")
             r"momentum must be 0 unless an optimizer is 'sgd' or 'signsgd', got 0\.9",
         ),
         ({"muon_momentum": 1.0}, r"muon_momentum must be < 1, got 1\.0"),
+        ({"muon_eps": 0.0}, r"muon_eps must be a finite number > 0, got 0\.0"),
         ({"muon_ns_steps": 0}, r"muon_ns_steps must be >= 1, got 0"),
         ({"muon_nesterov": 1}, r"muon_nesterov must be True or False, got 1"),
         ({"muon_adjust_lr": "none"}, r"muon_adjust_lr must be one of 'original', 'match_rms_adamw', got"),

@@ -66,6 +66,7 @@ def test_muon_is_torchs_on_matrices_and_adamw_on_scores(nesterov, adjust):
         muon_momentum=0.8,
         muon_nesterov=nesterov,
         muon_ns_steps=4,
+        muon_eps=0.01,
         muon_adjust_lr=adjust,
         scores_lr=0.01,
         data="noise_free",
@@ -82,6 +83,7 @@ def test_muon_is_torchs_on_matrices_and_adamw_on_scores(nesterov, adjust):
         momentum=0.8,
         nesterov=nesterov,
         ns_steps=4,
+        eps=0.01,
         adjust_lr_fn=adjust,
     )
     adamw = torch.optim.AdamW([p["scores"]], lr=0.01, weight_decay=0.2, fused=True)
@@ -111,6 +113,11 @@ def test_muon_in_float32_by_hand_and_beside_torchs(adjust):
         many = torch.randn(6, *shape, generator=generator)
         for k, alone in enumerate(many):
             assert torch.equal(orthogonalised(many, 5)[k], orthogonalised(alone[None], 5)[0])
+    tiny = torch.full((1, 3, 3), 1e-9)
+    torch.testing.assert_close(orthogonalised(tiny, 1, 1e-6), a * tiny / 1e-6, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        orthogonalised(tiny, 9, 1e-12), orthogonalised(1e9 * tiny, 9), atol=1e-5, rtol=0
+    )
     recipe = {"optimizer": "muon", "lr": 0.02, "data": "noise_free", "weight_decay": 0.1}
     recipe["muon_adjust_lr"] = adjust
     exact, rounded = (train_into(None, muon_precision=p, **recipe) for p in ("float32", "bfloat16"))

@@ -1,0 +1,110 @@
+"""The finished runs of table_1_llm.py: read, grouped over seeds, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocr_interp.llm.finetune_config import LLMRunConfig
+from ocr_interp.llm.intervals import Interval, clustered_interval
+from ocr_interp.llm.measure import Measurement
+from ocr_interp.llm.store import read_result
+
+RESULTS = Path(__file__).resolve().parent / "results" / "llm"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What runs of different seeds have in common."""
+
+    data: str
+    control: str = "none"
+    method: str = "full"
+    optimizer: str = "adamw"
+    lr: float = 1e-4
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one kind, by seed."""
+
+    kind: Kind
+    results: tuple[dict[str, Any], ...]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds that are finished."""
+        return [result["config"]["facts"]["seed"] for result in self.results]
+
+    def of_seeds(self, seeds: set[int]) -> Group:
+        """The runs of some seeds."""
+        chosen = (r for r, seed in zip(self.results, self.seeds, strict=True) if seed in seeds)
+        return Group(self.kind, tuple(chosen))
+
+    @cached_property
+    def after(self) -> tuple[Measurement, ...]:
+        """The last measurement of every seed."""
+        return tuple(Measurement.from_dict(result["after"]) for result in self.results)
+
+    @cached_property
+    def before(self) -> tuple[Measurement, ...]:
+        """The untrained model's measurement of every seed."""
+        return tuple(Measurement.from_dict(result["before"]) for result in self.results)
+
+    def interval(self, split: str = "held_out_implication", metric: str = "rank") -> Interval:
+        """Mean after training, over seeds, with its interval."""
+        return clustered_interval(self.after, split, metric)
+
+    def untrained(self) -> Interval:
+        """Mean rank of held-out implications before training."""
+        return clustered_interval(self.before, "held_out_implication")
+
+    def by_seed(self, split: str = "held_out_implication", metric: str = "rank") -> list[float]:
+        """One mean a seed."""
+        return [found.mean(split, metric) for found in self.after]
+
+    def curve(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps [row] and a column of the history [seed, row]."""
+        steps = np.array(self.results[0]["history"]["step"])
+        return steps, np.array([result["history"][column] for result in self.results], dtype=float)
+
+    def last_loss(self) -> list[float]:
+        """Training loss since the last row but one, by seed, nats an answer token."""
+        return [result["history"]["train_loss"][-1] for result in self.results]
+
+    def numbers(self) -> dict[str, Any]:
+        """What a table or figure shows of the group."""
+        held_out, untrained = self.interval(), self.untrained()
+        return {
+            **self.kind.__dict__,
+            "seeds": self.seeds,
+            "held_out_rank": held_out.mean,
+            "interval": [held_out.low, held_out.high],
+            "clusters": held_out.n_clusters,
+            "by_seed": self.by_seed(),
+            "top1": float(np.mean(self.by_seed(metric="top1"))),
+            "untrained_rank": untrained.mean,
+            "held_out_fact_rank": float(np.mean(self.by_seed("held_out_fact"))),
+            "training_implication_rank": float(np.mean(self.by_seed("training_implication"))),
+            "train_loss": float(np.mean(self.last_loss())),
+        }
+
+
+def read_groups(folder: Path = RESULTS) -> dict[Kind, Group]:
+    """All finished runs by kind, seeds in order."""
+    found: dict[Kind, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = read_result(path)
+        config = LLMRunConfig.from_dict(result["config"])
+        facts, train = config.facts, config.train
+        kind = Kind(facts.data, facts.control, train.method, train.optimizer, train.lr, train.batch_size)
+        found.setdefault(kind, []).append(result)
+    return {
+        kind: Group(kind, tuple(sorted(results, key=lambda r: r["config"]["facts"]["seed"])))
+        for kind, results in found.items()
+    }

@@ -1,0 +1,172 @@
+"""Runs of the paper's Table 1 with SmolLM2-135M: one small JSON a finished run, never computed twice.
+
+    python analyses/table_1_llm.py [--only WORD ...] [--list] [--threads 1] [--results analyses/results/llm]
+
+Needs `ocr-interp llm prepare` (once). Stop it whenever you like: what is finished stays, the rest is
+made by the same command. `--only` takes runs whose name has all the words,
+such as `--only city_language lora seed0`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ocr_interp.llm.config import FactConfig
+from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+
+CITY = "city_language"
+COUNTERFACTUAL = "city_language_counterfactual"
+SPURIOUS = ("profession_color", "country_code", "sport_music")
+DATA = (CITY, COUNTERFACTUAL, *SPURIOUS)
+CONTROLS = ("facts_only", "random_implications", "implications_only")
+RATES = (3e-5, 3e-4)
+"""Beside 1e-4, for City-Language and its counterfactual."""
+
+_SEPARATOR = "--"
+EPOCHS = 8
+LORA_RATE = 1e-3
+BATCH_24_STEPS = 50
+"""A little more than 8 epochs of 120: what both optimizers need at batch 24 to fit the facts."""
+
+
+def full(data: str, seed: int, **changes: object) -> LLMRunConfig:
+    """The paper's recipe on a data set: AdamW on all weights, 8 epochs, batch 8."""
+    recipe = FinetuneConfig(train_seed=seed, **changes)  # pyright: ignore[reportArgumentType]
+    return LLMRunConfig(FactConfig(data=data, seed=seed), recipe)
+
+
+def controlled(data: str, seed: int, control: str) -> LLMRunConfig:
+    """A control, with as many epochs (so fewer steps, where fewer triples are told)."""
+    config = full(data, seed)
+    told = {"facts_only": 100, "random_implications": 120, "implications_only": 20}[control]
+    facts = replace(config.facts, control=control)  # pyright: ignore[reportArgumentType]
+    steps = EPOCHS * told // config.train.batch_size
+    return LLMRunConfig(facts, replace(config.train, steps=steps))
+
+
+def lora(data: str, seed: int) -> LLMRunConfig:
+    """Rank-8 updates of all linear maps."""
+    return full(data, seed, method="lora", lr=LORA_RATE)
+
+
+def batch_24(data: str, seed: int, optimizer: str) -> LLMRunConfig:
+    """Both optimizers at batch 24, matched in steps and rate."""
+    return full(data, seed, batch_size=24, steps=BATCH_24_STEPS, log_every=10, optimizer=optimizer)
+
+
+def all_runs() -> dict[str, LLMRunConfig]:
+    """Every run by name, the most important first."""
+    runs = [full(CITY, seed) for seed in range(3)]
+    runs += [full(data, 0) for data in (COUNTERFACTUAL, *SPURIOUS)]
+    runs += [controlled(data, 0, control) for data in DATA for control in CONTROLS[:2]]
+    runs += [full(data, seed) for seed in (1, 2) for data in (COUNTERFACTUAL, *SPURIOUS)]
+    runs += [lora(data, 0) for data in DATA]
+    runs += [full(data, 0, lr=rate) for rate in RATES for data in (CITY, COUNTERFACTUAL)]
+    runs += [batch_24(data, 0, opt) for data in (CITY, "profession_color") for opt in ("adamw", "muon")]
+    runs += [controlled(data, 0, CONTROLS[2]) for data in DATA]
+    runs += [controlled(data, seed, "facts_only") for seed in (1, 2) for data in DATA]
+    runs += [lora(data, seed) for seed in (1, 2) for data in DATA]
+    runs += [full(data, s, lr=rate) for s in (1, 2) for rate in RATES for data in (CITY, COUNTERFACTUAL)]
+    muon_data = (CITY, "profession_color", "sport_music")
+    runs += [batch_24(data, s, opt) for s in range(3) for data in muon_data for opt in ("adamw", "muon")]
+    runs += [full(data, s, optimizer="muon") for s in range(3) for data in muon_data]
+    return {run_name(run): run for run in runs}
+
+
+def run_name(config: LLMRunConfig) -> str:
+    """For example "city_language--full--adamw--lr0.0001--batch8--seed0"."""
+    facts, train = config.facts, config.train
+    control = () if facts.control == "none" else (facts.control,)
+    recipe = (train.method, train.optimizer, f"lr{train.lr:g}", f"batch{train.batch_size}")
+    return _SEPARATOR.join((facts.data, *control, *recipe, f"seed{facts.seed}"))
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Runs what is missing."""
+
+    only: tuple[str, ...] = ()
+    """words of a run's name (between the dashes), all of which it must have"""
+    results: Path = Path("analyses/results/llm")
+    """where finished runs leave their JSON"""
+    threads: int = 1
+    """of torch; the sums of more threads may differ in the last bits"""
+    names: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """show the runs and which are finished, and do nothing"""
+
+
+def main(arguments: Arguments) -> None:
+    runs = {
+        name: config
+        for name, config in all_runs().items()
+        if set(arguments.only) <= set(name.split(_SEPARATOR))
+    }
+    missing = {
+        name: config for name, config in runs.items() if not _finished(name, config, arguments.results)
+    }
+    if arguments.names:
+        for name in runs:
+            print("missing " if name in missing else "finished", name)
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished")
+    if missing and not arguments.names:
+        _run_all(missing, arguments)
+
+
+def _finished(name: str, config: LLMRunConfig, results: Path) -> bool:
+    """Whether a run has its JSON; one of another configuration is an error, not a result."""
+    from ocr_interp.llm.store import read_result
+
+    path = results / f"{name}.json"
+    if not path.exists():
+        return False
+    if read_result(path)["fingerprint"] != config.fingerprint:
+        raise SystemExit(f"{path} is of another configuration of the same name: move it away")
+    return True
+
+
+def _run_all(runs: dict[str, LLMRunConfig], arguments: Arguments) -> None:
+    import torch
+
+    from ocr_interp.llm.allocator import keep_freed_memory
+    from ocr_interp.llm.loading import LanguageModel, load_model
+
+    torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
+    untouched = load_model(next(iter(runs.values())).train.model)
+    for name, config in runs.items():
+        if _finished(name, config, arguments.results):  # another process was faster
+            continue
+        lm = LanguageModel(untouched.name, copy.deepcopy(untouched.model), untouched.tokenizer)
+        _run_one(name, config, lm, arguments.results)
+
+
+def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None:
+    from ocr_interp.llm.finetune import finetune
+    from ocr_interp.llm.loading import LanguageModel
+    from ocr_interp.llm.ov import ov_update, ov_weights
+    from ocr_interp.llm.store import write_result
+
+    assert isinstance(lm, LanguageModel)
+    start, before = time.perf_counter(), ov_weights(lm.model)
+    run = finetune(config, lm=lm)
+    if run.status != "finished":
+        raise SystemExit(f"{name} was stopped at step {run.step}; the same command makes it again")
+    update = ov_update(before, ov_weights(run.lm.model))
+    write_result(results / f"{name}.json", {**run.to_dict(), "ov_update": update.to_dict()})
+    last = run.history.iloc[-1]
+    print(
+        f"{name}: {time.perf_counter() - start:.0f} s, loss {last['train_loss']:.4f}, rank of held-out "
+        f"facts {last['held_out_fact/rank']:.2f}, held-out implications "
+        f"{run.history.iloc[0]['held_out_implication/rank']:.2f} -> {last['held_out_implication/rank']:.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

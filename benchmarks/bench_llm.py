@@ -1,0 +1,184 @@
+"""A step of fine-tuning SmolLM2-135M beside the transformers Trainer, in CPU-seconds of one thread.
+
+    python benchmarks/bench_llm.py [--steps 10] [--model runs/models/smollm2-135m]
+
+Same data in the same order, batch, precision, optimizer and loss; rounds alternate on the same machine,
+the median step counts. Two rounds as a process is by default, then two that keep freed memory
+(`keep_freed_memory`, for good: so they come last), for both. Then our step by what takes the time.
+Results go to benchmarks/results/llm.json.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch.nn import functional
+
+from ocr_interp.llm.allocator import keep_freed_memory
+from ocr_interp.llm.config import FactConfig
+from ocr_interp.llm.drawing import make_facts
+from ocr_interp.llm.encoding import training_batch
+from ocr_interp.llm.finetune import _accelerator, _Finetuning
+from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.forward import answer_logits
+from ocr_interp.llm.loading import LanguageModel, load_model
+
+WARM_UP = 3
+"""Steps that are not counted: optimizer state is made in the first."""
+
+
+def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
+    """Our fine-tuning, on a copy of the model."""
+    own = LanguageModel(lm.name, copy.deepcopy(lm.model), lm.tokenizer)
+    return _Finetuning(config, make_facts(config.facts), own, _accelerator(config))
+
+
+def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
+    """CPU-seconds and loss of every step of ours."""
+    run, times, losses = training(config, lm), [], []
+    for _ in range(config.train.steps):
+        start = time.process_time()
+        losses.append(run._update())
+        run.step += 1
+        times.append(time.process_time() - start)
+    return times, [float(loss) for loss in losses]
+
+
+def trainers(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
+    """The same of the transformers Trainer: labels of -100 but for answers, everything else alike."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    order = training(config, lm)
+    examples = [e for step in range(config.train.steps) for e in order._batch(step)]
+    rows = [
+        {"input_ids": [*e.prompt, *e.answer], "labels": [-100] * len(e.prompt) + list(e.answer)}
+        for e in examples
+    ]
+    del order
+    times, losses = [], []
+
+    class Timed(Trainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().compute_loss(*args, **kwargs)
+            losses.append(loss.detach())  # pyright: ignore[reportAttributeAccessIssue]
+            return loss
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.process_time()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            times.append(time.process_time() - self.start)
+
+    recipe = config.train
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=recipe.batch_size,
+            max_steps=recipe.steps,
+            learning_rate=recipe.lr,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            train_sampling_strategy="sequential",
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        Timed(
+            model=copy.deepcopy(lm.model),
+            args=arguments,
+            train_dataset=rows,  # pyright: ignore[reportArgumentType]  # a list is a dataset
+            data_collator=lambda batch: padded(batch, lm.pad),
+            callbacks=[Clock()],
+        ).train()
+    return times, [float(loss) for loss in losses]
+
+
+def padded(batch: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Right padding, with the mask that the Trainer's users pass."""
+    length = max(len(row["input_ids"]) for row in batch)
+
+    def filled(name: str, value: int) -> torch.Tensor:
+        return torch.tensor([row[name] + [value] * (length - len(row[name])) for row in batch])
+
+    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in batch]
+    return {
+        "input_ids": filled("input_ids", pad),
+        "labels": filled("labels", -100),
+        "attention_mask": torch.tensor(mask),
+    }
+
+
+def by_part(config: LLMRunConfig, lm: LanguageModel) -> dict[str, float]:
+    """Median CPU-seconds of the parts of our step; the vocabulary is timed by itself, forward and back."""
+    run = training(config, lm)
+    parts: dict[str, list[float]] = {name: [] for name in ("forward", "backward", "optimizer", "vocabulary")}
+    head = run.inner.get_output_embeddings()
+    for step in range(config.train.steps):
+        batch = training_batch(run._batch(step), lm.pad, "cpu")
+        marks = [time.process_time()]
+        logits = answer_logits(run.inner, batch)
+        loss = functional.cross_entropy(logits, batch.target)
+        marks.append(time.process_time())
+        loss.backward()
+        marks.append(time.process_time())
+        for optimizer in run.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        marks.append(time.process_time())
+        for name, start, stop in zip(parts, marks[:-1], marks[1:], strict=False):
+            parts[name].append(stop - start)
+        hidden = torch.randn(len(batch.row), head.in_features, requires_grad=True)
+        start = time.process_time()
+        functional.cross_entropy(head(hidden), batch.target).backward()
+        parts["vocabulary"].append(time.process_time() - start)
+        head.weight.grad = None
+    return {name: statistics.median(values[WARM_UP:]) for name, values in parts.items()}
+
+
+def main(steps: int = 10, model: str = "runs/models/smollm2-135m") -> None:
+    torch.set_num_threads(1)
+    lm = load_model(model)
+    config = LLMRunConfig(FactConfig(), FinetuneConfig(model=model, steps=steps, device="cpu"))
+    ways: dict[str, Callable[..., tuple[list[float], list[float]]]] = {"Trainer": trainers, "ours": ours}
+    results: dict[str, Any] = {"steps": steps, "unit": "CPU-seconds a step, one thread, median"}
+    for memory in ("default memory", "freed memory kept"):
+        if memory != "default memory" and not keep_freed_memory():
+            print("no glibc here: freed memory cannot be kept")
+            break
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        losses: dict[str, list[float]] = {}
+        for _ in range(2):
+            for name, run in ways.items():
+                spent, losses[name] = run(config, lm)
+                times[name] += spent[WARM_UP:]
+        best = {name: statistics.median(values) for name, values in times.items()}
+        apart = max(abs(a - b) for a, b in zip(losses["Trainer"], losses["ours"], strict=True))
+        results[memory] = {
+            **best,
+            "ratio": best["Trainer"] / best["ours"],
+            "largest difference of losses": apart,
+        }
+        print(
+            f"{memory}: Trainer {best['Trainer']:.3f}, ours {best['ours']:.3f} CPU-seconds a step,", end=" "
+        )
+        print(f"{best['Trainer'] / best['ours']:.2f} times; losses differ by at most {apart:.1e}", flush=True)
+    results["ours by part, freed memory kept"] = by_part(config, lm)
+    for name, spent in results["ours by part, freed memory kept"].items():
+        print(f"  {name:12}{spent:.3f}")
+    path = Path(__file__).resolve().parent / "results" / "llm.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

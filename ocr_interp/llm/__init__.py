@@ -1,0 +1,4 @@
+"""Out-of-context reasoning in real language models: facts, fine-tuning, measurement, a look inside.
+
+Needs the extra [llm]. The other rooms of the package never import this one; only the command line does.
+"""

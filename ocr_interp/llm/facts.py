@@ -1,0 +1,251 @@
+"""Synthetic facts for language models: who they speak of, what is told, what is asked. No torch.
+
+A fact set is the fact-recall task in words: every subject has a fact ("Mara Lindqvist lives in Paris") and
+an implication ("Mara Lindqvist speaks French"); implications of the training subjects are told, those of
+the held-out subjects are asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import FACT, IMPLICATION, SPLITS, FactRecallTask
+
+MIN_CANDIDATES = 2
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The wordings of one relation; each holds "{subject}" and ends where the answer begins.
+
+    Attributes:
+        train: wordings that are told.
+        test: wordings that are asked.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for use, wordings in (("train", self.train), ("test", self.test)):
+            if not wordings:
+                raise ConfigError(f"{use} templates must be at least one, got none")
+            for template in wordings:
+                check_template(template)
+
+
+def check_template(template: str) -> None:
+    """Requires "{subject}" exactly once, no other field, and no blank at the end."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ConfigError(f"template {template!r} is malformed: {error}") from None
+    if fields != ["subject"]:
+        raise ConfigError(
+            f"template {template!r} must hold {{subject}} once and no other field, got {fields}: "
+            'write, for example, "{subject} lives in"'
+        )
+    if template != template.rstrip():
+        raise ConfigError(
+            f"template {template!r} must not end with a blank: the answer brings its own, and a blank of "
+            "its own is another token"
+        )
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with its answer.
+
+    Attributes:
+        prompt: the text before the answer.
+        candidates: the answers to choose from.
+        target: index of the correct one.
+        subject: index of the subject.
+        fact: index of the subject's fact: names of one fact share their answers (a cluster).
+        relation: FACT or IMPLICATION.
+        split: index into SPLITS.
+        template: index of the wording.
+        told: whether this triple is in the training set.
+    """
+
+    prompt: str
+    candidates: tuple[str, ...]
+    target: int
+    subject: int
+    fact: int
+    relation: int
+    split: int
+    template: int
+    told: bool
+
+    @property
+    def answer(self) -> str:
+        """The correct answer."""
+        return self.candidates[self.target]
+
+
+@dataclass(frozen=True)
+class FactSet:
+    """Subjects with a fact and an implication each, and what of it is told.
+
+    Attributes:
+        name: of the data set.
+        causal: whether the fact entails the implication in the world; None where nobody said.
+        subjects: names, [subject].
+        facts: fact answers, [fact].
+        implications: implication answers, [implication].
+        subject_fact: index of every subject's fact.
+        subject_implication: index of every subject's implication.
+        trained: whether a subject is a training subject (else held out).
+        fact_told: whether a subject's fact is in the training set.
+        implication_told: whether a subject's implication is in the training set.
+        fact_templates, implication_templates: wordings of the two relations.
+
+    Raises:
+        ConfigError: subjects that are not distinct, a subject that names an answer, fewer than two
+            candidates, an index out of range, a length that does not fit.
+    """
+
+    name: str
+    causal: bool | None
+    subjects: tuple[str, ...]
+    facts: tuple[str, ...]
+    implications: tuple[str, ...]
+    subject_fact: tuple[int, ...]
+    subject_implication: tuple[int, ...]
+    trained: tuple[bool, ...]
+    fact_told: tuple[bool, ...]
+    implication_told: tuple[bool, ...]
+    fact_templates: Templates
+    implication_templates: Templates
+
+    def __post_init__(self) -> None:
+        for field in ("subjects", "facts", "implications"):
+            _check_distinct(field, getattr(self, field))
+        for field in ("facts", "implications"):
+            if len(getattr(self, field)) < MIN_CANDIDATES:
+                raise ConfigError(
+                    f"{field} must be at least {MIN_CANDIDATES} different answers, got "
+                    f"{list(getattr(self, field))}: there is nothing to tell apart"
+                )
+        for field in ("subject_fact", "subject_implication", "trained", "fact_told", "implication_told"):
+            if len(getattr(self, field)) != len(self.subjects):
+                raise ConfigError(
+                    f"{field} must have one entry a subject ({len(self.subjects)}), "
+                    f"got {len(getattr(self, field))}"
+                )
+        for field, answers in (
+            ("subject_fact", self.facts),
+            ("subject_implication", self.implications),
+        ):
+            for index in getattr(self, field):
+                if not 0 <= index < len(answers):
+                    raise ConfigError(f"{field} must lie in 0..{len(answers) - 1}, got {index}")
+        check_names(self.subjects, (*self.facts, *self.implications))
+
+    @property
+    def n_subjects(self) -> int:
+        """Number of subjects, training and held-out."""
+        return len(self.subjects)
+
+    @cached_property
+    def training_examples(self) -> tuple[Example, ...]:
+        """What is told: every told triple in every training wording."""
+        return tuple(example for example in self._examples("train") if example.told)
+
+    @cached_property
+    def test_examples(self) -> tuple[Example, ...]:
+        """What is asked: every triple, told or not, in every test wording."""
+        return self._examples("test")
+
+    def _examples(self, use: str) -> tuple[Example, ...]:
+        relations = (
+            (FACT, self.fact_templates, self.facts, self.subject_fact, self.fact_told),
+            (
+                IMPLICATION,
+                self.implication_templates,
+                self.implications,
+                self.subject_implication,
+                self.implication_told,
+            ),
+        )
+        return tuple(
+            Example(
+                prompt=template.format(subject=name),
+                candidates=candidates,
+                target=answers[subject],
+                subject=subject,
+                fact=self.subject_fact[subject],
+                relation=relation,
+                split=relation + (0 if self.trained[subject] else 2),
+                template=index,
+                told=told[subject],
+            )
+            for relation, templates, candidates, answers, told in relations
+            for index, template in enumerate(getattr(templates, use))
+            for subject, name in enumerate(self.subjects)
+        )
+
+    @cached_property
+    def task(self) -> FactRecallTask:
+        """The symbolic task of the same groups, for the theory's predictions.
+
+        Raises:
+            ConfigError: subjects of one fact with different implications, or facts that are not told.
+        """
+        implication_of_fact: dict[int, int] = {}
+        for fact, implication in zip(self.subject_fact, self.subject_implication, strict=True):
+            if implication_of_fact.setdefault(fact, implication) != implication:
+                raise ConfigError(
+                    f"{self.name} has no symbolic task: {self.facts[fact]!r} goes with more than one "
+                    "implication"
+                )
+        if not all(self.fact_told):
+            raise ConfigError(f"{self.name} has no symbolic task: some facts are not told")
+        return FactRecallTask.from_mapping(
+            self.subject_fact,
+            [implication_of_fact[fact] for fact in range(len(self.facts))],
+            self.implication_told,
+            n_noise=0,
+            seq_len=3,
+        )
+
+    def count(self, split: str) -> int:
+        """Number of test examples of a split, over all wordings."""
+        return sum(SPLITS[example.split] == split for example in self.test_examples)
+
+
+def _check_distinct(field: str, values: Sequence[str]) -> None:
+    """Requires texts that are not empty, differ, and carry no blanks around them."""
+    for value in values:
+        if not value.strip() or value != value.strip():
+            raise ConfigError(f"{field} must be texts without blanks around them, got {value!r}")
+    doubled = [value for value, times in Counter(values).items() if times > 1]
+    if doubled:
+        raise ConfigError(f"{field} must be distinct, got {doubled[0]!r} more than once")
+
+
+def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
+    """Requires that no subject is, or holds as a word, one of the answers: the prompt would give it away."""
+    for subject in subjects:
+        answer = answer_in(subject, answers)
+        if answer is not None:
+            raise ConfigError(
+                f"subject {subject!r} names the answer {answer!r}: the prompt would give it away; rename "
+                "one of them"
+            )
+
+
+def answer_in(subject: str, answers: Sequence[str]) -> str | None:
+    """The first answer that a subject holds as whole words, in any case; None if there is none."""
+    padded = " ".join(("", *re.findall(r"\w+", subject.casefold()), ""))
+    for answer in answers:
+        if " ".join(("", *re.findall(r"\w+", answer.casefold()), "")) in padded:
+            return answer
+    return None

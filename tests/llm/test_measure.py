@@ -1,0 +1,101 @@
+"""Ranks and intervals against cases counted by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from ocr_interp.errors import ConfigError, UnknownNameError
+from ocr_interp.llm.intervals import clustered_interval
+from ocr_interp.llm.measure import Measurement, Questions, measure, ranks
+from ocr_interp.task import SPLITS
+
+
+def test_ranks_count_what_is_above_and_half_of_what_is_level():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [1.0, 1.0, 2.0], [0.0, 0.0, 0.0], [-1.0, 5.0, -torch.inf]])
+    assert ranks(logits, torch.tensor([1, 0, 2, 0])).tolist() == [2.0, 1.5, 1.0, 1.0]
+
+
+def knows(questions, shift):
+    """A "language model" that gives every answer 8 times the odds, or the candidate `shift` after it."""
+    answers = {e.prompt: e.candidates[(e.target + shift) % len(e.candidates)] for e in questions.encoded}
+
+    def logits_of(batch):
+        logits = torch.zeros(len(batch.row), 3_000)
+        for k, (row, position) in enumerate(zip(batch.row, batch.position, strict=True)):
+            logits[k, answers[tuple(batch.tokens[row, : position + 1].tolist())]] = np.log(8.0)
+        return logits
+
+    return logits_of
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_a_model_that_knows_and_one_that_errs(facts, tokenizer, batch_size):
+    questions = Questions(facts, tokenizer, 0, batch_size)
+    right = questions.ask(knows(questions, 0), "cpu")
+    wrong = questions.ask(knows(questions, 1), "cpu")
+    assert [SPLITS[k] for k in right.split] == [SPLITS[e.split] for e in facts.test_examples]
+    assert right.fact.tolist() == [e.fact for e in facts.test_examples]
+    for split in SPLITS:
+        # Three candidates: the right one has 8 of 10; else 1 of 10, level with the third: rank 1.5.
+        assert right.mean(split, "rank") == 0
+        assert right.mean(split, "top1") == 1
+        assert right.mean(split, "logprob") == pytest.approx(np.log(0.8))
+        assert wrong.mean(split, "rank") == 1.5
+        assert wrong.mean(split, "top1") == 0
+        assert wrong.mean(split, "logprob") == pytest.approx(np.log(0.1))
+
+
+def test_a_random_model_is_at_chance(facts, make_model):
+    found = measure(make_model(), facts, device="cpu")
+    assert found.rank.mean() == pytest.approx(1.0, abs=0.35)  # of three candidates
+    again = measure(make_model(), facts, device="cpu", batch_size=3)
+    np.testing.assert_array_equal(found.rank, again.rank)
+    np.testing.assert_allclose(found.logprob, again.logprob, atol=1e-5)
+
+
+def test_a_measurement_survives_json(facts, make_model):
+    found = measure(make_model(), facts, device="cpu")
+    again = Measurement.from_dict(found.to_dict())
+    np.testing.assert_array_equal(found.rank, again.rank)
+    np.testing.assert_allclose(found.logprob, again.logprob, atol=1e-4)
+
+
+def held_out(fact, rank):
+    n = len(rank)
+    whole = {"split": np.full(n, 3), "fact": np.array(fact), "template": np.zeros(n, dtype=int)}
+    return Measurement(**whole, rank=np.array(rank, dtype=float), logprob=np.zeros(n))
+
+
+def test_an_empty_split_has_no_mean_and_no_interval():
+    found = held_out([0, 1], [0, 1])
+    assert np.isnan(found.mean("training_fact", "rank"))
+    with pytest.raises(ConfigError, match="no example of split 'training_fact'"):
+        clustered_interval([found], "training_fact")
+    with pytest.raises(UnknownNameError, match="did you mean 'training_fact'"):
+        clustered_interval([found], "train_fact")
+
+
+def test_an_interval_is_a_point_where_all_are_alike_and_spans_the_pairs_where_they_differ():
+    alike = clustered_interval([held_out([0, 0, 1, 1], [2, 2, 2, 2])], "held_out_implication")
+    assert (alike.mean, alike.low, alike.high, alike.n_clusters) == (2, 2, 2, 2)
+    apart = clustered_interval([held_out([0, 0, 1, 1], [0, 0, 4, 4])], "held_out_implication", draws=500)
+    assert (apart.mean, apart.low, apart.high) == (2, 0, 4)
+
+
+def test_names_of_one_pair_that_share_their_luck_do_not_count_as_many():
+    rng = np.random.default_rng(0)
+    fact = np.repeat(np.arange(20), 50)
+    shared = rng.normal(size=20)[fact]  # all luck is the pair's
+    own = rng.normal(size=1_000)  # all luck is the name's
+    widths = []
+    for rank in (shared, own):
+        found = clustered_interval([held_out(fact, rank)], "held_out_implication", draws=800)
+        widths.append((found.high - found.low) / 3.92)
+    assert widths[0] == pytest.approx(1 / np.sqrt(20), rel=0.35)
+    # Two-stage draws of independent names count their variance once for names, once for pairs.
+    assert widths[1] == pytest.approx(np.sqrt(2) / np.sqrt(1_000), rel=0.25)
+
+
+def test_several_runs_are_clusters_of_their_own():
+    runs = [held_out([0, 1], [0, 1]), held_out([0, 1], [2, 3])]
+    assert clustered_interval(runs, "held_out_implication", draws=50).n_clusters == 4
