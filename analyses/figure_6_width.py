@@ -23,6 +23,7 @@ from paper_runs import PAPER
 from phase_panels import draw_map
 from width_runs import LONG_STEPS, PAIRS_STEPS, RECIPE, STEP_WIDTH, WIDTHS, long, pairs, variants, widths
 
+from ocr_interp import SweepResult
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import COLORS, HELD_OUT, figure_style, save_figure
 
@@ -67,7 +68,13 @@ def draw_points(ax: Axes, values: dict[int, list[float]], color: str, label: str
         ax.plot(
             k + np.linspace(-0.12, 0.12, len(seeds)), seeds, marker, ms=3.5, color=color, alpha=0.7, mew=0
         )
-    ax.plot(place, [np.median(seeds) for seeds in values.values()], color=color, lw=1.4, label=label)
+    ax.plot(
+        place,
+        [np.median(seeds) if seeds else np.nan for seeds in values.values()],
+        color=color,
+        lw=1.4,
+        label=label,
+    )
 
 
 def draw_ends(axes: np.ndarray, table: pd.DataFrame) -> None:
@@ -130,7 +137,7 @@ def draw_code(ax: Axes, code: PlanarCode) -> None:
     place = code.W_V[: PAPER.n_subjects, 0]
     ax.plot(place, 0 * place, "|", color="0.2", ms=9, label="subjects (all of a pair in one place)")
     ax.plot([0, 0], [1, -1], "D", color=COLORS["factorized"], ms=6, label="$r_1$, $r_2$")
-    for k in (0, 3, 6):
+    for k in (3, 5, 7):
         x = code.W_V[4 * k, 0]
         for y in (1, -1):
             ax.annotate("", (x, y), (x, 0), arrowprops={"arrowstyle": "->", "color": "0.6", "lw": 0.8})
@@ -161,8 +168,10 @@ def draw_variants(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
 
 def draw_long(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
     """Held-out accuracy far beyond the paper's steps."""
-    looks = zip(("#332288", "#cc3311", "#0173b2", "#029e73"), ("-", (0, (4, 2)), "-", "-"), strict=True)
-    for (name, table), (color, style) in zip(found.items(), looks, strict=True):
+    colors = {3: HELD_OUT, 4: TOLD, 5: COLORS["factorized"], 128: "0.15"}
+    for name, table in found.items():
+        color = colors[int(table["d_head"].iloc[0])]
+        style = "-" if table["weight_decay"].iloc[0] else (0, (4, 2))
         seeds = [run for _, run in table.groupby("seed")]
         plot_band(ax, seeds, ACCURACY, color, name, lw=1.6, linestyle=style)
     ax.axvline(RECIPE.steps, color="0.4", ls=":", lw=1.2)
@@ -170,7 +179,7 @@ def draw_long(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
     ax.set(
         xscale="log", xlim=(100, LONG_STEPS), ylim=(-0.03, 1.04), xlabel="training step", ylabel="share right"
     )
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.42, 0.02), fontsize=9)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.3, 0.0), fontsize=8.5)
     ax.set_title("Held-out accuracy in longer training", loc="left")
 
 
@@ -215,12 +224,18 @@ def step_figure(
         save_figure(fig, path, numbers)
 
 
+def with_config(found: SweepResult) -> pd.DataFrame:
+    """Its table, every row with width and decay."""
+    columns = ["run", *(name for name in ("d_head", "weight_decay", "seed") if name not in found.table)]
+    return found.table.merge(found.runs[columns], on="run", validate="many_to_one")
+
+
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     found = widths(runs)
     width_figure(found.table, figures / "figure_6_width")
     recipes = {"paper's recipe": found.select(d_head=STEP_WIDTH).final()}
     recipes |= {name: result.final() for name, result in variants(runs).items()}
-    longer = {name: result.table for name, result in long(runs).items()}
+    longer = {name: with_config(result) for name, result in long(runs).items()}
     code, by_pairs = planar_code(PAPER), pairs(runs).table
     step_figure(code, recipes, longer, by_pairs, figures / "figure_6_step")
     write_claims(figures, width_claims.claims(found.final(), recipes, longer, by_pairs, code))

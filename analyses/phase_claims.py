@@ -4,25 +4,22 @@ except where a claim says "seen first"."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from claim_tables import Table, numbers, of, span
 from claims_file import Claim
-from penalised import PenalisedOptimum, leading_beta
+from path_claims import SCRIPT, leading_claims, path_claim
+from penalised import PenalisedOptimum
 from phase_grids import ENTRIES, PENALTIES, at_the_end
 from scipy.stats import spearmanr
 
-Table = Any
-"""A DataFrame; pandas' annotations lose track of what columns are in comparisons and sums."""
-
-SCRIPT = "phase_diagrams"
 ZERO = 0.05
 """How far a margin ratio or β may be from a predicted 0 after a finite number of steps."""
 
 CONVERGED = 10.0
 """lr · λ · steps from which a run with a penalty is judged: what it started with has decayed by e^-10."""
 
-PENALTY_TOLERANCE, PATH_TOLERANCE = 0.02, 0.05
+PENALTY_TOLERANCE = 0.02
 
 
 def claims(
@@ -38,26 +35,11 @@ def claims(
         *pair_claims(ends["pairs"], ends["pairs_paper"]),
         *start_claims(ends["entries"]),
         path_claim(tables["entries"], optima),
-        leading_claim(tables["entries"], ends["groups"], firsts),
+        *leading_claims(tables["entries"], ends["groups"], firsts),
         *penalty_claims(ends["penalties"], exact),
         decay_claim(ends["decays"]),
         *attention_claims(ends["noise"], ends["attentions"]),
     ]
-
-
-def numbers(values: Any) -> list[float]:
-    """Rounded, without NaN."""
-    return [round(float(v), 5) for v in values.dropna()]
-
-
-def span(values: Any) -> list[float]:
-    """Smallest and largest, rounded."""
-    return [round(float(values.min()), 5), round(float(values.max()), 5)]
-
-
-def of(table: Table, ov: str) -> Table:
-    """The runs of one kind of model."""
-    return table.loc[table["ov"] == ov]
 
 
 def group_claims(end: Table) -> list[Claim]:
@@ -200,65 +182,6 @@ def start_claims(end: Table) -> list[Claim]:
             "phase_entries",
         ),
     ]
-
-
-def path_claim(table: Table, optima: Mapping[str, Sequence[PenalisedOptimum]]) -> Claim:
-    """At equal training loss, descent from a small start and the exact path with a penalty."""
-    measured = {}
-    for ov in ("factorized", "non_factorized"):
-        runs = of(table, ov)
-        runs = runs.loc[np.isclose(runs["entries"], 0.01) & (runs["step"] > 0)]
-        path = sorted((np.log(o.loss), o.beta) for o in optima[ov])
-        loss, beta = np.array(path).T
-        inside = runs.loc[runs["train_loss"].between(np.exp(loss.min()), np.exp(loss.max()))]
-        off = inside["beta"] - np.interp(np.log(inside["train_loss"]), loss, beta)
-        measured[f"{ov}_beta_minus_path"] = span(off)
-    path = [o.beta for o in optima["factorized"]]
-    measured |= {"path_beta": [round(float(b), 4) for b in path]}
-    residual = max(o.residual for found in optima.values() for o in found)
-    worst = max(abs(v) for name, values in measured.items() if name.endswith("minus_path") for v in values)
-    return Claim(
-        "phase_path",
-        "Why β at finite time is above its limit: the exact minimisers with a nuclear norm penalty have a "
-        "larger β too, and fall to √(1/3) only as the loss goes to 0; descent from a small start is near "
-        "that path at equal loss",
-        "derived; noticed in these runs",
-        f"|β of descent from entries of 0.01 - β of the path at the same training loss| <= {PATH_TOLERANCE}",
-        {**measured, "path_optimality_residual": residual},
-        PATH_TOLERANCE,
-        bool(worst <= PATH_TOLERANCE),
-        SCRIPT,
-        "phase_path",
-    )
-
-
-def leading_claim(entries: Table, groups: Table, firsts: Mapping[str, PenalisedOptimum]) -> Claim:
-    """Where β starts, for every ratio, and that descent is between there and the limit."""
-    fractions = {key: [int(part) for part in key.split("/")] for key in firsts}
-    off = [firsts[key].beta - leading_beta(*sizes) for key, sizes in fractions.items()]
-    tiny = of(entries, "factorized")
-    tiny = tiny.loc[np.isclose(tiny["entries"], min(ENTRIES)) & (tiny["step"] > 0)]
-    first = tiny.loc[tiny["step"] == tiny["step"].min(), "beta"] - leading_beta(1, 3)
-    told = of(groups, "factorized").query("m_train > 0")
-    bounds = [
-        sorted((leading_beta(a, b), min(np.sqrt(a / b), 1.0)))
-        for a, b in zip(told["m_train"], told["m_test"], strict=True)
-    ]
-    inside = [low <= beta <= high for beta, (low, high) in zip(told["beta"], bounds, strict=True)]
-    return Claim(
-        "phase_leading_direction",
-        "β starts at (1 - 2r + √(1 + 4r²)) / 2, r = m_train/m_test, the leading direction of the loss at "
-        "W = 0, and goes from there to the limit: for small r it comes from above, for large r from below",
-        "derived (analyses/penalised.py); seen first at r = 1/3",
-        "exact minimisers where a pair block first appears within 0.05 of it for all r; descent from entries "
-        "of 1e-4 too at the first logged step (r = 1/3); β after 5,000 steps between it and the limit",
-        {"path_minus_leading": [round(v, 4) for v in off], "descent_minus_leading": numbers(first)}
-        | {"runs_between": sum(inside), "runs": len(inside)},
-        0.05,
-        bool(max(abs(v) for v in off) <= 0.05 and abs(first).max() <= 0.05 and all(inside)),
-        SCRIPT,
-        "phase_path",
-    )
 
 
 def penalty_claims(end: Table, exact: Mapping[str, Sequence[float]]) -> list[Claim]:

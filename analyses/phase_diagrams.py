@@ -218,7 +218,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     row = Row(
         table,
         "entries",
-        "size of entries at the start",
+        "std of the entries at the start",
         THEORY,
         ticks,
         constant(len(ticks)),

@@ -36,9 +36,11 @@ LONG: dict[str, dict[str, Any]] = {
     "$d_h$ = 3": {"d_head": 3},
     "$d_h$ = 3, no decay": {"d_head": 3, "weight_decay": 0.0},
     "$d_h$ = 4": {"d_head": 4},
+    "$d_h$ = 4, no decay": {"d_head": 4, "weight_decay": 0.0},
     "$d_h$ = 5": {"d_head": 5},
+    "$d_h$ = 128": {"d_head": 128},
 }
-"""Three times the paper's steps around the step."""
+"""Three times the paper's steps, around the step and at the full width."""
 
 PAIRS, NARROW = (5, 10, 20, 40), (2, 3, 4, 5, 6)
 PAIRS_STEPS, PAIRS_SEEDS = 10_000, range(3)
