@@ -22,12 +22,13 @@ def main(job):
     torch.set_num_threads(1)
     at, mode = job["at"], job["mode"]
 
-    rows = []
+    trained = []
 
     def on_log(row):
-        rows.append(row)
-        if mode == "say_when_logged" and len(rows) == 1:
+        # The first update loads what torch's optimisers load late: a second in which nothing is trained.
+        if row["step"] and not trained and mode == "say_when_logged":
             say("ready")
+        trained.extend([row] if row["step"] else [])
         if mode == "full_disk" and row["step"] == at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
