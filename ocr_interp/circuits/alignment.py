@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 
 from ocr_interp.circuits.cosine_groups import (
     CosineGroup,
@@ -23,6 +22,7 @@ from ocr_interp.circuits.cosine_groups import (
     vector_labels,
 )
 from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.principal_angles import BlockAngles, block_angles
 from ocr_interp.circuits.provenance import Provenance
 from ocr_interp.circuits.spectrum import Spectrum, spectrum_of
 from ocr_interp.errors import ConfigError, ModelError, unknown_name
@@ -46,25 +46,6 @@ class Prediction(Protocol):
 
     @property
     def W(self) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class BlockAngles:
-    """Principal angles between a predicted degenerate block and the measured directions matched to it.
-
-    Attributes:
-        predicted_value: singular value of the block.
-        multiplicity: its dimension.
-        measured_values: singular values of the matched directions over `scale` of the comparison, so that
-            they can be read beside predicted_value; largest first.
-        input_angles, output_angles: degrees, smallest first; 0 = same subspace, 90 = orthogonal.
-    """
-
-    predicted_value: float
-    multiplicity: int
-    measured_values: Float[np.ndarray, " matched"]
-    input_angles: Float[np.ndarray, " direction"]
-    output_angles: Float[np.ndarray, " direction"]
 
 
 @dataclass(frozen=True)
@@ -173,7 +154,7 @@ def align(
         prediction: a PredictedSolution, a MaxMarginSolution, or anything with .W [subjects r1 r2, answers].
         untrained: the model before training, e.g. run.at(0).
         other: the model of the other OV kind.
-        random_seeds: baselines of normal factors of the circuit's own width, one a seed.
+        random_seeds: baselines as in `OVCircuit.random_like`, one a seed.
 
     Raises:
         ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
@@ -185,18 +166,16 @@ def align(
         raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
     target = _predicted_matrix(prediction, task)
     frame = _Frame(task, target)
-    found = [frame.compare(MEASURED, circuit.provenance.summary(), _matrix(circuit, task))]
+    found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
     for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
         if baseline is not None:
             given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
-            W = _matrix(given, task)
+            W = _part(given, task).W
             _check_role(role, given, circuit)
             found.append(frame.compare(role, given.provenance.summary(), W))
-    width = circuit.left.shape[1] if circuit.is_factorized else None
     for seed in random_seeds:
-        found.append(
-            frame.compare(RANDOM, f"normal entries, seed {seed}", _random(target.shape, width, seed))
-        )
+        drawn = _part(circuit, task).random_like(seed)
+        found.append(frame.compare(RANDOM, f"{drawn.provenance.model}, seed {seed}", drawn.W))
     found.append(frame.compare(PREDICTED, "the prediction itself", target))
     return AlignmentReport(
         provenance=circuit.effective.provenance,
@@ -249,57 +228,6 @@ class _Frame:
         )
 
 
-def block_angles(predicted: Spectrum, measured: Spectrum, scale: float) -> tuple[BlockAngles, ...]:
-    """Principal angles of every predicted block with the measured directions that fit it best.
-
-    Args:
-        predicted: in degenerate blocks.
-        measured: one direction a block (tolerance 0).
-        scale: measured values are divided by it.
-
-    Measured directions go to predicted ones so that the sum of ‖P u‖² + ‖Q v‖² (P, Q the block's
-    projectors) is largest, each to one block at most. With fewer measured directions than predicted ones
-    the last angles of a block are 90 degrees.
-    """
-    U = np.hstack([block.input_basis for block in measured.blocks])
-    V = np.hstack([block.output_basis for block in measured.blocks])
-    overlap = np.vstack(
-        [
-            np.tile(
-                ((b.input_basis.T @ U) ** 2).sum(0) + ((b.output_basis.T @ V) ** 2).sum(0),
-                (b.multiplicity, 1),
-            )
-            for b in predicted.blocks
-        ]
-    )
-    slots, directions = linear_sum_assignment(overlap, maximize=True)
-    block_of_slot = np.repeat(np.arange(len(predicted.blocks)), predicted.multiplicities)
-    found = []
-    for block in predicted.blocks:
-        chosen = np.sort(directions[block_of_slot[slots] == block.index])
-        found.append(
-            BlockAngles(
-                predicted_value=block.value,
-                multiplicity=block.multiplicity,
-                measured_values=measured.values[chosen] / scale,
-                input_angles=_angles(block.input_basis, U[:, chosen]),
-                output_angles=_angles(block.output_basis, V[:, chosen]),
-            )
-        )
-    return tuple(found)
-
-
-def _angles(
-    left: Float[np.ndarray, "token direction"], right: Float[np.ndarray, "token chosen"]
-) -> Float[np.ndarray, " direction"]:
-    """Principal angles in degrees; from sines where they are small, since acos loses half the digits."""
-    cosines = np.linalg.svd(left.T @ right, compute_uv=False) if right.shape[1] else np.zeros(0)
-    rest = right - left @ (left.T @ right)
-    sines = np.sort(np.linalg.svd(rest, compute_uv=False))[: len(cosines)] if right.shape[1] else np.zeros(0)
-    angles = np.degrees(np.arctan2(sines, np.clip(cosines, 0.0, 1.0)))
-    return np.concatenate([angles, np.full(left.shape[1] - len(angles), 90.0)])
-
-
 def _spectrum(W: Float[np.ndarray, "input output"], tolerance: float) -> Spectrum:
     return spectrum_of(np.eye(len(W)), W, tolerance)
 
@@ -310,18 +238,12 @@ def _cosine(W: Float[np.ndarray, "input output"], target: Float[np.ndarray, "inp
     return float(np.vdot(W, target) / (np.linalg.norm(W) * np.linalg.norm(target)))
 
 
-def _matrix(circuit: OVCircuit, task: FactRecallTask) -> Float[np.ndarray, "subject_or_relation answer"]:
+def _part(circuit: OVCircuit, task: FactRecallTask) -> OVCircuit:
+    """diag(a) W_OV of subjects and relations by answers."""
     if circuit.task != task:
         raise ModelError("a baseline must be of the same task as the circuit, got one of another task")
     rows, columns = task.labels[: task.n_subjects + 2], task.labels[task.n_inputs :]
-    return circuit.effective.restrict(rows, columns).W
-
-
-def _random(shape: tuple[int, ...], width: int | None, seed: int) -> Float[np.ndarray, "input output"]:
-    generator = np.random.default_rng(seed)
-    if width is None:
-        return generator.standard_normal(shape)
-    return generator.standard_normal((shape[0], width)) @ generator.standard_normal((width, shape[1]))
+    return circuit.effective.restrict(rows, columns)
 
 
 def _predicted_matrix(

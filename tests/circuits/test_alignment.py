@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from snapshots import predicted, random_snapshot
 
-from ocr_interp.circuits.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED, block_angles
+from ocr_interp.circuits.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED
 from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.principal_angles import block_angles
 from ocr_interp.circuits.spectrum import spectrum_of
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.task import FactRecallTask
