@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ocr_interp.circuits.protocol import HookedModel, check_model
+from ocr_interp.circuits.provenance import fingerprint_of
 from ocr_interp.circuits.reading import check_architecture, used_weights
 from ocr_interp.circuits.run_reading import used_by_run, weights_of_model
+from ocr_interp.errors import StaleCircuitError
 from ocr_interp.training.runs import Snapshot
 
 if TYPE_CHECKING:
     from ocr_interp.circuits.ov_circuit import OVCircuit
+
+
+def require_fresh(circuit: OVCircuit, source: HookedModel | Snapshot) -> None:
+    """Requires that the weights which a circuit was read from are still those of the model.
+
+    Raises:
+        StaleCircuitError: they have changed.
+    """
+    now = fingerprint_of(weights_now(circuit, source))
+    if now != circuit.provenance.fingerprint:
+        raise StaleCircuitError(
+            f"the circuit was read from weights {circuit.provenance.fingerprint}, the model now has {now}: "
+            "read it again with OVCircuit.from_run or OVCircuit.from_model"
+        )
 
 
 def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str, Tensor]:

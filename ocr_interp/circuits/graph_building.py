@@ -62,28 +62,55 @@ def prompt_graph(
     weights = _PromptAttention(circuit, found.tokens)
     norm = weights.normaliser
     table = np.array([[part[r].sum() / norm for part in parts] for r in rows])
-    nodes, edges = [], []
-    for t, (label, members) in enumerate(names):
-        shown = label + (f" ({len(members)})" if len(members) > 1 else "")
-        tokens = tuple(found.tokens[k] for k in members)
-        nodes.append(Node(f"token {t}", "token", shown, tokens))
-        a = float(weights.values[members].sum())
-        nodes.append(Node(f"attention {t}", "attention", f"attends\n{a:.3g}".replace("-", "−"), tokens))
-        edges.append(Edge(f"token {t}", f"attention {t}", float(table[t].sum())))
-        edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(parts))]
-    nodes += [Node(f"block {k}", "ov_block", label) for k, label in enumerate(labels)]
-    nodes.append(Node("answer", "answer", f"{found.answer} − {found.against}", (found.answer,)))
-    edges += [Edge(f"block {k}", "answer", float(table[:, k].sum())) for k in range(len(parts))]
+    tokens = [
+        Node(
+            f"token {t}",
+            "token",
+            label + (f" ({len(members)})" if len(members) > 1 else ""),
+            tuple(found.tokens[k] for k in members),
+        )
+        for t, (label, members) in enumerate(names)
+    ]
+    answer_node = Node("answer", "answer", f"{found.answer} − {found.against}", (found.answer,))
+    attention = [float(weights.values[members].sum()) for _, members in names]
+    nodes, edges = through_blocks(tokens, attention, labels, table, answer_node)
     kind = run.config.model.ov.replace("_", "-")
     return CircuitGraph(
         title=f"{kind}: {found.answer} − {found.against} after {_shortened(found.tokens)}",
-        nodes=tuple(nodes),
-        edges=tuple(edges),
+        nodes=nodes,
+        edges=edges,
         effects=(Effect("answer", found.total),),
         statement=found.statement,
         source=circuit.provenance.summary(),
         fingerprint=circuit.provenance.fingerprint,
     )
+
+
+def through_blocks(
+    tokens: Sequence[Node],
+    attention: Sequence[float],
+    blocks: Sequence[str],
+    table: Float[np.ndarray, "token block"],
+    answer: Node,
+) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
+    """Nodes and edges of a prompt: tokens, what the query gives to each, singular blocks, one answer.
+
+    Args:
+        tokens: the token nodes.
+        attention: what the query gives to each of them.
+        blocks: labels of the blocks.
+        table: what each token adds to the answer through each block, in logits.
+        answer: the answer node.
+    """
+    nodes, edges = [], []
+    for t, (token, a) in enumerate(zip(tokens, attention, strict=True)):
+        label = f"attends\n{a:.3g}".replace("-", "−")
+        nodes += [token, Node(f"attention {t}", "attention", label, token.members)]
+        edges.append(Edge(token.name, f"attention {t}", float(table[t].sum())))
+        edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(blocks))]
+    nodes += [Node(f"block {k}", "ov_block", label) for k, label in enumerate(blocks)]
+    edges += [Edge(f"block {k}", answer.name, float(table[:, k].sum())) for k in range(len(blocks))]
+    return (*nodes, answer), tuple(edges)
 
 
 def attribution_graph(attribution: Attribution) -> CircuitGraph:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.circuit_graph import named_blocks
-from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.circuits.graph import CircuitGraph, Effect, Node
+from ocr_interp.circuits.graph_building import through_blocks
 from ocr_interp.circuits.model_attribution import SeenPrompt, attribute_model, encoded
 from ocr_interp.circuits.protocol import HookedModel, block_of, check_model
 from ocr_interp.circuits.reading import head_parameters, read_norm, working_dtype
@@ -61,20 +62,18 @@ def head_graph(
     elif np.abs(outside).max() > 1e-12 * max(1.0, np.abs(found.contributions).sum()):
         table, names = np.hstack([table, outside[:, None]]), [*names, "outside\nall blocks"]
     attention = seen.cache["pattern"][head, -1].cpu().numpy()
-    nodes, edges = [], []
-    for t, label in enumerate(found.tokens):
-        nodes.append(Node(f"token {t}", "token", label, (label,)))
-        nodes.append(Node(f"attention {t}", "attention", f"attends\n{attention[t]:.3g}", (label,)))
-        edges.append(Edge(f"token {t}", f"attention {t}", float(table[t].sum())))
-        edges += [Edge(f"attention {t}", f"block {k}", float(table[t, k])) for k in range(len(names))]
-    nodes += [Node(f"block {k}", "ov_block", name.replace(": ", "\n")) for k, name in enumerate(names)]
     shown = found.answer if found.against is None else f"{found.answer} − {found.against}"
-    nodes.append(Node("answer", "answer", shown, (found.answer,)))
-    edges += [Edge(f"block {k}", "answer", float(table[:, k].sum())) for k in range(len(names))]
+    nodes, edges = through_blocks(
+        [Node(f"token {t}", "token", label, (label,)) for t, label in enumerate(found.tokens)],
+        [float(a) for a in attention],
+        [name.replace(": ", "\n") for name in names],
+        table,
+        Node("answer", "answer", shown, (found.answer,)),
+    )
     return CircuitGraph(
         title=f"L{layer}H{head} of {found.model}: {shown}",
-        nodes=tuple(nodes),
-        edges=tuple(edges),
+        nodes=nodes,
+        edges=edges,
         effects=(Effect("answer", float(table.sum())),),
         statement=f"{found.statement}; blocks of W_V W_O",
         source=f"{found.model}, layer {layer}, head {head}, weights {found.fingerprint}",

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ocr_interp.circuits.attention_side import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
-from ocr_interp.circuits.freshness import weights_now
+from ocr_interp.circuits.freshness import require_fresh
 from ocr_interp.circuits.protocol import HookedModel, check_model
-from ocr_interp.circuits.provenance import Provenance, fingerprint_of
+from ocr_interp.circuits.provenance import Provenance
 from ocr_interp.circuits.reading import read_head
 from ocr_interp.circuits.run_reading import NON_FACTORIZED_FLAG, read_run
 from ocr_interp.circuits.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
@@ -29,7 +29,7 @@ from ocr_interp.circuits.token_sets import (
     task_outputs,
     token_set,
 )
-from ocr_interp.errors import ModelError, StaleCircuitError
+from ocr_interp.errors import ModelError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.runs import Snapshot
 
@@ -325,12 +325,7 @@ class OVCircuit:
         Raises:
             StaleCircuitError: they have changed.
         """
-        now = fingerprint_of(weights_now(self, source))
-        if now != self.provenance.fingerprint:
-            raise StaleCircuitError(
-                f"the circuit was read from weights {self.provenance.fingerprint}, the model now has {now}: "
-                "read it again with OVCircuit.from_run or OVCircuit.from_model"
-            )
+        require_fresh(self, source)
 
     @property
     def _task(self) -> FactRecallTask:
