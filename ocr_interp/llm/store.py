@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ocr_interp.errors import OcrInterpError, RunBusyError, RunError
+from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.measure import METRICS
 from ocr_interp.task import SPLITS
 from ocr_interp.training.files import TEMPORARY_PREFIX, write_atomic
+from ocr_interp.training.folders import foreign_files, locked_folder
 
 COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
 """Columns of a history: train_loss is the mean since the row before, nats an answer token."""
@@ -74,29 +74,16 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run_dir must be a directory, got the file {self.path}")
-        if self.path.exists() and not self.config_file.exists():
-            foreign = [p.name for p in self.path.iterdir() if p.name not in (".lock", "checkpoint")]
-            foreign = [name for name in foreign if not name.startswith(TEMPORARY_PREFIX)]
-            if foreign:
-                raise RunError(
-                    f"{self.path} is no run directory (no config.json, but "
-                    f"{', '.join(sorted(foreign)[:3])}): choose an empty or a new one"
-                )
-        try:
-            self.checkpoint_file.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / ".lock", timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            raise RunBusyError(
-                f"{self.path} is in use by another process: wait for it, or choose another run_dir"
-            ) from None
-        except OSError as error:
-            raise RunError(f"cannot make the run directory {self.path}: {error.strerror or error}") from None
-        try:
+        foreign = [] if self.config_file.exists() else foreign_files(self.path, ("checkpoint",))
+        if foreign:
+            raise RunError(
+                f"{self.path} is no run directory (no config.json, but "
+                f"{', '.join(foreign[:3])}): choose an empty or a new one"
+            )
+        busy = f"{self.path} is in use by another process: wait for it, or choose another run_dir"
+        with locked_folder(self.path, [self.checkpoint_file.parent], "run directory", busy):
             self._adopt(config)
             yield
-        finally:
-            lock.release()
 
     def _adopt(self, config: LLMRunConfig) -> None:
         if not self.config_file.exists():

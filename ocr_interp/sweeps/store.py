@@ -11,18 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pandas as pd
 
-from ocr_interp.errors import OcrInterpError, RunBusyError, RunError
+from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.sweeps.records import RunRecord
-from ocr_interp.training.files import TEMPORARY_PREFIX, read_tensors, write_atomic, write_tensors
+from ocr_interp.training.files import read_tensors, write_atomic, write_tensors
+from ocr_interp.training.folders import foreign_files, locked_folder
 
 FORMAT_VERSION = 1
 """Version of the files of a sweep; a newer one is refused when read."""
-
-_LOCK, _OWN = ".lock", {".lock", "sweep.json", "parts", "weights", "runs.csv", "table.csv"}
 
 
 class SweepStore:
@@ -48,36 +46,18 @@ class SweepStore:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"the path of a sweep must be a folder, got the file {self.path}")
         self._refuse_foreign_files()
-        try:
-            for folder in (self._parts, self.path / "weights"):
-                folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.path / _LOCK, timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            raise RunBusyError(
-                f"{self.path} is in use by another sweep: wait for it, or choose another path"
-            ) from None
-        except OSError as error:
-            raise RunError(f"cannot make the folder {self.path}: {error.strerror or error}") from None
-        try:
+        busy = f"{self.path} is in use by another sweep: wait for it, or choose another path"
+        with locked_folder(self.path, [self._parts, self.path / "weights"], "folder", busy):
             self._adopt(settings)
             yield
-        finally:
-            lock.release()
 
     def _refuse_foreign_files(self) -> None:
-        if not self.path.exists() or self._settings.exists():
+        if self._settings.exists():
             return
-        foreign = [
-            p.name
-            for p in self.path.iterdir()
-            if not p.name.startswith(TEMPORARY_PREFIX)
-            and (p.name not in _OWN or p.suffix or (p.is_dir() and any(p.iterdir())))
-            and p.name != _LOCK
-        ]
+        foreign = foreign_files(self.path, ("parts", "weights"))
         if foreign:
             raise RunError(
-                f"{self.path} is no folder of a sweep (no sweep.json, but {', '.join(sorted(foreign)[:3])}): "
+                f"{self.path} is no folder of a sweep (no sweep.json, but {', '.join(foreign[:3])}): "
                 "choose an empty or a new one"
             )
 

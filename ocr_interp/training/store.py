@@ -13,21 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import OcrInterpError, RunBusyError, RunError
+from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.init import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict, weights_of_state_dict
 from ocr_interp.training.config import FORMAT_VERSION, RunConfig
-from ocr_interp.training.files import TEMPORARY_PREFIX, read_tensors, write_atomic, write_tensors
+from ocr_interp.training.files import read_tensors, write_atomic, write_tensors
+from ocr_interp.training.folders import foreign_files, locked_folder
 from ocr_interp.training.runs import Run
 from ocr_interp.training.tracking import COLUMNS
-
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -74,38 +72,23 @@ class RunStore:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"run_dir must be a directory, got the file {self.path}")
         self._refuse_foreign_files()
-        try:
-            (self.path / "checkpoint").mkdir(parents=True, exist_ok=True)
-            (self.path / "snapshots").mkdir(exist_ok=True)
-            lock = filelock.FileLock(self.path / _LOCK, timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            raise RunBusyError(
-                f"{self.path} is in use by another process that trains into it: wait for it, or choose "
-                "another run_dir"
-            ) from None
-        except OSError as error:
-            raise RunError(f"cannot make the run directory {self.path}: {error.strerror or error}") from None
-        try:
+        busy = (
+            f"{self.path} is in use by another process that trains into it: wait for it, or choose "
+            "another run_dir"
+        )
+        folders = [self.path / "checkpoint", self.path / "snapshots"]
+        with locked_folder(self.path, folders, "run directory", busy):
             self._adopt(config)
             yield
-        finally:
-            lock.release()
 
     def _refuse_foreign_files(self) -> None:
         """Raises if the directory holds files but no run, before anything is made in it."""
-        if not self.path.exists() or self._config.exists():
+        if self._config.exists():
             return
-        own = {_LOCK, "checkpoint", "snapshots"}
-        foreign = [
-            p.name
-            for p in self.path.iterdir()
-            if not p.name.startswith(TEMPORARY_PREFIX)
-            and (p.name not in own or (p.is_dir() and any(p.iterdir())))
-        ]
+        foreign = foreign_files(self.path, ("checkpoint", "snapshots"))
         if foreign:
             raise RunError(
-                f"{self.path} is no run directory (no config.json, but {', '.join(sorted(foreign)[:3])}): "
+                f"{self.path} is no run directory (no config.json, but {', '.join(foreign[:3])}): "
                 "choose an empty or a new one"
             )
 
