@@ -62,3 +62,23 @@ def unchecked() -> SimpleNamespace:
         TrainConfig=copies["ocr_interp.training.config"].TrainConfig,
         RunConfig=copies["ocr_interp.training.config"].RunConfig,
     )
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs `ocr-interp` in an empty folder and in this process; gives (exit code, stdout, stderr)."""
+    from ocr_interp import cli
+
+    def called(*words: str) -> tuple[int | str | None, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["ocr-interp", *words])
+        capsys.readouterr()
+        code: int | str | None = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return called

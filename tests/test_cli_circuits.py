@@ -1,7 +1,6 @@
 """analyze, ablate and diagram: the numbers are the library's, and bad input writes nothing."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from ocr_interp import (
     ModelConfig,
     OVCircuit,
     TrainConfig,
-    cli,
     load_run,
     mechanism_graph,
     train,
@@ -40,23 +38,9 @@ def runs(tmp_path_factory, tiny_task, mapped_task):
 
 
 @pytest.fixture
-def call(runs, monkeypatch, capsys, tmp_path):
+def call(runs, command):
     """Runs a command with {runs} filled in; gives (exit code, stdout, stderr)."""
-
-    def called(line: str):
-        monkeypatch.chdir(tmp_path)
-        words = [word.replace("~", " ").format(runs=runs) for word in line.split()]
-        monkeypatch.setattr(sys, "argv", ["ocr-interp", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return called
+    return lambda line: command(*(word.replace("~", " ").format(runs=runs) for word in line.split()))
 
 
 # --- analyze -------------------------------------------------------------------------------------

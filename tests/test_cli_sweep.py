@@ -1,10 +1,8 @@
 """ocr-interp sweep: the grid of flags and files, the library's numbers, one-line complaints."""
 
-import sys
-
 import pytest
 
-from ocr_interp import cli, load_sweep, sweep
+from ocr_interp import load_sweep, sweep
 from ocr_interp.cli.sweep import parse_axes, read_grid
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.task import FactRecallTask
@@ -16,22 +14,9 @@ RECIPE = TrainConfig(steps=20, log_every=10, batch_size=9, device="cpu")
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty folder; gives (exit code, stdout, stderr)."""
-
-    def called(*words: str):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["ocr-interp", "sweep", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return called
+def call(command):
+    """Runs `ocr-interp sweep` in an empty folder; gives (exit code, stdout, stderr)."""
+    return lambda *words: command("sweep", *words)
 
 
 def test_flags_give_the_librarys_numbers(call, tmp_path):

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.config import TrainConfig
@@ -37,3 +38,16 @@ def same_table():
             pd.testing.assert_frame_equal(first, second, check_exact=True, check_like=True)
 
     return check
+
+
+@pytest.fixture
+def stacks_trained(monkeypatch):
+    """The runs of every stack that was trained, by d_head and seed."""
+    trained, original = [], engines.train_stack
+
+    def counting(configs, **options):
+        trained.append([(c.model.d_head, c.train.lr, c.train.seed) for c in configs])
+        return original(configs, **options)
+
+    monkeypatch.setattr(engines, "train_stack", counting)
+    return trained
