@@ -55,12 +55,59 @@ def clustered_interval(
     Raises:
         ConfigError: a split without examples in any run, or a level that is none.
     """
+    _check(split, metric, level)
+    clusters = [values for run in runs for values in _clusters(run, _values(run, metric), split)]
+    return _bootstrap(clusters, split, level, draws, seed)
+
+
+def clustered_difference(
+    runs: Sequence[Measurement],
+    others: Sequence[Measurement],
+    split: str,
+    metric: str = "rank",
+    *,
+    level: float = 0.95,
+    draws: int = 4_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of runs minus that of others that were asked the same, with a bootstrap of the differences.
+
+    Every example is compared with itself: the same name, fact and wording under another treatment, such
+    as a control or another optimizer. What is common to both, as an easy pair, cancels.
+
+    Args:
+        runs: measurements, one a seed.
+        others: as many, of the same fact sets in the same order.
+        split, metric, level, draws, seed: as for `clustered_interval`.
+
+    Raises:
+        ConfigError: measurements that were not asked the same, or what `clustered_interval` refuses.
+    """
+    _check(split, metric, level)
+    if len(runs) != len(others):
+        raise ConfigError(f"runs and others must be as many, got {len(runs)} and {len(others)}")
+    clusters = []
+    for number, (run, other) in enumerate(zip(runs, others, strict=True)):
+        for name in ("split", "fact", "template"):
+            if not np.array_equal(getattr(run, name), getattr(other, name)):
+                raise ConfigError(
+                    f"runs[{number}] and others[{number}] must be of one fact set: their {name} differs; pair "
+                    "runs of one data set, size, share and seed"
+                )
+        clusters += _clusters(run, _values(run, metric) - _values(other, metric), split)
+    return _bootstrap(clusters, split, level, draws, seed)
+
+
+def _check(split: str, metric: str, level: float) -> None:
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     check_choice("metric", metric, METRICS)
     if not 0 < level < 1:
         raise ConfigError(f"level must be in 0..1, got {level}")
-    clusters = [values for run in runs for values in _clusters(run, split, metric)]
+
+
+def _bootstrap(clusters: list[np.ndarray], split: str, level: float, draws: int, seed: int) -> Interval:
+    """Clusters with replacement, then examples within each drawn cluster."""
     if not clusters:
         raise ConfigError(f"there is no example of split {split!r} to make an interval of")
     rng = np.random.default_rng(seed)
@@ -73,8 +120,12 @@ def clustered_interval(
     return Interval(float(np.concatenate(clusters).mean()), float(low), float(high), len(clusters))
 
 
-def _clusters(run: Measurement, split: str, metric: str) -> list[np.ndarray]:
+def _values(run: Measurement, metric: str) -> np.ndarray:
+    """A metric of every example."""
+    return {"rank": run.rank, "top1": (run.rank == 0).astype(float), "logprob": run.logprob}[metric]
+
+
+def _clusters(run: Measurement, values: np.ndarray, split: str) -> list[np.ndarray]:
     """Values of a split, one array a pair."""
-    values = {"rank": run.rank, "top1": (run.rank == 0).astype(float), "logprob": run.logprob}[metric]
     chosen = run.split == SPLITS.index(split)
     return [values[chosen & (run.fact == fact)] for fact in np.unique(run.fact[chosen])]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ocr_interp.errors import ConfigError, UnknownNameError
-from ocr_interp.llm.intervals import clustered_interval
+from ocr_interp.llm.intervals import clustered_difference, clustered_interval
 from ocr_interp.llm.measure import Measurement, Questions, measure, ranks
 from ocr_interp.task import SPLITS
 
@@ -99,3 +99,22 @@ def test_names_of_one_pair_that_share_their_luck_do_not_count_as_many():
 def test_several_runs_are_clusters_of_their_own():
     runs = [held_out([0, 1], [0, 1]), held_out([0, 1], [2, 3])]
     assert clustered_interval(runs, "held_out_implication", draws=50).n_clusters == 4
+
+
+def test_a_difference_compares_every_example_with_itself():
+    hard = held_out([0, 0, 1, 1], [4, 4, 0, 0])
+    easier = held_out([0, 0, 1, 1], [3, 3, -1, -1])
+    found = clustered_difference([easier], [hard], "held_out_implication", draws=200)
+    assert (found.mean, found.low, found.high, found.n_clusters) == (-1, -1, -1, 2)
+    apart = clustered_interval([hard], "held_out_implication", draws=200)
+    assert apart.high - apart.low == 4  # the pairs differ by more than the treatment
+
+
+def test_a_difference_refuses_what_was_not_asked_the_same():
+    one, other = held_out([0, 0, 1, 1], [0, 0, 0, 0]), held_out([0, 1, 1, 1], [0, 0, 0, 0])
+    with pytest.raises(ConfigError, match=r"others\[0\] must be of one fact set: their fact differs"):
+        clustered_difference([one], [other], "held_out_implication")
+    with pytest.raises(ConfigError, match="must be as many, got 1 and 2"):
+        clustered_difference([one], [one, one], "held_out_implication")
+    with pytest.raises(UnknownNameError, match="held_out_implication"):
+        clustered_difference([one], [one], "held_out_implications")
