@@ -33,12 +33,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
+bench: install llm-model
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
 	$(BIN)/python benchmarks/bench_ablation.py
+	$(BIN)/python benchmarks/bench_llm.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py

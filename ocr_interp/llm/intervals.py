@@ -111,11 +111,13 @@ def _bootstrap(clusters: list[np.ndarray], split: str, level: float, draws: int,
     if not clusters:
         raise ConfigError(f"there is no example of split {split!r} to make an interval of")
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = rng.integers(len(clusters), size=len(clusters))
-        sample = [rng.choice(clusters[k], size=len(clusters[k])) for k in chosen]
-        means[draw] = np.concatenate(sample).mean()
+    chosen = rng.integers(len(clusters), size=(draws, len(clusters)))
+    sums = np.empty(chosen.shape)
+    for k, values in enumerate(clusters):
+        places = chosen == k
+        sums[places] = rng.choice(values, size=(places.sum(), len(values))).sum(1)
+    sizes = np.array([len(values) for values in clusters])
+    means = sums.sum(1) / sizes[chosen].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.concatenate(clusters).mean()), float(low), float(high), len(clusters))
 
