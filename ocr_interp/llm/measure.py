@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ocr_interp.devices import resolve_device
+from ocr_interp.errors import ModelError
 from ocr_interp.llm.encoding import Encoded, TokenBatch, asking_batch, encode
 from ocr_interp.llm.facts import FactSet
 from ocr_interp.llm.forward import answer_logits
@@ -92,7 +93,11 @@ class Questions:
         self.order = sorted(range(len(self.encoded)), key=lambda k: len(self.encoded[k].prompt))
 
     def ask(self, logits_of: LogitsOf, device: torch.device | str) -> Measurement:
-        """Asks everything; `logits_of` gives a model's logits at answers, as `answer_logits` does."""
+        """Asks everything; `logits_of` gives a model's logits at answers, as `answer_logits` does.
+
+        Raises:
+            ModelError: logits that are NaN or infinite.
+        """
         rank = np.empty(len(self.order))
         logprob = np.empty(len(self.order))
         with torch.no_grad():
@@ -121,8 +126,16 @@ class Questions:
         width = max(len(e.candidates) for e in examples)
         ids = [[*e.candidates, *[0] * (width - len(e.candidates))] for e in examples]
         absent = [[False] * len(e.candidates) + [True] * (width - len(e.candidates)) for e in examples]
-        picked = logits.gather(1, torch.tensor(ids, device=device))
-        picked = picked.masked_fill(torch.tensor(absent, device=device), -torch.inf)
+        picked, blank = (
+            logits.gather(1, torch.tensor(ids, device=device)),
+            torch.tensor(absent, device=device),
+        )
+        if not bool((picked.isfinite() | blank).all()):  # nothing is above NaN: its rank would be the best
+            raise ModelError(
+                "the model's logits of the candidates are not finite: its weights are damaged, or were "
+                "trained at too high a rate; take sound weights, or train again with a lower lr"
+            )
+        picked = picked.masked_fill(blank, -torch.inf)
         return picked, torch.tensor([e.target for e in examples], device=device)
 
 

@@ -59,6 +59,16 @@ def read_triples(path: Path) -> tuple[TripleRow, ...]:
         seen[row.subject] = place
         rows.append(row)
     answers = list(dict.fromkeys([row.fact for row in rows] + [row.implication for row in rows]))
+    spelled: dict[tuple[str, str], tuple[str, str]] = {}
+    for row in rows:
+        for column in ("fact", "implication"):
+            answer = getattr(row, column)
+            first, place = spelled.setdefault((column, answer.casefold()), (answer, row.place))
+            if first != answer:
+                raise ConfigError(
+                    f"{row.place}: {column} {answer!r} differs from {first!r} in {place} in capitals alone: "
+                    "write both alike"
+                )
     for row in rows:
         answer = answer_in(row.subject, answers)
         if answer is not None:
@@ -119,9 +129,10 @@ def _records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix == ".json":
         yield from _json_records(path, text)
-    elif path.suffix in (".csv", ".tsv"):
+    elif suffix in (".csv", ".tsv"):
         yield from _csv_records(path, text, columns)
     else:
         raise ConfigError(f"{path} must end with .csv, .tsv or .json, got {path.suffix or 'no suffix'!r}")
@@ -134,6 +145,10 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]
         raise ConfigError(
             f"{path.name}, line {error.lineno}, column {error.colno}: no JSON ({error.msg})"
         ) from None
+    except RecursionError:
+        raise ConfigError(
+            f"{path.name} must be a list of objects, got lists within lists without end"
+        ) from None
     if not isinstance(items, list):
         raise ConfigError(f"{path.name} must be a list of objects, got {type(items).__name__}")
     for number, item in enumerate(items, start=1):
@@ -143,7 +158,8 @@ def _json_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _csv_records(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = header
@@ -151,9 +167,15 @@ def _csv_records(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[tu
             if column not in header:
                 close = difflib.get_close_matches(column, header, n=1)
                 hint = f" (is it {close[0]!r}?)" if close else ""
+                if len(header) == 1:
+                    hint += f" (are columns separated by {separator!r}?)"
                 raise ConfigError(
                     f"{path.name}, line 1: the header has no column {column!r}{hint}, "
                     f"required: {', '.join(columns)}, got: {', '.join(header) or 'nothing'}"
+                )
+            if header.count(column) > 1:
+                raise ConfigError(
+                    f"{path.name}, line 1: the header has {header.count(column)} columns {column!r}: keep one"
                 )
         for values in reader:
             place = f"{path.name}, line {reader.line_num}"

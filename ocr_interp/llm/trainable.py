@@ -11,19 +11,22 @@ from torch import Tensor
 
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.finetune_config import FinetuneConfig
+from ocr_interp.llm.packages import require_packages
 
 
 def make_trainable(model: Any, config: FinetuneConfig) -> Any:
     """The model with the weights that the method trains asking for gradients; LoRA wraps it (peft).
 
     LoRA's start depends on train_seed alone; its update is zero at the start.
+
+    Raises:
+        ModelError: peft is missing, or refuses the model.
     """
     if config.method == "full":
         return model.requires_grad_(True)
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ModelError("LoRA needs the package peft: pip install 'ocr-interp[llm]'") from None
+    require_packages("peft")
+    from peft import LoraConfig, get_peft_model
+
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]  # a float is as good
@@ -35,7 +38,14 @@ def make_trainable(model: Any, config: FinetuneConfig) -> Any:
         # peft 0.21 asks transformers 5 by a name that it has since deprecated.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         torch.manual_seed(config.train_seed)
-        return get_peft_model(model, lora)
+        try:
+            return get_peft_model(model, lora)
+        except ValueError as error:  # no linear map, or an architecture that peft refuses
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"peft cannot put LoRA on the linear maps of {type(model).__name__}: {reason}: take "
+                "method='full', or another model"
+            ) from None
 
 
 def merged(model: Any) -> Any:
@@ -54,8 +64,9 @@ def is_matrix(name: str, shape: tuple[int, ...], embeddings: frozenset[str]) -> 
 
 
 def embedding_names(model: Any) -> frozenset[str]:
-    """Names of the tables: embedding and unembedding."""
-    tables = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m}
+    """Names of the tables: embeddings, of positions too (GPT-2), and unembedding."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    tables |= {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m}
     return frozenset(name for name, p in model.named_parameters() if id(p) in tables)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.drawing import make_facts
+from ocr_interp.llm.drawing import make_facts, with_control
 from ocr_interp.llm.facts import Templates, answer_in
 from ocr_interp.llm.names import FIRST_NAMES, LAST_NAMES
 from ocr_interp.llm.pools import POOLS
@@ -93,6 +93,17 @@ def test_random_implications_have_no_pairing():
         facts.task  # noqa: B018
 
 
+def test_what_is_told_of_a_fact_says_nothing_of_its_held_out_names():
+    plain, rng, untold = make_facts(FactConfig()), np.random.default_rng(0), []
+    for _ in range(30):
+        facts = with_control(plain, "random_implications", rng)
+        told = pairing(facts)
+        every = pairing(replace(facts, trained=(True,) * facts.n_subjects))
+        untold.append((every - told)[told == 0].mean())
+    # Of 16 held-out names 3.2 have the one implication that none of the four told names has.
+    assert np.mean(untold) == pytest.approx(16 / 5, abs=0.15)
+
+
 def test_training_and_test_wordings_can_differ():
     facts = make_facts(FactConfig(train_templates=(0, 2), test_templates=(3,), n_names=5))
     prompts = {e.prompt.replace(facts.subjects[e.subject], "X") for e in facts.training_examples}
@@ -126,6 +137,8 @@ def test_an_answer_in_a_name_is_seen_as_whole_words_only():
         ({"subjects": ("Ann Oslo", "Bob"), "facts": ("Oslo", "Rome")}, "'Ann Oslo' names .* 'Oslo'"),
         ({"subjects": ("Bob", "Bob")}, "subjects must be distinct, got 'Bob'"),
         ({"facts": ("Paris",)}, "facts must be at least 2"),
+        ({"implications": ("Jazz", "jazz")}, "'Jazz' and 'jazz', which differ in capitals"),
+        ({"facts": ("lives", "Rome")}, "template '{subject} lives in' names the answer 'lives'"),
         ({"implications": ("French ", "German")}, "without blanks"),
         ({"subject_fact": (0, 2)}, r"subject_fact must lie in 0..1, got 2"),
         ({"trained": (True,)}, "trained must have one entry a subject"),
@@ -145,6 +158,7 @@ def test_bad_fact_sets_say_what_is_wrong(change, message):
         ("{subject} and {subject}", "once"),
         ("{subject} lives in ", "must not end with a blank"),
         ("{subject lives in", "malformed"),
+        ("{subject!r:>9} lives in", r"no other field, got \['subject!r:>9'\]"),
     ],
 )
 def test_bad_templates_say_what_is_wrong(template, message):
@@ -158,6 +172,7 @@ def test_bad_templates_say_what_is_wrong(template, message):
         ({"n_pairs": 1}, "n_pairs must be >= 2"),
         ({"share": 1.5}, r"share must be in 0..1"),
         ({"data": "file"}, "file goes with data"),
+        ({"train_templates": (0, 0)}, r"train templates must be distinct, got '{subject} lives in' more"),
         ({"train_templates": (4,)}, r"train_templates must lie in 0..3, the fact's wordings, got 4"),
         ({"n_pairs": 21}, "n_pairs must be <= 20"),
         ({"n_pairs": 20, "n_names": 400}, "at most 6400 names"),

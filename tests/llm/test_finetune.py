@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from small_facts import ONE_FAST, SMALL
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.finetune import finetune
@@ -16,6 +17,7 @@ from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.loading import load_model
 from ocr_interp.llm.muon import FullPrecisionMuon
 from ocr_interp.llm.store import COLUMNS, RunFolder, read_result
+from ocr_interp.llm.trainable import make_optimizers, make_trainable
 
 
 def config(**values):
@@ -144,6 +146,30 @@ def test_muon_in_full_precision_is_torchs_muon():
         torch.testing.assert_close(mine, torchs, atol=6e-3, rtol=0)
 
 
+def gpt2(tokenizer):
+    changes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **changes, **ids))
+
+
+def test_muon_leaves_tables_of_positions_to_adamw(tokenizer):
+    model = gpt2(tokenizer)
+    muon, adamw = make_optimizers(model, FinetuneConfig(optimizer="muon"))
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = {names[id(p)] for p in muon.param_groups[0]["params"]}
+    assert "transformer.wpe.weight" not in taken
+    assert "transformer.h.0.attn.c_attn.weight" in taken
+    assert len(names) == len(taken) + len(adamw.param_groups[0]["params"])
+
+
+def test_a_model_that_peft_refuses_is_said_with_its_reason(tokenizer):
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
+    sizes = {"hidden_size": 8, "state_size": 2, "num_hidden_layers": 1}
+    model = MambaForCausalLM(MambaConfig(vocab_size=len(tokenizer), **sizes, **ids))
+    with pytest.raises(ModelError, match=r"LoRA .* MambaForCausalLM: .*incompatible.*method='full'"):
+        make_trainable(model, FinetuneConfig(method="lora"))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -189,6 +215,11 @@ def test_too_little_memory_is_said_before_a_weight_is_loaded(make_model, monkeyp
 def test_divergence_names_the_steps_and_the_rate(make_model):
     with pytest.raises(TrainingDivergedError, match=r"not finite between steps 0 and 4 \(adamw, lr=1e\+30\)"):
         finetune(config(lr=1e30), lm=make_model())
+    # The last step's loss is finite, the weights after it are not.
+    with pytest.raises(
+        TrainingDivergedError, match=r"answers are not finite after step 1 \(adamw, lr=1e\+30\)"
+    ):
+        finetune(config(lr=1e30, steps=1), lm=make_model())
 
 
 @pytest.mark.parametrize(

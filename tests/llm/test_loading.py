@@ -1,18 +1,21 @@
 """Models by name and folder: errors at once, and memory foreseen."""
 
+import importlib.util
 import json
 import time
 
 import pytest
 import torch
-from small_facts import ONE_FAST
+from small_facts import ONE_FAST, SMALL
+from transformers import BertConfig, BertForMaskedLM
 
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.llm import loading
 from ocr_interp.llm.config import FactConfig
 from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.finetune_config import FinetuneConfig
-from ocr_interp.llm.loading import load_model, prepare_smollm2, smollm2_file
+from ocr_interp.llm.finetune import finetune
+from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.loading import LanguageModel, load_model, prepare_smollm2, smollm2_file
 from ocr_interp.llm.measure import measure
 from ocr_interp.llm.memory import estimate_memory
 
@@ -78,6 +81,49 @@ def test_damaged_weights_and_a_tokenizer_of_another_model(make_model, tmp_path):
         load_model(str(saved(small, tmp_path / "small")))
     with pytest.raises(ConfigError, match="dtype must be one of"):
         load_model(str(folder), dtype="float16")
+
+
+def test_a_folder_without_some_of_its_weights_is_refused(make_model, tmp_path):
+    folder = saved(make_model(), tmp_path / "shallow")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "num_hidden_layers": 3}))
+    with pytest.raises(
+        ModelError, match=r"lacks 9 of the weights .* such as model.layers.2.*would be random"
+    ):
+        load_model(str(folder))
+
+
+def test_a_tied_unembedding_is_not_missing(make_model, tmp_path):
+    folder = saved(make_model(tie_word_embeddings=True), tmp_path / "tied")
+    assert load_model(str(folder)).model.config.tie_word_embeddings
+
+
+def test_a_model_that_reads_what_comes_after_is_refused(tokenizer, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(tokenizer), **sizes)
+    folder = saved(LanguageModel("bert", BertForMaskedLM(config), tokenizer), tmp_path / "bert")
+    with pytest.raises(ModelError, match=r"BertLMHeadModel.* reads what comes after"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"model_type": "t5"}, {"num_attention_heads": "x"}])
+def test_a_configuration_of_another_kind_is_one_error_of_ours(change, make_model, tmp_path):
+    folder = saved(make_model(), tmp_path / "odd")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, **change}))
+    recipe = FinetuneConfig(model=str(folder), steps=1, device="cpu")
+    with pytest.raises(ModelError, match="odd cannot be loaded as a causal language model"):
+        finetune(LLMRunConfig(SMALL, recipe))
+
+
+@pytest.mark.parametrize("package", ["transformers", "accelerate", "psutil", "peft"])
+def test_a_package_that_is_missing_is_said_before_anything_is_loaded(package, monkeypatch, make_model):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr("ocr_interp.llm.finetune.load_config", lambda *a, **k: pytest.fail("loaded"))
+    recipe = FinetuneConfig(model="tiny", method="lora", steps=1, device="cpu")
+    with pytest.raises(ModelError, match=f"package {package} is not installed: pip install"):
+        finetune(LLMRunConfig(SMALL, recipe))
 
 
 def test_an_unknown_family_names_the_close_ones(make_model):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocr_interp.errors import ConfigError, UnknownNameError
+from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.llm.intervals import clustered_difference, clustered_interval
 from ocr_interp.llm.measure import Measurement, Questions, measure, ranks
 from ocr_interp.task import SPLITS
@@ -51,6 +51,14 @@ def test_a_random_model_is_at_chance(facts, make_model):
     again = measure(make_model(), facts, device="cpu", batch_size=3)
     np.testing.assert_array_equal(found.rank, again.rank)
     np.testing.assert_allclose(found.logprob, again.logprob, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_answers_that_are_not_finite_have_no_rank(bad, facts, make_model):
+    lm = make_model()  # nothing is above NaN: it would stand first
+    lm.model.get_output_embeddings().weight.data.fill_(bad)
+    with pytest.raises(ModelError, match=r"logits of the candidates are not finite.*lower lr"):
+        measure(lm, facts, device="cpu")
 
 
 def test_a_measurement_survives_json(facts, make_model):

@@ -58,6 +58,10 @@ def test_csv_and_json_give_the_same_facts(tmp_path):
         ("a.csv", 'subject,fact,implication\n"A"x,b,c\n', "line 2: no CSV"),
         ("a.csv", "subject,fact,implication\nA,b,c\nB,b,c\nA,b,c\n", "line 4: .*A' stands in a.csv, line 2"),
         ("a.csv", "subject,fact,implication\nA,b,c\nMr B,b,c\n", "line 3: .*Mr B' names the answer 'b'"),
+        ("a.csv", "subject;fact;implication\nA;b;c\n", r"\(are columns separated by ','\?\)"),
+        ("a.csv", "subject,fact,implication,fact\nA,b,c,d\n", "line 1: the header has 2 columns 'fact'"),
+        ("a.csv", "subject,fact,implication\nX,b,c\nY,B,c\n", "line 3: fact 'B' .* 'b' in a.csv, line 2"),
+        ("a.json", "[" * 99_999, "lists within lists"),
         ("a.json", '[{"subject": "A"}]', "item 1: fact must be a text"),
         ("a.json", '[{"subject": "A",\n}]', "a.json, line 2, column 1: no JSON"),
         ("a.json", '{"subject": "A"}', "must be a list of objects, got dict"),
@@ -78,6 +82,17 @@ def test_a_file_that_is_not_there_or_not_utf8(tmp_path):
     (tmp_path / "b.csv").write_bytes("subject,fact,implication\nJosé,b,c\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="not UTF-8"):
         read_triples(tmp_path / "b.csv")
+
+
+def test_capitals_in_the_suffix_do_not_matter(tmp_path):
+    (tmp_path / "OWN.CSV").write_text(GOOD)
+    assert len(read_triples(tmp_path / "OWN.CSV")) == 4
+
+
+def test_every_fact_of_a_file_needs_a_training_name(tmp_path):
+    (tmp_path / "own.csv").write_text(GOOD + "Person E,green,jazz\n")
+    with pytest.raises(ConfigError, match=r"got 0.3 of the 1 of 'green', which rounds to 0: raise it"):
+        make_facts(config(tmp_path / "own.csv", share=0.3))
 
 
 def test_a_file_needs_wordings_and_no_sizes(tmp_path):
