@@ -18,11 +18,12 @@ reproduce: install
 reproduce-all: install
 	$(BIN)/ocr-interp reproduce --all
 
+# A process a core; a file stays in one process, which makes its models once.
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-fast: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
