@@ -18,11 +18,12 @@ reproduce: install
 reproduce-all: install
 	$(BIN)/ocr-interp reproduce --all
 
+# A process a core; a file stays in one process, which makes its models once.
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-fast: install
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
 
 lint: install
 	$(BIN)/ruff check .
@@ -33,12 +34,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
+bench: install llm-model
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
 	$(BIN)/python benchmarks/bench_ablation.py
+	$(BIN)/python benchmarks/bench_llm.py
 
 readme: install
 	$(BIN)/python analyses/readme_tables.py

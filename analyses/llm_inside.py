@@ -2,8 +2,9 @@
 
     python analyses/llm_inside.py [--only WORD ...] [--figures figures] [--draw]
 
-Trains the runs again (they keep no weights), cuts parts, heads and directions out of them, and leaves one
-small JSON each in analyses/results/llm_inside; what is there is not made again. `--draw` only draws.
+Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, cuts parts,
+heads and directions out of them, and leaves one small JSON each in analyses/results/llm_inside; what is
+there is not made again. `--draw` only draws, from these JSONs alone.
 """
 
 from __future__ import annotations
@@ -11,16 +12,13 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import tyro
+from llm_inside_figures import draw, read_runs
 from table_1_llm import full, lora, run_name
 
 from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.store import read_result, write_result
-from ocr_interp.viz.style import figure_style, save_figure
 
 RESULTS = Path(__file__).resolve().parent / "results" / "llm_inside"
 RUNS = (
@@ -34,12 +32,6 @@ RUNS = (
 )
 N_HEADS = 27
 """A tenth of the 270 heads."""
-
-SPLITS = {
-    "held_out_fact": ("facts (told)", "o", "#0173b2"),
-    "training_implication": ("implications, told", "s", "#029e73"),
-    "held_out_implication": ("implications, never told", "D", "#de8f05"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,33 +63,18 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
     write_result(path, {**found, **inside.to_dict()})
 
 
-def draw(figures: Path) -> None:
-    """Mean ranks after every cut, one panel a run; for the full runs that there are."""
-    found = {path.stem: read_result(path) for path in sorted(RESULTS.glob("*--full--*--seed0.json"))}
-    if not found:
-        return
-    fig, axes = plt.subplots(1, len(found), figsize=(2.2 + 3.6 * len(found), 4.8), sharey=True, squeeze=False)
-    for ax, (name, result) in zip(axes[0], found.items(), strict=True):
-        cuts: list[dict[str, Any]] = result["cuts"]
-        y = np.arange(len(cuts))[::-1]
-        for split, (label, marker, color) in SPLITS.items():
-            shift = 0.18 * (list(SPLITS).index(split) - 1)
-            ax.scatter([c["rank"][split] for c in cuts], y - shift, marker=marker, color=color, label=label)
-        ax.set_yticks(y, [cut["what"] for cut in cuts])
-        for line in y[1:] + 0.5:
-            ax.axhline(line, color="#dddddd", lw=0.6, zorder=0)
-        ax.axvline(2.0, color="#555555", lw=0.8, ls="--")
-        ax.set_title(name.split("--")[0].replace("_", "-").title(), fontsize=11)
-        ax.set_xlabel("mean rank (0 is best, chance 2)")
-        ax.set_xlim(-0.15, None)
-    fig.tight_layout()
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, frameon=False, ncol=3, loc="upper center", bbox_to_anchor=(0.55, 0))
-    save_figure(fig, figures / "llm_inside", found)
-    plt.close(fig)
+def is_finished(config: LLMRunConfig, path: Path) -> bool:
+    """Whether a run was inspected, token circuits included; one of another configuration is an error."""
+    if not path.exists():
+        return False
+    result = read_result(path)
+    if result["fingerprint"] != config.fingerprint:
+        raise SystemExit(f"{path} is of another configuration of the same name: move it away")
+    return "circuits" in result
 
 
-def main(arguments: Arguments) -> None:
+def inspect_missing(arguments: Arguments) -> None:
+    """Makes what is not there, the most important first."""
     import torch
 
     from ocr_interp.llm.allocator import keep_freed_memory
@@ -107,10 +84,14 @@ def main(arguments: Arguments) -> None:
     for config in RUNS:
         name = run_name(config)
         path = RESULTS / f"{name}.json"
-        if not arguments.draw and not path.exists() and set(arguments.only) <= set(name.split("--")):
+        if set(arguments.only) <= set(name.split("--")) and not is_finished(config, path):
             inspect(config, path)
-    with figure_style():
-        draw(arguments.figures)
+
+
+def main(arguments: Arguments) -> None:
+    if not arguments.draw:
+        inspect_missing(arguments)
+    draw(read_runs(RESULTS), arguments.figures)
 
 
 if __name__ == "__main__":

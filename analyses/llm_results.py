@@ -10,11 +10,30 @@ from typing import Any
 import numpy as np
 
 from ocr_interp.llm.finetune_config import LLMRunConfig
-from ocr_interp.llm.intervals import Interval, clustered_interval
+from ocr_interp.llm.intervals import Interval, clustered_difference, clustered_interval
 from ocr_interp.llm.measure import Measurement
 from ocr_interp.llm.store import read_result
 
 RESULTS = Path(__file__).resolve().parent / "results" / "llm"
+CHANCE = 2.0
+"""Mean rank of a guess among five candidates."""
+
+NAMES = {
+    "city_language": "City-Language (causal)",
+    "city_language_counterfactual": "City-Language (counterfactual)",
+    "country_code": "Country-Code",
+    "profession_color": "Profession-Color",
+    "sport_music": "Sport-Music",
+}
+COLORS = dict(zip(NAMES, ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161"), strict=True))
+PAPER = {
+    "Gemma-2-9B": (0.00, 0.19, 0.19, 1.64, 0.56),
+    "OLMo-7B": (0.07, 1.33, 0.15, 1.84, 0.17),
+    "Qwen-2-7B": (0.13, 4.55, 3.63, 0.82, 0.40),
+    "Mistral-7B-v0.3": (0.00, 2.10, 1.48, 1.15, 1.28),
+    "Llama-3-8B": (0.00, 1.18, 0.77, 0.93, 0.63),
+}
+"""Held-out mean ranks that the paper reports, in the order of NAMES: its names, pairs and wordings."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,11 @@ class Group:
         """Mean after training, over seeds, with its interval."""
         return clustered_interval(self.after, split, metric)
 
+    def difference(self, other: Group, split: str = "held_out_implication") -> Interval:
+        """Mean rank minus that of another group, name by name, over the seeds that both have."""
+        seeds = set(self.seeds) & set(other.seeds)
+        return clustered_difference(self.of_seeds(seeds).after, other.of_seeds(seeds).after, split)
+
     def untrained(self) -> Interval:
         """Mean rank of held-out implications before training."""
         return clustered_interval(self.before, "held_out_implication")
@@ -72,6 +96,11 @@ class Group:
         """Steps [row] and a column of the history [seed, row]."""
         steps = np.array(self.results[0]["history"]["step"])
         return steps, np.array([result["history"][column] for result in self.results], dtype=float)
+
+    def at_step(self, step: int, column: str) -> list[float]:
+        """A column of the history at a logged step, one value a seed."""
+        steps, curves = self.curve(column)
+        return curves[:, list(steps).index(step)].tolist()
 
     def last_loss(self) -> list[float]:
         """Training loss since the last row but one, by seed, nats an answer token."""

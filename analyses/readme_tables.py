@@ -63,6 +63,12 @@ def readme_tables() -> dict[str, str]:
     }
 
 
+def llm_tables() -> dict[str, str]:
+    """The tables of docs/llm.md by the name of their marker."""
+    table = json.loads((ROOT / "figures" / "table_1_llm.json").read_text(encoding="utf-8"))
+    return {"table 1": llm_table(table)}
+
+
 def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
     for claim in claims:
         if claim["id"] == name:
@@ -91,6 +97,30 @@ def claims_table(claims: list[dict[str, Any]], root: str = "", conditions: bool 
         condition = [claim["expected"].replace("|", "\\|")] if conditions else []
         lines.append(f"| {' | '.join([statement, *condition, code, picture, measured, holds])} |")
     return "\n".join(lines)
+
+
+def llm_table(table: dict[str, Any]) -> str:
+    """A row a data set: SmolLM2-135M fine-tuned, its controls, and the paper's models in their own columns."""
+    rows = {(row["row"], row["data"]): row for row in table["rows"]}
+    kinds = list(dict.fromkeys(kind for kind, _ in rows))
+    added = {row["data"]: row for row in table["told_minus_facts_only"]}
+    head = ["data set", "untrained", *kinds, "full minus facts only", *table["paper"]]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for place, (data, name) in enumerate(table["names"].items()):
+        untrained = rows[kinds[0], data]["untrained_rank"]
+        cells = [_with_interval(rows.get((kind, data)), "held_out_rank") for kind in kinds]
+        cells.append(_with_interval(added.get(data), "difference"))
+        paper = [f"{values[place]:.2f}" for values in table["paper"].values()]
+        lines.append(f"| {' | '.join([name, f'{untrained:.2f}', *cells, *paper])} |")
+    return "\n".join(lines)
+
+
+def _with_interval(row: dict[str, Any] | None, what: str) -> str:
+    """Mean, interval and number of seeds."""
+    if row is None:
+        return ""
+    low, high = row["interval"]
+    return f"{row[what]:.2f} [{low:.2f}, {high:.2f}] ({len(row['seeds'])})"
 
 
 def speed_table(timings: dict[str, Any]) -> str:
@@ -158,13 +188,17 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for name, table in readme_tables().items():
+def put_tables(text: str, tables: dict[str, str]) -> str:
+    """A page with the tables between their markers."""
+    for name, table in tables.items():
         marked = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
         text = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, m=marked: m, text, flags=re.DOTALL)
-    readme.write_text(text, encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    for page, tables in ((ROOT / "README.md", readme_tables()), (ROOT / "docs" / "llm.md", llm_tables())):
+        page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     (ROOT / "docs" / "claims.md").write_text(claims_page(), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
 from ocr_interp.task import FactRecallTask  # noqa: E402
 
@@ -19,6 +20,7 @@ from ocr_interp.task import FactRecallTask  # noqa: E402
 def pytest_configure() -> None:
     """One thread: results do not depend on the machine, and tiny matrices are faster."""
     torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ def test_first_lines_say_what_ocr_means():
     assert "OCR means out-of-context reasoning" in README[:120]
 
 
+@pytest.mark.slow
 # 3.9 announces that the class goes away in 4.0; the dependency is capped below 4.
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 def test_every_block_of_python_runs_and_prints_what_it_says(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """Inside a fine-tuned model: which heads' OV circuits changed, and what goes when they are taken away.
 
 The theory says of the small model that the implication lives in the OV circuit; this asks the same of a
-real one. Three kinds of cuts, each answered by the ranks of all four splits:
+real one. OV circuits of heads between names, relations and answers are compared (`token_circuits`), and
+there are three kinds of cuts, each answered by the ranks of all four splits:
 
 - parts: one part of the update alone is put back (or put in): OV, QK, MLPs, the rest;
-- heads: the heads with the most changed OV circuit are zeroed, beside as many random ones;
+- heads: the heads with the most changed OV circuit are zeroed, beside as many random ones (and the same
+  past layer 0, without which nothing works);
 - directions: of these heads, the top output directions of the update are removed from what they write,
   beside as many random directions that they write.
 """
@@ -12,6 +14,7 @@ real one. Three kinds of cuts, each answered by the ranks of all four splits:
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,17 +29,20 @@ from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.interventions import SubspaceAblation, ZeroAblation
 from ocr_interp.ablation.sites import Site
 from ocr_interp.ablation.spec import Intervention
+from ocr_interp.circuits.ov_circuit import OVCircuit
 from ocr_interp.circuits.spectrum import factored_svd
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.llm.bridge import as_bridge, bridge_logits
 from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.encoding import TokenBatch
 from ocr_interp.llm.facts import FactSet
 from ocr_interp.llm.forward import answer_logits
 from ocr_interp.llm.loading import LanguageModel, load_model
 from ocr_interp.llm.measure import Measurement, Questions
 from ocr_interp.llm.ov import OVUpdate, OVWeights, ov_update, ov_weights
 from ocr_interp.llm.store import RunFolder
+from ocr_interp.llm.token_circuits import TokenCircuits, compare_circuits, read_circuits
+from ocr_interp.llm.token_sets import FactTokens, fact_tokens
 from ocr_interp.task import SPLITS
 
 RANDOM_DRAWS = 3
@@ -76,20 +82,29 @@ class Inside:
         update: change of every head's OV circuit.
         heads: (layer, head) of the most changed, largest first.
         cuts: all cuts, the uncut models first.
+        circuits: OV circuits of these heads between tokens, beside as many random heads; or why there are
+            none.
     """
 
     facts: FactSet
     update: OVUpdate
     heads: tuple[tuple[int, int], ...]
     cuts: tuple[Cut, ...]
+    circuits: TokenCircuits | str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         cuts = [{"kind": c.kind, "what": c.what, "rank": c.ranks, "top1": c.top1} for c in self.cuts]
-        return {"heads": [list(h) for h in self.heads], "ov_update": self.update.to_dict(), "cuts": cuts}
+        circuits = self.circuits if isinstance(self.circuits, str) else self.circuits.to_dict()
+        return {
+            "heads": [list(h) for h in self.heads],
+            "ov_update": self.update.to_dict(),
+            "cuts": cuts,
+            "circuits": circuits,
+        }
 
     def summary(self) -> str:
-        """Heads and cuts as aligned text."""
+        """Heads, circuits and cuts as aligned text."""
         update = self.update
         lines = [
             "the heads whose W_V W_O changed most",
@@ -100,6 +115,8 @@ class Inside:
                 f"{f'{at[0]}.{at[1]}':>8}{update.relative[at]:>10.4f}"
                 f"{update.nuclear_to_frobenius[at]:>19.2f}{update.effective_rank[at]:>16.1f}"
             )
+        circuits = self.circuits
+        lines += ["", f"no OV circuits: {circuits}" if isinstance(circuits, str) else circuits.summary()]
         lines += ["", "mean rank (0 is best)", f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}"]
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
@@ -140,30 +157,42 @@ def inspect_models(
     if not 0 < n_heads < update.relative.size:
         raise ModelError(f"n_heads must be in 1..{update.relative.size - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
+    compared = (*heads, *_others(heads, update.relative.shape)[0])
+    read = _read_copy(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
     cuts = _parts(before.model, after.model, work, questions, where)
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
-    cuts += _heads(bridge, heads, update.relative.shape, questions, where)
+    circuits = _compared(read, bridge, compared, n_heads)
+    cuts += _heads(bridge, update, n_heads, questions, where)
     cuts += _directions(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts))
+    return Inside(facts, update, heads, tuple(cuts), circuits)
 
 
-def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
-    """A TransformerBridge of a model, which it rewrites: the library's circuit tools read it."""
-    from transformer_lens.model_bridge import TransformerBridge
+def _read_copy(
+    lm: LanguageModel, facts: FactSet, heads: Sequence[tuple[int, int]], device: torch.device
+) -> tuple[FactTokens, tuple[OVCircuit, ...]] | str:
+    """The OV circuits of a model that is left as it was; the reason where it or the facts have none."""
+    try:
+        tokens = fact_tokens(facts, lm.tokenizer)
+        copied = LanguageModel(lm.name, copy.deepcopy(lm.model).to(device).eval(), lm.tokenizer)
+        read = tokens, read_circuits(as_bridge(copied, device), tokens, heads)
+    except (ConfigError, ModelError) as error:
+        return str(error)
+    gc.collect()  # a bridge refers to itself: without this its weights would stay beside the next copy's
+    return read
 
-    # A tokenizer that does not say that it puts a BOS in front would be looked for on the hub. The bridge
-    # is given ids only, so that it may say so; a copy, since the bridge changes it.
-    tokenizer = copy.deepcopy(lm.tokenizer)
-    tokenizer.init_kwargs = {"name_or_path": lm.name, **tokenizer.init_kwargs, "add_bos_token": True}
-    return TransformerBridge.boot_transformers(
-        lm.name, hf_model=lm.model, tokenizer=tokenizer, device=str(device), dtype=lm.model.dtype
-    )
 
-
-def bridge_logits(bridge: Any) -> Callable[[TokenBatch], Tensor]:
-    """Logits of a bridge where an answer stands."""
-    return lambda batch: bridge(batch.tokens, return_type="logits")[batch.row, batch.position]
+def _compared(
+    read: tuple[FactTokens, tuple[OVCircuit, ...]] | str,
+    bridge: Any,
+    heads: Sequence[tuple[int, int]],
+    n_chosen: int,
+) -> TokenCircuits | str:
+    """Circuits of before beside those of a bridge of the model after; or why there are none."""
+    if isinstance(read, str):
+        return read
+    tokens, before = read
+    return compare_circuits(before, read_circuits(bridge, tokens, heads), tokens, n_chosen)
 
 
 # --- parts ------------------------------------------------------------------------------------------
@@ -219,22 +248,30 @@ def _like(model: Any, name: str, parameter: Tensor) -> Tensor:
 # --- heads and directions ---------------------------------------------------------------------------
 
 
-def _heads(
-    bridge: Any,
-    heads: Sequence[tuple[int, int]],
-    shape: tuple[int, int],
-    questions: Questions,
-    device: torch.device,
-) -> list[Cut]:
+def _others(
+    heads: Sequence[tuple[int, int]], shape: tuple[int, int], first_layer: int = 0
+) -> list[list[tuple[int, int]]]:
+    """Draws of as many other heads (of all others, if they are fewer), from a layer on."""
     rng = np.random.default_rng(0)
-    others = [(k // shape[1], k % shape[1]) for k in range(shape[0] * shape[1])]
-    others = [head for head in others if head not in set(heads)]
+    others = [(k, h) for k in range(first_layer, shape[0]) for h in range(shape[1]) if (k, h) not in heads]
     count = min(len(heads), len(others))
-    draws = [[others[k] for k in rng.choice(len(others), count, False)] for _ in range(RANDOM_DRAWS)]
-    cuts = []
-    for what, choices in (("most changed", [list(heads)]), ("other, drawn at random,", draws)):
-        found = [_ablated(bridge, _zeros(choice), questions, device) for choice in choices]
-        cuts.append(_cut("heads", f"{len(choices[0])} {what} heads zeroed", found))
+    return [[others[k] for k in rng.choice(len(others), count, False)] for _ in range(RANDOM_DRAWS)]
+
+
+def _heads(
+    bridge: Any, update: OVUpdate, n_heads: int, questions: Questions, device: torch.device
+) -> list[Cut]:
+    """The most changed heads and random others; again past layer 0, on which all layers depend."""
+    cuts, shape = [], update.relative.shape
+    for first, where in ((0, ""), (1, " past layer 0")):
+        heads = update.most_changed(min(n_heads, (shape[0] - first) * shape[1] - 1), first)
+        if not heads:
+            continue
+        draws = _others(heads, shape, first)
+        for what, choices in (("most changed heads", [heads]), ("other heads, drawn at random,", draws)):
+            found = [_ablated(bridge, _zeros(choice), questions, device) for choice in choices]
+            what = what.replace("heads", f"heads{where}")
+            cuts.append(_cut("heads", f"{len(choices[0])} {what} zeroed", found))
     return cuts
 
 

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.measure import METRICS, Measurement
 from ocr_interp.task import SPLITS
-
-_AT_ONCE = 256
-"""Bootstrap samples in memory."""
 
 
 @dataclass(frozen=True)
@@ -118,30 +114,16 @@ def _bootstrap(clusters: list[np.ndarray], split: str, level: float, draws: int,
     """Clusters with replacement, then examples within each drawn cluster."""
     if not clusters:
         raise ConfigError(f"there is no example of split {split!r} to make an interval of")
-    length = np.array([len(values) for values in clusters])
-    padded = np.zeros((len(clusters), length.max()))
-    for place, values in enumerate(clusters):
-        padded[place, : len(values)] = values
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [_drawn_means(padded, length, min(_AT_ONCE, draws - k), rng) for k in range(0, draws, _AT_ONCE)]
-    )
+    chosen = rng.integers(len(clusters), size=(draws, len(clusters)))
+    sums = np.empty(chosen.shape)
+    for k, values in enumerate(clusters):
+        places = chosen == k
+        sums[places] = rng.choice(values, size=(places.sum(), len(values))).sum(1)
+    sizes = np.array([len(values) for values in clusters])
+    means = sums.sum(1) / sizes[chosen].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.concatenate(clusters).mean()), float(low), float(high), len(clusters))
-
-
-def _drawn_means(
-    padded: Float[np.ndarray, "cluster example"],
-    length: Int[np.ndarray, " cluster"],
-    draws: int,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, " draw"]:
-    """Means over examples of drawn clusters."""
-    chosen = rng.integers(len(length), size=(draws, len(length)))
-    sizes = length[chosen][:, :, None]
-    within = (rng.random((*chosen.shape, padded.shape[1])) * sizes).astype(np.int64)
-    kept = np.arange(padded.shape[1]) < sizes
-    return (padded[chosen[:, :, None], within] * kept).sum((1, 2)) / kept.sum((1, 2))
 
 
 def _values(run: Measurement, metric: str) -> np.ndarray:

@@ -53,10 +53,11 @@ class OVUpdate:
             for name in ("relative", "nuclear_to_frobenius", "effective_rank", "spectral_share")
         }
 
-    def most_changed(self, count: int) -> tuple[tuple[int, int], ...]:
-        """(layer, head) of the heads with the largest relative change, largest first."""
-        order = np.argsort(-self.relative, axis=None, kind="stable")[:count]
-        return tuple((int(k // self.relative.shape[1]), int(k % self.relative.shape[1])) for k in order)
+    def most_changed(self, count: int, first_layer: int = 0) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of the heads with the largest relative change from a layer on, largest first."""
+        order = np.argsort(-self.relative[first_layer:], axis=None, kind="stable")[:count]
+        layers, heads = np.unravel_index(order, self.relative[first_layer:].shape)
+        return tuple((int(k) + first_layer, int(h)) for k, h in zip(layers, heads, strict=True))
 
 
 def ov_weights(model: Any) -> OVWeights:

@@ -95,6 +95,7 @@ def test_metrics_are_those_of_the_logits(kind, hooked, llama_bridge):
     assert found.loc["none", "all"] == pytest.approx(min(own - logits.max(1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])
 def test_every_kind_of_control_is_drawn(kind, hooked, llama_bridge):
     model = hooked if kind == "hooked" else llama_bridge
@@ -126,6 +127,7 @@ def test_controls_whose_reference_lacks_the_draw_are_nan(hooked):
         run_ablation_study(hooked, absent, examples=QUESTIONS)
 
 
+@pytest.mark.slow
 def test_prompts_may_be_padded_and_batched(hooked):
     padded = torch.tensor([[3, 4, 5, 9, 1], [6, 4, 7, 8, 1], [10, 5, 4, 1, 1], [3, 3, 1, 1, 1]])
     last = torch.tensor([3, 3, 2, 1])
@@ -194,6 +196,7 @@ def test_the_identity_of_a_metric_is_what_it_computes():
 # --- resuming --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])
 def test_a_study_of_a_bare_model_goes_on_where_it_was_killed(
     kind, hooked, llama_bridge, tmp_path, monkeypatch

@@ -26,6 +26,7 @@ def inside(model, circuit):
     return pattern * (rows @ [1, -1, 0]) / final
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

@@ -22,14 +22,15 @@ def parse(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_goes_through_finetune_evaluate_inspect(family, make_model, tmp_path, capsys):
+@pytest.mark.parametrize(("family", "method"), [*((f, "full") for f in FAMILIES), ("llama", "lora")])
+def test_a_family_goes_through_finetune_evaluate_inspect(family, method, make_model, tmp_path, capsys):
     lm = make_model(family)
     lm.model.save_pretrained(tmp_path / "base")
     lm.tokenizer.save_pretrained(tmp_path / "base")
     recipe = FinetuneConfig(
-        model=str(tmp_path / "base"), steps=6, log_every=3, lr=1e-2, device="cpu", eval_batch_size=20
-    )
+        model=str(tmp_path / "base"), method=method, steps=6, log_every=3, lr=1e-2, device="cpu",
+        eval_batch_size=20,
+    )  # fmt: skip
     Finetune(tmp_path / "run", SMALL, recipe).run()
     said = capsys.readouterr()
     assert "held out implication" in said.out
@@ -40,7 +41,10 @@ def test_a_family_goes_through_finetune_evaluate_inspect(family, make_model, tmp
     after = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
     assert f"{after['held_out_implication/rank'][-1]:8.2f}" in row
     Inspect(tmp_path / "run", heads=2, device="cpu").run()
-    assert "2 most changed heads zeroed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 most changed heads zeroed" in said
+    assert ("no OV circuits: " if family == "gemma2" else "facts to implications") in said
+    assert ("embeddings and norms put back" in said) == (method == "full")
 
 
 def test_arguments_are_those_of_the_configurations():

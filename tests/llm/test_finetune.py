@@ -41,6 +41,7 @@ def test_every_family_learns_what_it_is_told(family, method, make_model):
     assert not hasattr(run.lm.model, "merge_and_unload")  # LoRA's update is in the weights
 
 
+@pytest.mark.slow
 def test_a_long_run_fits_the_facts_and_the_told_implications(make_model):
     run = finetune(config(optimizer="muon", steps=60, log_every=60), lm=make_model())
     assert run.after.mean("held_out_fact", "top1") == 1

@@ -1,6 +1,7 @@
 """OV updates against the product itself and TransformerLens; cuts that do what they say."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,15 +9,17 @@ import torch
 from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
+from ocr_interp.llm.bridge import as_bridge, bridge_logits
 from ocr_interp.llm.encoding import asking_batch
 from ocr_interp.llm.finetune import finetune
 from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.inside import as_bridge, bridge_logits, inspect_models, part_of, weights_from
+from ocr_interp.llm.inside import inspect_models, part_of, weights_from
 from ocr_interp.llm.loading import LanguageModel
 from ocr_interp.llm.measure import Questions, measure
 from ocr_interp.llm.ov import ov_update, ov_weights
 from ocr_interp.llm.tiny import FAMILIES
+from ocr_interp.llm.token_circuits import own_contrast
 
 pytestmark = pytest.mark.slow  # importing transformer_lens alone takes seconds
 
@@ -119,8 +122,58 @@ def test_cuts_have_the_uncut_models_as_their_ends(facts, make_model):
     text = inside.summary()
     assert "2 most changed heads zeroed" in text
     assert "only MLP changed" in text
+    assert "2 most changed heads past layer 0 zeroed" in text
+    assert all(layer == 1 for layer, _ in inside.update.most_changed(4, first_layer=1))
     assert len(inside.to_dict()["cuts"]) == len(inside.cuts)
+    assert not isinstance(inside.circuits, str)
+    assert inside.circuits.heads[:2] == inside.heads
+    assert len(set(inside.circuits.heads)) == 4
+    assert "held-out names to implications (" in text
+    assert inside.to_dict()["circuits"]["n_chosen"] == 2
     for name, parameter in after.model.named_parameters():
         assert torch.equal(parameter, kept[name])
     with pytest.raises(ModelError, match=r"n_heads must be in 1..7, got 8"):
         inspect_models(before, after, facts, n_heads=8)
+
+
+def test_circuits_are_those_of_the_weights(facts, make_model):
+    """Blocks before, after and of the change, by a product of the weights themselves."""
+    before, after = make_model(), trained(make_model())
+    with torch.no_grad():
+        for lm in (before, after):
+            lm.model.model.norm.weight.mul_(torch.linspace(0.5, 2, 32))
+    circuits = inspect_models(before, after, facts, n_heads=1, device="cpu").circuits
+    assert not isinstance(circuits, str)
+    (layer, head), tokens = circuits.heads[0], circuits.tokens
+    W = []
+    for lm in (before, after):
+        W_V, W_O = ov_weights(lm.model).factors(layer, head)
+        inner = lm.model.model
+        read = inner.embed_tokens.weight[list(tokens.facts)] * inner.layers[layer].input_layernorm.weight
+        written = inner.norm.weight[:, None] * lm.model.lm_head.weight[list(tokens.implications)].T
+        W.append(read.detach().double().numpy() @ W_V @ W_O @ written.detach().double().numpy())
+    block = circuits.inputs.index("facts"), circuits.outputs.index("implications")
+    norms = [np.linalg.norm(w) for w in (*W, W[1] - W[0])]
+    assert circuits.norms[(0, *block)].tolist() == pytest.approx(norms, rel=1e-5)
+    contrasts = [own_contrast(w, np.arange(3)).value for w in (*W, W[1] - W[0])]
+    assert circuits.contrasts[0, 0].tolist() == pytest.approx(contrasts, rel=1e-3)
+
+
+def test_norms_after_attention_lose_the_circuits_and_nothing_else(facts, make_model):
+    inside = inspect_models(make_model("gemma2"), make_model("gemma2", seed=1), facts, 2, device="cpu")
+    assert "no OV circuits: layer 0 must write" in inside.summary()
+    assert "norm after attention" in inside.to_dict()["circuits"]
+    assert {cut.kind for cut in inside.cuts} == {"none", "parts", "heads", "directions"}
+
+
+def test_facts_without_token_sets_lose_the_circuits_and_nothing_else(make_model, facts):
+    both = replace(facts, implications=(facts.facts[0], *facts.implications[1:]))
+    inside = inspect_models(make_model(), make_model(seed=1), both, n_heads=2, device="cpu")
+    assert "facts and implications must have different tokens" in str(inside.circuits)
+    assert len(inside.cuts) > 10
+
+
+def test_a_model_of_one_layer_has_no_heads_past_layer_0(make_model, facts):
+    a, b = (make_model(seed=seed, num_hidden_layers=1) for seed in (0, 1))
+    cuts = inspect_models(a, b, facts, n_heads=2, device="cpu").cuts
+    assert sum(cut.kind == "heads" for cut in cuts) == 2

@@ -56,6 +56,7 @@ def assert_as_alone(record):
         assert torch.equal(record.weights.tensors()[name], tensor), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_run_in_a_stack_has_the_bits_of_the_run_alone(kind):
     """Other seeds, rates, starts and a second task of the same shape beside it."""

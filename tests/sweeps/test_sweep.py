@@ -95,6 +95,7 @@ def test_the_tables_on_disk_are_those_of_the_result(tiny_sweep, tmp_path, same_t
     assert read["beta"].tolist() == pytest.approx(result.table["beta"].tolist(), rel=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "stack"), [(2, 1), (2, 3), (1, 8)])
 def test_workers_and_stacks_change_nothing(tiny_sweep, same_table, workers, stack):
     threads = torch.get_num_threads()

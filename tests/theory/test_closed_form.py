@@ -34,6 +34,7 @@ def test_agrees_with_the_oracle(oracle):
     np.testing.assert_allclose(measured.held_out_margins, beta, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["nuclear", "frobenius", "spectral"])
 @pytest.mark.parametrize("outputs", ["answers", "vocabulary"])
 @pytest.mark.parametrize("inputs", ["subject_relation", "eos", "noise_eos"])

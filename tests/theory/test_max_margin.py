@@ -67,6 +67,7 @@ def test_agrees_with_the_oracle(oracle, method):
         np.testing.assert_allclose(solution.certificate.held_out_margins, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("inputs", INPUTS)
@@ -86,6 +87,7 @@ def test_full_size_arrays_prove_the_reduced_certificate(norm, outputs, inputs):
         np.testing.assert_allclose(values[: len(found)], found, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_reductions_keep_the_optimum(norm):
     """Merging exchangeable clusters gives the optimum of the program without merging, and of the full one."""
@@ -114,6 +116,7 @@ def test_reductions_keep_the_optimum(norm):
     assert full.dual <= small.primal * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("sizes", [(4, 1, 3), (3, 0, 2), (5, 2, 1), (2, 1, 0)])
 def test_methods_agree_on_balanced_tasks(norm, sizes):
@@ -142,6 +145,7 @@ def test_closed_form_of_the_control_holds_in_every_problem(outputs, inputs):
     assert solution.objective >= exact * (1 - 1e-9)
 
 
+@pytest.mark.slow
 def test_unbalanced_tasks_break_what_balanced_ones_promise():
     """One pair of (1, 20) beside one of (50, 0): a training implication a pair is not enough."""
     trained = [True] + [False] * 20 + [True] * 50
@@ -231,6 +235,7 @@ def test_hundred_facts_and_sixty_implications_without_symmetry(norm):
     assert again.gap <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trained",
     [[True, True, True], [False, False, False]],

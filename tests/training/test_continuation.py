@@ -11,6 +11,7 @@ from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.training.continuation import NORM_OF_OV, _SmoothHinges, compute_limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ov", ["factorized", "non_factorized"])
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 3), (3, 2, 1)])
 def test_reaches_the_closed_form(ov, sizes):
@@ -24,6 +25,7 @@ def test_reaches_the_closed_form(ov, sizes):
     assert again.primal == pytest.approx(found.certificate.primal, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_factors_are_balanced_and_multiply_to_W():
     found = compute_limit(FactRecallTask(3, 1, 2), tolerance=1e-3)
     assert found.W_O is not None
@@ -32,6 +34,7 @@ def test_factors_are_balanced_and_multiply_to_W():
     assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(found.W)
 
 
+@pytest.mark.slow
 def test_unbalanced_task_against_the_solver():
     task = FactRecallTask.from_mapping([0, 0, 0, 1, 1, 2], [0, 1, 2], [True, False, False, True, False, True])
     solved = solve_max_margin(task, "nuclear", tolerance=1e-6)

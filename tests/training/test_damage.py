@@ -175,6 +175,7 @@ def header_bits(run_dir, name):
     return 8 * (8 + int.from_bytes(whole[:8], "little") if name.endswith("safetensors") else len(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_flipped_bits_are_noticed(run_dir, name):
     expected, whole = read_all(run_dir), header_bits(run_dir, name)

@@ -20,6 +20,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recipe"),
     [
@@ -43,6 +44,7 @@ def test_going_on_equals_never_having_stopped(model, recipe, tmp_path):
     assert differing(content(whole), content(parts)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_death_around_any_write_loses_nothing(when, tmp_path, monkeypatch):
     """Every moment at which files change: just before and just after each replacement."""

@@ -43,6 +43,7 @@ def test_train_loss_is_the_mean_batch_loss_since_the_row_before():
     np.testing.assert_allclose(tens, every.reshape(4, 10).mean(1), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", list(MODELS))
 def test_training_is_deterministic_and_follows_the_seed(model, tmp_path):
     one, other = train_into(tmp_path / "a", model=MODELS[model]), train_into(None, model=MODELS[model])
@@ -121,6 +122,7 @@ def test_without_implications_in_training_none_are_known():
     assert last["held_out_implication/accuracy"] == 0, "the fact itself answers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_attention", [True, False])
 def test_theorem_3_in_miniature(train_attention):
     """Symmetric start, noise-free full batch, float64: W_OV trained alone never gets below ln |A2|."""

@@ -145,6 +145,7 @@ def test_a_second_optimiser_starts_afresh_at_its_step():
     torch.testing.assert_close(got["scores"], torch.tensor([4 - 0.5 + 0.125, -4 - 0.5 - 0.125]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_it_learns_and_going_on_equals_never_having_stopped(recipe, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

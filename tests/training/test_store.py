@@ -109,6 +109,7 @@ def test_a_limit_on_file_size_keeps_the_last_checkpoint(finished, tmp_path):
     assert differing(content(tmp_path / "run"), content(finished)) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_at_any_write(finished, tmp_path, monkeypatch):
     sync, expected = os.fsync, content(finished)
 

@@ -63,6 +63,7 @@ def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_en
     assert [n.y for n in tokens] == [n.y for n in seen], "what attends stands beside its token"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "most"), [((5, 1, 0), 6), ((2, 1, 1), 6), ((5, 1, 3), 6), ((20, 1, 3), 6), ((20, 1, 3), 80)]
 )
@@ -143,6 +144,7 @@ def test_long_labels_are_wrapped_and_kept_whole():
     assert figure.get_size_inches()[0] < 8
 
 
+@pytest.mark.slow
 def test_files_are_the_same_to_the_byte_in_every_process(tmp_path):
     graphs = both_models(TASK)
     source = tmp_path / "graphs"
