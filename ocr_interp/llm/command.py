@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ class Finetune:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run"""
+    """directory of the run, new or one to go on with"""
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     save_model: bool = True
@@ -65,9 +66,11 @@ class Evaluate:
 
     model: Annotated[str, tyro.conf.Positional]
     """a run_dir of finetune, a model folder, or a name on the hub"""
-    facts: FactConfig = field(default_factory=FactConfig)
-    """which facts; a run_dir brings its own, from which only test_templates may differ"""
+    facts: FactConfig = field(default_factory=lambda: FactConfig(test_templates=()))
+    """which facts; a run_dir brings its own, of which only test_templates may differ; none given are the
+    run's own, or 0"""
     device: str = "auto"
+    """"auto" (cuda, then mps, then cpu) or a name"""
     download: bool = False
     """fetch the model from the hub if it is not on this machine"""
     threads: int | None = None
@@ -91,8 +94,9 @@ class Evaluate:
         from ocr_interp.llm.store import RunFolder
 
         folder = RunFolder(Path(self.model))
+        asked = self.facts.test_templates
         if not folder.result_file.exists():
-            return self.model, self.facts
+            return self.model, self.facts if asked else replace(self.facts, test_templates=(0,))
         own = folder.read_config().facts
         if replace(self.facts, test_templates=()) != FactConfig(test_templates=()):
             raise ConfigError(
@@ -101,7 +105,7 @@ class Evaluate:
             )
         if not folder.model_folder.is_dir():
             raise ConfigError(f"{self.model} kept no model: fine-tune with --save-model")
-        return str(folder.model_folder), replace(own, test_templates=self.facts.test_templates)
+        return str(folder.model_folder), replace(own, test_templates=asked or own.test_templates)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class Inspect:
     heads: int = 10
     """most changed heads to show and to take away"""
     device: str = "auto"
+    """"auto" (cuda, then mps, then cpu) or a name"""
     threads: int | None = None
     """of torch on the CPU; None is torch's own choice"""
 
@@ -141,6 +146,13 @@ class Llm:
         self.command.run()
 
 
+_SHOWN = {
+    "held-out facts": "held_out_fact",
+    "training implications": "training_implication",
+    "held-out implications": "held_out_implication",
+}
+
+
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
         import torch
@@ -151,9 +163,11 @@ def _set_threads(threads: int | None) -> None:
 def _show_row(row: object) -> None:
     """One line a measurement, on stderr."""
     assert isinstance(row, dict)
-    print(
-        f"step {row['step']:>5}  loss {row['train_loss']:8.4f}  rank of held-out facts "
-        f"{row['held_out_fact/rank']:5.2f}, training implications {row['training_implication/rank']:5.2f}, "
-        f"held-out implications {row['held_out_implication/rank']:5.2f}",
-        file=sys.stderr,
-    )
+    loss = (
+        "       -" if math.isnan(row["train_loss"]) else f"{row['train_loss']:8.4f}"
+    )  # before the first step
+    shown = {  # a split may be empty
+        kind: row[f"{split}/rank"] for kind, split in _SHOWN.items() if not math.isnan(row[f"{split}/rank"])
+    }
+    ranks = ", ".join(f"{kind} {rank:5.2f}" for kind, rank in shown.items())
+    print(f"step {row['step']:>5}  loss {loss}  rank of {ranks}", file=sys.stderr)

@@ -19,7 +19,8 @@ class FactConfig:
     """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 a pair told).
 
     Attributes:
-        data: one of `pools.POOLS`, or "file" (subject, fact, implication) or "popqa" (its columns).
+        data: "city_language", "city_language_counterfactual", "country_code", "profession_color" or
+            "sport_music"; or from a file: "file" (columns subject, fact, implication) or "popqa" (its own).
         file: of data "file" (CSV or JSON) and "popqa" (CSV or TSV).
         n_pairs: pairs to draw; None is 5, and all there are in a file.
         n_names: names a pair; None is 20, and all there are in a file.
@@ -27,9 +28,13 @@ class FactConfig:
         control: "none"; "random_implications" (no consistent pairing: within a fact implications go round,
             told and held out); "facts_only" (no implication is told); "implications_only" (no fact is).
         seed: of names, pairs, and who is a training subject. Controls of one seed share all of that.
-        train_templates, test_templates: indices of the wordings that are told and asked.
-        fact_templates, implication_templates: wordings of your own, instead of the data set's.
-        fact_property, implication_property: of data "popqa".
+        train_templates: numbers of the wordings that are told, from 0.
+        test_templates: numbers of the wordings that are asked.
+        fact_templates: wordings of facts of your own instead of the data set's, each with "{subject}" in it,
+            such as "{subject} lives in".
+        implication_templates: the same for implications.
+        fact_property: of data "popqa": the prop whose obj are facts.
+        implication_property: of data "popqa": the prop whose obj are implications.
     """
 
     data: str = "city_language"

@@ -266,9 +266,13 @@ def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
 
 
 def answer_in(subject: str, answers: Sequence[str]) -> str | None:
-    """The first answer that a subject holds as whole words, in any case; None if there is none."""
+    """The first answer that a subject holds as whole words, in any case; None if there is none.
+
+    An answer without a word in it, such as "++", counts wherever it stands.
+    """
     padded = " ".join(("", *re.findall(r"\w+", subject.casefold()), ""))
     for answer in answers:
-        if " ".join(("", *re.findall(r"\w+", answer.casefold()), "")) in padded:
+        words = re.findall(r"\w+", answer.casefold())
+        if " ".join(("", *words, "")) in padded if words else answer in subject:
             return answer
     return None

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from ocr_interp.llm.loading import LanguageModel, load_config, load_model, loadi
 from ocr_interp.llm.measure import Measurement, Questions
 from ocr_interp.llm.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.packages import require_packages
-from ocr_interp.llm.store import COLUMNS, Checkpoint, RunFolder
+from ocr_interp.llm.store import COLUMNS, Checkpoint, RunFolder, history_frame
 from ocr_interp.llm.trainable import (
     make_optimizers,
     make_trainable,
@@ -134,7 +133,10 @@ def finetune(
     with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         if folder.result_file.exists():
-            raise RunError(f"{run_dir} holds a finished run: read its result.json, or choose another run_dir")
+            raise RunError(
+                f"{run_dir} holds a finished run: read result.json, ask it by `ocr-interp llm evaluate`, "
+                "or choose another run_dir"
+            )
         checkpoint = folder.read_checkpoint(config)
         training = _Finetuning(config, facts, lm, accelerator)
         if checkpoint is not None:
@@ -350,9 +352,3 @@ class _Finetuning:
             lm=LanguageModel(self.lm.name, model, self.lm.tokenizer),
             device=self.device.type,
         )
-
-
-def history_frame(rows: list[dict[str, float]]) -> pd.DataFrame:
-    """Rows of a history as a table with all columns in order."""
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.astype({name: np.int64 if name == "step" else np.float64 for name in COLUMNS})

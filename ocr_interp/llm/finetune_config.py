@@ -15,23 +15,28 @@ from ocr_interp.llm.config import FactConfig
 FORMAT_VERSION = 1
 """Version of the files of a language-model run; a newer one is refused when read."""
 
+_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
     """A fine-tuning recipe; by default the paper's: full, AdamW, constant rate, batch 8, 8 epochs of 120.
 
     Attributes:
-        model: a folder, or a name on the hub.
+        model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
         method: "full" trains all weights; "lora" low-rank updates of all linear maps but the unembedding.
         optimizer: "adamw", or "muon" on the matrices with adamw on embeddings, unembedding and vectors.
             Both take the same lr: Muon's updates are scaled to the size of AdamW's ("match_rms_adamw").
         lr: learning rate, constant.
         steps: parameter updates; 0 only measures.
         batch_size: examples a step, over all processes.
-        weight_decay: decoupled.
-        beta1, beta2, eps: of adamw.
+        weight_decay: decoupled from the gradient, as adamw's.
+        beta1: of adamw, for the mean of gradients.
+        beta2: of adamw, for the mean of their squares.
+        eps: of adamw.
         momentum: of muon.
-        lora_rank, lora_alpha: width of the update, and its scale alpha / rank.
+        lora_rank: width of LoRA's updates.
+        lora_alpha: their scale is lora_alpha / lora_rank.
         train_seed: of the order of the data and of LoRA's start.
         log_every: steps between measurements; the first is before training, the last after it.
         checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
@@ -117,17 +122,17 @@ class LLMRunConfig:
     def fingerprint(self) -> str:
         """Short hash of what decides the outcome: not where the model is run, nor how often it is saved."""
         values = self.to_dict()
-        for name in ("device", "download", "checkpoint_every", "eval_batch_size"):
+        for name in _UNDECISIVE:
             del values["train"][name]
         text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: LLMRunConfig) -> list[str]:
-        """The fields in which two configurations differ, as "train.lr: 0.0001 != 0.001"."""
+        """The fields that decide and differ in two configurations, as "train.lr: 0.0001 != 0.001"."""
         mine, theirs = self.to_dict(), other.to_dict()
         return [
             f"{part}.{name}: {mine[part][name]!r} != {theirs[part][name]!r}"
             for part in mine
             for name in mine[part]
-            if mine[part][name] != theirs[part][name]
+            if mine[part][name] != theirs[part][name] and name not in _UNDECISIVE
         ]

@@ -72,9 +72,10 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
     options = {"local_files_only": not download}
     with loading_failures(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], output_loading_info=True, **options
         )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:  # transformers draws them at random and goes on
         raise ModelError(

@@ -14,12 +14,9 @@ from ocr_interp.llm.trainable import embedding_names
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _GIB = 2**30
-_CGROUP = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
+_CGROUP = (  # folder, limit, used, and what of the used is cache that the system gives back, versions 2 and 1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -93,9 +90,11 @@ def available_memory(device: torch.device) -> int:
     import psutil
 
     free = psutil.virtual_memory().available
-    for limit, used in _CGROUP:
+    for folder, limit, used, cache in _CGROUP:
         try:
-            free = min(free, int(limit.read_text()) - int(used.read_text()))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            taken = int((folder / used).read_text()) - int(stat.get(cache, 0))
+            free = min(free, int((folder / limit).read_text()) - taken)
         except (OSError, ValueError):  # no such group, or "max"
             continue
     return int(free)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
@@ -80,13 +81,15 @@ class RunFolder:
                 f"{self.path} is no run directory (no config.json, but "
                 f"{', '.join(foreign[:3])}): choose an empty or a new one"
             )
+        if self.config_file.exists():
+            self.read_config()  # before anything is written beside what may be somebody else's
         busy = f"{self.path} is in use by another process: wait for it, or choose another run_dir"
         with locked_folder(self.path, [self.checkpoint_file.parent], "run directory", busy):
             self._adopt(config)
             yield
 
     def _adopt(self, config: LLMRunConfig) -> None:
-        if not self.config_file.exists():
+        if not self.config_file.exists() or self._holds_nothing_of(config):
             content = {
                 "format_version": FORMAT_VERSION,
                 "fingerprint": config.fingerprint,
@@ -102,6 +105,11 @@ class RunFolder:
                 "choose another run_dir"
             )
 
+    def _holds_nothing_of(self, config: LLMRunConfig) -> bool:
+        """Whether a run of another configuration ended, by an error, before it left anything to lose."""
+        left = (self.checkpoint_file, self.history_file, self.result_file, self.model_folder)
+        return self.read_config().fingerprint != config.fingerprint and not any(p.exists() for p in left)
+
     def read_config(self) -> LLMRunConfig:
         """The configuration of the run in the directory."""
         if not self.config_file.is_file():
@@ -116,8 +124,15 @@ class RunFolder:
             return LLMRunConfig.from_dict(values)
         except RunError:
             raise
-        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{self.config_file} is damaged or no configuration of a run: {error}") from None
+        except KeyError as error:
+            raise RunError(
+                f"{self.config_file} is no configuration of a language-model run, it has no {error}: choose "
+                "an empty or a new run_dir (a model folder is given as model)"
+            ) from None
+        except (OcrInterpError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"{self.config_file} is damaged or no configuration of a run: {error}; choose another run_dir"
+            ) from None
 
     def write_checkpoint(self, config: LLMRunConfig, checkpoint: Checkpoint) -> None:
         """Writes history.csv, then the checkpoint, which carries its rows too."""
@@ -195,6 +210,12 @@ def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
     text = io.StringIO()
     pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(text, index=False, lineterminator="\n")
     return text.getvalue().encode()
+
+
+def history_frame(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    """Rows of a history as a table with all columns in order."""
+    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    return frame.astype({name: np.int64 if name == "step" else np.float64 for name in COLUMNS})
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,18 @@
 """The commands on tiny models: finetune, evaluate, inspect, and their errors."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import tyro
 from small_facts import SMALL
 
 from ocr_interp.errors import ConfigError, ModelError
-from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare
+from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare, _show_row
 from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.finetune_config import FinetuneConfig
+from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.store import RunFolder, write_result
 from ocr_interp.llm.tiny import FAMILIES
 
 
@@ -56,6 +59,37 @@ def test_arguments_are_those_of_the_configurations():
     assert parse("prepare", "folder") == Prepare(folder=parse("prepare", "folder").folder)
     assert parse("evaluate", "google/gemma-2-9b", "--download").download
     assert parse("inspect", "runs/x", "--heads", "3").heads == 3
+
+
+@pytest.mark.parametrize("name", ["finetune", "evaluate", "inspect"])
+def test_every_flag_says_what_it_is(name, capsys):
+    with pytest.raises(SystemExit):
+        parse(name, "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--device" in shown
+    kinds = r"STR|INT|FLOAT|PATH|\{[^}]*\}\S*|\[\w+ \[\w+ \.\.\.\]\]"
+    assert re.findall(rf"(--[\w-]+) (?:(?:{kinds}) )?\(default", shown) == []
+
+
+def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
+    own = replace(SMALL, test_templates=(3,))
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened(LLMRunConfig(own, FinetuneConfig())):
+        write_result(folder.result_file, {"format_version": 1})
+    folder.model_folder.mkdir()
+    run = str(tmp_path / "run")
+    assert parse("evaluate", run)._source() == (str(folder.model_folder), own)
+    for given in ("0", "2"):
+        facts = parse("evaluate", run, "--test-templates", given)._source()[1]
+        assert facts == replace(own, test_templates=(int(given),))
+    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig())
+
+
+def test_a_row_on_the_terminal_leaves_out_what_there_is_not(capsys):
+    row = {"step": 0, "train_loss": float("nan"), "held_out_fact/rank": 1.0}
+    _show_row({**row, "training_implication/rank": float("nan"), "held_out_implication/rank": 2.0})
+    said = capsys.readouterr().err
+    assert said == "step     0  loss        -  rank of held-out facts  1.00, held-out implications  2.00\n"
 
 
 @pytest.mark.slow

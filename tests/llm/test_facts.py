@@ -129,6 +129,8 @@ def test_an_answer_in_a_name_is_seen_as_whole_words_only():
     assert answer_in("Rose Brown", ["red", "brown"]) == "brown"
     assert answer_in("Ann New-York", ["New York"]) == "New York"
     assert answer_in("Rosa Browning", ["brown"]) is None
+    assert answer_in("Rosa Browning", ["++", "+"]) is None
+    assert answer_in("Rosa +1", ["++", "+"]) == "+"
 
 
 @pytest.mark.parametrize(

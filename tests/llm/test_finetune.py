@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_is_refused_and_stays(make_model, tmp_path, damage,
 def test_another_configuration_or_foreign_files_are_refused(make_model, tmp_path):
     finetune(config(steps=1), tmp_path / "run", lm=make_model())
     with pytest.raises(RunError, match=r"another configuration \(train.lr: 0.02 != 0.01\)"):
-        finetune(config(steps=1, lr=0.02), tmp_path / "run", lm=make_model())
+        finetune(config(steps=1, lr=0.02, eval_batch_size=7), tmp_path / "run", lm=make_model())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
     with pytest.raises(RunError, match=r"no config.json, but thesis.tex"):
@@ -204,6 +204,23 @@ def test_another_configuration_or_foreign_files_are_refused(make_model, tmp_path
     (tmp_path / "new" / "config.json").write_text(json.dumps({"format_version": 99}))
     with pytest.raises(RunError, match="update ocr-interp"):
         finetune(config(steps=1), tmp_path / "new", lm=make_model())
+
+
+def test_a_run_that_failed_before_it_left_anything_does_not_hold_its_directory(make_model, tmp_path):
+    with pytest.raises(ModelError, match="owner/name"):
+        finetune(config(model="lama"), tmp_path / "run")
+    with pytest.raises(TrainingDivergedError):
+        finetune(config(lr=1e30, steps=1), tmp_path / "run", lm=make_model())
+    finetune(config(steps=1), tmp_path / "run", lm=make_model())
+    assert RunFolder(tmp_path / "run").read_config() == config(steps=1)
+
+
+def test_a_model_folder_is_no_run_directory_and_stays_as_it_is(make_model, tmp_path):
+    make_model().model.save_pretrained(tmp_path / "model")
+    before = sorted(file.name for file in (tmp_path / "model").iterdir())
+    with pytest.raises(RunError, match=r"has no 'format_version': choose .* new run_dir"):
+        finetune(config(), tmp_path / "model", lm=make_model())
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == before
 
 
 def test_too_little_memory_is_said_before_a_weight_is_loaded(make_model, monkeypatch):

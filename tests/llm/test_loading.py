@@ -10,7 +10,7 @@ from small_facts import ONE_FAST, SMALL
 from transformers import BertConfig, BertForMaskedLM
 
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
-from ocr_interp.llm import loading
+from ocr_interp.llm import loading, memory
 from ocr_interp.llm.config import FactConfig
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.finetune import finetune
@@ -145,6 +145,17 @@ def test_memory_is_counted_from_the_configuration(optimizer, make_model):
     assert lora.gradients == 4 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 96)
     half = estimate_memory(lm.model.config, FinetuneConfig(dtype="bfloat16"), positions=16)
     assert half.total * 2 == estimate_memory(lm.model.config, FinetuneConfig(), positions=16).total
+
+
+def test_the_limit_of_a_container_counts_and_cache_that_can_go_does_not(monkeypatch, tmp_path):
+    files = {"limit": "5000\n", "used": "4000\n", "memory.stat": "anon 1000\ninactive_file 3000\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    groups = ((tmp_path / "nothing", "limit", "used", "x"), (tmp_path, "limit", "used", "inactive_file"))
+    monkeypatch.setattr(memory, "_CGROUP", groups)
+    assert memory.available_memory(torch.device("cpu")) == 4000
+    (tmp_path / "limit").write_text("max\n")
+    assert memory.available_memory(torch.device("cpu")) > 2**20
 
 
 def test_prepare_needs_the_package(monkeypatch, tmp_path):

@@ -104,6 +104,30 @@ def test_names_of_one_pair_that_share_their_luck_do_not_count_as_many():
     assert widths[1] == pytest.approx(np.sqrt(2) / np.sqrt(1_000), rel=0.25)
 
 
+def test_clusters_of_different_sizes_count_by_their_examples():
+    rng = np.random.default_rng(3)
+    fact, rank = np.repeat([0, 1, 2], [2, 30, 8]), rng.integers(0, 5, size=40).astype(float)
+    found = clustered_interval([held_out(fact, rank)], "held_out_implication", draws=2_000)
+    assert found.mean == rank.mean()
+    clusters, means = [rank[fact == k] for k in range(3)], []
+    for _ in range(2_000):  # one by one
+        chosen = rng.integers(3, size=3)
+        means.append(np.concatenate([rng.choice(clusters[k], len(clusters[k])) for k in chosen]).mean())
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_runs", "least", "most"), [(1, 0.8, 0.92), (3, 0.88, 0.97)])
+def test_how_often_an_interval_holds_the_truth(n_runs, least, most):
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(400):  # pairs differ (Beta(2, 2)), 16 names each, five candidates: the true mean is 2
+        level = rng.beta(2, 2, size=(n_runs, 5)).repeat(16, axis=1)
+        runs = [held_out(np.arange(5).repeat(16), rank) for rank in rng.binomial(4, level)]
+        found = clustered_interval(runs, "held_out_implication", draws=300)
+        hits += found.low <= 2 <= found.high
+    assert least < hits / 400 < most  # nominal 0.95: too narrow, as its docstring says
+
+
 def test_several_runs_are_clusters_of_their_own():
     runs = [held_out([0, 1], [0, 1]), held_out([0, 1], [2, 3])]
     assert clustered_interval(runs, "held_out_implication", draws=50).n_clusters == 4
