@@ -12,9 +12,13 @@ from typing import Any
 
 import figure_llm_optimizers
 import llm_claims
+import llm_inside_figures
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from claims_file import write_claims
+from llm_inside import RESULTS as INSIDE
+from llm_inside_claims import inside_claims
 from llm_results import CHANCE, COLORS, NAMES, PAPER, Group, Kind, read_groups
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
@@ -164,7 +168,9 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         for draw in (draw_table, draw_steps, draw_rates):
             draw(groups, figures)
         figure_llm_optimizers.draw(groups, figures)
-    llm_claims.write(groups, figures)
+    inspected = llm_inside_figures.read_runs(INSIDE)
+    llm_inside_figures.draw(inspected, figures)
+    write_claims(figures, [*llm_claims.claims(groups), *inside_claims(inspected)])
     count = sum(len(group.results) for group in groups.values())
     print(f"language models: {count} finished runs drawn from their JSONs; table_1_llm.py makes more")
 

@@ -3,11 +3,10 @@ written, nothing else: controls, other seeds, rates, LoRA and Muon came after.""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims_file import Claim, write_claims
+from claims_file import Claim
 from figure_llm_optimizers import BATCHES, CAUSAL, FACTS, HELD_OUT, SPURIOUS, last_common_step, matched
 from llm_results import CHANCE, NAMES, Group, Kind
 
@@ -18,11 +17,6 @@ FITTED = 0.05
 
 SMALL = 0.3
 """Mean rank up to which held-out implications are deduced."""
-
-
-def write(groups: dict[Kind, Group], figures: Path) -> None:
-    """Writes the claims for which there are runs."""
-    write_claims(figures, claims(groups))
 
 
 def claims(groups: dict[Kind, Group]) -> list[Claim]:

@@ -100,7 +100,7 @@ def claims_table(claims: list[dict[str, Any]], root: str = "", conditions: bool 
 
 
 def llm_table(table: dict[str, Any]) -> str:
-    """A row a data set: SmolLM2-135M fine-tuned, its controls, and the paper's models in their own columns."""
+    """A row a data set: SmolLM2-135M, its controls, and the paper's models in columns of their own."""
     rows = {(row["row"], row["data"]): row for row in table["rows"]}
     kinds = list(dict.fromkeys(kind for kind, _ in rows))
     added = {row["data"]: row for row in table["told_minus_facts_only"]}

@@ -20,6 +20,7 @@ import figure_3_losses
 import figure_4_full_weights
 import figure_5_max_margin
 import figure_6_width
+import figure_llm
 import optimizers
 import ov_breakdown
 import paper_runs
@@ -38,6 +39,7 @@ QUICK = (
     claims.main,
     proposition_1.main,
     theorem_3.main,
+    figure_llm.main,
 )
 SLOW = (
     theorem_1.main,
