@@ -84,12 +84,12 @@ def _draw_added(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
         _point(ax, place, found.mean, row["interval"], "o", "#0173b2")
     ax.axhline(0, color="#555555", lw=0.8, ls="--")
     ax.set_ylabel("with told implications\nminus facts only")
-    ax.text(
-        -0.5, 0.03, "0: the pretrained model would have said it anyway", fontsize=8.5, va="bottom",
-        color="#555555",
-    )  # fmt: skip
     low = min([-1.0, *(row["interval"][0] for row in added)])
     ax.set_ylim(low - 0.15, max([0.4, *(row["interval"][1] for row in added)]) + 0.1)
+    ax.text(
+        0.01, 0.06, "below 0: out-of-context reasoning\nat 0: the pretrained model says it anyway",
+        transform=ax.transAxes, fontsize=8.5, color="#555555",
+    )  # fmt: skip
     return added
 
 

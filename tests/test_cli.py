@@ -19,6 +19,7 @@ def call(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_train_then_info_then_the_same_command_again(tmp_path):
     first = call("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -87,6 +88,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_solve_prints_objective_spectrum_margins_and_certificate():
     balanced = call("solve", "--n-pairs", "3", "--m-test", "2")
     assert balanced.returncode == 0, balanced.stderr
@@ -105,6 +107,7 @@ def test_solve_prints_objective_spectrum_margins_and_certificate():
     assert "<= optimum <=" in general.stdout
 
 
+@pytest.mark.slow
 def test_another_configuration_into_the_same_directory_is_refused(tmp_path):
     call("train", "here", *SHORT, cwd=tmp_path)
     done = call("train", "here", *SHORT, "--lr", "0.01", cwd=tmp_path)

@@ -69,6 +69,7 @@ def test_analyze_prints_and_writes_what_the_library_says(call, runs, tmp_path):
     assert max(len(line) for line in shown.splitlines()) < 130
 
 
+@pytest.mark.slow
 def test_analyze_a_snapshot_and_an_unbalanced_run(call):
     code, shown, _ = call("analyze {runs}/non_factorized --step 0")
     assert code == 0

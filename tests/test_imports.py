@@ -201,6 +201,7 @@ def test_a_fresh_interpreter_does_not_load_torch(statement):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_training_does_not_load_transformer_lens():
     """It takes seconds to import: only who asks for the model pays."""
     check = "import sys, ocr_interp.training.loop; print('transformer_lens' in sys.modules)"

@@ -40,6 +40,7 @@ def fails_inside(each, specs):
             raise RuntimeError("inside")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ours", "norms", "bridge"])
 def test_logits_are_the_same_to_the_bit_before_and_after(kind, model, llama_bridge):
     each = {"ours": model, "bridge": llama_bridge}.get(kind)

@@ -96,6 +96,7 @@ def test_examples_are_the_triples():
     assert noisy.fingerprint == task_examples(TASK, True, 1, 3).fingerprint != plain.fingerprint
 
 
+@pytest.mark.slow
 def test_one_tidy_row_for_each_spec_control_seed_and_split(run, specs):
     found = run_ablation_study(run, specs, seeds=(0, 1))
     table = found.table

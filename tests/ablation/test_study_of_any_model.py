@@ -110,6 +110,7 @@ def test_every_kind_of_control_is_drawn(kind, hooked, llama_bridge):
     assert table[table["control"] == RANDOM]["margin"].notna().all()  # tokens are drawn from the prompts
 
 
+@pytest.mark.slow
 def test_controls_whose_reference_lacks_the_draw_are_nan(hooked):
     """Of a control; the intervention itself raises."""
     reference = TOKENS[:1]

@@ -106,6 +106,7 @@ def test_a_model_that_reads_what_comes_after_is_refused(tokenizer, tmp_path):
         load_model(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"model_type": "t5"}, {"num_attention_heads": "x"}])
 def test_a_configuration_of_another_kind_is_one_error_of_ours(change, make_model, tmp_path):
     folder = saved(make_model(), tmp_path / "odd")

@@ -104,6 +104,7 @@ def test_a_death_around_any_write_loses_nothing(tiny_sweep, tmp_path, monkeypatc
                 again.run(name)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, same_table):
     original, calls = engines.train_stack, []
 

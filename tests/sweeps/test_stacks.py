@@ -83,6 +83,7 @@ def test_the_same_at_the_papers_setting():
             assert_as_alone(record)
 
 
+@pytest.mark.slow
 def test_runs_that_end_early_leave_the_others_as_they_are():
     """One learns, one diverges, the rest go on; each as alone, with optimiser states that were moved."""
     easy = {"data": "noise_free", "lr": 0.02, "steps": 200, "weight_decay": 0.0, "d_head": 4}
@@ -160,6 +161,7 @@ def test_a_stack_can_be_told_to_stop():
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_without_certificates_only_the_gaps_are_missing():
     config = run_config(data="noise_free", d_head=4, steps=200)
     one, other = (history_frame(train_stack([config], certificates=c)[0].rows) for c in (True, False))

@@ -54,6 +54,7 @@ def certify_again(solution):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("oracle", ORACLES["general"], ids=lambda o: o["name"])
 @pytest.mark.parametrize("method", ["auto", "clarabel"])
 def test_agrees_with_the_oracle(oracle, method):

@@ -62,6 +62,7 @@ def test_gradient_against_differences(d_head):
         assert gradient[k] == pytest.approx(slope, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_too_narrow_says_how_far_it_came():
     with pytest.raises(SolverError, match=r"certified gap .* required 0.001: raise d_head \(d_head=1\)"):
         compute_limit(FactRecallTask(3, 1, 1), d_head=1, max_sharpness=64)

@@ -77,6 +77,7 @@ def test_a_death_around_any_write_loses_nothing(when, tmp_path, monkeypatch):
         assert differing(content(run_dir), expected) == [], f"death {when} write {count}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 5, 10, 35])
 def test_ctrl_c_keeps_what_is_done(step, tmp_path):
     def press(row):

@@ -24,6 +24,7 @@ def stop_if_called(row):
 # --- learning ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["noisy", "noise_free", "exhaustive"])
 @pytest.mark.parametrize("ov", ["factorized", "non_factorized"])
 def test_loss_goes_down_until_the_training_set_is_known(ov, data):
@@ -79,6 +80,7 @@ def test_every_row_goes_to_the_callback():
     assert rows[0].keys() == set(run.history.columns)
 
 
+@pytest.mark.slow
 def test_stops_at_the_first_row_that_has_learned(tmp_path):
     recipe = {"data": "noise_free", "steps": 2000, "lr": 0.02, "weight_decay": 0.0}
     run = train_into(tmp_path / "run", stop_when_learned=0.5, **recipe)
@@ -113,6 +115,7 @@ def test_absent_splits_are_nan_and_the_others_are_not(m_train, m_test, absent, d
     assert history["train_margin"].notna().all()
 
 
+@pytest.mark.slow
 def test_without_implications_in_training_none_are_known():
     """The control: nothing but the symmetry of the answers is left, so held-out accuracy is chance."""
     task = FactRecallTask(4, 0, 2, n_noise=2, seq_len=5)

@@ -82,6 +82,7 @@ def test_two_trainings_of_one_process_do_not_share_a_directory(tmp_path):
 # --- another process, and a full disk --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_is_busy_until_the_other_process_is_gone(tmp_path):
     recipe = {"steps": 10**6, "log_every": 5}
     busy = pytest.raises(RunBusyError, match=r"run is in use by another process.*another run_dir")
