@@ -8,6 +8,7 @@ that the package's root, where they only repeat the lazy names, is compared with
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ WITHOUT_TORCH = (
 )
 
 
+@cache
 def modules():
     """Dotted name inside the package ("" is its root) -> path."""
     named = {}
@@ -78,10 +80,12 @@ def imported(tree, deferred=True):
     return found
 
 
+@cache
 def parsed(name):
     return ast.parse(modules()[name].read_text(encoding="utf-8"))
 
 
+@cache
 def own_imports(name, deferred=True):
     """Modules of the package, by dotted name, that a module imports ("" is the root)."""
     targets, known = set(), modules()
@@ -94,6 +98,7 @@ def own_imports(name, deferred=True):
     return targets
 
 
+@cache
 def foreign_imports(name, deferred=True):
     """First parts of the other packages that a module imports."""
     return {m.split(".")[0] for m, _ in imported(parsed(name), deferred)} - {"ocr_interp"}
@@ -191,7 +196,7 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
         "import ocr_interp.models.config",
         "import ocr_interp.training.config",
         "from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig",
-        *(f"import ocr_interp.{name}" for name in modules() if name.split(".")[0] == "theory"),
+        "; ".join(f"import ocr_interp.{name}" for name in modules() if name.split(".")[0] == "theory"),
     ],
 )
 def test_a_fresh_interpreter_does_not_load_torch(statement):
