@@ -46,6 +46,7 @@ def call(runs, command):
 # --- analyze -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_analyze_prints_and_writes_what_the_library_says(call, runs, tmp_path):
     code, shown, _ = call("analyze {runs}/factorized --other {runs}/non_factorized --json new/all.json")
     assert code == 0
@@ -159,6 +160,7 @@ def test_diagrams_in_every_format(call, runs, tmp_path):
     assert Path("both.svg").read_bytes() == Path("expected.svg").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
     run = load_run(runs / "factorized")
     assert call("diagram {runs}/factorized --prompt s1 r2 -o graph.json")[0] == 0

@@ -19,6 +19,7 @@ def call(command):
     return lambda *words: command("sweep", *words)
 
 
+@pytest.mark.slow
 def test_flags_give_the_librarys_numbers(call, tmp_path):
     words = ("grown", "--axis", "d-head=2,3", "--axis", "lr=1e-2,0.05", "--axis", "seed=0:2", *SHORT.split())
     code, out, err = call(*words)

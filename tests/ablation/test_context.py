@@ -209,6 +209,7 @@ SPECS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])
 def test_generation_without_a_cache_is_ablated_at_every_step(kind, name, llama_bridge):

@@ -117,6 +117,7 @@ def test_one_tidy_row_for_each_spec_control_seed_and_split(run, specs):
     pd.testing.assert_frame_equal(again, table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["noisy", "noise_free"])
 def test_a_study_that_was_cut_off_goes_on_where_it_was(data, specs, tmp_path, monkeypatch):
     run, path = snapshot(data), tmp_path / "studies" / "a.csv"

@@ -99,6 +99,7 @@ def test_weights_in_less_precision(dtype):
     assert abs(found.residual) < 1e3 * torch.finfo(dtype).eps
 
 
+@pytest.mark.slow
 def test_multipliers_outside_of_the_weights_are_flagged_and_never_attributed():
     fields = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0}
     model = bridge(hugging_face_model("Granite", **fields))

@@ -21,6 +21,7 @@ AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
 # --- adding, resuming --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_values_added_later_do_not_redo_what_is_there(tiny_sweep, stacks_trained, same_table):
     tiny_sweep({**AXES, "seed": [0]})
     assert len(stacks_trained) == 2

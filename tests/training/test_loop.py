@@ -96,6 +96,7 @@ def test_stops_at_the_first_row_that_has_learned(tmp_path):
     assert train_into(None, **{**recipe, "steps": run.step + 5}).status == "finished", "0 never stops"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("m_train", "m_test", "absent"),
     [(0, 2, ("training_fact", "training_implication")), (2, 0, ("held_out_fact", "held_out_implication"))],

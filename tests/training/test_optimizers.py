@@ -158,6 +158,7 @@ def test_it_learns_and_going_on_equals_never_having_stopped(recipe, tmp_path):
     assert differing(content(whole), content(parts)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_weight_decay_alone_reaches_what_never_acts(recipe):
     """By the closed form, phase by phase; scores under muon have the rate of their own optimiser."""
