@@ -46,6 +46,7 @@ def test_every_field_of_the_configurations_is_a_flag():
     [
         (("train",), ["PATH"]),
         (("train", "x", "--n-pairs", "1"), ["n_pairs must be >= 2, got 1"]),
+        (("llm", "finetune", "x", "--n-pairs", "0"), ["error: n_pairs must be >= 2, got 0"]),
         (("train", "x", "--m-train", "1.5"), ["--m-train", "1.5"]),
         (("train", "x", "--m-train", "0", "--m-test", "0"), ["m_train + m_test must be >= 1, got 0"]),
         (("train", "x", "--lr", "0"), ["lr must be a finite number > 0, got 0"]),
