@@ -183,6 +183,7 @@ def _unboxed(text: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip(" │─") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
     message = " ".join(line for line in lines if line)
+    message = re.sub(r"^[^-]*-{10,} ?| ?-{10,}", "", message)  # where it must draw in ASCII
     message = re.sub(r"Error parsing (__tyro-dummy-inner__[\w.]*: )?", "", message)
     message = re.split(r" ?(?:For full helptext|Argument helptext:|Got errors:)", message)[0]
     return re.sub(r"no type matching (.*) could be instantiated from", r"must be \1, got", message)
