@@ -114,7 +114,7 @@ class Inspect:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of a finished run that kept its model"""
-    heads: int = 10
+    n_heads: int = 10
     """most changed heads to show and to take away"""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu) or a name"""
@@ -125,7 +125,7 @@ class Inspect:
         _set_threads(self.threads)
         from ocr_interp.llm.inside import inspect_run
 
-        print(inspect_run(self.run_dir, self.heads, self.device).summary())
+        print(inspect_run(self.run_dir, self.n_heads, self.device).summary())
 
 
 LlmCommand = (

@@ -58,7 +58,7 @@ def test_arguments_are_those_of_the_configurations():
     assert not command.save_model
     assert parse("prepare", "folder") == Prepare(folder=parse("prepare", "folder").folder)
     assert parse("evaluate", "google/gemma-2-9b", "--download").download
-    assert parse("inspect", "runs/x", "--heads", "3").heads == 3
+    assert parse("inspect", "runs/x", "--n-heads", "3").n_heads == 3
 
 
 @pytest.mark.parametrize("name", ["finetune", "evaluate", "inspect"])
