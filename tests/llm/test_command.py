@@ -40,7 +40,7 @@ def test_a_family_goes_through_finetune_evaluate_inspect(family, method, make_mo
     row = next(line for line in evaluated.splitlines() if line.startswith("held out implication"))
     after = json.loads((tmp_path / "run" / "result.json").read_text())["history"]
     assert f"{after['held_out_implication/rank'][-1]:8.2f}" in row
-    Inspect(tmp_path / "run", heads=2, device="cpu").run()
+    Inspect(tmp_path / "run", n_heads=2, device="cpu").run()
     said = capsys.readouterr().out
     assert "2 most changed heads zeroed" in said
     assert ("no OV circuits: " if family == "gemma2" else "facts to implications") in said
