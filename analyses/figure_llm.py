@@ -19,7 +19,7 @@ import tyro
 from claims_file import write_claims
 from llm_inside import RESULTS as INSIDE
 from llm_inside_claims import inside_claims
-from llm_results import CHANCE, COLORS, NAMES, PAPER, Group, Kind, read_groups
+from llm_results import CHANCE, COLORS, NAMES, PAPER, RATES, Group, Kind, of_all_rates, read_groups
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
@@ -32,7 +32,6 @@ ROWS = {
     "control: random pairs": ({"control": "random_implications"}, "D", "#949494"),
     "control: implications only": ({"control": "implications_only"}, "^", "#949494"),
 }
-RATES = (3e-5, 1e-4, 3e-4)
 
 
 def draw_table(groups: dict[Kind, Group], figures: Path) -> None:
@@ -50,16 +49,19 @@ def draw_table(groups: dict[Kind, Group], figures: Path) -> None:
         _, marker, color = ROWS[row["row"]]
         x = list(NAMES).index(row["data"]) + np.linspace(-0.32, 0.16, 5)[list(ROWS).index(row["row"])]
         _point(above, x, row["held_out_rank"], row["interval"], marker, color)
+        above.text(
+            x, row["interval"][1] + 0.06, len(row["seeds"]), ha="center", fontsize=7, color=color
+        )  # number of seeds
     for label, (_, marker, color) in ROWS.items():
         above.scatter([], [], marker=marker, color=color, s=45, label=label)
     for values in PAPER.values():
         above.scatter(np.arange(5) + 0.34, values, marker="_", color="#333333", s=140, lw=1.5)
-    above.scatter([], [], marker="_", color="#333333", s=140, label="the paper's five LLMs (7-9 B)")
+    above.scatter([], [], marker="_", color="#333333", s=140, label="the paper's LLMs (other candidates)")
     above.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
     above.text(4.62, CHANCE + 0.05, "chance", ha="right", va="bottom", fontsize=9, color="#555555")
     above.set_ylim(-0.12, 4.75)
     above.set_ylabel("mean rank of held-out\nimplications (0 is best)")
-    above.set_title("SmolLM2-135M: implications that were never told", fontsize=11)
+    above.set_title("SmolLM2-135M: implications that were never told (small digits: seeds)", fontsize=11)
     handles, labels = above.get_legend_handles_labels()
     fig.legend(
         handles, labels, frameon=False, fontsize=9, ncol=3, loc="upper center", bbox_to_anchor=(0.5, 0.04)
@@ -67,7 +69,8 @@ def draw_table(groups: dict[Kind, Group], figures: Path) -> None:
     added = _draw_added(below, groups)
     below.set_xticks(range(5), [name.replace(" (", "\n(") for name in NAMES.values()])
     below.set_xlim(-0.55, 4.65)
-    save_figure(fig, figures / "table_1_llm", {"rows": rows, "told_minus_facts_only": added, "paper": PAPER})
+    numbers = {"names": NAMES, "rows": rows, "told_minus_facts_only": added, "paper": PAPER}
+    save_figure(fig, figures / "table_1_llm", numbers)
     plt.close(fig)
 
 
@@ -78,16 +81,19 @@ def _draw_added(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
         told, control = groups.get(Kind(data)), groups.get(Kind(data, control="facts_only"))
         if told is None or control is None:
             continue
-        found = told.difference(control)
+        found, by_seed = told.difference(control), told.differences(control)
+        if found is None:
+            continue
         row = {"data": data, "difference": found.mean, "interval": [found.low, found.high]}
-        added.append(row | {"seeds": sorted(set(told.seeds) & set(control.seeds))})
+        added.append(row | {"by_seed": by_seed, "seeds": told.common(control)[0].seeds})
         _point(ax, place, found.mean, row["interval"], "o", "#0173b2")
+        ax.scatter([place + 0.12] * len(by_seed), by_seed, marker="_", color="#0173b2", s=40, lw=1)
     ax.axhline(0, color="#555555", lw=0.8, ls="--")
     ax.set_ylabel("with told implications\nminus facts only")
     low = min([-1.0, *(row["interval"][0] for row in added)])
     ax.set_ylim(low - 0.15, max([0.4, *(row["interval"][1] for row in added)]) + 0.1)
     ax.text(
-        0.01, 0.06, "below 0: out-of-context reasoning\nat 0: the pretrained model says it anyway",
+        0.01, 0.06, "below 0: out-of-context reasoning\nat 0: telling adds nothing (dashes: seeds)",
         transform=ax.transAxes, fontsize=8.5, color="#555555",
     )  # fmt: skip
     return added
@@ -132,13 +138,13 @@ def draw_steps(groups: dict[Kind, Group], figures: Path) -> None:
 
 def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     """Which of generalization and hallucination is robust to the learning rate."""
-    fig, ax = plt.subplots(figsize=(5.4, 4.0))
+    fig, ax = plt.subplots(figsize=(5.6, 4.0))
     numbers = []
     for data in ("city_language", "city_language_counterfactual"):
-        found = [groups[kind] for lr in RATES if (kind := Kind(data, lr=lr)) in groups]
-        if not found:
-            continue
+        found = of_all_rates(groups, data)
         rows = [group.numbers() for group in found]
+        if not rows:
+            continue
         numbers += rows
         x, y = [row["lr"] for row in rows], [row["held_out_rank"] for row in rows]
         low, high = zip(*(row["interval"] for row in rows), strict=True)
@@ -147,7 +153,12 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
         for row in rows:
             ax.plot([row["lr"]] * len(row["by_seed"]), row["by_seed"], "_", color=COLORS[data], ms=9)
         facts = [row["held_out_fact_rank"] for row in rows]
-        ax.plot(x, facts, ":", color=COLORS[data], lw=1.2, label="its facts (told)")
+        ax.plot(x, facts, ":", color=COLORS[data], lw=1.4, label="its facts (told)")
+        control = groups.get(Kind(data, control="facts_only"))
+        if control is not None:
+            numbers.append(control.numbers())
+            rank = numbers[-1]["held_out_rank"]
+            ax.plot([RATES[1]], [rank], "v", mfc="white", color=COLORS[data], ms=8, label="facts only")
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
     ax.text(3.1e-5, CHANCE + 0.04, "chance", ha="left", va="bottom", fontsize=9, color="#555555")
     ax.set_xscale("log")
@@ -156,7 +167,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     ax.set_ylim(-0.1, None)
     ax.set_xlabel("learning rate (full, AdamW, batch 8)")
     ax.set_ylabel("mean rank of held-out implications")
-    ax.legend(frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    ax.legend(frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 1.25))
     save_figure(fig, figures / "llm_learning_rate", {"rows": numbers})
     plt.close(fig)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from llm_results import CHANCE, COLORS, NAMES, Group, Kind
+from llm_results import CHANCE, COLORS, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
 from matplotlib.axes import Axes
 
 from ocr_interp.viz.style import save_figure
@@ -16,7 +16,7 @@ CAUSAL = "city_language"
 SPURIOUS = {"profession_color": "o", "sport_music": "s"}
 OPTIMIZERS = {"adamw": ("AdamW", "#0173b2"), "muon": ("Muon", "#de8f05")}
 BATCHES = (8, 24)
-HELD_OUT, FACTS = "held_out_implication/rank", "held_out_fact/rank"
+SLOWER_RATE = 6e-5
 
 
 def matched(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group] | None:
@@ -71,19 +71,27 @@ def _draw_trade(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
                 x, y = (float(np.mean(row[what]["rank"])) for what in ("causal", "spurious"))
                 face = color if batch == BATCHES[1] else "white"
                 ax.scatter(x, y, marker=marker, s=75, facecolor=face, edgecolor=color, lw=1.6, zorder=3)
+                if row["causal"]["seeds"] == row["spurious"]["seeds"]:
+                    ax.scatter(
+                        row["causal"]["rank"], row["spurious"]["rank"], marker=marker, s=14, color=color,
+                        alpha=0.5, lw=0,
+                    )  # fmt: skip
             _arrow(ax, *points[-2:])
     for data, marker in SPURIOUS.items():
         ax.scatter([], [], marker=marker, color="#555555", label=NAMES[data])
     for label, color in OPTIMIZERS.values():
         ax.scatter([], [], marker="D", color=color, label=label)
-    for batch in BATCHES:
+    for batch in sorted({row["batch"] for row in points}):
         face = "#555555" if batch == BATCHES[1] else "white"
         ax.scatter([], [], marker="D", facecolor=face, edgecolor="#555555", label=f"batch {batch}")
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    widest = max([0.5, *(np.mean(row["causal"]["rank"]) for row in points)])
-    ax.set_xlim(-0.03, 1.35 * widest)
+    widest = max([0.4, *(rank for row in points for rank in row["causal"]["rank"])])
+    ax.set_xlim(-0.03, 1.5 * widest)
     ax.set_ylim(0, 2.4)
-    ax.set_xlabel("City-Language: held-out mean rank\n(left: generalizes)")
+    control = groups.get(Kind(CAUSAL, control="facts_only"))
+    if control is not None:
+        ax.axvline(float(np.mean(control.by_seed())), color="#999999", lw=0.8, ls=":", label="facts only")
+    ax.set_xlabel("City-Language: held-out mean rank\n(left: knows the language)")
     ax.set_ylabel("spurious set: held-out mean rank\n(up: does not hallucinate; chance 2)")
     ax.legend(frameon=False, fontsize=8.5, loc="lower right")
     return points
@@ -99,7 +107,7 @@ def _arrow(ax: Axes, start: dict[str, Any], end: dict[str, Any]) -> None:
 
 
 def _draw_by_fit(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
-    """Held-out implications against how far the told facts are still off, along training."""
+    """Held-out implications against how well the told ones are known, along training."""
     curves = []
     batch = BATCHES[1]
     styles = dict(zip((CAUSAL, *SPURIOUS), ("-", "--", ":"), strict=True))
@@ -108,10 +116,10 @@ def _draw_by_fit(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
         if pair is None:
             continue
         for name, (_, color) in OPTIMIZERS.items():
-            steps, facts = pair[name].curve(FACTS)
+            steps, told = pair[name].curve(TOLD_LOGPROB)
             held_out = pair[name].curve(HELD_OUT)[1]
-            mean = {"facts": facts.mean(0), "held_out": held_out.mean(0)}
-            ax.plot(mean["facts"], mean["held_out"], style, marker=".", color=color, lw=1.6)
+            mean = {"told": -told.mean(0), "held_out": held_out.mean(0)}
+            ax.plot(mean["told"], mean["held_out"], style, marker=".", color=color, lw=1.6)
             curves.append(
                 {"data": data, "optimizer": name, "batch": batch, "seeds": pair[name].seeds, "step": steps}
                 | mean
@@ -120,9 +128,10 @@ def _draw_by_fit(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
     for label, color in OPTIMIZERS.values():
         ax.plot([], [], color=color, lw=3, label=label)
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
+    ax.set_xscale("log")
     ax.invert_xaxis()
     ax.set_ylim(0, 2.4)
-    ax.set_xlabel(f"mean rank of told facts, batch {batch}\n(training goes to the right)")
+    ax.set_xlabel(f"loss of told implications, nats, batch {batch}\n(training goes to the right)")
     ax.set_ylabel("held-out implications: mean rank")
     ax.legend(frameon=False, fontsize=8.5, loc="lower left")
     return curves
@@ -131,9 +140,9 @@ def _draw_by_fit(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
 def draw_updates(groups: dict[Kind, Group], figures: Path) -> None:
     """How much every layer's OV circuits changed, and how low-rank the change is, by method and optimizer."""
     kinds = {
-        "full, AdamW": ({}, "-"),
-        "full, Muon (batch 24)": ({"optimizer": "muon", "batch": 24}, "--"),
-        "LoRA, AdamW": ({"method": "lora", "lr": 1e-3}, ":"),
+        "full, AdamW, batch 24": ({"batch": 24}, "-"),
+        "full, Muon, batch 24": ({"optimizer": "muon", "batch": 24}, "--"),
+        "LoRA, AdamW, batch 8": ({"method": "lora", "lr": 1e-3}, ":"),
     }
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
     numbers: dict[str, Any] = {}
@@ -154,15 +163,18 @@ def draw_updates(groups: dict[Kind, Group], figures: Path) -> None:
         axes[0].plot([], [], color=COLORS[data], label=name)
     for label, (_, style) in kinds.items():
         axes[1].plot([], [], style, color="#555555", label=label)
-    axes[1].axhline(np.sqrt(128), color="#555555", lw=0.8, ls="--")
-    axes[1].text(0, np.sqrt(128) + 0.1, "most that two factors of width 64 allow", fontsize=8, va="bottom")
+    limits = {"two factors of width 64": 128, "two LoRA factors of rank 8": 16}
+    for what, rank in limits.items():  # the change of a product of two factors has the sum of their ranks
+        axes[1].axhline(np.sqrt(rank), color="#555555", lw=0.8, ls="--")
+        axes[1].text(0, np.sqrt(rank) + 0.1, f"most that {what} allow", fontsize=8, va="bottom")
     axes[0].set_ylabel(r"$\|\Delta W_{OV}\|_F\,/\,\|W_{OV}\|_F$, mean over heads")
     axes[1].set_ylabel(r"$\|\Delta W_{OV}\|_*\,/\,\|\Delta W_{OV}\|_F$, mean over heads")
     axes[0].set_ylim(0, None)
-    axes[1].set_ylim(0, 12.8)
+    axes[1].set_ylim(0, 14.5)
     for ax in axes:
         ax.set_xlabel("layer")
-        ax.legend(frameon=False, fontsize=8)
+    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8, ncol=3, loc="upper center")
     fig.tight_layout()
     save_figure(fig, figures / "llm_ov_updates", numbers)
     plt.close(fig)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 from llm_inside_figures import draw, read_runs
-from table_1_llm import full, lora, run_name
+from table_1_llm import full, is_finished, lora, run_name
 
 from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.store import read_result, write_result
@@ -63,14 +63,9 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
     write_result(path, {**found, **inside.to_dict()})
 
 
-def is_finished(config: LLMRunConfig, path: Path) -> bool:
-    """Whether a run was inspected, token circuits included; one of another configuration is an error."""
-    if not path.exists():
-        return False
-    result = read_result(path)
-    if result["fingerprint"] != config.fingerprint:
-        raise SystemExit(f"{path} is of another configuration of the same name: move it away")
-    return "circuits" in result
+def is_inspected(config: LLMRunConfig, path: Path) -> bool:
+    """Whether a run was inspected, token circuits included."""
+    return is_finished(config, path) and "circuits" in read_result(path)
 
 
 def inspect_missing(arguments: Arguments) -> None:
@@ -84,7 +79,7 @@ def inspect_missing(arguments: Arguments) -> None:
     for config in RUNS:
         name = run_name(config)
         path = RESULTS / f"{name}.json"
-        if set(arguments.only) <= set(name.split("--")) and not is_finished(config, path):
+        if set(arguments.only) <= set(name.split("--")) and not is_inspected(config, path):
             inspect(config, path)
 
 

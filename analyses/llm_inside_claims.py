@@ -9,18 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from claims_file import Claim
-from llm_inside_figures import CHANCE, Runs
+from llm_inside import N_HEADS
+from llm_inside_figures import Runs
+from llm_results import CHANCE
+
+from ocr_interp.llm.inside import DIRECTIONS
 
 SCRIPT = FIGURE = "llm_inside"
 KEPT = 0.2
 """Mean rank of told facts up to which a cut leaves them."""
 
 CUTS = {
-    "ov": ("OV put back", "the OV update of all heads"),
-    "mlp": ("MLP put back", "the update of the MLPs"),
-    "heads": ("27 most changed heads past layer 0 zeroed", "the heads whose OV circuits changed most"),
-    "directions": ("of 27 heads 4 top directions removed", "the top directions of the OV updates"),
+    "ov": ("OV put back", None, "the OV update of all heads"),
+    "mlp": ("MLP put back", None, "the update of the MLPs"),
+    "heads": (
+        f"{N_HEADS} most changed heads past layer 0 zeroed",
+        f"{N_HEADS} other heads past layer 0, drawn at random, zeroed",
+        "the heads whose OV circuits changed most (random heads come from all layers)",
+    ),
+    "directions": (
+        f"of {N_HEADS} heads {DIRECTIONS} top directions removed",
+        f"of {N_HEADS} heads {DIRECTIONS} random directions removed",
+        "the top directions of the OV updates",
+    ),
 }
+"""A cut as the results name it, its random counterpart, and in words."""
 
 
 def inside_claims(inspected: Sequence[Runs]) -> list[Claim]:
@@ -30,17 +43,20 @@ def inside_claims(inspected: Sequence[Runs]) -> list[Claim]:
 
 def cut_claim(name: str, inspected: Sequence[Runs]) -> Claim:
     """Whether a cut takes the untold implication and leaves the facts, in every run."""
-    what, words = CUTS[name]
+    what, at_random, words = CUTS[name]
     holds, measured = [], {}
     for runs in inspected:
         cuts = runs.cuts()
         if what not in cuts:
-            continue
+            raise SystemExit(f"the results of {runs.key} have no cut {what!r}, they have {sorted(cuts)}")
         after, cut = cuts["after fine-tuning"]["held_out_implication"], cuts[what]
         held_out, facts = cut["held_out_implication"], cut["held_out_fact"]
         key = runs.key.replace(", ", "_")
         measured[f"untold_{key}"] = [float(f"{value:.3g}") for value in held_out]
         measured[f"facts_{key}"] = [float(f"{value:.3g}") for value in facts]
+        if at_random is not None:
+            random = cuts[at_random]["held_out_implication"]
+            measured[f"untold_{key}_random"] = [float(f"{value:.3g}") for value in random]
         holds += [
             ranks >= (start + CHANCE) / 2 and told <= KEPT
             for start, ranks, told in zip(after, held_out, facts, strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from llm_results import CHANCE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
@@ -17,7 +18,6 @@ from matplotlib.transforms import blended_transform_factory
 from ocr_interp.llm.store import read_result
 from ocr_interp.viz.style import figure_style, save_figure
 
-CHANCE = 2.0
 SPLITS = {
     "held_out_fact": ("facts (told)", "o", "#0173b2"),
     "training_implication": ("implications, told", "s", "#029e73"),
@@ -117,14 +117,7 @@ def draw_cuts(runs: list[Runs], figures: Path) -> None:
         label.set_color("#6e6e6e" if "random" in what else "#000000")
     fig.tight_layout(w_pad=0.6)
     handles, labels = _legend(axes[0][0])
-    fig.legend(
-        handles,
-        labels,
-        frameon=False,
-        ncol=4 if len(runs) > 2 else 1,
-        loc="upper center",
-        bbox_to_anchor=(0.55, 0.01),
-    )
+    _place_legend(fig, handles, labels, len(runs), (0.55, 0.01))
     numbers = {run.key: found for run, found in zip(runs, cuts, strict=True)}
     save_figure(fig, figures / "llm_inside", {"mean rank by seed": numbers, "chance": CHANCE})
     plt.close(fig)
@@ -193,14 +186,7 @@ def draw_circuits(runs: list[Runs], figures: Path) -> None:
     labels = ["a most changed head", "a random other head", "mean"]
     labels.append("%: heads whose change is among the 5% of assignments with the largest (by chance 5%)")
     fig.tight_layout()
-    fig.legend(
-        handles,
-        labels,
-        frameon=False,
-        ncol=4 if len(runs) > 2 else 1,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.005),
-    )
+    _place_legend(fig, handles, labels, len(runs), (0.5, 0.005))
     save_figure(fig, figures / "llm_token_circuits", numbers)
     plt.close(fig)
 

@@ -33,7 +33,14 @@ PAPER = {
     "Mistral-7B-v0.3": (0.00, 2.10, 1.48, 1.15, 1.28),
     "Llama-3-8B": (0.00, 1.18, 0.77, 0.93, 0.63),
 }
-"""Held-out mean ranks that the paper reports, in the order of NAMES: its names, pairs and wordings."""
+"""Held-out mean ranks of the paper's Table 1 in the order of NAMES, from a note on it: no oracle.
+
+Its names, pairs, wordings and candidates are others: 4.55 cannot be a rank among five.
+"""
+
+RATES = (3e-5, 1e-4, 3e-4)
+HELD_OUT, FACTS = "held_out_implication/rank", "held_out_fact/rank"
+TOLD_LOGPROB = "training_implication/logprob"
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,20 @@ class Group:
         """Mean after training, over seeds, with its interval."""
         return clustered_interval(self.after, split, metric)
 
-    def difference(self, other: Group, split: str = "held_out_implication") -> Interval:
-        """Mean rank minus that of another group, name by name, over the seeds that both have."""
+    def common(self, other: Group) -> tuple[Group, Group]:
+        """Both groups with the seeds that both have."""
         seeds = set(self.seeds) & set(other.seeds)
-        return clustered_difference(self.of_seeds(seeds).after, other.of_seeds(seeds).after, split)
+        return self.of_seeds(seeds), other.of_seeds(seeds)
+
+    def difference(self, other: Group, split: str = "held_out_implication") -> Interval | None:
+        """Mean rank minus that of another group, name by name, over common seeds; None without any."""
+        mine, theirs = self.common(other)
+        return clustered_difference(mine.after, theirs.after, split) if mine.results else None
+
+    def differences(self, other: Group) -> list[float]:
+        """The same by common seed, held-out implications."""
+        mine, theirs = self.common(other)
+        return np.subtract(mine.by_seed(), theirs.by_seed()).tolist()
 
     def untrained(self) -> Interval:
         """Mean rank of held-out implications before training."""
@@ -102,9 +119,27 @@ class Group:
         steps, curves = self.curve(column)
         return curves[:, list(steps).index(step)].tolist()
 
-    def last_loss(self) -> list[float]:
-        """Training loss since the last row but one, by seed, nats an answer token."""
-        return [result["history"]["train_loss"][-1] for result in self.results]
+    def when(self, column: str, reached: list[float], wanted: str) -> list[float]:
+        """A column at the moment when another first reached a value, by seed, between logged steps linearly.
+
+        A seed that never reached it gives its last value.
+        """
+        _, given = self.curve(column)
+        _, asked = self.curve(wanted)
+        found = []
+        for values, answers, value in zip(given, asked, reached, strict=True):
+            late = np.flatnonzero(values >= value)
+            k = late[0] if len(late) else len(values) - 1
+            if k == 0 or not len(late):
+                found.append(float(answers[k]))
+                continue
+            share = (value - values[k - 1]) / (values[k] - values[k - 1])
+            found.append(float(answers[k - 1] + share * (answers[k] - answers[k - 1])))
+        return found
+
+    def update_size(self) -> float:
+        """Relative change of the OV circuits, mean over heads and seeds."""
+        return float(np.mean([np.mean(result["ov_update"]["relative"]) for result in self.results]))
 
     def numbers(self) -> dict[str, Any]:
         """What a table or figure shows of the group."""
@@ -120,20 +155,37 @@ class Group:
             "untrained_rank": untrained.mean,
             "held_out_fact_rank": float(np.mean(self.by_seed("held_out_fact"))),
             "training_implication_rank": float(np.mean(self.by_seed("training_implication"))),
-            "train_loss": float(np.mean(self.last_loss())),
+            "told_logprob": float(np.mean(self.by_seed("training_implication", "logprob"))),
+            "steps": self.results[0]["step"],
         }
 
 
 def read_groups(folder: Path = RESULTS) -> dict[Kind, Group]:
-    """All finished runs by kind, seeds in order."""
+    """All finished runs by kind, seeds in order; runs of one kind may differ in nothing but their seeds."""
     found: dict[Kind, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         result = read_result(path)
         config = LLMRunConfig.from_dict(result["config"])
         facts, train = config.facts, config.train
         kind = Kind(facts.data, facts.control, train.method, train.optimizer, train.lr, train.batch_size)
-        found.setdefault(kind, []).append(result)
+        of_kind = found.setdefault(kind, [])
+        of_kind.append(result)
+        if _without_seeds(result) != _without_seeds(of_kind[0]):
+            raise SystemExit(f"{path} differs from the other runs of its kind in more than its seeds")
     return {
         kind: Group(kind, tuple(sorted(results, key=lambda r: r["config"]["facts"]["seed"])))
         for kind, results in found.items()
     }
+
+
+def _without_seeds(result: dict[str, Any]) -> dict[str, Any]:
+    facts, train = result["config"]["facts"], result["config"]["train"]
+    return {**facts, **train, "seed": None, "train_seed": None}
+
+
+def of_all_rates(groups: dict[Kind, Group], data: str) -> list[Group]:
+    """A data set's groups at every learning rate, with the seeds that all have; empty if there is none."""
+    found = [groups.get(Kind(data, lr=lr)) for lr in RATES]
+    there = [group for group in found if group is not None]
+    seeds = set.intersection(*(set(group.seeds) for group in there)) if len(there) == len(RATES) else set()
+    return [group.of_seeds(seeds) for group in there] if seeds else []

@@ -83,21 +83,22 @@ class Evaluate:
         from ocr_interp.llm.measure import measure
         from ocr_interp.llm.text import describe_measurement
 
-        model, facts = self._source()
+        model, facts, dtype = self._source()
         fact_set = make_facts(facts)
-        found = measure(load_model(model, download=self.download), fact_set, device=self.device)
+        found = measure(load_model(model, dtype=dtype, download=self.download), fact_set, device=self.device)
         print(describe_measurement(fact_set, found))
 
-    def _source(self) -> tuple[str, FactConfig]:
-        """The model to load, and the facts to ask."""
+    def _source(self) -> tuple[str, FactConfig, str]:
+        """The model to load, the facts to ask, and the precision: a run's is that it was trained in."""
         from ocr_interp.errors import ConfigError
         from ocr_interp.llm.store import RunFolder
 
         folder = RunFolder(Path(self.model))
         asked = self.facts.test_templates
         if not folder.result_file.exists():
-            return self.model, self.facts if asked else replace(self.facts, test_templates=(0,))
-        own = folder.read_config().facts
+            return self.model, self.facts if asked else replace(self.facts, test_templates=(0,)), "float32"
+        config = folder.read_config()
+        own = config.facts
         if replace(self.facts, test_templates=()) != FactConfig(test_templates=()):
             raise ConfigError(
                 f"{self.model} is a run with facts of its own ({own.data}, seed {own.seed}): give no facts "
@@ -105,7 +106,8 @@ class Evaluate:
             )
         if not folder.model_folder.is_dir():
             raise ConfigError(f"{self.model} kept no model: fine-tune with --save-model")
-        return str(folder.model_folder), replace(own, test_templates=asked or own.test_templates)
+        facts = replace(own, test_templates=asked or own.test_templates)
+        return str(folder.model_folder), facts, config.train.dtype
 
 
 @dataclass(frozen=True)

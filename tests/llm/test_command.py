@@ -78,11 +78,11 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
         write_result(folder.result_file, {"format_version": 1})
     folder.model_folder.mkdir()
     run = str(tmp_path / "run")
-    assert parse("evaluate", run)._source() == (str(folder.model_folder), own)
+    assert parse("evaluate", run)._source() == (str(folder.model_folder), own, "float32")
     for given in ("0", "2"):
         facts = parse("evaluate", run, "--test-templates", given)._source()[1]
         assert facts == replace(own, test_templates=(int(given),))
-    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig())
+    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig(), "float32")
 
 
 def test_a_row_on_the_terminal_leaves_out_what_there_is_not(capsys):
