@@ -77,6 +77,7 @@ def _draw_trade(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
                         alpha=0.5, lw=0,
                     )  # fmt: skip
             _arrow(ax, *points[-2:])
+    points += _draw_slower(ax, groups)
     for data, marker in SPURIOUS.items():
         ax.scatter([], [], marker=marker, color="#555555", label=NAMES[data])
     for label, color in OPTIMIZERS.values():
@@ -93,7 +94,27 @@ def _draw_trade(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
         ax.axvline(float(np.mean(control.by_seed())), color="#999999", lw=0.8, ls=":", label="facts only")
     ax.set_xlabel("City-Language: held-out mean rank\n(left: knows the language)")
     ax.set_ylabel("spurious set: held-out mean rank\n(up: does not hallucinate; chance 2)")
-    ax.legend(frameon=False, fontsize=8.5, loc="lower right")
+    ax.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
+    return points
+
+
+def _draw_slower(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
+    """AdamW at a rate at which its OV circuits change as much as with Muon; small points: by seed."""
+    causal = groups.get(Kind(CAUSAL, lr=SLOWER_RATE, batch=BATCHES[1]))
+    points = []
+    for data, marker in SPURIOUS.items():
+        group = groups.get(Kind(data, lr=SLOWER_RATE, batch=BATCHES[1]))
+        if causal is None or group is None or causal.seeds != group.seeds:
+            continue
+        row = {"optimizer": "adamw", "lr": SLOWER_RATE, "batch": BATCHES[1], "data": data}
+        row["causal"] = {"rank": causal.by_seed(), "seeds": causal.seeds}
+        row["spurious"] = {"rank": group.by_seed(), "seeds": group.seeds}
+        points.append(row)
+        for x, y in zip(row["causal"]["rank"], row["spurious"]["rank"], strict=True):
+            ax.scatter(x, y, marker=marker, s=50, facecolor="white", edgecolor="#56b4e9", lw=1.6, zorder=3)
+    if points:
+        label = f"AdamW at 6e-5, seed {', '.join(map(str, points[0]['causal']['seeds']))}"
+        ax.scatter([], [], marker="D", facecolor="white", edgecolor="#56b4e9", lw=1.6, label=label)
     return points
 
 
@@ -133,7 +154,7 @@ def _draw_by_fit(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
     ax.set_ylim(0, 2.4)
     ax.set_xlabel(f"loss of told implications, nats, batch {batch}\n(training goes to the right)")
     ax.set_ylabel("held-out implications: mean rank")
-    ax.legend(frameon=False, fontsize=8.5, loc="lower left")
+    ax.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2)
     return curves
 
 
@@ -144,7 +165,7 @@ def draw_updates(groups: dict[Kind, Group], figures: Path) -> None:
         "full, Muon, batch 24": ({"optimizer": "muon", "batch": 24}, "--"),
         "LoRA, AdamW, batch 8": ({"method": "lora", "lr": 1e-3}, ":"),
     }
-    fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.5))
+    fig, axes = plt.subplots(1, 2, figsize=(9.5, 4.2))
     numbers: dict[str, Any] = {}
     for label, (fields, style) in kinds.items():
         for data in NAMES:
@@ -163,18 +184,20 @@ def draw_updates(groups: dict[Kind, Group], figures: Path) -> None:
         axes[0].plot([], [], color=COLORS[data], label=name)
     for label, (_, style) in kinds.items():
         axes[1].plot([], [], style, color="#555555", label=label)
-    limits = {"two factors of width 64": 128, "two LoRA factors of rank 8": 16}
-    for what, rank in limits.items():  # the change of a product of two factors has the sum of their ranks
+    limits = {
+        "two factors of width 64": (128, 0.1, "bottom"),
+        "two LoRA factors of rank 8": (16, -0.15, "top"),
+    }
+    for what, (rank, above, va) in limits.items():  # a product's change has the sum of its factors' ranks
         axes[1].axhline(np.sqrt(rank), color="#555555", lw=0.8, ls="--")
-        axes[1].text(0, np.sqrt(rank) + 0.1, f"most that {what} allow", fontsize=8, va="bottom")
+        axes[1].text(0, np.sqrt(rank) + above, f"most that {what} allow", fontsize=8, va=va)
     axes[0].set_ylabel(r"$\|\Delta W_{OV}\|_F\,/\,\|W_{OV}\|_F$, mean over heads")
     axes[1].set_ylabel(r"$\|\Delta W_{OV}\|_*\,/\,\|\Delta W_{OV}\|_F$, mean over heads")
     axes[0].set_ylim(0, None)
-    axes[1].set_ylim(0, 14.5)
+    axes[1].set_ylim(0, 12.6)
     for ax in axes:
         ax.set_xlabel("layer")
-    axes[0].legend(frameon=False, fontsize=8)
-    axes[1].legend(frameon=False, fontsize=8, ncol=3, loc="upper center")
+        ax.legend(frameon=False, fontsize=8, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     fig.tight_layout()
     save_figure(fig, figures / "llm_ov_updates", numbers)
     plt.close(fig)

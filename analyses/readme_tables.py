@@ -37,6 +37,15 @@ HEADLINES = (
     "optimizer_descent_factorized",
     "optimizer_muon",
     "optimizer_geometry_muon",
+    "llm_generalization",
+    "llm_exceeds_control_city_language",
+    "llm_exceeds_control_profession_color",
+    "llm_exceeds_control_sport_music",
+    "llm_learning_rate",
+    "llm_muon_same_steps",
+    "llm_muon_same_fit",
+    "llm_muon_slower_adamw",
+    "llm_inside_ov",
 )
 """Claims that stand in the README; all of them are in docs/claims.md."""
 
@@ -45,7 +54,8 @@ CLAIMS_HEAD = """# What is claimed and what was measured
 Every claim of figures/claims.json, made by `make readme`; the five first measured values of each. Paper
 setting unless a row says otherwise: 20 pairs, 1 training and 3 held-out subjects a pair, noise, AdamW, 20,000
 steps, five seeds (softmax and the last start three, the theorems' runs one to three, full batch without
-noise); ranges go over seeds. "Holds if" is the condition as the script tests it.
+noise); ranges go over seeds. Rows of SmolLM2-135M: see llm.md. "Holds if" is the condition as the script
+tests it.
 """
 
 

@@ -59,13 +59,15 @@ def test_paths_in_the_readme_exist():
 def test_tables_have_a_row_for_everything_measured(monkeypatch):
     """Numbers may differ from machine to machine; which rows there are, and what holds, may not."""
     monkeypatch.syspath_prepend(ROOT / "analyses")
-    from readme_tables import claims_page, readme_tables
+    from readme_tables import claims_page, llm_tables, readme_tables
 
     page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
     assert outline(page) == outline(claims_page()), "run make readme"
-    for name, table in readme_tables().items():
-        shown = README.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
-        assert outline(shown) == outline(table), "run make readme"
+    models = (ROOT / "docs" / "llm.md").read_text(encoding="utf-8")
+    for page, tables in ((README, readme_tables()), (models, llm_tables())):
+        for name, table in tables.items():
+            shown = page.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+            assert outline(shown) == outline(table), "run make readme"
 
 
 def outline(table: str) -> list[tuple[str, str]]:
