@@ -76,10 +76,10 @@ def test_nothing_inspected_draws_nothing_and_a_damaged_file_is_told(tmp_path):
 
 
 def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
-    from llm_inside import RUNS, is_finished
+    from llm_inside import RUNS, is_inspected
 
     path, config = tmp_path / "run.json", RUNS[0]
-    assert not is_finished(config, path)
+    assert not is_inspected(config, path)
     old = {"format_version": 1, "fingerprint": config.fingerprint}
     for result, finished in (
         (old, False),
@@ -87,7 +87,7 @@ def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
         ({**old, "circuits": "none"}, True),
     ):
         path.write_text(json.dumps(result))
-        assert is_finished(config, path) is finished
+        assert is_inspected(config, path) is finished
     with pytest.raises(SystemExit, match="of another configuration"):
         is_finished(RUNS[1], path)
     assert path.exists()
