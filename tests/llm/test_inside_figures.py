@@ -89,5 +89,5 @@ def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
         path.write_text(json.dumps(result))
         assert is_inspected(config, path) is finished
     with pytest.raises(SystemExit, match="of another configuration"):
-        is_finished(RUNS[1], path)
+        is_inspected(RUNS[1], path)
     assert path.exists()
