@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,13 +18,14 @@ from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDiverge
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.facts import FactSet
-from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
+from ocr_interp.llm.finetune_config import LLMRunConfig
+from ocr_interp.llm.finetune_run import FinetuneRun
 from ocr_interp.llm.forward import answer_logits
 from ocr_interp.llm.loading import LanguageModel, load_config, load_model, loading_failures, quiet
 from ocr_interp.llm.measure import Measurement, Questions
 from ocr_interp.llm.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.packages import require_packages
-from ocr_interp.llm.store import COLUMNS, Checkpoint, RunFolder, history_frame
+from ocr_interp.llm.store import Checkpoint, RunFolder, history_frame
 from ocr_interp.llm.trainable import (
     make_optimizers,
     make_trainable,
@@ -41,56 +39,6 @@ OnLog = Callable[[Mapping[str, float]], None]
 
 _ROUGH_POSITIONS = 64
 """Tokens of a sequence in the estimate of memory, which comes before the tokenizer."""
-
-
-@dataclass(frozen=True)
-class FinetuneRun:
-    """A fine-tuned model and how it answered along the way.
-
-    Attributes:
-        config: facts and recipe.
-        facts: the fact set.
-        step: updates done.
-        status: "finished" or "interrupted".
-        history: a row a logged step (`store.COLUMNS`).
-        before: the measurement of the untrained model.
-        after: the measurement at the last step.
-        seconds: wall clock of "train" and "measure"; "cpu": processor time of both.
-        lm: the trained model, LoRA's update merged into its weights.
-        device: type of the device.
-    """
-
-    config: LLMRunConfig
-    facts: FactSet
-    step: int
-    status: str
-    history: pd.DataFrame
-    before: Measurement
-    after: Measurement
-    seconds: dict[str, float]
-    lm: LanguageModel
-    device: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The small JSON of a finished run: all that tables and figures need."""
-        names = ("torch", "transformers", "numpy", *(("peft",) if self.config.train.method == "lora" else ()))
-        return {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self.config.fingerprint,
-            "config": self.config.to_dict(),
-            "data": self.facts.name,
-            "causal": self.facts.causal,
-            "facts": list(self.facts.facts),
-            "implications": list(self.facts.implications),
-            "step": self.step,
-            "history": {name: self.history[name].tolist() for name in COLUMNS},
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "seconds": self.seconds,
-            "device": self.device,
-            "threads": torch.get_num_threads(),
-            "versions": {name: version(name) for name in names},
-        }
 
 
 def finetune(

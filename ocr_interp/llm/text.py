@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocr_interp.llm.facts import FactSet
-from ocr_interp.llm.finetune import FinetuneRun
+from ocr_interp.llm.finetune_run import FinetuneRun
 from ocr_interp.llm.intervals import clustered_interval
 from ocr_interp.llm.measure import Measurement
 from ocr_interp.task import SPLITS
