@@ -104,7 +104,7 @@ def draw_cuts(runs: list[Runs], figures: Path) -> None:
     for ax, run, found in zip(axes[0], runs, cuts, strict=True):
         for what, cut in found.items():
             _draw_cut(ax, y[what], cut)
-        for what in set(rows) - set(found):
+        for what in (row for row in rows if row not in found):
             ax.text(CHANCE / 2, y[what], "not trained", ha="center", va="center", fontsize=8, color="#6e6e6e")
         for where in (0.0, CHANCE):
             ax.axvline(where, color="#aaaaaa", lw=0.8, ls="-" if where == 0 else "--", zorder=0)
