@@ -140,12 +140,10 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     """Which of generalization and hallucination is robust to the learning rate."""
     fig, ax = plt.subplots(figsize=(5.6, 4.0))
     numbers = []
-    for data in ("city_language", "city_language_counterfactual"):
-        found = of_all_rates(groups, data)
+    for data, found in of_all_rates(groups, ("city_language", "city_language_counterfactual")).items():
         rows = [group.numbers() for group in found]
-        if not rows:
-            continue
         numbers += rows
+        ax.set_title(f"seed {', '.join(map(str, rows[0]['seeds']))}", fontsize=10, loc="right")
         x, y = [row["lr"] for row in rows], [row["held_out_rank"] for row in rows]
         low, high = zip(*(row["interval"] for row in rows), strict=True)
         ax.fill_between(x, low, high, color=COLORS[data], alpha=0.18, lw=0)
@@ -156,7 +154,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
         ax.plot(x, facts, ":", color=COLORS[data], lw=1.4, label="its facts (told)")
         control = groups.get(Kind(data, control="facts_only"))
         if control is not None:
-            numbers.append(control.numbers())
+            numbers.append(control.of_seeds(set(rows[0]["seeds"])).numbers())
             rank = numbers[-1]["held_out_rank"]
             ax.plot([RATES[1]], [rank], "v", mfc="white", color=COLORS[data], ms=8, label="facts only")
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
@@ -167,7 +165,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     ax.set_ylim(-0.1, None)
     ax.set_xlabel("learning rate (full, AdamW, batch 8)")
     ax.set_ylabel("mean rank of held-out implications")
-    ax.legend(frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, 1.25))
+    ax.legend(frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     save_figure(fig, figures / "llm_learning_rate", {"rows": numbers})
     plt.close(fig)
 

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from llm_results import CHANCE, COLORS, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
 from matplotlib.axes import Axes
+from table_1_llm import SLOWER_RATE
 
 from ocr_interp.viz.style import save_figure
 
@@ -16,7 +17,6 @@ CAUSAL = "city_language"
 SPURIOUS = {"profession_color": "o", "sport_music": "s"}
 OPTIMIZERS = {"adamw": ("AdamW", "#0173b2"), "muon": ("Muon", "#de8f05")}
 BATCHES = (8, 24)
-SLOWER_RATE = 6e-5
 
 
 def matched(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group] | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from claims_file import Claim
-from figure_llm_optimizers import BATCHES, CAUSAL, SLOWER_RATE, SPURIOUS, last_common_step, matched
+from figure_llm_optimizers import BATCHES, CAUSAL, SPURIOUS, last_common_step, matched
 from llm_results import CHANCE, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind, of_all_rates
+from table_1_llm import SLOWER_RATE
 
 SCRIPT = "figure_llm"
 FITTED = 0.05
@@ -120,8 +121,8 @@ def unbiased(groups: dict[Kind, Group]) -> Claim | None:
 
 def rates(groups: dict[Kind, Group]) -> Claim | None:
     """Causal against counterfactual pairs over learning rates."""
-    found = {data: of_all_rates(groups, data) for data in (CAUSAL, f"{CAUSAL}_counterfactual")}
-    if not all(found.values()):
+    found = of_all_rates(groups, (CAUSAL, f"{CAUSAL}_counterfactual"))
+    if not found:
         return None
     ranks = {data: np.array([group.by_seed() for group in of_data]) for data, of_data in found.items()}
     spread = {data: values.max(0) - values.min(0) for data, values in ranks.items()}

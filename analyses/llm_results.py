@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,9 +184,11 @@ def _without_seeds(result: dict[str, Any]) -> dict[str, Any]:
     return {**facts, **train, "seed": None, "train_seed": None}
 
 
-def of_all_rates(groups: dict[Kind, Group], data: str) -> list[Group]:
-    """A data set's groups at every learning rate, with the seeds that all have; empty if there is none."""
-    found = [groups.get(Kind(data, lr=lr)) for lr in RATES]
-    there = [group for group in found if group is not None]
-    seeds = set.intersection(*(set(group.seeds) for group in there)) if len(there) == len(RATES) else set()
-    return [group.of_seeds(seeds) for group in there] if seeds else []
+def of_all_rates(groups: dict[Kind, Group], data_sets: Sequence[str]) -> dict[str, list[Group]]:
+    """Groups of data sets at every learning rate, with the seeds that all of them have; empty without any."""
+    kinds = {data: [Kind(data, lr=lr) for lr in RATES] for data in data_sets}
+    if not all(kind in groups for of_data in kinds.values() for kind in of_data):
+        return {}
+    seeds = set.intersection(*(set(groups[kind].seeds) for of_data in kinds.values() for kind in of_data))
+    found = {data: [groups[kind].of_seeds(seeds) for kind in of_data] for data, of_data in kinds.items()}
+    return found if seeds else {}

@@ -25,7 +25,7 @@ COUNTERFACTUAL = "city_language_counterfactual"
 SPURIOUS = ("profession_color", "country_code", "sport_music")
 DATA = (CITY, COUNTERFACTUAL, *SPURIOUS)
 CONTROLS = ("facts_only", "random_implications", "implications_only")
-RATES = (3e-5, 3e-4)
+OTHER_RATES = (3e-5, 3e-4)
 """Beside 1e-4, for City-Language and its counterfactual."""
 
 _SEPARATOR = "--"
@@ -83,11 +83,13 @@ def all_runs() -> dict[str, LLMRunConfig]:
     runs = [full(data, seed) for seed in range(3) for data in DATA]
     runs += [controlled(data, 0, control) for control in CONTROLS[:2] for data in DATA]
     runs += [lora(data, 0) for data in DATA]
-    runs += [other_rate(data, 0, rate) for rate in RATES for data in (CITY, COUNTERFACTUAL)]
+    runs += [other_rate(data, 0, rate) for rate in OTHER_RATES for data in (CITY, COUNTERFACTUAL)]
     runs += [batch_24(data, seed, "adamw") for seed in range(3) for data in compared]
     runs += [batch_24(data, 0, "adamw", SLOWER_RATE) for data in compared]
     runs += [controlled(data, 0, CONTROLS[2]) for data in DATA]
-    runs += [other_rate(data, s, rate) for s in (1, 2) for rate in RATES for data in (CITY, COUNTERFACTUAL)]
+    runs += [
+        other_rate(data, s, rate) for s in (1, 2) for rate in OTHER_RATES for data in (CITY, COUNTERFACTUAL)
+    ]
     runs += [lora(data, seed) for seed in (1, 2) for data in DATA]
     runs += [controlled(data, seed, "facts_only") for seed in (1, 2) for data in DATA]
     runs += [batch_24(data, seed, "muon") for seed in range(3) for data in compared]
