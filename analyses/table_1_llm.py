@@ -85,7 +85,7 @@ def all_runs() -> dict[str, LLMRunConfig]:
     runs += [lora(data, 0) for data in DATA]
     runs += [other_rate(data, 0, rate) for rate in OTHER_RATES for data in (CITY, COUNTERFACTUAL)]
     runs += [batch_24(data, seed, "adamw") for seed in range(3) for data in compared]
-    runs += [batch_24(data, 0, "adamw", SLOWER_RATE) for data in compared]
+    runs += [batch_24(data, seed, "adamw", SLOWER_RATE) for seed in range(3) for data in compared]
     runs += [controlled(data, 0, CONTROLS[2]) for data in DATA]
     runs += [
         other_rate(data, s, rate) for s in (1, 2) for rate in OTHER_RATES for data in (CITY, COUNTERFACTUAL)
