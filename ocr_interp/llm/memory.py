@@ -1,4 +1,4 @@
-"""How much memory a fine-tuning will take, before it starts."""
+"""How much memory a fine-tuning or an inspection will take, before it starts."""
 
 from __future__ import annotations
 
@@ -54,10 +54,7 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
         config: the recipe.
         positions: tokens of the longest sequence.
     """
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(hf_config)
+    model = _without_weights(hf_config)
     tables = embedding_names(model)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name not in tables}
@@ -77,6 +74,13 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
         optimizer=width * moments if config.steps else 0,
         activations=width * activations,
     )
+
+
+def _without_weights(hf_config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(hf_config)
 
 
 def _count(shapes: Any) -> int:
@@ -108,3 +112,27 @@ def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
             f"this fine-tuning needs about {estimate}, {device} has {free / _GIB:.1f} GiB free: take "
             "method='lora', a smaller model or batch, dtype='bfloat16', or a machine with more memory"
         )
+
+
+def refuse_too_many_copies(
+    hf_config: Any, dtype: str, loaded: int, working: int, device: torch.device
+) -> None:
+    """Raises ConfigError if a model's weights will not fit as often as they are to be there at once.
+
+    Args:
+        hf_config: the transformers configuration; no weight is loaded.
+        dtype: "float32" or "bfloat16".
+        loaded: copies that are in the CPU's memory.
+        working: copies on the device, beside those if it is the CPU.
+        device: where the model runs.
+    """
+    size = _BYTES[dtype] * _count(p.shape for p in _without_weights(hf_config).parameters())
+    copies = {"cpu": loaded}
+    copies[device.type] = copies.get(device.type, 0) + working
+    for place, count in copies.items():
+        free = available_memory(torch.device(place))
+        if count * size > free:
+            raise ConfigError(
+                f"this needs the model's weights {count} times ({count * size / _GIB:.1f} GiB as {dtype}), "
+                f"{place} has {free / _GIB:.1f} GiB free: take a smaller model, or a machine with more memory"
+            )

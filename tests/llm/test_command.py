@@ -11,6 +11,7 @@ from small_facts import SMALL
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare, _show_row
 from ocr_interp.llm.config import FactConfig
+from ocr_interp.llm.finetune import finetune
 from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.store import RunFolder, write_result
 from ocr_interp.llm.tiny import FAMILIES
@@ -45,6 +46,33 @@ def test_a_family_goes_through_finetune_evaluate_inspect(family, method, make_mo
     assert "2 most changed heads zeroed" in said
     assert ("no OV circuits: " if family == "gemma2" else "facts to implications") in said
     assert ("embeddings and norms put back" in said) == (method == "full")
+
+
+def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeypatch):
+    lm = make_model()
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.tokenizer.save_pretrained(tmp_path / "base")
+    recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
+    finetune(LLMRunConfig(SMALL, recipe), tmp_path / "run", save_model=True)
+    size = 4 * sum(p.numel() for p in lm.model.parameters())
+    for module in ("loading", "inside"):
+        monkeypatch.setattr(f"ocr_interp.llm.{module}.load_model", _refuse_to_load)
+    run = tmp_path / "run"
+    for command, copies in ((Evaluate(str(run), device="cpu"), 1), (Inspect(run, device="cpu"), 3)):
+        _has_free(monkeypatch, copies * size)
+        with pytest.raises(LookupError, match="loading"):
+            command.run()
+        _has_free(monkeypatch, copies * size - 1)
+        with pytest.raises(ConfigError, match=f"weights {copies} times .* cpu has 0.0 GiB free"):
+            command.run()
+
+
+def _has_free(monkeypatch, size):
+    monkeypatch.setattr("ocr_interp.llm.memory.available_memory", lambda device: size)
+
+
+def _refuse_to_load(*arguments, **options):
+    raise LookupError("loading")
 
 
 def test_arguments_are_those_of_the_configurations():
