@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import figure_llm_optimizers
+import figure_llm_updates
 import llm_claims
 import llm_inside_figures
 import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from claims_file import write_claims
+from llm_criteria import FITTED
 from llm_inside import RESULTS as INSIDE
 from llm_inside_claims import inside_claims
 from llm_results import CHANCE, COLORS, NAMES, PAPER, RATES, Group, Kind, of_all_rates, read_groups
@@ -137,35 +139,46 @@ def draw_steps(groups: dict[Kind, Group], figures: Path) -> None:
 
 
 def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
-    """Which of generalization and hallucination is robust to the learning rate."""
-    fig, ax = plt.subplots(figsize=(5.6, 4.0))
+    """Which of generalization and hallucination is robust to the learning rate; hollow: facts not known."""
+    fig, ax = plt.subplots(figsize=(6.0, 4.2))
     numbers = []
     for data, found in of_all_rates(groups, ("city_language", "city_language_counterfactual")).items():
-        rows = [group.numbers() for group in found]
-        numbers += rows
-        ax.set_title(f"seed {', '.join(map(str, rows[0]['seeds']))}", fontsize=10, loc="right")
-        x, y = [row["lr"] for row in rows], [row["held_out_rank"] for row in rows]
-        low, high = zip(*(row["interval"] for row in rows), strict=True)
-        ax.fill_between(x, low, high, color=COLORS[data], alpha=0.18, lw=0)
-        ax.plot(x, y, "o-", color=COLORS[data], label=NAMES[data])
-        for row in rows:
-            ax.plot([row["lr"]] * len(row["by_seed"]), row["by_seed"], "_", color=COLORS[data], ms=9)
-        facts = [row["held_out_fact_rank"] for row in rows]
-        ax.plot(x, facts, ":", color=COLORS[data], lw=1.4, label="its facts (told)")
+        rows, color = [group.numbers() for group in found], COLORS[data]
+        numbers += [
+            row | {"fact_rank_by_seed": group.by_seed("held_out_fact")}
+            for row, group in zip(rows, found, strict=True)
+        ]
+        side = 1.04 if data == "city_language" else 1 / 1.04  # so that the two sets' points are apart
+        x = np.array(RATES) * side
+        for k in range(len(rows[0]["seeds"])):
+            ranks = np.array([row["by_seed"][k] for row in rows])
+            known = np.array([group.by_seed("held_out_fact")[k] <= FITTED for group in found])
+            ax.plot(x, ranks, "-", color=color, lw=0.8, alpha=0.6)
+            ax.plot(x[known], ranks[known], "o", color=color, ms=5)
+            ax.plot(x[~known], ranks[~known], "o", color=color, mfc="white", ms=5)
+        ax.plot(x, [row["held_out_rank"] for row in rows], "-", color=color, lw=2.4, label=NAMES[data])
         control = groups.get(Kind(data, control="facts_only"))
         if control is not None:
             numbers.append(control.of_seeds(set(rows[0]["seeds"])).numbers())
             rank = numbers[-1]["held_out_rank"]
-            ax.plot([RATES[1]], [rank], "v", mfc="white", color=COLORS[data], ms=8, label="facts only")
+            ax.plot([RATES[1]], [rank], "v", mfc="white", color=color, ms=9, label="its facts only (mean)")
+    seed = {"color": "#555555", "lw": 0.8, "ms": 5}
+    ax.plot([], [], "o-", **seed, label="a seed, told facts known")
+    ax.plot([], [], "o-", **seed, mfc="white", label=f"told facts not known (rank > {FITTED})")
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    ax.text(3.1e-5, CHANCE + 0.04, "chance", ha="left", va="bottom", fontsize=9, color="#555555")
+    ax.text(5.4e-5, CHANCE + 0.03, "chance", ha="center", va="bottom", fontsize=9, color="#555555")
     ax.set_xscale("log")
     ax.set_xticks(RATES, ["3e-5", "1e-4", "3e-4"])
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_ylim(-0.1, None)
+    ax.set_ylim(-0.1, 2.6)
     ax.set_xlabel("learning rate (full, AdamW, batch 8)")
     ax.set_ylabel("mean rank of held-out implications")
-    ax.legend(frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    handles, labels = ax.get_legend_handles_labels()
+    if len(handles) == 6:  # a column a data set
+        handles, labels = ([of[k] for k in (0, 1, 4, 2, 3, 5)] for of in (handles, labels))
+    ax.legend(
+        handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.15)
+    )
     save_figure(fig, figures / "llm_learning_rate", {"rows": numbers})
     plt.close(fig)
 
@@ -177,6 +190,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         for draw in (draw_table, draw_steps, draw_rates):
             draw(groups, figures)
         figure_llm_optimizers.draw(groups, figures)
+        figure_llm_updates.draw(groups, figures)
     inspected = llm_inside_figures.read_runs(INSIDE)
     llm_inside_figures.draw(inspected, figures)
     write_claims(figures, [*llm_claims.claims(groups), *inside_claims(inspected)])

@@ -167,17 +167,28 @@ def test_muon_against_a_slower_adamw_at_batch_8_and_on_the_causal_pair(results):
     assert claim(results, "muon_slower_adamw", slower(0.5)[:-1]) is None
 
     small = [copy.deepcopy(run) for run in muon(1.0)]
-    for run in small:
+    rivals = [copy.deepcopy(run) for run in slower(0.5)[len(small) :]]
+    for run in small + rivals:
         run["config"]["train"]["batch_size"] = 8
+    assert claim(results, "muon_batch_8_same_fit", small).holds
+    assert claim(results, "muon_batch_8_slower_adamw", small + rivals).holds
+    assert claim(results, "muon_batch_8_slower_adamw", small) is None
+    rivals[0]["history"]["held_out_implication/rank"][-1] = 1.0
+    assert not claim(results, "muon_batch_8_slower_adamw", small + rivals).holds
     assert claim(results, "muon_batch_8", small).holds
     small[-1]["history"]["held_out_implication/rank"][-1] = 0.4  # one seed of one set is against
     assert not claim(results, "muon_batch_8", small).holds
+    small[-1]["after"] = measured(0.4)
+    assert not claim(results, "muon_batch_8_same_fit", small).holds
 
     control = seeds(0.1, control="facts_only")
     for rank, holds in ((0.3, True), (0.6, False)):
         adamw = seeds(0.1, optimizer="adamw", batch_size=24)
         both = adamw + seeds(rank, optimizer="muon", batch_size=24)
         assert claim(results, "muon_causal", both + control).holds is holds
+        for run in both:
+            run["config"]["train"]["batch_size"] = 8
+        assert claim(results, "muon_batch_8_causal", both + control).holds is holds
 
 
 def test_random_pairs_need_every_data_set_and_chance(results):
