@@ -11,7 +11,7 @@ import numpy as np
 from llm_results import CHANCE, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from table_1_llm import SLOWER_RATE
+from table_1_llm import OTHER_RATES, SLOWER_RATE
 
 from ocr_interp.viz.style import save_figure
 
@@ -23,6 +23,7 @@ BATCHES = (8, 24)
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "AdamW": ({}, "#0173b2"),
     "AdamW at 6e-5": ({"lr": SLOWER_RATE}, "#56b4e9"),
+    "AdamW at 3e-5": ({"lr": OTHER_RATES[0]}, "#949494"),
     "Muon": ({"optimizer": "muon"}, "#de8f05"),
 }
 """What is compared: fields of its kind, color."""
@@ -137,4 +138,4 @@ def _legend(fig: Figure) -> None:
         ax.plot([], [], color=color, lw=4, label=label)
     for data, style in STYLES.items():
         ax.plot([], [], style, marker=SPURIOUS.get(data, ""), color="#555555", label=NAMES[data])
-    ax.legend(frameon=False, fontsize=9, loc="center", ncol=6, columnspacing=1.3)
+    ax.legend(frameon=False, fontsize=9, loc="center", ncol=4, columnspacing=1.3)

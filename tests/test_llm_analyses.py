@@ -173,6 +173,9 @@ def test_muon_against_a_slower_adamw_at_batch_8_and_on_the_causal_pair(results):
     assert claim(results, "muon_batch_8_same_fit", small).holds
     assert claim(results, "muon_batch_8_slower_adamw", small + rivals).holds
     assert claim(results, "muon_batch_8_slower_adamw", small) is None
+    slowest = [made(0.5, data=d, batch_size=8, lr=3e-5) for d in ("profession_color", "sport_music")]
+    assert claim(results, "muon_batch_8_slowest_adamw", small + slowest).holds
+    assert claim(results, "muon_batch_8_slowest_adamw", small + rivals) is None
     rivals[0]["history"]["held_out_implication/rank"][-1] = 1.0
     assert not claim(results, "muon_batch_8_slower_adamw", small + rivals).holds
     assert claim(results, "muon_batch_8", small).holds
