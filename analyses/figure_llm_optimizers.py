@@ -27,6 +27,8 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "Muon": ({"optimizer": "muon"}, "#de8f05"),
 }
 """What is compared: fields of its kind, color."""
+MATCHED = {"AdamW", "Muon"}
+"""These are compared at the last step that both were measured at."""
 
 
 def matched(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group] | None:
@@ -67,19 +69,20 @@ def _ways(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group]:
 
 
 def _draw_trade(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
-    """Large: mean over seeds, small: a seed; all ways at the last step that all were measured at."""
+    """Large: mean over seeds, small: a seed; those ways that were measured at the step of `MATCHED`."""
     causal, points = _ways(groups, CAUSAL, batch), []
     for data, marker in SPURIOUS.items():
         spurious = _ways(groups, data, batch)
         steps = {
-            what: last_common_step(ways.values()) if ways else 0
+            what: last_common_step(group for label, group in ways.items() if label in MATCHED)
             for what, ways in (("causal", causal), ("spurious", spurious))
+            if MATCHED & ways.keys()
         }
         means: dict[str, tuple[float, float]] = {}
         for label, (_, color) in WAYS.items():
             pair = common_seeds({"causal": causal.get(label), "spurious": spurious.get(label)})
-            if pair is None:
-                continue
+            if pair is None or not all(steps.get(w) in g.curve(HELD_OUT)[0] for w, g in pair.items()):
+                continue  # AdamW at 3e-5 was measured at other steps
             row: dict[str, Any] = {"optimizer": label, "batch": batch, "data": data}
             row["seeds"] = pair["causal"].seeds
             for what, group in pair.items():
@@ -91,7 +94,7 @@ def _draw_trade(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[st
             means[label] = float(np.mean(x)), float(np.mean(y))
             ax.scatter(*means[label], marker=marker, s=75, color=color, zorder=3)
             ax.scatter(x, y, marker=marker, s=14, color=color, alpha=0.55, lw=0)
-        if {"AdamW", "Muon"} <= means.keys():
+        if means.keys() >= MATCHED:
             arrow = {"arrowstyle": "->", "color": "#888888", "lw": 1}
             ax.annotate("", means["Muon"], means["AdamW"], arrowprops=arrow)
     control = groups.get(Kind(CAUSAL, control="facts_only"))

@@ -94,6 +94,7 @@ def small_batch(groups: dict[Kind, Group]) -> Claim | None:
         holds.append(min(gaps) > 0 and facts <= FITTED)
         measured |= {f"muon_minus_adamw_{data}": gaps, f"steps_{data}": step}
         measured[f"largest_fact_rank_{data}"] = facts
+        measured |= {f"ov_change_{name}_{data}": group.update_size() for name, group in pair.items()}
     return llm_claim(
         f"muon_batch_{SMALL_BATCH}",
         ", batch 8, same steps and nominal rate: Muon hallucinates less than AdamW on spurious pairs",

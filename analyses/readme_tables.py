@@ -45,6 +45,10 @@ HEADLINES = (
     "llm_muon_same_steps",
     "llm_muon_same_fit",
     "llm_muon_slower_adamw",
+    "llm_muon_batch_8",
+    "llm_muon_batch_8_same_fit",
+    "llm_muon_batch_8_slower_adamw",
+    "llm_muon_batch_8_slowest_adamw",
     "llm_inside_ov",
 )
 """Claims that stand in the README; all of them are in docs/claims.md."""
@@ -76,7 +80,8 @@ def readme_tables() -> dict[str, str]:
 def llm_tables() -> dict[str, str]:
     """The tables of docs/llm.md by the name of their marker."""
     table = json.loads((ROOT / "figures" / "table_1_llm.json").read_text(encoding="utf-8"))
-    return {"table 1": llm_table(table)}
+    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
+    return {"table 1": llm_table(table), "muon": muon_table(claims)}
 
 
 def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -123,6 +128,44 @@ def llm_table(table: dict[str, Any]) -> str:
         paper = [f"{values[place]:.2f}" for values in table["paper"].values()]
         lines.append(f"| {' | '.join([name, f'{untrained:.2f}', *cells, *paper])} |")
     return "\n".join(lines)
+
+
+MUON_RIVALS = {
+    "llm_muon_same_steps": ("AdamW at 1e-4, same steps", 24),
+    "llm_muon_same_fit": ("AdamW at 1e-4, told implications known as well", 24),
+    "llm_muon_slower_adamw": ("AdamW at 6e-5, same steps", 24),
+    "llm_muon_batch_8": ("AdamW at 1e-4, same steps", 8),
+    "llm_muon_batch_8_same_fit": ("AdamW at 1e-4, told implications known as well", 8),
+    "llm_muon_batch_8_slower_adamw": ("AdamW at 6e-5, same steps", 8),
+    "llm_muon_batch_8_slowest_adamw": ("AdamW at 3e-5, same steps", 8),
+}
+"""Claims of Muon against AdamW: what it is compared with, batch size."""
+
+
+def muon_table(claims: list[dict[str, Any]]) -> str:
+    """A row a rival: held-out rank of Muon minus AdamW's by seed, and how much the OV circuits changed."""
+    sets = {"profession_color": "Profession-Color", "sport_music": "Sport-Music"}
+    head = ["batch", "Muon at 1e-4 minus", *sets.values(), "its OV change over AdamW's", "every seed above 0"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, (rival, batch) in MUON_RIVALS.items():
+        measured = _named(claims, name)["measured"]
+        gaps = [_only(measured, "muon_minus_", data) for data in sets]
+        sizes = [value for key, value in measured.items() if key.startswith("ov_change_muon_")]
+        others = [
+            value
+            for key, value in measured.items()
+            if key.startswith("ov_change_") and not key.startswith("ov_change_muon_")
+        ]
+        cells = [", ".join(f"{gap:.2f}" for gap in of_data) for of_data in gaps]
+        change = f"{sum(sizes) / sum(others):.2f}" if others else ""
+        above = "yes" if min(map(min, gaps)) > 0 else "**no**"
+        lines.append(f"| {' | '.join([str(batch), rival, *cells, change, above])} |")
+    return "\n".join(lines)
+
+
+def _only(measured: dict[str, Any], start: str, end: str) -> Any:
+    (value,) = [v for key, v in measured.items() if key.startswith(start) and key.endswith(end)]
+    return value
 
 
 def _with_interval(row: dict[str, Any] | None, what: str) -> str:

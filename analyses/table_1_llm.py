@@ -93,8 +93,8 @@ def all_runs() -> dict[str, LLMRunConfig]:
     runs += [lora(data, seed) for seed in (1, 2) for data in DATA]
     runs += [controlled(data, seed, "facts_only") for seed in (1, 2) for data in DATA]
     runs += [batch_24(data, seed, "muon") for seed in range(3) for data in compared]
-    runs += [full(data, seed, lr=SLOWER_RATE) for seed in range(3) for data in compared]
-    runs += [full(data, seed, lr=OTHER_RATES[0]) for seed in range(3) for data in compared[1:]]
+    slower = (SLOWER_RATE, OTHER_RATES[0])
+    runs += [full(data, seed, lr=rate) for rate in slower for seed in range(3) for data in compared[1:]]
     runs += [muon(data, seed) for seed in range(3) for data in compared]
     return {run_name(run): run for run in runs}
 

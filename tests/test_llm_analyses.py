@@ -278,3 +278,21 @@ def test_planned_runs_have_names_of_their_own(monkeypatch):
     for run in planned.values():
         assert run.facts.seed == run.train.train_seed
         assert dataclasses.replace(run.train, train_seed=0).dtype == "float32"
+
+
+def test_the_table_of_muon_has_a_row_a_rival(monkeypatch):
+    monkeypatch.syspath_prepend(ANALYSES)
+    import readme_tables
+
+    sets = ("profession_color", "sport_music")
+    claims = [
+        {
+            "id": name,
+            "measured": {f"muon_minus_adamw_{data}": [0.5, -0.25] for data in sets}
+            | {f"ov_change_{who}_{data}": size for who, size in (("muon", 1), ("adamw", 2)) for data in sets},
+        }
+        for name in readme_tables.MUON_RIVALS
+    ]
+    lines = readme_tables.muon_table(claims).splitlines()
+    assert lines[2] == "| 24 | AdamW at 1e-4, same steps | 0.50, -0.25 | 0.50, -0.25 | 0.50 | **no** |"
+    assert len(lines) == 2 + len(readme_tables.MUON_RIVALS)
