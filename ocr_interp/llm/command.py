@@ -80,7 +80,7 @@ class Evaluate:
         _set_threads(self.threads)
         from ocr_interp.devices import resolve_device
         from ocr_interp.llm.drawing import make_facts
-        from ocr_interp.llm.loading import load_config, load_model
+        from ocr_interp.llm.loading import load_config, load_model, loading_failures
         from ocr_interp.llm.measure import measure
         from ocr_interp.llm.memory import refuse_too_many_copies
         from ocr_interp.llm.text import describe_measurement
@@ -88,7 +88,8 @@ class Evaluate:
         model, facts, dtype = self._source()
         fact_set, where = make_facts(facts), resolve_device(self.device)
         beside = int(where.type != "cpu")
-        refuse_too_many_copies(load_config(model, download=self.download), dtype, 1, beside, where)
+        with loading_failures(model):
+            refuse_too_many_copies(load_config(model, download=self.download), dtype, 1, beside, where)
         found = measure(load_model(model, dtype=dtype, download=self.download), fact_set, device=self.device)
         print(describe_measurement(fact_set, found))
 

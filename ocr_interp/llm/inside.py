@@ -37,7 +37,7 @@ from ocr_interp.llm.bridge import as_bridge, bridge_logits
 from ocr_interp.llm.drawing import make_facts
 from ocr_interp.llm.facts import FactSet
 from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.loading import LanguageModel, load_config, load_model
+from ocr_interp.llm.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.measure import Measurement, Questions
 from ocr_interp.llm.memory import refuse_too_many_copies
 from ocr_interp.llm.ov import OVUpdate, OVWeights, ov_update, ov_weights
@@ -137,9 +137,11 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
     if not folder.model_folder.is_dir():
         raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
     where, dtype = resolve_device(device), config.train.dtype
-    refuse_too_many_copies(load_config(str(folder.model_folder)), dtype, loaded=2, working=1, device=where)
+    own = str(folder.model_folder)
+    with loading_failures(own):
+        refuse_too_many_copies(load_config(own), dtype, loaded=2, working=1, device=where)
     before = load_model(config.train.model, dtype=dtype)
-    after = load_model(str(folder.model_folder), dtype=dtype)
+    after = load_model(own, dtype=dtype)
     return inspect_models(before, after, make_facts(config.facts), n_heads, device)
 
 

@@ -67,6 +67,12 @@ def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeyp
             command.run()
 
 
+def test_a_model_that_is_not_causal_is_one_error_before_its_memory_is_foreseen(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ModelError, match="cannot be loaded as a causal language model: ValueError"):
+        Evaluate(str(tmp_path), device="cpu").run()
+
+
 def _has_free(monkeypatch, size):
     monkeypatch.setattr("ocr_interp.llm.memory.available_memory", lambda device: size)
 
