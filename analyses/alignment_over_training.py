@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from paper_runs import PAPER, load_all
 
 from ocr_interp import OVCircuit, Run, predicted_solution, trained_attention_beta_interval
-from ocr_interp.circuits.alignment import RANDOM, Comparison
+from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
 SCRIPT = FIGURE = "alignment_over_training"

@@ -23,7 +23,7 @@ from paper_runs import PAPER, load_all
 from predicted_circuits import predicted_circuit
 
 from ocr_interp import FactRecallTask, OVCircuit, Run
-from ocr_interp.circuits.embeddings import Coordinates, Embeddings, held_out_span
+from ocr_interp.circuits.geometry.embeddings import Coordinates, Embeddings, held_out_span
 from ocr_interp.viz.style import COLORS, DIVERGING, HELD_OUT, figure_style, save_figure
 
 SCRIPT = FIGURE = "embedding_projections"

@@ -17,8 +17,8 @@ import tyro
 from llm_inside_figures import draw, read_runs
 from table_1_llm import full, is_finished, lora, run_name
 
-from ocr_interp.llm.finetune_config import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.store import read_result, write_result
+from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
+from ocr_interp.llm.training.store import read_result, write_result
 
 RESULTS = Path(__file__).resolve().parent / "results" / "llm_inside"
 RUNS = (
@@ -49,10 +49,10 @@ class Arguments:
 
 def inspect(config: LLMRunConfig, path: Path) -> None:
     """Trains a run, cuts it and writes what came out."""
-    from ocr_interp.llm.drawing import make_facts
-    from ocr_interp.llm.finetune import finetune
-    from ocr_interp.llm.inside import inspect_models
-    from ocr_interp.llm.loading import LanguageModel, load_model
+    from ocr_interp.llm.facts.drawing import make_facts
+    from ocr_interp.llm.inside.inside import inspect_models
+    from ocr_interp.llm.models.loading import LanguageModel, load_model
+    from ocr_interp.llm.training.finetune import finetune
 
     before = load_model(config.train.model)
     own = LanguageModel(before.name, copy.deepcopy(before.model), before.tokenizer)
@@ -72,7 +72,7 @@ def inspect_missing(arguments: Arguments) -> None:
     """Makes what is not there, the most important first."""
     import torch
 
-    from ocr_interp.llm.allocator import keep_freed_memory
+    from ocr_interp.llm.models.allocator import keep_freed_memory
 
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from ocr_interp.llm.store import read_result
+from ocr_interp.llm.training.store import read_result
 from ocr_interp.viz.style import figure_style, save_figure
 
 SPLITS = {

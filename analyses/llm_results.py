@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ocr_interp.llm.finetune_config import LLMRunConfig
-from ocr_interp.llm.intervals import Interval, clustered_difference, clustered_interval
-from ocr_interp.llm.measure import Measurement
-from ocr_interp.llm.store import read_result
+from ocr_interp.llm.measuring.intervals import Interval, clustered_difference, clustered_interval
+from ocr_interp.llm.measuring.measure import Measurement
+from ocr_interp.llm.training.configuration import LLMRunConfig
+from ocr_interp.llm.training.store import read_result
 
 RESULTS = Path(__file__).resolve().parent / "results" / "llm"
 CHANCE = 2.0

@@ -24,7 +24,7 @@ from ocr_interp import (
 )
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.run import Snapshot
 
 N, ANSWERS = PAPER.n_pairs, PAPER.n_answers
 SIZES = {"relation block (1)": 1, "large block (19)": N - 1, "small block (19)": N - 1}

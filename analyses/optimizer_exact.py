@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from ocr_interp import FactRecallTask
 from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.closed_form import predicted_solution
-from ocr_interp.theory.norms import matrix_norm
+from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory.norms.schatten import matrix_norm
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
 
 MOMENTUM = 0.95

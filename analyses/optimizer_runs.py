@@ -30,7 +30,7 @@ from ocr_interp import (
     predicted_solution,
 )
 from ocr_interp.sweeps.sweep import SweepResult, sweep
-from ocr_interp.theory.norms import matrix_norm
+from ocr_interp.theory.norms.schatten import matrix_norm
 from ocr_interp.theory.problem import max_margin_problem
 
 OV_KINDS = ("factorized", "non_factorized")

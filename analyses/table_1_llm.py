@@ -17,8 +17,8 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 
 CITY = "city_language"
 COUNTERFACTUAL = "city_language_counterfactual"
@@ -142,7 +142,7 @@ def main(arguments: Arguments) -> None:
 
 def is_finished(config: LLMRunConfig, path: Path) -> bool:
     """Whether a run has its JSON; one of another configuration is an error, not a result."""
-    from ocr_interp.llm.store import read_result
+    from ocr_interp.llm.training.store import read_result
 
     if not path.exists():
         return False
@@ -154,8 +154,8 @@ def is_finished(config: LLMRunConfig, path: Path) -> bool:
 def _run_all(runs: dict[str, LLMRunConfig], arguments: Arguments) -> None:
     import torch
 
-    from ocr_interp.llm.allocator import keep_freed_memory
-    from ocr_interp.llm.loading import LanguageModel, load_model
+    from ocr_interp.llm.models.allocator import keep_freed_memory
+    from ocr_interp.llm.models.loading import LanguageModel, load_model
 
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
@@ -168,10 +168,10 @@ def _run_all(runs: dict[str, LLMRunConfig], arguments: Arguments) -> None:
 
 
 def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None:
-    from ocr_interp.llm.finetune import finetune
-    from ocr_interp.llm.loading import LanguageModel
-    from ocr_interp.llm.ov import ov_update, ov_weights
-    from ocr_interp.llm.store import write_result
+    from ocr_interp.llm.inside.updates import ov_update, ov_weights
+    from ocr_interp.llm.models.loading import LanguageModel
+    from ocr_interp.llm.training.finetune import finetune
+    from ocr_interp.llm.training.store import write_result
 
     assert isinstance(lm, LanguageModel)
     start, before = time.perf_counter(), ov_weights(lm.model)

@@ -23,14 +23,14 @@ import torch
 import tyro
 from torch.nn import functional
 
-from ocr_interp.llm.allocator import keep_freed_memory
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.encoding import training_batch
-from ocr_interp.llm.finetune import _accelerator, _Finetuning
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.loading import LanguageModel, load_model
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.facts.drawing import make_facts
+from ocr_interp.llm.models.allocator import keep_freed_memory
+from ocr_interp.llm.models.encoding import training_batch
+from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.finetune import _accelerator, _Finetuning
 
 WARM_UP = 3
 """Steps that are not counted: optimizer state is made in the first."""

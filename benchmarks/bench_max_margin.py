@@ -23,12 +23,12 @@ import numpy as np
 
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify
-from ocr_interp.theory.closed_form import predicted_solution
-from ocr_interp.theory.cvxpy_solver import solve_cvxpy
-from ocr_interp.theory.first_order import solve_first_order
-from ocr_interp.theory.max_margin import solve_max_margin
+from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import max_margin_problem
-from ocr_interp.theory.symmetry import reduce_problem
+from ocr_interp.theory.reduction.symmetry import reduce_problem
+from ocr_interp.theory.solve import solve_max_margin
+from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
+from ocr_interp.theory.solver.first_order import solve_first_order
 
 RESULTS = Path(__file__).parent / "results" / "max_margin.json"
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")

@@ -28,7 +28,7 @@ from bench_training import hooked
 
 from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig
 from ocr_interp.data import STEPS_PER_CHUNK, NoisyBatches
-from ocr_interp.models.stacked import residuals_
+from ocr_interp.models.stacks import residuals_
 from ocr_interp.sweeps.engines import one_thread
 from ocr_interp.training.lockstep import Lockstep
 from ocr_interp.training.tracking import Tracker

@@ -26,7 +26,7 @@ import tyro
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, build_model, train
 from ocr_interp.data import NoisyBatches
-from ocr_interp.models.init import initial_weights
+from ocr_interp.models.starts import initial_weights
 
 TASK = FactRecallTask(n_pairs=20, m_train=1, m_test=3)
 RECIPE = TrainConfig.paper()

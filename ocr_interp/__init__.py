@@ -29,42 +29,42 @@ if TYPE_CHECKING:
     from ocr_interp.ablation.sites import tokens_of_kind as tokens_of_kind
     from ocr_interp.ablation.study import AblationStudy as AblationStudy
     from ocr_interp.ablation.study import run_ablation_study as run_ablation_study
-    from ocr_interp.circuits.alignment import AlignmentReport as AlignmentReport
-    from ocr_interp.circuits.attribution import Attribution as Attribution
-    from ocr_interp.circuits.attribution import attribute_run as attribute_run
-    from ocr_interp.circuits.circuit_graph import circuit_graph as circuit_graph
-    from ocr_interp.circuits.graph import CircuitGraph as CircuitGraph
-    from ocr_interp.circuits.graph_building import attribution_graph as attribution_graph
-    from ocr_interp.circuits.graph_building import prompt_graph as prompt_graph
-    from ocr_interp.circuits.head_graph import head_graph as head_graph
-    from ocr_interp.circuits.mechanism_graph import mechanism_graph as mechanism_graph
-    from ocr_interp.circuits.model_attribution import attribute_model as attribute_model
-    from ocr_interp.circuits.ov_circuit import OVCircuit as OVCircuit
-    from ocr_interp.circuits.spectrum import ov_spectra as ov_spectra
-    from ocr_interp.models.config import ModelConfig as ModelConfig
-    from ocr_interp.models.hooked import build_model as build_model
+    from ocr_interp.circuits.attribution.of_model import attribute_model as attribute_model
+    from ocr_interp.circuits.attribution.of_run import Attribution as Attribution
+    from ocr_interp.circuits.attribution.of_run import attribute_run as attribute_run
+    from ocr_interp.circuits.circuit import OVCircuit as OVCircuit
+    from ocr_interp.circuits.geometry.alignment import AlignmentReport as AlignmentReport
+    from ocr_interp.graphs.building import attribution_graph as attribution_graph
+    from ocr_interp.graphs.building import prompt_graph as prompt_graph
+    from ocr_interp.graphs.circuit_graph import circuit_graph as circuit_graph
+    from ocr_interp.graphs.graph import CircuitGraph as CircuitGraph
+    from ocr_interp.graphs.head_graph import head_graph as head_graph
+    from ocr_interp.graphs.mechanism_graph import mechanism_graph as mechanism_graph
+    from ocr_interp.linalg.spectrum import ov_spectra as ov_spectra
+    from ocr_interp.models.configuration import ModelConfig as ModelConfig
+    from ocr_interp.models.hooked39 import build_model as build_model
     from ocr_interp.sweeps.result import SweepResult as SweepResult
     from ocr_interp.sweeps.sweep import load_sweep as load_sweep
     from ocr_interp.sweeps.sweep import sweep as sweep
     from ocr_interp.task import FactRecallTask as FactRecallTask
-    from ocr_interp.theory.attention import trained_attention_beta_interval as trained_attention_beta_interval
     from ocr_interp.theory.certificate import Certificate as Certificate
     from ocr_interp.theory.certificate import HeldOutBeta as HeldOutBeta
     from ocr_interp.theory.certificate import certify as certify
     from ocr_interp.theory.certificate import cosine_with as cosine_with
     from ocr_interp.theory.certificate import held_out_beta as held_out_beta
-    from ocr_interp.theory.closed_form import PredictedSolution as PredictedSolution
-    from ocr_interp.theory.closed_form import predicted_solution as predicted_solution
-    from ocr_interp.theory.max_margin import MaxMarginSolution as MaxMarginSolution
-    from ocr_interp.theory.max_margin import format_solution as format_solution
-    from ocr_interp.theory.max_margin import solve_max_margin as solve_max_margin
-    from ocr_interp.training.config import RunConfig as RunConfig
-    from ocr_interp.training.config import TrainConfig as TrainConfig
+    from ocr_interp.theory.closed.closed_form import PredictedSolution as PredictedSolution
+    from ocr_interp.theory.closed.closed_form import predicted_solution as predicted_solution
+    from ocr_interp.theory.limits import trained_attention_beta_interval as trained_attention_beta_interval
+    from ocr_interp.theory.solve import MaxMarginSolution as MaxMarginSolution
+    from ocr_interp.theory.solve import format_solution as format_solution
+    from ocr_interp.theory.solve import solve_max_margin as solve_max_margin
+    from ocr_interp.training.configuration import RunConfig as RunConfig
+    from ocr_interp.training.configuration import TrainConfig as TrainConfig
     from ocr_interp.training.loop import train as train
-    from ocr_interp.training.runs import Run as Run
+    from ocr_interp.training.run import Run as Run
     from ocr_interp.training.store import load_run as load_run
-    from ocr_interp.viz.diagram import draw_circuit as draw_circuit
-    from ocr_interp.viz.diagram import save_diagram as save_diagram
+    from ocr_interp.viz.diagram.drawing import draw_circuit as draw_circuit
+    from ocr_interp.viz.diagram.drawing import save_diagram as save_diagram
 
 __version__ = "0.1.0"
 
@@ -88,42 +88,42 @@ _HOME_OF_NAME = {
     "singular_block": "ocr_interp.ablation.interventions",
     "task_examples": "ocr_interp.ablation.examples",
     "tokens_of_kind": "ocr_interp.ablation.sites",
-    "AlignmentReport": "ocr_interp.circuits.alignment",
-    "Attribution": "ocr_interp.circuits.attribution",
-    "attribute_run": "ocr_interp.circuits.attribution",
-    "circuit_graph": "ocr_interp.circuits.circuit_graph",
-    "CircuitGraph": "ocr_interp.circuits.graph",
-    "attribution_graph": "ocr_interp.circuits.graph_building",
-    "prompt_graph": "ocr_interp.circuits.graph_building",
-    "head_graph": "ocr_interp.circuits.head_graph",
-    "mechanism_graph": "ocr_interp.circuits.mechanism_graph",
-    "attribute_model": "ocr_interp.circuits.model_attribution",
-    "OVCircuit": "ocr_interp.circuits.ov_circuit",
-    "ov_spectra": "ocr_interp.circuits.spectrum",
-    "draw_circuit": "ocr_interp.viz.diagram",
-    "save_diagram": "ocr_interp.viz.diagram",
+    "AlignmentReport": "ocr_interp.circuits.geometry.alignment",
+    "Attribution": "ocr_interp.circuits.attribution.of_run",
+    "attribute_run": "ocr_interp.circuits.attribution.of_run",
+    "circuit_graph": "ocr_interp.graphs.circuit_graph",
+    "CircuitGraph": "ocr_interp.graphs.graph",
+    "attribution_graph": "ocr_interp.graphs.building",
+    "prompt_graph": "ocr_interp.graphs.building",
+    "head_graph": "ocr_interp.graphs.head_graph",
+    "mechanism_graph": "ocr_interp.graphs.mechanism_graph",
+    "attribute_model": "ocr_interp.circuits.attribution.of_model",
+    "OVCircuit": "ocr_interp.circuits.circuit",
+    "ov_spectra": "ocr_interp.linalg.spectrum",
+    "draw_circuit": "ocr_interp.viz.diagram.drawing",
+    "save_diagram": "ocr_interp.viz.diagram.drawing",
     "SweepResult": "ocr_interp.sweeps.result",
     "load_sweep": "ocr_interp.sweeps.sweep",
     "sweep": "ocr_interp.sweeps.sweep",
     "FactRecallTask": "ocr_interp.task",
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",
-    "MaxMarginSolution": "ocr_interp.theory.max_margin",
-    "ModelConfig": "ocr_interp.models.config",
-    "PredictedSolution": "ocr_interp.theory.closed_form",
-    "Run": "ocr_interp.training.runs",
-    "RunConfig": "ocr_interp.training.config",
-    "TrainConfig": "ocr_interp.training.config",
-    "build_model": "ocr_interp.models.hooked",
+    "MaxMarginSolution": "ocr_interp.theory.solve",
+    "ModelConfig": "ocr_interp.models.configuration",
+    "PredictedSolution": "ocr_interp.theory.closed.closed_form",
+    "Run": "ocr_interp.training.run",
+    "RunConfig": "ocr_interp.training.configuration",
+    "TrainConfig": "ocr_interp.training.configuration",
+    "build_model": "ocr_interp.models.hooked39",
     "certify": "ocr_interp.theory.certificate",
     "cosine_with": "ocr_interp.theory.certificate",
-    "format_solution": "ocr_interp.theory.max_margin",
+    "format_solution": "ocr_interp.theory.solve",
     "held_out_beta": "ocr_interp.theory.certificate",
     "load_run": "ocr_interp.training.store",
-    "predicted_solution": "ocr_interp.theory.closed_form",
-    "solve_max_margin": "ocr_interp.theory.max_margin",
+    "predicted_solution": "ocr_interp.theory.closed.closed_form",
+    "solve_max_margin": "ocr_interp.theory.solve",
     "train": "ocr_interp.training.loop",
-    "trained_attention_beta_interval": "ocr_interp.theory.attention",
+    "trained_attention_beta_interval": "ocr_interp.theory.limits",
 }
 
 __all__ = ["__version__", *_HOME_OF_NAME]

@@ -45,7 +45,10 @@ def mapped_task() -> FactRecallTask:
 def unchecked() -> SimpleNamespace:
     """The configuration classes as a user has them, without beartype: only so do wrong types reach the
     package's own checks. Second copies, beside the checked modules that all other tests use."""
-    names = [f"ocr_interp.{name}" for name in ("checks", "task", "models.config", "training.config")]
+    names = [
+        f"ocr_interp.{name}"
+        for name in ("configuration", "task", "models.configuration", "training.configuration")
+    ]
     checked = {name: importlib.import_module(name) for name in names}
     for name in names:
         del sys.modules[name]
@@ -60,9 +63,9 @@ def unchecked() -> SimpleNamespace:
             setattr(sys.modules[parent], child, module)
     return SimpleNamespace(
         FactRecallTask=copies["ocr_interp.task"].FactRecallTask,
-        ModelConfig=copies["ocr_interp.models.config"].ModelConfig,
-        TrainConfig=copies["ocr_interp.training.config"].TrainConfig,
-        RunConfig=copies["ocr_interp.training.config"].RunConfig,
+        ModelConfig=copies["ocr_interp.models.configuration"].ModelConfig,
+        TrainConfig=copies["ocr_interp.training.configuration"].TrainConfig,
+        RunConfig=copies["ocr_interp.training.configuration"].RunConfig,
     )
 
 

@@ -16,7 +16,7 @@ from ocr_interp import (
     mechanism_graph,
     train,
 )
-from ocr_interp.circuits.graph_building import prompt_graph
+from ocr_interp.graphs.building import prompt_graph
 from ocr_interp.task import SPLITS
 
 RECIPE = TrainConfig(steps=60, batch_size=24, lr=0.02, log_every=20, snapshots=3, device="cpu")

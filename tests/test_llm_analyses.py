@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.store import COLUMNS
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.store import COLUMNS
 
 ANALYSES = Path(__file__).resolve().parent.parent / "analyses"
 

@@ -9,10 +9,10 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.ablation.passes import reading_tokens
 from ocr_interp.ablation.spec import Bound, Intervention
-from ocr_interp.circuits.protocol import HookedModel, check_model
 from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
+from ocr_interp.hooked.passes import reading_tokens
+from ocr_interp.hooked.protocol import HookedModel, check_model
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site
 from ocr_interp.ablation.spec import Intervention
-from ocr_interp.circuits.protocol import HookedModel, check_tokens
-from ocr_interp.circuits.token_sets import labels_of
+from ocr_interp.hooked.protocol import HookedModel, check_tokens
+from ocr_interp.hooked.tokens import labels_of
 
 RANDOM, EQUAL_NORM = "random", "random, equal norm"
 """Names of controls: of the same size, and rescaled to remove equally much."""

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.circuits.provenance import fingerprint_of
 from ocr_interp.data import noisy_examples
 from ocr_interp.errors import ConfigError
+from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.task import SPLITS, FactRecallTask
 
 

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.sites import Site
 from ocr_interp.ablation.spec import AtSite, Bound, Moved, digest, reference_run, wide
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.protocol import LAYER_HOOKS, HookedModel
-from ocr_interp.circuits.spectrum import DegenerateBlock
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, ModelError
+from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel
+from ocr_interp.linalg.spectrum import DegenerateBlock
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ocr_interp.ablation.interventions import donors
-from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.spec import Bound, digest, reference_run, wide
-from ocr_interp.circuits.protocol import (
+from ocr_interp.errors import InterventionNeverFiredError, ModelError, unknown_name
+from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.protocol import (
     HookedModel,
     attention_of,
     check_head,
@@ -23,8 +24,7 @@ from ocr_interp.circuits.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.circuits.token_sets import OUTPUT_KINDS, labels_of
-from ocr_interp.errors import InterventionNeverFiredError, ModelError, unknown_name
+from ocr_interp.hooked.tokens import OUTPUT_KINDS, labels_of
 from ocr_interp.task import FactRecallTask
 
 

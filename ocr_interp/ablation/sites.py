@@ -10,15 +10,15 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ocr_interp.ablation.random_positions import RandomPositions
-from ocr_interp.circuits.protocol import (
+from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,
     HookedModel,
     check_head,
     check_hook,
     check_tokens,
 )
-from ocr_interp.circuits.token_sets import INPUT_KINDS, OUTPUT_KINDS, labels_of, task_inputs, task_outputs
-from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS, labels_of, task_inputs, task_outputs
 from ocr_interp.task import FactRecallTask
 
 _BY_HEAD = ("hook_z", "hook_v", "hook_k", "hook_q", "hook_result")

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ocr_interp.ablation.passes import TokenReader
 from ocr_interp.ablation.sites import Site
-from ocr_interp.circuits.protocol import HookedModel
+from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.protocol import HookedModel
 
 _of_reference: ContextVar[bool] = ContextVar("of_reference", default=False)
 

@@ -22,9 +22,7 @@ from ocr_interp.ablation.interventions import ResampleAblation
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
 from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
-from ocr_interp.checks import check_count
-from ocr_interp.circuits.protocol import HookedModel, check_model
-from ocr_interp.circuits.provenance import check_finite, fingerprint_of
+from ocr_interp.configuration import check_count
 from ocr_interp.errors import (
     ConfigError,
     InterventionNeverFiredError,
@@ -32,7 +30,9 @@ from ocr_interp.errors import (
     OcrInterpError,
     unknown_name,
 )
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.provenance import check_finite, fingerprint_of
+from ocr_interp.training.run import Snapshot
 
 BASELINE, NO_CONTROL = "none", "intervention"
 """Name of the unablated model in column `spec`, and of the intervention itself in column `control`."""

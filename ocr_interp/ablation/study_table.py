@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ocr_interp.errors import RunError
-from ocr_interp.training.files import write_atomic
+from ocr_interp.storage.tensors import write_atomic
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
 """Columns that say what a row is; TOUCHED and the metrics follow. `study` is the fingerprint of weights and

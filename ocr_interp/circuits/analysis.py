@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ocr_interp.circuits.alignment import AlignmentReport
-from ocr_interp.circuits.answer_blocks import AnswerBlock, answer_blocks, has_blocks
-from ocr_interp.circuits.attention_side import AttentionByKind
-from ocr_interp.circuits.embeddings import SpanShare, factor_imbalance, held_out_span
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.spectrum import Spectrum
+from ocr_interp.circuits.attention import AttentionByKind
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.alignment import AlignmentReport
+from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_blocks, has_blocks
+from ocr_interp.circuits.geometry.embeddings import SpanShare, factor_imbalance, held_out_span
 from ocr_interp.errors import ConfigError
-from ocr_interp.theory.attention import trained_attention_beta_interval
-from ocr_interp.theory.closed_form import PredictedSolution, predicted_solution
-from ocr_interp.theory.max_margin import MaxMarginSolution, solve_max_margin
-from ocr_interp.training.runs import Run, Snapshot
+from ocr_interp.linalg.spectrum import Spectrum
+from ocr_interp.theory.closed.closed_form import PredictedSolution, predicted_solution
+from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.theory.solve import MaxMarginSolution, solve_max_margin
+from ocr_interp.training.run import Run, Snapshot
 
 SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
 

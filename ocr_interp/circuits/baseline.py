@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ocr_interp.checks import check_count
-from ocr_interp.circuits.provenance import fingerprint_of
+from ocr_interp.configuration import check_count
+from ocr_interp.hooked.provenance import fingerprint_of
 
 if TYPE_CHECKING:
-    from ocr_interp.circuits.ov_circuit import OVCircuit
+    from ocr_interp.circuits.circuit import OVCircuit
 
 
 def random_circuit(circuit: OVCircuit, seed: int) -> OVCircuit:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ocr_interp.circuits.token_sets import TokenSet
 from ocr_interp.errors import unknown_name
+from ocr_interp.hooked.tokens import TokenSet
 from ocr_interp.task import FactRecallTask
 
 ANSWER_KINDS = ("own fact", "other facts", "own implication", "other implications", "rest")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ocr_interp.circuits.protocol import HookedModel, check_model
-from ocr_interp.circuits.provenance import fingerprint_of
-from ocr_interp.circuits.reading import check_architecture, used_weights
-from ocr_interp.circuits.run_reading import used_by_run, weights_of_model
+from ocr_interp.circuits.reading import used_by_run, weights_of_model
 from ocr_interp.errors import StaleCircuitError
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.hooked.heads import check_architecture, used_weights
+from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.provenance import fingerprint_of
+from ocr_interp.training.run import Snapshot
 
 if TYPE_CHECKING:
-    from ocr_interp.circuits.ov_circuit import OVCircuit
+    from ocr_interp.circuits.circuit import OVCircuit
 
 
 def require_fresh(circuit: OVCircuit, source: HookedModel | Snapshot) -> None:

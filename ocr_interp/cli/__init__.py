@@ -16,12 +16,12 @@ from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
+from ocr_interp.cli.llm import Llm
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.llm.command import Llm
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Train:
 
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
         from ocr_interp.training.loop import train
-        from ocr_interp.viz.text import describe_run
+        from ocr_interp.viz.text.run import describe_run
 
         run = train(self.task, self.model, self.train, self.run_dir)
         print(describe_run(run))
@@ -56,7 +56,7 @@ class Info:
 
     def run(self) -> None:
         run = read_run(self.run_dir)
-        from ocr_interp.viz.text import describe_run
+        from ocr_interp.viz.text.run import describe_run
 
         print(describe_run(run))
 
@@ -78,8 +78,8 @@ class Solve:
     """auto takes the closed form where it holds"""
 
     def run(self) -> None:
-        from ocr_interp.theory.closed_form import predicted_solution
-        from ocr_interp.theory.max_margin import format_solution, solve_max_margin
+        from ocr_interp.theory.closed.closed_form import predicted_solution
+        from ocr_interp.theory.solve import format_solution, solve_max_margin
 
         solved = solve_max_margin(
             self.task,

@@ -12,7 +12,7 @@ from ocr_interp.cli.files import check_output, read_snapshot
 from ocr_interp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ocr_interp.training.runs import Snapshot
+    from ocr_interp.training.run import Snapshot
 
 Metric = Literal["accuracy", "loss", "margin", "logit_difference", "other_answer_difference"]
 
@@ -62,7 +62,7 @@ class Ablate:
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
         from ocr_interp.ablation.study import run_ablation_study
         from ocr_interp.cli.ablation_specs import SANITY, SANITY_NOTE, chosen_specs, default_specs, try_specs
-        from ocr_interp.viz.study_text import describe_study
+        from ocr_interp.viz.text.study import describe_study
 
         snapshot = read_snapshot(self.run_dir, self.step)
         specs = chosen_specs(self, snapshot) or default_specs(snapshot)

@@ -22,13 +22,13 @@ from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study import has_noise
-from ocr_interp.circuits.answer_blocks import answer_blocks, has_blocks
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.protocol import LAYER_HOOKS
-from ocr_interp.circuits.token_sets import INPUT_KINDS, OUTPUT_KINDS
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
+from ocr_interp.hooked.protocol import LAYER_HOOKS
+from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.run import Snapshot
 
 if TYPE_CHECKING:
     from ocr_interp.cli.ablate import Ablate

@@ -33,7 +33,7 @@ class Analyze:
     def run(self) -> None:
         check_output(self.json, (".json",))
         from ocr_interp.circuits.analysis import analyze_run
-        from ocr_interp.viz.analysis_text import describe_analysis
+        from ocr_interp.viz.text.analysis import describe_analysis
 
         run, snapshot = read_run(self.run_dir), read_snapshot(self.run_dir, self.step)
         other = None if self.other is None else read_snapshot(self.other, None)

@@ -13,8 +13,8 @@ from ocr_interp.cli.files import check_output, read_snapshot, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
-    from ocr_interp.circuits.graph import CircuitGraph
-    from ocr_interp.training.runs import Snapshot
+    from ocr_interp.graphs.graph import CircuitGraph
+    from ocr_interp.training.run import Snapshot
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".json")
 
@@ -63,10 +63,10 @@ class Diagram:
 
     def _graphs(self, runs: list[Snapshot]) -> list[CircuitGraph]:
         if not self.prompt:
-            from ocr_interp.circuits.mechanism_graph import mechanism_graph
+            from ocr_interp.graphs.mechanism_graph import mechanism_graph
 
             return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs]
-        from ocr_interp.circuits.graph_building import prompt_graph
+        from ocr_interp.graphs.building import prompt_graph
 
         prompt = self.prompt if self.prompt[-1] == "EOS" else (*self.prompt, "EOS")
         answer = self.answer or right_answer(runs[0], prompt)
@@ -105,7 +105,7 @@ def right_answer(run: Snapshot, prompt: tuple[str, ...]) -> str:
 
 def strongest_other(run: Snapshot, prompt: tuple[str, ...], answer: str) -> str:
     """The answer with the largest logit that is not the one given."""
-    from ocr_interp.circuits.attribution import attribute_run
+    from ocr_interp.circuits.attribution.of_run import attribute_run
 
     answers = run.task.labels[run.task.n_inputs :]
     logits = {label: attribute_run(run, prompt, label).total for label in answers if label != answer}
@@ -116,7 +116,7 @@ def _rendered(graphs: list[CircuitGraph], path: Path) -> bytes:
     """The bytes of the file, made elsewhere, so that an error leaves the old file as it was."""
     if path.suffix.lower() == ".json":
         return graphs[0].to_json().encode()
-    from ocr_interp.viz.diagram import save_diagram
+    from ocr_interp.viz.diagram.drawing import save_diagram
 
     with tempfile.TemporaryDirectory() as folder:
         return save_diagram(graphs, Path(folder) / f"diagram{path.suffix.lower()}").read_bytes()

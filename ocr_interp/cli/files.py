@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ocr_interp.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from ocr_interp.training.runs import Run, Snapshot
+    from ocr_interp.training.run import Run, Snapshot
 
 
 def read_run(path: Path) -> Run:
@@ -97,7 +97,7 @@ def write_output(path: Path, content: bytes) -> None:
     Raises:
         RunError: the file system refuses.
     """
-    from ocr_interp.training.files import TEMPORARY_PREFIX
+    from ocr_interp.storage.tensors import TEMPORARY_PREFIX
 
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
     try:

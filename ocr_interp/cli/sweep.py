@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ocr_interp.errors import ConfigError, unknown_name
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 
 SECTIONS = ("axes", "task", "model", "train")
 
@@ -51,7 +51,7 @@ class Sweep:
     def run(self) -> None:
         axes, shared = self._grid()
         from ocr_interp.sweeps.sweep import sweep
-        from ocr_interp.viz.sweep_text import describe_sweep
+        from ocr_interp.viz.text.sweep import describe_sweep
 
         result = sweep(
             axes,

@@ -80,7 +80,7 @@ def factorize_ov(
 
 
 def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, Tensor]:
-    """The state_dict of the HookedTransformer with these weights (see `ocr_interp.models.hooked`).
+    """The state_dict of the HookedTransformer with these weights (see `ocr_interp.models.hooked39`).
 
     Tokens are read from the first half of the residual stream and answers are written to the second
     (d_model = 2 d_vocab), so that W_E W_U = 0: no path leads from the embedding straight to the logits.

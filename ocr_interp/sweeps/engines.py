@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
-from ocr_interp.training.config import RunConfig
+from ocr_interp.training.configuration import RunConfig
 
 Finished = Callable[[list[RunRecord]], None]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.configuration import RunConfig, TrainConfig
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 

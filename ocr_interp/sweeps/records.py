@@ -8,7 +8,7 @@ from typing import Any
 
 from ocr_interp.errors import RunError
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.training.config import RunConfig
+from ocr_interp.training.configuration import RunConfig
 from ocr_interp.training.tracking import COLUMNS
 
 STATUSES = ("finished", "learned", "diverged", "failed")

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.weights import TokenWeights
+from ocr_interp.storage.folders import foreign_files, locked_folder
+from ocr_interp.storage.tensors import read_tensors, write_atomic, write_tensors
 from ocr_interp.sweeps.records import RunRecord
-from ocr_interp.training.files import read_tensors, write_atomic, write_tensors
-from ocr_interp.training.folders import foreign_files, locked_folder
 
 FORMAT_VERSION = 1
 """Version of the files of a sweep; a newer one is refused when read."""

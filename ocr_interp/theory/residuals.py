@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from ocr_interp.theory.norms import DUAL_NORM, matrix_norm
+from ocr_interp.theory.norms.schatten import DUAL_NORM, matrix_norm
 from ocr_interp.theory.problem import MaxMarginProblem
 
 _SHARPNESS = 2.0 ** np.arange(-1, 11, 2)

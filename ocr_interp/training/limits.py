@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.closed_form import predicted_solution
-from ocr_interp.theory.norms import matrix_norm
+from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory.norms.schatten import matrix_norm
 from ocr_interp.theory.problem import max_margin_problem
 
 LIMIT_NORMS = ("nuclear", "frobenius")

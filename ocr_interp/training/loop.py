@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
+from ocr_interp.running.interruption import first_ctrl_c
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.interruption import first_ctrl_c
+from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import progress_bar
-from ocr_interp.training.runs import Run
+from ocr_interp.training.run import Run
 from ocr_interp.training.store import Checkpoint, RunStore, history_frame
 from ocr_interp.training.tracking import Tracker, learned
 

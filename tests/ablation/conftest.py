@@ -3,7 +3,7 @@
 import pytest
 from micro_model import CONFIG, TASK, weights
 
-from ocr_interp.models.hooked import build_model
+from ocr_interp.models.hooked39 import build_model
 
 
 @pytest.fixture(scope="session")

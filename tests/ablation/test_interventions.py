@@ -19,7 +19,7 @@ from ocr_interp.ablation.interventions import (
     singular_block,
 )
 from ocr_interp.ablation.sites import Site, tokens_of_kind
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError
 
 

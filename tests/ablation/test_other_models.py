@@ -16,7 +16,7 @@ from ocr_interp.ablation.interventions import (
 )
 from ocr_interp.ablation.paths import PathAblation, PathMean, PathPatch
 from ocr_interp.ablation.sites import Site
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
 
 
 def test_patching_agrees_with_transformer_lens():

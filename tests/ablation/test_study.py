@@ -15,7 +15,7 @@ from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import run_ablation_study
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import (
     InterventionNeverFiredError,
     ModelError,
@@ -23,11 +23,11 @@ from ocr_interp.errors import (
     RunError,
     UnknownNameError,
 )
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.configuration import RunConfig, TrainConfig
+from ocr_interp.training.run import Snapshot
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 

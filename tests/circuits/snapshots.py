@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.configuration import RunConfig, TrainConfig
+from ocr_interp.training.run import Snapshot
 
 
 def snapshot(task, W_V, W_O=None, scores=None, attention="linear", step=7):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from snapshots import predicted, random_snapshot
 
-from ocr_interp.circuits.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.principal_angles import block_angles
-from ocr_interp.circuits.spectrum import spectrum_of
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.linalg.angles import block_angles
+from ocr_interp.linalg.spectrum import spectrum_of
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 

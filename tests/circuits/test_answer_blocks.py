@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from snapshots import predicted, random_snapshot
 
-from ocr_interp.circuits.answer_blocks import answer_blocks
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.answer_blocks import answer_blocks
 from ocr_interp.errors import ModelError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 2), (5, 1, 3), (4, 1, 1), (8, 1, 3), (4, 2, 1)])

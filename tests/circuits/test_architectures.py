@@ -8,8 +8,8 @@ import pytest
 import torch
 from hooked_models import bridge, hooked_transformer, hugging_face_model
 
-from ocr_interp.circuits.model_attribution import attribute_model
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.attribution.of_model import attribute_model
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import AttributionError, ModelError, WeightsError
 
 PROMPT = [3, 4, 5, 3, 9]

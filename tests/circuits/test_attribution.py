@@ -6,7 +6,7 @@ import torch
 from snapshots import random_snapshot
 from test_ov_circuit import MICRO, micro
 
-from ocr_interp.circuits.attribution import attribute_run, checked_residual
+from ocr_interp.circuits.attribution.of_run import attribute_run, checked_residual
 from ocr_interp.errors import AttributionError, ModelError, UnknownNameError, WeightsError
 
 

@@ -5,7 +5,7 @@ import pytest
 from snapshots import random_snapshot, snapshot
 from test_ov_circuit import MICRO
 
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, StaleCircuitError
 
 

@@ -7,14 +7,14 @@ import torch
 from snapshots import predicted, random_snapshot
 from test_ov_circuit import MICRO, micro
 
-from ocr_interp.circuits.circuit_graph import circuit_graph
-from ocr_interp.circuits.graph import CircuitGraph
-from ocr_interp.circuits.head_graph import head_graph, head_spectrum
-from ocr_interp.circuits.model_attribution import attribute_model
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.attribution.of_model import attribute_model
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.graphs.circuit_graph import circuit_graph
+from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.graphs.head_graph import head_graph, head_spectrum
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 OWN = [(f"s{s}", f"{kind}{s // 2}") for s in range(4) for kind in "bc"]
 """Every subject of MICRO with its fact and its implication."""

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 from snapshots import predicted, random_snapshot, snapshot
 
-from ocr_interp.circuits.cosine_groups import GROUPS, all_cosines, cosine_groups, group_masks, vector_labels
-from ocr_interp.circuits.embeddings import factor_imbalance, held_out_span
-from ocr_interp.circuits.ov_circuit import OVCircuit
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.cosine_groups import (
+    GROUPS,
+    all_cosines,
+    cosine_groups,
+    group_masks,
+    vector_labels,
+)
+from ocr_interp.circuits.geometry.embeddings import factor_imbalance, held_out_span
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 SIZES = [(2, 1, 1), (3, 1, 2), (4, 2, 1)]
 

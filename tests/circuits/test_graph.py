@@ -8,13 +8,13 @@ import pytest
 from snapshots import predicted, random_snapshot
 from test_ov_circuit import MICRO, micro
 
-from ocr_interp.circuits.attribution import attribute_run
-from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
-from ocr_interp.circuits.graph_building import attribution_graph, prompt_graph
-from ocr_interp.circuits.mechanism_graph import mechanism_graph
+from ocr_interp.circuits.attribution.of_run import attribute_run
 from ocr_interp.errors import AttributionError, ConfigError, ModelError, UnknownNameError
+from ocr_interp.graphs.building import attribution_graph, prompt_graph
+from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.graphs.mechanism_graph import mechanism_graph
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 PROMPT = ["noise0", "s3", "r2", "EOS"]
 

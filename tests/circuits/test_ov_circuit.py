@@ -8,11 +8,11 @@ import pytest
 import torch
 from snapshots import predicted, random_snapshot, snapshot
 
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.spectrum import ov_spectra
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError, UnknownNameError, WeightsError
+from ocr_interp.linalg.spectrum import ov_spectra
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.training.tracking import circuit_norms
 
 MICRO = FactRecallTask(n_pairs=2, m_train=1, m_test=1, n_noise=1, seq_len=4)

@@ -8,10 +8,17 @@ import pytest
 import torch
 from transformer_lens import FactoredMatrix
 
-from ocr_interp.circuits.graph_building import attribution_graph
-from ocr_interp.circuits.model_attribution import attribute_model
-from ocr_interp.circuits.ov_circuit import OVCircuit
-from ocr_interp.circuits.protocol import (
+from ocr_interp.circuits.attribution.of_model import attribute_model
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.errors import (
+    AttributionError,
+    ModelError,
+    StaleCircuitError,
+    UnknownNameError,
+    WeightsError,
+)
+from ocr_interp.graphs.building import attribution_graph
+from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,
     HookedModel,
     check_head,
@@ -20,19 +27,12 @@ from ocr_interp.circuits.protocol import (
     check_model,
     layer_hook,
 )
-from ocr_interp.circuits.spectrum import ov_spectra
-from ocr_interp.errors import (
-    AttributionError,
-    ModelError,
-    StaleCircuitError,
-    UnknownNameError,
-    WeightsError,
-)
-from ocr_interp.models.config import ModelConfig
-from ocr_interp.models.hooked import build_model
+from ocr_interp.linalg.spectrum import ov_spectra
+from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.models.hooked39 import build_model
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
-from ocr_interp.training.runs import Snapshot
+from ocr_interp.training.configuration import RunConfig, TrainConfig
+from ocr_interp.training.run import Snapshot
 
 PROMPT = [3, 4, 5, 3, 9]
 NORMS = [None, "LN", "RMS", "LNPre", "RMSPre"]
@@ -135,7 +135,7 @@ def test_the_hooked_transformer_of_a_run_has_the_circuit_of_the_run():
     for ov in ("factorized", "non_factorized"):
         config = ModelConfig(ov=ov, dtype="float64", attention="softmax" if ov == "factorized" else "linear")
         model = build_model(task, config, device="cpu", seed=3)
-        from ocr_interp.models.init import initial_weights
+        from ocr_interp.models.starts import initial_weights
 
         run = Snapshot(RunConfig(task, config, TrainConfig(seed=3)), 0, initial_weights(task, config, 3))
         ours = OVCircuit.from_run(run)
@@ -333,7 +333,7 @@ def test_a_matrix_over_the_vocabulary_is_not_formed(monkeypatch):
     circuit = OVCircuit.from_model(
         hooked_models.hooked_transformer(), layer=0, head=0, inputs=range(32), outputs=range(32)
     )
-    monkeypatch.setattr("ocr_interp.circuits.ov_circuit.LARGEST_MATRIX", 1000)
+    monkeypatch.setattr("ocr_interp.circuits.circuit.LARGEST_MATRIX", 1000)
     with pytest.raises(ModelError, match="at most 1,000 entries to be formed, got 32 × 32"):
         _ = circuit.W
     assert circuit.nuclear_norm > 0

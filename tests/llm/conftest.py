@@ -3,8 +3,8 @@
 import pytest
 from small_facts import SMALL
 
-from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.tiny import tiny_model, tiny_tokenizer
+from ocr_interp.llm.facts.drawing import make_facts
+from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.tiny import FAMILIES
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.models.tiny import FAMILIES
 
 SMALL = FactConfig(n_pairs=3, n_names=5)
 

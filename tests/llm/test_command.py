@@ -8,13 +8,13 @@ import pytest
 import tyro
 from small_facts import SMALL
 
+from ocr_interp.cli.llm import Evaluate, Finetune, Inspect, Llm, Prepare, _show_row
 from ocr_interp.errors import ConfigError, ModelError
-from ocr_interp.llm.command import Evaluate, Finetune, Inspect, Llm, Prepare, _show_row
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.finetune import finetune
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.store import RunFolder, write_result
-from ocr_interp.llm.tiny import FAMILIES
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.models.tiny import FAMILIES
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.finetune import finetune
+from ocr_interp.llm.training.store import RunFolder, write_result
 
 
 def parse(*arguments):
@@ -55,7 +55,7 @@ def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeyp
     recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
     finetune(LLMRunConfig(SMALL, recipe), tmp_path / "run", save_model=True)
     size = 4 * sum(p.numel() for p in lm.model.parameters())
-    for module in ("loading", "inside"):
+    for module in ("models.loading", "inside.inside"):
         monkeypatch.setattr(f"ocr_interp.llm.{module}.load_model", _refuse_to_load)
     run = tmp_path / "run"
     for command, copies in ((Evaluate(str(run), device="cpu"), 1), (Inspect(run, device="cpu"), 3)):
@@ -74,7 +74,7 @@ def test_a_model_that_is_not_causal_is_one_error_before_its_memory_is_foreseen(t
 
 
 def _has_free(monkeypatch, size):
-    monkeypatch.setattr("ocr_interp.llm.memory.available_memory", lambda device: size)
+    monkeypatch.setattr("ocr_interp.llm.training.memory.available_memory", lambda device: size)
 
 
 def _refuse_to_load(*arguments, **options):

@@ -8,9 +8,9 @@ from small_facts import ONE_FAST
 from tokenizers import normalizers, processors
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.encoding import TokenBatch, encode, special_prefix, training_batch
-from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.tiny import tiny_tokenizer
+from ocr_interp.llm.models.encoding import TokenBatch, encode, special_prefix, training_batch
+from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.tiny import tiny_tokenizer
 
 
 def test_an_answer_is_what_follows_its_prompt(facts, tokenizer):

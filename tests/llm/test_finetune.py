@@ -12,12 +12,12 @@ from small_facts import ONE_FAST, SMALL
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
-from ocr_interp.llm.finetune import finetune
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.loading import load_model
-from ocr_interp.llm.muon import FullPrecisionMuon
-from ocr_interp.llm.store import COLUMNS, RunFolder, read_result
-from ocr_interp.llm.trainable import make_optimizers, make_trainable
+from ocr_interp.llm.models.loading import load_model
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.finetune import finetune
+from ocr_interp.llm.training.store import COLUMNS, RunFolder, read_result
+from ocr_interp.llm.training.trainable import make_optimizers, make_trainable
+from ocr_interp.optim.gram_muon import FullPrecisionMuon
 
 
 def config(**values):
@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(method, optimizer, make_model, tm
 
 
 def test_a_run_stopped_between_rows_keeps_the_losses_since_the_last(make_model, tmp_path, monkeypatch):
-    from ocr_interp.llm import finetune as module
+    from ocr_interp.llm.training import finetune as module
 
     whole = finetune(config(), lm=make_model())
     update = module._Finetuning._update
@@ -224,8 +224,8 @@ def test_a_model_folder_is_no_run_directory_and_stays_as_it_is(make_model, tmp_p
 
 
 def test_too_little_memory_is_said_before_a_weight_is_loaded(make_model, monkeypatch):
-    monkeypatch.setattr("ocr_interp.llm.memory.available_memory", lambda device: 2**19)
-    monkeypatch.setattr("ocr_interp.llm.finetune.load_model", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("ocr_interp.llm.training.memory.available_memory", lambda device: 2**19)
+    monkeypatch.setattr("ocr_interp.llm.training.finetune.load_model", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(ConfigError, match=r"needs about .* GiB .*cpu has 0.0 GiB free: take method='lora'"):
         finetune(config(), lm=make_model())
 

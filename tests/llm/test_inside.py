@@ -9,17 +9,17 @@ import torch
 from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
-from ocr_interp.llm.bridge import as_bridge, bridge_logits
-from ocr_interp.llm.encoding import asking_batch
-from ocr_interp.llm.finetune import finetune
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.forward import answer_logits
-from ocr_interp.llm.inside import inspect_models, part_of, weights_from
-from ocr_interp.llm.loading import LanguageModel
-from ocr_interp.llm.measure import Questions, measure
-from ocr_interp.llm.ov import ov_update, ov_weights
-from ocr_interp.llm.tiny import FAMILIES
-from ocr_interp.llm.token_circuits import own_contrast
+from ocr_interp.llm.inside.inside import inspect_models, part_of, weights_from
+from ocr_interp.llm.inside.token_circuits import own_contrast
+from ocr_interp.llm.inside.updates import ov_update, ov_weights
+from ocr_interp.llm.measuring.measure import Questions, measure
+from ocr_interp.llm.models.bridge import as_bridge, bridge_logits
+from ocr_interp.llm.models.encoding import asking_batch
+from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.llm.models.tiny import FAMILIES
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.finetune import finetune
 
 pytestmark = pytest.mark.slow  # importing transformer_lens alone takes seconds
 
@@ -31,7 +31,7 @@ def trained(lm, **values):
 
 def test_an_update_is_that_of_the_product():
     rng = np.random.default_rng(0)
-    from ocr_interp.llm.ov import OVWeights
+    from ocr_interp.llm.inside.updates import OVWeights
 
     def weights():
         return OVWeights(rng.standard_normal((1, 2, 9, 3)), rng.standard_normal((1, 4, 3, 9)))
@@ -78,7 +78,7 @@ def test_a_lora_update_has_the_rank_it_was_given(make_model):
 
 
 def test_lora_must_be_merged_and_other_architectures_are_refused(make_model):
-    from ocr_interp.llm.trainable import make_trainable
+    from ocr_interp.llm.training.trainable import make_trainable
 
     with pytest.raises(ModelError, match="merge LoRA"):
         ov_weights(make_trainable(make_model().model, FinetuneConfig(method="lora")))

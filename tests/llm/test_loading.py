@@ -10,14 +10,15 @@ from small_facts import ONE_FAST, SMALL
 from transformers import BertConfig, BertForMaskedLM
 
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
-from ocr_interp.llm import loading, memory
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.drawing import make_facts
-from ocr_interp.llm.finetune import finetune
-from ocr_interp.llm.finetune_config import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.loading import LanguageModel, load_model, prepare_smollm2, smollm2_file
-from ocr_interp.llm.measure import measure
-from ocr_interp.llm.memory import estimate_memory
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.facts.drawing import make_facts
+from ocr_interp.llm.measuring.measure import measure
+from ocr_interp.llm.models import loading
+from ocr_interp.llm.models.loading import LanguageModel, load_model, prepare_smollm2, smollm2_file
+from ocr_interp.llm.training import memory
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.finetune import finetune
+from ocr_interp.llm.training.memory import estimate_memory
 
 
 def saved(lm, folder):
@@ -121,7 +122,7 @@ def test_a_configuration_of_another_kind_is_one_error_of_ours(change, make_model
 def test_a_package_that_is_missing_is_said_before_anything_is_loaded(package, monkeypatch, make_model):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    monkeypatch.setattr("ocr_interp.llm.finetune.load_config", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("ocr_interp.llm.training.finetune.load_config", lambda *a, **k: pytest.fail("loaded"))
     recipe = FinetuneConfig(model="tiny", method="lora", steps=1, device="cpu")
     with pytest.raises(ModelError, match=f"package {package} is not installed: pip install"):
         finetune(LLMRunConfig(SMALL, recipe))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
-from ocr_interp.llm.intervals import clustered_difference, clustered_interval
-from ocr_interp.llm.measure import Measurement, Questions, measure, ranks
+from ocr_interp.llm.measuring.intervals import clustered_difference, clustered_interval
+from ocr_interp.llm.measuring.measure import Measurement, Questions, measure, ranks
 from ocr_interp.task import SPLITS
 
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ocr_interp.llm.store import read_result
+from ocr_interp.llm.training.store import read_result
 
 CHILD = """
 import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from ocr_interp.llm.command import Finetune
-from ocr_interp.llm.config import FactConfig
-from ocr_interp.llm.finetune_config import FinetuneConfig
+from ocr_interp.cli.llm import Finetune
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig
 base, run = sys.argv[1:]
 recipe = FinetuneConfig(model=base, steps=8, log_every=4, lr=1e-3, batch_size=5, device="cpu")
 Finetune(Path(run), FactConfig(n_pairs=3, n_names=5), recipe).run()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ocr_interp.errors import ConfigError, ModelError, WeightsError
-from ocr_interp.llm.bridge import as_bridge
-from ocr_interp.llm.facts import FactSet, Templates
-from ocr_interp.llm.token_circuits import CONTRASTS, compare_circuits, own_contrast, read_circuits
-from ocr_interp.llm.token_sets import NONE, fact_tokens
+from ocr_interp.llm.facts.fact_set import FactSet, Templates
+from ocr_interp.llm.inside.token_circuits import CONTRASTS, compare_circuits, own_contrast, read_circuits
+from ocr_interp.llm.inside.token_sets import NONE, fact_tokens
+from ocr_interp.llm.models.bridge import as_bridge
 
 BY_HAND = FactSet(
     name="by hand",
@@ -86,7 +86,7 @@ def test_tokens_in_two_groups_are_refused():
 
 def test_a_name_that_melts_into_the_next_word_is_refused(facts):
     melted = replace(facts, fact_templates=Templates(("{subject}ette lives in",), ("{subject} lives in",)))
-    from ocr_interp.llm.tiny import tiny_tokenizer
+    from ocr_interp.llm.models.tiny import tiny_tokenizer
 
     glued = tiny_tokenizer([f"{name}ette lives in" for name in facts.subjects] * 3)
     with pytest.raises(ConfigError, match="must end where a token ends"):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.models.config import ModelConfig
-from ocr_interp.models.init import initial_weights
+from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.models.starts import initial_weights
 from ocr_interp.task import FactRecallTask
 
 PAPER = FactRecallTask()

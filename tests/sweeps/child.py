@@ -8,7 +8,7 @@ import torch
 from ocr_interp.sweeps import store
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 
 
 def main(job):

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ocr_interp.errors import TrainingDivergedError
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.sweeps import stacks
 from ocr_interp.sweeps.stacks import SweepStopped, make_stacks, train_stack
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.lockstep import stack_key
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import history_frame

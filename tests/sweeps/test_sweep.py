@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ocr_interp.errors import ConfigError, OcrInterpError, UnknownNameError
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 from ocr_interp.training.tracking import COLUMNS
 

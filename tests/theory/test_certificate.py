@@ -8,7 +8,7 @@ import pytest
 from ocr_interp.errors import ConfigError, WeightsError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.residuals import residual_weights
 

@@ -9,12 +9,12 @@ import pytest
 from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.task import FactRecallTask, Triples
 from ocr_interp.theory.certificate import certify
-from ocr_interp.theory.closed_form import predicted_solution
-from ocr_interp.theory.cvxpy_solver import solve_cvxpy
-from ocr_interp.theory.first_order import solve_first_order
-from ocr_interp.theory.max_margin import format_solution, solve_max_margin
+from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import INPUTS, OUTPUTS, check_consistent, max_margin_problem
-from ocr_interp.theory.symmetry import reduce_problem
+from ocr_interp.theory.reduction.symmetry import reduce_problem
+from ocr_interp.theory.solve import format_solution, solve_max_margin
+from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
+from ocr_interp.theory.solver.first_order import solve_first_order
 
 ORACLES = json.loads((Path(__file__).parents[1] / "oracles" / "max_margin.json").read_text())
 NORMS = ("nuclear", "frobenius", "spectral")

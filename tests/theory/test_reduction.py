@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.attention import trained_attention_beta_interval
-from ocr_interp.theory.first_order import dual_blocks, smallest_margin
+from ocr_interp.theory.limits import trained_attention_beta_interval
 from ocr_interp.theory.problem import INPUTS, OUTPUTS, max_margin_problem
-from ocr_interp.theory.proximal import MarginProjection, NormalEquations, shrink
-from ocr_interp.theory.reduced_certificate import lift_weights
-from ocr_interp.theory.reduced_margins import blocks_norm, example_map
-from ocr_interp.theory.symmetry import Blocks, lift, reduce_problem
+from ocr_interp.theory.reduction.certificate import lift_weights
+from ocr_interp.theory.reduction.margins import blocks_norm, example_map
+from ocr_interp.theory.reduction.symmetry import Blocks, lift, reduce_problem
+from ocr_interp.theory.solver.first_order import dual_blocks, smallest_margin
+from ocr_interp.theory.solver.proximal import MarginProjection, NormalEquations, shrink
 
 # Clusters: facts {0, 1} twice, fact 4 alone, facts {5} and {6} alike; subjects in no order.
 FACTS = [0, 0, 1, 2, 3, 3, 4, 5, 5, 6, 6, 4, 2, 1, 0, 3]

@@ -7,9 +7,9 @@ import sys
 import torch
 
 from ocr_interp.errors import RunError
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.config import RunConfig, TrainConfig
+from ocr_interp.training.configuration import RunConfig, TrainConfig
 
 WHOLE = ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws")
 

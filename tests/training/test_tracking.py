@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ocr_interp.data import exhaustive, population
-from ocr_interp.models.config import ModelConfig
+from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
-from ocr_interp.training.config import TrainConfig
+from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.limits import LIMIT_COLUMNS
 from ocr_interp.training.tracking import (
     CIRCUIT_COLUMNS,

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr_interp.circuits.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.errors import ConfigError
-from ocr_interp.viz.diagram import draw_circuit, save_diagram
-from ocr_interp.viz.diagram_dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.drawing import draw_circuit, save_diagram
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 
 from snapshots import predicted, random_snapshot
 
-from ocr_interp.circuits.graph_building import prompt_graph
-from ocr_interp.circuits.mechanism_graph import mechanism_graph
+from ocr_interp.graphs.building import prompt_graph
+from ocr_interp.graphs.mechanism_graph import mechanism_graph
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed_form import predicted_solution
+from ocr_interp.theory.closed.closed_form import predicted_solution
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 UNTOLD = "held-out subjects → own implication"
@@ -43,9 +43,9 @@ def test_the_missing_edge_is_dashed_in_one_model_only():
 
 
 def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_ends():
-    from ocr_interp.viz.diagram import _values
-    from ocr_interp.viz.diagram_edges import edge_ends
-    from ocr_interp.viz.diagram_layout import lay_out
+    from ocr_interp.viz.diagram.drawing import _values
+    from ocr_interp.viz.diagram.edges import edge_ends
+    from ocr_interp.viz.diagram.layout import lay_out
 
     graph = both_models(TASK)[0]
     layout = lay_out(graph, _values(graph))
@@ -153,8 +153,8 @@ def test_files_are_the_same_to_the_byte_in_every_process(tmp_path):
         (source / f"{k}.json").write_text(graph.to_json(), encoding="utf-8")
     script = (
         "import sys; from pathlib import Path\n"
-        "from ocr_interp.circuits.graph import CircuitGraph\n"
-        "from ocr_interp.viz.diagram import save_diagram\n"
+        "from ocr_interp.graphs.graph import CircuitGraph\n"
+        "from ocr_interp.viz.diagram.drawing import save_diagram\n"
         "texts = [p.read_text(encoding='utf-8') for p in sorted(Path(sys.argv[1]).glob('*.json'))]\n"
         "graphs = [CircuitGraph.from_json(t) for t in texts]\n"
         "for kind in ('png', 'svg', 'pdf'): save_diagram(graphs, Path(sys.argv[2]) / f'd.{kind}')\n"

@@ -1,0 +1,1 @@
+"""What every token, through every head, adds to a logit."""

@@ -1,0 +1,163 @@
+"""What each token of a prompt adds to an answer's logit, or to a logit difference, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from ocr_interp.errors import AttributionError, unknown_name
+from ocr_interp.hooked.protocol import check_tokens
+from ocr_interp.hooked.provenance import check_finite, fingerprint_of
+from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.run import Snapshot
+
+EXACT = "exact: every contribution to the logits of a one-layer attention-only model"
+
+
+TOLERANCE = 1e-10
+"""How far a sum of contributions may be from its total, relative to the sum of their sizes (at least 1),
+in float64."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A logit, or a logit difference, at the last position as a sum over what contributes to it.
+
+    Attributes:
+        tokens: labels of the prompt's positions.
+        kinds: kind of every position, e.g. "training subjects", "r2", "noise", "EOS"; "token" if unknown.
+        answer: label of the answer.
+        against: label of the answer that is subtracted; None for the logit itself.
+        heads: (layer, head) of every row of `contributions`.
+        contributions: of each position through each head, in logits.
+        direct: of the last token's embedding straight to the logits; 0 where there is no such path.
+        bias: of b_O, the final norm's bias and b_U; 0 where there are none.
+        total: the logit (difference) as the model gives it, or what one head adds to it; of a Run
+            recomputed from its weights in float64, in the model's order of summation.
+        residual: sum of all contributions minus total.
+        statement: what is exact and what is held fixed.
+        model, fingerprint: the model's name, and a fingerprint of the weights that took part.
+    """
+
+    tokens: tuple[str, ...]
+    kinds: tuple[str, ...]
+    answer: str
+    against: str | None
+    heads: tuple[tuple[int, int], ...]
+    contributions: Float[np.ndarray, "head position"]
+    direct: float
+    bias: float
+    total: float
+    residual: float
+    statement: str
+    model: str
+    fingerprint: str
+
+    @property
+    def by_position(self) -> Float[np.ndarray, " position"]:
+        """Contribution of every position, summed over heads."""
+        return self.contributions.sum(0)
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """The kinds that occur, in the order of the prompt."""
+        return tuple(dict.fromkeys(self.kinds))
+
+    def of_kind(self, kind: str) -> float:
+        """Contribution of all positions of a kind; an unknown one raises with the close matches."""
+        if kind not in self.kinds:
+            raise unknown_name("kind of token in this prompt", kind, self.kind_names)
+        return float(self.by_position[np.array(self.kinds) == kind].sum())
+
+    def summary(self) -> str:
+        """Readable text: the contribution of every kind of token, and that they sum to the total."""
+        of = self.answer if self.against is None else f"{self.answer} - {self.against}"
+        lines = [f"logit {of} = {self.total:.6g}   ({self.model}, weights {self.fingerprint})"]
+        lines += [f"  {kind:20}{self.of_kind(kind):12.6g}" for kind in self.kind_names]
+        lines += [f"  {'direct path':20}{self.direct:12.6g}", f"  {'biases':20}{self.bias:12.6g}"]
+        return "\n".join([*lines, f"  {self.statement}; residual {self.residual:.1e}"])
+
+
+def checked_residual(parts: Float[np.ndarray, "..."], total: float, eps: float, what: str) -> float:
+    """Sum of the parts minus the total.
+
+    Args:
+        parts: contributions.
+        total: what they must sum to.
+        eps: machine precision of the model's arithmetic; 2.2e-16 allows TOLERANCE, coarser ones more.
+        what: named in the message.
+
+    Raises:
+        AttributionError: they do not sum to it.
+    """
+    residual = float(parts.sum()) - total
+    allowed = max(TOLERANCE, 1e3 * eps if eps > 1e-15 else 0.0) * max(1.0, float(np.abs(parts).sum()))
+    if not abs(residual) <= allowed:
+        raise AttributionError(
+            f"contributions to {what} must sum to {total:.12g}, got {total + residual:.12g} (difference "
+            f"{residual:.3g}, allowed {allowed:.1g}): the model computes something that the decomposition "
+            "does not know, e.g. hooks that edit it or a logit cap"
+        )
+    return residual
+
+
+def attribute_run(
+    run: Snapshot, prompt: Sequence[int | str], answer: int | str, against: int | str | None = None
+) -> Attribution:
+    """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
+
+    Args:
+        run: a Run or Snapshot.
+        prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"].
+        answer: the answer whose logit is decomposed.
+        against: another answer, for the logit difference.
+
+    Returns: one head; direct path and biases are 0 in these models.
+
+    Raises:
+        UnknownNameError: an unknown token.
+        AttributionError: contributions that do not sum to the logit.
+    """
+    task, weights = run.task, run.weights
+    ids = list(check_tokens(prompt, task.labels, "prompt", repeats=True))
+    columns = check_tokens([answer] if against is None else [answer, against], task.labels, "answers")
+    used = {"W_V": weights.W_V, "W_QK": weights.W_QK} | ({} if weights.W_O is None else {"W_O": weights.W_O})
+    check_finite(used, f"fact-recall {run.config.model.ov} at step {run.step}")
+    W_V, W_QK = weights.W_V.double().cpu(), weights.W_QK.double().cpu()
+    W_O = torch.eye(task.d_vocab, dtype=torch.float64) if weights.W_O is None else weights.W_O.double().cpu()
+    scores = W_QK[ids[-1], ids]
+    a = scores if run.config.model.attention == "linear" else torch.softmax(scores, 0)
+    sign = torch.ones(len(columns), dtype=torch.float64)
+    sign[1:] = -1
+    written = W_V[ids] @ (W_O[:, list(columns)] @ sign)
+    parts = (a * written).numpy()
+    # The model's own order of summation: attention first, then W_O over the whole vocabulary.
+    total = float(((a @ W_V[ids]) @ W_O)[list(columns)] @ sign)
+    labels = tuple(task.labels[i] for i in columns)
+    residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels))
+    return Attribution(
+        tokens=tuple(task.labels[i] for i in ids),
+        kinds=kinds_of(task, ids),
+        answer=labels[0],
+        against=labels[1] if len(labels) > 1 else None,
+        heads=((0, 0),),
+        contributions=parts[None],
+        direct=0.0,
+        bias=0.0,
+        total=total,
+        residual=residual,
+        statement=EXACT,
+        model=f"fact-recall {run.config.model.ov}, step {run.step:,}",
+        fingerprint=fingerprint_of(used),
+    )
+
+
+def kinds_of(task: FactRecallTask, ids: Sequence[int] | Int[np.ndarray, " position"]) -> tuple[str, ...]:
+    """Kind of every token of a prompt: an entry of INPUT_KINDS, or "answers" for an answer token."""
+    kind = input_kinds(task)
+    return tuple(INPUT_KINDS[int(kind[i])] if i < task.n_inputs else "answers" for i in ids)

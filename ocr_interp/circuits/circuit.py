@@ -1,0 +1,347 @@
+"""The OV circuit of one attention head in token space: what seeing a token adds to each answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.circuits.attention import AttentionByKind, attention_by_kind
+from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
+from ocr_interp.circuits.freshness import require_fresh
+from ocr_interp.circuits.reading import NON_FACTORIZED_FLAG, read_run
+from ocr_interp.errors import ModelError
+from ocr_interp.hooked.heads import read_head
+from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.provenance import Provenance
+from ocr_interp.hooked.tokens import (
+    Tokens,
+    TokenSet,
+    encode_single_tokens,
+    labels_of,
+    task_inputs,
+    task_outputs,
+    token_set,
+)
+from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
+from ocr_interp.task import FactRecallTask
+from ocr_interp.training.run import Snapshot
+
+if TYPE_CHECKING:
+    from ocr_interp.circuits.geometry.alignment import AlignmentReport
+    from ocr_interp.circuits.geometry.embeddings import Embeddings
+
+LARGEST_MATRIX = 2**26
+"""Entries of W that are still formed (half a gigabyte); beyond it the factors must do."""
+
+
+@dataclass(frozen=True)
+class OVCircuit:
+    """An OV circuit between two token sets, W[input, output] = left @ right, in float64 on the CPU.
+
+    Made by `from_run` or `from_model`. All arrays are copies: training on does not change them, and
+    `check_fresh` says whether it has left them behind.
+
+    Attributes:
+        left: what the head reads of every input, W_E W_V [input, d_head].
+        right: what the head writes to every output, W_O W_U [d_head, output].
+        bias: what the head adds to the outputs a unit of attention, whatever the token; not in W.
+        inputs, outputs: tokens of rows and columns.
+        provenance: model, step, seed, weights, what was folded in and what is left out.
+        task: the fact-recall task, None for other models.
+        attention: "linear" or "softmax" of a fact-recall model, else None.
+        scores: what EOS scores for every input, None for other models.
+        is_effective: whether rows carry the attention factor a already (see `effective`).
+        whole: the circuit that a restricted one came from, by which it is checked; None if not restricted.
+    """
+
+    left: Float[np.ndarray, "input d_head"] = field(repr=False)
+    right: Float[np.ndarray, "d_head output"] = field(repr=False)
+    bias: Float[np.ndarray, " output"] = field(repr=False)
+    inputs: TokenSet = field(repr=False)
+    outputs: TokenSet = field(repr=False)
+    provenance: Provenance
+    task: FactRecallTask | None = None
+    attention: str | None = None
+    scores: Float[np.ndarray, " input"] | None = field(default=None, repr=False)
+    is_effective: bool = False
+    whole: OVCircuit | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_run(cls, run: Snapshot, outputs: str = "answers") -> OVCircuit:
+        """The circuit of a fact-recall model: all input tokens by answers (or the whole vocabulary).
+
+        Args:
+            run: a Run, or a Snapshot from run.at(step).
+            outputs: "answers" or "vocabulary".
+
+        Returns: W_OV without attention; `.effective` is diag(a) W_OV, which is what logits are made of.
+
+        Raises:
+            WeightsError: NaN or infinite weights.
+            UnknownNameError: another word for `outputs`.
+        """
+        columns = task_outputs(run.task, outputs)
+        factors, scores = read_run(run, columns.ids)
+        return cls(
+            left=_as_array(factors.left),
+            right=_as_array(factors.right),
+            bias=_as_array(factors.bias),
+            inputs=task_inputs(run.task),
+            outputs=columns,
+            provenance=factors.provenance,
+            task=run.task,
+            attention=run.config.model.attention,
+            scores=_as_array(scores),
+        )
+
+    @classmethod
+    def from_model(
+        cls,
+        model: HookedModel,
+        *,
+        layer: int,
+        head: int,
+        inputs: Tokens,
+        outputs: Tokens,
+        labels: Sequence[str] | None = None,
+        step: int | None = None,
+        seed: int | None = None,
+    ) -> OVCircuit:
+        """The circuit of a head of any HookedTransformer or TransformerBridge between two token sets.
+
+        W = W_E W_V W_O W_U restricted to the sets; a matrix over the whole vocabulary is never formed.
+        Gains and centring of ln1 and of the final norm are folded in, their scales frozen at 1; grouped
+        key-value heads are looked up; biases go to `bias`; `provenance.folded` and `.flags` say so.
+
+        Args:
+            model: left as it is; a merged one if it had adapters.
+            layer, head: which attention head (of the queries, if key-value heads are grouped).
+            inputs, outputs: ids, labels or strings of one token each, or named groups of them.
+            labels: a label for every token id; without them the tokenizer's tokens.
+            step, seed: for the provenance, if known.
+
+        Raises:
+            ModelError: no hooked model, an unknown layer or head, overlapping token sets, or norms after
+                attention.
+            UnknownNameError: an unknown token, with the close matches.
+            WeightsError: NaN or infinite weights.
+        """
+        model = check_model(model)
+        names = labels_of(model, labels)
+        rows = token_set(encode_single_tokens(model, inputs, names), names, "inputs")
+        columns = token_set(encode_single_tokens(model, outputs, names), names, "outputs")
+        factors = read_head(model, layer, head, rows.ids, columns.ids)
+        return cls(
+            left=_as_array(factors.left),
+            right=_as_array(factors.right),
+            bias=_as_array(factors.bias),
+            inputs=rows,
+            outputs=columns,
+            provenance=dataclasses.replace(factors.provenance, step=step, seed=seed),
+        )
+
+    # --- the matrix -----------------------------------------------------------------------------
+
+    @cached_property
+    def W(self) -> Float[np.ndarray, "input output"]:
+        """The circuit: row = input token, column = output token, in logits a unit of attention.
+
+        Raises:
+            ModelError: a matrix that is too large to be formed; spectrum and norms still work.
+        """
+        rows, columns = len(self.inputs), len(self.outputs)
+        if rows * columns > LARGEST_MATRIX:
+            raise ModelError(
+                f"W must have at most {LARGEST_MATRIX:,} entries to be formed, got {rows:,} × {columns:,}: "
+                "restrict inputs or outputs, or use .left and .right"
+            )
+        return self.left @ self.right
+
+    @cached_property
+    def effective(self) -> OVCircuit:
+        """diag(a) W_OV of a fact-recall model: a = score (linear) or exp(score) (softmax) of each token.
+
+        This is what logits, margins and norms are about, since a absorbs any scale of W_OV. With softmax
+        each sequence is still divided by its sum of a.
+
+        Raises:
+            ModelError: a circuit of another model; attention there depends on the prompt.
+        """
+        if self.is_effective:
+            return self
+        if self.scores is None:
+            raise ModelError(
+                "an effective circuit needs attention that depends on the token alone, as in a fact-recall "
+                "Run; for other models use attribution with the pattern of a prompt"
+            )
+        a = self.scores if self.attention == "linear" else np.exp(self.scores)
+        said = f"rows multiplied by a = {'' if self.attention == 'linear' else 'exp of '}the score from EOS"
+        provenance = dataclasses.replace(self.provenance, folded=(*self.provenance.folded, said))
+        return dataclasses.replace(
+            self, left=a[:, None] * self.left, provenance=provenance, is_effective=True
+        )
+
+    def restrict(
+        self, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+    ) -> OVCircuit:
+        """The circuit between some of its tokens, by label and in the order given."""
+        rows = np.arange(len(self.inputs)) if inputs is None else self.inputs.positions(inputs)
+        columns = np.arange(len(self.outputs)) if outputs is None else self.outputs.positions(outputs)
+        if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
+            raise ModelError("restrict must name every token once: a token named twice would count double")
+        return dataclasses.replace(
+            self,
+            left=self.left[rows],
+            right=self.right[:, columns],
+            bias=self.bias[columns],
+            inputs=self.inputs.select(rows),
+            outputs=self.outputs.select(columns),
+            scores=None if self.scores is None else self.scores[rows],
+            whole=self.whole or self,
+        )
+
+    @property
+    def subjects_and_relations(self) -> OVCircuit:
+        """The rows that predictions speak of: subjects, r1, r2.
+
+        Raises:
+            ModelError: no circuit of a fact-recall task.
+        """
+        return self.restrict(self._task.labels[: self._task.n_subjects + 2])
+
+    # --- structure ------------------------------------------------------------------------------
+
+    @property
+    def energy(self) -> BlockEnergy:
+        """Norms and shares of energy: by block and answer kind of a task, else by groups of tokens."""
+        stamp = self.provenance.fingerprint
+        if self.task is None:
+            kind = np.tile(np.array(self.outputs.group), (len(self.inputs), 1))
+            return block_energy(self.W, kind, self.inputs, self.outputs.group_names, stamp)
+        kind = answer_kinds(self.task, self.inputs, self.outputs)
+        return block_energy(self.W, kind, self.inputs, ANSWER_KINDS, stamp)
+
+    @cached_property
+    def singular_values(self) -> Float[np.ndarray, " direction"]:
+        """All singular values, largest first, in logits."""
+        return factored_svd(self.left, self.right)[1]
+
+    def spectrum(self, tolerance: float = 1e-6, null_tolerance: float = 1e-10) -> Spectrum:
+        """The singular value decomposition in degenerate blocks.
+
+        Args:
+            tolerance: values within tolerance × the largest of all of a block's largest value join that
+                block. 1e-6 groups what is equal up to rounding; trained weights need more, e.g. 0.05.
+            null_tolerance: values below this share of the largest count as zero.
+        """
+        return spectrum_of(self.left, self.right, tolerance, null_tolerance)
+
+    @cached_property
+    def norms(self) -> Norms:
+        """Nuclear, Frobenius and spectral norm, effective and stable rank."""
+        return norms_of(self.singular_values)
+
+    @property
+    def nuclear_norm(self) -> float:
+        """Sum of the singular values."""
+        return self.norms.nuclear
+
+    @property
+    def frobenius_norm(self) -> float:
+        """Root of the sum of squared entries."""
+        return self.norms.frobenius
+
+    @property
+    def spectral_norm(self) -> float:
+        """Largest singular value."""
+        return self.norms.spectral
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the normalised singular values."""
+        return self.norms.effective_rank
+
+    @property
+    def stable_rank(self) -> float:
+        """‖W‖_F² over the squared spectral norm."""
+        return self.norms.stable_rank
+
+    @property
+    def attention_by_kind(self) -> AttentionByKind:
+        """What EOS attends to, by kind of token; fact-recall models with all inputs only."""
+        task = self._task
+        if self.scores is None or len(self.scores) != task.n_inputs:
+            raise ModelError("attention by kind needs all input tokens: call it on OVCircuit.from_run(run)")
+        return attention_by_kind(task, self.attention or "linear", self.scores, self.provenance.fingerprint)
+
+    def embeddings(self, null_tolerance: float = 1e-10) -> Embeddings:
+        """Features of inputs and outputs from the balanced SVD; see `Embeddings`."""
+        from ocr_interp.circuits.geometry.embeddings import Embeddings
+
+        return Embeddings.of(self, null_tolerance)
+
+    def alignment(self, prediction: Any, **baselines: Any) -> AlignmentReport:
+        """How the circuit compares with a predicted one, beside baselines; see `align`."""
+        from ocr_interp.circuits.geometry.alignment import align
+
+        return align(self, prediction, **baselines)
+
+    @property
+    def is_factorized(self) -> bool:
+        """Whether W_V and W_O both are weights; False for the one W_OV of a non-factorized model."""
+        return NON_FACTORIZED_FLAG not in self.provenance.flags
+
+    def random_like(self, seed: int) -> OVCircuit:
+        """A baseline: normal factors of the same shapes (of W itself if not factorized), same Frobenius norm.
+
+        Tokens, task and attention scores stay; rows of an effective circuit are drawn as they are.
+        `provenance` says that it is random, after which weights, and with which seed.
+
+        Args:
+            seed: of the draw.
+
+        Raises:
+            ConfigError: a seed that is no whole number >= 0.
+        """
+        from ocr_interp.circuits.baseline import random_circuit
+
+        return random_circuit(self, seed)
+
+    # --- freshness ------------------------------------------------------------------------------
+
+    def check_fresh(self, source: HookedModel | Snapshot) -> None:
+        """Requires that the weights which the circuit was read from are still those of the model.
+
+        Args:
+            source: the model, Run or Snapshot; for a circuit of a Run also its HookedTransformer.
+
+        Raises:
+            StaleCircuitError: they have changed.
+        """
+        require_fresh(self, source)
+
+    @property
+    def _task(self) -> FactRecallTask:
+        if self.task is None:
+            raise ModelError(
+                "this needs the circuit of a fact-recall task: read it with OVCircuit.from_run(run)"
+            )
+        return self.task
+
+    def summary(self) -> str:
+        """Readable text: provenance, size, norms and shares of energy beside those of random weights."""
+        from ocr_interp.circuits.summary import summarize
+
+        return summarize(self)
+
+
+def _as_array(tensor: Tensor) -> Float[np.ndarray, "..."]:
+    """A float64 copy on the CPU; only restricted, small tensors come here."""
+    return np.array(tensor.detach().cpu().numpy(), dtype=np.float64)

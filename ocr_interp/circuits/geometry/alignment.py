@@ -1,0 +1,273 @@
+"""How a measured circuit compares with a predicted one, every number beside its baselines.
+
+"Aligned" means equal to what is predicted, not large: subject + relation against its answer has cosine
+0.61 for held-out implications at (20, 1, 3) in the prediction itself, and the nuclear and the Frobenius
+solution have cosine 0.93 with each other there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.geometry.cosine_groups import (
+    CosineGroup,
+    all_cosines,
+    cosine_groups,
+    group_masks,
+    vector_labels,
+)
+from ocr_interp.errors import ConfigError, ModelError, unknown_name
+from ocr_interp.hooked.provenance import Provenance
+from ocr_interp.linalg.angles import BlockAngles, block_angles
+from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.certificate import held_out_beta
+from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.training.run import Snapshot
+
+MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
+    "measured",
+    "random weights",
+    "untrained",
+    "other OV kind",
+    "prediction",
+)
+
+
+@runtime_checkable
+class Prediction(Protocol):
+    """Anything with a matrix W: rows subjects, r1, r2; columns answers, in the order of the task."""
+
+    @property
+    def W(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One circuit against the prediction.
+
+    Attributes:
+        role: MEASURED, or which baseline it is.
+        source: where it comes from, in words.
+        cosine: of W with the prediction, as vectors.
+        cosine_nuclear, cosine_frobenius: of W with the closed forms; NaN if the task is not balanced.
+        scale: ⟨W, prediction⟩ / ‖prediction‖², how many times as large W is.
+        beta: held-out implication block's coefficient over the training block's
+            (`ocr_interp.theory.certificate.held_out_beta`, projection); NaN without one of them.
+        beta_margin: the same as a ratio of worst margins.
+        angles: per degenerate block of the prediction, largest first. Measured directions are assigned to
+            blocks by the largest sum of overlaps, whatever their order.
+        groups: cosines of the geometry by kind of pair, measured and predicted.
+        cosines: all pairwise cosines; vectors as in AlignmentReport.vectors.
+    """
+
+    role: str
+    source: str
+    cosine: float
+    cosine_nuclear: float
+    cosine_frobenius: float
+    scale: float
+    beta: float
+    beta_margin: float
+    angles: tuple[BlockAngles, ...] = field(repr=False)
+    groups: tuple[CosineGroup, ...] = field(repr=False)
+    cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
+
+    def group(self, name: str) -> CosineGroup:
+        """The cosines of one kind of pair; an unknown name raises with the close matches."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise unknown_name("kind of pair", name, [group.name for group in self.groups])
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """A circuit and its baselines against one prediction.
+
+    Attributes:
+        provenance: of the measured circuit; comparisons are of diag(a) W_OV.
+        prediction: what was compared with, in words.
+        comparisons: the measured circuit first, then the baselines, then the prediction with itself.
+        vectors: labels of the rows and columns of all pairwise cosines.
+        predicted_cosines: those of the prediction.
+        predicted_beta: β of the prediction, by projection.
+    """
+
+    provenance: Provenance
+    prediction: str
+    comparisons: tuple[Comparison, ...]
+    vectors: tuple[str, ...] = field(repr=False)
+    predicted_cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
+    predicted_beta: float
+
+    @property
+    def measured(self) -> Comparison:
+        """The circuit itself."""
+        return self.comparisons[0]
+
+    def of_role(self, role: str) -> tuple[Comparison, ...]:
+        """Comparisons of a role, e.g. "random weights"; empty if that baseline was not given."""
+        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED)
+        if role not in roles:
+            raise unknown_name("role", role, roles)
+        return tuple(c for c in self.comparisons if c.role == role)
+
+    def summary(self) -> str:
+        """Readable text: a row a circuit, then the cosines of the geometry."""
+        named = f"{'':18}{'cosine':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
+        head = f"{named}{'worst angle by block (in/out)':>34}"
+        lines = [self.provenance.summary(), f"against {self.prediction}", head]
+        for c in self.comparisons:
+            angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
+            cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
+            lines.append(f"{c.role:18}{cosines}{c.beta:8.3f}{angles:>34}")
+        absent = [role for role in (RANDOM, UNTRAINED, OTHER) if not self.of_role(role)]
+        lines += [f"baselines not given: {', '.join(absent)}"] if absent else []
+        lines.append(f"{'cosine of':38}{'measured':>10}{'predicted':>10}{'deviation':>10}")
+        lines += [
+            f"{g.name:38}{g.mean:10.3f}{g.predicted:10.3f}{g.deviation:10.3f}"
+            for g in self.measured.groups
+            if g.count
+        ]
+        return "\n".join(lines)
+
+
+def align(
+    circuit: OVCircuit,
+    prediction: Prediction,
+    *,
+    untrained: Snapshot | OVCircuit | None = None,
+    other: Snapshot | OVCircuit | None = None,
+    random_seeds: Sequence[int] = (0, 1, 2),
+) -> AlignmentReport:
+    """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
+
+    Args:
+        circuit: of a fact-recall model, with all subjects, relations and answers.
+        prediction: a PredictedSolution, a MaxMarginSolution, or anything with .W [subjects r1 r2, answers].
+        untrained: the model before training, e.g. run.at(0).
+        other: the model of the other OV kind.
+        random_seeds: baselines as in `OVCircuit.random_like`, one a seed.
+
+    Raises:
+        ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
+            trained, or an `other` of the same OV kind.
+        ConfigError: a prediction of another shape or task, or one that is not finite or zero.
+    """
+    task = circuit.task
+    if task is None:
+        raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
+    target = _predicted_matrix(prediction, task)
+    frame = _Frame(task, target)
+    found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
+    for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
+        if baseline is not None:
+            given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
+            W = _part(given, task).W
+            _check_role(role, given, circuit)
+            found.append(frame.compare(role, given.provenance.summary(), W))
+    for seed in random_seeds:
+        drawn = _part(circuit, task).random_like(seed)
+        found.append(frame.compare(RANDOM, f"{drawn.provenance.model}, seed {seed}", drawn.W))
+    found.append(frame.compare(PREDICTED, "the prediction itself", target))
+    return AlignmentReport(
+        provenance=circuit.effective.provenance,
+        prediction=_describe(prediction),
+        comparisons=tuple(found),
+        vectors=vector_labels(task),
+        predicted_cosines=frame.cosines,
+        predicted_beta=found[-1].beta,
+    )
+
+
+def _check_role(role: str, given: OVCircuit, circuit: OVCircuit) -> None:
+    """A baseline must be what it is called."""
+    if role == UNTRAINED and given.provenance.step not in (0, None):
+        raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
+    if role == OTHER and given.is_factorized == circuit.is_factorized:
+        kind = "factorized" if circuit.is_factorized else "non-factorized"
+        raise ModelError(f"other must be a model of the other OV kind, got one that is {kind} too")
+
+
+class _Frame:
+    """What is computed once for a prediction: its blocks, cosines, and the closed forms."""
+
+    def __init__(self, task: FactRecallTask, target: Float[np.ndarray, "subject_or_relation answer"]) -> None:
+        self.task, self.target = task, target
+        self.masks, self.cosines = group_masks(task), all_cosines(target, task)
+        self.spectrum = _spectrum(target, 1e-6)
+        balanced = task.balanced_sizes is not None
+        self.nuclear = predicted_solution(task, "nuclear").W if balanced else None
+        self.frobenius = predicted_solution(task, "frobenius").W if balanced else None
+
+    def compare(
+        self, role: str, source: str, W: Float[np.ndarray, "subject_or_relation answer"]
+    ) -> Comparison:
+        beta = held_out_beta(W, self.task)
+        scale = float(np.vdot(W, self.target) / np.vdot(self.target, self.target))
+        cosines = all_cosines(W, self.task)
+        return Comparison(
+            role=role,
+            source=source,
+            cosine=_cosine(W, self.target),
+            cosine_nuclear=_cosine(W, self.nuclear),
+            cosine_frobenius=_cosine(W, self.frobenius),
+            scale=scale,
+            beta=beta.projection,
+            beta_margin=beta.margin,
+            angles=block_angles(self.spectrum, _spectrum(W, 0.0), scale),
+            groups=cosine_groups(cosines, self.cosines, self.masks),
+            cosines=cosines,
+        )
+
+
+def _spectrum(W: Float[np.ndarray, "input output"], tolerance: float) -> Spectrum:
+    return spectrum_of(np.eye(len(W)), W, tolerance)
+
+
+def _cosine(W: Float[np.ndarray, "input output"], target: Float[np.ndarray, "input output"] | None) -> float:
+    if target is None:
+        return float("nan")
+    return float(np.vdot(W, target) / (np.linalg.norm(W) * np.linalg.norm(target)))
+
+
+def _part(circuit: OVCircuit, task: FactRecallTask) -> OVCircuit:
+    """diag(a) W_OV of subjects and relations by answers."""
+    if circuit.task != task:
+        raise ModelError("a baseline must be of the same task as the circuit, got one of another task")
+    rows, columns = task.labels[: task.n_subjects + 2], task.labels[task.n_inputs :]
+    return circuit.effective.restrict(rows, columns)
+
+
+def _predicted_matrix(
+    prediction: Prediction, task: FactRecallTask
+) -> Float[np.ndarray, "subject_or_relation answer"]:
+    W = np.asarray(prediction.W, dtype=np.float64)
+    wanted = (task.n_subjects + 2, task.n_answers)
+    if W.shape != wanted or not _same_facts(getattr(prediction, "task", task), task):
+        raise ConfigError(
+            f"prediction.W must be [subjects r1 r2, answers] = {wanted} of the circuit's task, got "
+            f"{W.shape}{'' if W.shape != wanted else ' of a task with other groups'}: "
+            'predict with predicted_solution(run.task), outputs="answers", inputs="subject_relation"'
+        )
+    if not np.isfinite(W).all() or not W.any():
+        raise ConfigError("prediction.W must be finite and not zero throughout")
+    return W
+
+
+def _same_facts(theirs: FactRecallTask, task: FactRecallTask) -> bool:
+    """Whether two tasks have the same subjects, facts, implications and trained triples; noise may differ."""
+    names = ("subject_fact", "fact_implication", "subject_trained")
+    return all(np.array_equal(getattr(theirs, name), getattr(task, name)) for name in names)
+
+
+def _describe(prediction: Prediction) -> str:
+    norm = getattr(prediction, "norm", None)
+    return f"the {norm}-norm max-margin solution" if norm else type(prediction).__name__

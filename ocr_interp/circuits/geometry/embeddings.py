@@ -1,0 +1,253 @@
+"""Features of subjects, relations and answers: the balanced factors of an OV circuit.
+
+W_V and W_O are defined only up to an invertible matrix between them, so raw cosines of their rows are
+arbitrary. The balanced SVD W = U Σ Vᵀ, inputs U Σ^½, outputs V Σ^½, fixes them up to one rotation: inner
+products and cosines, which are all that is reported here, do not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.hooked.provenance import Provenance
+from ocr_interp.hooked.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from ocr_interp.circuits.circuit import OVCircuit
+
+ROTATION_RULE = (
+    "axes are the anchors' vectors in the order given, made orthonormal one after the other (Gram-Schmidt): "
+    "the first anchor lies on the positive first axis, the second in the upper half of the first plane; an "
+    "anchor within 1e-6 of the span of those before it is skipped"
+)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Tokens in two or three dimensions, with the rotation fixed by inner products alone.
+
+    Attributes:
+        labels: the tokens.
+        values: their coordinates, in root logits.
+        anchors: tokens that set the axes, in order; fewer than dimensions if no more were independent
+            (the missing coordinates are 0).
+        explained: share of each token's squared length that the axes show; NaN for a zero vector.
+        rule: how the rotation is fixed.
+        provenance: of the circuit.
+    """
+
+    labels: tuple[str, ...]
+    values: Float[np.ndarray, "token dimension"]
+    anchors: tuple[str, ...]
+    explained: Float[np.ndarray, " token"]
+    rule: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class SpanShare:
+    """How much of some vectors lies in the span of others.
+
+    Attributes:
+        labels: tokens whose vectors are projected.
+        shares: squared length inside the span over the whole, 0 to 1; NaN for a zero vector.
+        onto: tokens that span.
+        rank: dimension of the span, singular values above `tolerance` × the largest.
+        dimension: of the space; rank / dimension is what a random vector would show.
+        tolerance: see rank.
+        fingerprint: of the weights, as in Provenance.
+    """
+
+    labels: tuple[str, ...]
+    shares: Float[np.ndarray, " token"]
+    onto: tuple[str, ...]
+    rank: int
+    dimension: int
+    tolerance: float
+    fingerprint: str
+
+    @property
+    def mean(self) -> float:
+        """Mean share over the tokens."""
+        return float(np.mean(self.shares))
+
+    @property
+    def random_share(self) -> float:
+        """Expected share of a vector of random direction in the space."""
+        return self.rank / self.dimension
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Balanced embeddings of a circuit: input @ output.T is W.
+
+    Attributes:
+        input: U Σ^½, one row an input token, in root logits; columns are defined up to one rotation.
+        output: V Σ^½, one row an output token.
+        inputs, outputs: tokens of the rows.
+        imbalance: of the trained factors, see `factor_imbalance`; None for a non-factorized model.
+        provenance: of the circuit.
+    """
+
+    input: Float[np.ndarray, "input component"] = field(repr=False)
+    output: Float[np.ndarray, "output component"] = field(repr=False)
+    inputs: TokenSet = field(repr=False)
+    outputs: TokenSet = field(repr=False)
+    imbalance: float | None
+    provenance: Provenance
+
+    @classmethod
+    def of(cls, circuit: OVCircuit, null_tolerance: float = 1e-10) -> Embeddings:
+        """The balanced embeddings of a circuit, without components of singular value 0.
+
+        Args:
+            circuit: any circuit.
+            null_tolerance: singular values below this share of the largest are left out.
+        """
+        spectrum = circuit.spectrum(tolerance=0.0, null_tolerance=null_tolerance)
+        root = np.sqrt(spectrum.values)
+        bases = [(block.input_basis, block.output_basis) for block in spectrum.blocks]
+        U = np.hstack([left for left, _ in bases]) if bases else np.zeros((len(circuit.inputs), 0))
+        V = np.hstack([right for _, right in bases]) if bases else np.zeros((len(circuit.outputs), 0))
+        return cls(
+            input=U * root,
+            output=V * root,
+            inputs=circuit.inputs,
+            outputs=circuit.outputs,
+            imbalance=factor_imbalance(circuit.left, circuit.right) if circuit.is_factorized else None,
+            provenance=circuit.provenance,
+        )
+
+    def vectors(self, labels: Sequence[str]) -> Float[np.ndarray, "token component"]:
+        """Embeddings of tokens by label; "s0+r1" is the sum of two. Inputs are looked up before outputs.
+
+        Raises:
+            UnknownNameError: a token that is on neither side, with the close matches.
+            ModelError: a token that is on both sides, as in some vocabularies: say which with
+                "in:label" or "out:label".
+        """
+        return np.array([self._vector(label) for label in labels]).reshape(len(labels), -1)
+
+    def _vector(self, label: str) -> Float[np.ndarray, " component"]:
+        known = set(self.inputs.labels) | set(self.outputs.labels)
+        if label not in known and "+" in label:
+            return np.sum([self._vector(part) for part in label.split("+")], axis=0)
+        side, _, name = label.partition(":") if label.startswith(("in:", "out:")) else ("", "", label)
+        in_inputs, in_outputs = name in self.inputs.labels, name in self.outputs.labels
+        if not side and in_inputs and in_outputs:
+            raise ModelError(f"{label!r} is an input and an output: pass 'in:{label}' or 'out:{label}'")
+        if side == "out" or (not side and in_outputs):
+            return self.output[self.outputs.positions([name])[0]]
+        if side == "in" or in_inputs:
+            return self.input[self.inputs.positions([name])[0]]
+        both = TokenSet((), self.inputs.labels + self.outputs.labels, (), ())
+        both.positions([name])  # raises, with the close matches of both sides
+        raise AssertionError("an unknown label was found")
+
+    def gram(self, labels: Sequence[str], others: Sequence[str] | None = None) -> Float[np.ndarray, "a b"]:
+        """Inner products of embeddings, in logits."""
+        left = self.vectors(labels)
+        return left @ (left if others is None else self.vectors(others)).T
+
+    def cosines(self, labels: Sequence[str], others: Sequence[str] | None = None) -> Float[np.ndarray, "a b"]:
+        """Cosines of embeddings; NaN where a vector is zero."""
+        left = self.vectors(labels)
+        return cosine_table(left, left if others is None else self.vectors(others))
+
+    def projection(self, labels: Sequence[str], onto: Sequence[str], tolerance: float = 1e-6) -> SpanShare:
+        """How much of some embeddings lies in the span of others, e.g. answers in that of the relations."""
+        whole = self.input.shape[1]
+        shares, rank = span_shares(self.vectors(labels), self.vectors(onto), tolerance)
+        stamp = self.provenance.fingerprint
+        return SpanShare(tuple(labels), shares, tuple(onto), rank, whole, tolerance, stamp)
+
+    def coordinates(
+        self, labels: Sequence[str], dimensions: int = 2, anchors: Sequence[str] | None = None
+    ) -> Coordinates:
+        """Tokens in two or three dimensions; see ROTATION_RULE.
+
+        Args:
+            labels: tokens to place.
+            dimensions: 2 or 3.
+            anchors: candidates for the axes, in order; None takes `labels`.
+
+        Raises:
+            ConfigError: other dimensions.
+        """
+        if dimensions not in (2, 3):
+            raise ConfigError(f"dimensions must be 2 or 3, got {dimensions!r}")
+        candidates = tuple(labels if anchors is None else anchors)
+        axes: list[np.ndarray] = []
+        used: list[str] = []
+        for label, vector in zip(candidates, self.vectors(candidates), strict=True):
+            rest = vector - sum((axis * (axis @ vector) for axis in axes), np.zeros_like(vector))
+            rest -= sum((axis * (axis @ rest) for axis in axes), np.zeros_like(vector))
+            if len(axes) < dimensions and np.linalg.norm(rest) > 1e-6 * max(np.linalg.norm(vector), 1e-300):
+                axes.append(rest / np.linalg.norm(rest))
+                used.append(label)
+        points = self.vectors(labels)
+        values = np.zeros((len(points), dimensions))
+        if axes:
+            values[:, : len(axes)] = points @ np.array(axes).T
+        squared = (points**2).sum(1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            explained = (values**2).sum(1) / squared
+        return Coordinates(tuple(labels), values, tuple(used), explained, ROTATION_RULE, self.provenance)
+
+
+def held_out_span(circuit: OVCircuit, tolerance: float = 1e-6) -> SpanShare:
+    """How much of each held-out subject's image (row of W) lies in the span of the training subjects'.
+
+    Raises:
+        ModelError: no fact-recall task, or one without subjects of either kind.
+    """
+    task = circuit.task
+    if task is None or task.subject_trained.all() or not task.subject_trained.any():
+        raise ModelError("held_out_span needs a fact-recall task with training and held-out subjects")
+    told = tuple(task.labels[k] for k in np.flatnonzero(task.subject_trained))
+    untold = tuple(task.labels[k] for k in np.flatnonzero(~task.subject_trained))
+    images, span = (circuit.W[circuit.inputs.positions(labels)] for labels in (untold, told))
+    shares, rank = span_shares(images, span, tolerance)
+    stamp = circuit.provenance.fingerprint
+    return SpanShare(untold, shares, told, rank, circuit.W.shape[1], tolerance, stamp)
+
+
+def cosine_table(
+    left: Float[np.ndarray, "a component"], right: Float[np.ndarray, "b component"]
+) -> Float[np.ndarray, "a b"]:
+    """Cosines of rows; NaN where a row is zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (left / np.linalg.norm(left, axis=1)[:, None]) @ (
+            right / np.linalg.norm(right, axis=1)[:, None]
+        ).T
+
+
+def span_shares(
+    vectors: Float[np.ndarray, "token component"],
+    onto: Float[np.ndarray, "other component"],
+    tolerance: float,
+) -> tuple[Float[np.ndarray, " token"], int]:
+    """Share of each row's squared length in the span of other rows, and the dimension of the span."""
+    _, s, Vt = np.linalg.svd(onto, full_matrices=False)
+    basis = Vt[s > tolerance * max(s[0] if len(s) else 0.0, np.finfo(float).tiny)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ((vectors @ basis.T) ** 2).sum(1) / (vectors**2).sum(1), len(basis)
+
+
+def factor_imbalance(
+    left: Float[np.ndarray, "input d_head"], right: Float[np.ndarray, "d_head output"]
+) -> float:
+    """‖LᵀL − RRᵀ‖_F over the mean of ‖LᵀL‖_F and ‖RRᵀ‖_F: 0 for balanced factors, at most 2.
+
+    Gradient flow on the factors keeps LᵀL − RRᵀ as it was at the start, with all inputs as rows and the
+    whole vocabulary as columns: read the circuit with outputs="vocabulary" to test that.
+    """
+    inner, outer = left.T @ left, right @ right.T
+    size = (np.linalg.norm(inner) + np.linalg.norm(outer)) / 2
+    return float(np.linalg.norm(inner - outer) / size) if size else 0.0

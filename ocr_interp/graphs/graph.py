@@ -1,0 +1,266 @@
+"""CircuitGraph: who adds what to which answer, as nodes and edges whose contributions sum to the logits.
+
+Edges go from left to right through columns: tokens, what the query attends to, OV blocks, answers. What
+flows into a node flows out of it, and what flows into an answer is its logit (difference).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ocr_interp.circuits.attribution.of_run import TOLERANCE
+from ocr_interp.configuration import check_number
+from ocr_interp.errors import AttributionError, ConfigError, unknown_name
+
+SCHEMA = "ocr-interp/circuit-graph"
+SCHEMA_VERSION = 1
+
+COLUMNS = ("token", "attention", "ov_block", "answer")
+"""Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with
+the OV blocks, since they too write to answers."""
+
+NODE_KINDS = (*COLUMNS, "source")
+EDGE_KINDS = ("told", "untold")
+"""Whether training ever asked for what an edge does; "untold" is out-of-context reasoning itself."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph.
+
+    Attributes:
+        name: unique in the graph.
+        kind: an entry of NODE_KINDS.
+        label: readable; may have several lines.
+        members: labels of the tokens it stands for.
+    """
+
+    name: str
+    kind: str
+    label: str
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A signed contribution from one node to the next.
+
+    Attributes:
+        source, target: names of nodes.
+        contribution: in logits, signed.
+        kind: an entry of EDGE_KINDS.
+    """
+
+    source: str
+    target: str
+    contribution: float
+    kind: str = "told"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an answer node stands for.
+
+    Attributes:
+        node: the answer node's name.
+        total: its logit (difference), in logits.
+        hidden: part of it that pruned edges carried; edges into the node sum to total − hidden.
+    """
+
+    node: str
+    total: float
+    hidden: float = 0.0
+
+
+@dataclass(frozen=True)
+class CircuitGraph:
+    """A circuit as a layered graph; made by `ocr_interp.graphs.building`.
+
+    Attributes:
+        title: what it shows, a few words.
+        nodes, edges: as they are drawn, from top to bottom.
+        effects: one for every answer node.
+        statement: what is exact and what is held fixed or averaged.
+        source: the model, its step, seed and weights, in words.
+        fingerprint: of the weights, as in Provenance.
+        pruned_below: share of the effect below which edges were dropped; 0 if none were.
+
+    Raises:
+        ConfigError: names twice, edges between nodes that do not exist, unknown kinds.
+        AttributionError: edges that do not sum to an effect, or what flows in and out of a node differs.
+    """
+
+    title: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    effects: tuple[Effect, ...]
+    statement: str
+    source: str
+    fingerprint: str
+    pruned_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        names = [node.name for node in self.nodes]
+        if len(set(names)) < len(names):
+            raise ConfigError("nodes must have different names, got some twice")
+        for node in self.nodes:
+            if node.kind not in NODE_KINDS:
+                raise unknown_name("kind of node", node.kind, NODE_KINDS)
+        for edge in self.edges:
+            for end in (edge.source, edge.target):
+                if end not in names:
+                    raise unknown_name("node of an edge", end, names)
+            if edge.kind not in EDGE_KINDS:
+                raise unknown_name("kind of edge", edge.kind, EDGE_KINDS)
+        answers = [node.name for node in self.nodes if node.kind == "answer"]
+        if sorted(answers) != sorted(effect.node for effect in self.effects):
+            raise ConfigError(f"every answer node must have one effect, got nodes {answers}")
+        self._check_sums()
+
+    def _check_sums(self) -> None:
+        for effect in self.effects:
+            into = [edge.contribution for edge in self.edges if edge.target == effect.node]
+            _require_equal(sum(into), effect.total - effect.hidden, into, f"edges into {effect.node!r}")
+        if self.pruned_below:
+            return
+        for node in self.nodes:
+            if node.kind in ("attention", "ov_block"):
+                into = [edge.contribution for edge in self.edges if edge.target == node.name]
+                out = [edge.contribution for edge in self.edges if edge.source == node.name]
+                _require_equal(sum(into), sum(out), into + out, f"what flows through {node.name!r}")
+
+    @property
+    def total(self) -> float:
+        """Sum of all effects; of a graph with one answer its logit difference."""
+        return sum(effect.total for effect in self.effects)
+
+    @property
+    def size_of_effect(self) -> float:
+        """Sum of |contribution| over the edges into answers, what shares are shares of."""
+        answers = {effect.node for effect in self.effects}
+        return sum(abs(edge.contribution) for edge in self.edges if edge.target in answers)
+
+    def node(self, name: str) -> Node:
+        """A node by name; an unknown one raises with the close matches."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise unknown_name("node", name, [node.name for node in self.nodes])
+
+    def through(self, name: str) -> float:
+        """What a node carries, in logits: of an answer its total, of attention what came in (pruning never
+        takes that), else the sum of its outgoing edges."""
+        kind = self.node(name).kind
+        if kind == "answer":
+            return next(effect.total for effect in self.effects if effect.node == name)
+        if kind == "attention":
+            return sum(edge.contribution for edge in self.edges if edge.target == name)
+        return sum(edge.contribution for edge in self.edges if edge.source == name)
+
+    def edge(self, source: str, target: str) -> Edge:
+        """The edge between two nodes; one that does not exist raises with the edges of its source."""
+        for name in (source, target):
+            self.node(name)
+        for edge in self.edges:
+            if (edge.source, edge.target) == (source, target):
+                return edge
+        raise unknown_name(
+            f"edge from {source!r} to", target, [edge.target for edge in self.edges if edge.source == source]
+        )
+
+    def prune(self, share: float) -> CircuitGraph:
+        """The graph without edges that carry less than a share of the effect, and nodes left bare.
+
+        Untold edges always stay: that one is missing is what the graph is there to show. A token's edge
+        to its attention stays while any of what it writes does, since contributions to several blocks may
+        cancel in it. What the dropped edges carried into answers goes to `Effect.hidden`.
+
+        Args:
+            share: of `size_of_effect`, 0 to 1.
+
+        Raises:
+            ConfigError: a share below 0 or above 1.
+        """
+        check_number("share", share, at_least=0.0)
+        if share > 1:
+            raise ConfigError(f"share must be <= 1, got {share}")
+        least = share * self.size_of_effect
+        attention = {node.name for node in self.nodes if node.kind == "attention"}
+        kept = tuple(
+            e
+            for e in self.edges
+            if e.kind == "untold" or e.target in attention or abs(e.contribution) >= least
+        )
+        # A node that lost all its edges on one side would hang in the air: follow it to both ends.
+        while True:
+            sources, targets = {e.source for e in kept}, {e.target for e in kept}
+            alive = {n.name for n in self.nodes if self._stands(n, sources, targets)}
+            still = tuple(e for e in kept if e.source in alive and e.target in alive)
+            if len(still) == len(kept):
+                break
+            kept = still
+        effects = []
+        for effect in self.effects:
+            shown = sum(e.contribution for e in kept if e.target == effect.node)
+            effects.append(Effect(effect.node, effect.total, effect.total - shown))
+        connected = {e.source for e in kept} | {e.target for e in kept} | {e.node for e in effects}
+        nodes = tuple(node for node in self.nodes if node.name in connected)
+        return dataclasses.replace(
+            self, nodes=nodes, edges=kept, effects=tuple(effects), pruned_below=max(share, self.pruned_below)
+        )
+
+    @staticmethod
+    def _stands(node: Node, sources: set[str], targets: set[str]) -> bool:
+        if node.kind == "answer":
+            return True
+        if node.kind in ("token", "source"):
+            return node.name in sources
+        return node.name in sources and node.name in targets
+
+    # --- on disk --------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """The graph as JSON with a schema version; floats keep all their digits."""
+        content = {"schema": SCHEMA, "version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> CircuitGraph:
+        """The graph of a `to_json`.
+
+        Raises:
+            ConfigError: no JSON, another schema, a newer version, missing or unknown fields.
+            AttributionError: contributions that were edited and no longer sum.
+        """
+        try:
+            content: Any = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"a circuit graph must be JSON, got text that is not: {error}") from None
+        found = content.get("schema") if isinstance(content, dict) else None
+        if found != SCHEMA:
+            raise ConfigError(f"a circuit graph must have schema {SCHEMA!r}, got {found!r}")
+        version = content.get("version")
+        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+            raise ConfigError(
+                f"this version reads circuit graphs up to version {SCHEMA_VERSION}, got {version!r}: "
+                "update ocr-interp"
+            )
+        values = {name: value for name, value in content.items() if name not in ("schema", "version")}
+        try:
+            values["nodes"] = tuple(Node(**{**n, "members": tuple(n["members"])}) for n in values["nodes"])
+            values["edges"] = tuple(Edge(**edge) for edge in values["edges"])
+            values["effects"] = tuple(Effect(**effect) for effect in values["effects"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"a circuit graph of version {version} is damaged: {error}") from None
+
+
+def _require_equal(got: float, wanted: float, parts: list[float], what: str) -> None:
+    allowed = TOLERANCE * max(1.0, sum(abs(part) for part in parts))
+    if not abs(got - wanted) <= allowed:
+        raise AttributionError(
+            f"{what} must sum to {wanted:.12g}, got {got:.12g} (allowed difference {allowed:.1g})"
+        )

@@ -1,0 +1,104 @@
+"""The graph of one attention head of any model in one prompt: tokens, attention, singular blocks, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model, encoded
+from ocr_interp.configuration import check_count
+from ocr_interp.graphs.building import through_blocks
+from ocr_interp.graphs.circuit_graph import named_blocks
+from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
+from ocr_interp.hooked.heads import head_parameters, read_norm, working_dtype
+from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
+from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
+
+
+def head_graph(
+    model: HookedModel,
+    prompt: Sequence[int | str],
+    answer: int | str,
+    against: int | str | None = None,
+    *,
+    layer: int,
+    head: int,
+    tolerance: float = 0.05,
+    max_blocks: int = 3,
+    labels: Sequence[str] | None = None,
+) -> CircuitGraph:
+    """Tokens of a prompt, what the last position attends to, singular blocks of W_V W_O, and the answer.
+
+    What the head writes from each position is projected onto the output side of every degenerate block of
+    its OV circuit, d_model by d_model with the gain of ln1 folded into W_V; the parts sum exactly to the
+    head's direct contribution as `attribute_model` gives it.
+
+    Args:
+        model: any HookedTransformer or TransformerBridge.
+        prompt: token ids or single-token strings; nothing is prepended.
+        answer, against: the answer, and the one that is subtracted.
+        layer, head: which head.
+        tolerance: of the degenerate blocks, see `OVCircuit.spectrum`.
+        max_blocks: blocks shown by themselves, those that contribute most here; the rest share a node.
+        labels: a label for every token id; without them the tokenizer's tokens.
+
+    Raises:
+        ModelError, UnknownNameError, AttributionError: as `attribute_model`.
+    """
+    check_count("max_blocks", max_blocks, 1)
+    found = attribute_model(model, prompt, answer, against, layer=layer, head=head, labels=labels)
+    spectrum = head_spectrum(model, layer, head, tolerance)
+    asked = [answer] if against is None else [answer, against]
+    seen = SeenPrompt(model, *encoded(model, prompt, asked, labels_of(model, labels)), layer)
+    parts = _by_block(seen, head, spectrum)
+    # What no block spans (a bias of the values that W_V never writes) stands with the small blocks.
+    outside = found.by_position - parts.sum(1)
+    names, table = named_blocks(spectrum, parts, max_blocks)
+    if len(names) > max_blocks:
+        table[:, -1] += outside
+    elif np.abs(outside).max() > 1e-12 * max(1.0, np.abs(found.contributions).sum()):
+        table, names = np.hstack([table, outside[:, None]]), [*names, "outside\nall blocks"]
+    attention = seen.cache["pattern"][head, -1].cpu().numpy()
+    shown = found.answer if found.against is None else f"{found.answer} − {found.against}"
+    nodes, edges = through_blocks(
+        [Node(f"token {t}", "token", label, (label,)) for t, label in enumerate(found.tokens)],
+        [float(a) for a in attention],
+        [name.replace(": ", "\n") for name in names],
+        table,
+        Node("answer", "answer", shown, (found.answer,)),
+    )
+    return CircuitGraph(
+        title=f"L{layer}H{head} of {found.model}: {shown}",
+        nodes=nodes,
+        edges=edges,
+        effects=(Effect("answer", float(table.sum())),),
+        statement=f"{found.statement}; blocks of W_V W_O",
+        source=f"{found.model}, layer {layer}, head {head}, weights {found.fingerprint}",
+        fingerprint=found.fingerprint,
+    )
+
+
+def head_spectrum(model: HookedModel, layer: int, head: int, tolerance: float) -> Spectrum:
+    """Singular blocks of a head's W_V W_O, d_model by d_model, with the gain and centring of ln1 in W_V."""
+    raw, _ = head_parameters(check_model(model), layer, head)
+    dtype = working_dtype(raw["W_V"].device)
+    ln1 = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
+    W_V, W_O = raw["W_V"].to(dtype), raw["W_O"].to(dtype)
+    if ln1.gain is not None:
+        W_V = ln1.gain[:, None] * W_V
+    if ln1.centred:
+        W_V = W_V - W_V.mean(0, keepdim=True)
+    left, right = (x.cpu().numpy().astype(np.float64) for x in (W_V, W_O))
+    return spectrum_of(left, right, tolerance)
+
+
+def _by_block(seen: SeenPrompt, head: int, spectrum: Spectrum) -> Float[np.ndarray, "position block"]:
+    written = seen.written_by(head)
+    columns = []
+    for block in spectrum.blocks:
+        basis = written.new_tensor(block.output_basis)
+        columns.append(seen.through(written @ basis @ basis.mT).cpu().numpy().astype(np.float64))
+    return np.stack(columns, axis=1)

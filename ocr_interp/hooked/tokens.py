@@ -1,0 +1,170 @@
+"""Which tokens a circuit reads and writes: ids, labels and named groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.hooked.protocol import HookedModel, check_tokens, tokenizer_of
+from ocr_interp.task import FactRecallTask
+
+Tokens = Sequence[int | str] | Mapping[str, Sequence[int | str]]
+"""Tokens as a user gives them: ids or labels, or named groups of them."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Tokens on one side of a circuit, in order.
+
+    Attributes:
+        ids: token ids.
+        labels: their labels.
+        group_names: names of the groups, in order.
+        group: index into `group_names` of every token.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[str, ...]
+    group_names: tuple[str, ...]
+    group: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def positions(self, labels: Sequence[str]) -> Int[np.ndarray, " token"]:
+        """Where labels stand in this set; an unknown one raises with the close matches."""
+        where = {label: k for k, label in enumerate(self.labels)}
+        for label in labels:
+            if label not in where:
+                raise unknown_name("token of the circuit", label, self.labels)
+        return np.array([where[label] for label in labels], dtype=np.int64)
+
+    def of_group(self, name: str) -> Int[np.ndarray, " token"]:
+        """Positions of a group's tokens; an unknown name raises with the close matches."""
+        if name not in self.group_names:
+            raise unknown_name("group of tokens", name, self.group_names)
+        return np.flatnonzero(np.array(self.group) == self.group_names.index(name))
+
+    def select(self, keep: Sequence[int] | Int[np.ndarray, " kept"]) -> TokenSet:
+        """The tokens at some positions, in that order; all group names stay."""
+        return TokenSet(
+            tuple(self.ids[k] for k in keep),
+            tuple(self.labels[k] for k in keep),
+            self.group_names,
+            tuple(self.group[k] for k in keep),
+        )
+
+
+def token_set(tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
+    """A token set from ids or labels, or from named groups of them.
+
+    Raises:
+        ModelError: no token, or one twice, in one group or in two: its weight would count double.
+        UnknownNameError: a token that does not exist.
+    """
+    if isinstance(tokens, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {tokens!r}: pass [{tokens!r}]")
+    groups = tokens if isinstance(tokens, Mapping) else {what: tokens}
+    ids: list[int] = []
+    group: list[int] = []
+    owner: dict[int, str] = {}
+    for index, (name, members) in enumerate(groups.items()):
+        for token in check_tokens(members, labels, f"{what} group {name!r}" if len(groups) > 1 else what):
+            if token in owner:
+                raise ModelError(
+                    f"groups of {what} must not overlap, got {labels[token]!r} in {owner[token]!r} and in "
+                    f"{name!r}: its energy would count double; leave it out of one"
+                )
+            owner[token] = name
+            ids.append(token)
+            group.append(index)
+    return TokenSet(tuple(ids), tuple(labels[i] for i in ids), tuple(groups), tuple(group))
+
+
+def labels_of(model: HookedModel, labels: Sequence[str] | None) -> Sequence[str]:
+    """A label for every token id: those given, or the tokenizer's, or "token 17".
+
+    Raises:
+        ModelError: labels of another length than the vocabulary.
+    """
+    d_vocab = int(model.W_U.shape[1])
+    if labels is not None:
+        if len(labels) != d_vocab:
+            raise ModelError(f"labels must have one entry a token ({d_vocab}), got {len(labels)}")
+        return labels
+    tokenizer: Any = tokenizer_of(model)
+    if tokenizer is None:
+        return [f"token {index}" for index in range(d_vocab)]
+    names = tokenizer.convert_ids_to_tokens(list(range(min(d_vocab, len(tokenizer)))))
+    names += [None] * (d_vocab - len(names))
+    return [f"token {index}" if name is None else name for index, name in enumerate(names)]
+
+
+def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[str]) -> Tokens:
+    """Strings that are no label, as ids: what the tokenizer makes of them, if it is one token.
+
+    " Paris" is a string for a user and "ĠParis" for the tokenizer; both are taken. A beginning-of-text
+    token is never added.
+    """
+    tokenizer: Any = tokenizer_of(model)
+    if isinstance(tokens, Mapping):
+        return {
+            name: encode_single_tokens(model, members, labels)  # pyright: ignore[reportReturnType]
+            for name, members in tokens.items()
+        }
+    if tokenizer is None or isinstance(tokens, str):
+        return tokens
+    known = set(labels)
+
+    def encoded(token: int | str) -> int | str:
+        if not isinstance(token, str) or token in known:
+            return token
+        ids = tokenizer.encode(token, add_special_tokens=False)
+        if len(ids) > 1:
+            raise ModelError(
+                f"a token must be one token of the model's tokenizer, got {token!r}, which is {len(ids)}: "
+                f"{tokenizer.convert_ids_to_tokens(ids)}; pass the id of the one you mean"
+            )
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        return token if not ids or ids[0] == unknown else ids[0]
+
+    return [encoded(token) for token in tokens]
+
+
+INPUT_KINDS = ("training subjects", "held-out subjects", "r1", "r2", "noise", "EOS")
+"""Kinds of input tokens of a fact-recall task, in the order of tables."""
+
+OUTPUT_KINDS = ("facts", "implications", "rest")
+"""Kinds of output tokens; the rest are inputs, which a whole vocabulary holds too."""
+
+
+def input_kinds(task: FactRecallTask) -> Int[np.ndarray, " input"]:
+    """Index into INPUT_KINDS of every input token of a task."""
+    status = np.where(task.subject_trained, 0, 1)
+    return np.concatenate([status, [2, 3], np.full(task.n_noise, 4), [5]])
+
+
+def task_inputs(task: FactRecallTask) -> TokenSet:
+    """All input tokens of a task: subjects, r1, r2, noise, EOS."""
+    kinds = input_kinds(task)
+    return TokenSet(
+        tuple(range(task.n_inputs)),
+        task.labels[: task.n_inputs],
+        INPUT_KINDS,
+        tuple(int(k) for k in kinds),
+    )
+
+
+def task_outputs(task: FactRecallTask, outputs: str) -> TokenSet:
+    """The answers of a task, facts first, or its whole vocabulary in the order of token ids."""
+    if outputs not in ("answers", "vocabulary"):
+        raise unknown_name("outputs", outputs, ("answers", "vocabulary"))
+    first = task.n_inputs if outputs == "answers" else 0
+    ids = tuple(range(first, task.d_vocab))
+    kind = [2 if i < task.n_inputs else int(i >= task.n_inputs + task.n_facts) for i in ids]
+    return TokenSet(ids, task.labels[first:], OUTPUT_KINDS, tuple(kind))

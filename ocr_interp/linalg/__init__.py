@@ -1,0 +1,1 @@
+"""Spectra in degenerate blocks, angles between them, vectors and spans."""

@@ -1,0 +1,1 @@
+"""Facts about people: data sets, files, who is told what."""

@@ -1,0 +1,85 @@
+"""Which facts, and how they are drawn: a plain dataclass that imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ocr_interp.configuration import check_choice, check_count, check_number
+from ocr_interp.errors import ConfigError, unknown_name
+
+Control = Literal["none", "random_implications", "facts_only", "implications_only"]
+CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")
+
+
+@dataclass(frozen=True)
+class FactConfig:
+    """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 a pair told).
+
+    Attributes:
+        data: "city_language", "city_language_counterfactual", "country_code", "profession_color" or
+            "sport_music"; or from a file: "file" (columns subject, fact, implication) or "popqa" (its own).
+        file: of data "file" (CSV or JSON) and "popqa" (CSV or TSV).
+        n_pairs: pairs to draw; None is 5, and all there are in a file.
+        n_names: names a pair; None is 20, and all there are in a file.
+        share: of a pair's names whose implication is told, rounded to whole names.
+        control: "none"; "random_implications" (no consistent pairing: within a fact implications go round,
+            told and held out); "facts_only" (no implication is told); "implications_only" (no fact is).
+        seed: of names, pairs, and who is a training subject. Controls of one seed share all of that.
+        train_templates: numbers of the wordings that are told, from 0.
+        test_templates: numbers of the wordings that are asked.
+        fact_templates: wordings of facts of your own instead of the data set's, each with "{subject}" in it,
+            such as "{subject} lives in".
+        implication_templates: the same for implications.
+        fact_property: of data "popqa": the prop whose obj are facts.
+        implication_property: of data "popqa": the prop whose obj are implications.
+    """
+
+    data: str = "city_language"
+    file: Path | None = None
+    n_pairs: int | None = None
+    n_names: int | None = None
+    share: float = 0.2
+    control: Control = "none"
+    seed: int = 0
+    train_templates: tuple[int, ...] = (0,)
+    test_templates: tuple[int, ...] = (0,)
+    fact_templates: tuple[str, ...] = ()
+    implication_templates: tuple[str, ...] = ()
+    fact_property: str = "place of birth"
+    implication_property: str = "sport"
+
+    def __post_init__(self) -> None:
+        for field in ("n_pairs", "n_names"):
+            if getattr(self, field) is not None:
+                check_count(field, getattr(self, field), 2 if field == "n_pairs" else 1)
+        check_number("share", self.share, at_least=0)
+        if self.share > 1:
+            raise ConfigError(f"share must be in 0..1, got {self.share}")
+        check_choice("control", self.control, CONTROLS)
+        check_count("seed", self.seed, 0)
+        object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
+        if self.file is not None:
+            object.__setattr__(self, "file", Path(self.file))
+        if (self.file is not None) != (self.data in ("file", "popqa")):
+            raise ConfigError(
+                f"file goes with data='file' or 'popqa' and only with them, got data={self.data!r}, "
+                f"file={str(self.file) if self.file else None!r}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        values = dataclasses.asdict(self)
+        return {**values, "file": None if self.file is None else str(self.file)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FactConfig:
+        """The configuration of a `to_dict`; an unknown field raises."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown_name("facts field", name, known)
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)

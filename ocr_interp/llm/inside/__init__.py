@@ -1,0 +1,1 @@
+"""Inside fine-tuned language models: updates of OV circuits, cuts, token circuits."""

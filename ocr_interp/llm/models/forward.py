@@ -1,0 +1,44 @@
+"""Logits where an answer stands, and only there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.errors import ModelError
+from ocr_interp.llm.models.encoding import TokenBatch
+
+
+def answer_logits(
+    model: Any, batch: TokenBatch, inner: Any | None = None
+) -> Float[Tensor, "answer_token d_vocab"]:
+    """Logits of the whole vocabulary at the answer positions of a batch.
+
+    The unembedding gets only those positions: elsewhere it is the largest waste of a step. All that
+    the model does to its logits afterwards (Gemma's soft cap, a scale) stays as it is.
+
+    Args:
+        model: what is called, perhaps wrapped for several processes.
+        batch: the tokens, and where answers are predicted.
+        inner: the transformers model inside a wrapper; None is `model` itself.
+    """
+    head = (model if inner is None else inner).get_output_embeddings()
+    if head is None:
+        raise ModelError(f"{type(model).__name__} has no unembedding: a causal language model is required")
+
+    def pick(module: Any, hidden: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (hidden[0][batch.row, batch.position].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        logits = model(input_ids=batch.tokens, use_cache=False).logits
+    finally:
+        handle.remove()
+    if logits.shape[:2] != (1, len(batch.row)):
+        raise ModelError(
+            f"{type(model).__name__} does not read its logits from get_output_embeddings(): got shape "
+            f"{tuple(logits.shape)} for {len(batch.row)} answers"
+        )
+    return logits[0]

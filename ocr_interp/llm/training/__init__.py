@@ -1,0 +1,1 @@
+"""Fine-tuning: recipe, what is trained, memory, files, result."""

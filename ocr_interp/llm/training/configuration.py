@@ -1,0 +1,138 @@
+"""How a language model is fine-tuned, and all that decides a run: plain dataclasses that import no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ocr_interp.configuration import check_choice, check_count, check_flag, check_number
+from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.llm.facts.configuration import FactConfig
+
+FORMAT_VERSION = 1
+"""Version of the files of a language-model run; a newer one is refused when read."""
+
+_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A fine-tuning recipe; by default the paper's: full, AdamW, constant rate, batch 8, 8 epochs of 120.
+
+    Attributes:
+        model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
+        method: "full" trains all weights; "lora" low-rank updates of all linear maps but the unembedding.
+        optimizer: "adamw", or "muon" on the matrices with adamw on embeddings, unembedding and vectors.
+            Both take the same lr: Muon's updates are scaled to the size of AdamW's ("match_rms_adamw").
+        lr: learning rate, constant.
+        steps: parameter updates; 0 only measures.
+        batch_size: examples a step, over all processes.
+        weight_decay: decoupled from the gradient, as adamw's.
+        beta1: of adamw, for the mean of gradients.
+        beta2: of adamw, for the mean of their squares.
+        eps: of adamw.
+        momentum: of muon.
+        lora_rank: width of LoRA's updates.
+        lora_alpha: their scale is lora_alpha / lora_rank.
+        train_seed: of the order of the data and of LoRA's start.
+        log_every: steps between measurements; the first is before training, the last after it.
+        checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
+            it is interrupted.
+        eval_batch_size: prompts at once in a measurement.
+        dtype: of the weights, "float32" or "bfloat16".
+        device: "auto" (cuda, then mps, then cpu) or a name.
+        download: fetch the model from the hub if it is not on this machine.
+    """
+
+    model: str = "runs/models/smollm2-135m"
+    method: Literal["full", "lora"] = "full"
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-4
+    steps: int = 120
+    batch_size: int = 8
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.95
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    train_seed: int = 0
+    log_every: int = 15
+    checkpoint_every: int = 0
+    eval_batch_size: int = 40
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, ("full", "lora"))
+        check_choice("optimizer", self.optimizer, ("adamw", "muon"))
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_flag("download", self.download)
+        for name in ("batch_size", "lora_rank", "log_every", "eval_batch_size"):
+            check_count(name, getattr(self, name), 1)
+        for name in ("steps", "train_seed", "checkpoint_every"):
+            check_count(name, getattr(self, name), 0)
+        for name in ("lr", "eps", "lora_alpha"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "beta1", "beta2", "momentum"):
+            check_number(name, getattr(self, name), at_least=0)
+        for name in ("beta1", "beta2", "momentum"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"{name} must be < 1, got {getattr(self, name)}")
+        for part in dataclasses.fields(self):  # 1 and 1.0 are one configuration
+            if part.type == "float":
+                object.__setattr__(self, part.name, float(getattr(self, part.name)))
+
+    def logged_steps(self) -> list[int]:
+        """The steps that get a row in the history: 0, every log_every, the last."""
+        return sorted({*range(0, self.steps + 1, self.log_every), self.steps})
+
+
+@dataclass(frozen=True)
+class LLMRunConfig:
+    """All that decides the outcome of a run: facts and recipe.
+
+    Attributes:
+        facts: which facts are told and asked.
+        train: how.
+    """
+
+    facts: FactConfig = field(default_factory=FactConfig)
+    train: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        return {"facts": self.facts.to_dict(), "train": dataclasses.asdict(self.train)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LLMRunConfig:
+        """The configuration of a `to_dict`; a field that this version does not know raises."""
+        known = [part.name for part in dataclasses.fields(FinetuneConfig)]
+        for name in values["train"]:
+            if name not in known:
+                raise unknown_name("train field", name, known)
+        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**values["train"]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what decides the outcome: not where the model is run, nor how often it is saved."""
+        values = self.to_dict()
+        for name in _UNDECISIVE:
+            del values["train"][name]
+        text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: LLMRunConfig) -> list[str]:
+        """The fields that decide and differ in two configurations, as "train.lr: 0.0001 != 0.001"."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{part}.{name}: {mine[part][name]!r} != {theirs[part][name]!r}"
+            for part in mine
+            for name in mine[part]
+            if mine[part][name] != theirs[part][name] and name not in _UNDECISIVE
+        ]

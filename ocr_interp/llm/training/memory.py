@@ -1,0 +1,138 @@
+"""How much memory a fine-tuning or an inspection will take, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.training.trainable import embedding_names
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+_GIB = 2**30
+_CGROUP = (  # folder, limit, used, and what of the used is cache that the system gives back, versions 2 and 1
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a fine-tuning takes at its peak, by what takes them.
+
+    Attributes:
+        weights, gradients, optimizer, activations: bytes. Activations are a rough upper estimate.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it, bytes."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = ", ".join(
+            f"{name} {getattr(self, name) / _GIB:.1f}"
+            for name in ("weights", "gradients", "optimizer", "activations")
+        )
+        return f"{self.total / _GIB:.1f} GiB ({parts})"
+
+
+def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> MemoryEstimate:
+    """Estimates the memory of a fine-tuning from the model's configuration; no weight is loaded.
+
+    Args:
+        hf_config: the transformers configuration.
+        config: the recipe.
+        positions: tokens of the longest sequence.
+    """
+    model = _without_weights(hf_config)
+    tables = embedding_names(model)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name not in tables}
+    n_all, n_matrices = _count(shapes.values()), _count(matrices.values())
+    if config.method == "full":
+        trained, in_matrices = n_all, n_matrices
+    else:
+        trained = in_matrices = config.lora_rank * sum(a + b for a, b in matrices.values())
+    width = _BYTES[config.dtype]
+    moments = 2 * trained - (in_matrices if config.optimizer == "muon" else 0)
+    text = hf_config.get_text_config()
+    per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * getattr(text, "intermediate_size", 0))
+    activations = config.batch_size * (positions * per_token + 4 * text.vocab_size)
+    return MemoryEstimate(
+        weights=width * (n_all + (trained if config.method == "lora" else 0)),
+        gradients=width * trained if config.steps else 0,
+        optimizer=width * moments if config.steps else 0,
+        activations=width * activations,
+    )
+
+
+def _without_weights(hf_config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(hf_config)
+
+
+def _count(shapes: Any) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; on the CPU also within the limit of the container."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for folder, limit, used, cache in _CGROUP:
+        try:
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            taken = int((folder / used).read_text()) - int(stat.get(cache, 0))
+            free = min(free, int((folder / limit).read_text()) - taken)
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return int(free)
+
+
+def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
+    """Raises ConfigError if a fine-tuning will not fit, with what would help."""
+    free = available_memory(device)
+    if estimate.total > free:
+        raise ConfigError(
+            f"this fine-tuning needs about {estimate}, {device} has {free / _GIB:.1f} GiB free: take "
+            "method='lora', a smaller model or batch, dtype='bfloat16', or a machine with more memory"
+        )
+
+
+def refuse_too_many_copies(
+    hf_config: Any, dtype: str, loaded: int, working: int, device: torch.device
+) -> None:
+    """Raises ConfigError if a model's weights will not fit as often as they are to be there at once.
+
+    Args:
+        hf_config: the transformers configuration; no weight is loaded.
+        dtype: "float32" or "bfloat16".
+        loaded: copies that are in the CPU's memory.
+        working: copies on the device, beside those if it is the CPU.
+        device: where the model runs.
+    """
+    size = _BYTES[dtype] * _count(p.shape for p in _without_weights(hf_config).parameters())
+    copies = {"cpu": loaded}
+    copies[device.type] = copies.get(device.type, 0) + working
+    for place, count in copies.items():
+        free = available_memory(torch.device(place))
+        if count * size > free:
+            raise ConfigError(
+                f"this needs the model's weights {count} times ({count * size / _GIB:.1f} GiB as {dtype}), "
+                f"{place} has {free / _GIB:.1f} GiB free: take a smaller model, or a machine with more memory"
+            )

@@ -1,0 +1,66 @@
+"""What a fine-tuning gives: the model, and how it answered along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.measuring.measure import Measurement
+from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
+from ocr_interp.llm.training.store import COLUMNS
+
+
+@dataclass(frozen=True)
+class FinetuneRun:
+    """A fine-tuned model and how it answered along the way.
+
+    Attributes:
+        config: facts and recipe.
+        facts: the fact set.
+        step: updates done.
+        status: "finished" or "interrupted".
+        history: a row a logged step (`store.COLUMNS`).
+        before: the measurement of the untrained model.
+        after: the measurement at the last step.
+        seconds: wall clock of "train" and "measure"; "cpu": processor time of both.
+        lm: the trained model, LoRA's update merged into its weights.
+        device: type of the device.
+    """
+
+    config: LLMRunConfig
+    facts: FactSet
+    step: int
+    status: str
+    history: pd.DataFrame
+    before: Measurement
+    after: Measurement
+    seconds: dict[str, float]
+    lm: LanguageModel
+    device: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The small JSON of a finished run: all that tables and figures need."""
+        names = ("torch", "transformers", "numpy", *(("peft",) if self.config.train.method == "lora" else ()))
+        return {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.config.fingerprint,
+            "config": self.config.to_dict(),
+            "data": self.facts.name,
+            "causal": self.facts.causal,
+            "facts": list(self.facts.facts),
+            "implications": list(self.facts.implications),
+            "step": self.step,
+            "history": {name: self.history[name].tolist() for name in COLUMNS},
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "seconds": self.seconds,
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "versions": {name: version(name) for name in names},
+        }

@@ -1,0 +1,1 @@
+"""Parameterisations of W_OV, one file each."""

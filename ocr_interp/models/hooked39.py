@@ -1,0 +1,128 @@
+"""ModelConfig -> HookedTransformer. The one module that imports the class."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.components.attention import Attention
+
+from ocr_interp.devices import DTYPES, resolve_device
+from ocr_interp.errors import OcrInterpError
+from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.models.starts import initial_weights
+from ocr_interp.models.weights import TokenWeights, hooked_state_dict
+from ocr_interp.task import FactRecallTask
+
+
+class FactRecallAttention(Attention):
+    """TransformerLens' attention with scores as wide as the vocabulary and, if asked, no softmax.
+
+    TransformerLens ties the widths of the QK and the OV circuit to one d_head; the paper's W_Q W_K^T is
+    a whole matrix whatever the width of the OV circuit. All hook points act: q, k, v, attn_scores,
+    pattern, z, and result where cfg.use_attn_result is set. With linear attention the pattern is the
+    causally masked scores themselves, so masked scores are 0 and not -inf.
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig, linear: bool) -> None:
+        super().__init__(cfg, "global", 0)
+        self.linear = linear
+        for name in ("W_Q", "W_K"):
+            setattr(self, name, nn.Parameter(torch.zeros(1, cfg.d_model, cfg.d_vocab, dtype=cfg.dtype)))
+        for name in ("b_Q", "b_K"):
+            setattr(self, name, nn.Parameter(torch.zeros(1, cfg.d_vocab, dtype=cfg.dtype)))
+
+    def forward(
+        self,
+        query_input: Float[Tensor, "..."],
+        key_input: Float[Tensor, "..."],
+        value_input: Float[Tensor, "..."],
+        past_kv_cache_entry: Any = None,
+        additive_attention_mask: Any = None,
+        attention_mask: Any = None,
+        position_bias: Any = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What TransformerLens' attention computes, up to how scores become a pattern."""
+        options = (past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
+        if any(option is not None for option in options):
+            raise OcrInterpError(
+                "fact-recall models take whole sequences: no key-value cache and no attention mask"
+            )
+        q, k, v = self.calculate_qkv_matrices(query_input, key_input, value_input)
+        scores = self.calculate_attention_scores(q, k)
+        if self.linear:
+            pattern = self.hook_attn_scores(scores.tril())
+        else:
+            pattern = self.hook_attn_scores(self.apply_causal_mask(scores)).softmax(-1)
+        z = self.calculate_z_scores(v, self.hook_pattern(pattern))
+        if self.cfg.use_attn_result:
+            result = self.hook_result(torch.einsum("bpnh,nhd->bpnd", z, self.W_O))
+            return result.sum(2) + self.b_O
+        return torch.einsum("bpnh,nhd->bpd", z, self.W_O) + self.b_O
+
+
+def build_model(
+    task: FactRecallTask,
+    config: ModelConfig | None = None,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    weights: TokenWeights | None = None,
+) -> HookedTransformer:
+    """A HookedTransformer for the task: one layer, one head, attention only, one-hot embeddings.
+
+    Tokens live in the first half of the residual stream and logits in the second (d_model = 2 d_vocab),
+    so nothing leads from the embedding straight to the logits and every TransformerLens decomposition
+    sums. Trained parameters: W_V and W_O (factorized) or W_V alone, which is then W_OV (non-factorized,
+    W_O is the identity), and W_Q if attention is trained; all others have requires_grad = False.
+
+    Args:
+        task: the task; its labels are the tokens.
+        config: the kind of model; None is the paper's factorized one.
+        seed: of the start (`ocr_interp.models.starts`); not used with `weights`.
+        device: "auto", "cpu", "cuda", "mps".
+        weights: weights to write instead of a start.
+
+    Returns: the model; logits at the last position, EOS, are its answer.
+
+    Raises:
+        ConfigError: a d_head that does not go with the OV kind, or a device that is not there.
+
+    Source: Huang et al. 2025, section 3.
+    """
+    config = config or ModelConfig()
+    where = resolve_device(device, config.dtype)
+    if weights is None:
+        weights = initial_weights(task, config, seed)
+    state = hooked_state_dict(task, weights.to(device=where, dtype=DTYPES[config.dtype]))
+    cfg = HookedTransformerConfig(
+        n_layers=1,
+        n_heads=1,
+        d_model=2 * task.d_vocab,
+        d_head=weights.W_V.shape[1],
+        d_vocab=task.d_vocab,
+        n_ctx=task.seq_len,
+        attn_only=True,
+        normalization_type=None,
+        use_attn_scale=False,
+        init_weights=False,
+        dtype=DTYPES[config.dtype],
+        device=str(where),
+        model_name=f"fact-recall-{config.ov}",
+    )
+    with warnings.catch_warnings():
+        # 3.9 announces that the class goes away in 4.0; the dependency is capped below 4.
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        model = HookedTransformer(cfg)
+    model.blocks[0].attn = FactRecallAttention(cfg, linear=config.attention == "linear").to(where)
+    model.setup()
+    model.load_state_dict(state)
+    trained = {"W_V"} | ({"W_O"} if config.ov == "factorized" else set())
+    trained |= {"W_Q"} if config.train_attention else set()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.removeprefix("blocks.0.attn.") in trained)
+    return model

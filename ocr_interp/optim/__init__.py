@@ -1,0 +1,1 @@
+"""Optimisers, one file each, for the one-layer models and for language models."""

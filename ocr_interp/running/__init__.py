@@ -1,0 +1,1 @@
+"""What every long computation shares: interruption, the schedule of measurements, progress."""

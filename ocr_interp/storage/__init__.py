@@ -1,0 +1,1 @@
+"""Files that are whole or not there, folders with locks, digests, and results as plain data."""

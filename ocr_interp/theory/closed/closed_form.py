@@ -1,0 +1,309 @@
+"""The exact max-margin solution of a balanced task, factored: a task of a million pairs costs nothing.
+
+W commutes with permuting the pairs, so it is fixed by two small matrices: a 2 × 2 pair block, which acts
+on the (n − 1)-dimensional pair patterns that sum to zero, and a constant block. docs/theory.md derives
+both, and the dual weights that prove them optimal, from the missing entry of the pair block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
+from ocr_interp.theory.closed.dual import balanced_reduced_weights
+from ocr_interp.theory.geometry import Cosines, centred_patterns, predicted_cosines, symmetric_factor
+from ocr_interp.theory.norms.schatten import norm_of_spectrum
+from ocr_interp.theory.problem import check_problem, constant_feature, feature_length, max_margin_problem
+from ocr_interp.theory.reduction.certificate import lift_weights
+from ocr_interp.theory.reduction.symmetry import reduce_problem
+
+TRAINING, HELD_OUT = 0, 1
+"""Row of the pair block: the subject's status. Its columns are FACT and IMPLICATION."""
+
+
+@dataclass(frozen=True)
+class SpectrumBlock:
+    """A degenerate block of singular values; single vectors inside it mean nothing, its span does.
+
+    Attributes:
+        value: the singular value.
+        multiplicity: its dimension.
+        kind: "pair" (patterns over pairs that sum to 0), "constant" (the relation direction), or both.
+    """
+
+    value: float
+    multiplicity: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class PredictedSolution:
+    """The max-margin solution of a balanced task; made by `predicted_solution`.
+
+    Attributes:
+        task, norm, outputs, inputs: the problem it solves.
+        sizes: (n, m_train, m_test).
+        beta: coefficient of the held-out implication block; 1 by convention if m_test = 0.
+        objective: the minimal norm at margin 1. For Frobenius it is ‖W‖_F, as certificates bound it;
+            `squared_norm` is ‖W‖_F², the form in which the problem is often stated.
+        pair_block: [status, answer kind], rows scaled by √(subjects of that status a pair); acts on
+            each of the n − 1 pair patterns. Rows TRAINING, HELD_OUT; columns FACT, IMPLICATION.
+        constant_block: rows training subjects, held-out subjects, r1, r2, constant feature; columns
+            facts, implications, other tokens; each scaled by the root of its size.
+        is_unique: whether no other W attains the norm (nuclear, Frobenius). Spectral minimisers are many:
+            this one has every training coefficient 1 and the smallest pair block.
+    """
+
+    task: FactRecallTask
+    norm: str
+    outputs: str
+    inputs: str
+    sizes: tuple[int, int, int]
+    beta: float
+    objective: float
+    pair_block: Float[np.ndarray, "status kind"]
+    constant_block: Float[np.ndarray, "group column_group"]
+    is_unique: bool
+
+    @cached_property
+    def spectrum(self) -> tuple[SpectrumBlock, ...]:
+        """Non-zero singular values with multiplicities, largest first; equal ones are one block."""
+        pair = np.linalg.svd(self.pair_block, compute_uv=False)
+        constant = np.linalg.svd(self.constant_block, compute_uv=False)
+        found = [(float(v), self.sizes[0] - 1, "pair") for v in pair]
+        found += [(float(v), 1, "constant") for v in constant]
+        found.sort(key=lambda block: -block[0])
+        blocks: list[SpectrumBlock] = []
+        for value, count, kind in found:
+            if value <= 1e-7 * found[0][0]:  # √ε: exact zeros of W come out of LAPACK at about ε
+                continue
+            if blocks and value >= blocks[-1].value * (1 - 1e-12):
+                last = blocks.pop()
+                kind = last.kind if last.kind == kind else f"{last.kind} and {kind}"
+                value, count = last.value, last.multiplicity + count
+            blocks.append(SpectrumBlock(value, count, kind))
+        return tuple(blocks)
+
+    @property
+    def rank(self) -> int:
+        """Rank of W: no factorized model of a smaller d_head can reach it."""
+        return sum(block.multiplicity for block in self.spectrum)
+
+    @property
+    def squared_norm(self) -> float:
+        """objective², for Frobenius the value (n − 1)(2 m_train + m_test) + n."""
+        return self.objective**2
+
+    @property
+    def training_margin(self) -> float:
+        """Smallest training margin: 1 by the problem's scaling."""
+        return 1.0
+
+    @property
+    def held_out_margin(self) -> float:
+        """Held-out implication against another implication: β; NaN if nothing is held out."""
+        return self.beta if self.sizes[2] else float("nan")
+
+    @property
+    def held_out_margin_own_fact(self) -> float:
+        """Held-out implication against the subject's own fact; NaN if nothing is held out."""
+        n, _, m_test = self.sizes
+        if not m_test:
+            return float("nan")
+        aligned = (self.pair_block[HELD_OUT] / np.sqrt(m_test)) @ [-1.0, 1.0]
+        return float(aligned * (1 - 1 / n) + self._constant_logits(HELD_OUT, IMPLICATION) @ [-1.0, 1.0, 0.0])
+
+    @property
+    def held_out_margin_overall(self) -> float:
+        """Held-out implication against every output; NaN if nothing is held out."""
+        n, _, m_test = self.sizes
+        if not m_test:
+            return float("nan")
+        fact, implication = self.pair_block[HELD_OUT] / np.sqrt(m_test)
+        to_fact, own, to_token = self._constant_logits(HELD_OUT, IMPLICATION)
+        correct = implication * (1 - 1 / n) + own
+        against = [self.held_out_margin, self.held_out_margin_own_fact, correct + fact / n - to_fact]
+        return float(min(against + ([correct - to_token] if self.outputs == "vocabulary" else [])))
+
+    def _constant_values(self) -> Float[np.ndarray, "group column_group"]:
+        """Entries of W in the constant block, without the scaling; rows of absent groups are 0."""
+        rows, columns = _group_sizes(self.task, self.sizes, self.outputs)
+        scale = np.sqrt(np.outer(rows, columns))
+        return np.divide(self.constant_block, scale, out=np.zeros((5, 3)), where=scale > 0)
+
+    def _constant_logits(self, status: int, relation: int) -> Float[np.ndarray, " column_group"]:
+        values = self._constant_values()
+        feature = feature_length(self.task, self.inputs)
+        return values[status] + values[2 + relation] + feature * values[4]
+
+    @cached_property
+    def cosines(self) -> Cosines:
+        """Predicted cosines between subjects, relations and answers; see `Cosines`."""
+        return predicted_cosines(self.sizes, self.pair_block, self.constant_block)
+
+    @cached_property
+    def W(self) -> Float[np.ndarray, "input output"]:
+        """The solution as a matrix in the task's own order; unused rows and columns are zero."""
+        task, (n, m_train, m_test) = self.task, self.sizes
+        problem = max_margin_problem(task, self.outputs, self.inputs)
+        W = np.zeros(problem.shape)
+        first = task.n_inputs if self.outputs == "vocabulary" else 0
+        kind_of_column = np.r_[np.full(first, 2), np.full(n, FACT), np.full(n, IMPLICATION)]
+        status = np.where(task.subject_trained, TRAINING, HELD_OUT)
+        constant = self._constant_values()
+        rows = np.concatenate([status, [2, 3]])
+        W[: task.n_subjects + 2] = constant[np.ix_(rows, kind_of_column)]
+        feature = constant_feature(task, self.inputs)
+        if feature.any():
+            W += np.outer(feature / np.linalg.norm(feature), constant[4][kind_of_column])
+        coefficient = self.pair_block[status] / np.sqrt(np.array([m_train, m_test]))[status][:, None]
+        subject = np.arange(task.n_subjects)
+        for kind, own in ((FACT, task.subject_fact), (IMPLICATION, task.fact_implication[task.subject_fact])):
+            columns = slice(first + kind * n, first + (kind + 1) * n)
+            W[: task.n_subjects, columns] -= coefficient[:, kind, None] / n
+            W[subject, first + kind * n + own] += coefficient[:, kind]
+        return W
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "example output"]:
+        """Dual weights that prove it optimal, for `certify`; examples as in task.training_triples."""
+        reduced = reduce_problem(self.task, self.outputs, self.inputs)
+        return lift_weights(reduced, balanced_reduced_weights(reduced, self.norm))
+
+    def input_embeddings(self) -> Float[np.ndarray, "input component"]:
+        """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
+        return self._embeddings(left=True)
+
+    def output_embeddings(self) -> Float[np.ndarray, "answer component"]:
+        """V Σ^½ for the answers, in the same components; input @ output.T is W."""
+        return self._embeddings(left=False)
+
+    def _embeddings(self, left: bool) -> Float[np.ndarray, "token component"]:
+        task, (n, m_train, m_test) = self.task, self.sizes
+        # A pair is named by its fact; implications are columns of the same pair patterns.
+        pair_of_implication = np.argsort(task.fact_implication)
+        pair_factor = symmetric_factor(self.pair_block, left)
+        constant_factor = symmetric_factor(self.constant_block, left)
+        patterns = centred_patterns(n)
+        if left:
+            status = np.where(task.subject_trained, TRAINING, HELD_OUT)
+            size = np.sqrt(np.array([m_train, m_test]))[status][:, None]
+            pair = np.einsum("sk,sp->skp", pair_factor[status] / size, patterns[task.subject_fact])
+            group, sizes = np.concatenate([status, [2, 3]]), _group_sizes(task, self.sizes, self.outputs)[0]
+        else:
+            kind = np.repeat([FACT, IMPLICATION], n)
+            of_pair = np.concatenate([np.arange(n), pair_of_implication])
+            pair = np.einsum("ok,op->okp", pair_factor[kind], patterns[of_pair])
+            group, sizes = kind, _group_sizes(task, self.sizes, self.outputs)[1]
+        pair = pair.reshape(len(pair), -1)
+        pair = np.vstack([pair, np.zeros((len(group) - len(pair), pair.shape[1]))])
+        return np.hstack([pair, constant_factor[group] / np.sqrt(sizes[group])[:, None]])
+
+    def summary(self) -> str:
+        """Readable text: objective, spectrum by block, margins, and what proves it."""
+        n, m_train, m_test = self.sizes
+        unique = "the only minimiser" if self.is_unique else "one of many minimisers"
+        lines = [
+            f"{self.norm} max-margin solution of the balanced task ({n}, {m_train}, {m_test}): {unique}",
+            f"  objective         {self.objective:.10g}"
+            + (f"   squared {self.squared_norm:.10g}" if self.norm == "frobenius" else ""),
+            f"  rank              {self.rank}",
+        ]
+        lines += [f"  singular value    {b.value:.8g} x {b.multiplicity} ({b.kind})" for b in self.spectrum]
+        lines += [
+            f"  beta              {self.beta:.10g}",
+            f"  held-out margin   {self.held_out_margin:.8g} against other implications, "
+            f"{self.held_out_margin_own_fact:.8g} against the own fact",
+            "  certificate       explicit dual weights (.weights); solve_max_margin checks them afresh",
+        ]
+        return "\n".join(lines)
+
+
+def predicted_solution(
+    task: FactRecallTask, norm: str = "nuclear", outputs: str = "answers", inputs: str = "subject_relation"
+) -> PredictedSolution:
+    """The exact max-margin solution of a balanced task, in closed form.
+
+    Args:
+        task: balanced (task.balanced_sizes is not None), in any order of its subjects.
+        norm: "nuclear" (OV-SVM), "frobenius" (W-SVM) or "spectral".
+        outputs, inputs: see problem.OUTPUTS and problem.INPUTS. They change the solution only if
+            m_train = 0.
+
+    Raises:
+        ConfigError: an unknown name, or a task that is not balanced.
+
+    Source: docs/theory.md; the nuclear and Frobenius forms are Theorem 2 of arXiv 2506.10887 made exact.
+    """
+    check_problem(norm, outputs, inputs)
+    sizes = task.balanced_sizes
+    if sizes is None:
+        raise ConfigError(
+            "predicted_solution needs a balanced task (one-to-one pairs with equal m_train and m_test), got "
+            "an unbalanced one: use solve_max_margin(task)"
+        )
+    n, m_train, m_test = sizes
+    beta = _held_out_coefficient(norm, m_train, m_test)
+    implication = 1.0 if m_train else 0.0
+    coefficients = np.array([[1.0, implication], [1.0, beta]])
+    pair_block = coefficients * np.sqrt([[m_train], [m_test]])
+    constant_block = _constant_block(task, sizes, outputs, inputs)
+    values = np.concatenate(
+        [np.linalg.svd(pair_block, compute_uv=False), np.linalg.svd(constant_block, compute_uv=False)]
+    )
+    count = np.r_[np.full(2, n - 1.0), np.ones(len(values) - 2)]
+    return PredictedSolution(
+        task=task,
+        norm=norm,
+        outputs=outputs,
+        inputs=inputs,
+        sizes=sizes,
+        beta=beta,
+        objective=norm_of_spectrum(values, norm, count),
+        pair_block=pair_block,
+        constant_block=constant_block,
+        is_unique=norm != "spectral",
+    )
+
+
+def _held_out_coefficient(norm: str, m_train: int, m_test: int) -> float:
+    """β: how the norm completes the missing entry of the pair block."""
+    if m_train == 0 or (norm == "frobenius" and m_test):
+        return 0.0
+    if m_test == 0:
+        return 1.0
+    ratio = m_train / m_test
+    return min(np.sqrt(ratio), 1.0) if norm == "nuclear" else -min(ratio, 1.0)
+
+
+def _group_sizes(
+    task: FactRecallTask, sizes: tuple[int, int, int], outputs: str
+) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, " column_group"]]:
+    """Rows and columns that each entry of the constant block stands for; the feature is one direction."""
+    n, m_train, m_test = sizes
+    rows = np.array([n * m_train, n * m_test, 1.0, 1.0, 1.0])
+    return rows, np.array([n, n, task.n_inputs if outputs == "vocabulary" else 0], dtype=np.float64)
+
+
+def _constant_block(
+    task: FactRecallTask, sizes: tuple[int, int, int], outputs: str, inputs: str
+) -> Float[np.ndarray, "group column_group"]:
+    """The relation direction, and without training implications what keeps facts above implications."""
+    n, m_train, m_test = sizes
+    block = np.zeros((5, 3))
+    if m_train:
+        block[2, :2] = np.sqrt(n) / 2 * np.array([1.0, -1.0])
+        block[3, :2] = -block[2, :2]
+        return block
+    feature = feature_length(task, inputs)
+    # The missing 1/n of margin is spread over all that the examples share, by least squares.
+    carriers = np.array([0.0, 1 / np.sqrt(n * m_test), 1.0, 0.0, feature])
+    others = n + (task.n_inputs if outputs == "vocabulary" else 0)
+    step = np.array([others, -n, -n if others > n else 0.0]) / (n + others)
+    column_scale = np.sqrt([n, n, others - n])
+    return np.outer(carriers / (n * (carriers @ carriers)), step * column_scale)

@@ -1,0 +1,1 @@
+"""Norms of W_OV, one file each."""

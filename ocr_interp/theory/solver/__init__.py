@@ -1,0 +1,1 @@
+"""How a reduced problem is solved: a splitting method and CVXPY programs."""

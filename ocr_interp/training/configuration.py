@@ -1,0 +1,273 @@
+"""How a model is trained: a plain dataclass that imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ocr_interp.configuration import as_plain, check_choice, check_count, check_flag, check_number
+from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.task import FactRecallTask
+
+OPTIMIZERS = ("adamw", "sgd", "signsgd", "muon")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Updates of one optimiser.
+
+    Attributes:
+        optimizer: name, as in `TrainConfig.optimizer`.
+        lr: its learning rate.
+        steps: number of its updates.
+    """
+
+    optimizer: str
+    lr: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe; the defaults are the paper's (`TrainConfig.paper()`).
+
+    Attributes:
+        steps: parameter updates.
+        data: "noisy" draws a fresh batch of noisy sequences a step; "noise_free" and "exhaustive" take
+            the whole training set at every step, without noise or with every noise sequence.
+        batch_size: examples a step for "noisy" data, the same number of each trained split.
+        optimizer: "adamw"; "sgd" (plain gradient descent unless momentum is set); "signsgd" (the sign of
+            the gradient, or of its running mean with momentum: steepest descent in the largest entry);
+            "muon" (orthogonalised updates of the matrices: steepest descent in the spectral norm).
+        lr: learning rate.
+        momentum: of sgd (torch's, undamped) and of signsgd (a running mean).
+        beta1: decay of adamw's mean of gradients.
+        beta2: decay of adamw's mean of squared gradients.
+        eps: added to adamw's denominator.
+        weight_decay: decoupled in adamw, signsgd and muon, an L2 penalty in sgd. On W_V and W_O it is an
+            explicit nuclear norm penalty, so the implicit bias needs 0.
+        muon_momentum, muon_nesterov, muon_ns_steps, muon_adjust_lr: as in torch.optim.Muon; at
+            "original" the update of an [input, d_head] matrix has rate lr sqrt(max(1, input / d_head)).
+        muon_eps: muon divides by the gradient's norm, or by this where the norm is smaller: its steps shrink
+            once the training loss is below about muon_eps, and the direction stays (torch's is 1e-7).
+        muon_precision: of muon's Newton-Schulz iteration: "bfloat16" is torch.optim.Muon itself, "float32"
+            the same iteration without its rounding (some 20 times faster on CPUs without bfloat16 units).
+        scores_lr: rate of the trained attention scores under muon; they are a vector, which muon does not
+            take, and go to adamw (beta1, beta2, eps).
+        second_optimizer: takes over after switch_step updates, from a fresh state; None never.
+        switch_step: updates that are `optimizer`'s; 0 without a second one.
+        second_lr: learning rate of the second optimiser; None without one.
+        seed: of the start and of the order of the data.
+        log_every: steps between rows of the history; it ends with the last step.
+        checkpoint_every: steps between checkpoints; rounded up to logged steps.
+        snapshots: number of snapshots, spread evenly in log(step) over the logged steps; the first and
+            the last logged step always have one, unless 0.
+        eval_draws: noise draws of every triple in the evaluation of "noisy" data.
+        stop_when_learned: stop at the first logged step whose held-out implication loss is below this
+            (nats) with accuracy 1; 0 never stops.
+        device: "auto" (cuda, then mps, then cpu) or a name.
+
+    Raises:
+        ConfigError: a value that is not allowed, by name.
+    """
+
+    steps: int = 20_000
+    data: Literal["noisy", "noise_free", "exhaustive"] = "noisy"
+    batch_size: int = 252
+    optimizer: Literal["adamw", "sgd", "signsgd", "muon"] = "adamw"
+    lr: float = 5e-3
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.03
+    muon_momentum: float = 0.95
+    muon_nesterov: bool = True
+    muon_ns_steps: int = 5
+    muon_adjust_lr: Literal["original", "match_rms_adamw"] = "original"
+    muon_eps: float = 1e-7
+    muon_precision: Literal["bfloat16", "float32"] = "bfloat16"
+    scores_lr: float = 5e-3
+    second_optimizer: Literal["adamw", "sgd", "signsgd", "muon"] | None = None
+    switch_step: int = 0
+    second_lr: float | None = None
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 2_000
+    snapshots: int = 12
+    eval_draws: int = 4
+    stop_when_learned: float = 0.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._check()
+        # One value, one fingerprint: 1 and 1.0, or a seed from numpy, are the same configuration.
+        as_plain(self)
+
+    def _check(self) -> None:
+        for field in ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws", "muon_ns_steps"):
+            check_count(field, getattr(self, field), 1)
+        for field in ("seed", "snapshots", "switch_step"):
+            check_count(field, getattr(self, field), 0)
+        check_choice("data", self.data, ("noisy", "noise_free", "exhaustive"))
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("muon_adjust_lr", self.muon_adjust_lr, ("original", "match_rms_adamw"))
+        check_choice("muon_precision", self.muon_precision, ("bfloat16", "float32"))
+        check_flag("muon_nesterov", self.muon_nesterov)
+        for field in ("lr", "eps", "scores_lr", "muon_eps"):
+            check_number(field, getattr(self, field), above=0)
+        for field in ("weight_decay", "momentum", "muon_momentum", "beta1", "beta2", "stop_when_learned"):
+            check_number(field, getattr(self, field), at_least=0)
+        for field in ("momentum", "muon_momentum", "beta1", "beta2"):
+            if getattr(self, field) >= 1:
+                raise ConfigError(f"{field} must be < 1, got {getattr(self, field)}")
+        self._check_phases()
+        if not isinstance(self.device, str):
+            raise ConfigError(f"device must be 'auto' or a name such as 'cpu', got {self.device!r}")
+
+    def _check_phases(self) -> None:
+        used = [self.optimizer]
+        if self.second_optimizer is not None:
+            check_choice("second_optimizer", self.second_optimizer, OPTIMIZERS)
+            check_number("second_lr", self.second_lr, above=0)
+            if not 0 < self.switch_step < self.steps:
+                raise ConfigError(
+                    f"switch_step must be 1..steps - 1 = {self.steps - 1} with a second_optimizer, got "
+                    f"{self.switch_step}"
+                )
+            used.append(self.second_optimizer)
+        elif self.switch_step or self.second_lr is not None:
+            raise ConfigError(
+                f"switch_step and second_lr need a second_optimizer, got switch_step={self.switch_step}, "
+                f"second_lr={self.second_lr} and none: one of {', '.join(map(repr, OPTIMIZERS))}"
+            )
+        if self.momentum and not {"sgd", "signsgd"} & set(used):
+            raise ConfigError(
+                f"momentum must be 0 unless an optimizer is 'sgd' or 'signsgd', got {self.momentum} with "
+                f"{' and '.join(map(repr, used))} (muon has muon_momentum)"
+            )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> TrainConfig:
+        """The recipe of the paper's experiments (theory.md §7): AdamW, noisy batches of 252."""
+        return cls(**changes)
+
+    @classmethod
+    def gradient_descent(cls, **changes: Any) -> TrainConfig:
+        """Full-batch gradient descent without weight decay: the setting that the theorems speak of."""
+        recipe: dict[str, Any] = {
+            "data": "noise_free",
+            "optimizer": "sgd",
+            "lr": 1.0,
+            "weight_decay": 0.0,
+            **changes,
+        }
+        return cls(**recipe)
+
+    def logged_steps(self) -> list[int]:
+        """The steps that get a row in the history: 0, every log_every, the last."""
+        return sorted({*range(0, self.steps + 1, self.log_every), self.steps})
+
+    def snapshot_steps(self) -> list[int]:
+        """The logged steps that get a snapshot."""
+        logged = self.logged_steps()
+        if self.snapshots == 0:
+            return []
+        wanted = [self.steps ** (k / max(1, self.snapshots - 1)) for k in range(self.snapshots)]
+        nearest = {min(logged, key=lambda step: abs(step - target)) for target in wanted}
+        return sorted({0, *nearest, self.steps})
+
+    def phases(self, step: int | None = None) -> list[Phase]:
+        """The optimisers one after another, as far as `step` updates go (None: all of them)."""
+        end = self.steps if step is None else step
+        if self.second_optimizer is None or self.second_lr is None or end <= self.switch_step:
+            return [Phase(self.optimizer, self.lr, end)]
+        second = Phase(self.second_optimizer, self.second_lr, end - self.switch_step)
+        return [Phase(self.optimizer, self.lr, self.switch_step), second]
+
+    def inert_factor(self, step: int, parameter: Literal["matrix", "scores"] = "matrix") -> float:
+        """What weight decay leaves after `step` updates of a weight that never gets a gradient."""
+        value = 1.0
+        for phase in self.phases(step):
+            if phase.optimizer != "sgd":
+                on_scores = phase.optimizer == "muon" and parameter == "scores"
+                value *= (1 - (self.scores_lr if on_scores else phase.lr) * self.weight_decay) ** phase.steps
+                continue
+            velocity = 0.0
+            for _ in range(phase.steps if self.weight_decay else 0):
+                velocity = self.momentum * velocity + self.weight_decay * value
+                value -= phase.lr * velocity
+        return value
+
+
+FORMAT_VERSION = 1
+"""Version of the files of a run; a newer one is refused when read."""
+
+_ADDED_LATER = {
+    field.name: field.default
+    for field in dataclasses.fields(TrainConfig)
+    if field.name.startswith(("muon_", "second_")) or field.name in ("scores_lr", "switch_step")
+}
+"""Fields that runs on disk may be older than: at their defaults they do not change a fingerprint."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides the outcome of a run: task, model, recipe.
+
+    Attributes:
+        task: the fact-recall task.
+        model: the kind of model and its start.
+        train: the recipe, with the seed.
+    """
+
+    task: FactRecallTask
+    model: ModelConfig
+    train: TrainConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        return {
+            "task": self.task.to_dict(),
+            "model": dataclasses.asdict(self.model),
+            "train": dataclasses.asdict(self.train),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunConfig:
+        """The configuration of a `to_dict`; a field that this version does not know raises."""
+        for name, part in (("model", ModelConfig), ("train", TrainConfig)):
+            known = [field.name for field in dataclasses.fields(part)]
+            for field in values[name]:
+                if field not in known:
+                    raise unknown_name(f"{name} field", field, known)
+        return cls(
+            FactRecallTask.from_dict(values["task"]),
+            ModelConfig(**values["model"]),
+            TrainConfig(**values["train"]),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of the configuration and the file format: files of one run share it."""
+        values = self.to_dict()
+        for name, default in _ADDED_LATER.items():
+            if values["train"][name] == default:
+                del values["train"][name]
+        text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """The fields in which two configurations differ, as "train.lr: 0.005 != 0.01"."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [
+            f"{part}.{field}: {mine[part][field]!r} != {theirs[part][field]!r}"
+            for part in mine
+            for field in mine[part]
+            if mine[part][field] != theirs[part][field]
+        ]

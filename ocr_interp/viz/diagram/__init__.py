@@ -1,0 +1,1 @@
+"""Circuit graphs as drawings: layout, edges, matplotlib and DOT."""

@@ -1,0 +1,154 @@
+"""Diagrams of circuit graphs: PNG, SVG, PDF and DOT, the same to the byte in every process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, legend_entries
+from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
+from ocr_interp.viz.style import HELD_OUT
+
+FORMATS = ("png", "svg", "pdf", "dot")
+
+_FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
+_FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
+# Labels are tokens, not formulas: a dollar sign is a dollar sign.
+_CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
+
+
+def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
+    """One graph, or several side by side with a title each.
+
+    Line width is |contribution| relative to the graph's own largest edge, colour its sign; untold edges
+    are red, and dashed where they are missing. Numbers in nodes are what flows through them, in logits.
+    A graph with hundreds of edges is easier to read pruned: draw_circuit(graph.prune(0.01)).
+
+    Raises:
+        ConfigError: no graph, or one without edges.
+    """
+    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    if not shown or not all(graph.edges for graph in shown):
+        raise ConfigError("draw_circuit needs at least one graph, each with edges")
+    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+        layouts = [lay_out(graph, _values(graph), legend_entries(graph)) for graph in shown]
+        width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
+        # Points throughout: one unit of the axes is one point, so that text fits the boxes made for it.
+        figure = Figure(figsize=(width / 72, height / 72))
+        FigureCanvasAgg(figure)
+        left = 0.0
+        for graph, layout in zip(shown, layouts, strict=True):
+            box = (left / width, 1 - layout.height / height, layout.width / width, layout.height / height)
+            axes = figure.add_axes(box)
+            axes.set(xlim=(0, layout.width), ylim=(0, layout.height))
+            axes.axis("off")
+            _draw(axes, graph, layout)
+            left += layout.width
+    return figure
+
+
+def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str) -> Path:
+    """Writes a diagram; the suffix decides: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
+
+    Returns: the path.
+
+    Raises:
+        ConfigError: another suffix, or several graphs as DOT.
+    """
+    target = Path(path)
+    kind = target.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError(f"a diagram must end in one of {', '.join(FORMATS)}, got {target.name!r}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "dot":
+        one = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+        if len(one) != 1:
+            raise ConfigError(f"a .dot file holds one graph, got {len(one)}: write a file for each")
+        target.write_text(to_dot(one[0]), encoding="utf-8")
+        return target
+    # Dates and program versions would make every file differ.
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }[kind]
+    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+        draw_circuit(graphs).savefig(target, format=kind, metadata=metadata)
+    return target
+
+
+def _values(graph: CircuitGraph) -> dict[str, str]:
+    """The number shown in every node; untold parts that are practically nothing are said to be missing."""
+    largest, missing = _largest(graph), missing_blocks(graph)
+    # A hair below a power of ten counts as it: twin graphs shall not differ in their decimals.
+    decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
+    shown = {}
+    for node in graph.nodes:
+        number = f"{graph.through(node.name):+.{decimals}f}"
+        number = number.lstrip("+-") if float(number) == 0 else number
+        shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
+    return shown
+
+
+def _largest(graph: CircuitGraph) -> float:
+    return max(abs(edge.contribution) for edge in graph.edges) or 1.0
+
+
+def _draw(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
+    draw_edges(axes, graph, layout)
+    untold, gone = untold_nodes(graph), missing_blocks(graph)
+    for placed in layout.nodes:
+        _draw_node(axes, placed, layout.values[placed.name], placed.name in untold, placed.name in gone)
+    axes.text(
+        layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=TITLE_SIZE, fontweight="bold"
+    )
+    for x, text in layout.headings:
+        axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=FONT_SIZE - 1, color="0.4")
+    draw_legend(axes, layout, _CENTRED)
+    axes.text(
+        layout.width / 2,
+        layout.note_y,
+        layout.note,
+        **_CENTRED,
+        fontsize=FONT_SIZE - 2,
+        color="0.35",
+        linespacing=1.35,
+    )
+
+
+def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing: bool) -> None:
+    color = HELD_OUT if untold else "0.45"
+    box = FancyBboxPatch(
+        (placed.x - placed.width / 2, placed.y - placed.height / 2),
+        placed.width,
+        placed.height,
+        boxstyle="round,pad=0,rounding_size=4",
+        fc="white" if missing else _FACE.get(placed.kind, "#f3f3f3"),
+        ec=color,
+        lw=1.6 if untold else 0.8,
+        ls=(0, (3.5, 2.0)) if missing else "-",
+        zorder=3,
+    )
+    axes.add_patch(box)
+    text = f"{placed.label}\n{value}"
+    axes.text(
+        placed.x,
+        placed.y,
+        text,
+        **_CENTRED,
+        fontsize=FONT_SIZE,
+        linespacing=1.2,
+        color=HELD_OUT if untold else "0.1",
+        zorder=4,
+    )

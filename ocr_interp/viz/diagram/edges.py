@@ -1,0 +1,154 @@
+"""Edges of a diagram: how wide, in which colour, where they leave and enter their boxes, and the legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch, Polygon
+from matplotlib.path import Path as Curve
+
+from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.viz.diagram.dot import MISSING_BELOW, missing_blocks
+from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, text_width
+from ocr_interp.viz.style import COLORS, HELD_OUT
+
+POSITIVE, NEGATIVE = COLORS["factorized"], COLORS["non_factorized"]
+"""Colours of contributions for and against the answer."""
+
+_WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
+_DASHES = (0, (3.5, 2.0))
+_PORT_GAP = 2.0
+_SAMPLE = 22.0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How an edge is drawn; `width` in points."""
+
+    width: float
+    color: str
+    missing: bool
+
+
+def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
+    """What the colours and dashes of a graph's edges mean; only what occurs."""
+    told = [edge.contribution for edge in graph.edges if edge.kind == "told"]
+    found = [LegendEntry("for the answer", POSITIVE)] if any(c >= 0 for c in told) else []
+    if any(c < 0 for c in told):
+        found.append(LegendEntry("against it", NEGATIVE))
+    gone = missing_blocks(graph)
+    untold = [edge for edge in graph.edges if edge.kind == "untold"]
+    if any(edge.source not in gone and edge.target not in gone for edge in untold):
+        found.append(LegendEntry("never trained", HELD_OUT))
+    if gone:
+        text = f"never trained and missing (under {100 * MISSING_BELOW:g}% of the largest OV part)"
+        found.append(LegendEntry(text, HELD_OUT, dashed=True))
+    return found
+
+
+def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
+    """All edges as curves with arrowheads, side by side at a box in the order of their other ends."""
+    looks, ends = _looks(graph), edge_ends(graph, layout)
+    # Untold edges on top; among the others thin ones above thick ones.
+    order = sorted(range(len(looks)), key=lambda k: (graph.edges[k].kind == "untold", -looks[k].width, k))
+    for rank, k in enumerate(order):
+        _draw_edge(axes, *ends[k], looks[k], zorder=1 + 1e-3 * rank)
+
+
+def edge_ends(graph: CircuitGraph, layout: Layout) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """(x, y) where every edge leaves its source and where it enters its target, in points."""
+    looks = _looks(graph)
+    leaves = _ports(graph, layout, looks, outgoing=True)
+    enters = _ports(graph, layout, looks, outgoing=False)
+    found = []
+    for k, edge in enumerate(graph.edges):
+        source, target = layout.of(edge.source), layout.of(edge.target)
+        start = (source.x + source.width / 2, leaves[k])
+        found.append((start, (target.x - target.width / 2, enters[k])))
+    return found
+
+
+def _looks(graph: CircuitGraph) -> list[_Look]:
+    gone = missing_blocks(graph)
+    largest = max(abs(edge.contribution) for edge in graph.edges) or 1.0
+    looks = []
+    for edge in graph.edges:
+        missing = edge.source in gone or edge.target in gone
+        color = HELD_OUT if edge.kind == "untold" else POSITIVE if edge.contribution >= 0 else NEGATIVE
+        width = max(_THINNEST, _WIDEST * abs(edge.contribution) / largest)
+        looks.append(_Look(_MISSING_WIDTH if missing else width, color, missing))
+    return looks
+
+
+def _ports(graph: CircuitGraph, layout: Layout, looks: list[_Look], outgoing: bool) -> Mapping[int, float]:
+    """Height at which every edge touches its source (or target)."""
+    of_node: dict[str, list[int]] = {}
+    for k, edge in enumerate(graph.edges):
+        of_node.setdefault(edge.source if outgoing else edge.target, []).append(k)
+    found: dict[int, float] = {}
+    for name, members in of_node.items():
+
+        def other_end(k: int) -> float:
+            edge = graph.edges[k]
+            return -layout.of(edge.target if outgoing else edge.source).y
+
+        box = layout.of(name)
+        members = sorted(members, key=lambda k: (other_end(k), k))
+        whole = sum(looks[k].width for k in members) + _PORT_GAP * (len(members) - 1)
+        scale = min(1.0, (box.height - 8.0) / whole)
+        y = box.y + scale * whole / 2
+        for k in members:
+            found[k] = y - scale * looks[k].width / 2
+            y -= scale * (looks[k].width + _PORT_GAP)
+    return found
+
+
+def _draw_edge(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], look: _Look, zorder: float
+) -> None:
+    head = min(4.0 + 0.45 * look.width, 8.0)
+    tip, base = end[0], end[0] - head
+    reach = 0.5 * (base - start[0])
+    points = [start, (start[0] + reach, start[1]), (base - reach, end[1]), (base, end[1])]
+    alpha = 1.0 if look.missing else 0.75
+    axes.add_patch(
+        PathPatch(
+            Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]),
+            fill=False,
+            ec=look.color,
+            lw=look.width,
+            ls=_DASHES if look.missing else "-",
+            alpha=alpha,
+            capstyle="butt",
+            zorder=zorder,
+        )
+    )
+    half = 0.5 * look.width + 1.4
+    corners = [(base, end[1] + half), (base, end[1] - half), (tip, end[1])]
+    axes.add_patch(Polygon(corners, closed=True, fc=look.color, ec="none", alpha=alpha, zorder=zorder))
+
+
+def draw_legend(axes: Axes, layout: Layout, text_style: Mapping[str, Any]) -> None:
+    """The legend's rows, each centred: a piece of line, and what it means."""
+    for y, row in layout.legend:
+        lengths = [_SAMPLE + 5 + text_width(entry.text, FONT_SIZE - 1) + 16 for entry in row]
+        x = (layout.width - sum(lengths) + 16) / 2
+        for entry, length in zip(row, lengths, strict=True):
+            sample = Line2D(
+                [x, x + _SAMPLE],
+                [y, y],
+                color=entry.color,
+                lw=_MISSING_WIDTH if entry.dashed else 4.0,
+                ls=_DASHES if entry.dashed else "-",
+                alpha=1.0 if entry.dashed else 0.75,
+                solid_capstyle="butt",
+                dash_capstyle="butt",
+            )
+            axes.add_line(sample)
+            style = {**text_style, "ha": "left"}
+            axes.text(x + _SAMPLE + 5, y, entry.text, **style, fontsize=FONT_SIZE - 1, color="0.2")
+            x += length

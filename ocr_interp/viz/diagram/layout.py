@@ -1,0 +1,227 @@
+"""Where nodes of a diagram stand: columns from left to right, boxes as large as their text, in points."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+
+from ocr_interp.errors import unknown_name
+from ocr_interp.graphs.graph import CircuitGraph, Node
+
+FONT_SIZE = 8.0
+TITLE_SIZE = FONT_SIZE + 2
+_LINE = 1.2 * FONT_SIZE
+_PAD_X, _PAD_Y = 7.0, 4.0
+_GAP_Y, _GAP_X = 9.0, 48.0
+_GAP_ALIGNED = 30.0
+_LONGEST_LINE = 32
+"""Characters of a label's line; longer ones go on in the next line."""
+_MARGIN, _HEAD, _LEGEND_ROW = 16.0, 46.0, 14.0
+_HEADINGS = {
+    "token": "tokens",
+    "attention": "attention",
+    "ov_block": "OV circuit",
+    "answer": "answers",
+}
+_COLUMN = {"token": 0, "attention": 1, "ov_block": 2, "source": 2, "answer": 3}
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A piece of line and what it means."""
+
+    text: str
+    color: str
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """A node with its box.
+
+    Attributes:
+        name, kind: of the node.
+        label: of the node, long lines wrapped.
+        x, y: centre of the box, in points from the lower left corner.
+        width, height: of the box, in points.
+    """
+
+    name: str
+    kind: str
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All boxes of a diagram.
+
+    Attributes:
+        nodes: placed nodes, in the order of the graph.
+        values: what is written below each node's label.
+        width, height: of the diagram, in points.
+        headings: x and text above every column.
+        title_y, heading_y, note_y: heights of the title, the headings and the note.
+        note: the graph's statement and source, wrapped.
+        legend: height and entries of every row.
+    """
+
+    nodes: tuple[PlacedNode, ...]
+    values: Mapping[str, str]
+    width: float
+    height: float
+    headings: tuple[tuple[float, str], ...]
+    title_y: float
+    heading_y: float
+    note_y: float
+    note: str
+    legend: tuple[tuple[float, tuple[LegendEntry, ...]], ...]
+
+    def of(self, name: str) -> PlacedNode:
+        """A placed node by name."""
+        if name not in self._by_name:
+            raise unknown_name("node of the diagram", name, list(self._by_name))
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlacedNode]:
+        return {node.name: node for node in self.nodes}
+
+
+@lru_cache(maxsize=4096)
+def text_width(text: str, size: float) -> float:
+    """Width of one line of text in points, from the outlines of the font that draws it."""
+    if not text.strip():
+        return 0.0
+    # A dollar sign would start a formula; tokens of language models hold them.
+    return float(
+        TextPath((0, 0), text.replace("$", r"\$"), prop=FontProperties(size=size)).get_extents().width
+    )
+
+
+def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[LegendEntry] = ()) -> Layout:
+    """Places every node: columns by kind, equal gaps, each column centred; nothing depends on chance.
+
+    Args:
+        graph: any circuit graph; nodes keep their order from top to bottom.
+        values: a second text for each node.
+        legend: what colours mean, below the diagram.
+    """
+    columns = [[n for n in graph.nodes if _COLUMN[n.kind] == k] for k in range(len(_HEADINGS))]
+    columns = [column for column in columns if column]
+    labels = {n.name: _wrapped_label(n.label) for n in graph.nodes}
+    sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
+    aligned = _share_rows(graph, columns, sizes)
+    widths = [max(sizes[n.name][0] for n in column) for column in columns]
+    heights = [sum(sizes[n.name][1] + _GAP_Y for n in column) - _GAP_Y for column in columns]
+    # Tall columns need more room for their curves to spread; side by side in rows they need little.
+    gaps = [_GAP_X + min(0.12 * max(heights), 160.0)] * (len(columns) - 1)
+    gaps = [_GAP_ALIGNED, *gaps[1:]] if aligned else gaps
+    inner = sum(widths) + sum(gaps)
+    needed = max(text_width(graph.title, TITLE_SIZE) * 1.12, inner)  # 1.12: bold
+    width = needed + 2 * _MARGIN
+    note = _wrapped(_note(graph), width - 2 * _MARGIN)
+    rows = _legend_rows(legend, width - 2 * _MARGIN)
+    note_height = (note.count("\n") + 1) * 1.4 * (FONT_SIZE - 2) + 14
+    foot = note_height + _LEGEND_ROW * len(rows)
+    height = max(heights) + _HEAD + foot + _MARGIN
+    placed: dict[str, PlacedNode] = {}
+    headings = []
+    x = _MARGIN + (needed - inner) / 2
+    for column, column_width, column_height, gap in zip(columns, widths, heights, [*gaps, 0.0], strict=True):
+        y = foot + _MARGIN / 2 + (max(heights) + column_height) / 2
+        for node in column:
+            box_height = sizes[node.name][1]
+            placed[node.name] = PlacedNode(
+                node.name,
+                node.kind,
+                labels[node.name],
+                x + column_width / 2,
+                y - box_height / 2,
+                width=column_width,
+                height=box_height,
+            )
+            y -= box_height + _GAP_Y
+        headings.append((x + column_width / 2, _heading(column)))
+        x += column_width + gap
+    return Layout(
+        nodes=tuple(placed[node.name] for node in graph.nodes),
+        values=values,
+        width=width,
+        height=height,
+        headings=tuple(headings),
+        title_y=height - 14,
+        heading_y=height - 32,
+        note_y=note_height / 2,
+        note=note,
+        legend=tuple((foot - (k + 0.5) * _LEGEND_ROW, row) for k, row in enumerate(rows)),
+    )
+
+
+def _share_rows(
+    graph: CircuitGraph, columns: list[list[Node]], sizes: dict[str, tuple[float, float]]
+) -> bool:
+    """Gives every token the height of what attends to it, if each has just that one, in the same order."""
+    if len(columns) < 2 or columns[1][0].kind != "attention":
+        return False
+    wanted = [(token.name, seen.name) for token, seen in zip(columns[0], columns[1], strict=False)]
+    first = {node.name for node in columns[0]}
+    edges = [(edge.source, edge.target) for edge in graph.edges if edge.source in first]
+    if sorted(edges) != sorted(wanted) or len(columns[0]) != len(columns[1]):
+        return False
+    for token, seen in wanted:
+        height = max(sizes[token][1], sizes[seen][1])
+        sizes[token], sizes[seen] = (sizes[token][0], height), (sizes[seen][0], height)
+    return True
+
+
+def _legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[LegendEntry, ...]]:
+    """Entries in as few rows as fit."""
+    rows: list[list[LegendEntry]] = []
+    used = 0.0
+    for entry in legend:
+        length = text_width(entry.text, FONT_SIZE - 1) + 43
+        if not rows or used + length > width:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(entry)
+        used += length
+    return [tuple(row) for row in rows]
+
+
+def _wrapped_label(label: str) -> str:
+    lines = [textwrap.wrap(line, _LONGEST_LINE) or [""] for line in label.split("\n")]
+    return "\n".join(line for parts in lines for line in parts)
+
+
+def _note(graph: CircuitGraph) -> str:
+    lines = [f"logits; line width: size. {graph.statement}", graph.source]
+    if graph.pruned_below:
+        lines.append(f"edges below {100 * graph.pruned_below:g}% of the effect are left out")
+    return "\n".join(lines)
+
+
+def _heading(column: list[Node]) -> str:
+    return _HEADINGS[next((node.kind for node in column if node.kind != "source"), "ov_block")]
+
+
+def _box(node: Node, label: str, value: str) -> tuple[float, float]:
+    """Width and height of a node's box, its heading's width included, so that headings never collide."""
+    lines = [*label.split("\n"), value]
+    heading = text_width(_HEADINGS.get(node.kind, ""), FONT_SIZE - 1)
+    width = max(*(text_width(line, FONT_SIZE) for line in lines), heading)
+    return width + 2 * _PAD_X, len(lines) * _LINE + 2 * _PAD_Y
+
+
+def _wrapped(text: str, width: float) -> str:
+    size = FONT_SIZE - 2
+    per_line = max(20, int(width / (text_width("average text in lower case", size) / 26)))
+    return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, per_line))
