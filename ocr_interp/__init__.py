@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from ocr_interp.circuits.attribution.of_run import attribute_run as attribute_run
     from ocr_interp.circuits.circuit import OVCircuit as OVCircuit
     from ocr_interp.circuits.geometry.alignment import AlignmentReport as AlignmentReport
+    from ocr_interp.configuration.model import ModelConfig as ModelConfig
+    from ocr_interp.configuration.run import RunConfig as RunConfig
+    from ocr_interp.configuration.training import TrainConfig as TrainConfig
     from ocr_interp.graphs.building import attribution_graph as attribution_graph
     from ocr_interp.graphs.building import prompt_graph as prompt_graph
     from ocr_interp.graphs.circuit_graph import circuit_graph as circuit_graph
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from ocr_interp.graphs.head_graph import head_graph as head_graph
     from ocr_interp.graphs.mechanism_graph import mechanism_graph as mechanism_graph
     from ocr_interp.linalg.spectrum import ov_spectra as ov_spectra
-    from ocr_interp.models.configuration import ModelConfig as ModelConfig
     from ocr_interp.models.hooked39 import build_model as build_model
     from ocr_interp.sweeps.result import SweepResult as SweepResult
     from ocr_interp.sweeps.sweep import load_sweep as load_sweep
@@ -58,8 +60,6 @@ if TYPE_CHECKING:
     from ocr_interp.theory.solve import MaxMarginSolution as MaxMarginSolution
     from ocr_interp.theory.solve import format_solution as format_solution
     from ocr_interp.theory.solve import solve_max_margin as solve_max_margin
-    from ocr_interp.training.configuration import RunConfig as RunConfig
-    from ocr_interp.training.configuration import TrainConfig as TrainConfig
     from ocr_interp.training.loop import train as train
     from ocr_interp.training.run import Run as Run
     from ocr_interp.training.store import load_run as load_run
@@ -109,11 +109,11 @@ _HOME_OF_NAME = {
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",
     "MaxMarginSolution": "ocr_interp.theory.solve",
-    "ModelConfig": "ocr_interp.models.configuration",
+    "ModelConfig": "ocr_interp.configuration.model",
     "PredictedSolution": "ocr_interp.theory.closed.closed_form",
     "Run": "ocr_interp.training.run",
-    "RunConfig": "ocr_interp.training.configuration",
-    "TrainConfig": "ocr_interp.training.configuration",
+    "RunConfig": "ocr_interp.configuration.run",
+    "TrainConfig": "ocr_interp.configuration.training",
     "build_model": "ocr_interp.models.hooked39",
     "certify": "ocr_interp.theory.certificate",
     "cosine_with": "ocr_interp.theory.certificate",

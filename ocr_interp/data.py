@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ocr_interp.configuration import check_count
+from ocr_interp.checks import check_count
 from ocr_interp.devices import seeded_generator
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask, Triples

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ocr_interp.configuration import as_plain, check_count, check_mapping
+from ocr_interp.checks import as_plain, check_count, check_mapping
 from ocr_interp.errors import ConfigError, unknown_name
 
 FACT, IMPLICATION = 0, 1

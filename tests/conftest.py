@@ -47,7 +47,7 @@ def unchecked() -> SimpleNamespace:
     package's own checks. Second copies, beside the checked modules that all other tests use."""
     names = [
         f"ocr_interp.{name}"
-        for name in ("configuration", "task", "models.configuration", "training.configuration")
+        for name in ("checks", "task", "configuration.model", "configuration.training", "configuration.run")
     ]
     checked = {name: importlib.import_module(name) for name in names}
     for name in names:
@@ -63,9 +63,9 @@ def unchecked() -> SimpleNamespace:
             setattr(sys.modules[parent], child, module)
     return SimpleNamespace(
         FactRecallTask=copies["ocr_interp.task"].FactRecallTask,
-        ModelConfig=copies["ocr_interp.models.configuration"].ModelConfig,
-        TrainConfig=copies["ocr_interp.training.configuration"].TrainConfig,
-        RunConfig=copies["ocr_interp.training.configuration"].RunConfig,
+        ModelConfig=copies["ocr_interp.configuration.model"].ModelConfig,
+        TrainConfig=copies["ocr_interp.configuration.training"].TrainConfig,
+        RunConfig=copies["ocr_interp.configuration.run"].RunConfig,
     )
 
 

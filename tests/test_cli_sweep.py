@@ -4,9 +4,9 @@ import pytest
 
 from ocr_interp import load_sweep, sweep
 from ocr_interp.cli.sweep import parse_axes, read_grid
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 
 SHORT = "--n-pairs 3 --m-test 1 --n-noise 2 --seq-len 5 --steps 20 --log-every 10 --batch-size 9 --device cpu"
 TASK = FactRecallTask(3, 1, 1, n_noise=2, seq_len=5)

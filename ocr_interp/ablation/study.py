@@ -22,7 +22,7 @@ from ocr_interp.ablation.interventions import ResampleAblation
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
 from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
-from ocr_interp.configuration import check_count
+from ocr_interp.checks import check_count
 from ocr_interp.errors import (
     ConfigError,
     InterventionNeverFiredError,

@@ -18,10 +18,10 @@ from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_block
 from ocr_interp.circuits.geometry.embeddings import SpanShare, factor_imbalance, held_out_span
 from ocr_interp.errors import ConfigError
 from ocr_interp.linalg.spectrum import Spectrum
+from ocr_interp.models.trained import TrainedModel
 from ocr_interp.theory.closed.closed_form import PredictedSolution, predicted_solution
 from ocr_interp.theory.limits import trained_attention_beta_interval
 from ocr_interp.theory.solve import MaxMarginSolution, solve_max_margin
-from ocr_interp.training.run import Run, Snapshot
 
 SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
 
@@ -114,18 +114,18 @@ class CircuitAnalysis:
 
 
 def analyze_run(
-    run: Snapshot,
+    run: TrainedModel,
     *,
     norm: str | None = None,
-    other: Snapshot | None = None,
-    untrained: Snapshot | None = None,
+    other: TrainedModel | None = None,
+    untrained: TrainedModel | None = None,
     tolerance: float = 0.05,
     random_seeds: Sequence[int] = (0, 1, 2),
 ) -> CircuitAnalysis:
     """Everything that is measured on the circuit of a fact-recall model.
 
     Args:
-        run: a Run or Snapshot.
+        run: a Run or TrainedModel.
         norm: of the max-margin solution to compare with; None is nuclear for a factorized model and
             frobenius for a non-factorized one.
         other: a model of the other OV kind and the same task, as a baseline.
@@ -145,8 +145,8 @@ def analyze_run(
     circuit = whole.effective
     relevant = circuit.subjects_and_relations
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is told before anything is solved
-    if untrained is None and isinstance(run, Run) and run.step and 0 in run.snapshot_steps:
-        untrained = run.at(0)
+    if untrained is None:
+        untrained = run.untrained
     chosen = norm or ("nuclear" if ov == "factorized" else "frobenius")
     report = whole.alignment(
         _prediction(run, chosen), untrained=untrained, other=other, random_seeds=random_seeds
@@ -167,18 +167,18 @@ def analyze_run(
     )
 
 
-def _prediction(run: Snapshot, norm: str) -> PredictedSolution | MaxMarginSolution:
+def _prediction(run: TrainedModel, norm: str) -> PredictedSolution | MaxMarginSolution:
     if run.task.balanced_sizes is not None:
         return predicted_solution(run.task, norm)
     return solve_max_margin(run.task, norm)
 
 
-def _imbalance(run: Snapshot) -> float:
+def _imbalance(run: TrainedModel) -> float:
     vocabulary = OVCircuit.from_run(run, outputs="vocabulary")
     return factor_imbalance(vocabulary.left, vocabulary.right)
 
 
-def _notes(run: Snapshot, norm: str) -> tuple[str, ...]:
+def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is a limit, which gradient descent nears slowly, like 1 / log(steps)"]
     if run.config.train.weight_decay:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ocr_interp.configuration import check_count
+from ocr_interp.checks import check_count
 from ocr_interp.hooked.provenance import fingerprint_of
 
 if TYPE_CHECKING:

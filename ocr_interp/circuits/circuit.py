@@ -30,8 +30,8 @@ from ocr_interp.hooked.tokens import (
     token_set,
 )
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
+from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.run import Snapshot
 
 if TYPE_CHECKING:
     from ocr_interp.circuits.geometry.alignment import AlignmentReport
@@ -74,11 +74,11 @@ class OVCircuit:
     whole: OVCircuit | None = field(default=None, repr=False)
 
     @classmethod
-    def from_run(cls, run: Snapshot, outputs: str = "answers") -> OVCircuit:
+    def from_run(cls, run: TrainedModel, outputs: str = "answers") -> OVCircuit:
         """The circuit of a fact-recall model: all input tokens by answers (or the whole vocabulary).
 
         Args:
-            run: a Run, or a Snapshot from run.at(step).
+            run: a Run, or a TrainedModel from run.at(step).
             outputs: "answers" or "vocabulary".
 
         Returns: W_OV without attention; `.effective` is diag(a) W_OV, which is what logits are made of.
@@ -316,11 +316,11 @@ class OVCircuit:
 
     # --- freshness ------------------------------------------------------------------------------
 
-    def check_fresh(self, source: HookedModel | Snapshot) -> None:
+    def check_fresh(self, source: HookedModel | TrainedModel) -> None:
         """Requires that the weights which the circuit was read from are still those of the model.
 
         Args:
-            source: the model, Run or Snapshot; for a circuit of a Run also its HookedTransformer.
+            source: the model, Run or TrainedModel; for a circuit of a Run also its HookedTransformer.
 
         Raises:
             StaleCircuitError: they have changed.

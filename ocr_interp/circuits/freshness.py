@@ -11,13 +11,13 @@ from ocr_interp.errors import StaleCircuitError
 from ocr_interp.hooked.heads import check_architecture, used_weights
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.provenance import fingerprint_of
-from ocr_interp.training.run import Snapshot
+from ocr_interp.models.trained import TrainedModel
 
 if TYPE_CHECKING:
     from ocr_interp.circuits.circuit import OVCircuit
 
 
-def require_fresh(circuit: OVCircuit, source: HookedModel | Snapshot) -> None:
+def require_fresh(circuit: OVCircuit, source: HookedModel | TrainedModel) -> None:
     """Requires that the weights which a circuit was read from are still those of the model.
 
     Raises:
@@ -31,8 +31,8 @@ def require_fresh(circuit: OVCircuit, source: HookedModel | Snapshot) -> None:
         )
 
 
-def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str, Tensor]:
-    """The weights of a model, Run or Snapshot that the circuit depends on.
+def weights_now(circuit: OVCircuit, source: HookedModel | TrainedModel) -> dict[str, Tensor]:
+    """The weights of a model, Run or TrainedModel that the circuit depends on.
 
     Raises:
         ModelError: a model of another kind.
@@ -40,12 +40,12 @@ def weights_now(circuit: OVCircuit, source: HookedModel | Snapshot) -> dict[str,
     circuit = circuit.whole or circuit
     task = circuit.task
     if task is None:
-        if isinstance(source, Snapshot):
+        if isinstance(source, TrainedModel):
             source = source.model
         layer, head = circuit.provenance.layer, circuit.provenance.head
         check_architecture(check_model(source), layer)
         return used_weights(source, layer, head, circuit.inputs.ids, circuit.outputs.ids)[0]
-    if isinstance(source, Snapshot):
+    if isinstance(source, TrainedModel):
         return used_by_run(task, source.weights, circuit.outputs.ids)
     kind = "factorized" if circuit.is_factorized else "non_factorized"
     return used_by_run(task, weights_of_model(task, check_model(source), kind), circuit.outputs.ids)

@@ -13,9 +13,9 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.heads import HeadFactors
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
+from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.run import Snapshot
 
 NON_FACTORIZED_FLAG = "non-factorized: left is W_OV, right selects outputs"
 """What the provenance says of a circuit whose left factor is the whole W_OV."""
@@ -30,7 +30,7 @@ def used_by_run(task: FactRecallTask, weights: TokenWeights, outputs: Sequence[i
     return used
 
 
-def read_run(run: Snapshot, outputs: Sequence[int]) -> tuple[HeadFactors, Float[Tensor, " input"]]:
+def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Float[Tensor, " input"]]:
     """The factors of a run's circuit from all inputs to some outputs, and what EOS scores for the inputs.
 
     Raises:

@@ -18,10 +18,10 @@ from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
 from ocr_interp.cli.llm import Llm
 from ocr_interp.cli.sweep import Sweep
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 
 
 @dataclass(frozen=True)

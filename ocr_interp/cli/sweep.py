@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, unknown_name
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 
 SECTIONS = ("axes", "task", "model", "train")
 

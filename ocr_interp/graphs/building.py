@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.configuration import check_count
 from ocr_interp.errors import ModelError
 from ocr_interp.graphs.circuit_graph import NULL
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node

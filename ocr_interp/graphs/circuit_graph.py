@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from ocr_interp.checks import check_count
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.configuration import check_count
 from ocr_interp.errors import ModelError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.hooked.tokens import TokenSet

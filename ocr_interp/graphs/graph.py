@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ocr_interp.checks import check_number
 from ocr_interp.circuits.attribution.of_run import TOLERANCE
-from ocr_interp.configuration import check_number
 from ocr_interp.errors import AttributionError, ConfigError, unknown_name
 
 SCHEMA = "ocr-interp/circuit-graph"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model, encoded
-from ocr_interp.configuration import check_count
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ocr_interp.checks import check_count
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.configuration import check_count
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.task import SPLITS, FactRecallTask
 from ocr_interp.training.run import Snapshot

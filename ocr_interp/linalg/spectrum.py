@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ocr_interp.configuration import check_number
+from ocr_interp.checks import check_number
 from ocr_interp.errors import ConfigError, ModelError
 
 

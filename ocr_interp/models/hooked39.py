@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.components.attention import Attention
 
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict
 from ocr_interp.task import FactRecallTask

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from ocr_interp.configuration import check_count
+from ocr_interp.checks import check_count
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, seeded_generator
 from ocr_interp.errors import ConfigError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.data import Batch
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.stacks import StackedModels, residuals_, stack_batches
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask

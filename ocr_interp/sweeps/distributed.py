@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.sweeps.engines import Finished, StackOptions, one_thread
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
-from ocr_interp.training.configuration import RunConfig
 
 TRIES = 4
 """Times that a stack is given to a worker; the next one takes it when a worker dies."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from threadpoolctl import ThreadpoolController
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
-from ocr_interp.training.configuration import RunConfig
 
 Finished = Callable[[list[RunRecord]], None]
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import RunError
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.training.configuration import RunConfig
 from ocr_interp.training.tracking import COLUMNS
 
 STATUSES = ("finished", "learned", "diverged", "failed")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, unknown_name
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.sweeps.grid import config_columns
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.store import SweepStore
-from ocr_interp.training.configuration import RunConfig
 from ocr_interp.training.run import Run
 from ocr_interp.training.store import history_frame
 from ocr_interp.training.tracking import COLUMNS

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.devices import DTYPES
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.sweeps.records import RunRecord
-from ocr_interp.training.configuration import RunConfig
 from ocr_interp.training.lockstep import Lockstep, divergence_message, stack_key
 from ocr_interp.training.tracking import Tracker, learned
 

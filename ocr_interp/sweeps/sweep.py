@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ocr_interp.configuration import check_choice, check_count, check_flag
+from ocr_interp.checks import check_choice, check_count, check_flag
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import NoisyBatches, count_noise_multisets
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.sweeps.engines import LocalEngine, StackOptions
 from ocr_interp.sweeps.grid import Axes, Point, grid_points
@@ -21,7 +23,6 @@ from ocr_interp.sweeps.result import SweepResult, differing_columns, in_order, m
 from ocr_interp.sweeps.stacks import make_stacks
 from ocr_interp.sweeps.store import SweepStore
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 
 ENGINES = ("local", "ray")
 STACK_ON_CPU, STACK_ON_GPU = 16, 256

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.configuration import check_flag, check_number
+from ocr_interp.checks import check_flag, check_number
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms.schatten import matrix_norm
 from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from ocr_interp.configuration import check_choice
+from ocr_interp.checks import check_choice
 from ocr_interp.errors import SolverError, WeightsError
 from ocr_interp.task import FactRecallTask, Triples
 from ocr_interp.theory.norms.schatten import NORMS

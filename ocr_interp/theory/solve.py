@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.configuration import check_choice, check_number
+from ocr_interp.checks import check_choice, check_number
 from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate

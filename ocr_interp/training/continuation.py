@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ocr_interp.configuration import check_choice, check_count, check_number
+from ocr_interp.checks import check_choice, check_count, check_number
+from ocr_interp.configuration.model import OV_KINDS
 from ocr_interp.errors import SolverError
-from ocr_interp.models.configuration import OV_KINDS
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate, certify, held_out_beta
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem

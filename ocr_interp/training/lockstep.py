@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.data import STEPS_PER_CHUNK, Batch, NoisyBatches, exhaustive, population
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.models.stacks import StackedBatch, input_rows, stack_batches
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel, stack_models
 from ocr_interp.task import TRAINED_SPLITS
-from ocr_interp.training.configuration import RunConfig
 from ocr_interp.training.optimizers import RunOptimizers
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.running.interruption import first_ctrl_c
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import progress_bar
 from ocr_interp.training.run import Run

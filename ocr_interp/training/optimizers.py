@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.training.configuration import TrainConfig
+from ocr_interp.configuration.training import TrainConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration of torch.optim.Muon."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from ocr_interp.training.configuration import RunConfig
+from ocr_interp.configuration.run import RunConfig
 
 Update = Callable[[int, Mapping[str, float]], None]
 

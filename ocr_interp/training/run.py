@@ -4,66 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.models.weights import TokenWeights, effective_circuit
-from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig
-
-if TYPE_CHECKING:
-    from transformer_lens import HookedTransformer
+from ocr_interp.models.trained import TrainedModel
+from ocr_interp.models.weights import TokenWeights
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A model as it was at one step of its training.
-
-    Attributes:
-        config: configuration of the run.
-        step: number of updates that the weights have seen.
-        weights: the weights by token.
-    """
-
-    config: RunConfig
-    step: int
-    weights: TokenWeights
-
-    @property
-    def task(self) -> FactRecallTask:
-        """The task that the model was trained on."""
-        return self.config.task
-
-    @property
-    def scores(self) -> Float[np.ndarray, " input"]:
-        """What the EOS query scores for each input token: subjects, r1, r2, noise, EOS."""
-        return self.weights.W_QK[self.task.eos_token, : self.task.n_inputs].numpy()
-
-    @property
-    def circuit(self) -> Float[np.ndarray, "subject_or_relation answer"]:
-        """diag(a) W_OV: subjects, r1, r2 by answers; a is the attention (`scores`, or exp of them)."""
-        return self.full_circuit[: self.task.n_subjects + 2, self.task.n_inputs :]
-
-    @property
-    def full_circuit(self) -> Float[np.ndarray, "input output"]:
-        """diag(a) W_OV with every input token and the whole vocabulary as outputs."""
-        n = self.task.n_inputs
-        scores, W_OV = self.weights.W_QK[self.task.eos_token, :n], self.weights.W_OV[:n]
-        return effective_circuit(self.config.model.attention, scores, W_OV).numpy()
-
-    @cached_property
-    def model(self) -> HookedTransformer:
-        """The HookedTransformer, on the CPU; `.to(device)` moves it."""
-        # transformer_lens takes seconds to import; a run that only trains never pays for it.
-        from ocr_interp.models.hooked39 import build_model
-
-        return build_model(self.task, self.config.model, device="cpu", weights=self.weights)
+class Snapshot(TrainedModel):
+    """A model as it was at one step of its training."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +43,11 @@ class Run(Snapshot):
     def snapshot_steps(self) -> list[int]:
         """Steps that `at` can give."""
         return sorted(self._snapshots)
+
+    @property
+    def untrained(self) -> Snapshot | None:
+        """The model at step 0, of a trained run that keeps its snapshot."""
+        return self.at(0) if self.step and 0 in self._snapshots else None
 
     def at(self, step: int) -> Snapshot:
         """The model at a snapshot's step.

@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict, weights_of_state_dict
 from ocr_interp.storage.folders import foreign_files, locked_folder
 from ocr_interp.storage.tensors import read_tensors, write_atomic, write_tensors
-from ocr_interp.training.configuration import FORMAT_VERSION, RunConfig
 from ocr_interp.training.run import Run
 from ocr_interp.training.tracking import COLUMNS
 

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import Batch, exhaustive, noisy_examples, population
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.limits import LIMIT_COLUMNS, LimitTracker
 
 SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.run import Snapshot
 
 sys.path.append(str(Path(__file__).parents[1] / "circuits"))  # hooked_models

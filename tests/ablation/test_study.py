@@ -16,6 +16,9 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import (
     InterventionNeverFiredError,
     ModelError,
@@ -23,10 +26,8 @@ from ocr_interp.errors import (
     RunError,
     UnknownNameError,
 )
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.run import Snapshot
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.run import Snapshot
 
 

@@ -10,6 +10,9 @@ from transformer_lens import FactoredMatrix
 
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import (
     AttributionError,
     ModelError,
@@ -28,10 +31,8 @@ from ocr_interp.hooked.protocol import (
     layer_hook,
 )
 from ocr_interp.linalg.spectrum import ov_spectra
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.run import Snapshot
 
 PROMPT = [3, 4, 5, 3, 9]

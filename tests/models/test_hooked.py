@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformer_lens import HookedTransformer
 
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.errors import ConfigError, OcrInterpError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.weights import TokenWeights, factorize_ov, hooked_state_dict, weights_of_state_dict

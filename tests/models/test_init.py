@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.errors import ConfigError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.task import FactRecallTask
 

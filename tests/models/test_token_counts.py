@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import Batch, NoisyBatches, exhaustive, population, token_counts
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 
 CPU = torch.device("cpu")

@@ -5,10 +5,10 @@ import sys
 
 import torch
 
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.sweeps import store
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 
 
 def main(job):

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 RECIPE = TrainConfig(steps=20, batch_size=12, log_every=5, device="cpu")

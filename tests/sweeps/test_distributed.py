@@ -10,10 +10,10 @@ import time
 import psutil
 import pytest
 
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.sweeps import distributed
 from ocr_interp.sweeps.sweep import load_sweep
-from ocr_interp.training.configuration import TrainConfig
 
 AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
 LONG = TrainConfig(steps=2_500, batch_size=12, log_every=1_250, device="cpu")

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import TrainingDivergedError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.sweeps import stacks
 from ocr_interp.sweeps.stacks import SweepStopped, make_stacks, train_stack
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.lockstep import stack_key
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import history_frame

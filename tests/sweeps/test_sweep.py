@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, OcrInterpError, UnknownNameError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 from ocr_interp.training.tracking import COLUMNS
 

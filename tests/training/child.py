@@ -6,10 +6,10 @@ import sys
 
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import RunError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 
 

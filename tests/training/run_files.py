@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ocr_interp.models.configuration import ModelConfig
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)

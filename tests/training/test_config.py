@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, UnknownNameError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 
 WHOLE = ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from run_files import MODELS, TASK, content, differing, train_into
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import population
 from ocr_interp.errors import ConfigError, OcrInterpError, TrainingDivergedError
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import load_run
 

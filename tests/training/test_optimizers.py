@@ -6,12 +6,13 @@ import pytest
 import torch
 from run_files import MODELS, TASK, Killed, content, differing, stop_at, train_into
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import population
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.task import TRAINED_SPLITS
-from ocr_interp.training.configuration import RunConfig, TrainConfig
 from ocr_interp.training.optimizers import NEWTON_SCHULZ, RunOptimizers, orthogonalised
 
 RECIPES = {

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import exhaustive, population
-from ocr_interp.models.configuration import ModelConfig
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
-from ocr_interp.training.configuration import TrainConfig
 from ocr_interp.training.limits import LIMIT_COLUMNS
 from ocr_interp.training.tracking import (
     CIRCUIT_COLUMNS,

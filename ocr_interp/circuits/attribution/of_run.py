@@ -13,8 +13,8 @@ from ocr_interp.errors import AttributionError, unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
-from ocr_interp.training.run import Snapshot
 
 EXACT = "exact: every contribution to the logits of a one-layer attention-only model"
 
@@ -107,12 +107,12 @@ def checked_residual(parts: Float[np.ndarray, "..."], total: float, eps: float, 
 
 
 def attribute_run(
-    run: Snapshot, prompt: Sequence[int | str], answer: int | str, against: int | str | None = None
+    run: TrainedModel, prompt: Sequence[int | str], answer: int | str, against: int | str | None = None
 ) -> Attribution:
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
     Args:
-        run: a Run or Snapshot.
+        run: a Run or TrainedModel.
         prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"].
         answer: the answer whose logit is decomposed.
         against: another answer, for the logit difference.

@@ -26,10 +26,10 @@ from ocr_interp.errors import ConfigError, ModelError, unknown_name
 from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
+from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import held_out_beta
 from ocr_interp.theory.closed.closed_form import predicted_solution
-from ocr_interp.training.run import Snapshot
 
 MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
     "measured",
@@ -143,8 +143,8 @@ def align(
     circuit: OVCircuit,
     prediction: Prediction,
     *,
-    untrained: Snapshot | OVCircuit | None = None,
-    other: Snapshot | OVCircuit | None = None,
+    untrained: TrainedModel | OVCircuit | None = None,
+    other: TrainedModel | OVCircuit | None = None,
     random_seeds: Sequence[int] = (0, 1, 2),
 ) -> AlignmentReport:
     """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
@@ -169,7 +169,7 @@ def align(
     found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
     for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
         if baseline is not None:
-            given = OVCircuit.from_run(baseline) if isinstance(baseline, Snapshot) else baseline
+            given = OVCircuit.from_run(baseline) if isinstance(baseline, TrainedModel) else baseline
             W = _part(given, task).W
             _check_role(role, given, circuit)
             found.append(frame.compare(role, given.provenance.summary(), W))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ocr_interp.configuration import check_choice, check_count, check_number
+from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]

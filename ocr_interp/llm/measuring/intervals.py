@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocr_interp.configuration import check_choice
+from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.task import SPLITS

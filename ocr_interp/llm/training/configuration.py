@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ocr_interp.configuration import check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.facts.configuration import FactConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.configuration import check_choice
+from ocr_interp.checks import check_choice
 from ocr_interp.errors import SolverError
 from ocr_interp.theory.problem import MaxMarginProblem
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map

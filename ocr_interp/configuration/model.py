@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ocr_interp.configuration import as_plain, check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError
 
 OV_KINDS = ("factorized", "non_factorized")

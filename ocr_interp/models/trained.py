@@ -1,0 +1,67 @@
+"""A model of the fact-recall task with its configuration and weights, by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.configuration.run import RunConfig
+from ocr_interp.models.weights import TokenWeights, effective_circuit
+from ocr_interp.task import FactRecallTask
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A fact-recall model as it was at one step of its training: what circuits are read from.
+
+    Attributes:
+        config: configuration of the run.
+        step: number of updates that the weights have seen.
+        weights: the weights by token.
+    """
+
+    config: RunConfig
+    step: int
+    weights: TokenWeights
+
+    @property
+    def task(self) -> FactRecallTask:
+        """The task that the model was trained on."""
+        return self.config.task
+
+    @property
+    def scores(self) -> Float[np.ndarray, " input"]:
+        """What the EOS query scores for each input token: subjects, r1, r2, noise, EOS."""
+        return self.weights.W_QK[self.task.eos_token, : self.task.n_inputs].numpy()
+
+    @property
+    def circuit(self) -> Float[np.ndarray, "subject_or_relation answer"]:
+        """diag(a) W_OV: subjects, r1, r2 by answers; a is the attention (`scores`, or exp of them)."""
+        return self.full_circuit[: self.task.n_subjects + 2, self.task.n_inputs :]
+
+    @property
+    def full_circuit(self) -> Float[np.ndarray, "input output"]:
+        """diag(a) W_OV with every input token and the whole vocabulary as outputs."""
+        n = self.task.n_inputs
+        scores, W_OV = self.weights.W_QK[self.task.eos_token, :n], self.weights.W_OV[:n]
+        return effective_circuit(self.config.model.attention, scores, W_OV).numpy()
+
+    @property
+    def untrained(self) -> TrainedModel | None:
+        """The model before training, where it is kept."""
+        return None
+
+    @cached_property
+    def model(self) -> HookedTransformer:
+        """The HookedTransformer, on the CPU; `.to(device)` moves it."""
+        # transformer_lens takes seconds to import; a run that only trains never pays for it.
+        from ocr_interp.models.hooked39 import build_model
+
+        return build_model(self.task, self.config.model, device="cpu", weights=self.weights)

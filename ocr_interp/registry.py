@@ -1,0 +1,86 @@
+"""Registries: a variant is a file in a folder, found by being there. No torch.
+
+Every module of such a folder, `base` aside, is one variant: its file name is the variant's name, and a
+constant in it is the variant. Names come from the folder alone, so that a configuration or a command line
+knows what there is without importing any of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from ocr_interp.errors import ConfigError, unknown_name
+
+Variant = TypeVar("Variant")
+
+
+class Registry(Generic[Variant]):
+    """The variants of one kind, by name.
+
+    Args:
+        kind: what a variant is called in messages, e.g. "parameterisation".
+        package: dotted name of the folder.
+        constant: name of the constant that holds the variant in each module.
+        beside: modules of the folder that are no variants.
+    """
+
+    def __init__(self, kind: str, package: str, constant: str, beside: tuple[str, ...] = ("base",)) -> None:
+        self.kind, self._package, self._constant, self._beside = kind, package, constant, beside
+        self._registered: dict[str, Variant] = {}
+
+    @cached_property
+    def _files(self) -> tuple[str, ...]:
+        folder = importlib.import_module(self._package).__path__
+        found = (module.name for module in pkgutil.iter_modules(folder))
+        return tuple(name for name in sorted(found) if name not in self._beside)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names: those of the folder, then those registered from outside."""
+        return (*self._files, *self._registered)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Variant:
+        """The variant of a name, imported when it is first asked for.
+
+        Raises:
+            UnknownNameError: no such variant, with the close matches.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name not in self._files:
+            raise unknown_name(self.kind, name, self.names)
+        return getattr(importlib.import_module(f"{self._package}.{name}"), self._constant)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def register(self, name: str, variant: Variant) -> Variant:
+        """Adds a variant of your own, for as long as this process runs.
+
+        Raises:
+            ConfigError: a name that is taken, or that could not be one.
+        """
+        if not name.isidentifier():
+            raise ConfigError(
+                f"the name of a {self.kind} must be an identifier such as 'my_own', got {name!r}"
+            )
+        if name in self.names:
+            raise ConfigError(f"there is a {self.kind} {name!r} already: choose another name")
+        self._registered[name] = variant
+        return variant
+
+    @contextmanager
+    def registered(self, name: str, variant: Variant) -> Iterator[Variant]:
+        """The same while a block runs."""
+        try:
+            yield self.register(name, variant)
+        finally:
+            self._registered.pop(name, None)
