@@ -34,12 +34,12 @@ def limit_as_model(ov: Literal["factorized", "non_factorized"]) -> Snapshot:
         W_OV = np.zeros((d, d))
         W_OV[:rows, n:] = found.W_V
         model = ModelConfig(ov=ov, train_attention=False, dtype="float64")
-        weights = TokenWeights(torch.tensor(W_OV), None, ones)
+        weights = TokenWeights.of_factors(torch.tensor(W_OV), None, ones)
     else:
         W_V, W_O = np.zeros((d, found.W_V.shape[1])), np.zeros((found.W_O.shape[0], d))
         W_V[:rows], W_O[:, n:] = found.W_V, found.W_O
         model = ModelConfig(ov=ov, d_head=found.W_V.shape[1], train_attention=False, dtype="float64")
-        weights = TokenWeights(torch.tensor(W_V), torch.tensor(W_O), ones)
+        weights = TokenWeights.of_factors(torch.tensor(W_V), torch.tensor(W_O), ones)
     return Snapshot(RunConfig(PAPER, model, TrainConfig.gradient_descent()), 0, weights)
 
 

@@ -79,7 +79,7 @@ def describe(run: Run, ov: OvKind) -> dict[str, Any]:
         "gram": {name: ways[name].embeddings().gram(SHOWN) for name in ("trained", "predicted")},
         "cosines": {name: c.embeddings().cosines(SHOWN) for name, c in ways.items()},
         "imbalance": {
-            name: OVCircuit.from_run(which, "vocabulary").embeddings().imbalance
+            name: OVCircuit.from_run(which, "vocabulary", raw=True).embeddings().imbalance
             for name, which in factors.items()
         },
     }

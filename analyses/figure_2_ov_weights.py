@@ -30,7 +30,7 @@ TITLES = {
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     trained = {name: load_all(runs, name) for name in TITLES}
     circuits = {
-        name: [run.circuit / run.history["train_margin"].iloc[-1] for run in found]
+        name: [run.subjects_and_relations_W / run.history["train_margin"].iloc[-1] for run in found]
         for name, found in trained.items()
     }
     strengths = {

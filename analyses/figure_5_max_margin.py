@@ -92,7 +92,7 @@ def draw_heat_maps(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: P
         for row, ov in enumerate(ROWS):
             run = runs[ov]
             exact = predicted_solution(run.task, NORMS[ov]).W
-            learned = run.circuit / run.history["train_margin"].iloc[-1]
+            learned = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
             name = f"{PROBLEM[ov]} solution, {sizes}"
             left, right = axes[row, 2 * k : 2 * k + 2]
             steps = f"{ov.replace('_', '-')}, {STEPS:,} steps"
@@ -113,7 +113,7 @@ def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Pa
         run = runs["factorized"]
         shown = {f"{PROBLEM[ov]} solution": predicted_solution(run.task, NORMS[ov]) for ov in ROWS}
         embeddings = {name: (s.input_embeddings(), s.output_embeddings()) for name, s in shown.items()}
-        circuit = run.circuit / run.history["train_margin"].iloc[-1]
+        circuit = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
         embeddings[f"factorized, {STEPS:,} steps"] = balanced_embeddings(circuit)
         for column, (name, (inputs, outputs)) in enumerate(embeddings.items()):
             ax = fig.add_subplot(2, 3, 3 * row + column + 1, projection="3d")
@@ -177,7 +177,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         found[name] = {
             "closed_form": measure(predicted_solution(task).W, task),
             **({"computed_limit": measure(limit.W, task)} if limit else {}),
-            "gradient_descent": measure(trained[sizes]["factorized"].circuit, task),
+            "gradient_descent": measure(trained[sizes]["factorized"].subjects_and_relations_W, task),
         }
     with figure_style():
         draw_heat_maps(trained, figures)

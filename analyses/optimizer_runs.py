@@ -264,7 +264,7 @@ def distances(run: Run) -> dict[str, float]:
     task = run.config.task
     inputs = "eos" if run.config.train.data == "noise_free" else "noise_eos"
     problem = max_margin_problem(task, "vocabulary", inputs)
-    W = problem.restrict(run.full_circuit)
+    W = problem.restrict(run.effective_W)
     margin = float(problem.constraint_margins(W).min())
     row = {}
     for norm in SCHATTEN:

@@ -41,7 +41,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     for width in WIDTHS:
         truncated = U[:, :width] * S[:width] @ Vh[:width]
         W_V, W_O = factorize_ov(truncated, width)
-        twin = TokenWeights(W_V, W_O, weights.W_QK)
+        twin = TokenWeights.of_factors(W_V, W_O, weights.W_QK)
         found = logits_of(ModelConfig("factorized", d_head=width, dtype="float64"), twin, tokens)
         errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
     with figure_style():

@@ -3,7 +3,7 @@
     python analyses/theorem_3.py [--runs runs] [--figures figures]
 
 Full batch without noise, float64, trained linear attention; the start is written out in
-`ocr_interp.models.starts.symmetric_weights`. The factorized model from the same start is the control.
+`ocr_interp.models.starts.symmetric_factors`. The factorized model from the same start is the control.
 """
 
 from __future__ import annotations

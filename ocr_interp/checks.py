@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -107,3 +107,26 @@ def as_plain(config: Any) -> None:
             continue
         as_float = "float" in str(field.type)
         object.__setattr__(config, field.name, float(value) if as_float else int(value))
+
+
+Option = bool | int | float | str
+Options = tuple[tuple[str, Option], ...]
+"""Options of a variant that have no field of their own: sorted pairs of name and value."""
+
+
+def as_options(field: str, given: Any) -> Options:
+    """Options as sorted pairs, from pairs or a mapping.
+
+    Raises:
+        ConfigError: a name that is no text, a value that is no number, text or flag, or a name given twice.
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else [tuple(pair) for pair in given]
+    for pair in pairs:
+        if len(pair) != 2 or not isinstance(pair[0], str):
+            raise ConfigError(f"{field} must be pairs of a name and a value, got {pair!r}")
+        if not isinstance(pair[1], bool | int | float | str):
+            raise ConfigError(f"{field} must hold numbers, texts or flags, got {pair[0]}={pair[1]!r}")
+    names = [pair[0] for pair in pairs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{field} must name every option once, got {', '.join(names)}")
+    return tuple(sorted(pairs))

@@ -55,7 +55,7 @@ def test_analyze_prints_and_writes_what_the_library_says(call, runs, tmp_path):
     assert (found["schema"], found["version"]) == ("ocr-interp/circuit-analysis", 1)
     W = np.array(found["matrix"]["values"])
     relevant = W[: run.task.n_subjects + 2]
-    assert np.array_equal(relevant, run.circuit) or relevant == pytest.approx(run.circuit, rel=1e-6)
+    assert relevant == pytest.approx(run.subjects_and_relations_W, rel=1e-6)
     assert np.nansum(np.array(found["energy"]["shares"], dtype=float)) == pytest.approx(1)
     values = np.concatenate([block["values"] for block in found["spectrum"]["blocks"]])
     assert values == pytest.approx(np.linalg.svd(relevant)[1][: len(values)])

@@ -31,7 +31,7 @@ class CircuitAnalysis:
     """One circuit of a fact-recall model: where its weight is, its spectrum, how near the prediction it is.
 
     Attributes:
-        ov: "factorized" or "non_factorized".
+        ov: name of the parameterisation of W_OV.
         circuit: diag(a) W_OV, all inputs by answers.
         random: random circuits like it (`OVCircuit.random_like`), one a seed.
         spectrum: of its rows of subjects and relations, in degenerate blocks.
@@ -126,43 +126,44 @@ def analyze_run(
 
     Args:
         run: a Run or TrainedModel.
-        norm: of the max-margin solution to compare with; None is nuclear for a factorized model and
-            frobenius for a non-factorized one.
+        norm: of the max-margin solution to compare with; None is the one that the model's parameterisation
+            makes small: nuclear for a factorized model, frobenius for a non-factorized one.
         other: a model of the other OV kind and the same task, as a baseline.
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
         random_seeds: random baselines, one a seed.
 
     Raises:
-        ConfigError: `other` is of the same OV kind.
+        ConfigError: `other` is of the same OV kind, or no norm for a parameterisation that has none.
         ModelError: `other` is of another task.
         SolverError: an unbalanced task whose prediction was not found.
     """
-    ov = run.config.model.ov
-    if other is not None and other.config.model.ov == ov:
-        raise ConfigError(f"the other model must be of the other OV kind, got {ov} for both")
-    whole = OVCircuit.from_run(run)
-    circuit = whole.effective
+    linear_map = run.weights.linear_map
+    if other is not None and type(other.weights.linear_map) is type(linear_map):
+        raise ConfigError(f"the other model must be of the other OV kind, got {linear_map.name} for both")
+    circuit = OVCircuit.from_run(run)
     relevant = circuit.subjects_and_relations
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is told before anything is solved
     if untrained is None:
         untrained = run.untrained
-    chosen = norm or ("nuclear" if ov == "factorized" else "frobenius")
-    report = whole.alignment(
+    chosen = norm or linear_map.norm
+    if chosen is None:
+        raise ConfigError(f"no norm is known to be made small by a {linear_map.name} W_OV: pass norm=")
+    report = circuit.alignment(
         _prediction(run, chosen), untrained=untrained, other=other, random_seeds=random_seeds
     )
     both = run.task.subject_trained.any() and not run.task.subject_trained.all()
     return CircuitAnalysis(
-        ov=ov,
+        ov=linear_map.name,
         circuit=circuit,
         random=tuple(circuit.random_like(seed) for seed in random_seeds),
         spectrum=spectrum,
         parts=answer_blocks(relevant) if has_blocks(run.task) else (),
-        attention=whole.attention_by_kind,
+        attention=circuit.attention_by_kind,
         alignment=report,
         norm=chosen,
         span=held_out_span(relevant) if both else None,
-        imbalance=_imbalance(run) if ov == "factorized" else None,
+        imbalance=_imbalance(run) if linear_map.has_factors else None,
         notes=_notes(run, chosen),
     )
 
@@ -174,7 +175,7 @@ def _prediction(run: TrainedModel, norm: str) -> PredictedSolution | MaxMarginSo
 
 
 def _imbalance(run: TrainedModel) -> float:
-    vocabulary = OVCircuit.from_run(run, outputs="vocabulary")
+    vocabulary = OVCircuit.from_run(run, outputs="vocabulary", raw=True)
     return factor_imbalance(vocabulary.left, vocabulary.right)
 
 
@@ -185,7 +186,7 @@ def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
         said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")
     if model.attention != "linear":
         said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
-    elif model.train_attention and norm == "nuclear" and min(task.balanced_sizes or (0,)) > 0:
+    elif model.train_attention and model.linear_map.has_factors and min(task.balanced_sizes or (0,)) > 0:
         low, high = trained_attention_beta_interval(task)
         said.append(
             f"attention was trained: the limit's beta is then between {low:.4f} and {high:.4f}; the "

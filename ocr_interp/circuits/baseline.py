@@ -20,8 +20,8 @@ def random_circuit(circuit: OVCircuit, seed: int) -> OVCircuit:
     check_count("seed", seed, 0)
     generator = np.random.default_rng(seed)
     left = generator.standard_normal(circuit.left.shape)
-    # The right factor of a non-factorized model only selects outputs: W itself is what is drawn.
-    right = generator.standard_normal(circuit.right.shape) if circuit.is_factorized else circuit.right.copy()
+    # Without factors right only selects outputs: W itself is what is drawn.
+    right = generator.standard_normal(circuit.right.shape) if circuit.has_factors else circuit.right.copy()
     drawn = dataclasses.replace(circuit, left=left, right=right)
     left = left * (circuit.frobenius_norm / drawn.frobenius_norm)
     like = circuit.provenance

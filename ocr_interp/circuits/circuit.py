@@ -15,7 +15,7 @@ from torch import Tensor
 from ocr_interp.circuits.attention import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
 from ocr_interp.circuits.freshness import require_fresh
-from ocr_interp.circuits.reading import NON_FACTORIZED_FLAG, read_run
+from ocr_interp.circuits.reading import read_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.heads import read_head
 from ocr_interp.hooked.protocol import HookedModel, check_model
@@ -30,12 +30,16 @@ from ocr_interp.hooked.tokens import (
     token_set,
 )
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
+from ocr_interp.maps.base import LinearMap
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
 
 if TYPE_CHECKING:
     from ocr_interp.circuits.geometry.alignment import AlignmentReport
     from ocr_interp.circuits.geometry.embeddings import Embeddings
+
+RAW = "raw W_OV without the attention a, which absorbs any scale and sign of its rows"
+"""What the provenance says of a raw circuit."""
 
 LARGEST_MATRIX = 2**26
 """Entries of W that are still formed (half a gigabyte); beyond it the factors must do."""
@@ -45,8 +49,9 @@ LARGEST_MATRIX = 2**26
 class OVCircuit:
     """An OV circuit between two token sets, W[input, output] = left @ right, in float64 on the CPU.
 
-    Made by `from_run` or `from_model`. All arrays are copies: training on does not change them, and
-    `check_fresh` says whether it has left them behind.
+    Of a fact-recall model it is the effective circuit diag(a) W_OV, which logits are made of; the raw W_OV is
+    asked for by `from_run(run, raw=True)`. Made by `from_run` or `from_model`. All arrays are copies:
+    training on does not change them, and `check_fresh` says whether it has left them behind.
 
     Attributes:
         left: what the head reads of every input, W_E W_V [input, d_head].
@@ -57,7 +62,10 @@ class OVCircuit:
         task: the fact-recall task, None for other models.
         attention: "linear" or "softmax" of a fact-recall model, else None.
         scores: what EOS scores for every input, None for other models.
-        is_effective: whether rows carry the attention factor a already (see `effective`).
+        is_effective: whether rows carry the attention factor a: a = score (linear) or exp(score) (softmax).
+        linear_map: the parameterisation of W_OV of a fact-recall model, None for other models.
+        has_factors: whether left and right are both weights; False where left is W itself and right only
+            selects outputs.
         whole: the circuit that a restricted one came from, by which it is checked; None if not restricted.
     """
 
@@ -71,17 +79,22 @@ class OVCircuit:
     attention: str | None = None
     scores: Float[np.ndarray, " input"] | None = field(default=None, repr=False)
     is_effective: bool = False
+    linear_map: LinearMap | None = None
+    has_factors: bool = True
     whole: OVCircuit | None = field(default=None, repr=False)
 
     @classmethod
-    def from_run(cls, run: TrainedModel, outputs: str = "answers") -> OVCircuit:
+    def from_run(cls, run: TrainedModel, outputs: str = "answers", *, raw: bool = False) -> OVCircuit:
         """The circuit of a fact-recall model: all input tokens by answers (or the whole vocabulary).
 
         Args:
-            run: a Run, or a TrainedModel from run.at(step).
+            run: a Run, or a Snapshot from run.at(step).
             outputs: "answers" or "vocabulary".
+            raw: W_OV without attention instead. Signs and sizes of its rows mean little by themselves: the
+                attention a absorbs any scale of them, a negative one too.
 
-        Returns: W_OV without attention; `.effective` is diag(a) W_OV, which is what logits are made of.
+        Returns: diag(a) W_OV, which is what logits, margins and norms are about. With softmax attention each
+            sequence is still divided by its sum of a.
 
         Raises:
             WeightsError: NaN or infinite weights.
@@ -89,17 +102,21 @@ class OVCircuit:
         """
         columns = task_outputs(run.task, outputs)
         factors, scores = read_run(run, columns.ids)
-        return cls(
+        provenance = factors.provenance
+        circuit = cls(
             left=_as_array(factors.left),
             right=_as_array(factors.right),
             bias=_as_array(factors.bias),
             inputs=task_inputs(run.task),
             outputs=columns,
-            provenance=factors.provenance,
+            provenance=dataclasses.replace(provenance, flags=(*provenance.flags, RAW)) if raw else provenance,
             task=run.task,
             attention=run.config.model.attention,
             scores=_as_array(scores),
+            linear_map=run.weights.linear_map,
+            has_factors=run.weights.linear_map.has_factors,
         )
+        return circuit if raw else circuit.effective
 
     @classmethod
     def from_model(
@@ -166,10 +183,7 @@ class OVCircuit:
 
     @cached_property
     def effective(self) -> OVCircuit:
-        """diag(a) W_OV of a fact-recall model: a = score (linear) or exp(score) (softmax) of each token.
-
-        This is what logits, margins and norms are about, since a absorbs any scale of W_OV. With softmax
-        each sequence is still divided by its sum of a.
+        """diag(a) W_OV of a fact-recall model; an effective circuit itself.
 
         Raises:
             ModelError: a circuit of another model; attention there depends on the prompt.
@@ -183,7 +197,9 @@ class OVCircuit:
             )
         a = self.scores if self.attention == "linear" else np.exp(self.scores)
         said = f"rows multiplied by a = {'' if self.attention == 'linear' else 'exp of '}the score from EOS"
-        provenance = dataclasses.replace(self.provenance, folded=(*self.provenance.folded, said))
+        flags = tuple(flag for flag in self.provenance.flags if flag != RAW)
+        folded = (*self.provenance.folded, said)
+        provenance = dataclasses.replace(self.provenance, folded=folded, flags=flags)
         return dataclasses.replace(
             self, left=a[:, None] * self.left, provenance=provenance, is_effective=True
         )
@@ -293,13 +309,8 @@ class OVCircuit:
 
         return align(self, prediction, **baselines)
 
-    @property
-    def is_factorized(self) -> bool:
-        """Whether W_V and W_O both are weights; False for the one W_OV of a non-factorized model."""
-        return NON_FACTORIZED_FLAG not in self.provenance.flags
-
     def random_like(self, seed: int) -> OVCircuit:
-        """A baseline: normal factors of the same shapes (of W itself if not factorized), same Frobenius norm.
+        """A baseline: normal factors of the same shapes (W itself without factors), same Frobenius norm.
 
         Tokens, task and attention scores stay; rows of an effective circuit are drawn as they are.
         `provenance` says that it is random, after which weights, and with which seed.
@@ -320,7 +331,7 @@ class OVCircuit:
         """Requires that the weights which the circuit was read from are still those of the model.
 
         Args:
-            source: the model, Run or TrainedModel; for a circuit of a Run also its HookedTransformer.
+            source: the model, Run or Snapshot; for a circuit of a Run also its HookedTransformer.
 
         Raises:
             StaleCircuitError: they have changed.

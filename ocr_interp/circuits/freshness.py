@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ocr_interp.circuits.reading import used_by_run, weights_of_model
+from ocr_interp.circuits.reading import weights_of_model
 from ocr_interp.errors import StaleCircuitError
 from ocr_interp.hooked.heads import check_architecture, used_weights
 from ocr_interp.hooked.protocol import HookedModel, check_model
@@ -46,6 +46,6 @@ def weights_now(circuit: OVCircuit, source: HookedModel | TrainedModel) -> dict[
         check_architecture(check_model(source), layer)
         return used_weights(source, layer, head, circuit.inputs.ids, circuit.outputs.ids)[0]
     if isinstance(source, TrainedModel):
-        return used_by_run(task, source.weights, circuit.outputs.ids)
-    kind = "factorized" if circuit.is_factorized else "non_factorized"
-    return used_by_run(task, weights_of_model(task, check_model(source), kind), circuit.outputs.ids)
+        return source.weights.used(task, list(circuit.outputs.ids))
+    weights = weights_of_model(task, check_model(source), circuit.has_factors)
+    return weights.used(task, list(circuit.outputs.ids))

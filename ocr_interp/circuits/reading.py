@@ -17,18 +17,6 @@ from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
 from ocr_interp.task import FactRecallTask
 
-NON_FACTORIZED_FLAG = "non-factorized: left is W_OV, right selects outputs"
-"""What the provenance says of a circuit whose left factor is the whole W_OV."""
-
-
-def used_by_run(task: FactRecallTask, weights: TokenWeights, outputs: Sequence[int]) -> dict[str, Tensor]:
-    """What a circuit of a run depends on: rows of inputs, columns of outputs, scores from EOS."""
-    n = task.n_inputs
-    used = {"W_V": weights.W_V[:n], "scores": weights.W_QK[task.eos_token, :n]}
-    if weights.W_O is not None:
-        return used | {"W_O": weights.W_O[:, list(outputs)]}
-    return used
-
 
 def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Float[Tensor, " input"]]:
     """The factors of a run's circuit from all inputs to some outputs, and what EOS scores for the inputs.
@@ -37,7 +25,8 @@ def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Fl
         WeightsError: NaN or infinite weights.
     """
     task, config, weights = run.task, run.config, run.weights
-    used = used_by_run(task, weights, outputs)
+    used = weights.used(task, list(outputs))
+    said = weights.linear_map.name.replace("_", "-")
     name = f"fact-recall {config.model.ov}"
     check_finite(used, f"{name} at step {run.step}")
     left = used["W_V"].double()
@@ -53,15 +42,15 @@ def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Fl
         kv_head=0,
         dtype=config.model.dtype,
         folded=("nothing: one-hot embeddings, no norms, no biases",),
-        flags=() if weights.W_O is not None else (NON_FACTORIZED_FLAG,),
+        flags=() if "W_O" in used else (f"{said}: left is W_OV, right selects outputs",),
     )
     right = used["W_O"].double() if "W_O" in used else selector
     bias = torch.zeros(len(outputs), **options)
     return HeadFactors(left, right, bias, provenance), used["scores"].double()
 
 
-def weights_of_model(task: FactRecallTask, model: HookedModel, ov: str) -> TokenWeights:
-    """The weights by token of a fact-recall HookedTransformer.
+def weights_of_model(task: FactRecallTask, model: HookedModel, has_factors: bool) -> TokenWeights:
+    """The weights by token of a fact-recall HookedTransformer (see `weights_of_state_dict`).
 
     Raises:
         ModelError: a model that was not built for a fact-recall task, or for one of another size.
@@ -74,4 +63,4 @@ def weights_of_model(task: FactRecallTask, model: HookedModel, ov: str) -> Token
             f"the model must be the HookedTransformer of a run of this task (blocks.0.attn.W_V with "
             f"d_model = {2 * task.d_vocab}), got {type(model).__name__} with W_V {shape}: pass run.model"
         )
-    return weights_of_state_dict(task, state, ov)
+    return weights_of_state_dict(task, state, has_factors)

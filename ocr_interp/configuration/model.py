@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
-from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
-from ocr_interp.errors import ConfigError
+from ocr_interp.checks import (
+    Options,
+    as_options,
+    as_plain,
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+)
+from ocr_interp.maps import maps
 
-OV_KINDS = ("factorized", "non_factorized")
+if TYPE_CHECKING:
+    from ocr_interp.maps.base import LinearMap
+
 ATTENTIONS = ("linear", "softmax")
 INITS = ("product", "entries", "constant", "symmetric")
 
@@ -18,9 +29,11 @@ class ModelConfig:
     """A one-layer, one-head, attention-only transformer with one-hot embeddings.
 
     Attributes:
-        ov: "factorized" trains W_V and W_O, "non_factorized" trains their product W_OV alone.
-        d_head: width of the factorized OV circuit; None takes the vocabulary size. A non-factorized
-            model has no width to choose.
+        ov: the parameterisation of W_OV, a name in `ocr_interp.maps`: "factorized" trains W_V and W_O,
+            "non_factorized" trains their product W_OV alone.
+        d_head: width of the OV circuit; None takes the vocabulary size. A non-factorized model has no
+            width to choose.
+        ov_options: options of the parameterisation beside d_head, as pairs or a dict.
         attention: "linear" weighs a token by its score, as the paper's experiments do; "softmax"
             normalises the scores.
         train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens:
@@ -30,7 +43,7 @@ class ModelConfig:
             "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of their size.
             "constant": every entry 1e-4 (the released non-factorized script); only non-factorized.
             "symmetric": symmetric under permuting pairs, for Theorem 3; written out in
-                `ocr_interp.models.starts.symmetric_weights`.
+                `ocr_interp.models.starts.symmetric_factors`.
         init_scale: multiplies the standard deviation d_vocab^-1/2 of the entries at the start (for
             "constant" the 1e-4, for "symmetric" the entries 0.1).
         attention_init: scores at the start of trained attention: "random" as the entries,
@@ -40,11 +53,12 @@ class ModelConfig:
     Raises:
         ConfigError: a value that is not allowed, by name.
 
-    Source: Huang et al. 2025, section 3; theory.md §2.
+    Source: Huang et al. 2025, section 3; docs/theory.md, "The paper's experiment".
     """
 
-    ov: Literal["factorized", "non_factorized"] = "factorized"
+    ov: str = "factorized"
     d_head: int | None = None
+    ov_options: Options = ()
     attention: Literal["linear", "softmax"] = "linear"
     train_attention: bool = True
     init: Literal["product", "entries", "constant", "symmetric"] = "product"
@@ -53,33 +67,29 @@ class ModelConfig:
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        check_choice("ov", self.ov, OV_KINDS)
+        check_choice("ov", self.ov, maps.names)
         if self.d_head is not None:
             check_count("d_head", self.d_head, 1)
+        object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))
         check_choice("attention", self.attention, ATTENTIONS)
         check_flag("train_attention", self.train_attention)
         check_choice("init", self.init, INITS)
         check_number("init_scale", self.init_scale, above=0)
         check_choice("attention_init", self.attention_init, ("random", "uniform"))
         check_choice("dtype", self.dtype, ("float32", "float64"))
-        if self.init == "constant" and self.ov == "factorized":
-            raise ConfigError(
-                "init='constant' is only for ov='non_factorized', got ov='factorized': constant factors are "
-                "a saddle that gradient descent never leaves; use init='product'"
-            )
         as_plain(self)
+        if self.ov_options or self.init != "product":  # else nothing to ask, and torch stays away
+            _ = self.linear_map
+
+    @cached_property
+    def linear_map(self) -> LinearMap:
+        """The parameterisation of W_OV with its options."""
+        return maps[self.ov].of(self.d_head, dict(self.ov_options), self.init)
 
     def resolved_d_head(self, d_vocab: int) -> int:
         """The width for a vocabulary of this size.
 
         Raises:
-            ConfigError: a non-factorized model with a d_head other than d_vocab.
+            ConfigError: a d_head that the parameterisation cannot have.
         """
-        if self.d_head is None:
-            return d_vocab
-        if self.ov == "non_factorized" and self.d_head != d_vocab:
-            raise ConfigError(
-                f"d_head must be None or d_vocab = {d_vocab} for ov='non_factorized' (W_OV is one square "
-                f"matrix), got {self.d_head}: for a narrow OV circuit use ov='factorized'"
-            )
-        return self.d_head
+        return self.linear_map.width(d_vocab)

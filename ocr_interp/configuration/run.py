@@ -57,8 +57,8 @@ class RunConfig:
                     raise unknown_name(f"{name} field", field, known)
         return cls(
             FactRecallTask.from_dict(values["task"]),
-            ModelConfig(**values["model"]),
-            TrainConfig(**values["train"]),
+            ModelConfig(**_tuples(values["model"])),
+            TrainConfig(**_tuples(values["train"])),
         )
 
     @cached_property
@@ -68,6 +68,8 @@ class RunConfig:
         for name, default in _ADDED_LATER.items():
             if values["train"][name] == default:
                 del values["train"][name]
+        if not values["model"]["ov_options"]:
+            del values["model"]["ov_options"]
         text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -80,3 +82,10 @@ class RunConfig:
             for field in mine[part]
             if mine[part][field] != theirs[part][field]
         ]
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON leaves them, as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

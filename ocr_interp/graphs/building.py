@@ -43,11 +43,11 @@ def prompt_graph(
         shown = " ".join(map(str, prompt))
         raise ModelError(f"prompt must end with the query 'EOS', got {shown!r}: add 'EOS' at its end")
     found = attribute_run(run, prompt, answer, against)
-    circuit = OVCircuit.from_run(run)
+    circuit = run.circuit
     names = _grouped_tokens(found.tokens, found.kinds)
     rows = [circuit.inputs.positions([found.tokens[k] for k in members]) for _, members in names]
     own, other = circuit.outputs.positions([found.answer, str(found.against)])
-    spectrum = circuit.effective.spectrum(tolerance, NULL)
+    spectrum = circuit.spectrum(tolerance, NULL)
     parts = [block.component[:, own] - block.component[:, other] for block in spectrum.blocks]
     labels = [
         f"OV block {k}\nσ = {block.value:.3g}"

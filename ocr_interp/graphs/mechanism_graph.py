@@ -47,7 +47,7 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
         max_subjects: a task with at most that many subjects has a node for each; else they are grouped.
     """
     check_count("max_subjects", max_subjects, 0)
-    task, circuit = run.task, OVCircuit.from_run(run)
+    task, circuit = run.task, OVCircuit.from_run(run, raw=True)
     sources = _sources(task, one_by_one=task.n_subjects <= max_subjects)
     splits = [split for split in SPLITS if len(task.triples.of_split(split))]
     prompts = _Prompts(circuit, task)

@@ -77,8 +77,8 @@ def build_model(
 
     Tokens live in the first half of the residual stream and logits in the second (d_model = 2 d_vocab),
     so nothing leads from the embedding straight to the logits and every TransformerLens decomposition
-    sums. Trained parameters: W_V and W_O (factorized) or W_V alone, which is then W_OV (non-factorized,
-    W_O is the identity), and W_Q if attention is trained; all others have requires_grad = False.
+    sums. Trained parameters: W_V and W_O (factorized) or W_V alone, which is then W_OV (a map without
+    factors, W_O is the identity), and W_Q if attention is trained; all others have requires_grad = False.
 
     Args:
         task: the task; its labels are the tokens.
@@ -121,8 +121,7 @@ def build_model(
     model.blocks[0].attn = FactRecallAttention(cfg, linear=config.attention == "linear").to(where)
     model.setup()
     model.load_state_dict(state)
-    trained = {"W_V"} | ({"W_O"} if config.ov == "factorized" else set())
-    trained |= {"W_Q"} if config.train_attention else set()
+    trained = weights.linear_map.hooked_trained | ({"W_Q"} if config.train_attention else set())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.removeprefix("blocks.0.attn.") in trained)
     return model

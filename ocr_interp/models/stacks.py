@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ocr_interp.data import Batch
+from ocr_interp.maps.base import LinearMap
 
 
 @dataclass(frozen=True)
@@ -95,29 +96,44 @@ class StackedModels:
     """The parameters of models of one shape, stacked, with memory for a training step.
 
     Args:
-        parameters: by name, [run, ...]: "W_V" and "W_O", or "W_OV"; and "scores" if they are trained.
+        linear_map: how parameters make W_OV. Its product may have more rows than there are inputs (all
+            tokens, where parameters mix rows); only those of inputs are used.
+        parameters: the trained ones by name, [run, ...]; "scores" among them if they are trained.
+        constants: parameters of W_OV that are not trained, [run, ...].
         scores: what the EOS query scores for each input, trained or not.
         attention: "linear" or "softmax".
     """
 
     def __init__(
-        self, parameters: dict[str, Tensor], scores: Float[Tensor, "run input"], attention: str
+        self,
+        linear_map: LinearMap,
+        parameters: dict[str, Tensor],
+        constants: dict[str, Tensor],
+        scores: Float[Tensor, "run input"],
+        attention: str,
     ) -> None:
-        self.parameters, self.scores, self.attention = parameters, scores, attention
+        self.linear_map, self.parameters, self.scores = linear_map, parameters, scores
+        self.attention = attention
         self.gradients = {name: torch.zeros_like(stacked) for name, stacked in parameters.items()}
-        self._factorized = "W_V" in parameters
-        last = parameters["W_O" if self._factorized else "W_OV"]
-        shape = (*scores.shape, last.shape[-1])
-        self._W_OV = last.new_empty(shape) if self._factorized else last
-        self._grad_OV = last.new_empty(shape) if self._factorized else self.gradients["W_OV"]
-        self._circuit, self._pulled = last.new_empty(shape), last.new_empty(shape)
-        self._logits = last.new_empty(0)
+        trained = {name: tensor for name, tensor in parameters.items() if name != "scores"}
+        self._ov, self._grad_ov = {**constants, **trained}, {name: self.gradients[name] for name in trained}
+        shape, n = self.linear_map.product(self._ov).shape, scores.shape[1]
+        self._product = scores.new_empty(shape)
+        memory = linear_map.gradient_memory(self._grad_ov)
+        self._grad_product = scores.new_zeros(shape) if memory is None else memory
+        inputs = (len(scores), n, shape[-1])
+        self._circuit, self._pulled = scores.new_empty(inputs), scores.new_empty(inputs)
+        # A view of the product's gradient is not written to row by row, but copied into.
+        whole = shape[1] == n
+        self._grad_OV = self._grad_product if whole else scores.new_empty(inputs)
+        self._logits = scores.new_empty(0)
 
     def loss_and_gradients(self, batch: StackedBatch) -> Float[Tensor, " run"]:
         """The weighted loss of every run's batch in nats; gradients go to `gradients`."""
+        W_OV, n = self._refreshed_W_OV(), batch.n_subjects
         if self._logits.shape[:2] != batch.target.shape:
-            self._logits = self.scores.new_empty(*batch.target.shape, self._W_OV.shape[-1])
-        logits, W_OV, n = self._logits, self._refreshed_W_OV(), batch.n_subjects
+            self._logits = self.scores.new_empty(*batch.target.shape, W_OV.shape[-1])
+        logits = self._logits
         attended = self._forward(batch, W_OV, logits)
         loss = residuals_(logits, batch.target)
         grad_logits = logits.mul_(batch.weight.unsqueeze(-1))
@@ -133,22 +149,20 @@ class StackedModels:
                 self.gradients["scores"].copy_(attended.gradient(batch, grad_logits, W_OV))
             torch.bmm(attended.context.mT, grad_logits, out=self._grad_OV[:, n:])
             _add_rows(batch, grad_logits.mul_(attended.subject.unsqueeze(-1)), self._grad_OV)
-        if self._factorized:
-            W_V, W_O = self.parameters["W_V"], self.parameters["W_O"]
-            torch.bmm(self._grad_OV, W_O.mT, out=self.gradients["W_V"])
-            torch.bmm(W_V.mT, self._grad_OV, out=self.gradients["W_O"])
+        if self._grad_OV is not self._grad_product:
+            self._grad_product[:, : self._grad_OV.shape[1]] = self._grad_OV
+        self.linear_map.pull_back(self._ov, self._grad_product, self._grad_ov)
         return (loss * batch.weight).sum(-1)
 
     def logits(self, batch: StackedBatch) -> Float[Tensor, "run batch output"]:
         """Logits at EOS of every run's batch, in memory of their own."""
-        logits = self.scores.new_empty(*batch.target.shape, self._W_OV.shape[-1])
-        self._forward(batch, self._refreshed_W_OV(), logits)
+        W_OV = self._refreshed_W_OV()
+        logits = self.scores.new_empty(*batch.target.shape, W_OV.shape[-1])
+        self._forward(batch, W_OV, logits)
         return logits
 
-    def _refreshed_W_OV(self) -> Tensor:
-        if self._factorized:
-            torch.bmm(self.parameters["W_V"], self.parameters["W_O"], out=self._W_OV)
-        return self._W_OV
+    def _refreshed_W_OV(self) -> Float[Tensor, "run input output"]:
+        return self.linear_map.product_into(self._ov, self._product)[:, : self.scores.shape[1]]
 
     def _forward(self, batch: StackedBatch, W_OV: Tensor, logits: Tensor) -> _Attended | None:
         """Writes the logits; gives the weights of the attended tokens with softmax attention."""

@@ -2,81 +2,74 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from torch import Tensor
 
 from ocr_interp.checks import check_count
 from ocr_interp.configuration.model import ModelConfig
-from ocr_interp.devices import DTYPES, seeded_generator
+from ocr_interp.devices import DTYPES
 from ocr_interp.errors import ConfigError
-from ocr_interp.models.weights import TokenWeights
+from ocr_interp.maps.base import Draw
+from ocr_interp.models.weights import SCORES, TokenWeights
 from ocr_interp.task import FactRecallTask
-
-_W_V, _W_O, _W_QK, _W_OV = range(4)  # streams of randomness: one a matrix, so that models share them
 
 
 def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> TokenWeights:
     """The weights at step 0, on the CPU, in the dtype of the configuration.
 
-    Models that differ in `ov` alone start from the same attention and, with init="product", from the
-    same OV circuit: W_OV(0) = W_V(0) W_O(0), rounded once to the dtype.
+    Models that differ in `ov` alone start from the same attention and, with init="product", a factorized
+    and a non-factorized one from the same OV circuit: W_OV(0) = W_V(0) W_O(0), rounded once to the dtype.
 
     Raises:
         ConfigError: a seed, d_head or start that does not go with the task.
     """
     check_count("seed", seed, 0)
-    d_head = config.resolved_d_head(task.d_vocab)
+    linear_map, d = config.linear_map, task.d_vocab
+    d_head, size = linear_map.width(d), 0.1 * config.init_scale
+    symmetric = partial(symmetric_factors, task, d_head, size)
+    draw = Draw(d, d_head, config.init, config.init_scale, seed, symmetric)
     if config.init == "symmetric":
-        weights = symmetric_weights(task, config.ov, d_head, 0.1 * config.init_scale)
+        scores = torch.ones(d, d, dtype=torch.float64)
     elif config.init == "constant":
-        size = 1e-4 * config.init_scale
-        full = torch.full((task.d_vocab, task.d_vocab), size, dtype=torch.float64)
-        weights = TokenWeights(W_V=full, W_O=None, W_QK=full.clone())
+        scores = torch.full((d, d), 1e-4 * config.init_scale, dtype=torch.float64)
     else:
-        weights = _normal_weights(task, config, d_head, seed)
+        scores = draw.normal(SCORES, d, d)
     by_chance = config.init in ("product", "entries")
     if not config.train_attention or (by_chance and config.attention_init == "uniform"):
-        weights = TokenWeights(weights.W_V, weights.W_O, _uniform_scores(task, config.attention))
-    return weights.to(DTYPES[config.dtype])
+        scores = _uniform_scores(task, config.attention)
+    return TokenWeights(linear_map, linear_map.start(draw), scores).to(DTYPES[config.dtype])
 
 
-def _normal_weights(task: FactRecallTask, config: ModelConfig, d_head: int, seed: int) -> TokenWeights:
-    d, std = task.d_vocab, config.init_scale * task.d_vocab**-0.5
-
-    def normal(stream: int, *shape: int) -> torch.Tensor:
-        generator = seeded_generator("cpu", seed, stream)
-        return std * torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    W_QK = normal(_W_QK, d, d)
-    if config.ov == "factorized":
-        return TokenWeights(normal(_W_V, d, d_head), normal(_W_O, d_head, d), W_QK)
-    if config.init == "entries":
-        return TokenWeights(normal(_W_OV, d, d), None, W_QK)
-    return TokenWeights(normal(_W_V, d, d_head) @ normal(_W_O, d_head, d), None, W_QK)
-
-
-def _uniform_scores(task: FactRecallTask, attention: str) -> torch.Tensor:
+def _uniform_scores(task: FactRecallTask, attention: str) -> Tensor:
     """Scores of uniform attention: 1 for linear attention, 0 before a softmax."""
     fill = 1.0 if attention == "linear" else 0.0
     return torch.full((task.d_vocab, task.d_vocab), fill, dtype=torch.float64)
 
 
-def symmetric_weights(task: FactRecallTask, ov: str, d_head: int, size: float) -> TokenWeights:
-    """The start of Theorem 3: symmetric under permuting pairs, silent on held-out implications.
+def symmetric_factors(task: FactRecallTask, d_head: int, size: float) -> tuple[Tensor, Tensor]:
+    """W_V and W_O of Theorem 3's start: symmetric under permuting pairs, silent on held-out implications.
 
     With e = size, i(s) the fact of subject s, and hidden dimensions 0..n-1 (pairs), n (r1), n+1 (r2):
 
     - W_V[s, k] = e if k = i(s);  W_V[r1, n] = W_V[r2, n+1] = e;  else 0
     - W_O[k, b_j] = e if j = k;  W_O[n, b] = W_O[n+1, c] = e for every b and c;  else 0
     - so W_OV[s, b_j] = e^2 if j = i(s), W_OV[s, c] = 0, W_OV[r1, b] = W_OV[r2, c] = e^2, else 0
-    - scores of all tokens 1
+    - scores of all tokens are 1
 
     Permuting the pairs, in subjects, answers and hidden dimensions together, changes nothing. What the
     theorem needs besides: W_OV[s, c] is the same for every c, so that the non-factorized model starts
     without an opinion about held-out implications. The factorized model starts from the same product
-    with factors that hold one dimension a pair, which it can use.
+    with factors that hold one dimension per pair, which it can use.
+
+    Args:
+        task: the task.
+        d_head: width of the OV circuit.
+        size: the entries e.
 
     Raises:
-        ConfigError: d_head < n + 2 in a factorized model.
+        ConfigError: d_head < n + 2.
 
     Source: Theorem 3 of the paper; the entries are this project's choice.
     """
@@ -93,7 +86,4 @@ def symmetric_weights(task: FactRecallTask, ov: str, d_head: int, size: float) -
     W_O[torch.arange(n), b] = size
     W_O[n, b] = size
     W_O[n + 1, c] = size
-    scores = torch.ones(d, d, dtype=torch.float64)
-    if ov == "factorized":
-        return TokenWeights(W_V, W_O, scores)
-    return TokenWeights(W_V @ W_O, None, scores)
+    return W_V, W_O

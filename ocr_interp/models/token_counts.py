@@ -43,10 +43,10 @@ def cross_entropy(logits: Float[Tensor, "batch output"], target: Int[Tensor, " b
 
 
 class TokenCountModel:
-    """The trained parameters of a model: input tokens only, outputs over the whole vocabulary.
+    """The trained parameters of a model: input tokens only where they have rows of their own.
 
-    Rows of answer tokens, and scores of queries other than EOS, never act; they are kept from the start
-    (`base`) and only weight decay reaches them.
+    Scores of queries other than EOS, and rows of answer tokens in parameters with one row per token, never
+    act; they are kept from the start (`base`) and only weight decay reaches them.
 
     Args:
         task, config: what the model is.
@@ -58,10 +58,14 @@ class TokenCountModel:
         self, task: FactRecallTask, config: ModelConfig, base: TokenWeights, device: torch.device
     ) -> None:
         self.task, self.config, self.base = task, config, base.to(device)
-        inputs = slice(0, task.n_inputs)
-        trained = {"W_V" if self.base.W_O is not None else "W_OV": self.base.W_V[inputs]}
-        if self.base.W_O is not None:
-            trained["W_O"] = self.base.W_O
+        self.linear_map, inputs = base.linear_map, slice(0, task.n_inputs)
+        acting = {
+            name: tensor[inputs] if name in self.linear_map.token_rows else tensor
+            for name, tensor in self.base.ov.items()
+        }
+        frozen = self.linear_map.frozen
+        self.constants = {name: tensor for name, tensor in acting.items() if name in frozen}
+        trained = {name: tensor for name, tensor in acting.items() if name not in frozen}
         self.scores = self.base.W_QK[task.eos_token, inputs].clone()
         if config.train_attention:
             trained["scores"] = self.scores
@@ -71,9 +75,8 @@ class TokenCountModel:
     @property
     def W_OV(self) -> Float[Tensor, "input output"]:
         """The OV circuit of the input tokens."""
-        if "W_OV" in self.parameters:
-            return self.parameters["W_OV"]
-        return self.parameters["W_V"] @ self.parameters["W_O"]
+        ov = {name: tensor for name, tensor in self.parameters.items() if name != "scores"}
+        return self.linear_map.product({**self.constants, **ov})[: self.task.n_inputs]
 
     def logits(self, counts: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """Logits at EOS over the whole vocabulary, for any sequences (`data.token_counts`)."""
@@ -97,8 +100,14 @@ class TokenCountModel:
     @cached_property
     def _alone(self) -> StackedModels:
         """The stack of this model alone, over the same memory."""
-        parameters = {name: tensor.unsqueeze(0) for name, tensor in self.parameters.items()}
-        return StackedModels(parameters, self.scores.unsqueeze(0), self.config.attention)
+
+        def one(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
+
+        parameters, constants = one(self.parameters), one(self.constants)
+        return StackedModels(
+            self.linear_map, parameters, constants, self.scores.unsqueeze(0), self.config.attention
+        )
 
     def adopt(self, parameters: dict[str, Tensor], scores: Float[Tensor, " input"]) -> None:
         """Takes other tensors as its parameters and scores."""
@@ -111,22 +120,33 @@ class TokenCountModel:
         Trained scores have a factor of their own where another optimiser updates them.
         """
         inert_scores = inert_factor if inert_scores is None else inert_scores
-        n = self.task.n_inputs
-        W_V = self.base.W_V * inert_factor
-        W_V[:n] = self.parameters["W_V" if "W_V" in self.parameters else "W_OV"]
-        W_O = self.parameters["W_O"].clone() if "W_O" in self.parameters else None
+        n, ov = self.task.n_inputs, {}
+        for name, start in self.base.ov.items():
+            if name in self.constants:
+                ov[name] = start.clone()
+            elif name in self.linear_map.token_rows:
+                ov[name] = start * inert_factor
+                ov[name][:n] = self.parameters[name]
+            else:
+                ov[name] = self.parameters[name].clone()
         W_QK = self.base.W_QK * (inert_scores if self.config.train_attention else 1.0)
         W_QK[self.task.eos_token, :n] = self.scores
-        return TokenWeights(W_V, W_O, W_QK)
+        return TokenWeights(self.linear_map, ov, W_QK)
 
 
 def stack_models(models: Sequence[TokenCountModel]) -> StackedModels:
     """Models of one shape as one: their parameters become views of stacked tensors, `.grad` included."""
-    parameters = {
-        name: torch.stack([model.parameters[name] for model in models]) for name in models[0].parameters
-    }
+    first = models[0]
+
+    def stacked_of(kind: str) -> dict[str, Tensor]:
+        names = getattr(first, kind)
+        return {name: torch.stack([getattr(model, kind)[name] for model in models]) for name in names}
+
+    parameters = stacked_of("parameters")
     scores = parameters.get("scores", torch.stack([model.scores for model in models]))
-    stacked = StackedModels(parameters, scores, models[0].config.attention)
+    stacked = StackedModels(
+        first.linear_map, parameters, stacked_of("constants"), scores, first.config.attention
+    )
     for run, model in enumerate(models):
         model.adopt({name: tensor[run] for name, tensor in parameters.items()}, scores[run])
         for name, parameter in model.parameters.items():

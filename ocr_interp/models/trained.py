@@ -42,13 +42,16 @@ class TrainedModel:
         return self.weights.W_QK[self.task.eos_token, : self.task.n_inputs].numpy()
 
     @property
-    def circuit(self) -> Float[np.ndarray, "subject_or_relation answer"]:
-        """diag(a) W_OV: subjects, r1, r2 by answers; a is the attention (`scores`, or exp of them)."""
-        return self.full_circuit[: self.task.n_subjects + 2, self.task.n_inputs :]
+    def subjects_and_relations_W(self) -> Float[np.ndarray, "subject_or_relation answer"]:
+        """`effective_W` of what predictions speak of: subjects, r1, r2 by answers."""
+        return self.effective_W[: self.task.n_subjects + 2, self.task.n_inputs :]
 
     @property
-    def full_circuit(self) -> Float[np.ndarray, "input output"]:
-        """diag(a) W_OV with every input token and the whole vocabulary as outputs."""
+    def effective_W(self) -> Float[np.ndarray, "input output"]:
+        """diag(a) W_OV as an array in the model's dtype: every input token by the whole vocabulary.
+
+        a is the attention: `scores`, or exp of them with softmax attention.
+        """
         n = self.task.n_inputs
         scores, W_OV = self.weights.W_QK[self.task.eos_token, :n], self.weights.W_OV[:n]
         return effective_circuit(self.config.model.attention, scores, W_OV).numpy()

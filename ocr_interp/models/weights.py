@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ConfigError, OcrInterpError
+from ocr_interp.maps.base import LinearMap
+from ocr_interp.maps.factorized import Factorized
+from ocr_interp.maps.non_factorized import NonFactorized
 from ocr_interp.task import FactRecallTask
+
+SCORES = "W_QK"
+"""Name of the scores among named weights; no parameter of W_OV may have it."""
 
 
 @dataclass(frozen=True)
@@ -17,31 +25,70 @@ class TokenWeights:
     """What a one-layer, one-head model with one-hot embeddings computes with, by token.
 
     Attributes:
-        W_V: value of every token; for a non-factorized model this is W_OV itself.
-        W_O: from the head to the logits of every token; None for a non-factorized model (identity).
+        linear_map: the parameterisation of W_OV.
+        ov: its parameters by name, for the whole vocabulary.
         W_QK: score that a query token gives a key token, W_Q W_K^T. Only the row of EOS is ever used.
     """
 
-    W_V: Float[Tensor, "token d_head"]
-    W_O: Float[Tensor, "d_head token"] | None
+    linear_map: LinearMap
+    ov: Mapping[str, Tensor]
     W_QK: Float[Tensor, "query_token key_token"]
+
+    @classmethod
+    def of_factors(
+        cls,
+        W_V: Float[Tensor, "token d_head"],
+        W_O: Float[Tensor, "d_head token"] | None,
+        W_QK: Float[Tensor, "query_token key_token"],
+    ) -> TokenWeights:
+        """Weights of a factorized model, or with W_O = None of a non-factorized one whose W_OV is W_V."""
+        if W_O is None:
+            return cls(NonFactorized(), {"W_OV": W_V}, W_QK)
+        return cls(Factorized(W_V.shape[1]), {"W_V": W_V, "W_O": W_O}, W_QK)
 
     @property
     def W_OV(self) -> Float[Tensor, "token output_token"]:
         """The OV circuit [input, output] in token space."""
-        return self.W_V if self.W_O is None else self.W_V @ self.W_O
+        return self.linear_map.product(self.ov)
 
-    def to(self, *args, **kwargs) -> TokenWeights:
+    @property
+    def W_V(self) -> Float[Tensor, "token d_head"]:
+        """Value of every token; of a map without factors this is W_OV itself."""
+        return self.linear_map.factors(self.ov)[0] if self.linear_map.has_factors else self.W_OV
+
+    @property
+    def W_O(self) -> Float[Tensor, "d_head token"] | None:
+        """From the head to the logits of every token; None (the identity) of a map without factors."""
+        return self.linear_map.factors(self.ov)[1] if self.linear_map.has_factors else None
+
+    def to(self, *args: Any, **kwargs: Any) -> TokenWeights:
         """The same weights on another device or in another dtype, as Tensor.to."""
-        W_O = None if self.W_O is None else self.W_O.to(*args, **kwargs)
-        return TokenWeights(self.W_V.to(*args, **kwargs), W_O, self.W_QK.to(*args, **kwargs))
+        ov = {name: tensor.to(*args, **kwargs) for name, tensor in self.ov.items()}
+        return TokenWeights(self.linear_map, ov, self.W_QK.to(*args, **kwargs))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by name, for a file."""
-        named = {"W_V": self.W_V, "W_QK": self.W_QK}
-        if self.W_O is not None:
-            named["W_O"] = self.W_O
-        return {name: tensor.detach().contiguous() for name, tensor in named.items()}
+        """All weights by name, for a file; `from_tensors` gives them back."""
+        return {name: t.detach().contiguous() for name, t in {**self.ov, SCORES: self.W_QK}.items()}
+
+    @classmethod
+    def from_tensors(cls, linear_map: LinearMap, tensors: Mapping[str, Tensor]) -> TokenWeights:
+        """The weights of a `tensors()`."""
+        ov = {name: tensor for name, tensor in tensors.items() if name != SCORES}
+        return cls(linear_map, ov, tensors[SCORES])
+
+    def used(self, task: FactRecallTask, outputs: list[int] | slice) -> dict[str, Tensor]:
+        """What the circuit to some outputs depends on: rows of inputs, columns of outputs, scores from EOS.
+
+        Args:
+            task: the task of the model.
+            outputs: token ids of the columns.
+
+        Returns: "W_V" and, of a map with factors, "W_O"; "scores". Of a map without factors W_V is W_OV.
+        """
+        n = task.n_inputs
+        found = {"W_V": self.W_V[:n], "scores": self.W_QK[task.eos_token, :n]}
+        W_O = self.W_O
+        return found if W_O is None else found | {"W_O": W_O[:, outputs]}
 
 
 def effective_circuit(
@@ -50,8 +97,8 @@ def effective_circuit(
     """diag(a) W_OV, input tokens by the whole vocabulary.
 
     This is what logits, margins and norms of a model with trained attention are about: the attention a
-    absorbs any scale of W_OV (theory.md §7). With softmax attention a = exp(score), which leaves out
-    the normalisation of each sequence.
+    absorbs any scale of W_OV (docs/theory.md, "Trained attention"). With softmax attention a = exp(score),
+    which leaves out the normalisation of each sequence.
     """
     return (scores if attention == "linear" else torch.exp(scores)).unsqueeze(-1) * W_OV
 
@@ -85,16 +132,17 @@ def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, 
     Tokens are read from the first half of the residual stream and answers are written to the second
     (d_model = 2 d_vocab), so that W_E W_U = 0: no path leads from the embedding straight to the logits.
     """
-    d_vocab, d_head = task.d_vocab, weights.W_V.shape[1]
-    if weights.W_V.shape[0] != d_vocab:
-        raise ConfigError(f"W_V must have {d_vocab} rows, one a token, got {tuple(weights.W_V.shape)}")
-    options = {"dtype": weights.W_V.dtype, "device": weights.W_V.device}
+    W_V = weights.W_V
+    d_vocab, d_head = task.d_vocab, W_V.shape[1]
+    if W_V.shape[0] != d_vocab:
+        raise ConfigError(f"W_V must have {d_vocab} rows, one per token, got {tuple(W_V.shape)}")
+    options = {"dtype": W_V.dtype, "device": W_V.device}
     one, zero = torch.eye(d_vocab, **options), torch.zeros(d_vocab, d_vocab, **options)
     W_O = torch.eye(d_vocab, **options) if weights.W_O is None else weights.W_O
     attn = {
         "W_Q": torch.cat([weights.W_QK, zero])[None],
         "W_K": torch.cat([one, zero])[None],
-        "W_V": torch.cat([weights.W_V, torch.zeros(d_vocab, d_head, **options)])[None],
+        "W_V": torch.cat([W_V, torch.zeros(d_vocab, d_head, **options)])[None],
         "W_O": torch.cat([torch.zeros(d_head, d_vocab, **options), W_O], dim=1)[None],
         "b_Q": torch.zeros(1, d_vocab, **options),
         "b_K": torch.zeros(1, d_vocab, **options),
@@ -112,12 +160,21 @@ def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, 
     }
 
 
-def weights_of_state_dict(task: FactRecallTask, state: dict[str, Tensor], ov: str) -> TokenWeights:
-    """The token weights inside a HookedTransformer's state_dict: the inverse of `hooked_state_dict`."""
+def weights_of_state_dict(
+    task: FactRecallTask, state: Mapping[str, Tensor], has_factors: bool
+) -> TokenWeights:
+    """The token weights inside a HookedTransformer's state_dict: the inverse of `hooked_state_dict`.
+
+    Args:
+        task: the task of the model.
+        state: the state_dict.
+        has_factors: whether W_V and W_O are both weights; False where W_O is the identity. What the
+            product was made of by another parameterisation cannot be read back.
+    """
     d = task.d_vocab
     W_O = state["blocks.0.attn.W_O"][0, :, d:]
-    return TokenWeights(
+    return TokenWeights.of_factors(
         W_V=state["blocks.0.attn.W_V"][0, :d],
-        W_O=W_O if ov == "factorized" else None,
+        W_O=W_O if has_factors else None,
         W_QK=state["blocks.0.attn.W_Q"][0, :d] @ state["blocks.0.attn.W_K"][0, :d].mT,
     )

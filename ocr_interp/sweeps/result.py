@@ -111,7 +111,7 @@ class SweepResult:
         if record.weights is not None or self.path is None:
             assert record.weights is not None
             return record.weights
-        return SweepStore(self.path).read_weights(record.run)
+        return SweepStore(self.path).read_weights(record.config)
 
 
 def make_result(

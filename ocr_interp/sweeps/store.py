@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.folders import foreign_files, locked_folder
@@ -124,14 +125,15 @@ class SweepStore:
                     found[record.run] = record
         return found
 
-    def read_weights(self, run: str) -> TokenWeights:
-        """The weights of a run at its last step.
+    def read_weights(self, config: RunConfig) -> TokenWeights:
+        """The weights at the last step of the run with a configuration.
 
         Raises:
             RunError: there are none, or they are damaged.
         """
+        run = config.fingerprint
         tensors, _ = read_tensors(self._weights(run), run, "weights")
-        return TokenWeights(tensors["W_V"], tensors.get("W_O"), tensors["W_QK"])
+        return TokenWeights.from_tensors(config.model.linear_map, tensors)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every number in full."""

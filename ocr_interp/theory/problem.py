@@ -152,7 +152,7 @@ def as_matrix(W: Any) -> np.ndarray:
     if hasattr(W, "detach"):
         raise WeightsError(
             "W must be a numpy array, got a tensor: pass W.detach().cpu().numpy(), and for one of our models "
-            "run.circuit, which has the attention in it"
+            "run.effective_W, which has the attention in it"
         )
     return np.asarray(W)
 

@@ -12,22 +12,21 @@ carries its certificate.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
 from ocr_interp.checks import check_choice, check_count, check_number
-from ocr_interp.configuration.model import OV_KINDS
-from ocr_interp.errors import SolverError
+from ocr_interp.errors import ConfigError, SolverError
+from ocr_interp.maps import maps
+from ocr_interp.maps.base import LinearMap
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate, certify, held_out_beta
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
-
-NORM_OF_OV = {"factorized": "nuclear", "non_factorized": "frobenius"}
-"""The norm of W_OV that each model's parameters measure: 1/2 (|W_V|^2 + |W_O|^2) is the nuclear norm."""
 
 _FIRST_PENALTY = 4.0
 
@@ -57,22 +56,18 @@ class ComputedLimit:
 
     Attributes:
         task, ov: what was solved.
-        W_V, W_O: the factors; of a non-factorized model W_V is W_OV and W_O is None.
+        parameters: those of the parameterisation, by name: inputs are subjects, r1, r2, outputs answers.
+        W: the OV circuit: subjects, r1, r2 by answers.
         stages: one a sharpness.
         certificate: bounds that the last stage proves.
     """
 
     task: FactRecallTask
     ov: str
-    W_V: Float[np.ndarray, "input d_head"]
-    W_O: Float[np.ndarray, "d_head answer"] | None
+    parameters: dict[str, np.ndarray] = field(repr=False)
+    W: Float[np.ndarray, "input answer"] = field(repr=False)
     stages: tuple[LimitStage, ...]
     certificate: Certificate
-
-    @property
-    def W(self) -> Float[np.ndarray, "input answer"]:
-        """The OV circuit: subjects, r1, r2 by answers."""
-        return self.W_V if self.W_O is None else self.W_V @ self.W_O
 
 
 def compute_limit(
@@ -88,8 +83,9 @@ def compute_limit(
 
     Args:
         task: any fact-recall task, noise-free.
-        ov: "factorized" (nuclear norm) or "non_factorized" (Frobenius norm).
-        d_head: width of the factors; None is as many as inputs or answers, whichever are fewer.
+        ov: the parameterisation, which must make a norm of W_OV small: "factorized" (nuclear norm),
+            "non_factorized" (Frobenius norm), or another of `ocr_interp.maps`.
+        d_head: width of the OV circuit; None is as many as inputs or answers, whichever are fewer.
         seed: of the random start.
         tolerance: certified relative gap to stop at.
         max_sharpness: give up beyond this sharpness.
@@ -98,12 +94,15 @@ def compute_limit(
         ConfigError: an argument that is not allowed.
         SolverError: the gap stays above the tolerance (too small a d_head does that); it says the gap.
     """
-    check_choice("ov", ov, OV_KINDS)
+    check_choice("ov", ov, maps.names)
     check_number("tolerance", tolerance, above=0)
     problem = max_margin_problem(task)
     if d_head is not None:
         check_count("d_head", d_head, 1)
-    objective = _SmoothHinges(problem, (d_head or min(problem.shape)) if ov == "factorized" else None)
+    linear_map = maps[ov](d_head=d_head or min(problem.shape))
+    if linear_map.norm is None:
+        raise ConfigError(f"compute_limit needs a parameterisation that makes a norm small, got ov={ov!r}")
+    objective = _SmoothHinges(problem, linear_map)
     rng = np.random.default_rng(seed)
     theta = 0.1 * rng.standard_normal(objective.size)
     start, sharpness, penalty = time.perf_counter(), 2.0, _FIRST_PENALTY
@@ -115,13 +114,12 @@ def compute_limit(
         ).x
         W = objective.circuit(theta)
         weights = objective.dual_weights(W, sharpness)
-        certificate = certify(W, task, NORM_OF_OV[ov], weights=weights)
+        certificate = certify(W, task, linear_map.norm, weights=weights)
         beta = held_out_beta(W, task).projection
         seconds = time.perf_counter() - start
         stages.append(LimitStage(sharpness, seconds, certificate.gap, beta, certificate.min_margin))
         if certificate.gap <= tolerance:
-            W_V, W_O = objective.factors(theta)
-            return ComputedLimit(task, ov, W_V, W_O, tuple(stages), certificate)
+            return ComputedLimit(task, ov, objective.parameters(theta), W, tuple(stages), certificate)
         if len(stages) > 1 and stages[-1].gap > 0.9 * stages[-2].gap:
             # Products of factors have saddles, where a quasi-Newton method may rest; a nudge leads off.
             theta = theta + 0.1 * rng.standard_normal(objective.size)
@@ -137,21 +135,23 @@ def compute_limit(
 class _SmoothHinges:
     """Half the squared norm of the parameters plus penalised smooth hinges, with its gradient."""
 
-    def __init__(self, problem: MaxMarginProblem, d_head: int | None) -> None:
-        self.problem, self.d_head = problem, d_head
-        n_inputs, n_outputs = problem.shape
-        self.size = n_inputs * n_outputs if d_head is None else (n_inputs + n_outputs) * d_head
+    def __init__(self, problem: MaxMarginProblem, linear_map: LinearMap) -> None:
+        self.problem, self.linear_map = problem, linear_map
+        self.shapes = linear_map.shapes(*problem.shape)
+        self.size = sum(math.prod(shape) for shape in self.shapes.values())
 
-    def factors(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        n_inputs, n_outputs = self.problem.shape
-        if self.d_head is None:
-            return theta.reshape(n_inputs, n_outputs), None
-        cut = n_inputs * self.d_head
-        return theta[:cut].reshape(n_inputs, self.d_head), theta[cut:].reshape(self.d_head, n_outputs)
+    def parameters(self, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """The parameters by name, views of one vector."""
+        found, start = {}, 0
+        for name, shape in self.shapes.items():
+            end = start + math.prod(shape)
+            found[name] = theta[start:end].reshape(shape)
+            start = end
+        return found
 
     def circuit(self, theta: np.ndarray) -> np.ndarray:
-        W_V, W_O = self.factors(theta)
-        return W_V if W_O is None else W_V @ W_O
+        """W_OV of the parameters."""
+        return np.asarray(self.linear_map.product(self.parameters(theta)))
 
     def dual_weights(self, W: np.ndarray, sharpness: float) -> np.ndarray:
         """How hard each constraint is pushed on, zero at the correct outputs."""
@@ -166,10 +166,9 @@ class _SmoothHinges:
         return float((top + np.log(total)).sum()) / sharpness, exp / total
 
     def __call__(self, theta: np.ndarray, sharpness: float, penalty: float) -> tuple[float, np.ndarray]:
-        W_V, W_O = self.factors(theta)
-        hinges, slopes = self._hinges(W_V if W_O is None else W_V @ W_O, sharpness)
+        parameters = self.parameters(theta)
+        hinges, slopes = self._hinges(np.asarray(self.linear_map.product(parameters)), sharpness)
         value = 0.5 * float(theta @ theta) + penalty * hinges
         grad_W = -penalty * self.problem.dual_matrix(slopes)
-        if W_O is None:
-            return value, theta + grad_W.ravel()
-        return value, theta + np.concatenate([(grad_W @ W_O.T).ravel(), (W_V.T @ grad_W).ravel()])
+        gradients = self.linear_map.gradients(parameters, grad_W)
+        return value, theta + np.concatenate([gradients[name].ravel() for name in self.shapes])

@@ -24,7 +24,8 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
     task, model, recipe = config.task, config.model, config.train
     sizes = (task.n_subjects, task.n_inputs, task.n_facts, task.n_implications)
     examples = recipe.batch_size if recipe.data == "noisy" else len(task.training_triples)
-    kind = (model.ov, model.resolved_d_head(task.d_vocab), model.attention, model.train_attention)
+    kind = (model.ov, model.ov_options, model.resolved_d_head(task.d_vocab))
+    attention = (model.attention, model.train_attention)
     optimizers = (recipe.optimizer, recipe.second_optimizer, recipe.switch_step)
     moments = (recipe.steps, recipe.log_every)
     return (
@@ -33,6 +34,7 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
         recipe.data,
         examples,
         *kind,
+        *attention,
         model.dtype,
         *optimizers,
         *moments,

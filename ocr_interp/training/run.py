@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights
@@ -16,6 +18,11 @@ from ocr_interp.models.weights import TokenWeights
 @dataclass(frozen=True)
 class Snapshot(TrainedModel):
     """A model as it was at one step of its training."""
+
+    @cached_property
+    def circuit(self) -> OVCircuit:
+        """diag(a) W_OV: every input token by the answers; `OVCircuit.from_run(self)`."""
+        return OVCircuit.from_run(self)
 
 
 @dataclass(frozen=True)

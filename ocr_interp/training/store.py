@@ -191,7 +191,7 @@ class RunStore:
         tensors, metadata = read_tensors(self._snapshot(step), config.fingerprint, "snapshot")
         if metadata["step"] != str(step):
             raise RunError(f"{self._snapshot(step)} holds the weights at step {metadata['step']}: restore it")
-        return TokenWeights(tensors["W_V"], tensors.get("W_O"), tensors["W_QK"])
+        return TokenWeights.from_tensors(config.model.linear_map, tensors)
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
@@ -223,7 +223,7 @@ class RunStore:
         if checkpoint.status != "unfinished" and self._model.exists():
             state, metadata = read_tensors(self._model, config.fingerprint, "model")
             if int(metadata["step"]) == checkpoint.step:
-                return weights_of_state_dict(config.task, state, config.model.ov)
+                return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
         start = initial_weights(config.task, config.model, config.train.seed)
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
         for name, parameter in model.parameters.items():

@@ -39,7 +39,7 @@ def weights():
     W[:8, 8:] = torch.tensor(ROWS, dtype=torch.float64)
     scores = torch.zeros(12, 12, dtype=torch.float64)
     scores[7, :8] = torch.tensor(SCORES)
-    return TokenWeights(W, None, scores)
+    return TokenWeights.of_factors(W, None, scores)
 
 
 def snapshot():

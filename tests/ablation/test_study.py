@@ -39,7 +39,9 @@ def snapshot(data="noise_free", step=0):
     W = torch.zeros(TASK.d_vocab, TASK.d_vocab, dtype=torch.float64)
     W[: TASK.n_subjects + 2, TASK.n_inputs :] = torch.tensor(predicted_solution(TASK).W)
     train = TrainConfig(data=data, eval_draws=2)
-    return Snapshot(RunConfig(TASK, config, train), step, TokenWeights(W, None, torch.ones_like(W)))
+    return Snapshot(
+        RunConfig(TASK, config, train), step, TokenWeights.of_factors(W, None, torch.ones_like(W))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def snapshot(task, W_V, W_O=None, scores=None, attention="linear", step=7):
     W_QK[:, : task.n_inputs] = torch.as_tensor(np.ones(task.n_inputs) if scores is None else np.array(scores))
     W_V = torch.as_tensor(np.array(W_V, dtype=float))
     W_O = None if W_O is None else torch.as_tensor(np.array(W_O, dtype=float))
-    return Snapshot(RunConfig(task, model, TrainConfig()), step, TokenWeights(W_V, W_O, W_QK))
+    return Snapshot(RunConfig(task, model, TrainConfig()), step, TokenWeights.of_factors(W_V, W_O, W_QK))
 
 
 def predicted(task, W, scores=None, factorized=True, attention="linear"):

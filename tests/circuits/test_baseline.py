@@ -17,7 +17,7 @@ def test_a_random_circuit_has_the_norm_and_the_rank_of_its_model_and_says_so(fac
     assert chance.W.shape == circuit.W.shape
     assert chance.frobenius_norm == pytest.approx(circuit.frobenius_norm)
     assert chance.spectrum().rank == (2 if factorized else 4)
-    assert chance.is_factorized is factorized
+    assert chance.has_factors is factorized
     assert chance.is_effective
     assert np.array_equal(chance.W, circuit.random_like(3).W)
     assert not np.allclose(chance.W, circuit.random_like(4).W)

@@ -22,7 +22,7 @@ OWN = [(f"s{s}", f"{kind}{s // 2}") for s in range(4) for kind in "bc"]
 
 def test_mean_entries_of_the_micro_model_counted_by_hand():
     """W = [6 0 2 0; 3 0 1 0; 0 6 0 2; 0 3 0 1; 1 1 -1 -1; -1 -1 1 1; 0; 0]: means by group."""
-    graph = circuit_graph(OVCircuit.from_run(micro()), max_blocks=9)
+    graph = circuit_graph(OVCircuit.from_run(micro(), raw=True), max_blocks=9)
     wanted = {
         ("training subjects", "facts"): 3,
         ("held-out subjects", "implications"): 0.5,
@@ -39,7 +39,7 @@ def test_mean_entries_of_the_micro_model_counted_by_hand():
 def test_own_answers_by_block_counted_by_hand():
     """σ = √50 where the pairs differ, √(29 + √521) where they agree (the relations reach in there): a block
     of mean 7.135 at this tolerance, and √(29 − √521)."""
-    circuit = OVCircuit.from_run(micro())
+    circuit = OVCircuit.from_run(micro(), raw=True)
     assert circuit.spectrum(0.05).multiplicities == (2, 1)
     untold = [("held-out subjects", "implications")]
     graph = circuit_graph(circuit, pairs=OWN, untold=untold)

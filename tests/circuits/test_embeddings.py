@@ -71,7 +71,7 @@ def test_any_invertible_matrix_between_the_factors_leaves_everything_as_it_is():
     M = np.random.default_rng(3).standard_normal((4, 4))
     W_V, W_O = run.weights.W_V.numpy(), run.weights.W_O.numpy()
     other = snapshot(task, W_V @ M, np.linalg.inv(M) @ W_O)
-    first, second = OVCircuit.from_run(run).embeddings(), OVCircuit.from_run(other).embeddings()
+    first, second = OVCircuit.from_run(run, raw=True).embeddings(), OVCircuit.from_run(other, raw=True).embeddings()
     labels = ["r1", "s0", "s1", "b0", "c2", "noise0"]
     assert first.cosines(labels) == pytest.approx(second.cosines(labels), abs=1e-8)
     ours, theirs = first.coordinates(labels, 3), second.coordinates(labels, 3)
@@ -129,7 +129,7 @@ def test_the_image_of_held_out_subjects_in_the_span_of_training_ones():
 
 def test_imbalance_of_factors():
     task, solution, _ = closed_form((3, 1, 2))
-    balanced = OVCircuit.from_run(predicted(task, solution.W), outputs="vocabulary")
+    balanced = OVCircuit.from_run(predicted(task, solution.W), outputs="vocabulary", raw=True)
     assert balanced.embeddings().imbalance == pytest.approx(0, abs=1e-12)
     assert OVCircuit.from_run(predicted(task, solution.W, factorized=False)).embeddings().imbalance is None
     assert factor_imbalance(np.eye(2), np.zeros((2, 3))) == pytest.approx(2)

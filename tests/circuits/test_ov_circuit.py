@@ -35,7 +35,7 @@ def micro():
 
 
 def test_every_entry_of_a_circuit_written_by_hand():
-    circuit = OVCircuit.from_run(micro())
+    circuit = OVCircuit.from_run(micro(), raw=True)
     expected = [
         [6, 0, 2, 0],
         [3, 0, 1, 0],
@@ -53,13 +53,13 @@ def test_every_entry_of_a_circuit_written_by_hand():
     doubled[3] *= 2  # the score of s3
     assert np.array_equal(circuit.effective.W, doubled)
     assert circuit.effective.effective.W is circuit.effective.W
-    vocabulary = OVCircuit.from_run(micro(), outputs="vocabulary")
+    vocabulary = OVCircuit.from_run(micro(), outputs="vocabulary", raw=True)
     assert vocabulary.W.shape == (8, 12)
     assert np.array_equal(vocabulary.restrict(outputs=["b0", "b1", "c0", "c1"]).W, expected)
 
 
 def test_energy_by_block_counted_by_hand():
-    energy = OVCircuit.from_run(micro()).energy
+    energy = OVCircuit.from_run(micro(), raw=True).energy
     assert energy.rows == ("training subjects", "held-out subjects", "r1", "r2", "noise", "EOS")
     squared = energy.norms**2
     assert squared[0].tolist() == pytest.approx([72, 0, 8, 0, 0])
@@ -89,7 +89,7 @@ def test_energy_of_an_unbalanced_task(mapped_task):
 
 
 def test_attention_by_kind_counted_by_hand():
-    found = OVCircuit.from_run(micro()).attention_by_kind
+    found = OVCircuit.from_run(micro(), raw=True).attention_by_kind
     assert found.mean_score.tolist() == [1, 1.5, 1, 1, 0.5, 0.25]
     assert found.std_score[1] == 0.5
     assert found.tokens_in_prompt.tolist() == [0.5, 0.5, 0.5, 0.5, 1, 1]
@@ -99,7 +99,7 @@ def test_attention_by_kind_counted_by_hand():
     signed = OVCircuit.from_run(flipped).attention_by_kind
     assert (signed.mean_weight[1], signed.mean_size[1]) == (0.5, 1.5)
     assert signed.share.tolist() == pytest.approx(found.share.tolist())
-    soft = OVCircuit.from_run(random_snapshot(MICRO, attention="softmax"))
+    soft = OVCircuit.from_run(random_snapshot(MICRO, attention="softmax"), raw=True)
     assert pytest.approx(np.exp(soft.scores)[:, None] * soft.W) == soft.effective.W
 
 
@@ -155,7 +155,7 @@ def test_a_tolerance_groups_and_does_not_chain():
 
 def test_arrays_are_copies_and_stale_circuits_are_told():
     run = random_snapshot(MICRO)
-    circuit = OVCircuit.from_run(run)
+    circuit = OVCircuit.from_run(run, raw=True)
     before = circuit.W.copy()
     circuit.check_fresh(run)
     circuit.effective.check_fresh(run)
@@ -179,10 +179,10 @@ def test_weights_that_no_logit_reads_do_not_make_a_circuit_stale():
 
 
 def test_provenance_and_summary():
-    circuit = OVCircuit.from_run(micro())
+    circuit = OVCircuit.from_run(micro(), raw=True)
     assert (circuit.provenance.step, circuit.provenance.seed, circuit.provenance.dtype) == (7, 0, "float64")
     assert len(circuit.provenance.fingerprint) == 16
-    assert circuit.provenance.fingerprint == OVCircuit.from_run(micro()).provenance.fingerprint
+    assert circuit.provenance.fingerprint == OVCircuit.from_run(micro(), raw=True).provenance.fingerprint
     assert "score from EOS" in circuit.effective.provenance.folded[-1]
     assert "held-out subjects" in circuit.summary()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -198,7 +198,7 @@ def test_weights_that_are_not_finite_are_refused(value):
 
 
 def test_bad_names_are_told_with_the_close_matches():
-    circuit = OVCircuit.from_run(micro())
+    circuit = OVCircuit.from_run(micro(), raw=True)
     with pytest.raises(UnknownNameError, match="did you mean 'vocabulary'"):
         OVCircuit.from_run(micro(), outputs="vocabulry")
     with pytest.raises(UnknownNameError, match="did you mean 'noise0'"):

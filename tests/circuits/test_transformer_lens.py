@@ -139,7 +139,7 @@ def test_the_hooked_transformer_of_a_run_has_the_circuit_of_the_run():
         from ocr_interp.models.starts import initial_weights
 
         run = Snapshot(RunConfig(task, config, TrainConfig(seed=3)), 0, initial_weights(task, config, 3))
-        ours = OVCircuit.from_run(run)
+        ours = OVCircuit.from_run(run, raw=True)
         theirs = OVCircuit.from_model(
             model, layer=0, head=0, inputs=ours.inputs.labels, outputs=ours.outputs.ids, labels=task.labels
         )

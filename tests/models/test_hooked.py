@@ -271,7 +271,7 @@ def test_state_dict_has_the_promised_keys_and_gives_the_weights_back(tiny_task, 
     assert state.keys() == promised.keys()
     for name, tensor in promised.items():
         assert torch.equal(state[name], tensor), name
-    again = weights_of_state_dict(tiny_task, state, ov)
+    again = weights_of_state_dict(tiny_task, state, weights.linear_map.has_factors)
     assert again.tensors().keys() == weights.tensors().keys()
     for name, tensor in weights.tensors().items():
         assert torch.equal(again.tensors()[name], tensor), name
@@ -330,11 +330,11 @@ def test_wide_enough_factors_reproduce_a_non_factorized_model(tiny_task, attenti
     if rank is not None:
         generator = torch.Generator().manual_seed(0)
         left, right = (torch.randn(d, rank, generator=generator, dtype=torch.float64) for _ in "lr")
-        whole = TokenWeights(left @ right.mT, None, whole.W_QK)
+        whole = TokenWeights.of_factors(left @ right.mT, None, whole.W_QK)
     W_V, W_O = factorize_ov(whole.W_V, d_head)
     assert W_V.shape == (d, d_head)
     assert largest(W_V.mT @ W_V - W_O @ W_O.mT) < 1e-12, "balanced"
-    tokens, factors = sequences(tiny_task), TokenWeights(W_V, W_O, whole.W_QK)
+    tokens, factors = sequences(tiny_task), TokenWeights.of_factors(W_V, W_O, whole.W_QK)
     one = build_model(tiny_task, config_of("non_factorized", None, attention), weights=whole)
     other = build_model(tiny_task, config_of("factorized", d_head, attention), weights=factors)
     assert largest(one(tokens)) > 0.1

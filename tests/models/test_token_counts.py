@@ -103,7 +103,7 @@ def test_softmax_attention_at_any_size_of_score(tiny_task, shift):
     """A constant added to all scores changes nothing; exp of 900 is beyond float64."""
     config = config_of("factorized", 5, "softmax")
     weights = initial_weights(tiny_task, config, 0)
-    weights = TokenWeights(weights.W_V, weights.W_O, weights.W_QK + shift)
+    weights = TokenWeights.of_factors(weights.W_V, weights.W_O, weights.W_QK + shift)
     hooked, counted = both_forms(tiny_task, config, weights=weights)
     for tokens, batch in noisy(tiny_task):
         expected = hooked(tokens)[:, -1].detach()

@@ -8,7 +8,8 @@ import pytest
 
 from ocr_interp import FactRecallTask, certify, predicted_solution, solve_max_margin
 from ocr_interp.errors import ConfigError, SolverError
-from ocr_interp.training.continuation import NORM_OF_OV, _SmoothHinges, compute_limit
+from ocr_interp.maps import maps
+from ocr_interp.training.continuation import _SmoothHinges, compute_limit
 
 
 @pytest.mark.slow
@@ -16,21 +17,21 @@ from ocr_interp.training.continuation import NORM_OF_OV, _SmoothHinges, compute_
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 3), (3, 2, 1)])
 def test_reaches_the_closed_form(ov, sizes):
     task = FactRecallTask(*sizes)
-    predicted = predicted_solution(task, NORM_OF_OV[ov])
+    predicted = predicted_solution(task, maps[ov].norm)
     found = compute_limit(task, ov, tolerance=1e-4)
     assert found.certificate.gap <= 1e-4
     assert found.certificate.primal == pytest.approx(predicted.objective, rel=1e-4)
     assert found.stages[-1].beta == pytest.approx(predicted.beta, abs=0.01)
-    again = certify(found.W, task, NORM_OF_OV[ov], weights=predicted.weights)
+    again = certify(found.W, task, maps[ov].norm, weights=predicted.weights)
     assert again.primal == pytest.approx(found.certificate.primal, rel=1e-12)
 
 
 @pytest.mark.slow
 def test_factors_are_balanced_and_multiply_to_W():
     found = compute_limit(FactRecallTask(3, 1, 2), tolerance=1e-3)
-    assert found.W_O is not None
-    np.testing.assert_array_equal(found.W, found.W_V @ found.W_O)
-    difference = found.W_V.T @ found.W_V - found.W_O @ found.W_O.T
+    W_V, W_O = found.parameters["W_V"], found.parameters["W_O"]
+    np.testing.assert_array_equal(found.W, W_V @ W_O)
+    difference = W_V.T @ W_V - W_O @ W_O.T
     assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(found.W)
 
 
@@ -48,11 +49,11 @@ def test_gap_falls_and_time_runs():
     assert stages[-1].gap < 0.1 * stages[0].gap
 
 
-@pytest.mark.parametrize("d_head", [None, 4])
-def test_gradient_against_differences(d_head):
+@pytest.mark.parametrize("linear_map", [maps["non_factorized"](), maps["factorized"](d_head=4)])
+def test_gradient_against_differences(linear_map):
     from ocr_interp.theory.problem import max_margin_problem
 
-    objective = _SmoothHinges(max_margin_problem(FactRecallTask(2, 1, 1)), d_head)
+    objective = _SmoothHinges(max_margin_problem(FactRecallTask(2, 1, 1)), linear_map)
     theta = np.random.default_rng(0).standard_normal(objective.size)
     gradient = objective(theta, 3.0, 2.0)[1]
     for k in range(0, objective.size, 5):

@@ -38,7 +38,7 @@ def test_gap_is_that_of_the_models_own_residuals(norm):
     run = train(task, model, recipe, progress=False)
     last = run.history.iloc[-1]
     assert last["train_margin"] > 0
-    assert last[f"gap_{norm}"] == pytest.approx(plain_gap(run.full_circuit, task, norm), rel=1e-9)
+    assert last[f"gap_{norm}"] == pytest.approx(plain_gap(run.effective_W, task, norm), rel=1e-9)
     assert last[f"gap_{norm}"] > 0
 
 

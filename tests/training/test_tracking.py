@@ -32,7 +32,7 @@ def measured(task, W, scores=None, attention="linear", **recipe):
     W_QK = torch.zeros(task.d_vocab, task.d_vocab, dtype=torch.float64)
     W_QK[task.eos_token, : task.n_inputs] = scores.double()
     config = ModelConfig(ov="non_factorized", attention=attention, dtype="float64")
-    model = TokenCountModel(task, config, TokenWeights(W.double(), None, W_QK), CPU)
+    model = TokenCountModel(task, config, TokenWeights.of_factors(W.double(), None, W_QK), CPU)
     recipe = TrainConfig(**{"data": "noise_free", **recipe})
     return Tracker(task, recipe, torch.float64, CPU).measure(model)
 
@@ -163,7 +163,7 @@ def test_all_right_is_exactly_1_and_thus_learned(n, dtype):
     pairs = {(f"s{s}", f"{x}{s // 4}"): 9.0 for s in range(4 * n) for x in "bc"}
     pairs |= {("r1", f"b{k}"): 9.0 for k in range(n)} | {("r2", f"c{k}"): 9.0 for k in range(n)}
     W = answer_matrix(task, pairs).to(dtype)
-    weights = TokenWeights(W, None, torch.ones(task.d_vocab, task.d_vocab, dtype=dtype))
+    weights = TokenWeights.of_factors(W, None, torch.ones(task.d_vocab, task.d_vocab, dtype=dtype))
     config = ModelConfig(ov="non_factorized", dtype=str(dtype).removeprefix("torch."))
     for draws in (1, 4, 7):
         tracker = Tracker(task, TrainConfig(eval_draws=draws), dtype, CPU)

@@ -191,8 +191,8 @@ def _check_role(role: str, given: OVCircuit, circuit: OVCircuit) -> None:
     """A baseline must be what it is called."""
     if role == UNTRAINED and given.provenance.step not in (0, None):
         raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
-    if role == OTHER and given.is_factorized == circuit.is_factorized:
-        kind = "factorized" if circuit.is_factorized else "non-factorized"
+    if role == OTHER and type(given.linear_map) is type(circuit.linear_map):
+        kind = "none" if circuit.linear_map is None else circuit.linear_map.name.replace("_", "-")
         raise ModelError(f"other must be a model of the other OV kind, got one that is {kind} too")
 
 

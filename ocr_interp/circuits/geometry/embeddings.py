@@ -91,7 +91,8 @@ class Embeddings:
         input: U Σ^½, one row an input token, in root logits; columns are defined up to one rotation.
         output: V Σ^½, one row an output token.
         inputs, outputs: tokens of the rows.
-        imbalance: of the trained factors, see `factor_imbalance`; None for a non-factorized model.
+        imbalance: of the trained factors, see `factor_imbalance`; None without factors, and for an effective
+            circuit, whose rows carry the attention: read OVCircuit.from_run(run, raw=True).
         provenance: of the circuit.
     """
 
@@ -112,6 +113,7 @@ class Embeddings:
         """
         spectrum = circuit.spectrum(tolerance=0.0, null_tolerance=null_tolerance)
         root = np.sqrt(spectrum.values)
+        has_raw_factors = circuit.has_factors and not circuit.is_effective
         bases = [(block.input_basis, block.output_basis) for block in spectrum.blocks]
         U = np.hstack([left for left, _ in bases]) if bases else np.zeros((len(circuit.inputs), 0))
         V = np.hstack([right for _, right in bases]) if bases else np.zeros((len(circuit.outputs), 0))
@@ -120,7 +122,7 @@ class Embeddings:
             output=V * root,
             inputs=circuit.inputs,
             outputs=circuit.outputs,
-            imbalance=factor_imbalance(circuit.left, circuit.right) if circuit.is_factorized else None,
+            imbalance=None if not has_raw_factors else factor_imbalance(circuit.left, circuit.right),
             provenance=circuit.provenance,
         )
 

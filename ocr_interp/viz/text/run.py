@@ -57,27 +57,14 @@ def _predicted(run: Run) -> str:
     model, task = run.config.model, run.task
     if task.balanced_sizes is None or model.attention != "linear":
         return ""
-    if model.ov == "non_factorized":
-        return " (limit: 0)"
-    if model.train_attention:
+    linear_map = model.linear_map
+    if linear_map.norm is None:
+        return ""
+    if model.train_attention and linear_map.has_factors:
         low, high = trained_attention_beta_interval(task)
         return f" (limit with trained attention: {low:.4f} to {high:.4f})"
-    return f" (limit with frozen attention: {predicted_solution(task).beta:.4f})"
-
-
-def _approach(run: Run) -> list[str]:
-    """A few logged steps on the way: certified gap of the model's own norm, and beta."""
-    norm = "nuclear" if run.config.model.ov == "factorized" else "frobenius"
-    history = run.history[run.history["step"] > 0]
-    if history.empty:
-        return []
-    rows = sorted({round((len(history) - 1) * share) for share in (0, 0.03, 0.1, 0.3, 1)})
-    lines = [f"{'step':>10}{norm + ' gap':>16}{'above optimum':>16}{'beta':>10}"]
-    for k in rows:
-        row = history.iloc[k]
-        gap, excess = float(row[f"gap_{norm}"]), float(row[f"excess_{norm}"])
-        lines.append(f"{int(row['step']):>10,}{gap:>16.4g}{excess:>16.4g}{float(row['beta']):>10.4f}")
-    return lines
+    beta = predicted_solution(task, linear_map.norm).beta
+    return f" (limit with frozen attention: {beta:.4f})" if linear_map.has_factors else f" (limit: {beta:g})"
 
 
 def _limit_line(row: Mapping[str, float], norm: str) -> str:

@@ -1,0 +1,186 @@
+"""What a parameterisation of W_OV is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ocr_interp.checks import check_count
+from ocr_interp.devices import seeded_generator
+from ocr_interp.errors import ConfigError, unknown_name
+
+Parameters = Mapping[str, Any]
+"""Tensors or numpy arrays by name, each with the same leading axes (one per run in a stack, or none)."""
+
+_STREAMS = {"W_V": 0, "W_O": 1, "W_QK": 2, "W_OV": 3}
+"""Streams of randomness, one per matrix, so that parameterisations share the draws of equal names."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where training starts, as a parameterisation is told it. Draws are float64 on the CPU.
+
+    Attributes:
+        n_tokens: size of the vocabulary: rows and columns of W_OV.
+        d_head: width of the OV circuit (`LinearMap.width`).
+        init: kind of start, one of the map's `starts`.
+        scale: multiplies the size of all entries.
+        seed: of the draws.
+        symmetric: (W_V, W_O) of the start of Theorem 3, for init="symmetric".
+    """
+
+    n_tokens: int
+    d_head: int
+    init: str
+    scale: float
+    seed: int
+    symmetric: Callable[[], tuple[Tensor, Tensor]]
+
+    def normal(self, name: str, *shape: int) -> Float[Tensor, "..."]:
+        """Normal entries of standard deviation scale / √n_tokens.
+
+        Args:
+            name: of the matrix: equal names share their draws between parameterisations.
+            shape: of the matrix.
+        """
+        stream = _STREAMS.get(name)
+        if stream is None:
+            stream = len(_STREAMS) + int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "little")
+        generator = seeded_generator("cpu", self.seed, stream)
+        std = self.scale * self.n_tokens**-0.5
+        return std * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class LinearMap(ABC):
+    """A parameterisation of W_OV [input, output]; its options are the fields of the dataclass.
+
+    A new one defines the class attributes, `shapes`, `start` and `product`. Everything else has a default:
+    gradients come from autograd, and a map without factors is written into a HookedTransformer as its
+    product. `product` is written with `@`, `.mT` and einops, so that it takes tensors and numpy arrays, with
+    any leading axes.
+
+    Attributes:
+        name: as in `ModelConfig.ov`.
+        label: name in figures; may hold TeX.
+        colour: in figures.
+        norm: the norm of W_OV that small parameters make small, a name in `theory.norms`; None if none is.
+        starts: values of `ModelConfig.init` that it can start from.
+        no_start: for a start that it cannot have, the reason.
+        token_rows: parameters with one row per input token, in the order of the tokens. Rows of answer
+            tokens never act there, and training leaves them out.
+        frozen: parameters that are not trained.
+        has_factors: whether W_OV is a product W_V W_O of two parameters that `factors` gives.
+        hooked_trained: which of W_V and W_O ask for gradients in the HookedTransformer.
+        d_head: width of the OV circuit; None takes the size of the vocabulary.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    colour: ClassVar[str] = "#949494"
+    norm: ClassVar[str | None] = None
+    starts: ClassVar[tuple[str, ...]] = ("product", "entries")
+    no_start: ClassVar[Mapping[str, str]] = {}
+    token_rows: ClassVar[frozenset[str]] = frozenset()
+    frozen: ClassVar[frozenset[str]] = frozenset()
+    has_factors: ClassVar[bool] = False
+    hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
+
+    d_head: int | None = None
+
+    @classmethod
+    def of(cls, d_head: int | None, options: Mapping[str, Any], init: str) -> LinearMap:
+        """The map of a configuration.
+
+        Raises:
+            UnknownNameError: an option that it does not have, with the close matches.
+            ConfigError: an option that is not allowed, or a start that it cannot have.
+        """
+        known = [field.name for field in dataclasses.fields(cls) if field.name != "d_head"]
+        for name in options:
+            if name not in known:
+                raise unknown_name(f"option of ov={cls.name!r}", name, known)
+        if init not in cls.starts:
+            reason = cls.no_start.get(init, f"choose one of {', '.join(map(repr, cls.starts))}")
+            raise ConfigError(f"init={init!r} is no start of ov={cls.name!r}: {reason}")
+        if d_head is not None:
+            check_count("d_head", d_head, 1)
+        return cls(d_head=d_head, **options)
+
+    def width(self, n_tokens: int) -> int:
+        """Width of the OV circuit for a vocabulary of this size: `d_head`, or the vocabulary's.
+
+        Raises:
+            ConfigError: a d_head that the map cannot have.
+        """
+        return n_tokens if self.d_head is None else self.d_head
+
+    # --- what a new map defines -------------------------------------------------------------------
+
+    @abstractmethod
+    def shapes(self, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters of a matrix [n_in, n_out], by name."""
+
+    @abstractmethod
+    def start(self, draw: Draw) -> dict[str, Tensor]:
+        """Parameters at step 0 for the whole vocabulary, float64 on the CPU."""
+
+    @abstractmethod
+    def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
+        """W_OV of the parameters; it may be one of them, not a copy."""
+
+    # --- what it may define -----------------------------------------------------------------------
+
+    def gradients(
+        self, parameters: Parameters, grad: Float[Any, "*run input output"]
+    ) -> dict[str, Float[Any, "..."]]:
+        """Gradient of every parameter from the gradient of W_OV; by default through autograd."""
+        if isinstance(grad, np.ndarray):
+            tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in parameters.items()}
+            found = self.gradients(tensors, torch.from_numpy(grad))
+            return {name: value.numpy() for name, value in found.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            W = self.product(leaves)
+        found = torch.autograd.grad(W, list(leaves.values()), grad, materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
+
+    def factors(self, parameters: Parameters) -> tuple[Any, Any]:
+        """(W_V, W_O) of a map with factors.
+
+        Raises:
+            ConfigError: a map without.
+        """
+        raise ConfigError(f"a {self.name} OV circuit has no factors W_V and W_O: use its W_OV")
+
+    # --- memory of a training step ----------------------------------------------------------------
+
+    def product_into(
+        self, parameters: Mapping[str, Tensor], out: Float[Tensor, "run input output"]
+    ) -> Float[Tensor, "run input output"]:
+        """`product` in given memory, or the parameter that is the product."""
+        return out.copy_(self.product(parameters))
+
+    def pull_back(
+        self,
+        parameters: Mapping[str, Tensor],
+        grad: Float[Tensor, "run input output"],
+        out: Mapping[str, Tensor],
+    ) -> None:
+        """`gradients` in given memory; those of frozen parameters are left out."""
+        for name, value in self.gradients(parameters, grad).items():
+            if name in out:
+                out[name].copy_(value)
+
+    def gradient_memory(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
+        """Where among the parameters' gradients that of W_OV may be written; None: in memory of its own."""
+        return None
