@@ -126,13 +126,38 @@ def test_every_module_imports_only_what_stands_above_it(name):
         assert same_room or rank(target) < rank(name), f"{name} imports {target}, which stands below it"
 
 
-def test_no_circle_of_imports():
-    edges = {name: own_imports(name, deferred=False) for name in modules() if name}
+def siblings():
+    """Folder -> its children (files and folders) with what each imports of the others, deferred or not."""
+    found = {}
+    for name in modules():
+        if not name:
+            continue
+        parts = name.split(".")
+        for depth in range(len(parts)):
+            folder, child = ".".join(parts[:depth]), parts[depth]
+            edges = found.setdefault(folder, {}).setdefault(child, set())
+            for target in own_imports(name):
+                of_target = target.split(".")
+                if target and of_target[:depth] == parts[:depth] and len(of_target) > depth:
+                    edges.add(of_target[depth])
+    return found
+
+
+@pytest.mark.parametrize("folder", siblings())
+def test_no_circle_among_the_files_and_folders_of_a_folder(folder):
+    """Deferred imports count: a circle that hides in functions is a circle."""
+    edges = siblings()[folder]
     done: set[str] = set()
     while len(done) < len(edges):
         free = {name for name, targets in edges.items() if name not in done and targets - {name} <= done}
         assert free, f"a circle among {sorted(set(edges) - done)}"
         done |= free
+
+
+@pytest.mark.parametrize("folder", siblings())
+def test_a_folder_is_seen_at_a_glance(folder):
+    files = [child for child in siblings()[folder] if f"{folder}.{child}".strip(".") in modules()]
+    assert len(files) <= (12 if folder else len(ORDER))
 
 
 def test_the_root_imports_nothing_of_the_package_at_import():

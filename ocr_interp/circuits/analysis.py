@@ -15,9 +15,10 @@ from ocr_interp.circuits.attention import AttentionByKind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.alignment import AlignmentReport
 from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_blocks, has_blocks
-from ocr_interp.circuits.geometry.embeddings import SpanShare, factor_imbalance, held_out_span
+from ocr_interp.circuits.geometry.embeddings import SpanShare, held_out_span
 from ocr_interp.errors import ConfigError
 from ocr_interp.linalg.spectrum import Spectrum
+from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.theory.closed.closed_form import PredictedSolution, predicted_solution
 from ocr_interp.theory.limits import trained_attention_beta_interval

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ocr_interp.checks import check_count
+from ocr_interp.circuits.matrix import Circuit
 from ocr_interp.hooked.provenance import fingerprint_of
 
-if TYPE_CHECKING:
-    from ocr_interp.circuits.circuit import OVCircuit
 
-
-def random_circuit(circuit: OVCircuit, seed: int) -> OVCircuit:
+def random_circuit(circuit: Circuit, seed: int) -> Circuit:
     """Normal factors of the circuit's shapes, scaled to its Frobenius norm; see `OVCircuit.random_like`."""
     check_count("seed", seed, 0)
     generator = np.random.default_rng(seed)

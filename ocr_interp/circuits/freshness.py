@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.circuits.reading import weights_of_model
 from ocr_interp.errors import StaleCircuitError
 from ocr_interp.hooked.heads import check_architecture, used_weights
@@ -13,11 +12,8 @@ from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.models.trained import TrainedModel
 
-if TYPE_CHECKING:
-    from ocr_interp.circuits.circuit import OVCircuit
 
-
-def require_fresh(circuit: OVCircuit, source: HookedModel | TrainedModel) -> None:
+def require_fresh(circuit: OVMatrix, source: HookedModel | TrainedModel) -> None:
     """Requires that the weights which a circuit was read from are still those of the model.
 
     Raises:
@@ -31,7 +27,7 @@ def require_fresh(circuit: OVCircuit, source: HookedModel | TrainedModel) -> Non
         )
 
 
-def weights_now(circuit: OVCircuit, source: HookedModel | TrainedModel) -> dict[str, Tensor]:
+def weights_now(circuit: OVMatrix, source: HookedModel | TrainedModel) -> dict[str, Tensor]:
     """The weights of a model, Run or TrainedModel that the circuit depends on.
 
     Raises:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.baseline import random_circuit
+from ocr_interp.circuits.matrix import OVMatrix
 
 
-def summarize(circuit: OVCircuit, seed: int = 0) -> str:
+def summarize(circuit: OVMatrix, seed: int = 0) -> str:
     """Provenance, size, norms and shares of energy; see `OVCircuit.summary`."""
-    chance = circuit.random_like(seed)
+    chance = random_circuit(circuit, seed)
     energy, by_chance = circuit.energy, chance.energy
     lines = [
         circuit.provenance.summary(),

@@ -6,6 +6,7 @@ import torch
 from snapshots import random_snapshot
 from test_ov_circuit import MICRO, micro
 
+from ocr_interp.circuits.attribution.attribute import attribute
 from ocr_interp.circuits.attribution.of_run import attribute_run, checked_residual
 from ocr_interp.errors import AttributionError, ModelError, UnknownNameError, WeightsError
 
@@ -62,3 +63,15 @@ def test_bad_prompts_and_answers():
     broken.weights.W_V[0, 0] = torch.nan
     with pytest.raises(WeightsError, match="W_V"):
         attribute_run(broken, ["s0", "r1", "EOS"], "b0")
+
+
+def test_one_function_for_runs_and_models():
+    run, prompt = random_snapshot(MICRO), ["s0", "r1", "EOS"]
+    of_run = attribute(run, prompt, "b0", "c1")
+    of_model = attribute(run.model, prompt, "b0", "c1", labels=MICRO.labels)
+    assert of_run.contributions == pytest.approx(of_model.contributions, abs=1e-12)
+    assert attribute(run, prompt, "b0", "c1", layer=0, head=0).total == of_run.total
+    with pytest.raises(ModelError, match=r"one head and the tokens of its task, got layer=1, head=0"):
+        attribute(run, prompt, "b0", layer=1, head=0)
+    with pytest.raises(ModelError, match=r"labels: leave them out, or pass run\.model"):
+        attribute(run, prompt, "b0", labels=MICRO.labels)

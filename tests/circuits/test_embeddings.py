@@ -14,8 +14,9 @@ from ocr_interp.circuits.geometry.cosine_groups import (
     group_masks,
     vector_labels,
 )
-from ocr_interp.circuits.geometry.embeddings import factor_imbalance, held_out_span
+from ocr_interp.circuits.geometry.embeddings import held_out_span
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.closed_form import predicted_solution
 
@@ -71,7 +72,10 @@ def test_any_invertible_matrix_between_the_factors_leaves_everything_as_it_is():
     M = np.random.default_rng(3).standard_normal((4, 4))
     W_V, W_O = run.weights.W_V.numpy(), run.weights.W_O.numpy()
     other = snapshot(task, W_V @ M, np.linalg.inv(M) @ W_O)
-    first, second = OVCircuit.from_run(run, raw=True).embeddings(), OVCircuit.from_run(other, raw=True).embeddings()
+    first, second = (
+        OVCircuit.from_run(run, raw=True).embeddings(),
+        OVCircuit.from_run(other, raw=True).embeddings(),
+    )
     labels = ["r1", "s0", "s1", "b0", "c2", "noise0"]
     assert first.cosines(labels) == pytest.approx(second.cosines(labels), abs=1e-8)
     ours, theirs = first.coordinates(labels, 3), second.coordinates(labels, 3)

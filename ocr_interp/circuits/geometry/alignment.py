@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.baseline import random_circuit
 from ocr_interp.circuits.geometry.cosine_groups import (
     CosineGroup,
     all_cosines,
@@ -22,11 +22,11 @@ from ocr_interp.circuits.geometry.cosine_groups import (
     group_masks,
     vector_labels,
 )
+from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.errors import ConfigError, ModelError, unknown_name
 from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
-from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import held_out_beta
 from ocr_interp.theory.closed.closed_form import predicted_solution
@@ -140,11 +140,11 @@ class AlignmentReport:
 
 
 def align(
-    circuit: OVCircuit,
+    circuit: OVMatrix,
     prediction: Prediction,
     *,
-    untrained: TrainedModel | OVCircuit | None = None,
-    other: TrainedModel | OVCircuit | None = None,
+    untrained: OVMatrix | None = None,
+    other: OVMatrix | None = None,
     random_seeds: Sequence[int] = (0, 1, 2),
 ) -> AlignmentReport:
     """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
@@ -152,8 +152,8 @@ def align(
     Args:
         circuit: of a fact-recall model, with all subjects, relations and answers.
         prediction: a PredictedSolution, a MaxMarginSolution, or anything with .W [subjects r1 r2, answers].
-        untrained: the model before training, e.g. run.at(0).
-        other: the model of the other OV kind.
+        untrained: the circuit before training, e.g. of run.at(0).
+        other: the circuit of a model with another parameterisation of W_OV.
         random_seeds: baselines as in `OVCircuit.random_like`, one a seed.
 
     Raises:
@@ -169,12 +169,11 @@ def align(
     found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
     for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
         if baseline is not None:
-            given = OVCircuit.from_run(baseline) if isinstance(baseline, TrainedModel) else baseline
-            W = _part(given, task).W
-            _check_role(role, given, circuit)
-            found.append(frame.compare(role, given.provenance.summary(), W))
+            W = _part(baseline, task).W
+            _check_role(role, baseline, circuit)
+            found.append(frame.compare(role, baseline.provenance.summary(), W))
     for seed in random_seeds:
-        drawn = _part(circuit, task).random_like(seed)
+        drawn = random_circuit(_part(circuit, task), seed)
         found.append(frame.compare(RANDOM, f"{drawn.provenance.model}, seed {seed}", drawn.W))
     found.append(frame.compare(PREDICTED, "the prediction itself", target))
     return AlignmentReport(
@@ -187,7 +186,7 @@ def align(
     )
 
 
-def _check_role(role: str, given: OVCircuit, circuit: OVCircuit) -> None:
+def _check_role(role: str, given: OVMatrix, circuit: OVMatrix) -> None:
     """A baseline must be what it is called."""
     if role == UNTRAINED and given.provenance.step not in (0, None):
         raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
@@ -238,7 +237,7 @@ def _cosine(W: Float[np.ndarray, "input output"], target: Float[np.ndarray, "inp
     return float(np.vdot(W, target) / (np.linalg.norm(W) * np.linalg.norm(target)))
 
 
-def _part(circuit: OVCircuit, task: FactRecallTask) -> OVCircuit:
+def _part(circuit: OVMatrix, task: FactRecallTask) -> OVMatrix:
     """diag(a) W_OV of subjects and relations by answers."""
     if circuit.task != task:
         raise ModelError("a baseline must be of the same task as the circuit, got one of another task")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.errors import ModelError
 from ocr_interp.task import FactRecallTask
 
@@ -30,7 +30,7 @@ class AnswerBlock:
     basis: Float[np.ndarray, "answer direction"] = field(repr=False)
 
 
-def answer_blocks(circuit: OVCircuit) -> tuple[AnswerBlock, ...]:
+def answer_blocks(circuit: OVMatrix) -> tuple[AnswerBlock, ...]:
     """Relation block, large and small pair patterns of a balanced fact-recall circuit.
 
     The answers' logits split into what is the same for all facts and for all implications (two

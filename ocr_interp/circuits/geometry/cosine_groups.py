@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ocr_interp.circuits.geometry.embeddings import cosine_table
 from ocr_interp.linalg.spectrum import factored_svd
+from ocr_interp.linalg.vectors import cosine_table
 from ocr_interp.task import FactRecallTask
 
 CHECKS = ("relations", "train_relation", "held_out_relation")

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.hooked.tokens import TokenSet
-
-if TYPE_CHECKING:
-    from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.linalg.vectors import cosine_table, factor_imbalance, span_shares
 
 ROTATION_RULE = (
     "axes are the anchors' vectors in the order given, made orthonormal one after the other (Gram-Schmidt): "
@@ -104,7 +102,7 @@ class Embeddings:
     provenance: Provenance
 
     @classmethod
-    def of(cls, circuit: OVCircuit, null_tolerance: float = 1e-10) -> Embeddings:
+    def of(cls, circuit: OVMatrix, null_tolerance: float = 1e-10) -> Embeddings:
         """The balanced embeddings of a circuit, without components of singular value 0.
 
         Args:
@@ -203,7 +201,7 @@ class Embeddings:
         return Coordinates(tuple(labels), values, tuple(used), explained, ROTATION_RULE, self.provenance)
 
 
-def held_out_span(circuit: OVCircuit, tolerance: float = 1e-6) -> SpanShare:
+def held_out_span(circuit: OVMatrix, tolerance: float = 1e-6) -> SpanShare:
     """How much of each held-out subject's image (row of W) lies in the span of the training subjects'.
 
     Raises:
@@ -218,38 +216,3 @@ def held_out_span(circuit: OVCircuit, tolerance: float = 1e-6) -> SpanShare:
     shares, rank = span_shares(images, span, tolerance)
     stamp = circuit.provenance.fingerprint
     return SpanShare(untold, shares, told, rank, circuit.W.shape[1], tolerance, stamp)
-
-
-def cosine_table(
-    left: Float[np.ndarray, "a component"], right: Float[np.ndarray, "b component"]
-) -> Float[np.ndarray, "a b"]:
-    """Cosines of rows; NaN where a row is zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (left / np.linalg.norm(left, axis=1)[:, None]) @ (
-            right / np.linalg.norm(right, axis=1)[:, None]
-        ).T
-
-
-def span_shares(
-    vectors: Float[np.ndarray, "token component"],
-    onto: Float[np.ndarray, "other component"],
-    tolerance: float,
-) -> tuple[Float[np.ndarray, " token"], int]:
-    """Share of each row's squared length in the span of other rows, and the dimension of the span."""
-    _, s, Vt = np.linalg.svd(onto, full_matrices=False)
-    basis = Vt[s > tolerance * max(s[0] if len(s) else 0.0, np.finfo(float).tiny)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return ((vectors @ basis.T) ** 2).sum(1) / (vectors**2).sum(1), len(basis)
-
-
-def factor_imbalance(
-    left: Float[np.ndarray, "input d_head"], right: Float[np.ndarray, "d_head output"]
-) -> float:
-    """‖LᵀL − RRᵀ‖_F over the mean of ‖LᵀL‖_F and ‖RRᵀ‖_F: 0 for balanced factors, at most 2.
-
-    Gradient flow on the factors keeps LᵀL − RRᵀ as it was at the start, with all inputs as rows and the
-    whole vocabulary as columns: read the circuit with outputs="vocabulary" to test that.
-    """
-    inner, outer = left.T @ left, right @ right.T
-    size = (np.linalg.norm(inner) + np.linalg.norm(outer)) / 2
-    return float(np.linalg.norm(inner - outer) / size) if size else 0.0
