@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from ocr_interp.checks import (
+    Option,
     Options,
     as_options,
     as_plain,
@@ -58,7 +59,7 @@ class ModelConfig:
 
     ov: str = "factorized"
     d_head: int | None = None
-    ov_options: Options = ()
+    ov_options: Options | dict[str, Option] = ()
     attention: Literal["linear", "softmax"] = "linear"
     train_attention: bool = True
     init: Literal["product", "entries", "constant", "symmetric"] = "product"

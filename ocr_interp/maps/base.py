@@ -19,7 +19,7 @@ from ocr_interp.devices import seeded_generator
 from ocr_interp.errors import ConfigError, unknown_name
 
 Parameters = Mapping[str, Any]
-"""Tensors or numpy arrays by name, each with the same leading axes (one per run in a stack, or none)."""
+"""Tensors by name, each with the same leading axes (one per run in a stack, or none)."""
 
 _STREAMS = {"W_V": 0, "W_O": 1, "W_QK": 2, "W_OV": 3}
 """Streams of randomness, one per matrix, so that parameterisations share the draws of equal names."""
@@ -66,8 +66,7 @@ class LinearMap(ABC):
 
     A new one defines the class attributes, `shapes`, `start` and `product`. Everything else has a default:
     gradients come from autograd, and a map without factors is written into a HookedTransformer as its
-    product. `product` is written with `@`, `.mT` and einops, so that it takes tensors and numpy arrays, with
-    any leading axes.
+    product. `product` takes any leading axes: one per run in a stack, or none.
 
     Attributes:
         name: as in `ModelConfig.ov`.
@@ -80,6 +79,8 @@ class LinearMap(ABC):
             tokens never act there, and training leaves them out.
         frozen: parameters that are not trained.
         has_factors: whether W_OV is a product W_V W_O of two parameters that `factors` gives.
+        array_native: whether `product` and `gradients` use nothing but operators that numpy arrays have too;
+            then they are computed without a detour through tensors.
         hooked_trained: which of W_V and W_O ask for gradients in the HookedTransformer.
         d_head: width of the OV circuit; None takes the size of the vocabulary.
     """
@@ -93,6 +94,7 @@ class LinearMap(ABC):
     token_rows: ClassVar[frozenset[str]] = frozenset()
     frozen: ClassVar[frozenset[str]] = frozenset()
     has_factors: ClassVar[bool] = False
+    array_native: ClassVar[bool] = False
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
 
     d_head: int | None = None
@@ -144,10 +146,6 @@ class LinearMap(ABC):
         self, parameters: Parameters, grad: Float[Any, "*run input output"]
     ) -> dict[str, Float[Any, "..."]]:
         """Gradient of every parameter from the gradient of W_OV; by default through autograd."""
-        if isinstance(grad, np.ndarray):
-            tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in parameters.items()}
-            found = self.gradients(tensors, torch.from_numpy(grad))
-            return {name: value.numpy() for name, value in found.items()}
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         with torch.enable_grad():
             W = self.product(leaves)
@@ -161,6 +159,27 @@ class LinearMap(ABC):
             ConfigError: a map without.
         """
         raise ConfigError(f"a {self.name} OV circuit has no factors W_V and W_O: use its W_OV")
+
+    # --- numpy arrays ---------------------------------------------------------------------------
+
+    def array_product(
+        self, parameters: Mapping[str, Float[np.ndarray, "..."]]
+    ) -> Float[np.ndarray, "*run input output"]:
+        """`product` of numpy arrays."""
+        if self.array_native:
+            return self.product(parameters)
+        return self.product(_tensors(parameters)).numpy()
+
+    def array_gradients(
+        self,
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+        grad: Float[np.ndarray, "*run input output"],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """`gradients` of numpy arrays."""
+        if self.array_native:
+            return self.gradients(parameters, grad)
+        found = self.gradients(_tensors(parameters), torch.from_numpy(grad))
+        return {name: value.numpy() for name, value in found.items()}
 
     # --- memory of a training step ----------------------------------------------------------------
 
@@ -184,3 +203,7 @@ class LinearMap(ABC):
     def gradient_memory(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
         """Where among the parameters' gradients that of W_OV may be written; None: in memory of its own."""
         return None
+
+
+def _tensors(parameters: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in parameters.items()}

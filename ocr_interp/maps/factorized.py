@@ -27,6 +27,7 @@ class Factorized(LinearMap):
         "constant": "constant factors are a saddle that gradient descent never leaves; use init='product', "
         "or ov='non_factorized'"
     }
+    array_native: ClassVar[bool] = True
     token_rows: ClassVar[frozenset[str]] = frozenset({"W_V"})
     has_factors: ClassVar[bool] = True
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V", "W_O"})

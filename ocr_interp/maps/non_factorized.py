@@ -24,6 +24,7 @@ class NonFactorized(LinearMap):
     colour: ClassVar[str] = "#de8f05"
     norm: ClassVar[str | None] = "frobenius"
     starts: ClassVar[tuple[str, ...]] = ("product", "entries", "constant", "symmetric")
+    array_native: ClassVar[bool] = True
     token_rows: ClassVar[frozenset[str]] = frozenset({"W_OV"})
 
     def width(self, n_tokens: int) -> int:

@@ -151,7 +151,7 @@ class _SmoothHinges:
 
     def circuit(self, theta: np.ndarray) -> np.ndarray:
         """W_OV of the parameters."""
-        return np.asarray(self.linear_map.product(self.parameters(theta)))
+        return self.linear_map.array_product(self.parameters(theta))
 
     def dual_weights(self, W: np.ndarray, sharpness: float) -> np.ndarray:
         """How hard each constraint is pushed on, zero at the correct outputs."""
@@ -167,8 +167,8 @@ class _SmoothHinges:
 
     def __call__(self, theta: np.ndarray, sharpness: float, penalty: float) -> tuple[float, np.ndarray]:
         parameters = self.parameters(theta)
-        hinges, slopes = self._hinges(np.asarray(self.linear_map.product(parameters)), sharpness)
+        hinges, slopes = self._hinges(self.linear_map.array_product(parameters), sharpness)
         value = 0.5 * float(theta @ theta) + penalty * hinges
         grad_W = -penalty * self.problem.dual_matrix(slopes)
-        gradients = self.linear_map.gradients(parameters, grad_W)
+        gradients = self.linear_map.array_gradients(parameters, grad_W)
         return value, theta + np.concatenate([gradients[name].ravel() for name in self.shapes])
