@@ -67,6 +67,7 @@ def _registered():
 
 
 MODEL = {"ov": "diagonal_plus", "ov_options": (("rank", 3),)}
+PROMPT = ["noise0", "noise1", "s1", "r2", "EOS"]
 RECIPE = TrainConfig(
     steps=40, batch_size=12, log_every=10, checkpoint_every=20, snapshots=2, lr=0.02, device="cpu"
 )

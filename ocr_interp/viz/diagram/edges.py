@@ -14,10 +14,10 @@ from matplotlib.path import Path as Curve
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.viz.diagram.dot import MISSING_BELOW, missing_blocks
 from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, text_width
-from ocr_interp.viz.style import COLORS, HELD_OUT
+from ocr_interp.viz.style import HELD_OUT
 
-POSITIVE, NEGATIVE = COLORS["factorized"], COLORS["non_factorized"]
-"""Colours of contributions for and against the answer."""
+POSITIVE, NEGATIVE = "#0173b2", "#de8f05"
+"""Colours of contributions for and against the answer, from seaborn's palette for colour-blind readers."""
 
 _WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
 _DASHES = (0, (3.5, 2.0))
