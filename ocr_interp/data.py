@@ -167,7 +167,7 @@ class NoisyBatches:
         device, dtype: of the tensors; the generator lives on the device, so that another device
             draws other batches.
 
-    Source: theory.md §1 of the paper's experiments: T = 16, 13 noise tokens out of 5, batch 252.
+    Source: docs/theory.md §9: 16 tokens, 13 of them noise out of 5, batch 252.
     """
 
     def __init__(

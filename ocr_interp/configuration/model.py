@@ -54,7 +54,7 @@ class ModelConfig:
     Raises:
         ConfigError: a value that is not allowed, by name.
 
-    Source: Huang et al. 2025, section 3; docs/theory.md, "The paper's experiment".
+    Source: Huang et al. 2025, section 3; docs/theory.md §9.
     """
 
     ov: str = "factorized"

@@ -148,7 +148,7 @@ class TrainConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> TrainConfig:
-        """The recipe of the paper's experiments (theory.md §7): AdamW, noisy batches of 252."""
+        """The recipe of the paper's experiments (docs/theory.md §9): AdamW, noisy batches of 252."""
         return cls(**changes)
 
     @classmethod

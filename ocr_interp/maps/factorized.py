@@ -15,7 +15,7 @@ from ocr_interp.maps.base import Draw, LinearMap, Parameters
 class Factorized(LinearMap):
     """Two factors: small ½(‖W_V‖² + ‖W_O‖²) makes the nuclear norm of W_OV small.
 
-    Source: Huang et al. 2025, section 3; docs/theory.md, "The problem".
+    Source: Huang et al. 2025, section 3; docs/theory.md §1.
     """
 
     name: ClassVar[str] = "factorized"

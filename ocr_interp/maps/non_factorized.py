@@ -16,7 +16,7 @@ from ocr_interp.maps.base import Draw, LinearMap, Parameters
 class NonFactorized(LinearMap):
     """One whole matrix: small parameters are a small Frobenius norm.
 
-    Source: Huang et al. 2025, section 3; docs/theory.md, "The problem".
+    Source: Huang et al. 2025, section 3; docs/theory.md §1.
     """
 
     name: ClassVar[str] = "non_factorized"

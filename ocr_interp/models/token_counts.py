@@ -2,7 +2,7 @@
 
 With linear attention and the EOS query last, logits = (counts * a) @ W_OV, where a holds the score of
 every token; with softmax attention a token weighs counts * exp(a), normalised. Nothing is approximated
-(theory.md §2).
+(docs/theory.md §9).
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def effective_circuit(
     """diag(a) W_OV, input tokens by the whole vocabulary.
 
     This is what logits, margins and norms of a model with trained attention are about: the attention a
-    absorbs any scale of W_OV (docs/theory.md, "Trained attention"). With softmax attention a = exp(score),
+    absorbs any scale of W_OV (docs/theory.md §6). With softmax attention a = exp(score),
     which leaves out the normalisation of each sequence.
     """
     return (scores if attention == "linear" else torch.exp(scores)).unsqueeze(-1) * W_OV

@@ -34,7 +34,7 @@ CIRCUIT_COLUMNS = ("train_margin", "held_out_margin", "nuclear_norm", "frobenius
 - train_margin: smallest logit difference between the right answer and any other answer, over the
   trained splits; what norms are to be divided by;
 - held_out_margin: the same for held-out implications against the other implications;
-- nuclear_norm, frobenius_norm: of diag(a) W_OV, subjects and relations by answers (theory.md §7: the
+- nuclear_norm, frobenius_norm: of diag(a) W_OV, subjects and relations by answers (docs/theory.md §9: the
   raw norm of W_OV means nothing while the attention a absorbs scale);
 - effective_rank: exp of the entropy of its normalised singular values (Roy & Vetterli 2007).
 """
