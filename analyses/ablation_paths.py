@@ -45,8 +45,8 @@ from ocr_interp import (
     ZeroAblation,
     output_subspace,
     ov_block,
-    predicted_solution,
     run_ablation_study,
+    solve,
     tokens_of_kind,
 )
 from ocr_interp.ablation.controls import EQUAL_NORM
@@ -71,7 +71,7 @@ SEARCHED_SEEDS = 3
 
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     torch.set_num_threads(1)  # small matrices lose by more
-    predicted = {ov: _predicted(predicted_solution(PAPER, norm=NORMS[ov]).W) for ov in NORMS}
+    predicted = {ov: _predicted(solve(PAPER, norm=NORMS[ov]).W) for ov in NORMS}
     limits = {ov: limit_as_model(ov) for ov in NORMS}
     measured = {"computed limit": {ov: [_measured(limits[ov])] for ov in NORMS}}
     random = {ov: _random(limits[ov]) for ov in NORMS}

@@ -37,8 +37,8 @@ from ocr_interp import (
     OVCircuit,
     output_subspace,
     ov_block,
-    predicted_solution,
     run_ablation_study,
+    solve,
     tokens_of_kind,
 )
 from ocr_interp.ablation.controls import EQUAL_NORM
@@ -74,7 +74,7 @@ DESCENT_LABELS = (
 
 
 def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    W = predicted_solution(PAPER).W
+    W = solve(PAPER).W
     trained = load_all(runs, "descent_factorized")
     subspaces = low_rank.constructed(W)
     predicted = {name: of_matrix(ablated_W) for name, ablated_W in _ablated_predictions(W, subspaces).items()}

@@ -22,7 +22,7 @@ from limit_runs import OV_KINDS
 from matplotlib.axes import Axes
 from paper_runs import PAPER, load_all
 
-from ocr_interp import OVCircuit, Run, predicted_solution, trained_attention_beta_interval
+from ocr_interp import OVCircuit, Run, solve, trained_attention_beta_interval
 from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
@@ -31,7 +31,7 @@ SETTINGS = {
     "the paper's recipe (AdamW, noise, trained attention)": "often_",
     "evidence: gradient descent, frozen attention, no decay": "often_descent_",
 }
-PREDICTION = predicted_solution(PAPER, "nuclear")
+PREDICTION = solve(PAPER, "nuclear")
 BLOCKS = ("relations (1)", "large pair block (19)", "small pair block (19)")
 GEOMETRY = ("relations", "train_held_out_same_pair", "fact_held_out", "implication_held_out")
 CHANCE = "0.55"

@@ -19,7 +19,7 @@ from claims_file import Claim, write_claims
 from limit_runs import NORMS, OvKind, computed_limit, descend, noise_free_task
 from matplotlib.axes import Axes
 
-from ocr_interp import FactRecallTask, Run, cosine_with, held_out_beta, predicted_solution
+from ocr_interp import FactRecallTask, Run, cosine_with, held_out_beta, solve
 from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
 from ocr_interp.viz.heatmaps import plot_ov_circuit
 from ocr_interp.viz.style import figure_style, save_figure
@@ -60,7 +60,7 @@ def measure(W: np.ndarray, task: FactRecallTask) -> dict[str, float]:
     recalled = cosines(inputs[test.subject] + r2, outputs[test.answer])
     return {
         "beta": held_out_beta(W, task).projection,
-        **{f"cosine_{PROBLEM[ov]}": cosine_with(W, predicted_solution(task, NORMS[ov])) for ov in ROWS},
+        **{f"cosine_{PROBLEM[ov]}": cosine_with(W, solve(task, NORMS[ov])) for ov in ROWS},
         "relations": float(cosines(r1, r2)[0]),
         "subject_relation_largest": float(max(with_relation)),
         "held_out_recall": float(recalled.mean()),
@@ -91,7 +91,7 @@ def draw_heat_maps(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: P
     for k, (sizes, runs) in enumerate(trained.items()):
         for row, ov in enumerate(ROWS):
             run = runs[ov]
-            exact = predicted_solution(run.task, NORMS[ov]).W
+            exact = solve(run.task, NORMS[ov]).W
             learned = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
             name = f"{PROBLEM[ov]} solution, {sizes}"
             left, right = axes[row, 2 * k : 2 * k + 2]
@@ -111,7 +111,7 @@ def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Pa
     numbers = {}
     for row, (sizes, runs) in enumerate(trained.items()):
         run = runs["factorized"]
-        shown = {f"{PROBLEM[ov]} solution": predicted_solution(run.task, NORMS[ov]) for ov in ROWS}
+        shown = {f"{PROBLEM[ov]} solution": solve(run.task, NORMS[ov]) for ov in ROWS}
         embeddings = {name: (s.input_embeddings(), s.output_embeddings()) for name, s in shown.items()}
         circuit = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
         embeddings[f"factorized, {STEPS:,} steps"] = balanced_embeddings(circuit)
@@ -175,7 +175,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         trained[sizes] = {ov: descend(task, ov, STEPS, runs / "figure_5" / f"{ov}_{name}") for ov in ROWS}
         limit = computed_limit(task, "factorized")
         found[name] = {
-            "closed_form": measure(predicted_solution(task).W, task),
+            "closed_form": measure(solve(task).W, task),
             **({"computed_limit": measure(limit.W, task)} if limit else {}),
             "gradient_descent": measure(trained[sizes]["factorized"].subjects_and_relations_W, task),
         }

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from ocr_interp import FactRecallTask, ModelConfig, Run, TrainConfig, solve_max_margin, train
+from ocr_interp import FactRecallTask, ModelConfig, Run, TrainConfig, solve, train
 from ocr_interp.errors import SolverError
 from ocr_interp.training.continuation import ComputedLimit, compute_limit
 
@@ -69,5 +69,5 @@ def limit_margin(task: FactRecallTask, ov: OvKind) -> float:
 
 def solver_margin(task: FactRecallTask, ov: OvKind) -> float:
     """Held-out over training margin of the splitting method's solution: a check of the closed form."""
-    found = solve_max_margin(task, NORMS[ov], 1e-6, method="first_order").certificate
+    found = solve(task, NORMS[ov], 1e-6, method="first_order").certificate
     return float(found.held_out_margins.min() / found.min_margin)

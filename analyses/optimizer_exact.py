@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.closed.closed_form import predicted_solution
-from ocr_interp.theory.norms.schatten import matrix_norm
+from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
 
 MOMENTUM = 0.95
@@ -59,7 +59,7 @@ def orthogonal_path(
         draw, width = np.random.default_rng(seed), rows + columns
         parts = [0.01 * draw.standard_normal((rows, width)), 0.01 * draw.standard_normal((width, columns))]
     means = [np.zeros_like(part) for part in parts]
-    path, best = MuonPath([], [], [], []), predicted_solution(task, "spectral").objective
+    path, best = MuonPath([], [], [], []), solve(task, "spectral").objective
     for step in range(steps + 1):
         W = parts[0] if len(parts) == 1 else parts[0] @ parts[1]
         if step and step % log_every == 0:
@@ -67,7 +67,7 @@ def orthogonal_path(
             path.step.append(step)
             path.beta.append(held_out_beta(W, task).projection)
             path.margin.append(margin)
-            excess = matrix_norm(W, "spectral") / margin / best - 1 if margin > 0 else np.inf
+            excess = norms["spectral"].value(W) / margin / best - 1 if margin > 0 else np.inf
             path.excess_spectral.append(excess)
         down = descent_direction(problem, W)
         gradients = [down] if len(parts) == 1 else [down @ parts[1].T, parts[0].T @ down]

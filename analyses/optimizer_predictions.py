@@ -64,7 +64,7 @@ def muon_first_step(sizes: Sizes) -> float:
 
 @lru_cache(maxsize=256)
 def smallest_norm(sizes: Sizes, norm: str) -> float:
-    """The smallest norm at margin 1; agrees with `predicted_solution` for the three Schatten norms."""
+    """The smallest norm at margin 1; agrees with `solve` for the three Schatten norms."""
     import cvxpy as cp
 
     x, c = cp.Variable((2, 2)), cp.Variable((4, 2))

@@ -22,15 +22,15 @@ from optimizer_predictions import smallest_norm
 from ocr_interp import (
     FactRecallTask,
     ModelConfig,
-    PredictedSolution,
     Run,
     RunConfig,
+    Solution,
     TrainConfig,
     cosine_with,
-    predicted_solution,
+    solve,
 )
 from ocr_interp.sweeps.sweep import SweepResult, sweep
-from ocr_interp.theory.norms.schatten import matrix_norm
+from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import max_margin_problem
 
 OV_KINDS = ("factorized", "non_factorized")
@@ -255,8 +255,8 @@ def measured(result: SweepResult, name: str, status: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _predicted(task: FactRecallTask, norm: str, inputs: str) -> PredictedSolution:
-    return predicted_solution(task, norm, "vocabulary", inputs)
+def _predicted(task: FactRecallTask, norm: str, inputs: str) -> Solution:
+    return solve(task, norm, outputs="vocabulary", inputs=inputs)
 
 
 def distances(run: Run) -> dict[str, float]:
@@ -269,7 +269,7 @@ def distances(run: Run) -> dict[str, float]:
     row = {}
     for norm in SCHATTEN:
         predicted = _predicted(task, norm, inputs)
-        row[f"excess_{norm}"] = matrix_norm(W, norm) / margin / predicted.objective - 1
+        row[f"excess_{norm}"] = norms[norm].value(W) / margin / predicted.objective - 1
         row[f"cosine_{norm}"] = cosine_with(W, predicted)
     sizes = task.balanced_sizes
     assert sizes is not None
@@ -285,9 +285,9 @@ def distances(run: Run) -> dict[str, float]:
 def baselines(sizes: tuple[int, int, int]) -> dict[str, dict[str, float]]:
     """excess_* and cosine_* of the three predicted solutions themselves: how far they are from each other."""
     task = FactRecallTask(*sizes, n_noise=0, seq_len=3)
-    solutions = {norm: predicted_solution(task, norm) for norm in SCHATTEN}
+    solutions = {norm: solve(task, norm) for norm in SCHATTEN}
     return {
-        norm: {f"excess_{other}": matrix_norm(s.W, other) / o.objective - 1 for other, o in solutions.items()}
+        norm: {f"excess_{other}": norms[other].value(s.W) / o.objective - 1 for other, o in solutions.items()}
         | {f"cosine_{other}": cosine_with(s.W, o) for other, o in solutions.items()}
         for norm, s in solutions.items()
     }

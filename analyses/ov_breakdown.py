@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from paper_runs import PAPER, load_all
 from predicted_circuits import predicted_circuit
 
-from ocr_interp import OVCircuit, Run, predicted_solution
+from ocr_interp import OVCircuit, Run, solve
 from ocr_interp.viz.energy import plot_energy_shares
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
@@ -81,7 +81,7 @@ def describe(run: Run) -> dict[str, Any]:
 def draw_spectrum(ax: Axes, found: dict[str, list[dict]]) -> None:
     """Singular values over the training margin, a line a seed; the predicted ones as steps."""
     for ov in OV_KINDS:
-        blocks = predicted_solution(PAPER, NORMS[ov]).spectrum
+        blocks = solve(PAPER, NORMS[ov]).spectrum
         values = np.concatenate([np.full(b.multiplicity, b.value) for b in blocks])
         ax.step(np.arange(len(values)), values, where="mid", color=COLORS[ov], lw=5, alpha=0.3)
         for k, run in enumerate(found[ov]):

@@ -27,10 +27,10 @@ from penalised import PenalisedOptimum, first_beta, leading_beta, penalised_opti
 from phase_grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
 from phase_panels import SHOWN, Row, cells, draw_map, draw_row, legend_handles, with_gap
 
-from ocr_interp import predicted_solution, trained_attention_beta_interval
+from ocr_interp import solve, trained_attention_beta_interval
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
-BETA = predicted_solution(SMALL).beta
+BETA = solve(SMALL).beta
 LIMIT = {"factorized": BETA, "non_factorized": 0.0}
 THEORY = "Theory's recipe: full-batch gradient descent, no noise, frozen attention"
 PAPER = "Paper's recipe: AdamW, noisy batches, trained attention"

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 from limit_runs import NORMS, OvKind
 
-from ocr_interp import OVCircuit, predicted_solution
+from ocr_interp import OVCircuit, solve
 
 
 def predicted_circuit(like: OVCircuit, ov: OvKind) -> OVCircuit:
     """W of the closed form in the rows of subjects and relations; noise and EOS write nothing."""
     assert like.task is not None
-    W = predicted_solution(like.task, NORMS[ov]).W
+    W = solve(like.task, NORMS[ov]).W
     left = np.zeros((len(like.inputs), W.shape[1]))
     left[: len(W)] = W
     provenance = replace(

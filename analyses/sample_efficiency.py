@@ -29,7 +29,7 @@ from limit_runs import (
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ocr_interp import FactRecallTask, predicted_solution
+from ocr_interp import FactRecallTask, solve
 from ocr_interp.viz.style import COLORS, HELD_OUT, NAMES, figure_style, save_figure
 
 N_PAIRS, M_TEST = 5, 4
@@ -62,7 +62,7 @@ def measure(task: FactRecallTask, ov: OvKind, run_dir: Path) -> Margins:
     balanced = task.balanced_sizes is not None
     run = descend(task, ov, STEPS, run_dir)
     return Margins(
-        closed_form=predicted_solution(task, NORMS[ov]).held_out_margin if balanced else math.nan,
+        closed_form=solve(task, NORMS[ov]).held_out_margin if balanced else math.nan,
         solver=solver_margin(task, ov),
         computed_limit=limit_margin(task, ov),
         gradient_descent=margin_ratio(run, STEPS),

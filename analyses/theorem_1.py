@@ -22,12 +22,12 @@ from claims_file import Claim, write_claims
 from matplotlib.axes import Axes
 from paper_runs import PAPER, load_all
 
-from ocr_interp import Run, predicted_solution, trained_attention_beta_interval
+from ocr_interp import Run, solve, trained_attention_beta_interval
 from ocr_interp.training.continuation import NORM_OF_OV, ComputedLimit, compute_limit
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
-BETA = predicted_solution(PAPER).beta
+BETA = solve(PAPER).beta
 INTERVAL = trained_attention_beta_interval(PAPER)
 TRAINED_ATTENTION = "#029e73"
 
@@ -130,7 +130,7 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
     for kind in COLORS:
         runs, norm = found[f"descent_{kind}"], NORM_OF_OV[kind]
         other = "frobenius" if norm == "nuclear" else "nuclear"
-        limit = predicted_solution(PAPER, norm).beta
+        limit = solve(PAPER, norm).beta
         measured = {
             "steps": runs[0].step,
             "beta_minus_limit_halfway": [float(f"{tail(run, 'beta')[0] - limit:.5g}") for run in runs],
@@ -193,7 +193,7 @@ def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
     """The computed limits against the closed form."""
     claims = []
     for kind, limit in limits.items():
-        predicted = predicted_solution(PAPER, NORM_OF_OV[kind])
+        predicted = solve(PAPER, NORM_OF_OV[kind])
         last = limit.stages[-1]
         claims.append(
             Claim(

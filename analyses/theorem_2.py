@@ -29,7 +29,7 @@ from limit_runs import (
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from ocr_interp import predicted_solution
+from ocr_interp import solve
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
 PAIRS = (2, 5, 20)
@@ -68,7 +68,7 @@ def measure(n: int, m_train: int, m_test: int, ov: OvKind, runs: Path) -> Case:
         m_train=m_train,
         m_test=m_test,
         ov=ov,
-        closed_form=predicted_solution(task, NORMS[ov]).held_out_margin,
+        closed_form=solve(task, NORMS[ov]).held_out_margin,
         solver=solver_margin(task, ov),
         computed_limit=limit_margin(task, ov),
         gradient_descent=margin_ratio(run, STEPS),

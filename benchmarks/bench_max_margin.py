@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import certify
-from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.reduction.symmetry import reduce_problem
-from ocr_interp.theory.solve import solve_max_margin
 from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
 from ocr_interp.theory.solver.first_order import solve_first_order
 
@@ -56,26 +55,27 @@ def make_task(case: dict[str, Any]) -> FactRecallTask:
 
 
 def closed_form(task: FactRecallTask, norm: str, case: dict[str, Any]) -> dict[str, Any]:
-    repeats, solution = 20, predicted_solution(task, norm)
+    repeats, solution = 20, solve(task, norm)
     start = time.perf_counter()
     for _ in range(repeats):
-        solution = predicted_solution(task, norm)
+        solution = solve(task, norm)
         _ = (solution.objective, solution.rank, solution.cosines, solution.held_out_margin_overall)
     seconds = (time.perf_counter() - start) / repeats
-    gap = solve_max_margin(task, norm, 1e-9).certificate.gap if task.n_facts <= 1000 else None
+    gap = solve(task, norm, 1e-9).certificate.gap if task.n_facts <= 1000 else None
     return {"seconds": seconds, "objective": solution.objective, "gap": gap}
 
 
 def with_symmetry(task: FactRecallTask, norm: str, case: dict[str, Any]) -> dict[str, Any]:
     limit = case["limit"]
-    solution = solve_max_margin(task, norm, case["tolerance"], method="first_order", max_seconds=limit)
+    solution = solve(task, norm, case["tolerance"], method="first_order", max_seconds=limit)
+    reduced = reduce_problem(task)
     return {
         "seconds": solution.seconds,
         "objective": solution.objective,
         "gap": solution.certificate.gap,
         "iterations": solution.iterations,
-        "constant_block": list(solution.reduced.constant_shape),
-        "pair_blocks": int((solution.reduced.pair_multiplicity > 0).sum()),
+        "constant_block": list(reduced.constant_shape),
+        "pair_blocks": int((reduced.pair_multiplicity > 0).sum()),
     }
 
 

@@ -54,12 +54,9 @@ if TYPE_CHECKING:
     from ocr_interp.theory.certificate import certify as certify
     from ocr_interp.theory.certificate import cosine_with as cosine_with
     from ocr_interp.theory.certificate import held_out_beta as held_out_beta
-    from ocr_interp.theory.closed.closed_form import PredictedSolution as PredictedSolution
-    from ocr_interp.theory.closed.closed_form import predicted_solution as predicted_solution
     from ocr_interp.theory.limits import trained_attention_beta_interval as trained_attention_beta_interval
-    from ocr_interp.theory.solve import MaxMarginSolution as MaxMarginSolution
-    from ocr_interp.theory.solve import format_solution as format_solution
-    from ocr_interp.theory.solve import solve_max_margin as solve_max_margin
+    from ocr_interp.theory.solution import Solution as Solution
+    from ocr_interp.theory.solving import solve as solve
     from ocr_interp.training.loop import train as train
     from ocr_interp.training.run import Run as Run
     from ocr_interp.training.store import load_run as load_run
@@ -108,20 +105,17 @@ _HOME_OF_NAME = {
     "FactRecallTask": "ocr_interp.task",
     "Certificate": "ocr_interp.theory.certificate",
     "HeldOutBeta": "ocr_interp.theory.certificate",
-    "MaxMarginSolution": "ocr_interp.theory.solve",
+    "Solution": "ocr_interp.theory.solution",
     "ModelConfig": "ocr_interp.configuration.model",
-    "PredictedSolution": "ocr_interp.theory.closed.closed_form",
     "Run": "ocr_interp.training.run",
     "RunConfig": "ocr_interp.configuration.run",
     "TrainConfig": "ocr_interp.configuration.training",
     "build_model": "ocr_interp.models.hooked39",
     "certify": "ocr_interp.theory.certificate",
     "cosine_with": "ocr_interp.theory.certificate",
-    "format_solution": "ocr_interp.theory.solve",
     "held_out_beta": "ocr_interp.theory.certificate",
     "load_run": "ocr_interp.training.store",
-    "predicted_solution": "ocr_interp.theory.closed.closed_form",
-    "solve_max_margin": "ocr_interp.theory.solve",
+    "solve": "ocr_interp.theory.solving",
     "train": "ocr_interp.training.loop",
     "trained_attention_beta_interval": "ocr_interp.theory.limits",
 }

@@ -20,9 +20,8 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
-from ocr_interp.theory.closed.closed_form import PredictedSolution, predicted_solution
+from ocr_interp.theory import solve
 from ocr_interp.theory.limits import trained_attention_beta_interval
-from ocr_interp.theory.solve import MaxMarginSolution, solve_max_margin
 
 SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
 
@@ -127,8 +126,8 @@ def analyze_run(
 
     Args:
         run: a Run or TrainedModel.
-        norm: of the max-margin solution to compare with; None is the one that the model's parameterisation
-            makes small: nuclear for a factorized model, frobenius for a non-factorized one.
+        norm: of the max-margin solution to compare with, any of `theory.norms`; None is the one that the
+            model's parameterisation makes small: nuclear for a factorized model, frobenius for a non-factorized one.
         other: a model of the other OV kind and the same task, as a baseline.
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
@@ -151,7 +150,7 @@ def analyze_run(
     if chosen is None:
         raise ConfigError(f"no norm is known to be made small by a {linear_map.name} W_OV: pass norm=")
     report = circuit.alignment(
-        _prediction(run, chosen), untrained=untrained, other=other, random_seeds=random_seeds
+        solve(run.task, chosen), untrained=untrained, other=other, random_seeds=random_seeds
     )
     both = run.task.subject_trained.any() and not run.task.subject_trained.all()
     return CircuitAnalysis(
@@ -167,12 +166,6 @@ def analyze_run(
         imbalance=_imbalance(run) if linear_map.has_factors else None,
         notes=_notes(run, chosen),
     )
-
-
-def _prediction(run: TrainedModel, norm: str) -> PredictedSolution | MaxMarginSolution:
-    if run.task.balanced_sizes is not None:
-        return predicted_solution(run.task, norm)
-    return solve_max_margin(run.task, norm)
 
 
 def _imbalance(run: TrainedModel) -> float:

@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -17,6 +17,7 @@ from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
 from ocr_interp.cli.llm import Llm
+from ocr_interp.cli.solve import Solve
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -59,45 +60,6 @@ class Info:
         from ocr_interp.viz.text.run import describe_run
 
         print(describe_run(run))
-
-
-@dataclass(frozen=True)
-class Solve:
-    """Solve the max-margin problem of a task: what gradient descent converges to, with a certificate."""
-
-    task: FactRecallTask = field(default_factory=FactRecallTask)
-    norm: Literal["nuclear", "frobenius", "spectral"] = "nuclear"
-    """nuclear: the factorized model's limit; frobenius: the non-factorized one's; spectral: for comparison"""
-    tolerance: float = 1e-4
-    """certified relative gap to reach"""
-    outputs: Literal["answers", "vocabulary"] = "answers"
-    """the wrong outputs of the margin constraints"""
-    inputs: Literal["subject_relation", "eos", "noise_eos"] = "subject_relation"
-    """what an example holds"""
-    method: Literal["auto", "closed_form", "first_order", "clarabel", "scs"] = "auto"
-    """auto takes the closed form where it holds"""
-
-    def run(self) -> None:
-        from ocr_interp.theory.closed.closed_form import predicted_solution
-        from ocr_interp.theory.solve import format_solution, solve_max_margin
-
-        solved = solve_max_margin(
-            self.task,
-            self.norm,
-            self.tolerance,
-            outputs=self.outputs,
-            inputs=self.inputs,
-            method=self.method,
-        )
-        print(format_solution(solved))
-        if self.task.balanced_sizes is not None:
-            predicted = predicted_solution(self.task, self.norm, self.outputs, self.inputs)
-            print(f"closed form of the balanced task: objective {predicted.objective:.10g}")
-            if predicted.sizes[2]:
-                print(
-                    f"  beta {predicted.beta:.10g}, held-out margin {predicted.held_out_margin:.8g} against "
-                    f"other implications, {predicted.held_out_margin_own_fact:.8g} against the own fact"
-                )
 
 
 @dataclass(frozen=True)

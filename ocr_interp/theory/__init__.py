@@ -1,1 +1,9 @@
-"""What gradient descent converges to, exactly: closed forms, solvers, certificates (numpy, scipy, cvxpy)."""
+"""What gradient descent converges to, exactly: closed forms, solvers, certificates (numpy, scipy, cvxpy).
+
+The public names are imported when they are first used: `import ocr_interp.theory` loads neither torch nor
+cvxpy. Norms are in `ocr_interp.theory.norms`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

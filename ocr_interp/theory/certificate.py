@@ -8,7 +8,6 @@ For any W with positive training margins, ‖W‖ / min margin is an upper bound
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_flag, check_number
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.norms.schatten import matrix_norm
+from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem
 from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
 
@@ -73,14 +72,14 @@ class HasWeights(Protocol):
     def outputs(self) -> str: ...
     @property
     def inputs(self) -> str: ...
-    @cached_property
+    @property
     def W(self) -> np.ndarray: ...
 
 
 def certify(
     W: Float[np.ndarray, "input output"],
     task: FactRecallTask,
-    norm: str = "nuclear",
+    norm: str | Norm = "nuclear",
     weights: Float[np.ndarray, "example output"] | None = None,
     *,
     outputs: str = "answers",
@@ -94,13 +93,13 @@ def certify(
         W: rows: subjects, r1, r2, or all inputs, or the vocabulary; columns: answers or the vocabulary.
             For a model with trained attention pass diag(a) W_OV.
         task: whose training constraints count; held-out ones never do.
-        norm: "nuclear", "frobenius" or "spectral".
+        norm: a name of `theory.norms.norms`, or a Norm.
         weights: dual weights [example, output], zero at the correct outputs, any overall scale. Left out:
             the softmax residuals of W (the negative loss gradient), over several scales of W with scale 1
             always among them, and the best bound counts. At the limit itself W no longer tells the dual
             weights of its tight constraints apart: refine them, or pass `weights=solution.weights`.
         outputs, inputs: the problem; see problem.OUTPUTS and problem.INPUTS.
-        scale: residuals of scale · W alone, without the search (one decomposition less a scale).
+        scale: residuals of scale · W alone, without the search.
         refine: also reweigh the residuals by kind of constraint for the best bound (0.1 s at (20, 1, 3)):
             tight at the limit of a balanced task. The limit of an unbalanced task needs its own dual
             weights: `weights=solution.weights`.
@@ -109,9 +108,10 @@ def certify(
 
     Raises:
         WeightsError: W or weights of a wrong shape, not finite, or zero throughout.
-        ConfigError: an unknown norm, outputs or inputs, or a scale that is not positive.
+        UnknownNameError: an unknown norm.
+        ConfigError: an unknown outputs or inputs, or a scale that is not positive.
     """
-    check_problem(norm, outputs, inputs)
+    found = check_problem(norm, outputs, inputs)
     check_flag("refine", refine)
     problem = max_margin_problem(task, outputs, inputs)
     kept = problem.restrict(as_matrix(W))
@@ -119,18 +119,18 @@ def certify(
     worst = margins.min(axis=1)
     if weights is not None:
         problem.check_weights(weights)
-        dual = dual_bound(problem, np.asarray(weights, dtype=np.float64), norm)
+        dual = dual_bound(problem, np.asarray(weights, dtype=np.float64), found)
     else:
         if scale is not None:
             check_number("scale", scale, above=0.0)
-        dual, scale = best_residual_bound(problem, margins, norm, scale)
+        dual, scale = best_residual_bound(problem, margins, found, scale)
         if refine:
-            dual, scale = max((dual, scale), refined_residual_bound(problem, margins, norm))
+            dual, scale = max((dual, scale), refined_residual_bound(problem, margins, found))
     return make_certificate(
-        norm=norm,
+        norm=found.name,
         outputs=outputs,
         inputs=inputs,
-        norm_value=matrix_norm(kept, norm),
+        norm_value=found.value(kept),
         dual=dual,
         margins=worst,
         held_out=problem.held_out_margins(kept),

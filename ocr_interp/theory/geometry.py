@@ -14,6 +14,22 @@ from jaxtyping import Float
 
 
 @dataclass(frozen=True)
+class SpectrumBlock:
+    """A degenerate block of singular values; single vectors inside it mean nothing, its span does.
+
+    Attributes:
+        value: the singular value.
+        multiplicity: its dimension.
+        kind: "pair" (patterns over pairs that sum to 0), "constant" (the relation direction), or both;
+            "matrix" where W was solved for without symmetries.
+    """
+
+    value: float
+    multiplicity: int
+    kind: str
+
+
+@dataclass(frozen=True)
 class Cosines:
     """Predicted cosines between balanced embeddings; NaN where a group is absent or its vectors are 0.
 
@@ -114,7 +130,7 @@ def predicted_cosines(
 
     Args:
         sizes: (n, m_train, m_test).
-        pair_block, constant_block: as in PredictedSolution, scaled by the roots of the group sizes.
+        pair_block, constant_block: as in `ClosedForm`, scaled by the roots of the group sizes.
     """
     gram = _Gram(sizes, pair_block, constant_block)
     same, other = gram.same, gram.other

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import SolverError, WeightsError
 from ocr_interp.task import FactRecallTask, Triples
-from ocr_interp.theory.norms.schatten import NORMS
+from ocr_interp.theory.norms import Norm, as_norm
 
 OUTPUTS = ("answers", "vocabulary")
 """Columns of W and the wrong outputs of a constraint: the answers alone, or every token (task.labels)."""
@@ -157,9 +157,14 @@ def as_matrix(W: Any) -> np.ndarray:
     return np.asarray(W)
 
 
-def check_problem(norm: str, outputs: str, inputs: str) -> None:
-    """Requires names out of NORMS, OUTPUTS and INPUTS."""
-    check_choice("norm", norm, NORMS)
+def check_problem(norm: str | Norm, outputs: str, inputs: str) -> Norm:
+    """The norm of a problem; requires names out of the registry of norms, OUTPUTS and INPUTS."""
+    found = as_norm(norm)
+    _check_constraints(outputs, inputs)
+    return found
+
+
+def _check_constraints(outputs: str, inputs: str) -> None:
     check_choice("outputs", outputs, OUTPUTS)
     check_choice("inputs", inputs, INPUTS)
 
@@ -175,7 +180,7 @@ def constant_feature(task: FactRecallTask, inputs: str) -> Float[np.ndarray, " i
 
 
 def feature_length(task: FactRecallTask, inputs: str) -> float:
-    """Euclidean length of `constant_feature`, without building a row a subject."""
+    """Euclidean length of `constant_feature`, without building a row per subject."""
     if inputs == "subject_relation":
         return 0.0
     noise = (task.seq_len - 3) ** 2 / task.n_noise if inputs == "noise_eos" and task.n_noise else 0.0
@@ -191,14 +196,14 @@ def max_margin_problem(
     Args:
         task: balanced or not.
         outputs: "answers" or "vocabulary", the columns of W.
-        inputs: one of INPUTS. W has a row a subject, r1 and r2, and with "eos" or "noise_eos" every
+        inputs: one of INPUTS. W has one row per subject, r1 and r2, and with "eos" or "noise_eos" every
             input token's row (the noise rows of "eos" are never used).
 
     Raises:
         ConfigError: an unknown name.
         SolverError: two examples with the same input and different answers.
     """
-    check_problem("nuclear", outputs, inputs)
+    _check_constraints(outputs, inputs)
     first = task.n_inputs if outputs == "vocabulary" else 0
     held_out = task.triples.of_split("held_out_implication")
     training = task.training_triples

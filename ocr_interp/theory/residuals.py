@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
-from ocr_interp.theory.norms.schatten import DUAL_NORM, matrix_norm
+from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import MaxMarginProblem
 
 _SHARPNESS = 2.0 ** np.arange(-1, 11, 2)
@@ -14,11 +14,11 @@ _SHARPNESS = 2.0 ** np.arange(-1, 11, 2)
 _REFINED_SHARPNESS = (8.0, 64.0, 512.0)
 
 
-def dual_bound(problem: MaxMarginProblem, weights: Float[np.ndarray, "example output"], norm: str) -> float:
+def dual_bound(problem: MaxMarginProblem, weights: Float[np.ndarray, "example output"], norm: Norm) -> float:
     """Σ μ_k / dual_norm(Σ μ_k A_k), a lower bound of the optimal norm for any μ >= 0."""
-    # A combination of constraints that cancels would prove infeasibility; with one answer a question
+    # A combination of constraints that cancels would prove infeasibility; with one answer per question
     # it cannot: every feasible W pairs with it to at least Σ μ_k > 0.
-    return float(weights.sum()) / matrix_norm(problem.dual_matrix(weights), DUAL_NORM[norm])
+    return float(weights.sum()) / norm.dual_value(problem.dual_matrix(weights))
 
 
 def residual_weights(
@@ -38,7 +38,7 @@ def residual_weights(
 
 
 def best_residual_bound(
-    problem: MaxMarginProblem, margins: Float[np.ndarray, "example output"], norm: str, scale: float | None
+    problem: MaxMarginProblem, margins: Float[np.ndarray, "example output"], norm: Norm, scale: float | None
 ) -> tuple[float, float]:
     """(dual bound, scale) from the residuals of W: at one scale, or the best of several."""
     if scale is not None:
@@ -59,9 +59,9 @@ def _reference_margin(margins: Float[np.ndarray, "example output"]) -> float:
 
 
 def refined_residual_bound(
-    problem: MaxMarginProblem, margins: Float[np.ndarray, "example output"], norm: str
+    problem: MaxMarginProblem, margins: Float[np.ndarray, "example output"], norm: Norm
 ) -> tuple[float, float]:
-    """(dual bound, scale) of the best mixture of the residuals' parts, one a kind of constraint.
+    """(dual bound, scale) of the best mixture of the residuals' parts, one per kind of constraint.
 
     A kind is the example's split with the wrong output's kind. At the limit of a balanced task the dual
     weights are constant on the tight constraints of each kind, so sharp residuals, mixed right, are exact.
@@ -90,7 +90,7 @@ def _constraint_kinds(problem: MaxMarginProblem) -> Int[np.ndarray, "example out
 
 
 def _best_mixture(
-    problem: MaxMarginProblem, parts: list[np.ndarray], norm: str
+    problem: MaxMarginProblem, parts: list[np.ndarray], norm: Norm
 ) -> Float[np.ndarray, "example output"]:
     """Cutting planes for: maximise Σ w_c (Σ part c) subject to dual_norm(Σ w_c G_c) <= 1, w >= 0.
 
@@ -102,8 +102,8 @@ def _best_mixture(
     matrices = [problem.dual_matrix(part) for part in parts]
     totals = np.array([part.sum() for part in parts])
     stack = np.stack([matrix.ravel() for matrix in matrices])
-    cuts = [stack @ _ball_point(matrix, norm).ravel() for matrix in matrices]
-    cuts.append(stack @ _ball_point(np.sum(matrices, axis=0), norm).ravel())
+    cuts = [stack @ norm.ball_point(matrix).ravel() for matrix in matrices]
+    cuts.append(stack @ norm.ball_point(np.sum(matrices, axis=0)).ravel())
     best, best_bound = np.ones(len(parts)), 0.0
     for _ in range(60):
         top = 10.0 / np.array([cuts[c][c] for c in range(len(parts))])
@@ -115,7 +115,7 @@ def _best_mixture(
         # Halfway to the best mixture so far: plain cutting planes jump between corners.
         for mixture in (found.x, (found.x + best) / 2 if best_bound else found.x):
             G = (mixture @ stack).reshape(matrices[0].shape)
-            point = _ball_point(G, norm)
+            point = norm.ball_point(G)
             length = float(np.vdot(point, G))
             cuts.append(stack @ point.ravel())
             if totals @ mixture / length > best_bound:
@@ -123,16 +123,3 @@ def _best_mixture(
         if -found.fun <= best_bound * (1 + 1e-4):
             break
     return np.einsum("c,ceo->eo", best, np.stack(parts))
-
-
-def _ball_point(G: Float[np.ndarray, "input output"], norm: str) -> Float[np.ndarray, "input output"]:
-    """The point of the primal norm's unit ball with the largest inner product with G: its dual norm."""
-    if norm == "frobenius":
-        return G / np.linalg.norm(G)
-    U, s, Vt = np.linalg.svd(G, full_matrices=False)
-    if norm == "nuclear":
-        # The mean over a degenerate block, not one vector of it: a symmetric G gets a symmetric cut.
-        top = s >= s[0] * (1 - 1e-9)
-        return U[:, top] @ Vt[top] / top.sum()
-    rank = s > 1e-12 * s[0]
-    return U[:, rank] @ Vt[rank]

@@ -3,60 +3,83 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.closed.closed_form import predicted_solution
-from ocr_interp.theory.norms.schatten import matrix_norm
+from ocr_interp.theory.closed.closed_form import has_closed_form
+from ocr_interp.theory.norms import as_norm
 from ocr_interp.theory.problem import max_margin_problem
+from ocr_interp.theory.solving import solve
 
-LIMIT_NORMS = ("nuclear", "frobenius")
+TRACKED_NORMS = ("nuclear", "frobenius")
+"""Norms that are tracked unless others are named: those of the two limits of the paper."""
 
-LIMIT_COLUMNS = ("beta", *(f"{kind}_{norm}" for kind in ("gap", "excess", "cosine") for norm in LIMIT_NORMS))
-"""Of diag(a) W_OV, input tokens by the whole vocabulary, at every logged step:
 
-- beta: coefficient of the held-out implication block relative to the training one
-  (`theory.certificate.held_out_beta`, projection); the norms below pin it only loosely;
-- gap_nuclear, gap_frobenius: certified relative distance of its norm at margin 1 from the smallest
-  possible one. The dual weights are the model's own residuals: no program is solved, and the distance
-  is an upper bound for any task. inf while a training margin is <= 0. With noise the constraint is that
-  of the mean noise;
-- excess_nuclear, excess_frobenius: the distance itself, from the closed form; NaN for a task without;
-- cosine_nuclear, cosine_frobenius: with both predicted solutions, which are close to each other; NaN
-  likewise.
-"""
+def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
+    """What is logged of diag(a) W_OV, input tokens by the whole vocabulary, at every logged step.
+
+    - beta: coefficient of the held-out implication block relative to the training one
+      (`theory.certificate.held_out_beta`, projection); the norms below pin it only loosely;
+    - gap_<norm>: certified relative distance of its norm at margin 1 from the smallest possible one. The
+      dual weights are the model's own residuals: no program is solved, and the distance is an upper bound
+      for any task. inf while a training margin is <= 0. With noise the constraint is that of the mean noise;
+    - excess_<norm>: the distance itself, from the closed form; NaN for a task or a norm without one;
+    - cosine_<norm>: with that norm's predicted solution; those of different norms are close to each other.
+      NaN likewise.
+
+    Args:
+        norms: names of `theory.norms.norms`, in the order of the columns.
+
+    Raises:
+        UnknownNameError: an unknown norm.
+    """
+    names = [as_norm(norm).name for norm in norms]
+    return ("beta", *(f"{kind}_{name}" for kind in ("gap", "excess", "cosine") for name in names))
 
 
 class LimitTracker:
-    """Measures LIMIT_COLUMNS.
+    """Measures `limit_columns`.
 
     Args:
         task: the task; an unbalanced one has no predicted solutions.
         inputs: what an example holds beside subject and relation (`theory.problem.INPUTS`).
         certificates: whether to prove lower bounds, most of the time here; without them the gaps
             are NaN, and the rest is as it was.
+        norms: names of the norms that are tracked.
+
+    Raises:
+        UnknownNameError: an unknown norm.
     """
 
-    def __init__(self, task: FactRecallTask, inputs: str, certificates: bool = True) -> None:
+    def __init__(
+        self,
+        task: FactRecallTask,
+        inputs: str,
+        certificates: bool = True,
+        norms: Sequence[str] = TRACKED_NORMS,
+    ) -> None:
         self.task, self.inputs, self.certificates = task, inputs, certificates
-        balanced = task.balanced_sizes is not None
+        self.norms, self.columns = tuple(norms), limit_columns(norms)
         self._predicted = {
-            norm: predicted_solution(task, norm, "vocabulary", inputs) for norm in LIMIT_NORMS if balanced
+            norm: solve(task, norm, outputs="vocabulary", inputs=inputs, method="closed_form")
+            for norm in self.norms
+            if has_closed_form(task, norm)
         }
 
     def measure(self, W: Float[np.ndarray, "input output"], attention: str) -> dict[str, float]:
         """The columns for diag(a) W_OV; all NaN for a W that is zero throughout or not finite."""
         if not W.any() or not np.isfinite(W).all():
-            return dict.fromkeys(LIMIT_COLUMNS, math.nan)
+            return dict.fromkeys(self.columns, math.nan)
         size = float(np.abs(W).max())  # all below is about directions; squares of large entries overflow
         W = W / size
         # Softmax attention divides each example's logits by its own sum: the residuals' scale is unknown.
         scale = size if attention == "linear" else None
         row = {"beta": held_out_beta(W, self.task).projection}
-        for norm in LIMIT_NORMS:
+        for norm in self.norms:
             primal, row[f"gap_{norm}"] = self._bounds(W, norm, scale)
             predicted = self._predicted.get(norm)
             row[f"excess_{norm}"] = primal / predicted.objective - 1 if predicted else math.nan
@@ -73,4 +96,4 @@ class LimitTracker:
         problem = max_margin_problem(self.task, "vocabulary", self.inputs)
         kept = problem.restrict(W)
         margin = float(problem.constraint_margins(kept).min())
-        return (matrix_norm(kept, norm) / margin if margin > 0 else math.inf), math.nan
+        return (as_norm(norm).value(kept) / margin if margin > 0 else math.inf), math.nan

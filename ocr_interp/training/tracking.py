@@ -16,7 +16,7 @@ from ocr_interp.data import Batch, exhaustive, noisy_examples, population
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
-from ocr_interp.training.limits import LIMIT_COLUMNS, LimitTracker
+from ocr_interp.training.limits import LimitTracker, limit_columns
 
 SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
 """Measured for every split, as "<split>/<column>":
@@ -43,7 +43,7 @@ COLUMNS = (
     "step",
     "train_loss",
     *CIRCUIT_COLUMNS,
-    *LIMIT_COLUMNS,
+    *limit_columns(),
     *(f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS),
 )
 """Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0)."""

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ocr_interp import predicted_solution
+from ocr_interp import solve
 from ocr_interp.ablation import study as study_module
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
 from ocr_interp.ablation.examples import task_examples
@@ -37,7 +37,7 @@ def snapshot(data="noise_free", step=0):
     """The predicted solution as a model with frozen uniform attention."""
     config = ModelConfig(ov="non_factorized", dtype="float64", train_attention=False)
     W = torch.zeros(TASK.d_vocab, TASK.d_vocab, dtype=torch.float64)
-    W[: TASK.n_subjects + 2, TASK.n_inputs :] = torch.tensor(predicted_solution(TASK).W)
+    W[: TASK.n_subjects + 2, TASK.n_inputs :] = torch.tensor(solve(TASK).W)
     train = TrainConfig(data=data, eval_draws=2)
     return Snapshot(
         RunConfig(TASK, config, train), step, TokenWeights.of_factors(W, None, torch.ones_like(W))
@@ -64,7 +64,7 @@ def specs(run):
 def test_metrics_of_the_prediction_are_the_predicted_ones(run):
     found = run_ablation_study(run, {"path": PathAblation((0,))}, controls=False)
     row = found.table[found.table["spec"] == "none"].set_index("split")
-    predicted = predicted_solution(TASK)
+    predicted = solve(TASK)
     margins = [1, 1, 1, predicted.held_out_margin]
     assert row["margin"].loc[list(SPLITS)].to_numpy() == pytest.approx(margins)
     assert row["logit_difference"].loc[list(SPLITS)].to_numpy() == pytest.approx(margins)

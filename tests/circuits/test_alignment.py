@@ -13,13 +13,13 @@ from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.linalg.angles import block_angles
 from ocr_interp.linalg.spectrum import spectrum_of
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 
 
 def test_a_model_at_the_solution_is_aligned_and_its_baselines_are_not():
-    nuclear, frobenius = predicted_solution(TASK), predicted_solution(TASK, "frobenius")
+    nuclear, frobenius = solve(TASK), solve(TASK, "frobenius")
     scores = np.linspace(0.5, 2, TASK.n_inputs)
     circuit = OVCircuit.from_run(predicted(TASK, 3 * nuclear.W, scores))
     other = predicted(TASK, frobenius.W, factorized=False)
@@ -51,7 +51,7 @@ def test_a_model_at_the_solution_is_aligned_and_its_baselines_are_not():
 
 def test_both_solutions_have_their_known_cosine_at_20_1_3():
     task = FactRecallTask(20, 1, 3)
-    nuclear = predicted_solution(task)
+    nuclear = solve(task)
     report = OVCircuit.from_run(predicted(task, nuclear.W)).alignment(nuclear, random_seeds=())
     assert report.measured.cosine_frobenius == pytest.approx(0.926, abs=5e-4)
     assert report.measured.beta == pytest.approx(3**-0.5)
@@ -88,21 +88,21 @@ def test_bad_predictions_and_baselines():
     with pytest.raises(ConfigError, match=r"prediction.W must be .* = \(11, 6\) .*, got \(6, 11\)"):
         circuit.alignment(SimpleNamespace(W=np.zeros((6, 11))))
     with pytest.raises(ConfigError, match=r"got \(11, \d+\)"):
-        circuit.alignment(predicted_solution(TASK, outputs="vocabulary"))
+        circuit.alignment(solve(TASK, outputs="vocabulary"))
     other = random_snapshot(FactRecallTask(2, 1, 1, n_noise=1, seq_len=4))
     with pytest.raises(ModelError, match="same task"):
-        circuit.alignment(predicted_solution(TASK), untrained=other)
+        circuit.alignment(solve(TASK), untrained=other)
     with pytest.raises(ModelError, match="untrained must be a model at step 0, got step"):
-        circuit.alignment(predicted_solution(TASK), untrained=random_snapshot(TASK))
+        circuit.alignment(solve(TASK), untrained=random_snapshot(TASK))
     with pytest.raises(ModelError, match="one that is factorized too"):
-        circuit.alignment(predicted_solution(TASK), other=random_snapshot(TASK))
-    swapped = predicted_solution(FactRecallTask(3, 2, 1, n_noise=1, seq_len=4))
+        circuit.alignment(solve(TASK), other=random_snapshot(TASK))
+    swapped = solve(FactRecallTask(3, 2, 1, n_noise=1, seq_len=4))
     with pytest.raises(ConfigError, match="of a task with other groups"):
         circuit.alignment(swapped)
     for value in (0.0, np.nan):
         with pytest.raises(ConfigError, match="finite and not zero"):
             circuit.alignment(SimpleNamespace(W=np.full((11, 6), value)))
-    report = circuit.alignment(predicted_solution(TASK))
+    report = circuit.alignment(solve(TASK))
     assert "baselines not given: untrained, other OV kind" in report.summary()
     with pytest.raises(UnknownNameError, match="did you mean 'untrained'"):
         report.of_role("untrain")

@@ -8,7 +8,7 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.answer_blocks import answer_blocks
 from ocr_interp.errors import ModelError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 2), (5, 1, 3), (4, 1, 1), (8, 1, 3), (4, 2, 1)])
@@ -17,7 +17,7 @@ def test_parts_of_the_prediction_have_the_predicted_singular_values(sizes, norm)
     """At n = 2 (m_train + m_test) relation and large block have one value: an SVD would mix them."""
     n, m_train, m_test = sizes
     task = FactRecallTask(n, m_train, m_test, n_noise=1, seq_len=4)
-    solution = predicted_solution(task, norm)
+    solution = solve(task, norm)
     circuit = OVCircuit.from_run(predicted(task, solution.W)).effective.subjects_and_relations
     parts = answer_blocks(circuit)
     beta = solution.beta

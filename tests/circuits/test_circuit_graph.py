@@ -14,7 +14,7 @@ from ocr_interp.graphs.circuit_graph import circuit_graph
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.graphs.head_graph import head_graph, head_spectrum
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 OWN = [(f"s{s}", f"{kind}{s // 2}") for s in range(4) for kind in "bc"]
 """Every subject of MICRO with its fact and its implication."""
@@ -66,7 +66,7 @@ def test_blocks_of_the_closed_form_say_where_the_untold_implication_comes_from()
     ]
     carried = {}
     for norm in ("nuclear", "frobenius"):
-        circuit = OVCircuit.from_run(predicted(task, predicted_solution(task, norm).W))
+        circuit = OVCircuit.from_run(predicted(task, solve(task, norm).W))
         graph = circuit_graph(circuit.subjects_and_relations, pairs=own, tolerance=1e-6)
         blocks = [n.name for n in graph.nodes if n.name.endswith("implications") and n.kind == "ov_block"]
         parts = [graph.edge("in held-out subjects", name).contribution for name in blocks]

@@ -18,14 +18,14 @@ from ocr_interp.circuits.geometry.embeddings import held_out_span
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 SIZES = [(2, 1, 1), (3, 1, 2), (4, 2, 1)]
 
 
 def closed_form(sizes, norm="nuclear"):
     task = FactRecallTask(*sizes, n_noise=1, seq_len=4)
-    solution = predicted_solution(task, norm)
+    solution = solve(task, norm)
     return task, solution, OVCircuit.from_run(predicted(task, solution.W)).subjects_and_relations
 
 
@@ -53,7 +53,7 @@ def test_gram_matrices_are_those_of_the_closed_form(sizes):
 @pytest.mark.parametrize("norm", ["nuclear", "frobenius"])
 def test_cosines_by_kind_of_pair_are_those_of_the_closed_form(sizes, norm):
     task = FactRecallTask(*sizes)
-    solution = predicted_solution(task, norm)
+    solution = solve(task, norm)
     cosines = all_cosines(solution.W, task)
     wanted = dataclasses.asdict(solution.cosines)
     groups = cosine_groups(cosines, cosines, group_masks(task))

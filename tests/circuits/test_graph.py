@@ -14,7 +14,7 @@ from ocr_interp.graphs.building import attribution_graph, prompt_graph
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.graphs.mechanism_graph import mechanism_graph
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 PROMPT = ["noise0", "s3", "r2", "EOS"]
 
@@ -67,7 +67,7 @@ def test_the_missing_edge_is_the_held_out_coefficient():
     task = FactRecallTask(4, 1, 3, n_noise=1, seq_len=4)
     carried = {}
     for norm in ("nuclear", "frobenius"):
-        solution = predicted_solution(task, norm)
+        solution = solve(task, norm)
         graph = mechanism_graph(predicted(task, solution.W))
         carried[norm] = graph.through("held-out subjects → own implication")
         assert graph.through("training subjects → own implication") == pytest.approx(1 - 1 / 4)

@@ -12,7 +12,7 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError, UnknownNameError, WeightsError
 from ocr_interp.linalg.spectrum import ov_spectra
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 from ocr_interp.training.tracking import circuit_norms
 
 MICRO = FactRecallTask(n_pairs=2, m_train=1, m_test=1, n_noise=1, seq_len=4)
@@ -108,7 +108,7 @@ def test_attention_by_kind_counted_by_hand():
 @pytest.mark.parametrize("factorized", [True, False])
 def test_norms_and_degenerate_blocks_of_the_closed_form(sizes, norm, factorized):
     task = FactRecallTask(*sizes, n_noise=1, seq_len=4)
-    solution = predicted_solution(task, norm)
+    solution = solve(task, norm)
     scores = np.linspace(0.5, 2, task.n_inputs)
     circuit = OVCircuit.from_run(predicted(task, solution.W, scores, factorized)).effective
     relevant = circuit.subjects_and_relations

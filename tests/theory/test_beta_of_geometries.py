@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr_interp import FactRecallTask, held_out_beta, predicted_solution
+from ocr_interp import FactRecallTask, held_out_beta, solve
 from ocr_interp.theory.problem import max_margin_problem
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "analyses"))
@@ -24,7 +24,7 @@ def task_of(sizes):
 @pytest.mark.parametrize("sizes", [(10, 1, 3), (4, 6, 2)])
 def test_smallest_schatten_norms_are_those_of_the_closed_form(sizes):
     for norm in ("nuclear", "frobenius", "spectral"):
-        expected = predicted_solution(task_of(sizes), norm).objective
+        expected = solve(task_of(sizes), norm).objective
         assert predictions.smallest_norm(sizes, norm) == pytest.approx(expected, rel=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_the_ends_of_a_range_are_attained_by_matrices_near_the_optimum():
     """By hand at n = 10: the pair block of (1, 1; 1, y) has a norm below √n for y = 1 and y = -1."""
     sizes = (10, 1, 3)
     for norm, y in (("spectral", 1.0), ("spectral", -1.0), ("entry", 1.0), ("entry", -1.0)):
-        W = predicted_solution(task_of(sizes), "frobenius").W.copy()
+        W = solve(task_of(sizes), "frobenius").W.copy()
         task = task_of(sizes)
         for subject in np.flatnonzero(~task.subject_trained):
             W[subject, 10:] = y * (np.eye(10)[task.subject_fact[subject]] - 0.1)

@@ -7,8 +7,8 @@ import pytest
 
 from ocr_interp.errors import ConfigError, WeightsError
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.residuals import residual_weights
 
@@ -29,10 +29,10 @@ def descended(task, steps):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_bounds_hold_for_any_weights(norm):
-    optimum = predicted_solution(TASK, norm).objective
+    optimum = solve(TASK, norm).objective
     rng = np.random.default_rng(0)
     for noise in (0.0, 0.1, 0.3):
-        W = predicted_solution(TASK, norm).W + noise * rng.normal(size=(22, 10))
+        W = solve(TASK, norm).W + noise * rng.normal(size=(22, 10))
         certificate = certify(W, TASK, norm)
         assert certificate.dual <= optimum * (1 + 1e-12)
         assert certificate.primal >= optimum * (1 - 1e-12)
@@ -42,7 +42,7 @@ def test_bounds_hold_for_any_weights(norm):
 
 
 def test_scale_of_weights_changes_no_bound_of_given_weights():
-    solution = predicted_solution(TASK)
+    solution = solve(TASK)
     small, large = (certify(s * solution.W, TASK, weights=solution.weights) for s in (1e-3, 1e3))
     assert small.primal == pytest.approx(large.primal)
     assert small.gap == pytest.approx(large.gap, abs=1e-12)
@@ -55,7 +55,7 @@ def test_training_closes_its_own_gap():
 
 
 def test_scale_one_is_always_tried_and_saturated_residuals_are_safe():
-    W = 1e4 * predicted_solution(TASK).W
+    W = 1e4 * solve(TASK).W
     searched, fixed = certify(W, TASK), certify(W, TASK, scale=1.0)
     assert fixed.scale == 1.0
     assert np.isfinite(fixed.dual)
@@ -73,17 +73,17 @@ def test_residuals_are_softmax_probabilities():
 
 
 def test_negative_margin_gives_the_dual_bound_alone():
-    certificate = certify(-predicted_solution(TASK).W, TASK)
+    certificate = certify(-solve(TASK).W, TASK)
     assert certificate.primal == certificate.gap == np.inf
     assert "no primal bound" in certificate.message
-    assert 0 < certificate.dual <= predicted_solution(TASK).objective
+    assert 0 < certificate.dual <= solve(TASK).objective
     assert "no primal bound" in certificate.summary()
 
 
 @pytest.mark.parametrize("inputs", ["subject_relation", "eos", "noise_eos"])
 @pytest.mark.parametrize("outputs", ["answers", "vocabulary"])
 def test_rows_and_columns_that_the_problem_lacks_are_left_out(inputs, outputs):
-    solution = predicted_solution(TASK, outputs=outputs, inputs=inputs)
+    solution = solve(TASK, outputs=outputs, inputs=inputs)
     full = np.random.default_rng(0).normal(size=(TASK.d_vocab, TASK.d_vocab))
     rows, columns = solution.W.shape
     first = TASK.n_inputs if outputs == "answers" else 0
@@ -94,7 +94,7 @@ def test_rows_and_columns_that_the_problem_lacks_are_left_out(inputs, outputs):
 
 
 def test_wrong_weights_say_what_is_allowed():
-    W = predicted_solution(TASK).W
+    W = solve(TASK).W
     with pytest.raises(WeightsError, match=r"22 or 28 or 38 rows .* 10 or 38 columns .* got \(10, 22\)"):
         certify(W.T, TASK)
     with pytest.raises(WeightsError, match="zero throughout"):
@@ -103,7 +103,7 @@ def test_wrong_weights_say_what_is_allowed():
         certify(np.where(W > 1, np.nan, W) * np.inf, TASK)
     with pytest.raises(WeightsError, match=r"\(25, 10\)"):
         certify(W, TASK, weights=np.ones((3, 10)))
-    good = predicted_solution(TASK).weights
+    good = solve(TASK).weights
     for bad in (-good, 0 * good, good + np.nan, good + 1.0):
         with pytest.raises(WeightsError, match="dual weights must be"):
             certify(W, TASK, weights=bad)
@@ -114,18 +114,16 @@ def test_wrong_weights_say_what_is_allowed():
 
 
 def test_cosine_and_beta():
-    nuclear, frobenius = predicted_solution(TASK), predicted_solution(TASK, "frobenius")
+    nuclear, frobenius = solve(TASK), solve(TASK, "frobenius")
     assert cosine_with(3 * nuclear.W, nuclear) == pytest.approx(1)
     assert 0.9 < cosine_with(nuclear.W, frobenius) < 1
     assert held_out_beta(nuclear.W, TASK).projection == pytest.approx(np.sqrt(1 / 3))
     assert held_out_beta(frobenius.W, TASK).margin == pytest.approx(0, abs=1e-12)
-    assert np.isnan(
-        held_out_beta(predicted_solution(FactRecallTask(3, 2, 0)).W, FactRecallTask(3, 2, 0)).margin
-    )
+    assert np.isnan(held_out_beta(solve(FactRecallTask(3, 2, 0)).W, FactRecallTask(3, 2, 0)).margin)
 
 
 def test_beta_projection_is_a_mean_and_margin_a_worst_case():
-    W = predicted_solution(TASK).W.copy()
+    W = solve(TASK).W.copy()
     W[1, 5] += 0.3  # one held-out subject of pair 0 prefers c0 more
     measured, predicted = held_out_beta(W, TASK), np.sqrt(1 / 3)
     assert measured.projection == pytest.approx(predicted + 0.3 / 15)
@@ -134,7 +132,7 @@ def test_beta_projection_is_a_mean_and_margin_a_worst_case():
 
 def test_fast_enough_for_every_logged_step():
     task = FactRecallTask(20, 1, 3)
-    W = predicted_solution(task).W
+    W = solve(task).W
     certify(W, task)
     start = time.perf_counter()
     for _ in range(5):
@@ -146,7 +144,7 @@ def test_fast_enough_for_every_logged_step():
 @pytest.mark.parametrize("sizes", [(5, 1, 3), (4, 3, 1), (6, 2, 2)])
 def test_refined_residuals_are_tight_at_the_limit(norm, sizes):
     task = FactRecallTask(*sizes)
-    solution = predicted_solution(task, norm)
+    solution = solve(task, norm)
     plain, refined = certify(solution.W, task, norm), certify(solution.W, task, norm, refine=True)
     assert refined.dual <= solution.objective * (1 + 1e-12)
     assert refined.gap < 1e-3

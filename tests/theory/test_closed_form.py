@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.limits import trained_attention_beta_interval
 
 ORACLES = json.loads((Path(__file__).parents[1] / "oracles" / "max_margin.json").read_text())
@@ -23,7 +23,7 @@ SIZES = [(n, a, b) for n, a, b in itertools.product([2, 3, 7], [0, 1, 3], [0, 1,
 )
 def test_agrees_with_the_oracle(oracle):
     task = FactRecallTask(oracle["n_pairs"], oracle["m_train"], oracle["m_test"])
-    nuclear, frobenius = predicted_solution(task), predicted_solution(task, "frobenius")
+    nuclear, frobenius = solve(task), solve(task, "frobenius")
     assert nuclear.objective == pytest.approx(oracle["nuclear_norm"], rel=1e-5)
     assert frobenius.squared_norm == pytest.approx(oracle["frobenius_norm_squared"], rel=1e-5)
     beta = min(np.sqrt(oracle["m_train"] / oracle["m_test"]), 1.0)
@@ -41,7 +41,7 @@ def test_agrees_with_the_oracle(oracle):
 def test_dual_weights_prove_it_optimal(norm, outputs, inputs):
     for sizes in SIZES:
         task = FactRecallTask(*sizes, n_noise=2, seq_len=5)
-        solution = predicted_solution(task, norm, outputs, inputs)
+        solution = solve(task, norm, outputs=outputs, inputs=inputs)
         certificate = certify(solution.W, task, norm, solution.weights, outputs=outputs, inputs=inputs)
         assert certificate.gap == pytest.approx(0, abs=1e-12)
         assert certificate.min_margin == pytest.approx(1, abs=1e-12)
@@ -55,7 +55,7 @@ def test_dual_weights_prove_it_optimal(norm, outputs, inputs):
 @pytest.mark.parametrize("norm", ["nuclear", "frobenius", "spectral"])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_spectrum_rank_and_embeddings_are_those_of_the_matrix(norm, sizes):
-    solution = predicted_solution(FactRecallTask(*sizes), norm)
+    solution = solve(FactRecallTask(*sizes), norm)
     values = np.linalg.svd(solution.W, compute_uv=False)
     predicted = np.concatenate([np.full(b.multiplicity, b.value) for b in solution.spectrum])
     np.testing.assert_allclose(values[: solution.rank], predicted, rtol=1e-12)
@@ -67,7 +67,7 @@ def test_spectrum_rank_and_embeddings_are_those_of_the_matrix(norm, sizes):
 
 
 def test_formulas_of_the_main_task():
-    solution = predicted_solution(FactRecallTask(20, 1, 3))
+    solution = solve(FactRecallTask(20, 1, 3))
     assert solution.objective == pytest.approx(19 * (1 + np.sqrt(3)) + np.sqrt(20), rel=1e-14)
     assert solution.rank == 39
     assert solution.held_out_margin_own_fact == pytest.approx(1 - 0.95 * (1 - np.sqrt(1 / 3)))
@@ -76,19 +76,15 @@ def test_formulas_of_the_main_task():
     assert cosines.train_relation == pytest.approx(0, abs=1e-12)
     assert cosines.train_held_out_same_pair == pytest.approx((1 / 3) ** 0.25)
     assert cosines.implication_held_out == pytest.approx(0.61, abs=5e-3)
-    assert predicted_solution(FactRecallTask(2, 1, 1)).cosines.implication_held_out == pytest.approx(
-        0.985, abs=5e-4
-    )
-    assert cosine_with(solution.W, predicted_solution(solution.task, "frobenius")) == pytest.approx(
-        0.926, abs=5e-4
-    )
+    assert solve(FactRecallTask(2, 1, 1)).cosines.implication_held_out == pytest.approx(0.985, abs=5e-4)
+    assert cosine_with(solution.W, solve(solution.task, "frobenius")) == pytest.approx(0.926, abs=5e-4)
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 3), (3, 0, 2), (4, 2, 1), (2, 1, 1), (3, 2, 0)])
 def test_cosines_are_those_of_the_embeddings(sizes):
     task = FactRecallTask(*sizes)
     n, a, b = sizes
-    solution = predicted_solution(task)
+    solution = solve(task)
     E, F, c = solution.input_embeddings(), solution.output_embeddings(), solution.cosines
 
     def cosine(u, v):
@@ -118,17 +114,15 @@ def test_cosines_are_those_of_the_embeddings(sizes):
 def test_control_without_training_implications():
     n, m = 5, 3
     task = FactRecallTask(n, 0, m)
-    solution = predicted_solution(task)
+    solution = solve(task)
     assert solution.objective == pytest.approx((n - 1) * np.sqrt(m) + np.sqrt(m / (2 * (n * m + 1))))
-    assert predicted_solution(task, "frobenius").squared_norm == pytest.approx(
-        (n - 1) * m + m / (2 * (n * m + 1))
-    )
+    assert solve(task, "frobenius").squared_norm == pytest.approx((n - 1) * m + m / (2 * (n * m + 1)))
     assert solution.held_out_margin == 0
     assert solution.held_out_margin_own_fact == pytest.approx(-(1 - 1 / n + 1 / (n * (n * m + 1))))
 
 
 def test_nothing_held_out_leaves_held_out_numbers_undefined():
-    solution = predicted_solution(FactRecallTask(4, 2, 0))
+    solution = solve(FactRecallTask(4, 2, 0))
     assert solution.beta == 1
     assert np.isnan([solution.held_out_margin, solution.held_out_margin_own_fact]).all()
 
@@ -141,7 +135,7 @@ def test_any_order_of_subjects():
         trained[rng.choice(np.flatnonzero(fact == f))] = True
     task = FactRecallTask.from_mapping(fact.tolist(), rng.permutation(4).tolist(), trained.tolist())
     for norm in ("nuclear", "frobenius", "spectral"):
-        solution = predicted_solution(task, norm)
+        solution = solve(task, norm)
         assert certify(solution.W, task, norm, solution.weights).gap == pytest.approx(0, abs=1e-12)
         np.testing.assert_allclose(
             solution.input_embeddings() @ solution.output_embeddings().T, solution.W, atol=1e-12
@@ -153,7 +147,7 @@ def test_any_order_of_subjects():
 def test_a_million_pairs_cost_nothing():
     task = FactRecallTask(10**6, 1, 3)
     start = time.perf_counter()
-    solution = predicted_solution(task)
+    solution = solve(task)
     assert solution.rank == 2 * 10**6 - 1
     assert solution.objective == pytest.approx((10**6 - 1) * (1 + np.sqrt(3)) + 1000)
     assert solution.cosines.relations == pytest.approx(-1)
@@ -163,7 +157,7 @@ def test_a_million_pairs_cost_nothing():
 def test_spectral_minimisers_are_many():
     """A training implication margin t up to √(m_test / m_train) is free: β = −t m_train / m_test."""
     task = FactRecallTask(2, 1, 4)
-    solution = predicted_solution(task, "spectral")
+    solution = solve(task, "spectral")
     assert not solution.is_unique
     assert solution.beta == pytest.approx(-0.25)
     t, centred = 1.5, np.eye(2) - 0.5
@@ -185,15 +179,15 @@ def test_trained_attention_interval():
 
 def test_refuses_what_it_cannot_solve():
     unbalanced = FactRecallTask.from_mapping([0, 0, 1], [0, 1], [True, False, True])
-    with pytest.raises(ConfigError, match="solve_max_margin"):
-        predicted_solution(unbalanced)
-    with pytest.raises(ConfigError, match="norm must be one of 'nuclear'"):
-        predicted_solution(FactRecallTask(), "trace")
+    with pytest.raises(ConfigError, match=r"balanced task .* use method='auto'"):
+        solve(unbalanced, method="closed_form")
+    with pytest.raises(UnknownNameError, match="unknown norm 'nuclar': did you mean 'nuclear'"):
+        solve(FactRecallTask(), "nuclar")
     with pytest.raises(ConfigError, match="balanced"):
         trained_attention_beta_interval(unbalanced)
 
 
 def test_summary_is_readable():
-    text = predicted_solution(FactRecallTask(20, 1, 3)).summary()
+    text = solve(FactRecallTask(20, 1, 3)).summary()
     assert "56.3811" in text
     assert "x 19 (pair)" in text

@@ -5,12 +5,12 @@ import sys
 
 CODE = """
 import sys
-from ocr_interp import FactRecallTask, certify, predicted_solution, solve_max_margin
+from ocr_interp import FactRecallTask, certify, solve
 assert "cvxpy" not in sys.modules, "cvxpy costs a second and is not needed yet"
 task = FactRecallTask.from_mapping([0, 0, 1], [0, 1], [True, False, True])
-solution = solve_max_margin(task, method="clarabel")
+solution = solve(task, method="clarabel")
 certify(solution.W, task)
-predicted_solution(FactRecallTask())
+solve(FactRecallTask())
 heavy = {"torch", "transformer_lens", "pandas", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -8,11 +8,10 @@ import pytest
 
 from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.task import FactRecallTask, Triples
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import certify
-from ocr_interp.theory.closed.closed_form import predicted_solution
 from ocr_interp.theory.problem import INPUTS, OUTPUTS, check_consistent, max_margin_problem
 from ocr_interp.theory.reduction.symmetry import reduce_problem
-from ocr_interp.theory.solve import format_solution, solve_max_margin
 from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
 from ocr_interp.theory.solver.first_order import solve_first_order
 
@@ -59,8 +58,8 @@ def certify_again(solution):
 @pytest.mark.parametrize("method", ["auto", "clarabel"])
 def test_agrees_with_the_oracle(oracle, method):
     task = of_oracle(oracle)
-    nuclear = solve_max_margin(task, tolerance=1e-6, method=method)
-    frobenius = solve_max_margin(task, "frobenius", tolerance=1e-6, method=method)
+    nuclear = solve(task, tolerance=1e-6, method=method)
+    frobenius = solve(task, "frobenius", tolerance=1e-6, method=method)
     assert nuclear.objective == pytest.approx(oracle["nuclear_norm"], rel=1e-5)
     assert frobenius.squared_norm == pytest.approx(oracle["frobenius_norm_squared"], rel=1e-5)
     for solution, name in ((nuclear, "nuclear"), (frobenius, "frobenius")):
@@ -76,7 +75,7 @@ def test_full_size_arrays_prove_the_reduced_certificate(norm, outputs, inputs):
     rng = np.random.default_rng(5)
     for n_facts, n_implications in ((4, 2), (5, 5)):
         task = random_task(rng, n_facts, n_implications, largest=1)
-        solution = solve_max_margin(task, norm, 1e-2, outputs=outputs, inputs=inputs)
+        solution = solve(task, norm, 1e-2, outputs=outputs, inputs=inputs)
         again, mine = certify_again(solution), solution.certificate
         assert again.gap == pytest.approx(mine.gap, abs=1e-9)
         assert again.primal == pytest.approx(solution.objective, rel=1e-9)
@@ -122,26 +121,26 @@ def test_reductions_keep_the_optimum(norm):
 @pytest.mark.parametrize("sizes", [(4, 1, 3), (3, 0, 2), (5, 2, 1), (2, 1, 0)])
 def test_methods_agree_on_balanced_tasks(norm, sizes):
     task = FactRecallTask(*sizes)
-    exact = predicted_solution(task, norm).objective
-    closed = solve_max_margin(task, norm, tolerance=1e-10)
+    exact = solve(task, norm).objective
+    closed = solve(task, norm, tolerance=1e-10)
     assert closed.method == "closed_form"
     assert closed.objective == pytest.approx(exact, rel=1e-12)
-    np.testing.assert_allclose(closed.W, predicted_solution(task, norm).W, atol=1e-12)
+    np.testing.assert_allclose(closed.W, solve(task, norm).W, atol=1e-12)
     for method in ("first_order", "clarabel"):
-        solution = solve_max_margin(task, norm, method=method)
+        solution = solve(task, norm, method=method)
         assert solution.certificate.dual <= exact * (1 + 1e-12)
         assert solution.objective >= exact * (1 - 1e-12)
         if norm != "spectral" and sizes[2]:
             margins = solution.certificate.held_out_margins
-            np.testing.assert_allclose(margins, predicted_solution(task, norm).beta, atol=2e-2)
+            np.testing.assert_allclose(margins, solve(task, norm).beta, atol=2e-2)
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_closed_form_of_the_control_holds_in_every_problem(outputs, inputs):
     task = FactRecallTask(4, 0, 2, n_noise=2, seq_len=6)
-    exact = predicted_solution(task, "nuclear", outputs, inputs).objective
-    solution = solve_max_margin(task, method="clarabel", outputs=outputs, inputs=inputs)
+    exact = solve(task, outputs=outputs, inputs=inputs).objective
+    solution = solve(task, method="clarabel", outputs=outputs, inputs=inputs)
     assert solution.certificate.dual <= exact * (1 + 1e-9)
     assert solution.objective >= exact * (1 - 1e-9)
 
@@ -151,9 +150,9 @@ def test_unbalanced_tasks_break_what_balanced_ones_promise():
     """One pair of (1, 20) beside one of (50, 0): a training implication a pair is not enough."""
     trained = [True] + [False] * 20 + [True] * 50
     task = FactRecallTask.from_mapping([0] * 21 + [1] * 50, [0, 1], trained)
-    margins = solve_max_margin(task, tolerance=1e-3).certificate.held_out_margins
+    margins = solve(task, tolerance=1e-3).certificate.held_out_margins
     np.testing.assert_allclose(margins, -0.078, atol=2e-3)
-    frobenius = solve_max_margin(of_oracle(ORACLES["general"][0]), "frobenius").certificate
+    frobenius = solve(of_oracle(ORACLES["general"][0]), "frobenius").certificate
     assert np.abs(frobenius.held_out_margins).min() > 0.1
 
 
@@ -177,24 +176,24 @@ def test_every_noise_multiset_costs_as_much_as_the_mean():
                 constraints.append(logits[example, correct] - logits[example, wrong] >= 1)
     program = cp.Problem(cp.Minimize(cp.normNuc(W)), constraints)
     program.solve(solver="CLARABEL")
-    solution = solve_max_margin(task, tolerance=1e-6, inputs="noise_eos")
+    solution = solve(task, tolerance=1e-6, inputs="noise_eos")
     assert solution.objective == pytest.approx(program.value, rel=1e-5)
 
 
 def test_gap_above_the_tolerance_raises_with_the_gap():
     task = random_task(np.random.default_rng(2), 12, 8)
     with pytest.raises(SolverError, match=r"gap .* is above the tolerance 1e-09 .* <= optimum"):
-        solve_max_margin(task, tolerance=1e-9, method="first_order", max_seconds=0.05)
+        solve(task, tolerance=1e-9, method="first_order", max_seconds=0.05)
 
 
 def test_refuses_bad_input():
     unbalanced = of_oracle(ORACLES["general"][0])
     with pytest.raises(ConfigError, match="balanced"):
-        solve_max_margin(unbalanced, method="closed_form")
+        solve(unbalanced, method="closed_form")
     with pytest.raises(ConfigError, match="method must be one of 'auto'"):
-        solve_max_margin(unbalanced, method="simplex")
+        solve(unbalanced, method="simplex")
     with pytest.raises(ConfigError, match="tolerance"):
-        solve_max_margin(unbalanced, tolerance=0.0)
+        solve(unbalanced, tolerance=0.0)
 
 
 def test_refuses_a_subject_with_two_answers():
@@ -204,10 +203,17 @@ def test_refuses_a_subject_with_two_answers():
 
 
 def test_summary_is_readable():
-    text = format_solution(solve_max_margin(of_oracle(ORACLES["general"][1])))
+    text = solve(of_oracle(ORACLES["general"][1])).summary()
     for word in ("4 facts, 2 implications", "objective", "singular value", "certificate", "gap"):
         assert word in text
-    assert "explicit dual weights" in format_solution(predicted_solution(FactRecallTask(3, 1, 1)))
+    closed = solve(FactRecallTask(3, 1, 1)).summary()
+    for word in (
+        "closed_form",
+        "gap",
+        "closed form of the balanced task",
+        "beta 1, held-out margin 1 against",
+    ):
+        assert word in closed
 
 
 @pytest.mark.slow
@@ -217,7 +223,7 @@ def test_agrees_with_cvxpy_on_a_hundred_small_unbalanced_tasks():
         n_facts = int(rng.integers(2, 5))
         task = random_task(rng, n_facts, int(rng.integers(2, n_facts + 1)), largest=2)
         norm, outputs = NORMS[index % 3], OUTPUTS[index % 2]
-        solution = solve_max_margin(task, norm, outputs=outputs)
+        solution = solve(task, norm, outputs=outputs)
         problem = max_margin_problem(task, outputs)
         W, weights = solve_cvxpy(problem, norm)
         full = certify(W, task, norm, weights, outputs=outputs)
@@ -230,7 +236,7 @@ def test_agrees_with_cvxpy_on_a_hundred_small_unbalanced_tasks():
 @pytest.mark.parametrize("norm", NORMS)
 def test_hundred_facts_and_sixty_implications_without_symmetry(norm):
     task = random_task(np.random.default_rng(0), 100, 60, largest=10)
-    solution = solve_max_margin(task, norm, tolerance=1e-3, max_seconds=60.0)
+    solution = solve(task, norm, tolerance=1e-3, max_seconds=60.0)
     again = certify_again(solution)
     assert again.gap == pytest.approx(solution.certificate.gap, rel=1e-6)
     assert again.gap <= 1e-3
@@ -245,7 +251,7 @@ def test_hundred_facts_and_sixty_implications_without_symmetry(norm):
 def test_degenerate_unbalanced_tasks(trained):
     task = FactRecallTask.from_mapping([0, 0, 1], [0, 1], trained)
     for norm in NORMS:
-        solution = solve_max_margin(task, norm)
+        solution = solve(task, norm)
         assert certify_again(solution).gap == pytest.approx(solution.certificate.gap, abs=1e-9)
         held_out = solution.certificate.held_out_margins
         assert len(held_out) == trained.count(False)

@@ -5,11 +5,12 @@ import pytest
 
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import INPUTS, OUTPUTS, max_margin_problem
+from ocr_interp.theory.reduction.bounds import dual_blocks, smallest_margin
 from ocr_interp.theory.reduction.certificate import lift_weights
 from ocr_interp.theory.reduction.margins import blocks_norm, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, lift, reduce_problem
-from ocr_interp.theory.solver.first_order import dual_blocks, smallest_margin
 from ocr_interp.theory.solver.proximal import MarginProjection, NormalEquations, shrink
 
 # Clusters: facts {0, 1} twice, fact 4 alone, facts {5} and {6} alike; subjects in no order.
@@ -60,7 +61,7 @@ def test_blocks_stand_for_the_full_matrix(outputs, inputs):
     blocks = random_blocks(reduced, rng)
     W = lift(reduced, blocks)
     for norm, value in (("nuclear", "nuc"), ("frobenius", "fro"), ("spectral", 2)):
-        assert blocks_norm(reduced, blocks, norm) == pytest.approx(np.linalg.norm(W, value))
+        assert blocks_norm(reduced, blocks, norms[norm]) == pytest.approx(np.linalg.norm(W, value))
     assert smallest_margin(examples, blocks) == pytest.approx(problem.constraint_margins(W).min())
     assert (examples.multiplicity.sum(axis=1) == problem.shape[1] - 1).all()
     weights = rng.random(examples.multiplicity.shape) * (examples.multiplicity > 0)
@@ -119,7 +120,8 @@ def test_shrinking_blocks_shrinks_the_full_matrix(norm):
         caps = (np.cumsum(s) - step) / np.arange(1, len(s) + 1)
         cap = caps[np.flatnonzero(s > caps)[-1]]
         new = np.minimum(s, cap)
-    np.testing.assert_allclose(lift(reduced, shrink(reduced, blocks, norm, step)), (U * new) @ Vt, atol=1e-8)
+    shrunk = shrink(reduced, blocks, norms[norm], step)
+    np.testing.assert_allclose(lift(reduced, shrunk), (U * new) @ Vt, atol=1e-8)
 
 
 def test_size_does_not_depend_on_subjects_or_on_equal_pairs():

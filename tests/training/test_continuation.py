@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ocr_interp import FactRecallTask, certify, predicted_solution, solve_max_margin
+from ocr_interp import FactRecallTask, certify, solve
 from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.maps import maps
 from ocr_interp.training.continuation import _SmoothHinges, compute_limit
@@ -17,7 +17,7 @@ from ocr_interp.training.continuation import _SmoothHinges, compute_limit
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 3), (3, 2, 1)])
 def test_reaches_the_closed_form(ov, sizes):
     task = FactRecallTask(*sizes)
-    predicted = predicted_solution(task, maps[ov].norm)
+    predicted = solve(task, maps[ov].norm)
     found = compute_limit(task, ov, tolerance=1e-4)
     assert found.certificate.gap <= 1e-4
     assert found.certificate.primal == pytest.approx(predicted.objective, rel=1e-4)
@@ -38,7 +38,7 @@ def test_factors_are_balanced_and_multiply_to_W():
 @pytest.mark.slow
 def test_unbalanced_task_against_the_solver():
     task = FactRecallTask.from_mapping([0, 0, 0, 1, 1, 2], [0, 1, 2], [True, False, False, True, False, True])
-    solved = solve_max_margin(task, "nuclear", tolerance=1e-6)
+    solved = solve(task, "nuclear", tolerance=1e-6)
     found = compute_limit(task, tolerance=1e-4)
     assert found.certificate.primal == pytest.approx(solved.objective, rel=2e-4)
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, predicted_solution, train
-from ocr_interp.training.limits import LIMIT_COLUMNS, LimitTracker
+from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, solve, train
+from ocr_interp.training.limits import LimitTracker, limit_columns
 
 DUAL = {"nuclear": 2, "frobenius": "fro"}
 PRIMAL = {"nuclear": "nuc", "frobenius": "fro"}
@@ -45,7 +45,7 @@ def test_gap_is_that_of_the_models_own_residuals(norm):
 @pytest.mark.parametrize("norm", ["nuclear", "frobenius"])
 def test_at_a_predicted_solution(norm):
     task = FactRecallTask(4, 1, 3)
-    predicted = predicted_solution(task, norm, "vocabulary", "eos")
+    predicted = solve(task, norm, outputs="vocabulary", inputs="eos")
     row = LimitTracker(task, "eos").measure(1e3 * predicted.W, "softmax")
     assert row["beta"] == pytest.approx(predicted.beta, abs=1e-12)
     assert row[f"cosine_{norm}"] == pytest.approx(1)
@@ -66,7 +66,7 @@ def test_what_cannot_be_measured_is_nan():
     unequal = FactRecallTask.from_mapping([0, 0, 1, 1, 1], [0, 1], [True, False, True, False, False])
     W = np.random.default_rng(0).standard_normal((unequal.n_inputs, unequal.d_vocab))
     row = LimitTracker(unequal, "eos").measure(W, "linear")
-    assert set(row) == set(LIMIT_COLUMNS)
+    assert set(row) == set(limit_columns())
     assert math.isnan(row["cosine_nuclear"])
     assert math.isnan(row["excess_nuclear"])
     assert math.isfinite(row["beta"])

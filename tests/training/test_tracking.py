@@ -13,7 +13,7 @@ from ocr_interp.data import exhaustive, population
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import SPLITS, FactRecallTask
-from ocr_interp.training.limits import LIMIT_COLUMNS
+from ocr_interp.training.limits import limit_columns
 from ocr_interp.training.tracking import (
     CIRCUIT_COLUMNS,
     COLUMNS,
@@ -91,7 +91,7 @@ def test_every_column_against_a_plain_reimplementation(tiny_task, mapped_task, n
         plain_row(task, W, scores, batch, attention),
     )
     assert {"step", "train_loss", *got} == set(COLUMNS)
-    assert got.keys() - set(LIMIT_COLUMNS) == expected.keys()
+    assert got.keys() - set(limit_columns()) == expected.keys()
     for column, value in expected.items():
         assert got[column] == pytest.approx(value, abs=1e-12), column
     assert any(0 < got[f"{split}/accuracy_in_set"] < 1 for split in SPLITS)

@@ -20,14 +20,14 @@ from snapshots import predicted, random_snapshot
 from ocr_interp.graphs.building import prompt_graph
 from ocr_interp.graphs.mechanism_graph import mechanism_graph
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 UNTOLD = "held-out subjects → own implication"
 
 
 def both_models(task):
-    return [mechanism_graph(predicted(task, predicted_solution(task, n).W)) for n in ("nuclear", "frobenius")]
+    return [mechanism_graph(predicted(task, solve(task, n).W)) for n in ("nuclear", "frobenius")]
 
 
 def test_the_missing_edge_is_dashed_in_one_model_only():

@@ -28,8 +28,8 @@ from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.closed.closed_form import predicted_solution
 
 MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
     "measured",
@@ -151,7 +151,7 @@ def align(
 
     Args:
         circuit: of a fact-recall model, with all subjects, relations and answers.
-        prediction: a PredictedSolution, a MaxMarginSolution, or anything with .W [subjects r1 r2, answers].
+        prediction: a Solution, or anything with .W [subjects r1 r2, answers].
         untrained: the circuit before training, e.g. of run.at(0).
         other: the circuit of a model with another parameterisation of W_OV.
         random_seeds: baselines as in `OVCircuit.random_like`, one a seed.
@@ -203,8 +203,8 @@ class _Frame:
         self.masks, self.cosines = group_masks(task), all_cosines(target, task)
         self.spectrum = _spectrum(target, 1e-6)
         balanced = task.balanced_sizes is not None
-        self.nuclear = predicted_solution(task, "nuclear").W if balanced else None
-        self.frobenius = predicted_solution(task, "frobenius").W if balanced else None
+        self.nuclear = solve(task, "nuclear").W if balanced else None
+        self.frobenius = solve(task, "frobenius").W if balanced else None
 
     def compare(
         self, role: str, source: str, W: Float[np.ndarray, "subject_or_relation answer"]
@@ -254,7 +254,7 @@ def _predicted_matrix(
         raise ConfigError(
             f"prediction.W must be [subjects r1 r2, answers] = {wanted} of the circuit's task, got "
             f"{W.shape}{'' if W.shape != wanted else ' of a task with other groups'}: "
-            'predict with predicted_solution(run.task), outputs="answers", inputs="subject_relation"'
+            'predict with solve(run.task), outputs="answers", inputs="subject_relation"'
         )
     if not np.isfinite(W).all() or not W.any():
         raise ConfigError("prediction.W must be finite and not zero throughout")

@@ -15,52 +15,39 @@ from jaxtyping import Float
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
-from ocr_interp.theory.closed.dual import balanced_reduced_weights
-from ocr_interp.theory.geometry import Cosines, centred_patterns, predicted_cosines, symmetric_factor
-from ocr_interp.theory.norms.schatten import norm_of_spectrum
+from ocr_interp.theory.geometry import (
+    Cosines,
+    SpectrumBlock,
+    centred_patterns,
+    predicted_cosines,
+    symmetric_factor,
+)
+from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_norm
 from ocr_interp.theory.problem import check_problem, constant_feature, feature_length, max_margin_problem
-from ocr_interp.theory.reduction.certificate import lift_weights
-from ocr_interp.theory.reduction.symmetry import reduce_problem
+from ocr_interp.theory.reduction.certificate import BlockSolution
+from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 
 TRAINING, HELD_OUT = 0, 1
 """Row of the pair block: the subject's status. Its columns are FACT and IMPLICATION."""
 
 
 @dataclass(frozen=True)
-class SpectrumBlock:
-    """A degenerate block of singular values; single vectors inside it mean nothing, its span does.
-
-    Attributes:
-        value: the singular value.
-        multiplicity: its dimension.
-        kind: "pair" (patterns over pairs that sum to 0), "constant" (the relation direction), or both.
-    """
-
-    value: float
-    multiplicity: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class PredictedSolution:
-    """The max-margin solution of a balanced task; made by `predicted_solution`.
+class ClosedForm:
+    """The max-margin solution of a balanced task; made by `closed_form`.
 
     Attributes:
         task, norm, outputs, inputs: the problem it solves.
         sizes: (n, m_train, m_test).
         beta: coefficient of the held-out implication block; 1 by convention if m_test = 0.
-        objective: the minimal norm at margin 1. For Frobenius it is ‖W‖_F, as certificates bound it;
-            `squared_norm` is ‖W‖_F², the form in which the problem is often stated.
-        pair_block: [status, answer kind], rows scaled by √(subjects of that status a pair); acts on
+        objective: the minimal norm at margin 1. For Frobenius it is ‖W‖_F, as certificates bound it.
+        pair_block: [status, answer kind], rows scaled by √(subjects of that status per pair); acts on
             each of the n − 1 pair patterns. Rows TRAINING, HELD_OUT; columns FACT, IMPLICATION.
         constant_block: rows training subjects, held-out subjects, r1, r2, constant feature; columns
             facts, implications, other tokens; each scaled by the root of its size.
-        is_unique: whether no other W attains the norm (nuclear, Frobenius). Spectral minimisers are many:
-            this one has every training coefficient 1 and the smallest pair block.
     """
 
     task: FactRecallTask
-    norm: str
+    norm: UnitarilyInvariantNorm
     outputs: str
     inputs: str
     sizes: tuple[int, int, int]
@@ -68,7 +55,6 @@ class PredictedSolution:
     objective: float
     pair_block: Float[np.ndarray, "status kind"]
     constant_block: Float[np.ndarray, "group column_group"]
-    is_unique: bool
 
     @cached_property
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
@@ -88,21 +74,6 @@ class PredictedSolution:
                 value, count = last.value, last.multiplicity + count
             blocks.append(SpectrumBlock(value, count, kind))
         return tuple(blocks)
-
-    @property
-    def rank(self) -> int:
-        """Rank of W: no factorized model of a smaller d_head can reach it."""
-        return sum(block.multiplicity for block in self.spectrum)
-
-    @property
-    def squared_norm(self) -> float:
-        """objective², for Frobenius the value (n − 1)(2 m_train + m_test) + n."""
-        return self.objective**2
-
-    @property
-    def training_margin(self) -> float:
-        """Smallest training margin: 1 by the problem's scaling."""
-        return 1.0
 
     @property
     def held_out_margin(self) -> float:
@@ -169,11 +140,16 @@ class PredictedSolution:
             W[subject, first + kind * n + own] += coefficient[:, kind]
         return W
 
-    @cached_property
-    def weights(self) -> Float[np.ndarray, "example output"]:
-        """Dual weights that prove it optimal, for `certify`; examples as in task.training_triples."""
-        reduced = reduce_problem(self.task, self.outputs, self.inputs)
-        return lift_weights(reduced, balanced_reduced_weights(reduced, self.norm))
+    def as_blocks(
+        self, reduced: ReducedProblem, weights: Float[np.ndarray, "example value"]
+    ) -> BlockSolution:
+        """The same in the blocks of the reduced problem, which leave absent groups out, with dual weights."""
+        _, m_train, m_test = self.sizes
+        status = [s for s, size in enumerate((m_train, m_test)) if size]
+        rows = [*status, 2, 3, *([4] if reduced.feature else [])]
+        constant = self.constant_block[rows][:, : reduced.constant_shape[1]]
+        blocks = Blocks(constant.copy(), self.pair_block[status][None].copy())
+        return BlockSolution(reduced, self.norm, blocks, weights)
 
     def input_embeddings(self) -> Float[np.ndarray, "input component"]:
         """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
@@ -204,51 +180,48 @@ class PredictedSolution:
         pair = np.vstack([pair, np.zeros((len(group) - len(pair), pair.shape[1]))])
         return np.hstack([pair, constant_factor[group] / np.sqrt(sizes[group])[:, None]])
 
-    def summary(self) -> str:
-        """Readable text: objective, spectrum by block, margins, and what proves it."""
-        n, m_train, m_test = self.sizes
-        unique = "the only minimiser" if self.is_unique else "one of many minimisers"
-        lines = [
-            f"{self.norm} max-margin solution of the balanced task ({n}, {m_train}, {m_test}): {unique}",
-            f"  objective         {self.objective:.10g}"
-            + (f"   squared {self.squared_norm:.10g}" if self.norm == "frobenius" else ""),
-            f"  rank              {self.rank}",
-        ]
-        lines += [f"  singular value    {b.value:.8g} x {b.multiplicity} ({b.kind})" for b in self.spectrum]
-        lines += [
-            f"  beta              {self.beta:.10g}",
-            f"  held-out margin   {self.held_out_margin:.8g} against other implications, "
-            f"{self.held_out_margin_own_fact:.8g} against the own fact",
-            "  certificate       explicit dual weights (.weights); solve_max_margin checks them afresh",
-        ]
-        return "\n".join(lines)
+
+def has_closed_form(task: FactRecallTask, norm: str | Norm) -> bool:
+    """Whether the task is balanced and the norm brings its held-out coefficient."""
+    found, sizes = as_norm(norm), task.balanced_sizes
+    if sizes is None or not found.unitarily_invariant:
+        return False
+    return found.held_out_coefficient(max(sizes[1], 1), max(sizes[2], 1)) is not None
 
 
-def predicted_solution(
-    task: FactRecallTask, norm: str = "nuclear", outputs: str = "answers", inputs: str = "subject_relation"
-) -> PredictedSolution:
+def closed_form(
+    task: FactRecallTask,
+    norm: str | Norm = "nuclear",
+    outputs: str = "answers",
+    inputs: str = "subject_relation",
+) -> ClosedForm:
     """The exact max-margin solution of a balanced task, in closed form.
 
     Args:
         task: balanced (task.balanced_sizes is not None), in any order of its subjects.
-        norm: "nuclear" (OV-SVM), "frobenius" (W-SVM) or "spectral".
+        norm: one that brings a held-out coefficient.
         outputs, inputs: see problem.OUTPUTS and problem.INPUTS. They change the solution only if
             m_train = 0.
 
     Raises:
-        ConfigError: an unknown name, or a task that is not balanced.
+        UnknownNameError: an unknown norm.
+        ConfigError: a task that is not balanced, or a norm without a closed form.
 
     Source: docs/theory.md; the nuclear and Frobenius forms are Theorem 2 of arXiv 2506.10887 made exact.
     """
-    check_problem(norm, outputs, inputs)
+    found = check_problem(norm, outputs, inputs)
     sizes = task.balanced_sizes
     if sizes is None:
         raise ConfigError(
-            "predicted_solution needs a balanced task (one-to-one pairs with equal m_train and m_test), got "
-            "an unbalanced one: use solve_max_margin(task)"
+            "method='closed_form' needs a balanced task (one-to-one pairs with equal m_train and m_test), "
+            "got an unbalanced one: use method='auto'"
         )
     n, m_train, m_test = sizes
-    beta = _held_out_coefficient(norm, m_train, m_test)
+    beta = _held_out_coefficient(found, m_train, m_test)
+    if beta is None or not isinstance(found, UnitarilyInvariantNorm):
+        raise ConfigError(
+            f"method='closed_form' needs a norm with a closed form, got {found.name!r}: use method='auto'"
+        )
     implication = 1.0 if m_train else 0.0
     coefficients = np.array([[1.0, implication], [1.0, beta]])
     pair_block = coefficients * np.sqrt([[m_train], [m_test]])
@@ -257,28 +230,25 @@ def predicted_solution(
         [np.linalg.svd(pair_block, compute_uv=False), np.linalg.svd(constant_block, compute_uv=False)]
     )
     count = np.r_[np.full(2, n - 1.0), np.ones(len(values) - 2)]
-    return PredictedSolution(
+    return ClosedForm(
         task=task,
-        norm=norm,
+        norm=found,
         outputs=outputs,
         inputs=inputs,
         sizes=sizes,
         beta=beta,
-        objective=norm_of_spectrum(values, norm, count),
+        objective=found.of_spectrum(values, count),
         pair_block=pair_block,
         constant_block=constant_block,
-        is_unique=norm != "spectral",
     )
 
 
-def _held_out_coefficient(norm: str, m_train: int, m_test: int) -> float:
-    """β: how the norm completes the missing entry of the pair block."""
-    if m_train == 0 or (norm == "frobenius" and m_test):
-        return 0.0
-    if m_test == 0:
-        return 1.0
-    ratio = m_train / m_test
-    return min(np.sqrt(ratio), 1.0) if norm == "nuclear" else -min(ratio, 1.0)
+def _held_out_coefficient(norm: Norm, m_train: int, m_test: int) -> float | None:
+    """β: how the norm completes the missing entry of the pair block; nothing to complete without one."""
+    found = norm.held_out_coefficient(max(m_train, 1), max(m_test, 1))
+    if found is None or (m_train and m_test):
+        return found
+    return 0.0 if m_train == 0 else 1.0
 
 
 def _group_sizes(

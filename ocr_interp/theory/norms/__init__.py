@@ -1,1 +1,38 @@
-"""Norms of W_OV, one file each."""
+"""Norms of W: each is one file of this folder, and everything in `theory` knows it by its object.
+
+Adding a norm is writing one file with a constant `NORM`; `base.py` says what it has to bring.
+"""
+
+from __future__ import annotations
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.registry import Registry
+from ocr_interp.theory.norms.base import Norm, UnitarilyInvariantNorm
+
+__all__ = ["Norm", "UnitarilyInvariantNorm", "as_invariant_norm", "as_norm", "norms"]
+
+norms: Registry[Norm] = Registry("norm", "ocr_interp.theory.norms", "NORM")
+
+
+def as_norm(norm: str | Norm) -> Norm:
+    """The norm of a name; a Norm stays itself, registered or not.
+
+    Raises:
+        UnknownNameError: no such name, with the close matches.
+    """
+    return norm if isinstance(norm, Norm) else norms[norm]
+
+
+def as_invariant_norm(norm: str | Norm) -> UnitarilyInvariantNorm:
+    """The same for what works with spectra only.
+
+    Raises:
+        ConfigError: a norm that is not unitarily invariant.
+    """
+    found = as_norm(norm)
+    if not isinstance(found, UnitarilyInvariantNorm):
+        raise ConfigError(
+            f"a problem in blocks needs a unitarily invariant norm, got {found.name!r}: solve the full "
+            "program with method='clarabel' or 'scs'"
+        )
+    return found

@@ -6,31 +6,99 @@ bounds of the reduced problem are bounds of the full one: nothing needs to be bu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from ocr_interp.task import FACT, Triples
 from ocr_interp.theory.certificate import Certificate, make_certificate
+from ocr_interp.theory.geometry import SpectrumBlock
+from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.problem import max_margin_problem
+from ocr_interp.theory.reduction.bounds import reduced_dual_bound
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map
-from ocr_interp.theory.reduction.symmetry import ReducedProblem, answer_columns, group_of_subject
-from ocr_interp.theory.solver.first_order import ReducedSolution, reduced_dual_bound
+from ocr_interp.theory.reduction.symmetry import (
+    Blocks,
+    ReducedProblem,
+    answer_columns,
+    group_of_subject,
+    lift,
+)
 
 
-def certify_reduced(reduced: ReducedProblem, solution: ReducedSolution, norm: str) -> Certificate:
+@dataclass(frozen=True)
+class BlockSolution:
+    """A matrix in the blocks of a reduced problem with dual weights; what they prove is computed when asked.
+
+    Attributes:
+        reduced: the problem with its symmetries used.
+        norm: the norm that is minimised.
+        blocks: W as the reduced problem's blocks.
+        reduced_weights: dual weights [example group, distinct value].
+        iterations: steps of the method that found it; 0 for methods without.
+    """
+
+    reduced: ReducedProblem
+    norm: UnitarilyInvariantNorm
+    blocks: Blocks
+    reduced_weights: Float[np.ndarray, "example value"]
+    iterations: int = 0
+
+    @cached_property
+    def W(self) -> Float[np.ndarray, "input output"]:
+        """The matrix at full size, in the task's order."""
+        return lift(self.reduced, self.blocks)
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "example output"]:
+        """Dual weights of the full problem, for `certify(..., weights=)`."""
+        return lift_weights(self.reduced, self.reduced_weights)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """As `certify` would for W and weights, without building them."""
+        return certify_reduced(self.reduced, self.blocks, self.reduced_weights, self.norm)
+
+    @cached_property
+    def spectrum(self) -> tuple[SpectrumBlock, ...]:
+        """Singular values by block, largest first; those below 1e-6 of the largest are left out.
+
+        A pair block's values occur clusters − 1 times; the constant block's once each.
+        """
+        blocks = [
+            SpectrumBlock(float(value), 1, "constant")
+            for value in np.linalg.svd(self.blocks.constant, compute_uv=False)
+        ]
+        for k in range(self.reduced.pair_shape[0]):
+            count = int(self.reduced.pair_multiplicity[k])
+            values = np.linalg.svd(self.blocks.pair[k], compute_uv=False) if count else []
+            blocks += [SpectrumBlock(float(value), count, "pair") for value in values]
+        blocks.sort(key=lambda block: -block.value)
+        return tuple(block for block in blocks if block.value > 1e-6 * blocks[0].value)
+
+
+def certify_reduced(
+    reduced: ReducedProblem,
+    blocks: Blocks,
+    weights: Float[np.ndarray, "example value"],
+    norm: UnitarilyInvariantNorm,
+) -> Certificate:
     """The certificate of the full problem, computed afresh from blocks and weights alone.
 
     Args:
         reduced: the problem.
-        solution: whose blocks and weights count; its own bounds are not looked at.
-        norm: one of NORMS.
+        blocks: W as the reduced problem's blocks.
+        weights: dual weights [example group, distinct value].
+        norm: of the bounds.
 
     Returns: as `certify` would for the lifted W and weights; margins in the order of the task's triples.
     """
     task = reduced.task
     training, held_out = example_map(reduced), example_map(reduced, held_out=True)
-    margins = training.margins(training.values(training.logits(solution.blocks))).min(axis=1)
-    held_out_margins = held_out.margins(held_out.values(held_out.logits(solution.blocks)))
+    margins = training.margins(training.values(training.logits(blocks))).min(axis=1)
+    held_out_margins = held_out.margins(held_out.values(held_out.logits(blocks)))
     implications = np.where(_implication_values(held_out), held_out_margins, np.inf).min(
         axis=1, initial=np.inf
     )
@@ -38,11 +106,11 @@ def certify_reduced(reduced: ReducedProblem, solution: ReducedSolution, norm: st
     of_held_out = np.searchsorted(reduced.held_out_rows, groups[~task.subject_trained])
     no_other = np.where(np.isfinite(implications), implications, np.nan)
     return make_certificate(
-        norm=norm,
+        norm=norm.name,
         outputs=reduced.outputs,
         inputs=reduced.inputs,
-        norm_value=blocks_norm(reduced, solution.blocks, norm),
-        dual=reduced_dual_bound(training, solution.weights, norm),
+        norm_value=blocks_norm(reduced, blocks, norm),
+        dual=reduced_dual_bound(training, weights, norm),
         margins=margins[example_of_triple(reduced, task.training_triples)],
         held_out=no_other[of_held_out],
         held_out_overall=held_out_margins.min(axis=1, initial=np.inf)[of_held_out],

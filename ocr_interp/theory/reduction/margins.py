@@ -1,6 +1,6 @@
 """Linear algebra of a reduced problem: blocks -> logits by example group, and back.
 
-Logits of an example group are one value a column group (an average over its columns) and, where
+Logits of an example group are one value per column group (an average over its columns) and, where
 clusters are exchangeable, the pattern that singles out the example's own cluster. `values` turns them
 into distinct logits: [example, column group] then [example, own slot]; the first hold the logits of
 *other* clusters at the columns of the example's own type, and `multiplicity` counts columns of each.
@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ocr_interp.theory.norms.schatten import norm_of_spectrum
+from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 
 
@@ -43,7 +43,7 @@ class ExampleMap:
     correct: Int[np.ndarray, " example"]
 
     def logits(self, blocks: Blocks) -> Blocks:
-        """E X: scaled logits [example, column group] and [example, own slot] (pair part; 1 row a type)."""
+        """E X: scaled logits [example, column group] and [example, own slot] (pair part)."""
         reduced, top = self.reduced, blocks.constant
         n = reduced.n_groups
         constant = top[n + self.relations]
@@ -164,7 +164,6 @@ def singular_values(reduced: ReducedProblem, blocks: Blocks) -> tuple[np.ndarray
     return np.concatenate([constant, pair.ravel()]), np.concatenate([np.ones(len(constant)), count])
 
 
-def blocks_norm(reduced: ReducedProblem, blocks: Blocks, norm: str) -> float:
+def blocks_norm(reduced: ReducedProblem, blocks: Blocks, norm: UnitarilyInvariantNorm) -> float:
     """Norm of the full matrix."""
-    values, count = singular_values(reduced, blocks)
-    return norm_of_spectrum(values, norm, count)
+    return norm.of_spectrum(*singular_values(reduced, blocks))

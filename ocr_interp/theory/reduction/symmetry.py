@@ -101,7 +101,7 @@ class ReducedProblem:
     Attributes:
         task, outputs, inputs: the problem.
         clusters: the types.
-        row_type, row_slot, row_status, row_size: of every subject group; size a cluster.
+        row_type, row_slot, row_status, row_size: of every subject group; size per cluster.
         row_offset: row of a subject group inside its type's pair block.
         column_type, column_slot: of every answer column group; slot n_slots is the implication.
         other_tokens: columns that are never correct, one group (the last one) if there are any.

@@ -12,17 +12,18 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import SolverError
+from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_invariant_norm, as_norm
 from ocr_interp.theory.problem import MaxMarginProblem
+from ocr_interp.theory.reduction.bounds import ReducedSolution, reduced_dual_bound, smallest_margin
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
-from ocr_interp.theory.solver.first_order import ReducedSolution, reduced_dual_bound, smallest_margin
 
 SOLVERS = ("clarabel", "scs")
 
 
 def solve_cvxpy(
     problem: MaxMarginProblem,
-    norm: str,
+    norm: str | Norm,
     solver: str = "clarabel",
     time_limit: float = 120.0,
     accuracy: float = 1e-7,
@@ -31,7 +32,7 @@ def solve_cvxpy(
 
     Args:
         problem: the constraints.
-        norm: one of NORMS.
+        norm: any.
         solver: "clarabel" or "scs".
         time_limit: seconds that the solver may take.
         accuracy: the solver's own stopping tolerance, relative and absolute.
@@ -48,7 +49,7 @@ def solve_cvxpy(
     correct = cp.sum(cp.multiply(is_correct, logits), axis=1, keepdims=True)
     spread = correct @ np.ones((1, problem.shape[1]))
     margins = spread - logits + is_correct >= 1
-    program = cp.Problem(cp.Minimize(_norm(W, norm)), [margins])
+    program = cp.Problem(cp.Minimize(as_norm(norm).atom(W)), [margins])
     _solve(program, solver, time_limit, accuracy)
     weights = np.maximum(np.asarray(margins.dual_value), 0.0) * (1 - is_correct)
     return np.asarray(W.value), weights
@@ -56,14 +57,19 @@ def solve_cvxpy(
 
 def solve_reduced_cvxpy(
     reduced: ReducedProblem,
-    norm: str,
+    norm: str | Norm,
     solver: str = "clarabel",
     time_limit: float = 120.0,
     accuracy: float = 1e-7,
 ) -> ReducedSolution:
-    """The reduced program; arguments and errors as in `solve_cvxpy`."""
+    """The reduced program; arguments and errors as in `solve_cvxpy`.
+
+    Raises:
+        ConfigError: a norm that is not unitarily invariant.
+    """
     import cvxpy as cp
 
+    invariant = as_invariant_norm(norm)
     examples = example_map(reduced)
     constant = cp.Variable(reduced.constant_shape)
     types = [k for k in range(reduced.pair_shape[0]) if reduced.pair_multiplicity[k] > 0]
@@ -71,11 +77,8 @@ def solve_reduced_cvxpy(
     matrix, wrong = _margin_matrix(examples, types)
     unknowns = cp.hstack([cp.vec(v, order="C") for v in (constant, *pair.values())])
     margins = matrix @ unknowns >= 1
-    if norm == "spectral":
-        objective = cp.maximum(*(_norm(v, norm) for v in (constant, *pair.values())), 0)
-    else:
-        parts = [reduced.pair_multiplicity[k] * _norm(pair[k], norm) for k in types]
-        objective = sum(parts, _norm(constant, norm))
+    atoms = [invariant.atom(block) for block in (constant, *pair.values())]
+    objective = invariant.combine(atoms, [1.0, *(reduced.pair_multiplicity[k] for k in types)])
     _solve(cp.Problem(cp.Minimize(objective), [margins]), solver, time_limit, accuracy)
     blocks = Blocks(np.asarray(constant.value), np.zeros(reduced.pair_shape))
     for k in types:
@@ -84,25 +87,19 @@ def solve_reduced_cvxpy(
     # A constraint stands for scale² · multiplicity equal ones, whose weights add up in its multiplier.
     count = examples.scale[wrong[0]] ** 2 * examples.multiplicity[wrong]
     weights[wrong] = np.maximum(np.asarray(margins.dual_value), 0.0) / count
-    return _as_solution(examples, blocks, weights, norm)
+    return _as_solution(examples, blocks, weights, invariant)
 
 
 def _as_solution(
-    examples: ExampleMap, blocks: Blocks, weights: Float[np.ndarray, "example value"], norm: str
+    examples: ExampleMap,
+    blocks: Blocks,
+    weights: Float[np.ndarray, "example value"],
+    norm: UnitarilyInvariantNorm,
 ) -> ReducedSolution:
     margin = smallest_margin(examples, blocks)
     primal = blocks_norm(examples.reduced, blocks, norm) / margin if margin > 0 else np.inf
     scaled = blocks * (1 / margin) if margin > 0 else blocks
     return ReducedSolution(scaled, weights, primal, reduced_dual_bound(examples, weights, norm), 0)
-
-
-def _norm(variable: Any, norm: str) -> Any:
-    """Nuclear and spectral norm, and the square of Frobenius' (a cone less, and the same minimiser)."""
-    import cvxpy as cp
-
-    if norm == "frobenius":
-        return cp.sum_squares(variable)
-    return cp.normNuc(variable) if norm == "nuclear" else cp.sigma_max(variable)
 
 
 def _margin_matrix(

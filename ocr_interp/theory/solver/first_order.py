@@ -9,12 +9,12 @@ of dual weights μ >= 0 by construction. 100 facts and 60 implications take abou
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.theory.norms.schatten import DUAL_NORM
+from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_invariant_norm
+from ocr_interp.theory.reduction.bounds import ReducedSolution, reduced_dual_bound, smallest_margin
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 from ocr_interp.theory.solver.proximal import MarginProjection, NormalEquations, shrink
@@ -25,53 +25,10 @@ _ALPHA = 0.3
 _CHECK_EVERY = 25
 
 
-@dataclass(frozen=True)
-class ReducedSolution:
-    """The best primal and dual points found; `primal` and `dual` are bounds, whatever the method did.
-
-    Attributes:
-        blocks: W at smallest training margin 1, as blocks; zero blocks if no margin became positive.
-        weights: dual weights [example group, distinct value], >= 0, of one example and one output.
-        primal, dual: upper and lower bound of the optimal norm.
-        iterations: steps taken.
-    """
-
-    blocks: Blocks
-    weights: Float[np.ndarray, "example value"]
-    primal: float
-    dual: float
-    iterations: int
-
-    @property
-    def gap(self) -> float:
-        """primal / dual − 1; inf before there are both bounds."""
-        return self.primal / self.dual - 1 if self.dual > 0 else np.inf
-
-
-def dual_blocks(examples: ExampleMap, weights: Float[np.ndarray, "example value"]) -> Blocks:
-    """Σ μ_k A_k as blocks, for weights >= 0 that vanish where multiplicity does."""
-    push = -weights
-    push[np.arange(len(push)), examples.correct] = (examples.multiplicity * weights).sum(axis=1)
-    return examples.adjoint(examples.from_values(push))
-
-
-def reduced_dual_bound(examples: ExampleMap, weights: Float[np.ndarray, "example value"], norm: str) -> float:
-    """Lower bound of the optimal norm from dual weights; 0 if they all vanish."""
-    total = float(examples.scale**2 @ (examples.multiplicity * weights).sum(axis=1))
-    if total == 0:
-        return 0.0
-    return total / blocks_norm(examples.reduced, dual_blocks(examples, weights), DUAL_NORM[norm])
-
-
-def smallest_margin(examples: ExampleMap, blocks: Blocks) -> float:
-    """Smallest training margin, in logits."""
-    return float(examples.margins(examples.values(examples.logits(blocks))).min())
-
-
 class _Best:
     """Keeps the best bounds and the points that prove them."""
 
-    def __init__(self, examples: ExampleMap, norm: str) -> None:
+    def __init__(self, examples: ExampleMap, norm: UnitarilyInvariantNorm) -> None:
         reduced = examples.reduced
         self.examples, self.norm = examples, norm
         self.blocks = Blocks(np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape))
@@ -94,7 +51,7 @@ class _Best:
 
 def solve_first_order(
     reduced: ReducedProblem,
-    norm: str,
+    norm: str | Norm,
     tolerance: float,
     max_seconds: float = 300.0,
     max_iterations: int = 200_000,
@@ -103,16 +60,19 @@ def solve_first_order(
 
     Args:
         reduced: the problem.
-        norm: one of NORMS.
+        norm: unitarily invariant.
         tolerance: relative gap to reach.
         max_seconds, max_iterations: when to stop without it; the caller decides what that means.
+
+    Raises:
+        ConfigError: a norm that is not unitarily invariant.
 
     Source: docs/theory.md, "The splitting method"; over-relaxed ADMM with residual balancing (Boyd et al.
         2011, sections 3.4.1 and 3.4.3).
     """
     deadline = time.perf_counter() + max_seconds
-    examples = example_map(reduced)
-    best, state = _Best(examples, norm), _State(examples, norm)
+    examples, invariant = example_map(reduced), as_invariant_norm(norm)
+    best, state = _Best(examples, invariant), _State(examples, invariant)
     next_balance = _CHECK_EVERY
     iteration = 0
     for iteration in range(1, max_iterations + 1):
@@ -136,7 +96,7 @@ class _State:
     give for 2 x − point, and the next point is point + relaxation · (y − x). Likewise for the logits.
     """
 
-    def __init__(self, examples: ExampleMap, norm: str) -> None:
+    def __init__(self, examples: ExampleMap, norm: UnitarilyInvariantNorm) -> None:
         reduced = examples.reduced
         self._examples, self._norm, self._reduced = examples, norm, reduced
         self._normal, self._project = NormalEquations(examples, _ALPHA), MarginProjection(examples)

@@ -7,25 +7,27 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.reduction.margins import ExampleMap
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 
 
-def shrink(reduced: ReducedProblem, blocks: Blocks, norm: str, step: float) -> Blocks:
-    """argmin over X of step · f(X) + ½‖X − blocks‖², f the nuclear or spectral norm or ½‖·‖_F².
+def shrink(reduced: ReducedProblem, blocks: Blocks, norm: UnitarilyInvariantNorm, step: float) -> Blocks:
+    """argmin over X of step · f(X) + ½‖X − blocks‖², f as in `Norm.objective`.
 
     The blocks' multiplicities weigh both terms alike, so singular values shrink as those of W would.
     """
-    if norm == "frobenius":
-        return blocks * (1 / (1 + step))
+    factor = norm.shrink_factor(step)
+    if factor is not None:
+        return blocks * factor
     s, rebuild = _decompose(blocks.constant[None])
     s = s[0]
     if not reduced.has_pairs:
-        return Blocks(rebuild(_shrink_values(s, np.ones(len(s)), norm, step)[None])[0], blocks.pair)
+        return Blocks(rebuild(norm.shrink(s, np.ones(len(s)), step)[None])[0], blocks.pair)
     s_pair, rebuild_pair = _decompose(blocks.pair)
     values = np.concatenate([s, s_pair.ravel()])
     count = np.concatenate([np.ones(len(s)), np.repeat(reduced.pair_multiplicity, s_pair.shape[1])])
-    new = _shrink_values(values, count, norm, step)
+    new = norm.shrink(values, count, step)
     new_pair = new[len(s) :].reshape(s_pair.shape)
     return Blocks(rebuild(new[: len(s)][None])[0], rebuild_pair(new_pair))
 
@@ -37,7 +39,7 @@ def _decompose(
 
     From the Gram matrix, which costs half as much as a singular value decomposition: A V diag(new / s) Vᵀ
     needs no left vectors, and small values, where a Gram matrix is inexact, are those that shrink to 0
-    (nuclear) or stay as they are (spectral). Bounds never rest on it.
+    (nuclear norm) or stay as they are (spectral norm). Bounds never rest on it.
     """
     tall = A.shape[1] >= A.shape[2]
     B = A if tall else A.transpose(0, 2, 1)
@@ -50,22 +52,6 @@ def _decompose(
         return out if tall else out.transpose(0, 2, 1)
 
     return s, rebuild
-
-
-def _shrink_values(
-    values: Float[np.ndarray, " value"], count: Float[np.ndarray, " value"], norm: str, step: float
-) -> Float[np.ndarray, " value"]:
-    """Soft threshold (nuclear), or a cap that takes `step` off the counted sum (spectral)."""
-    if norm == "nuclear":
-        return np.maximum(values - step, 0.0)
-    if count @ values <= step:
-        return np.zeros_like(values)
-    order = np.argsort(-values)
-    # With the first j values capped at c: Σ count (value − c) = step. The right j is the last one
-    # whose own value is above its cap.
-    caps = (np.cumsum((count * values)[order]) - step) / np.maximum(np.cumsum(count[order]), 1e-300)
-    above = np.flatnonzero((values[order] > caps) & (count[order] > 0))
-    return np.minimum(values, caps[above[-1]])
 
 
 class MarginProjection:

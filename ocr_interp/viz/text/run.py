@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 
 from ocr_interp.task import SPLITS
-from ocr_interp.theory.closed.closed_form import predicted_solution
+from ocr_interp.theory import solve
+from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.limits import trained_attention_beta_interval
 from ocr_interp.training.run import Run
 
@@ -55,15 +56,13 @@ def describe_run(run: Run) -> str:
 def _predicted(run: Run) -> str:
     """What the theory says of this model's limit without weight decay, where it says something."""
     model, task = run.config.model, run.task
-    if task.balanced_sizes is None or model.attention != "linear":
-        return ""
     linear_map = model.linear_map
-    if linear_map.norm is None:
+    if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):
         return ""
     if model.train_attention and linear_map.has_factors:
         low, high = trained_attention_beta_interval(task)
         return f" (limit with trained attention: {low:.4f} to {high:.4f})"
-    beta = predicted_solution(task, linear_map.norm).beta
+    beta = solve(task, linear_map.norm).beta
     return f" (limit with frozen attention: {beta:.4f})" if linear_map.has_factors else f" (limit: {beta:g})"
 
 

@@ -1,0 +1,11 @@
+from . import norms as norms
+from .certificate import Certificate as Certificate
+from .certificate import HeldOutBeta as HeldOutBeta
+from .certificate import certify as certify
+from .certificate import cosine_with as cosine_with
+from .certificate import held_out_beta as held_out_beta
+from .geometry import Cosines as Cosines
+from .geometry import SpectrumBlock as SpectrumBlock
+from .limits import trained_attention_beta_interval as trained_attention_beta_interval
+from .solution import Solution as Solution
+from .solving import solve as solve

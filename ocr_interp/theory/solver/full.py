@@ -1,0 +1,71 @@
+"""A solution of the full program, for norms whose problems cannot be reduced by symmetry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.errors import SolverError
+from ocr_interp.theory.certificate import Certificate, certify
+from ocr_interp.theory.geometry import SpectrumBlock
+from ocr_interp.theory.norms import Norm
+from ocr_interp.theory.problem import MaxMarginProblem
+from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
+
+
+@dataclass(frozen=True)
+class FullSolution:
+    """A matrix at full size with the dual weights of its constraints.
+
+    Attributes:
+        problem: the constraints.
+        norm: the norm that is minimised.
+        W: the matrix, [input, output].
+        weights: dual weights [example, output].
+        iterations: 0: the solver's steps are not counted.
+    """
+
+    problem: MaxMarginProblem
+    norm: Norm
+    W: Float[np.ndarray, "input output"]
+    weights: Float[np.ndarray, "example output"]
+    iterations: int = 0
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """`certify` of W and weights."""
+        problem = self.problem
+        return certify(
+            self.W, problem.task, self.norm, self.weights, outputs=problem.outputs, inputs=problem.inputs
+        )
+
+    @cached_property
+    def spectrum(self) -> tuple[SpectrumBlock, ...]:
+        """Singular values, largest first, each a block of its own; none below 1e-6 of the largest."""
+        values = np.linalg.svd(self.W, compute_uv=False)
+        return tuple(SpectrumBlock(float(v), 1, "matrix") for v in values if v > 1e-6 * values[0])
+
+
+def solve_full(problem: MaxMarginProblem, norm: Norm, solver: str, max_seconds: float) -> FullSolution:
+    """The full program by CVXPY, W scaled to smallest training margin 1 where that is positive.
+
+    Args:
+        problem: the constraints.
+        norm: any norm; its `atom` is minimised.
+        solver: "clarabel" or "scs".
+        max_seconds: what the solver may take.
+
+    Raises:
+        SolverError: no point came back, or one that proves nothing.
+    """
+    W, weights = solve_cvxpy(problem, norm, solver, max_seconds)
+    if not (np.isfinite(W).all() and np.isfinite(weights).all() and W.any() and weights.any()):
+        raise SolverError(
+            f"{solver} came back without a solution of the {norm.label} problem: try the other of clarabel "
+            "and scs, or raise max_seconds"
+        )
+    margin = float(problem.constraint_margins(W).min())
+    return FullSolution(problem, norm, W / margin if margin > 0 else W, weights)
