@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from ocr_interp.theory.certificate import held_out_beta as held_out_beta
     from ocr_interp.theory.limits import trained_attention_beta_interval as trained_attention_beta_interval
     from ocr_interp.theory.solution import Solution as Solution
-    from ocr_interp.theory.solving import solve as solve
+    from ocr_interp.theory.solve import solve as solve
     from ocr_interp.training.loop import train as train
     from ocr_interp.training.run import Run as Run
     from ocr_interp.training.store import load_run as load_run
@@ -115,7 +115,7 @@ _HOME_OF_NAME = {
     "cosine_with": "ocr_interp.theory.certificate",
     "held_out_beta": "ocr_interp.theory.certificate",
     "load_run": "ocr_interp.training.store",
-    "solve": "ocr_interp.theory.solving",
+    "solve": "ocr_interp.theory.solve",
     "train": "ocr_interp.training.loop",
     "trained_attention_beta_interval": "ocr_interp.theory.limits",
 }

@@ -127,7 +127,8 @@ def analyze_run(
     Args:
         run: a Run or TrainedModel.
         norm: of the max-margin solution to compare with, any of `theory.norms`; None is the one that the
-            model's parameterisation makes small: nuclear for a factorized model, frobenius for a non-factorized one.
+            model's parameterisation makes small: nuclear for a factorized model, frobenius for a
+            non-factorized one.
         other: a model of the other OV kind and the same task, as a baseline.
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.

@@ -32,7 +32,7 @@ class Solve:
     """auto takes the closed form where it holds"""
 
     def run(self) -> None:
-        from ocr_interp.theory.solving import solve
+        from ocr_interp.theory.solve import solve
 
         solved = solve(
             self.task,

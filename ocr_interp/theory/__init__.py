@@ -1,7 +1,8 @@
 """What gradient descent converges to, exactly: closed forms, solvers, certificates (numpy, scipy, cvxpy).
 
 The public names are imported when they are first used: `import ocr_interp.theory` loads neither torch nor
-cvxpy. Norms are in `ocr_interp.theory.norms`.
+cvxpy. `theory.solve` and `theory.norms` are the function and the registry, also after the modules that they
+come from have been imported (lazy_loader sees to that).
 """
 
 import lazy_loader

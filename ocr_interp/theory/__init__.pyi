@@ -1,4 +1,3 @@
-from . import norms as norms
 from .certificate import Certificate as Certificate
 from .certificate import HeldOutBeta as HeldOutBeta
 from .certificate import certify as certify
@@ -7,5 +6,8 @@ from .certificate import held_out_beta as held_out_beta
 from .geometry import Cosines as Cosines
 from .geometry import SpectrumBlock as SpectrumBlock
 from .limits import trained_attention_beta_interval as trained_attention_beta_interval
+from .norms import Norm as Norm
+from .norms import UnitarilyInvariantNorm as UnitarilyInvariantNorm
+from .norms import norms as norms
 from .solution import Solution as Solution
-from .solving import solve as solve
+from .solve import solve as solve

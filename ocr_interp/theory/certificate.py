@@ -93,7 +93,7 @@ def certify(
         W: rows: subjects, r1, r2, or all inputs, or the vocabulary; columns: answers or the vocabulary.
             For a model with trained attention pass diag(a) W_OV.
         task: whose training constraints count; held-out ones never do.
-        norm: a name of `theory.norms.norms`, or a Norm.
+        norm: a name of `theory.norms`, or a Norm.
         weights: dual weights [example, output], zero at the correct outputs, any overall scale. Left out:
             the softmax residuals of W (the negative loss gradient), over several scales of W with scale 1
             always among them, and the best bound counts. At the limit itself W no longer tells the dual

@@ -13,7 +13,7 @@ from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
 from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.norms import as_norm
 from ocr_interp.theory.problem import max_margin_problem
-from ocr_interp.theory.solving import solve
+from ocr_interp.theory.solve import solve
 
 TRACKED_NORMS = ("nuclear", "frobenius")
 """Norms that are tracked unless others are named: those of the two limits of the paper."""
@@ -32,7 +32,7 @@ def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
       NaN likewise.
 
     Args:
-        norms: names of `theory.norms.norms`, in the order of the columns.
+        norms: names of `theory.norms`, in the order of the columns.
 
     Raises:
         UnknownNameError: an unknown norm.

@@ -47,7 +47,7 @@ def solve(
 
     Args:
         task: which facts and implications are told, balanced or not.
-        norm: "nuclear" (OV-SVM), "frobenius" (W-SVM), "spectral", another name of `theory.norms.norms`, or a
+        norm: "nuclear" (OV-SVM), "frobenius" (W-SVM), "spectral", another name of `theory.norms`, or a
             Norm.
         tolerance: relative gap primal / dual − 1 that the certificate must reach.
         outputs: "answers" or "vocabulary": the wrong outputs of the constraints.
