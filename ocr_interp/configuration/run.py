@@ -20,7 +20,8 @@ FORMAT_VERSION = 1
 _ADDED_LATER = {
     field.name: field.default
     for field in dataclasses.fields(TrainConfig)
-    if field.name.startswith(("muon_", "second_")) or field.name in ("scores_lr", "switch_step")
+    if field.name.startswith(("muon_", "second_"))
+    or field.name in ("scores_lr", "switch_step", "optimizer_options")
 }
 """Fields that runs on disk may be older than: at their defaults they do not change a fingerprint."""
 

@@ -147,6 +147,12 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
         raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
+    for column, value in shown.items():
+        if isinstance(
+            value, Mapping | list
+        ):  # as the configuration keeps it, which can be compared and hashed
+            part, field = FIELDS[column]
+            shown[column] = getattr(made[part], field)
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
 
 
