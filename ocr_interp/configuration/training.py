@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import Options, as_plain, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError
 from ocr_interp.optim import optimizers
-from ocr_interp.optim.options import Options, checked_options
+from ocr_interp.optim.options import checked_options
 
 _SETTINGS = (
     "weight_decay",

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocr_interp.checks import Option
 from ocr_interp.errors import ConfigError
-from ocr_interp.optim.options import Option
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.checks import check_choice, check_count, check_number
+from ocr_interp.checks import Option, check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError
 from ocr_interp.optim.adamw import OPTIMIZER as ADAMW
 from ocr_interp.optim.base import OptimizerKind, running_mean
 from ocr_interp.optim.newton_schulz import orthogonalised, orthogonalised_stack
-from ocr_interp.optim.options import Option
 
 _LARGE = 192
 """Matrices whose shorter side is at least this are orthogonalised one by one. From about here on that is

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
-
-from ocr_interp.checks import check_flag, check_number
+from ocr_interp.checks import Option, Pairs, as_options, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.optim import optimizers
 
-Option = bool | int | float | str
-Options = tuple[tuple[str, Option], ...]
 
-
-def checked_options(given: Any, used: Sequence[str], fields: Collection[str]) -> Options:
+def checked_options(given: Any, used: Sequence[str], fields: Collection[str]) -> Pairs:
     """Options as a configuration keeps them: sorted pairs, each value of the type of its default.
 
     Args:
@@ -27,7 +22,7 @@ def checked_options(given: Any, used: Sequence[str], fields: Collection[str]) ->
         ConfigError: no such form, a field, an option twice, or a value that is not allowed.
         UnknownNameError: an option that none of the optimisers reads, with the close matches.
     """
-    named = _named(given)
+    named = dict(as_options("optimizer_options", given))
     if not named:
         return ()
     kinds = [optimizers[name] for name in dict.fromkeys(used)]
@@ -47,23 +42,7 @@ def checked_options(given: Any, used: Sequence[str], fields: Collection[str]) ->
     return tuple(sorted(found.items()))
 
 
-def _named(given: Any) -> dict[str, Any]:
-    pairs = list(given.items()) if isinstance(given, Mapping) else given
-    well_formed = isinstance(pairs, list | tuple) and all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
-    )
-    if not well_formed:
-        raise ConfigError(
-            f"optimizer_options must map options to values, such as {{'rho': 0.9}}, got {given!r}"
-        )
-    named = dict(pairs)
-    if len(named) < len(pairs):
-        raise ConfigError(f"optimizer_options must name each option once, got {given!r}")
-    return named
-
-
 def _of_type(name: str, value: Any, default: Option) -> Option:
-    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(default, bool):
         check_flag(name, value)
         return value

@@ -148,9 +148,7 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
     except OcrInterpError as error:
         raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
     for column, value in shown.items():
-        if isinstance(
-            value, Mapping | list
-        ):  # as the configuration keeps it, which can be compared and hashed
+        if isinstance(value, Mapping | list):  # a configuration keeps such a value as a tuple
             part, field = FIELDS[column]
             shown[column] = getattr(made[part], field)
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))

@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import Options, as_tuples, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
-from ocr_interp.optim.options import Options, checked_options
+from ocr_interp.optim.options import checked_options
 
 FORMAT_VERSION = 1
 """Version of the files of a language-model run; a newer one is refused when read."""
@@ -139,7 +139,7 @@ class LLMRunConfig:
         for name in values["train"]:
             if name not in known:
                 raise unknown_name("train field", name, known)
-        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**values["train"]))
+        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**as_tuples(values["train"])))
 
     @property
     def fingerprint(self) -> str:
