@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -110,23 +110,36 @@ def as_plain(config: Any) -> None:
 
 
 Option = bool | int | float | str
-Options = tuple[tuple[str, Option], ...]
-"""Options of a variant that have no field of their own: sorted pairs of name and value."""
+Pairs = tuple[tuple[str, Option], ...]
+Options = Mapping[str, Option] | Pairs
+"""Options of a variant that have no field of their own; a configuration keeps them as sorted pairs."""
 
 
-def as_options(field: str, given: Any) -> Options:
+def as_options(field: str, given: Any) -> Pairs:
     """Options as sorted pairs, from pairs or a mapping.
 
     Raises:
         ConfigError: a name that is no text, a value that is no number, text or flag, or a name given twice.
     """
-    pairs = list(given.items()) if isinstance(given, Mapping) else [tuple(pair) for pair in given]
+    pairs = given.items() if isinstance(given, Mapping) else given
+    if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+        raise ConfigError(f"{field} must be pairs of a name and a value, or a dict, got {given!r}")
+    found: list[tuple[str, Option]] = []
     for pair in pairs:
-        if len(pair) != 2 or not isinstance(pair[0], str):
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
             raise ConfigError(f"{field} must be pairs of a name and a value, got {pair!r}")
-        if not isinstance(pair[1], bool | int | float | str):
-            raise ConfigError(f"{field} must hold numbers, texts or flags, got {pair[0]}={pair[1]!r}")
-    names = [pair[0] for pair in pairs]
+        name, value = pair[0], pair[1].item() if isinstance(pair[1], np.generic) else pair[1]
+        if not isinstance(value, bool | int | float | str):
+            raise ConfigError(f"{field} must hold numbers, texts or flags, got {name}={value!r}")
+        found.append((name, value))
+    names = [name for name, _ in found]
     if len(set(names)) < len(names):
         raise ConfigError(f"{field} must name every option once, got {', '.join(names)}")
-    return tuple(sorted(pairs))
+    return tuple(sorted(found))
+
+
+def as_tuples(value: Any) -> Any:
+    """Lists, as JSON leaves them, as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: as_tuples(item) for name, item in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value

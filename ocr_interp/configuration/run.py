@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import unknown_name
@@ -20,7 +21,8 @@ FORMAT_VERSION = 1
 _ADDED_LATER = {
     field.name: field.default
     for field in dataclasses.fields(TrainConfig)
-    if field.name.startswith(("muon_", "second_")) or field.name in ("scores_lr", "switch_step")
+    if field.name.startswith(("muon_", "second_"))
+    or field.name in ("scores_lr", "switch_step", "optimizer_options")
 }
 """Fields that runs on disk may be older than: at their defaults they do not change a fingerprint."""
 
@@ -57,8 +59,8 @@ class RunConfig:
                     raise unknown_name(f"{name} field", field, known)
         return cls(
             FactRecallTask.from_dict(values["task"]),
-            ModelConfig(**_tuples(values["model"])),
-            TrainConfig(**_tuples(values["train"])),
+            ModelConfig(**as_tuples(values["model"])),
+            TrainConfig(**as_tuples(values["train"])),
         )
 
     @cached_property
@@ -82,10 +84,3 @@ class RunConfig:
             for field in mine[part]
             if mine[part][field] != theirs[part][field]
         ]
-
-
-def _tuples(value: Any) -> Any:
-    """Lists, as JSON leaves them, as the tuples that they were."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -5,10 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ocr_interp.checks import as_plain, check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import Options, as_plain, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError
+from ocr_interp.optim import optimizers
+from ocr_interp.optim.options import checked_options
 
-OPTIMIZERS = ("adamw", "sgd", "signsgd", "muon")
+_SETTINGS = (
+    "weight_decay",
+    "momentum",
+    "beta1",
+    "beta2",
+    "eps",
+    "muon_momentum",
+    "muon_nesterov",
+    "muon_ns_steps",
+    "muon_adjust_lr",
+    "muon_eps",
+    "muon_precision",
+)
+"""Fields that optimisers read, beside the learning rates."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,8 @@ class TrainConfig:
         batch_size: examples a step for "noisy" data, the same number of each trained split.
         optimizer: "adamw"; "sgd" (plain gradient descent unless momentum is set); "signsgd" (the sign of
             the gradient, or of its running mean with momentum: steepest descent in the largest entry);
-            "muon" (orthogonalised updates of the matrices: steepest descent in the spectral norm).
+            "muon" (orthogonalised updates of the matrices: steepest descent in the spectral norm); or
+            another name in `optim.optimizers`.
         lr: learning rate.
         momentum: of sgd (torch's, undamped) and of signsgd (a running mean).
         beta1: decay of adamw's mean of gradients.
@@ -51,8 +67,10 @@ class TrainConfig:
             once the training loss is below about muon_eps, and the direction stays (torch's is 1e-7).
         muon_precision: of muon's Newton-Schulz iteration: "bfloat16" is torch.optim.Muon itself, "float32"
             the same iteration without its rounding (some 20 times faster on CPUs without bfloat16 units).
-        scores_lr: rate of the trained attention scores under muon; they are a vector, which muon does not
-            take, and go to adamw (beta1, beta2, eps).
+        scores_lr: rate of the parameters that the optimiser does not take: under muon the trained attention
+            scores, which are a vector, go to adamw (beta1, beta2, eps).
+        optimizer_options: options of optimisers that have no field here, as pairs (option, value); a
+            dictionary may be given. An option that no optimiser of the recipe reads raises.
         second_optimizer: takes over after switch_step updates, from a fresh state; None never.
         switch_step: updates that are `optimizer`'s; 0 without a second one.
         second_lr: learning rate of the second optimiser; None without one.
@@ -68,12 +86,13 @@ class TrainConfig:
 
     Raises:
         ConfigError: a value that is not allowed, by name.
+        UnknownNameError: an option of optimizer_options that none of the optimisers has.
     """
 
     steps: int = 20_000
     data: Literal["noisy", "noise_free", "exhaustive"] = "noisy"
     batch_size: int = 252
-    optimizer: Literal["adamw", "sgd", "signsgd", "muon"] = "adamw"
+    optimizer: str = "adamw"
     lr: float = 5e-3
     momentum: float = 0.0
     beta1: float = 0.9
@@ -87,7 +106,8 @@ class TrainConfig:
     muon_eps: float = 1e-7
     muon_precision: Literal["bfloat16", "float32"] = "bfloat16"
     scores_lr: float = 5e-3
-    second_optimizer: Literal["adamw", "sgd", "signsgd", "muon"] | None = None
+    optimizer_options: Options = ()
+    second_optimizer: str | None = None
     switch_step: int = 0
     second_lr: float | None = None
     seed: int = 0
@@ -100,6 +120,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check()
+        options = checked_options(self.optimizer_options, self._optimizers(), _SETTINGS)
+        object.__setattr__(self, "optimizer_options", options)
         # One value, one fingerprint: 1 and 1.0, or a seed from numpy, are the same configuration.
         as_plain(self)
 
@@ -109,7 +131,7 @@ class TrainConfig:
         for field in ("seed", "snapshots", "switch_step"):
             check_count(field, getattr(self, field), 0)
         check_choice("data", self.data, ("noisy", "noise_free", "exhaustive"))
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("optimizer", self.optimizer, optimizers.names)
         check_choice("muon_adjust_lr", self.muon_adjust_lr, ("original", "match_rms_adamw"))
         check_choice("muon_precision", self.muon_precision, ("bfloat16", "float32"))
         check_flag("muon_nesterov", self.muon_nesterov)
@@ -125,26 +147,29 @@ class TrainConfig:
             raise ConfigError(f"device must be 'auto' or a name such as 'cpu', got {self.device!r}")
 
     def _check_phases(self) -> None:
-        used = [self.optimizer]
         if self.second_optimizer is not None:
-            check_choice("second_optimizer", self.second_optimizer, OPTIMIZERS)
+            check_choice("second_optimizer", self.second_optimizer, optimizers.names)
             check_number("second_lr", self.second_lr, above=0)
             if not 0 < self.switch_step < self.steps:
                 raise ConfigError(
                     f"switch_step must be 1..steps - 1 = {self.steps - 1} with a second_optimizer, got "
                     f"{self.switch_step}"
                 )
-            used.append(self.second_optimizer)
         elif self.switch_step or self.second_lr is not None:
             raise ConfigError(
                 f"switch_step and second_lr need a second_optimizer, got switch_step={self.switch_step}, "
-                f"second_lr={self.second_lr} and none: one of {', '.join(map(repr, OPTIMIZERS))}"
+                f"second_lr={self.second_lr} and none: one of {', '.join(map(repr, optimizers.names))}"
             )
-        if self.momentum and not {"sgd", "signsgd"} & set(used):
+        if self.momentum and not any("momentum" in optimizers[name].options for name in self._optimizers()):
+            readers = [name for name in optimizers.names if "momentum" in optimizers[name].options]
             raise ConfigError(
-                f"momentum must be 0 unless an optimizer is 'sgd' or 'signsgd', got {self.momentum} with "
-                f"{' and '.join(map(repr, used))} (muon has muon_momentum)"
+                f"momentum must be 0 unless an optimizer is {' or '.join(map(repr, readers))}, got "
+                f"{self.momentum} with {' and '.join(map(repr, self._optimizers()))} (muon has muon_momentum)"
             )
+
+    def _optimizers(self) -> list[str]:
+        """Names of the optimisers that the recipe uses."""
+        return [self.optimizer, *([] if self.second_optimizer is None else [self.second_optimizer])]
 
     @classmethod
     def paper(cls, **changes: Any) -> TrainConfig:
@@ -184,16 +209,23 @@ class TrainConfig:
         second = Phase(self.second_optimizer, self.second_lr, end - self.switch_step)
         return [Phase(self.optimizer, self.lr, self.switch_step), second]
 
+    def optimizer_settings(self, phase: Phase) -> dict[str, Any]:
+        """All that optimisers may read in a phase: their fields and options, lr and fallback_lr."""
+        fields = {name: getattr(self, name) for name in _SETTINGS}
+        return {**fields, "lr": phase.lr, "fallback_lr": self.scores_lr, **dict(self.optimizer_options)}
+
     def inert_factor(self, step: int, parameter: Literal["matrix", "scores"] = "matrix") -> float:
-        """What weight decay leaves after `step` updates of a weight that never gets a gradient."""
-        value = 1.0
+        """What weight decay leaves after `step` updates of a weight that never gets a gradient.
+
+        Args:
+            step: number of updates.
+            parameter: of a linear map ("matrix"), or of a vector such as the attention scores, which an
+                optimiser of matrices does not take ("scores").
+        """
+        shape, value = ((1, 1) if parameter == "matrix" else (1,)), 1.0
         for phase in self.phases(step):
-            if phase.optimizer != "sgd":
-                on_scores = phase.optimizer == "muon" and parameter == "scores"
-                value *= (1 - (self.scores_lr if on_scores else phase.lr) * self.weight_decay) ** phase.steps
-                continue
-            velocity = 0.0
-            for _ in range(phase.steps if self.weight_decay else 0):
-                velocity = self.momentum * velocity + self.weight_decay * value
-                value -= phase.lr * velocity
+            kind, settings = optimizers[phase.optimizer].for_parameter(
+                self.optimizer_settings(phase), shape, is_map=len(shape) == 2
+            )
+            value = kind.decayed(value, settings, phase.steps)
         return value

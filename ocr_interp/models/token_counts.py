@@ -117,7 +117,8 @@ class TokenCountModel:
     def weights(self, inert_factor: float = 1.0, inert_scores: float | None = None) -> TokenWeights:
         """A copy of all weights; those that never act are `inert_factor` times their start.
 
-        Trained scores have a factor of their own where another optimiser updates them.
+        Scores and other vectors have a factor of their own (`inert_scores`), since another optimiser may
+        update them.
         """
         inert_scores = inert_factor if inert_scores is None else inert_scores
         n, ov = self.task.n_inputs, {}
@@ -125,7 +126,7 @@ class TokenCountModel:
             if name in self.constants:
                 ov[name] = start.clone()
             elif name in self.linear_map.token_rows:
-                ov[name] = start * inert_factor
+                ov[name] = start * (inert_factor if start.ndim >= 2 else inert_scores)
                 ov[name][:n] = self.parameters[name]
             else:
                 ov[name] = self.parameters[name].clone()

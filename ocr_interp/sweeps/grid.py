@@ -147,6 +147,10 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
         raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
+    for column, value in shown.items():
+        if isinstance(value, Mapping | list):  # a configuration keeps such a value as a tuple
+            part, field = FIELDS[column]
+            shown[column] = getattr(made[part], field)
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
 
 

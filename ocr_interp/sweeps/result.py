@@ -75,8 +75,12 @@ class SweepResult:
         for column, value in values.items():
             if column not in self.runs.columns:
                 raise unknown_name("column", column, self.runs.columns)
-            same = self.runs[column].isna() if value is None else self.runs[column] == value
-            keep &= same
+            if value is None:
+                keep &= self.runs[column].isna()
+            elif isinstance(value, tuple):  # one value, which pandas would take for a column
+                keep &= self.runs[column].map(lambda found, value=value: found == value)
+            else:
+                keep &= self.runs[column] == value
         if not keep.any():
             raise OcrInterpError(f"no run of this sweep has {values}")
         runs = self.runs.loc[keep].reset_index(drop=True)

@@ -15,8 +15,8 @@ from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.models.stacks import StackedBatch, input_rows, stack_batches
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel, stack_models
+from ocr_interp.optim.stepping import RunOptimizers
 from ocr_interp.task import TRAINED_SPLITS
-from ocr_interp.training.optimizers import RunOptimizers
 
 
 def stack_key(config: RunConfig) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ WHOLE = ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws")
         ({"seed": None}, r"seed must be a whole number >= 0, got None"),
         ({"snapshots": -1}, r"snapshots must be >= 0, got -1"),
         ({"data": "noise"}, r"data must be one of 'noisy', 'noise_free', 'exhaustive', got 'noise'"),
-        ({"optimizer": "adam"}, r"optimizer must be one of 'adamw', 'sgd', 'signsgd', 'muon', got 'adam'"),
+        ({"optimizer": "adam"}, r"optimizer must be one of 'adamw', 'muon', 'sgd', 'signsgd', got 'adam'"),
         ({"lr": 0.0}, r"lr must be a finite number > 0, got 0\.0"),
         ({"lr": -1e-3}, r"lr must be a finite number > 0, got -0\.001"),
         ({"lr": math.nan}, r"lr must be a finite number > 0, got nan"),

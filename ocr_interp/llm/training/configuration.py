@@ -8,12 +8,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import Options, as_tuples, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.optim import optimizers
+from ocr_interp.optim.options import checked_options
 
 FORMAT_VERSION = 1
 """Version of the files of a language-model run; a newer one is refused when read."""
+
+_SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
+"""Fields that optimizers read, beside the learning rate."""
 
 _UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
 
@@ -25,8 +30,9 @@ class FinetuneConfig:
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
         method: "full" trains all weights; "lora" low-rank updates of all linear maps but the unembedding.
-        optimizer: "adamw", or "muon" on the matrices with adamw on embeddings, unembedding and vectors.
-            Both take the same lr: Muon's updates are scaled to the size of AdamW's ("match_rms_adamw").
+        optimizer: "adamw"; "muon" on the matrices with adamw on embeddings, unembedding and vectors, both
+            at the same lr, since Muon's updates are scaled to the size of AdamW's ("match_rms_adamw"); or
+            another name in `optim.optimizers`.
         lr: learning rate, constant.
         steps: parameter updates; 0 only measures.
         batch_size: examples a step, over all processes.
@@ -34,7 +40,9 @@ class FinetuneConfig:
         beta1: of adamw, for the mean of gradients.
         beta2: of adamw, for the mean of their squares.
         eps: of adamw.
-        momentum: of muon.
+        momentum: of muon, and of the other optimizers that have one (sgd, signsgd).
+        optimizer_options: options of the optimizer that have no field here, as pairs (option, value); a
+            dictionary may be given.
         lora_rank: width of LoRA's updates.
         lora_alpha: their scale is lora_alpha / lora_rank.
         train_seed: of the order of the data and of LoRA's start.
@@ -49,7 +57,7 @@ class FinetuneConfig:
 
     model: str = "runs/models/smollm2-135m"
     method: Literal["full", "lora"] = "full"
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: str = "adamw"
     lr: float = 1e-4
     steps: int = 120
     batch_size: int = 8
@@ -58,6 +66,7 @@ class FinetuneConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     momentum: float = 0.95
+    optimizer_options: Options = ()
     lora_rank: int = 8
     lora_alpha: float = 16.0
     train_seed: int = 0
@@ -70,7 +79,9 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, ("full", "lora"))
-        check_choice("optimizer", self.optimizer, ("adamw", "muon"))
+        check_choice("optimizer", self.optimizer, optimizers.names)
+        options = checked_options(self.optimizer_options, (self.optimizer,), _SETTINGS)
+        object.__setattr__(self, "optimizer_options", options)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_flag("download", self.download)
         for name in ("batch_size", "lora_rank", "log_every", "eval_batch_size"):
@@ -87,6 +98,18 @@ class FinetuneConfig:
         for part in dataclasses.fields(self):  # 1 and 1.0 are one configuration
             if part.type == "float":
                 object.__setattr__(self, part.name, float(getattr(self, part.name)))
+
+    def optimizer_settings(self, precision: str) -> dict[str, Any]:
+        """All that an optimizer may read; `precision` is that of Muon's iteration."""
+        return {
+            **{name: getattr(self, name) for name in _SETTINGS},
+            "lr": self.lr,
+            "fallback_lr": self.lr,
+            "muon_momentum": self.momentum,
+            "muon_adjust_lr": "match_rms_adamw",
+            "muon_precision": precision,
+            **dict(self.optimizer_options),
+        }
 
     def logged_steps(self) -> list[int]:
         """The steps that get a row in the history: 0, every log_every, the last."""
@@ -116,7 +139,7 @@ class LLMRunConfig:
         for name in values["train"]:
             if name not in known:
                 raise unknown_name("train field", name, known)
-        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**values["train"]))
+        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**as_tuples(values["train"])))
 
     @property
     def fingerprint(self) -> str:
@@ -124,6 +147,8 @@ class LLMRunConfig:
         values = self.to_dict()
         for name in _UNDECISIVE:
             del values["train"][name]
+        if not values["train"]["optimizer_options"]:  # a later field: runs from before it keep their hash
+            del values["train"]["optimizer_options"]
         text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -10,7 +10,8 @@ import torch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.training.configuration import FinetuneConfig
-from ocr_interp.llm.training.trainable import embedding_names
+from ocr_interp.llm.training.trainable import embedding_names, is_map
+from ocr_interp.optim import optimizers
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _GIB = 2**30
@@ -57,14 +58,14 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
     model = _without_weights(hf_config)
     tables = embedding_names(model)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2 and name not in tables}
-    n_all, n_matrices = _count(shapes.values()), _count(matrices.values())
-    if config.method == "full":
-        trained, in_matrices = n_all, n_matrices
-    else:
-        trained = in_matrices = config.lora_rank * sum(a + b for a, b in matrices.values())
+    trainable = [(shape, is_map(name, shape, tables)) for name, shape in shapes.items()]
+    if config.method == "lora":
+        matrices = [shape for shape, maps in trainable if maps]
+        factors = [((config.lora_rank, n_in), (n_out, config.lora_rank)) for n_out, n_in in matrices]
+        trainable = [(shape, True) for pair in factors for shape in pair]
+    n_all, trained = _count(shapes.values()), _count(shape for shape, _ in trainable)
     width = _BYTES[config.dtype]
-    moments = 2 * trained - (in_matrices if config.optimizer == "muon" else 0)
+    moments = sum(_moments(config, shape, maps) for shape, maps in trainable)
     text = hf_config.get_text_config()
     per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * getattr(text, "intermediate_size", 0))
     activations = config.batch_size * (positions * per_token + 4 * text.vocab_size)
@@ -74,6 +75,13 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
         optimizer=width * moments if config.steps else 0,
         activations=width * activations,
     )
+
+
+def _moments(config: FinetuneConfig, shape: tuple[int, ...], maps: bool) -> int:
+    """Numbers that the optimizer keeps of a parameter between steps."""
+    recipe = config.optimizer_settings("float32")
+    kind, settings = optimizers[config.optimizer].for_parameter(recipe, shape, maps)
+    return kind.copies(settings) * _count([shape])
 
 
 def _without_weights(hf_config: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is trained and by what: all weights or low-rank updates, AdamW or Muon."""
+"""What is trained and by what: all weights or low-rank updates, by any optimizer of `optim`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ModelError
 from ocr_interp.llm.models.packages import require_packages
 from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.optim import optimizers
+from ocr_interp.optim.stepping import put_state, state_of, torch_optimizers
 
 
 def make_trainable(model: Any, config: FinetuneConfig) -> Any:
@@ -58,8 +60,9 @@ def trained_parameters(model: Any) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def is_matrix(name: str, shape: tuple[int, ...], embeddings: frozenset[str]) -> bool:
-    """Whether Muon takes a parameter: a matrix that maps, not a table of embeddings."""
+def is_map(name: str, shape: tuple[int, ...], embeddings: frozenset[str]) -> bool:
+    """Whether a parameter acts as a linear map: neither a table of embeddings, nor a vector, nor the kernel
+    of a convolution."""
     return len(shape) == 2 and name not in embeddings
 
 
@@ -71,57 +74,32 @@ def embedding_names(model: Any) -> frozenset[str]:
 
 
 def make_optimizers(model: Any, config: FinetuneConfig) -> list[torch.optim.Optimizer]:
-    """One optimizer, or Muon on the matrices and AdamW on the rest.
+    """The recipe's optimizer, and where it does not take every parameter its fallback on the rest.
 
     Raises:
-        ConfigError: Muon in a torch that does not have it, or without a matrix to train.
+        ConfigError: Muon without a matrix to train.
     """
     parameters, tables = trained_parameters(model), embedding_names(model)
-    matrices = [p for name, p in parameters.items() if is_matrix(name, tuple(p.shape), tables)]
-    if config.optimizer == "adamw":
-        return [_adamw(list(parameters.values()), config)]
-    if not hasattr(torch.optim, "Muon"):
-        raise ConfigError(f"optimizer='muon' needs torch.optim.Muon (torch >= 2.9), got {torch.__version__}")
-    if not matrices:
-        raise ConfigError("optimizer='muon' needs a matrix to train: this model trains none")
-    from ocr_interp.optim.gram_muon import FullPrecisionMuon  # needs a torch that has Muon
-
-    kind = torch.optim.Muon if matrices[0].device.type == "cuda" else FullPrecisionMuon
-    muon = kind(
-        matrices,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    taken = {id(p) for p in matrices}
-    rest = [p for p in parameters.values() if id(p) not in taken]
-    return [muon, *([_adamw(rest, config)] if rest else [])]
-
-
-def _adamw(parameters: list[Tensor], config: FinetuneConfig) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=parameters[0].device.type in ("cpu", "cuda"),
+    on_gpu = any(p.device.type == "cuda" for p in parameters.values())
+    # Processors without bfloat16 instructions multiply it 25 times slower than float32.
+    recipe = config.optimizer_settings("bfloat16" if on_gpu else "float32")
+    return torch_optimizers(
+        optimizers[config.optimizer],
+        [(p, is_map(name, tuple(p.shape), tables), recipe) for name, p in parameters.items()],
     )
 
 
-def training_state(model: Any, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def training_state(model: Any, made: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Trained parameters and optimizer state, as "parameter|<name>" and "optimizer|<name>|<key>"."""
     parameters = trained_parameters(model)
     tensors = {f"parameter|{name}": p.detach() for name, p in parameters.items()}
     for name, parameter in parameters.items():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer|{name}|{key}"] = torch.as_tensor(value).detach()
+        for key, value in state_of(made, parameter).items():
+            tensors[f"optimizer|{name}|{key}"] = value
     return tensors
 
 
-def restore_state(model: Any, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
+def restore_state(model: Any, made: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Puts parameters and optimizer state back, to the bit.
 
     Raises:
@@ -132,14 +110,13 @@ def restore_state(model: Any, optimizers: list[torch.optim.Optimizer], tensors: 
     if saved != set(parameters):
         odd = sorted(saved ^ set(parameters))[:3]
         raise ModelError(f"the checkpoint is of another model: {', '.join(odd)} are not in both")
-    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    states: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
         for key, tensor in tensors.items():
             kind, name, *rest = key.split("|")
-            parameter = parameters[name]
             if kind == "parameter":
-                parameter.copy_(tensor)
+                parameters[name].copy_(tensor)
             else:
-                # A step count stays where torch keeps it (on the CPU, unless fused on a GPU).
-                where = parameter.device if tensor.dim() or parameter.device.type == "cuda" else "cpu"
-                owner[id(parameter)].state[parameter][rest[0]] = tensor.to(where)
+                states.setdefault(name, {})[rest[0]] = tensor
+    for name, state in states.items():
+        put_state(made, parameters[name], state)
