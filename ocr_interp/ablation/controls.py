@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocr_interp.ablation.where.random_positions import RandomPositions
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.hooked.protocol import HookedModel
 
 RANDOM, EQUAL_NORM = "random", "random, equal norm"

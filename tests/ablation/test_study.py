@@ -14,9 +14,9 @@ from ocr_interp.ablation.edits.resample import Resample
 from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.metrics import METRICS, split_metrics
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.ablation.where.path import Path
-from ocr_interp.ablation.where.random_positions import RandomPositions
 from ocr_interp.ablation.where.site import Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.configuration.model import ModelConfig

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ocr_interp.ablation.binding import Bound
+from ocr_interp.ablation.controls import Draw
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
-
-if TYPE_CHECKING:
-    from ocr_interp.ablation.controls import Draw
 
 Replacement = Callable[[Tensor, Tensor], Tensor]
 """(value, mask) -> what takes the place of value, of the same shape.

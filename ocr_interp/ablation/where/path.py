@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ocr_interp.ablation.binding import Bound, reference_run, wide
 from ocr_interp.ablation.controls import Draw
+from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where
-from ocr_interp.ablation.where.random_positions import RandomPositions
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 from ocr_interp.hooked.passes import TokenReader
