@@ -41,14 +41,13 @@ from paper_runs import PAPER, load_all
 
 from ocr_interp import (
     OVCircuit,
-    Site,
-    ZeroAblation,
     output_subspace,
     ov_block,
     run_ablation_study,
     solve,
     tokens_of_kind,
 )
+from ocr_interp.ablation import Site, Zero
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot
@@ -104,9 +103,7 @@ def _specs(run: Snapshot) -> dict[str, Any]:
     """The interventions of a model; prompts without noise have no path to it."""
     noise_free = run.config.train.data == "noise_free"
     specs: dict[str, Any] = {
-        f"EOS → {kind}": ZeroAblation(
-            Site.at("pattern", tokens=tokens_of_kind(PAPER, kind)),
-        )
+        f"EOS → {kind}": Zero().at(Site.at("pattern", layer=0, tokens=tokens_of_kind(PAPER, kind)))
         for kind in KINDS
         if not (noise_free and kind == "noise")
     }

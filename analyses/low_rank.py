@@ -16,12 +16,12 @@ from paper_runs import PAPER
 
 from ocr_interp import (
     OVCircuit,
-    SubspaceAblation,
     ablated,
     output_subspace,
     run_ablation_study,
     task_examples,
 )
+from ocr_interp.ablation import Intervention, Subspace
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot
@@ -90,14 +90,17 @@ def _distance(phi: float, kappa: float, beta: float) -> float:
     return float(min(told[0], told[1], held_out[0], -held_out[1]))
 
 
-def as_spec(circuit: OVCircuit, basis: np.ndarray) -> SubspaceAblation:
+def as_spec(circuit: OVCircuit, basis: np.ndarray) -> Intervention:
     """The subspace in a model; rows beyond the answers are residual dimensions that W_U does not read."""
     if len(basis) == len(circuit.outputs):
         return output_subspace(circuit, basis)
     plain = output_subspace(circuit, np.eye(len(circuit.outputs)))
-    assert plain.readout is not None
-    spare = torch.eye(plain.readout.shape[0], len(basis) - len(circuit.outputs), dtype=torch.float64)
-    return replace(plain, basis=torch.as_tensor(basis), readout=torch.cat([plain.readout, spare], dim=1))
+    what = plain.what
+    assert isinstance(what, Subspace)
+    assert what.readout is not None
+    spare = torch.eye(what.readout.shape[0], len(basis) - len(circuit.outputs), dtype=torch.float64)
+    wider = torch.cat([what.readout, spare], dim=1)
+    return replace(what, basis=torch.as_tensor(basis), readout=wider).at(plain.where)
 
 
 # --- search ---------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def own_subspaces(run: Snapshot) -> dict[str, dict[str, Any]]:
     return result
 
 
-def _what_wins(run: Snapshot, spec: SubspaceAblation) -> dict[str, float]:
+def _what_wins(run: Snapshot, spec: Intervention) -> dict[str, float]:
     examples = task_examples(PAPER, run.config.train.data != "noise_free")
     tokens = examples.tokens[torch.tensor([split == SPLITS[3] for split in examples.split])]
     with torch.no_grad():

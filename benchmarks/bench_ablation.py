@@ -30,12 +30,11 @@ from ocr_interp import (
     Examples,
     FactRecallTask,
     ModelConfig,
-    Site,
-    ZeroAblation,
     build_model,
     run_ablation_study,
     task_examples,
 )
+from ocr_interp.ablation import Intervention, Site, Zero
 
 CORES = os.cpu_count() or 1
 SERIAL_1, SERIAL, THREADS = "serial, one torch thread", "serial, a torch thread a core", "a thread a core"
@@ -68,18 +67,18 @@ def subject(name: str) -> tuple[Any, Examples]:
     return model, Examples(tokens, tokens[:, 0])
 
 
-def specs(name: str, part: int = 0, parts: int = 1) -> dict[str, ZeroAblation]:
+def specs(name: str, part: int = 0, parts: int = 1) -> dict[str, Intervention]:
     """Every parts-th of the interventions."""
     heads = 1 if name == "fact recall" else 8
     layers = 1 if name == "fact recall" else 6
     found = {
-        f"{k}": ZeroAblation(Site.at("z", k % layers, heads=[k % heads], positions=[-1 - k % 3]))
+        f"{k}": Zero().at(Site.at("z", layer=k % layers, heads=[k % heads], positions=[-1 - k % 3]))
         for k in range(SPECS[name])
     }
     return dict(list(found.items())[part::parts])
 
 
-def study(model: Any, examples: Examples, chosen: dict[str, ZeroAblation]) -> int:
+def study(model: Any, examples: Examples, chosen: dict[str, Intervention]) -> int:
     """Rows measured."""
     return len(run_ablation_study(model, chosen, examples=examples, controls=False, progress=False).table)
 

@@ -11,24 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ocr_interp.ablation.applying import ablated as ablated
+    from ocr_interp.ablation.circuit_parts import output_subspace as output_subspace
+    from ocr_interp.ablation.circuit_parts import ov_block as ov_block
+    from ocr_interp.ablation.circuit_parts import singular_block as singular_block
     from ocr_interp.ablation.examples import Examples as Examples
     from ocr_interp.ablation.examples import task_examples as task_examples
-    from ocr_interp.ablation.interventions import MeanAblation as MeanAblation
-    from ocr_interp.ablation.interventions import Patch as Patch
-    from ocr_interp.ablation.interventions import ResampleAblation as ResampleAblation
-    from ocr_interp.ablation.interventions import SubspaceAblation as SubspaceAblation
-    from ocr_interp.ablation.interventions import ZeroAblation as ZeroAblation
-    from ocr_interp.ablation.interventions import output_subspace as output_subspace
-    from ocr_interp.ablation.interventions import singular_block as singular_block
-    from ocr_interp.ablation.paths import PathAblation as PathAblation
-    from ocr_interp.ablation.paths import PathMean as PathMean
-    from ocr_interp.ablation.paths import PathPatch as PathPatch
-    from ocr_interp.ablation.paths import PathResample as PathResample
-    from ocr_interp.ablation.paths import ov_block as ov_block
-    from ocr_interp.ablation.sites import Site as Site
-    from ocr_interp.ablation.sites import tokens_of_kind as tokens_of_kind
     from ocr_interp.ablation.study import AblationStudy as AblationStudy
     from ocr_interp.ablation.study import run_ablation_study as run_ablation_study
+    from ocr_interp.ablation.where.site import Site as Site
+    from ocr_interp.ablation.where.site import tokens_of_kind as tokens_of_kind
     from ocr_interp.circuits.attribution.of_model import attribute_model as attribute_model
     from ocr_interp.circuits.attribution.of_run import Attribution as Attribution
     from ocr_interp.circuits.attribution.of_run import attribute_run as attribute_run
@@ -69,22 +60,13 @@ _HOME_OF_NAME = {
     "ablated": "ocr_interp.ablation.applying",
     "AblationStudy": "ocr_interp.ablation.study",
     "Examples": "ocr_interp.ablation.examples",
-    "MeanAblation": "ocr_interp.ablation.interventions",
-    "Patch": "ocr_interp.ablation.interventions",
-    "PathAblation": "ocr_interp.ablation.paths",
-    "PathMean": "ocr_interp.ablation.paths",
-    "PathPatch": "ocr_interp.ablation.paths",
-    "PathResample": "ocr_interp.ablation.paths",
-    "ResampleAblation": "ocr_interp.ablation.interventions",
-    "Site": "ocr_interp.ablation.sites",
-    "SubspaceAblation": "ocr_interp.ablation.interventions",
-    "ZeroAblation": "ocr_interp.ablation.interventions",
-    "output_subspace": "ocr_interp.ablation.interventions",
-    "ov_block": "ocr_interp.ablation.paths",
+    "Site": "ocr_interp.ablation.where.site",
+    "output_subspace": "ocr_interp.ablation.circuit_parts",
+    "ov_block": "ocr_interp.ablation.circuit_parts",
     "run_ablation_study": "ocr_interp.ablation.study",
-    "singular_block": "ocr_interp.ablation.interventions",
+    "singular_block": "ocr_interp.ablation.circuit_parts",
     "task_examples": "ocr_interp.ablation.examples",
-    "tokens_of_kind": "ocr_interp.ablation.sites",
+    "tokens_of_kind": "ocr_interp.ablation.where.site",
     "AlignmentReport": "ocr_interp.circuits.geometry.alignment",
     "Attribution": "ocr_interp.circuits.attribution.of_run",
     "attribute_run": "ocr_interp.circuits.attribution.of_run",

@@ -1,20 +1,62 @@
 """Interventions on hooked models, and studies that measure what they take.
 
-`with ablated(model, spec, ...):` applies frozen specs. What a spec acts on, and the call for it:
+An intervention is an edit (what) at a place (where): `what.at(where)`. `with ablated(model, what.at(where)):`
+applies it while the block runs.
 
-| scope | call |
+| place | how it is written |
 |---|---|
-| head | `ZeroAblation(Site.at("z", layer, heads=[3]))` |
-| position | `ZeroAblation(Site.at("resid_pre", layer, positions=[-1]))` |
-| kind of token | `ZeroAblation(Site.at("v", tokens=tokens_of_kind(task, "noise")))` |
-| attention path | `ZeroAblation(Site.at("pattern", tokens=tokens_of_kind(task, "relations")))` |
-| OV block | `ov_block(task, "held-out subjects", "implications")` |
-| singular block | `singular_block(circuit, 0, tolerance=0.05)`: the largest singular values |
-| subspace of the outputs | `output_subspace(circuit, basis)` |
-| single path | `PathAblation(("Paris",), layer=1, head=2)`, any tokens, one head |
+| a head | `Site.at("z", layer=0, heads=[3])` |
+| a position | `Site.at("resid_pre", layer=0, positions=[-1])` |
+| a kind of token | `Site.at("v", layer=0, tokens=tokens_of_kind(task, "noise"))` |
+| attention to a kind of token | `Site.at("pattern", layer=0, tokens=tokens_of_kind(task, "relations"))` |
+| what some tokens, through one head, give to all that it feeds | `Path(("Paris",), layer=1, head=2)` |
+| the same, to some answers alone (one layer, no norms) | `Path(("Paris",), ("Rome",), layer=0, head=2)` |
 
-Instead of ZeroAblation: MeanAblation (over a reference batch), ResampleAblation (of another sequence),
-SubspaceAblation, Patch (from another prompt's cache). Instead of PathAblation, which cuts: PathMean,
-PathResample, PathPatch (from a donor prompt). `run_ablation_study` measures many of them beside matched
-random controls, on a Run or, with `Examples`, on any HookedTransformer or TransformerBridge.
+| edit | what takes the place of the values | at sites | on paths |
+|---|---|---|---|
+| `Zero()` | nothing | sets to zero | cuts the path |
+| `Mean(reference)` | the mean over a reference batch | not of attention patterns | by query position |
+| `Resample(seed)` | another sequence of the batch | yes | of those with the path |
+| `Patch(cached)` | given values | yes | use a donor |
+| `Patch(donor=tokens)` | those of another prompt | yes | path patching |
+| `Subspace(basis)` | the same without some directions | yes | no: use `output_subspace` |
+
+So `Zero().at(Site.at("z", layer=0, heads=[3]))` takes a head out, and
+`Patch(donor=tokens).at(Path(("Paris",), layer=1, head=2))` patches a path. Parts of a circuit are one call:
+
+| part of a circuit | call |
+|---|---|
+| a block of the OV circuit of a fact-recall model | `ov_block(task, "held-out subjects", "implications")` |
+| a degenerate block of singular values | `singular_block(circuit, 0, tolerance=0.05)` |
+| a subspace of the outputs | `output_subspace(circuit, basis)` |
+
+`run_ablation_study` measures many interventions beside matched random controls, on a Run or, with `Examples`,
+on any HookedTransformer or TransformerBridge. A new edit is one file in `ablation/edits`, or one class of
+your own: see `Edit`. Names are imported when they are first used.
 """
+
+from typing import Any
+
+import lazy_loader
+
+_lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_SUCCESSORS = {
+    "ZeroAblation": "Zero().at(site)",
+    "MeanAblation": "Mean(reference).at(site)",
+    "ResampleAblation": "Resample(seed).at(site)",
+    "SubspaceAblation": "Subspace(basis, readout).at(site)",
+    "PathAblation": "Zero().at(Path(inputs, outputs, layer=..., head=...))",
+    "PathMean": "Mean(reference).at(Path(inputs, outputs, layer=..., head=...))",
+    "PathResample": "Resample(seed).at(Path(inputs, outputs, layer=..., head=...))",
+    "PathPatch": "Patch(donor=tokens).at(Path(inputs, outputs, layer=..., head=...))",
+    "matched_controls": "intervention.controls(Draw.seeded(seed, model, inputs, outputs, length))",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUCCESSORS:
+        raise AttributeError(f"{__name__}.{name} is gone: write {_SUCCESSORS[name]}", name=name)
+    if name not in __all__:
+        raise AttributeError(f"{__name__} has no attribute {name!r}; it has {', '.join(__all__)}", name=name)
+    return _lazy(name)

@@ -9,7 +9,8 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.ablation.spec import Bound, Intervention
+from ocr_interp.ablation.binding import Bound
+from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
@@ -18,7 +19,7 @@ from ocr_interp.hooked.protocol import HookedModel, check_model
 @contextmanager
 def ablated(
     model: HookedModel,
-    *specs: Intervention,
+    *interventions: Intervention,
     tokens: Int[Tensor, "batch pos"] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Iterator[Any]:
@@ -32,10 +33,10 @@ def ablated(
     is refused. Weights are not looked at: an ablation can hide a NaN (a study refuses such a model).
 
     Args:
-        model: any model of `circuits.protocol`.
-        specs: what to do, in order.
+        model: any `hooked.protocol.HookedModel`.
+        interventions: what to do, in order, e.g. Zero().at(Site.at("z", layer=0, heads=[3])).
         tokens: ids of the batch, where they do not enter the model as ids (inputs_embeds, start_at_layer).
-        labels: a label for every token id, e.g. task.labels, for specs that name tokens by label.
+        labels: a label for every token id, e.g. task.labels, for interventions that name tokens by label.
 
     Returns: the model, inside the block.
 
@@ -43,18 +44,18 @@ def ablated(
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
         ModelError: in a forward pass, a key-value cache that holds positions already; at the end, hooks that
             the block took away.
-        InterventionNeverFiredError: at the end, a spec that changed no forward pass (of a reference or donor,
-            that an inner block runs, does not count); an exception of the
-            block itself is passed on instead.
+        InterventionNeverFiredError: at the end, an intervention that changed no forward pass (that of a
+            reference or donor, which an inner block runs, does not count); an exception of the block
+            itself is passed on instead.
     """
     model = check_model(model)
-    if not specs:
-        raise OcrInterpError("ablated needs at least one intervention, got none: pass ZeroAblation(site)")
-    for spec in specs:
-        if not isinstance(spec, Intervention):
-            raise OcrInterpError(f"ablated takes interventions such as ZeroAblation(site), got {spec!r}")
+    if not interventions:
+        raise OcrInterpError("ablated needs at least one intervention, got none: pass Zero().at(site)")
+    for each in interventions:
+        if not isinstance(each, Intervention):
+            raise OcrInterpError(f"ablated takes interventions such as Zero().at(site), got {each!r}")
     with reading_tokens(model, tokens) as reader:
-        bound = [spec.bind(model, reader, labels) for spec in specs]
+        bound = [each.bind(model, reader, labels) for each in interventions]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
         try:
             for point, function in hooks:
@@ -85,7 +86,7 @@ def _check_fired(bound: Sequence[Bound]) -> None:
     if silent:
         raise InterventionNeverFiredError(
             f"{len(silent)} of {len(bound)} interventions never fired: "
-            f"{'; '.join(text[:160] for text in silent)}. Every spec must change at least one forward pass "
+            f"{'; '.join(text[:160] for text in silent)}. Every one must change at least one forward pass "
             "inside the block: run the model there, on prompts that hold its tokens, and see that the hook "
             "is used (hook_result needs cfg.use_attn_result)"
         )

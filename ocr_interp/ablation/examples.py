@@ -31,7 +31,7 @@ class Examples:
         rivals: what margin and logit difference compare it with; None is the candidates.
         other_answer: id of another answer for each, e.g. the fact where the implication is asked.
         query: position of the logits of each; None is the last. For prompts padded on the right.
-        labels: a label for every token of the vocabulary, for specs that name tokens by label.
+        labels: a label for every token of the vocabulary, for interventions that name tokens by label.
 
     Raises:
         ConfigError: lengths that do not fit, ids below 0, an example without a wrong candidate.

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ocr_interp.ablation.binding import digest
 from ocr_interp.ablation.examples import Examples, triple_examples
-from ocr_interp.ablation.spec import digest
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.models.token_counts import cross_entropy
 from ocr_interp.task import FactRecallTask

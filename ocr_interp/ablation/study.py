@@ -16,11 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls, touched
+from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
+from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.ablation.examples import Examples, task_examples
-from ocr_interp.ablation.interventions import ResampleAblation
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
-from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
 from ocr_interp.checks import check_count
 from ocr_interp.errors import (
@@ -43,9 +42,9 @@ class AblationStudy:
     """What `run_ablation_study` found.
 
     Attributes:
-        table: a row a (spec, control, seed, split): columns KEYS, "touched" (positions of a prompt that are
-            acted on, mean over the split) and the metrics, in the units of `ablation.metrics`. Spec "none"
-            is the model as it is. A control that the examples or its reference do not allow is NaN.
+        table: one row per (spec, control, seed, split): columns KEYS, "touched" (positions of a prompt that
+            are acted on, mean over the split) and the metrics, in the units of `ablation.metrics`. Spec
+            "none" is the model as it is. A control that the examples or its reference do not allow is NaN.
         fingerprint: of weights, step, examples and custom metrics; the column `study`.
         step: updates that the weights had seen; None of a model that is no Run.
         metrics: names of the measured columns.
@@ -58,16 +57,22 @@ class AblationStudy:
     metrics: tuple[str, ...]
     splits: tuple[str, ...]
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the controls in the table, in order of appearance: a closer match stands later."""
+        return tuple(name for name in dict.fromkeys(self.table["control"]) if name != NO_CONTROL)
+
     def by_split(self, metric: str, control: str = NO_CONTROL) -> pd.DataFrame:
-        """Mean over seeds of one metric: a row a spec, a column a split.
+        """Mean over seeds of one metric: one row per spec, one column per split.
 
         Raises:
             UnknownNameError: a metric or control that the study does not have.
         """
         if metric not in self.metrics:
             raise unknown_name("metric", metric, self.metrics)
-        if control not in (NO_CONTROL, RANDOM, EQUAL_NORM):
-            raise unknown_name("control", control, (NO_CONTROL, RANDOM, EQUAL_NORM))
+        known = tuple(dict.fromkeys((NO_CONTROL, RANDOM, EQUAL_NORM, *self.controls)))
+        if control not in known:
+            raise unknown_name("control", control, known)
         rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
         return found.reindex(columns=[split for split in self.splits if split in found.columns])
@@ -119,9 +124,10 @@ def run_ablation_study(
         examples: prompts and answers; may be given for a Run too, instead of its task's.
         custom_metrics: name -> function (logits at the query, examples) -> a value for each example.
         seeds: of the noise of a Run's examples, and of the random controls; one table holds them all.
-        controls: whether each spec is measured beside `matched_controls` too, at as many random positions of
-            each prompt (of a hooked model those that hold a token which some prompt holds up to its query);
-            random outputs are drawn from the answers (from the candidates, or the right answers).
+        controls: whether each spec is measured beside its matched random controls too (`Edit.controls`), at
+            as many random positions of each prompt (of a hooked model those that hold a token which some
+            prompt holds up to its query); random outputs are drawn from the answers (from the candidates, or
+            the right answers).
         path: a CSV file, rewritten whole after each evaluation; what it holds already is not measured
             again.
         progress: a bar on stderr; None shows one in a terminal.
@@ -178,10 +184,11 @@ def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_
         parts = _parts(spec)
         if not parts or not all(isinstance(part, Intervention) for part in parts):
             raise OcrInterpError(f"spec {name!r} must be an intervention or several, got {spec!r}")
-        if any(isinstance(p, ResampleAblation) and not isinstance(p.seed, int) for p in parts):
+        drifting = [part.describe() for part in parts if not part.repeats]
+        if drifting:
             raise OcrInterpError(
-                f"spec {name!r} must have a seed, got a torch.Generator: its state depends on what ran "
-                "before, so that a resumed study would differ"
+                f"spec {name!r} must do the same each time, got {drifting[0]}, whose random state depends on "
+                "what ran before, so that a resumed study would differ: give it a seed"
             )
 
 
@@ -264,11 +271,10 @@ def _variants(
     yield NO_CONTROL, parts
     if not controls or not parts:
         return
-    pools = studied.inputs, studied.outputs, studied.length
-    drawn = [matched_controls(part, studied.model, seed + k, *pools) for k, part in enumerate(parts)]
-    for name in (RANDOM, EQUAL_NORM):
-        if any(name in found for found in drawn):
-            yield name, tuple(f.get(name, f.get(RANDOM, p)) for f, p in zip(drawn, parts, strict=True))
+    pools = studied.model, studied.inputs, studied.outputs, studied.length
+    drawn = [part.controls(Draw.seeded(seed + k, *pools)) for k, part in enumerate(parts)]
+    for name in dict.fromkeys(name for found in drawn for name in found):
+        yield name, tuple(f.get(name, f.get(RANDOM, p)) for f, p in zip(drawn, parts, strict=True))
 
 
 def _evaluate(
@@ -279,7 +285,7 @@ def _evaluate(
     custom: Mapping[str, Metric],
     batch_size: int | None,
 ) -> list[dict[str, Any]]:
-    """One evaluation: a row a split."""
+    """One evaluation: one row per split."""
     examples = studied.examples(int(key["seed"]))
     counts = _touched(studied, parts, examples)
     try:
@@ -296,7 +302,7 @@ def _touched(studied: _Studied, parts: tuple[Intervention, ...], examples: Examp
     tokens = examples.tokens.cpu()
     count = torch.zeros(len(tokens))
     for part in parts:
-        count = count + touched(part, studied.model, tokens, examples.labels)
+        count = count + part.touched(studied.model, tokens, examples.labels)
     names = np.array(examples.split)
     return {split: float(count.numpy()[names == split].mean()) for split in examples.splits}
 

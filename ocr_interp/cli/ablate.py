@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from ocr_interp.ablation.edits import edits
 from ocr_interp.cli.files import check_output, read_snapshot
 from ocr_interp.errors import ConfigError
 
@@ -15,31 +16,37 @@ if TYPE_CHECKING:
     from ocr_interp.training.run import Snapshot
 
 Metric = Literal["accuracy", "loss", "margin", "logit_difference", "other_answer_difference"]
+_SPEC = (
+    f"pairs EDIT PLACE, one ablation each; EDIT is {', '.join(edits)}, with its options as in "
+    'NAME:option=value,option=value, e.g. --spec resample:seed=3 v@r1 mean "subjects -> facts"'
+)
 
 
 @dataclass(frozen=True)
 class Ablate:
     """Ablate parts of a run's circuit; without a choice: singular blocks, paths, attention by kind of token.
 
-    A SITE is HOOK[:HEADS][@TOKENS]: a hook as z, v, pattern, attn_out or blocks.0.attn.hook_z, heads as
-    0,2, tokens as labels or kinds: v@r1, pattern@noise, "v@held-out subjects".
+    A PLACE is a site or a path. A site is HOOK[:HEADS][@TOKENS]: a hook as z, v, pattern, attn_out or
+    blocks.0.attn.hook_z, heads as 0,2, tokens as labels or kinds: v@r1, pattern@noise,
+    "v@held-out subjects". A path is "FROM -> TO": tokens as labels or kinds, TO answers or all.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""
     step: int | None = None
     """a snapshot's step instead of the end of training"""
+    spec: Annotated[tuple[tuple[str, str], ...], tyro.conf.arg(help=_SPEC)] = ()
     zero: tuple[str, ...] = ()
-    """sites that are set to zero, an ablation each"""
+    """places that are set to zero, one ablation each; short for --spec zero PLACE"""
     mean: tuple[str, ...] = ()
-    """sites that are set to their mean over the examples"""
+    """places that are set to their mean over the examples"""
     resample: tuple[str, ...] = ()
-    """sites that are swapped between prompts"""
+    """places that are swapped between prompts"""
     block: tuple[int, ...] = ()
     """degenerate singular blocks of diag(a) W_OV to remove, 0 the largest; `analyze` lists them"""
     path: tuple[tuple[str, str], ...] = ()
     """pairs FROM TO of kinds or labels whose path is cut, e.g. --path "held-out subjects" implications; TO
-    may be all"""
+    may be all; short for --spec zero with FROM -> TO"""
     tolerance: float = 0.05
     """singular values within this share of the largest are one block"""
     seeds: tuple[int, ...] = (0,)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from ocr_interp.ablation.applying import ablated
+from ocr_interp.ablation.circuit_parts import output_subspace, singular_block
+from ocr_interp.ablation.edits import edits
+from ocr_interp.ablation.edits.base import Edit, Intervention
+from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import task_examples
-from ocr_interp.ablation.interventions import (
-    MeanAblation,
-    ResampleAblation,
-    ZeroAblation,
-    output_subspace,
-    singular_block,
-)
-from ocr_interp.ablation.paths import PathAblation
-from ocr_interp.ablation.sites import Site, tokens_of_kind
-from ocr_interp.ablation.spec import Intervention
 from ocr_interp.ablation.study import has_noise
+from ocr_interp.ablation.where.base import Where
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.ablation.where.site import Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
@@ -35,6 +31,8 @@ if TYPE_CHECKING:
 
 SANITY = "held-out subjects -> implications [sanity check]"
 SANITY_NOTE = "[sanity check]: that path is the out-of-context effect itself: cutting it must take the effect"
+LAYER, HEAD = 0, 0
+"""Runs are fact-recall models, which have one layer with one head."""
 _MOST_BLOCKS = 4
 _SITE = re.compile(r"(?P<hook>[^:@]+)(:(?P<heads>[^@]*))?(@(?P<tokens>.*))?")
 
@@ -51,10 +49,11 @@ def default_specs(run: Snapshot) -> dict[str, Intervention]:
     kinds = _kinds(task)
     for start in [kind for kind in (*INPUT_KINDS[:2], "relations") if kind in kinds]:
         for end in OUTPUT_KINDS[:2]:
-            found[_path_name(start, end)] = _path(task, start, end)
+            found[_path_name(start, end)] = Zero().at(path(task, start, end))
     attended = [kind for kind in INPUT_KINDS if kind in kinds and (kind != "noise" or has_noise(run))]
     for kind in attended:
-        found[f"attention to {kind}"] = ZeroAblation(Site.at("pattern", tokens=tokens_of_kind(task, kind)))
+        at = Site.at("pattern", layer=LAYER, tokens=tokens_of_kind(task, kind))
+        found[f"attention to {kind}"] = Zero().at(at)
     return found
 
 
@@ -62,41 +61,74 @@ def chosen_specs(flags: Ablate, run: Snapshot) -> dict[str, Intervention]:
     """The ablations that the flags name; none if they name none.
 
     Raises:
-        UnknownNameError: an unknown hook, kind or token, with the close matches.
-        ConfigError: a site that cannot be read, or a block that does not exist.
+        UnknownNameError: an unknown edit, hook, kind or token, with the close matches.
+        ConfigError: a place or edit that cannot be read, or a block that does not exist.
     """
-    task = run.task
-    found: dict[str, Intervention] = {}
-    for text in flags.zero:
-        found[f"zero {text}"] = ZeroAblation(site(text, task))
-    for text in flags.mean:
-        tokens = task_examples(task, has_noise(run), 0, flags.draws).tokens
-        found[f"mean {text}"] = MeanAblation(site(text, task), tokens)
-    for text in flags.resample:
-        found[f"resample {text}"] = ResampleAblation(site(text, task))
+    task, found = run.task, {}
+    short = (("zero", flags.zero), ("mean", flags.mean), ("resample", flags.resample))
+    for what, place in [(name, text) for name, texts in short for text in texts] + list(flags.spec):
+        found[f"{what} {place}"] = edit(what, run, flags.draws).at(where(place, task))
     for index in dict.fromkeys(flags.block):
         circuit = OVCircuit.from_run(run).effective.subjects_and_relations
         block = circuit.spectrum(flags.tolerance).block(index)
         found[_block_name(block)] = singular_block(circuit, block)
     for start, end in flags.path:
-        found[_path_name(start, end)] = _path(task, start, end)
+        found[_path_name(start, end)] = Zero().at(path(task, start, end))
     return found
 
 
+def edit(text: str, run: Snapshot, draws: int) -> Edit:
+    """NAME or NAME:option=value,option=value as an edit of the registry.
+
+    Args:
+        text: what to read.
+        run: gives the prompts of edits that have a reference.
+        draws: noisy prompts of each triple among them.
+    """
+    name, _, said = text.partition(":")
+    options: dict[str, str] = {}
+    for part in said.split(",") if said else ():
+        option, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not option or not value:
+            raise ConfigError(f"an edit must be NAME:option=value,option=value, got {text!r}")
+        if option in options:
+            raise ConfigError(f"options of an edit must be named once each, got {option} twice in {text!r}")
+        options[option] = value
+    return edits[name].from_text(options, task_examples(run.task, has_noise(run), 0, draws).tokens)
+
+
+def where(text: str, task: FactRecallTask) -> Where:
+    """HOOK[:HEADS][@TOKENS] as a site, FROM -> TO as a path."""
+    start, arrow, end = text.partition("->")
+    return path(task, start.strip(), end.strip()) if arrow else site(text, task)
+
+
 def site(text: str, task: FactRecallTask) -> Site:
-    """HOOK[:HEADS][@TOKENS] as a site of layer 0."""
+    """HOOK[:HEADS][@TOKENS] as a site."""
     match = _SITE.fullmatch(text)
     if match is None:
         raise ConfigError(f"a site must be HOOK[:HEADS][@TOKENS], e.g. v@r1 or z:0, got {text!r}")
     hook, heads, tokens = match["hook"], match["heads"], match["tokens"]
     if hook not in LAYER_HOOKS and "." not in hook and not hook.startswith("hook_"):
         raise unknown_name("hook", hook, LAYER_HOOKS)
-    found = Site.at(hook) if hook in LAYER_HOOKS else Site(hook)
+    found = Site.at(hook, layer=LAYER) if hook in LAYER_HOOKS else Site(hook)
     if heads is not None:
         if not re.fullmatch(r"\d+(,\d+)*", heads):
             raise ConfigError(f"heads of {text!r} must be numbers as in z:0,2, got {heads!r}")
         found = replace(found, heads=tuple(int(head) for head in heads.split(",")))
     return found if tokens is None else replace(found, tokens=tokens_named(tokens, task))
+
+
+def path(task: FactRecallTask, start: str, end: str) -> Path:
+    """The path from some tokens to some answers, or to "all", each named by kinds and labels."""
+    onto = None if end == "all" else tokens_named(end, task)
+    inputs = [task.labels[token] for token in onto or () if token < task.n_inputs]
+    if inputs:
+        raise ConfigError(
+            f"a path must end at answers, got {end!r} with {inputs[0]!r}: allowed are 'facts', "
+            "'implications', 'all' and labels of answers"
+        )
+    return Path(tokens_named(start, task), onto, layer=LAYER, head=HEAD)
 
 
 def tokens_named(text: str, task: FactRecallTask) -> tuple[int, ...]:
@@ -134,17 +166,6 @@ def _path_name(start: str, end: str) -> str:
     return f"{start} -> {end}"
 
 
-def _path(task: FactRecallTask, start: str, end: str) -> PathAblation:
-    onto = None if end == "all" else tokens_named(end, task)
-    inputs = [task.labels[token] for token in onto or () if token < task.n_inputs]
-    if inputs:
-        raise ConfigError(
-            f"a path must end at answers, got {end!r} with {inputs[0]!r}: allowed are 'facts', "
-            "'implications', 'all' and labels of answers"
-        )
-    return PathAblation(tokens_named(start, task), onto)
-
-
 def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
     """Applies each once, so that a bad one is told before anything is measured or written.
 
@@ -153,9 +174,8 @@ def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
     """
     tokens = task_examples(run.task, has_noise(run), seed, 1).tokens
     for name, spec in specs.items():
-        parts: Sequence[Intervention] = (spec,)
         try:
-            with torch.no_grad(), ablated(run.model, *parts, labels=run.task.labels):
+            with torch.no_grad(), ablated(run.model, spec, labels=run.task.labels):
                 run.model(tokens)
         except InterventionNeverFiredError as error:
             raise InterventionNeverFiredError(

@@ -6,30 +6,30 @@ import torch
 from micro_model import BATCH, SCORES
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.interventions import (
-    MeanAblation,
-    Patch,
-    ResampleAblation,
-    SubspaceAblation,
-    ZeroAblation,
-)
-from ocr_interp.ablation.paths import PathAblation, PathMean, PathPatch, PathResample
-from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.edits.mean import Mean
+from ocr_interp.ablation.edits.patch import Patch
+from ocr_interp.ablation.edits.resample import Resample
+from ocr_interp.ablation.edits.subspace import Subspace
+from ocr_interp.ablation.edits.zero import Zero
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 
 
 def all_specs(model, reference):
     _, cache = model.run_with_cache(reference)
     return [
-        ZeroAblation(Site.at("z", positions=[-1])),
-        MeanAblation(Site.at("v", tokens=[4, 5, 7]), reference),
-        ResampleAblation(Site.at("pattern", heads=[0])),
-        SubspaceAblation(Site.at("z"), torch.eye(cache["blocks.0.attn.hook_z"].shape[-1])[:, -2:].double()),
-        PathAblation((5, 6)),
-        PathMean((5, 6), reference=reference),
-        PathResample((0, 1, 3, 4, 5)),
-        PathPatch((0, 1, 3, 5), donor=reference.flip(0)),
-        Patch(Site.at("v", positions=[0]), cache["blocks.0.attn.hook_v"].flip(0)),
+        Zero().at(Site.at("z", layer=0, positions=[-1])),
+        Mean(reference).at(Site.at("v", layer=0, tokens=[4, 5, 7])),
+        Resample().at(Site.at("pattern", layer=0, heads=[0])),
+        Subspace(torch.eye(cache["blocks.0.attn.hook_z"].shape[-1])[:, -2:].double()).at(
+            Site.at("z", layer=0)
+        ),
+        Zero().at(Path((5, 6), layer=0, head=0)),
+        Mean(reference).at(Path((5, 6), layer=0, head=0)),
+        Resample().at(Path((0, 1, 3, 4, 5), layer=0, head=0)),
+        Patch(donor=reference.flip(0)).at(Path((0, 1, 3, 5), layer=0, head=0)),
+        Patch(cache["blocks.0.attn.hook_v"].flip(0)).at(Site.at("v", layer=0, positions=[0])),
     ]
 
 
@@ -52,7 +52,7 @@ def test_logits_are_the_same_to_the_bit_before_and_after(kind, model, llama_brid
             assert same is each
             inside = each(BATCH)
             assert not torch.equal(inside, before)
-            drawn = isinstance(spec, ResampleAblation | PathResample)
+            drawn = isinstance(spec.what, Resample)
             assert drawn or torch.equal(each.run_with_cache(BATCH)[0], inside)
         assert torch.equal(each(BATCH), before)
     with pytest.raises(RuntimeError, match="inside"):
@@ -66,14 +66,14 @@ def test_logits_are_the_same_to_the_bit_before_and_after(kind, model, llama_brid
 @pytest.mark.parametrize(
     "inner",
     [
-        MeanAblation(Site.at("z"), BATCH),
-        PathMean((6,), reference=BATCH),
-        PathPatch((6,), donor=BATCH[:1]),
+        Mean(BATCH).at(Site.at("z", layer=0)),
+        Mean(BATCH).at(Path((6,), layer=0, head=0)),
+        Patch(donor=BATCH[:1]).at(Path((6,), layer=0, head=0)),
     ],
 )
 def test_the_reference_of_an_inner_spec_does_not_make_an_outer_one_fire(inner, model):
     """Token 0 stands in the reference alone; what is run in the block holds none."""
-    outer = ZeroAblation(Site.at("v", tokens=[0]))
+    outer = Zero().at(Site.at("v", layer=0, tokens=[0]))
     with (
         pytest.raises(InterventionNeverFiredError, match="1 of 1"),
         ablated(model, outer),
@@ -91,7 +91,7 @@ def test_nesting_peels_off_in_order_and_leaves_the_hooks_of_the_user(model):
     kept = list(model.hook_dict[name].fwd_hooks)
     try:
         plain = model(BATCH)
-        outer, inner = ZeroAblation(Site.at("v", tokens=[7])), ZeroAblation(Site.at("z"))
+        outer, inner = Zero().at(Site.at("v", layer=0, tokens=[7])), Zero().at(Site.at("z", layer=0))
         with ablated(model, outer):
             first = model(BATCH)
             with ablated(model, inner):
@@ -113,7 +113,7 @@ def test_nesting_peels_off_in_order_and_leaves_the_hooks_of_the_user(model):
 
 
 def test_gradients_flow_through_an_ablation(model):
-    with ablated(model, ZeroAblation(Site.at("v", tokens=[6]))):
+    with ablated(model, Zero().at(Site.at("v", layer=0, tokens=[6]))):
         model(BATCH)[:, -1, 8].sum().backward()
     grad = model.blocks[0].attn.W_V.grad[0]
     model.zero_grad()
@@ -122,27 +122,27 @@ def test_gradients_flow_through_an_ablation(model):
 
 
 def test_a_spec_that_never_fires_raises_but_hides_no_exception(model):
-    absent = ZeroAblation(Site.at("v", tokens=[2]))
+    absent = Zero().at(Site.at("v", layer=0, tokens=[2]))
     with (
         pytest.raises(InterventionNeverFiredError, match="1 of 2"),
-        ablated(model, ZeroAblation(Site.at("z")), absent),
+        ablated(model, Zero().at(Site.at("z", layer=0)), absent),
     ):
         model(BATCH)
-    with pytest.raises(InterventionNeverFiredError), ablated(model, ZeroAblation(Site.at("z"))):
+    with pytest.raises(InterventionNeverFiredError), ablated(model, Zero().at(Site.at("z", layer=0))):
         pass
     with (
         pytest.raises(InterventionNeverFiredError, match="use_attn_result"),
-        ablated(model, ZeroAblation(Site("blocks.0.attn.hook_result"))),
+        ablated(model, Zero().at(Site("blocks.0.attn.hook_result"))),
     ):
         model(BATCH)
-    with pytest.raises(InterventionNeverFiredError), ablated(model, PathAblation((2,))):
+    with pytest.raises(InterventionNeverFiredError), ablated(model, Zero().at(Path((2,), layer=0, head=0))):
         model(BATCH)
     with pytest.raises(KeyError, match="mine"), ablated(model, absent):
         raise KeyError("mine")
 
 
 def test_ids_can_be_given_where_they_do_not_enter_as_ids(model):
-    spec, residual = ZeroAblation(Site.at("v", tokens=[6])), model.W_E[BATCH]
+    spec, residual = Zero().at(Site.at("v", layer=0, tokens=[6])), model.W_E[BATCH]
     with ablated(model, spec):
         wanted = model(BATCH)
         with pytest.raises(ModelError, match="pass tokens="):
@@ -162,7 +162,7 @@ def test_gradients_know_that_a_path_is_cut(model):
         wanted -= SCORES[subject] * cache["v", 0][k, 0, 0]
     W_O.requires_grad_(True)
     try:
-        with ablated(model, PathAblation((0, 1, 2, 3), implications)):
+        with ablated(model, Zero().at(Path((0, 1, 2, 3), implications, layer=0, head=0))):
             model(BATCH)[:, -1, 10].sum().backward()
         found = W_O.grad[0, :, 12 + 10]
     finally:
@@ -176,7 +176,7 @@ def test_hooks_that_the_block_takes_away_are_missed(model):
     before = model(BATCH)
 
     def takes_away():
-        with ablated(model, ZeroAblation(Site.at("z"))):
+        with ablated(model, Zero().at(Site.at("z", layer=0))):
             model(BATCH)
             model.reset_hooks(including_permanent=True)
 
@@ -201,11 +201,11 @@ def generated(each, tokens, cached):
 
 
 SPECS = {
-    "head": ZeroAblation(Site.at("z", heads=[1])),
-    "position": ZeroAblation(Site.at("z", positions=[0])),
-    "token": ZeroAblation(Site.at("v", 1, tokens=[4, 21])),
-    "key": ZeroAblation(Site.at("pattern", tokens=[4])),
-    "path": PathAblation((4, 7), head=2),
+    "head": Zero().at(Site.at("z", layer=0, heads=[1])),
+    "position": Zero().at(Site.at("z", layer=0, positions=[0])),
+    "token": Zero().at(Site.at("v", layer=1, tokens=[4, 21])),
+    "key": Zero().at(Site.at("pattern", layer=0, tokens=[4])),
+    "path": Zero().at(Path((4, 7), layer=0, head=2)),
 }
 
 

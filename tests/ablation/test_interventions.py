@@ -8,17 +8,13 @@ import torch
 from micro_model import BATCH, ROWS, SCORES, TASK, answers, by_hand, snapshot
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.interventions import (
-    MeanAblation,
-    Patch,
-    ResampleAblation,
-    SubspaceAblation,
-    ZeroAblation,
-    donors,
-    output_subspace,
-    singular_block,
-)
-from ocr_interp.ablation.sites import Site, tokens_of_kind
+from ocr_interp.ablation.circuit_parts import output_subspace, singular_block
+from ocr_interp.ablation.edits.mean import Mean
+from ocr_interp.ablation.edits.patch import Patch
+from ocr_interp.ablation.edits.resample import Resample, donors
+from ocr_interp.ablation.edits.subspace import Subspace
+from ocr_interp.ablation.edits.zero import Zero
+from ocr_interp.ablation.where.site import Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError
 
@@ -30,15 +26,15 @@ def test_the_model_computes_what_the_hand_does(model):
 def test_zero_at_tokens_positions_and_heads(model):
     rows = ROWS.copy()
     rows[6] = 0  # the noise token
-    with ablated(model, ZeroAblation(Site.at("v", tokens=["noise0"])), labels=TASK.labels):
+    with ablated(model, Zero().at(Site.at("v", layer=0, tokens=["noise0"])), labels=TASK.labels):
         assert np.array_equal(answers(model), by_hand(rows))
-    with ablated(model, ZeroAblation(Site.at("pattern", tokens=[6]))):
+    with ablated(model, Zero().at(Site.at("pattern", layer=0, tokens=[6]))):
         assert np.array_equal(answers(model), by_hand(rows))
-    with ablated(model, ZeroAblation(Site.at("v", positions=[0]))):
+    with ablated(model, Zero().at(Site.at("v", layer=0, positions=[0]))):
         assert np.array_equal(answers(model), by_hand(tokens=BATCH[:, 1:]))
-    with ablated(model, ZeroAblation(Site.at("attn_scores", positions=[-4]))):
+    with ablated(model, Zero().at(Site.at("attn_scores", layer=0, positions=[-4]))):
         assert np.array_equal(answers(model), by_hand(tokens=BATCH[:, 1:]))
-    with ablated(model, ZeroAblation(Site.at("z", heads=[0], positions=[-1]))):
+    with ablated(model, Zero().at(Site.at("z", layer=0, heads=[0], positions=[-1]))):
         assert np.array_equal(answers(model), np.zeros((3, 4)))
 
 
@@ -49,9 +45,9 @@ def test_mean_over_the_same_tokens_of_a_reference(model):
     rows[[0, 1, 2, 3]] = mean
     subjects = tokens_of_kind(TASK, "subjects")
     assert set(subjects) == {0, 1, 2, 3}
-    with ablated(model, MeanAblation(Site.at("v", tokens=subjects), reference)):
+    with ablated(model, Mean(reference).at(Site.at("v", layer=0, tokens=subjects))):
         assert answers(model) == pytest.approx(by_hand(rows), abs=1e-12)
-    by_position = MeanAblation(Site.at("v", positions=[1]), reference, by_position=True)
+    by_position = Mean(reference, by_position=True).at(Site.at("v", layer=0, positions=[1]))
     second = (ROWS[4] + 2 * ROWS[6]) / 3
     wanted = by_hand() + np.array([SCORES[s[1]] * (second - ROWS[s[1]]) for s in BATCH.tolist()])
     with ablated(model, by_position):
@@ -68,7 +64,7 @@ def test_resampling_takes_donors_from_the_batch(model):
     for k, sequence in enumerate(BATCH.tolist()):  # the value at position 0 of the donor, the own score
         wanted[k] += SCORES[sequence[0]] * (ROWS[int(BATCH[order[k], 0])] - ROWS[sequence[0]])
     for seed in (5, torch.Generator().manual_seed(5)):
-        with ablated(model, ResampleAblation(Site.at("v", positions=[0]), seed)):
+        with ablated(model, Resample(seed).at(Site.at("v", layer=0, positions=[0]))):
             assert np.array_equal(answers(model), wanted)
             with pytest.raises(ModelError, match=">= 2"):
                 model(BATCH[:1])
@@ -86,7 +82,7 @@ def test_a_subspace_is_projected_out(model):
     q[20:22, 0] = torch.tensor([0.6, 0.8], dtype=torch.float64)  # logits of b0, b1
     wanted = by_hand().astype(float)
     wanted[:, :2] -= np.outer(wanted[:, :2] @ [0.6, 0.8], [0.6, 0.8])
-    with ablated(model, SubspaceAblation(Site.at("attn_out"), q)):
+    with ablated(model, Subspace(q).at(Site.at("attn_out", layer=0))):
         assert answers(model) == pytest.approx(wanted, abs=1e-12)
     other = torch.zeros(24, 1, dtype=torch.float64)
     other[22] = 1
@@ -97,7 +93,7 @@ def test_a_subspace_is_projected_out(model):
     g = np.linalg.norm(written @ other.numpy()) / np.linalg.norm(written @ q.numpy())
     wanted = by_hand().astype(float)
     wanted[:, :2] -= g * np.outer(wanted[:, :2] @ [0.6, 0.8], [0.6, 0.8])
-    with ablated(model, SubspaceAblation(Site.at("attn_out"), q, equal_to=other)):
+    with ablated(model, Subspace(q, equal_to=other).at(Site.at("attn_out", layer=0))):
         assert answers(model) == pytest.approx(wanted, abs=1e-12)
 
 
@@ -128,7 +124,7 @@ def test_a_block_of_other_weights_is_refused_unless_it_is_transferred(model):
 
 def test_a_patch_puts_another_prompt_in_place(model):
     _, cache = model.run_with_cache(torch.tensor([[2, 5, 6, 7]]))
-    patch = Patch(Site.at("v", positions=[0, 1]), cache["blocks.0.attn.hook_v"])
+    patch = Patch(cache["blocks.0.attn.hook_v"]).at(Site.at("v", layer=0, positions=[0, 1]))
     wanted = by_hand()
     for k, sequence in enumerate(BATCH.tolist()):
         for place, donor in enumerate((2, 5)):

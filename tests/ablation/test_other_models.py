@@ -6,16 +6,14 @@ import torch
 from transformer_lens import patching
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.interventions import (
-    MeanAblation,
-    Patch,
-    ResampleAblation,
-    SubspaceAblation,
-    ZeroAblation,
-    singular_block,
-)
-from ocr_interp.ablation.paths import PathAblation, PathMean, PathPatch
-from ocr_interp.ablation.sites import Site
+from ocr_interp.ablation.circuit_parts import singular_block
+from ocr_interp.ablation.edits.mean import Mean
+from ocr_interp.ablation.edits.patch import Patch
+from ocr_interp.ablation.edits.resample import Resample
+from ocr_interp.ablation.edits.subspace import Subspace
+from ocr_interp.ablation.edits.zero import Zero
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.ablation.where.site import Site
 from ocr_interp.circuits.circuit import OVCircuit
 
 
@@ -32,11 +30,11 @@ def test_patching_agrees_with_transformer_lens():
     for layer in range(2):
         for head in range(4):
             z = cache[f"blocks.{layer}.attn.hook_z"]
-            with ablated(each, Patch(Site.at("z", layer, heads=[head]), z)):
+            with ablated(each, Patch(z).at(Site.at("z", layer=layer, heads=[head]))):
                 assert metric(each(corrupted)).float() == heads[layer, head]
         for position in range(4):
             written = cache[f"blocks.{layer}.hook_attn_out"]
-            with ablated(each, Patch(Site.at("attn_out", layer, positions=[position]), written)):
+            with ablated(each, Patch(written).at(Site.at("attn_out", layer=layer, positions=[position]))):
                 assert metric(each(corrupted)).float() == positions[layer, position]
 
 
@@ -53,7 +51,7 @@ def test_tokens_cut_from_a_head_of_grouped_models(kind, llama_bridge):
     wanted[:, head] = pattern[:, [1, 2, 4]] @ v[[1, 2, 4]]  # all but token 3
     names = {"labels": [f"w{i}" for i in range(32)]} if kind == "grouped" else {}
     label = "w3" if kind == "grouped" else "w1"
-    with ablated(each, PathAblation((label,), layer=1, head=head), **names):
+    with ablated(each, Zero().at(Path((label,), layer=1, head=head)), **names):
         _, inside = each.run_with_cache(tokens)
     assert torch.allclose(inside["blocks.1.attn.hook_z"][0], wanted, atol=1e-6)
 
@@ -78,7 +76,10 @@ def test_scores_that_are_masked_stay_masked(kind, llama_bridge):
     """A zero in place of a masked score would let a query see the future."""
     each = llama_bridge if kind == "bridge" else hooked_models.hooked_transformer("LN", n_layers=2)
     tokens, other = torch.tensor([[3, 4, 5, 9], [6, 7, 8, 4]]), torch.tensor([[3, 4, 5, 9], [6, 7, 8, 11]])
-    specs = (ZeroAblation(Site.at("attn_scores", positions=[3])), ResampleAblation(Site.at("attn_scores")))
+    specs = (
+        Zero().at(Site.at("attn_scores", layer=0, positions=[3])),
+        Resample().at(Site.at("attn_scores", layer=0)),
+    )
     for spec in specs:
         with ablated(each, spec):
             pattern = each.run_with_cache(tokens)[1]["blocks.0.attn.hook_pattern"]
@@ -98,14 +99,14 @@ def test_half_precision_is_summed_in_single(dtype):
     basis = torch.linalg.qr(torch.randn(12, 2, generator=torch.Generator().manual_seed(0))).Q
     many = torch.tensor([[3, 4, 5, 9]]).repeat(1500, 1)  # 6,000 values: a count that neither dtype has
     specs = [
-        ZeroAblation(Site.at("z", heads=[1])),
-        MeanAblation(Site.at("v"), many),
-        ResampleAblation(Site.at("pattern")),
-        SubspaceAblation(Site.at("attn_out"), basis),
-        SubspaceAblation(Site.at("attn_out"), basis[:, :1], equal_to=basis[:, 1:]),
-        PathAblation((4,), head=2),
-        PathMean((4,), head=2, reference=tokens),
-        PathPatch((4, 3), head=2, donor=tokens[:1]),
+        Zero().at(Site.at("z", layer=0, heads=[1])),
+        Mean(many).at(Site.at("v", layer=0)),
+        Resample().at(Site.at("pattern", layer=0)),
+        Subspace(basis).at(Site.at("attn_out", layer=0)),
+        Subspace(basis[:, :1], equal_to=basis[:, 1:]).at(Site.at("attn_out", layer=0)),
+        Zero().at(Path((4,), layer=0, head=2)),
+        Mean(tokens).at(Path((4,), layer=0, head=2)),
+        Patch(donor=tokens[:1]).at(Path((4, 3), layer=0, head=2)),
     ]
     scale = float(exact(tokens).abs().max())
     for spec in specs:
@@ -114,4 +115,5 @@ def test_half_precision_is_summed_in_single(dtype):
         assert found.dtype == dtype
         assert float((found.double() - wanted).abs().max()) < scale * 20 * torch.finfo(dtype).eps
         assert spec.describe() == spec.describe()
-    Patch(Site.at("v"), each.run_with_cache(tokens)[1]["v", 0]).describe()  # bfloat16 has no numpy
+    values = each.run_with_cache(tokens)[1]["v", 0]  # bfloat16 has no numpy
+    assert Patch(values).describe() == Patch(values.clone()).describe()

@@ -7,14 +7,17 @@ import torch
 
 from ocr_interp import solve
 from ocr_interp.ablation import study as study_module
-from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, matched_controls
+from ocr_interp.ablation.circuit_parts import output_subspace
+from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
+from ocr_interp.ablation.edits.mean import Mean
+from ocr_interp.ablation.edits.resample import Resample
+from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import task_examples
-from ocr_interp.ablation.interventions import MeanAblation, ResampleAblation, ZeroAblation, output_subspace
 from ocr_interp.ablation.metrics import METRICS, split_metrics
-from ocr_interp.ablation.paths import PathAblation
 from ocr_interp.ablation.random_positions import RandomPositions
-from ocr_interp.ablation.sites import Site, tokens_of_kind
 from ocr_interp.ablation.study import run_ablation_study
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.ablation.where.site import Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
@@ -54,15 +57,18 @@ def specs(run):
     circuit = OVCircuit.from_run(run).subjects_and_relations
     held_out, implications = (tokens_of_kind(TASK, k) for k in ("held-out subjects", "implications"))
     return {
-        "path": PathAblation(held_out, implications),
+        "path": Zero().at(Path(held_out, implications, layer=0, head=0)),
         "facts": output_subspace(circuit, np.eye(6)[:, :3]),
-        "r1": ZeroAblation(Site.at("v", tokens=["r1"])),
-        "both": (PathAblation(held_out), ResampleAblation(Site.at("v", positions=[1]))),
+        "r1": Zero().at(Site.at("v", layer=0, tokens=["r1"])),
+        "both": (
+            Zero().at(Path(held_out, layer=0, head=0)),
+            Resample().at(Site.at("v", layer=0, positions=[1])),
+        ),
     }
 
 
 def test_metrics_of_the_prediction_are_the_predicted_ones(run):
-    found = run_ablation_study(run, {"path": PathAblation((0,))}, controls=False)
+    found = run_ablation_study(run, {"path": Zero().at(Path((0,), layer=0, head=0))}, controls=False)
     row = found.table[found.table["spec"] == "none"].set_index("split")
     predicted = solve(TASK)
     margins = [1, 1, 1, predicted.held_out_margin]
@@ -160,26 +166,26 @@ def test_files_of_other_studies_are_refused(run, specs, tmp_path):
 
 def test_controls_match_in_size_and_differ_by_seed(run, specs):
     def drawn(spec, seed=0):
-        return matched_controls(spec, run.model, seed, range(TASK.n_inputs), TASK.answer_tokens, 3)
+        return spec.controls(Draw.seeded(seed, run.model, range(TASK.n_inputs), TASK.answer_tokens, 3))
 
-    path = drawn(specs["path"])[RANDOM]
-    assert (path.inputs, len(path.outputs)) == (specs["path"].inputs, 3)
+    path = drawn(specs["path"])[RANDOM].where
+    assert (path.inputs, len(path.outputs)) == (specs["path"].where.inputs, 3)
     facts = drawn(specs["facts"])
-    assert facts[RANDOM].basis.shape == (6, 3)
-    assert facts[EQUAL_NORM].equal_to is specs["facts"].basis
-    assert not torch.equal(facts[RANDOM].basis, drawn(specs["facts"], 1)[RANDOM].basis)
-    assert drawn(specs["r1"])[RANDOM].site.elsewhere != drawn(specs["r1"], 1)[RANDOM].site.elsewhere
-    everything = ZeroAblation(Site.at("v", tokens=range(TASK.n_inputs)))
+    assert facts[RANDOM].what.basis.shape == (6, 3)
+    assert facts[EQUAL_NORM].what.equal_to is specs["facts"].what.basis
+    assert not torch.equal(facts[RANDOM].what.basis, drawn(specs["facts"], 1)[RANDOM].what.basis)
+    assert drawn(specs["r1"])[RANDOM].where.elsewhere != drawn(specs["r1"], 1)[RANDOM].where.elsewhere
+    everything = Zero().at(Site.at("v", layer=0, tokens=range(TASK.n_inputs)))
     assert drawn(everything) == {}
-    assert drawn(ZeroAblation(Site.at("z", heads=[0]))) == {}
-    assert len(drawn(ZeroAblation(Site.at("z", positions=[-1])))[RANDOM].site.positions) == 1
+    assert drawn(Zero().at(Site.at("z", layer=0, heads=[0]))) == {}
+    assert len(drawn(Zero().at(Site.at("z", layer=0, positions=[-1])))[RANDOM].where.positions) == 1
 
 
 @pytest.mark.parametrize("data", ["noisy", "noise_free"])
 def test_controls_of_tokens_touch_as_many_positions_of_each_prompt(data):
     specs = {
-        "r2": ZeroAblation(Site.at("v", tokens=["r2"])),
-        "subjects": PathAblation(tokens_of_kind(TASK, "training subjects"), (12, 13, 14)),
+        "r2": Zero().at(Site.at("v", layer=0, tokens=["r2"])),
+        "subjects": Zero().at(Path(tokens_of_kind(TASK, "training subjects"), (12, 13, 14), layer=0, head=0)),
     }
     table = run_ablation_study(snapshot(data), specs, ("loss",), seeds=range(3)).table
     touched = table.pivot_table(index=["spec", "seed", "split"], columns="control", values="touched")
@@ -218,9 +224,9 @@ def test_bad_input(run, specs):
     with pytest.raises(OcrInterpError, match="another name"):
         run_ablation_study(run, {"none": specs["r1"]})
     with pytest.raises(InterventionNeverFiredError):
-        run_ablation_study(run, {"noise": ZeroAblation(Site.at("v", tokens=["noise0"]))})
+        run_ablation_study(run, {"noise": Zero().at(Site.at("v", layer=0, tokens=["noise0"]))})
     with pytest.raises(UnknownNameError, match="noise0"):
-        run_ablation_study(run, {"noise": ZeroAblation(Site.at("v", tokens=["noise"]))})
+        run_ablation_study(run, {"noise": Zero().at(Site.at("v", layer=0, tokens=["noise"]))})
     with pytest.raises(UnknownNameError, match="random"):
         run_ablation_study(run, {"r1": specs["r1"]}, controls=False).by_split("margin", "randm")
 
@@ -228,6 +234,6 @@ def test_bad_input(run, specs):
 def test_a_mean_over_the_task_leaves_chance(run):
     tokens = task_examples(TASK).tokens
     subjects = tokens_of_kind(TASK, "subjects")
-    found = run_ablation_study(run, {"mean": MeanAblation(Site.at("v", tokens=subjects), tokens)})
+    found = run_ablation_study(run, {"mean": Mean(tokens).at(Site.at("v", layer=0, tokens=subjects))})
     assert found.by_split("logit_difference").loc["mean"].to_numpy() == pytest.approx(0)
     assert found.by_split("margin").loc["mean"].to_numpy() == pytest.approx(0)

@@ -13,12 +13,15 @@ import torch
 
 from ocr_interp.ablation import study as study_module
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM
+from ocr_interp.ablation.edits.mean import Mean
+from ocr_interp.ablation.edits.resample import Resample
+from ocr_interp.ablation.edits.subspace import Subspace
+from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import Examples, task_examples
-from ocr_interp.ablation.interventions import MeanAblation, ResampleAblation, SubspaceAblation, ZeroAblation
 from ocr_interp.ablation.metrics import identity_of
-from ocr_interp.ablation.paths import PathAblation, PathMean
-from ocr_interp.ablation.sites import Site
 from ocr_interp.ablation.study import run_ablation_study
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import (
     ConfigError,
     InterventionNeverFiredError,
@@ -37,13 +40,13 @@ QUESTIONS = Examples(
     candidates=torch.tensor([12, 13, 14]),
 )
 SPECS = {
-    "head": ZeroAblation(Site.at("z", heads=[1])),
-    "word": ZeroAblation(Site.at("v", 1, tokens=[4])),
-    "first": ResampleAblation(Site.at("resid_pre", 1, positions=[0])),
-    "path": PathAblation((4, 3), layer=1, head=2),
+    "head": Zero().at(Site.at("z", layer=0, heads=[1])),
+    "word": Zero().at(Site.at("v", layer=1, tokens=[4])),
+    "first": Resample().at(Site.at("resid_pre", layer=1, positions=[0])),
+    "path": Zero().at(Path((4, 3), layer=1, head=2)),
     "both": (
-        ZeroAblation(Site.at("z", heads=[0])),
-        SubspaceAblation(Site.at("resid_post"), torch.eye(12, 2)),
+        Zero().at(Site.at("z", layer=0, heads=[0])),
+        Subspace(torch.eye(12, 2)).at(Site.at("resid_post", layer=0)),
     ),
 }
 
@@ -56,7 +59,10 @@ def hooked():
 def test_a_bare_model_is_measured_as_its_run_is():
     """The same numbers to the bit, whether the examples come from the run's task or from the caller."""
     run = micro_model.snapshot()
-    specs = {"subject": ZeroAblation(Site.at("v", tokens=["s0"])), "path": PathAblation((1, 3), (10, 11))}
+    specs = {
+        "subject": Zero().at(Site.at("v", layer=0, tokens=["s0"])),
+        "path": Zero().at(Path((1, 3), (10, 11), layer=0, head=0)),
+    }
     noisy = run.config.train.data != "noise_free"
     examples = task_examples(run.task, noisy, 0, 4)
     ours = run_ablation_study(run, specs, controls=False).table
@@ -101,8 +107,8 @@ def test_every_kind_of_control_is_drawn(kind, hooked, llama_bridge):
     model = hooked if kind == "hooked" else llama_bridge
     specs = dict(SPECS)
     if kind == "bridge":
-        specs["both"] = (SPECS["head"], SubspaceAblation(Site.at("resid_post"), torch.eye(24, 2)))
-        specs["values"] = ZeroAblation(Site.at("v", heads=[1]))  # one of two value heads
+        specs["both"] = (SPECS["head"], Subspace(torch.eye(24, 2)).at(Site.at("resid_post", layer=0)))
+        specs["values"] = Zero().at(Site.at("v", layer=0, heads=[1]))  # one of two value heads
     table = run_ablation_study(model, specs, examples=QUESTIONS, seeds=range(3)).table
     controls = table[table["control"] != "intervention"].groupby(["spec", "control"]).size()
     assert (controls == 3 * 2).all()
@@ -115,15 +121,15 @@ def test_controls_whose_reference_lacks_the_draw_are_nan(hooked):
     """Of a control; the intervention itself raises."""
     reference = TOKENS[:1]
     specs = {
-        "mean": MeanAblation(Site.at("v", tokens=[3]), reference),
-        "path": PathMean((3,), reference=torch.tensor([[3, 7, 8, 9]])),
+        "mean": Mean(reference).at(Site.at("v", layer=0, tokens=[3])),
+        "path": Mean(torch.tensor([[3, 7, 8, 9]])).at(Path((3,), layer=0, head=0)),
     }
     table = run_ablation_study(hooked, specs, examples=QUESTIONS, seeds=range(6)).table
     assert table[table["control"] == "intervention"]["margin"].notna().all()
     control = table[table["control"] == RANDOM].set_index("spec")["margin"]
     assert control["mean"].notna().all()
     assert control["path"].isna().any()
-    absent = {"mean": MeanAblation(Site.at("v", tokens=[6]), reference)}
+    absent = {"mean": Mean(reference).at(Site.at("v", layer=0, tokens=[6]))}
     with pytest.raises(InterventionNeverFiredError, match="reference"):
         run_ablation_study(hooked, absent, examples=QUESTIONS)
 
@@ -252,11 +258,13 @@ def test_models_and_metrics_that_do_not_go_together(hooked):
         run_ablation_study(hooked, specs, examples=Examples(TOKENS, torch.tensor([1, 2, 3, 32])))
     with pytest.raises(UnknownNameError, match="did you mean"):
         run_ablation_study(hooked, specs, ("accurracy",), examples=QUESTIONS)
-    drawn = {"resample": ResampleAblation(Site.at("z"), torch.Generator())}
+    drawn = {"resample": Resample(torch.Generator()).at(Site.at("z", layer=0))}
     with pytest.raises(OcrInterpError, match="seed"):
         run_ablation_study(hooked, drawn, examples=QUESTIONS)
     with pytest.raises(ModelError, match="outputs=None"):
-        run_ablation_study(hooked, {"path": PathAblation((3,), (12,))}, examples=QUESTIONS)
+        run_ablation_study(
+            hooked, {"path": Zero().at(Path((3,), (12,), layer=0, head=0))}, examples=QUESTIONS
+        )
 
 
 def test_nan_weights_are_refused():

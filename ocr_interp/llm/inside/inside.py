@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.interventions import SubspaceAblation, ZeroAblation
-from ocr_interp.ablation.sites import Site
-from ocr_interp.ablation.spec import Intervention
+from ocr_interp.ablation.edits.base import Intervention
+from ocr_interp.ablation.edits.subspace import Subspace
+from ocr_interp.ablation.edits.zero import Zero
+from ocr_interp.ablation.where.site import Site
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, ModelError
@@ -283,7 +284,8 @@ def _heads(
 
 def _zeros(heads: Sequence[tuple[int, int]]) -> list[Intervention]:
     layers = sorted({layer for layer, _ in heads})
-    return [ZeroAblation(Site.at("z", layer, heads=[h for k, h in heads if k == layer])) for layer in layers]
+    sites = [Site.at("z", layer=layer, heads=[h for k, h in heads if k == layer]) for layer in layers]
+    return [Zero().at(site) for site in sites]
 
 
 def _directions(
@@ -306,8 +308,8 @@ def _directions(
                 basis = np.linalg.qr(O1.T @ rng.standard_normal((O1.shape[0], count)))[0]
             else:
                 basis = factored_svd(np.hstack([V1 - V0, V0]), np.vstack([O1, O1 - O0]))[2][:, :count]
-            site = Site.at("z", layer, heads=[head])
-            made.append(SubspaceAblation(site, torch.as_tensor(basis), torch.as_tensor(O1)))
+            site = Site.at("z", layer=layer, heads=[head])
+            made.append(Subspace(torch.as_tensor(basis), torch.as_tensor(O1)).at(site))
         return made
 
     name = f"of {len(heads)} heads {count}"

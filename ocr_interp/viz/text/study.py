@@ -7,7 +7,6 @@ from collections.abc import Hashable, Sequence
 
 import pandas as pd
 
-from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM
 from ocr_interp.ablation.study import BASELINE, AblationStudy
 from ocr_interp.task import SPLITS
 
@@ -17,14 +16,16 @@ _HEADS: dict[str, str] = dict(zip(map(str, SPLITS), _SHORT, strict=True))
 
 
 def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence[str] = ()) -> str:
-    """A table a metric: a row an ablation, a column a split, the random control in brackets.
+    """One table per metric: one row per ablation, one column per split, its random control in brackets.
+
+    Of several controls the last stands there, which matches most closely.
 
     Raises:
         UnknownNameError: a metric that the study does not have.
     """
     tables = [_table(study, metric) for metric in metrics]
     said = [*notes, "* impl.: implications; those of held-out subjects were never told"]
-    if set(study.table["control"]) & {EQUAL_NORM, RANDOM}:
+    if study.controls:
         said.append(
             "in brackets: a random ablation of the same kind, where there is one: of tokens and paths at as "
             "many random positions of each prompt, of subspaces at equal rank and removed norm, else of as "
@@ -35,7 +36,7 @@ def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence
 
 def _table(study: AblationStudy, metric: str) -> list[str]:
     plain = study.by_split(metric)
-    controls = [study.by_split(metric, name) for name in (EQUAL_NORM, RANDOM)]
+    controls = [study.by_split(metric, name) for name in reversed(study.controls)]
     splits = [str(split) for split in plain.columns]
     first = max(len(_named(str(spec))) for spec in plain.index) + 2
     beside = any(len(table) for table in controls)

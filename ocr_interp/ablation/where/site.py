@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ocr_interp.ablation.binding import Bound, reference_run, wide
+from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
+from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,
     HookedModel,
@@ -26,8 +31,13 @@ _PATTERNS = ("hook_pattern", "hook_attn_scores")
 
 
 @dataclass(frozen=True)
-class Site:
-    """A hook, restricted to some heads, positions and tokens; what is None is not restricted.
+class Site(Where):
+    """An activation, restricted to some heads, positions and tokens; what is None is not restricted.
+
+    Its random control has in each prompt as many random positions as the tokens have there, so that it
+    touches as many prompts, and as many positions of each; which tokens stand there, and how much
+    attention they get, is not matched. A site without tokens: as many random positions, the same ones in
+    every prompt, else as many random heads.
 
     Attributes:
         hook: full hook name, e.g. "blocks.0.attn.hook_z"; `Site.at` fills in the layer.
@@ -69,13 +79,13 @@ class Site:
     def at(
         cls,
         kind: str,
-        layer: int = 0,
         *,
+        layer: int,
         heads: Iterable[int] | None = None,
         positions: Iterable[int] | None = None,
         tokens: Iterable[int | str] | None = None,
     ) -> Site:
-        """A site by kind of hook (a key of `protocol.LAYER_HOOKS`) and layer: Site.at("z", heads=[2])."""
+        """A site by kind of hook, a key of `protocol.LAYER_HOOKS`: Site.at("z", layer=0, heads=[2])."""
         if kind not in LAYER_HOOKS:
             raise unknown_name("kind of hook", kind, LAYER_HOOKS)
         return cls(
@@ -148,6 +158,47 @@ class Site:
         chosen = chosen & torch.isin(ids, torch.tensor(sorted(wanted), device=ids.device))
         return chosen if self.elsewhere is None else self.elsewhere.like(chosen, ids)
 
+    def bind(
+        self,
+        model: HookedModel,
+        reader: TokenReader,
+        labels: Sequence[str] | None,
+        prepare: Callable[[Place], Replacement],
+        described: str,
+    ) -> Bound:
+        """Checks hook, heads and tokens and gives the one hook."""
+        wanted = self.check(model, labels)
+        replacement = prepare(_Activation(self, model, wanted))
+        bound = Bound(described)
+
+        def edit(value: Tensor, hook: Any) -> Tensor:
+            ids = None if wanted is None else reader.ids(self.length(value))
+            mask = self.mask(value, ids, wanted)
+            bound.note(mask)
+            return torch.where(mask, replacement(value, mask).to(value.dtype), value)
+
+        bound.hooks = ((self.hook, edit),)
+        return bound
+
+    def random(self, draw: Draw) -> Site | None:
+        """As many random positions or heads; None if all there are is chosen already."""
+        heads = range(_head_count(self, draw.model))
+        if self.tokens is not None and len(self.tokens) < len(draw.inputs):
+            return replace(self, elsewhere=draw.positions())
+        if self.positions is not None and len(self.positions) < draw.length:
+            return replace(self, positions=draw.some(range(draw.length), len(self.positions)))
+        if self.heads is not None and len(self.heads) < len(heads):
+            return replace(self, heads=draw.some(heads, len(self.heads)))
+        return None
+
+    def touched(
+        self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
+    ) -> Float[Tensor, " batch"]:
+        """How many positions of each prompt are chosen; heads are not counted."""
+        names = None if self.tokens is None else check_tokens(self.tokens, labels_of(model, labels))
+        every = torch.ones_like(tokens, dtype=torch.bool)
+        return self.chosen(every, tokens, None if names is None else frozenset(names)).sum(1).float()
+
     def describe(self) -> str:
         """One phrase, the same for the same site."""
         parts = [self.hook]
@@ -158,6 +209,34 @@ class Site:
         if self.elsewhere is not None:
             parts.append(self.elsewhere.describe())
         return " ".join(parts)
+
+
+class _Activation(Place):
+    """A site of one model."""
+
+    by_query = False
+
+    def __init__(self, site: Site, model: HookedModel, wanted: frozenset[int] | None) -> None:
+        self.model, self.name = model, site.describe()[:160]
+        self._site, self._wanted = site, wanted
+
+    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), reference_run():
+            _, cache = self.model.run_with_cache(
+                tokens.to(self.model.W_E.device), names_filter=self._site.hook
+            )
+        value = wide(cache[self._site.hook])
+        return value, replace(self._site, heads=None).mask(value, tokens, self._wanted)
+
+    def sharing(self, mask: Bool[Tensor, "batch ..."]) -> Int[Tensor, " row"]:
+        return torch.arange(len(mask), device=mask.device)
+
+
+def _head_count(site: Site, model: HookedModel) -> int:
+    """Entries of the head axis: of grouped models, values and keys have fewer."""
+    grouped = getattr(model.cfg, "n_key_value_heads", None)
+    by_group = site.hook.endswith(("hook_v", "hook_k"))
+    return int(grouped if grouped and by_group else model.cfg.n_heads)
 
 
 def _named(indices: tuple[int, ...], length: int, what: str, device: torch.device) -> Bool[Tensor, " index"]:

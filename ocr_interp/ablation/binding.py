@@ -1,29 +1,24 @@
-"""What an intervention is: a frozen spec that binds to a model, and the base of those at one site."""
+"""An intervention on a model: its hooks, whether they fired, and tensors that hooks share."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-
-from ocr_interp.ablation.sites import Site
-from ocr_interp.hooked.passes import TokenReader
-from ocr_interp.hooked.protocol import HookedModel
 
 _of_reference: ContextVar[bool] = ContextVar("of_reference", default=False)
 
 
 @contextmanager
 def reference_run() -> Iterator[None]:
-    """Around the run of a spec's own reference: what edits the model then has not fired by that."""
+    """Around the run of an intervention's own reference: what edits the model then has not fired by that."""
     token = _of_reference.set(True)
     try:
         yield
@@ -33,10 +28,10 @@ def reference_run() -> Iterator[None]:
 
 @dataclass
 class Bound:
-    """A spec on a model: what is attached where, and whether it acted.
+    """An intervention on a model: what is attached where, and whether it acted.
 
     Attributes:
-        what: the spec in words.
+        what: the intervention in words.
         hooks: hook names with functions (activation, hook) -> new activation or None.
     """
 
@@ -47,7 +42,7 @@ class Bound:
     def note(self, chosen: Bool[Tensor, "..."]) -> None:
         """Remembers whether anything was chosen; stays on the device, so that no pass waits for it.
 
-        The run of another spec's reference does not count.
+        The run of another intervention's reference does not count.
         """
         if _of_reference.get():
             return
@@ -58,53 +53,6 @@ class Bound:
     def fired(self) -> bool:
         """Whether a forward pass was changed."""
         return self._chosen is not None and bool(self._chosen)
-
-
-@runtime_checkable
-class Intervention(Protocol):
-    """What `ablated` takes."""
-
-    def describe(self) -> str:
-        """One phrase, the same for the same spec; studies are resumed by it."""
-        ...
-
-    def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
-        """Checks the spec against the model and gives its hooks; attaches nothing."""
-        ...
-
-
-@dataclass(frozen=True)
-class AtSite(ABC):
-    """A spec that replaces the chosen entries of one activation.
-
-    Attributes:
-        site: where.
-    """
-
-    site: Site
-
-    def describe(self) -> str:
-        """One phrase, the same for the same spec."""
-        return f"{type(self).__name__} {self.site.describe()}"
-
-    def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
-        """Checks site and tokens and gives the hook."""
-        wanted = self.site.check(model, labels)
-        replacement = self._prepare(model, wanted)
-        bound = Bound(self.describe())
-
-        def edit(value: Tensor, hook: Any) -> Tensor:
-            ids = None if wanted is None else reader.ids(self.site.length(value))
-            mask = self.site.mask(value, ids, wanted)
-            bound.note(mask)
-            return torch.where(mask, replacement(value, mask).to(value.dtype), value)
-
-        bound.hooks = ((self.site.hook, edit),)
-        return bound
-
-    @abstractmethod
-    def _prepare(self, model: HookedModel, wanted: frozenset[int] | None) -> Callable[..., Tensor]:
-        """What takes the place of an activation: a function of (value, mask)."""
 
 
 def wide(value: Tensor) -> Tensor:

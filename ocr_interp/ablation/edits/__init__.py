@@ -1,0 +1,13 @@
+"""What an intervention does at its place: one file for each edit, found by being there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ocr_interp.registry import Registry
+
+if TYPE_CHECKING:
+    from ocr_interp.ablation.edits.base import Edit
+
+edits: Registry[type[Edit]] = Registry("edit", "ocr_interp.ablation.edits", "EDIT")
+"""Name -> class of the edit. The constant EDIT of each module is its class; `base` says what it brings."""

@@ -1,0 +1,95 @@
+"""Mean: the values of a reference batch, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ocr_interp.ablation.binding import digest
+from ocr_interp.ablation.edits.base import Edit
+from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.errors import InterventionNeverFiredError, ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(Edit):
+    """Sets the chosen entries to their mean over a reference batch.
+
+    The reference is run once when the block is entered, through the model as it is then. At a site the mean
+    is over sequences, and over those positions of the reference that the site chooses (its positions, its
+    tokens), so that noise tokens become a mean noise token. On a path it is over those sequences in which
+    the query attends to a token of the path, for each query position by itself.
+
+    Attributes:
+        reference: token ids of the reference batch.
+        by_position: a mean for each position by itself; needs sequences of equal length. On a path it always
+            is, and need not be said.
+
+    Raises:
+        ModelError: at an attention pattern (use Resample); in the forward pass, other lengths where the mean
+            is by position, or a position that has none.
+        InterventionNeverFiredError: when the block is entered, no such token in the reference.
+    """
+
+    reference: Int[Tensor, "reference pos"] = field(repr=False)
+    by_position: bool = False
+
+    former_names: ClassVar = {"Mean": "MeanAblation"}
+
+    def check(self, where: Where) -> None:
+        if where.is_pattern:
+            raise ModelError(
+                f"a mean needs an activation [batch, pos, ...], got {where.describe()}: a mean pattern is of "
+                "no prompt; use Resample or Zero there"
+            )
+        if self.by_position and isinstance(where, Path):
+            raise ModelError(
+                "a mean on a path is always by query position, got by_position=True: leave it out"
+            )
+
+    def describe(self) -> str:
+        return f"reference {digest(self.reference)}{' by position' if self.by_position else ''}"
+
+    def prepare(self, place: Place) -> Replacement:
+        value, chosen = place.read(self.reference, "reference")
+        by_position = self.by_position or place.by_query
+        over: tuple[int, ...] = (0,) if by_position else (0, 1)
+        count = chosen.to(value.dtype).sum(over, keepdim=True)
+        lacking = count == 0
+        if bool(lacking.all()):
+            raise InterventionNeverFiredError(
+                f"reference must hold a chosen token or position of {place.name}, got none"
+            )
+        mean = torch.where(chosen, value, 0).sum(over, keepdim=True) / count
+        is_lacking = bool(lacking.any())
+
+        def replacement(value: Tensor, mask: Tensor) -> Tensor:
+            if by_position and value.shape[1] != mean.shape[1]:
+                raise ModelError(
+                    f"a mean by position needs sequences of {mean.shape[1]} tokens as the reference, got "
+                    f"{value.shape[1]}: pass prompts and a reference of the same length"
+                    + ("" if place.by_query else ", or by_position=False")
+                )
+            if is_lacking and bool((mask & lacking.to(mask.device)).any()):
+                raise ModelError(
+                    f"reference must hold {place.name} wherever a prompt does, got none at positions "
+                    f"{lacking.flatten().nonzero().flatten().tolist()}: pass a larger reference, such as the "
+                    "prompts"
+                )
+            return mean.expand_as(value)
+
+        return replacement
+
+    @classmethod
+    def from_text(cls, options: Mapping[str, str], prompts: Int[Tensor, "batch pos"]) -> Edit:
+        """The mean over the prompts that are measured; the only option is by_position=True."""
+        return cls._made(options, reference=prompts)
+
+
+EDIT = Mean

@@ -1,0 +1,84 @@
+"""Patch: given values, or those of a donor prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ocr_interp.ablation.binding import Moved
+from ocr_interp.ablation.edits.base import Edit
+from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.path import Path
+from ocr_interp.errors import ConfigError, ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Edit):
+    """Sets the chosen entries to those of another prompt: activation patching, and path patching.
+
+    Attributes:
+        source: values of the whole activation at the hook, usually from a cache; one sequence, or one for
+            each of the batch. Of sites alone.
+        donor: instead, token ids of one prompt, or of one for each of the batch, of the same length as the
+            prompts. They are run once when the block is entered, through the model as it is then. On a
+            path, `inputs` names the tokens of the prompts and of the donors: to put another subject in
+            place pass both, or all subjects.
+
+    Raises:
+        ModelError: not exactly one of the two, a source with NaN, or a source on a path; in the forward pass,
+            another shape.
+        InterventionNeverFiredError: a donor without any token of the path.
+    """
+
+    source: Float[Tensor, "..."] | None = field(default=None, repr=False)
+    donor: Int[Tensor, "donor pos"] | None = field(default=None, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if (self.source is None) == (self.donor is None):
+            raise ModelError(
+                f"a patch needs either source or donor, got {'neither' if self.donor is None else 'both'}: "
+                "pass source=cache[hook], or donor=token ids of a prompt"
+            )
+        missing = 0 if self.source is None else int(self.source.isnan().sum())
+        if self.source is not None and missing:
+            raise ModelError(f"source must hold numbers, got {missing} NaN of {self.source.numel()} entries")
+
+    def check(self, where: Where) -> None:
+        if self.source is not None and isinstance(where, Path):
+            raise ModelError(
+                "a patch on a path takes a donor prompt, got source, the values of an activation: pass "
+                "Patch(donor=token ids), or patch a Site"
+            )
+
+    def prepare(self, place: Place) -> Replacement:
+        given = self.source
+        what, hint = "source must be", "cache it from prompts of the same length"
+        if self.donor is not None:
+            given = place.read(self.donor, "donor")[0]
+            what = "donor must give"
+            hint = "pass token ids of the same length, and donors one or as many as prompts"
+        assert given is not None  # of source and donor there is one
+        moved = Moved(given)
+
+        def replacement(value: Tensor, mask: Tensor) -> Tensor:
+            if given.shape[1:] != value.shape[1:] or given.shape[0] not in (1, len(value)):
+                raise ModelError(
+                    f"{what} {tuple(value.shape)} (or one sequence of it) at {place.name}, got "
+                    f"{tuple(given.shape)}: {hint}"
+                )
+            return moved.like(value)[0].expand_as(value)
+
+        return replacement
+
+    @classmethod
+    def from_text(cls, options: Mapping[str, str], prompts: Int[Tensor, "batch pos"]) -> Edit:
+        raise ConfigError(
+            "a patch cannot be written on the command line: use Patch(donor=token ids).at(...) in Python, or "
+            "resample, which takes the values of other prompts"
+        )
+
+
+EDIT = Patch

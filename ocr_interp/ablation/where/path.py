@@ -1,0 +1,218 @@
+"""A path: what some tokens, through one head, add to all that the head feeds or to some answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ocr_interp.ablation.binding import Bound, reference_run, wide
+from ocr_interp.ablation.controls import Draw
+from ocr_interp.ablation.random_positions import RandomPositions
+from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.site import Site
+from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.protocol import (
+    HookedModel,
+    attention_of,
+    check_head,
+    check_layer,
+    check_tokens,
+    layer_hook,
+)
+from ocr_interp.hooked.tokens import labels_of
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a path carries in a forward pass.
+
+    Attributes:
+        values: c of every query, in the head's d_head dimensions.
+        active: queries that attend to a token of the path at all; c is 0 at all others.
+    """
+
+    values: Float[Tensor, "batch query d_head"]
+    active: Bool[Tensor, "batch query 1"]
+
+
+@dataclass(frozen=True)
+class Path(Where):
+    """Some input tokens through one head, to all it feeds or to some answers alone.
+
+    What it carries to a query q is c[q] = Σ over keys k that hold a token of `inputs` of pattern[q, k] v[k],
+    read in the same forward pass at hook_pattern and hook_v. An edit puts another c' in its place, only
+    at queries that attend to such a token (`Zero` cuts the path: c' = 0):
+
+    - outputs None: hook_z of the head gains c' - c. Works in any model; pattern and biases stay.
+    - outputs given: hook_attn_out gains (c' - c) W_O W_U[:, outputs] pinv(W_U)[outputs]. This adds
+      (c' - c) W_O W_U to the logits of `outputs` and nothing to any other logit, exactly. It needs a
+      one-layer attention-only model without norms, whose unembedding has independent columns.
+
+    What an enclosing edit of hook_z or hook_attn_out did is not undone and not known here: edit paths
+    together with values or patterns, not with what the head wrote.
+
+    Its random control has in each prompt as many random positions as hold its inputs, and as many random
+    outputs.
+
+    Attributes:
+        inputs: ids or labels of input tokens.
+        outputs: ids or labels of answers; None is everything that the head feeds.
+        layer, head: which head (of the queries, if key-value heads are grouped).
+        elsewhere: of a control: keys at as many random positions of each sequence as hold `inputs`.
+
+    Raises:
+        ModelError: when applied, an unknown layer, head or id, or a model in which the path to single answers
+            does not exist by itself.
+        UnknownNameError: when applied, an unknown label, with the close matches.
+    """
+
+    inputs: tuple[int | str, ...]
+    outputs: tuple[int | str, ...] | None = None
+    layer: int = field(kw_only=True)
+    head: int = field(kw_only=True)
+    elsewhere: RandomPositions | None = field(default=None, kw_only=True)
+
+    prefix: ClassVar[str] = "Path"
+
+    def describe(self) -> str:
+        """One phrase, the same for the same path."""
+        to = "" if self.outputs is None else f" to {','.join(map(str, self.outputs))}"
+        text = f"layer {self.layer} head {self.head} {','.join(map(str, self.inputs))}{to}"
+        return text if self.elsewhere is None else f"{text} {self.elsewhere.describe()}"
+
+    def bind(
+        self,
+        model: HookedModel,
+        reader: TokenReader,
+        labels: Sequence[str] | None,
+        prepare: Callable[[Place], Replacement],
+        described: str,
+    ) -> Bound:
+        """Checks the path against the model and gives its three hooks."""
+        layer, names = check_layer(model, self.layer), labels_of(model, labels)
+        inputs = check_tokens(self.inputs, names, "inputs")
+        read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
+        onto = None
+        if self.outputs is not None:
+            onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
+        replacement = prepare(read)
+        bound, seen = Bound(described), {}
+
+        def keep(name: str) -> Callable[[Tensor, Any], None]:
+            return lambda value, hook: seen.__setitem__(name, value)
+
+        def cut(value: Tensor, hook: Any) -> Tensor:
+            if len(seen) < 2:
+                raise ModelError(
+                    f"a path needs hook_pattern and hook_v of layer {layer} in the same forward pass, got "
+                    f"{sorted(seen) or 'neither'}: this attention does not run them"
+                )
+            values = seen.pop("v")
+            carried = read.carried(seen.pop("pattern"), values, reader.ids(values.shape[1]))
+            bound.note(carried.active)
+            return _edited(value, carried, replacement(carried.values, carried.active), read, onto)
+
+        last = layer_hook(model, layer, "z" if onto is None else "attn_out")
+        bound.hooks = (
+            *((layer_hook(model, layer, kind), keep(kind)) for kind in ("pattern", "v")),
+            (last, cut),
+        )
+        return bound
+
+    def random(self, draw: Draw) -> Path | None:
+        """As many random positions of each prompt and as many random outputs; None if neither is left."""
+        onto = None if self.outputs is None else draw.some(draw.outputs, len(self.outputs))
+        elsewhere = self.elsewhere if len(self.inputs) >= len(draw.inputs) else draw.positions()
+        if elsewhere is None and onto is None:
+            return None
+        return replace(self, outputs=onto, elsewhere=elsewhere)
+
+    def touched(
+        self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
+    ) -> Float[Tensor, " batch"]:
+        """How many keys of each prompt hold a token of the path."""
+        return Site("keys", tokens=self.inputs, elsewhere=self.elsewhere).touched(model, tokens, labels)
+
+
+def _edited(value: Tensor, c: Carried, other: Tensor, read: _HeadReader, onto: Tensor | None) -> Tensor:
+    change = torch.where(c.active, other.to(c.values) - c.values, 0)
+    if onto is not None:
+        W_O = wide(attention_of(read.model, read.layer).W_O[read.head]).to(change)
+        return (wide(value) + change @ W_O @ onto.to(change)).to(value.dtype)
+    only = torch.arange(value.shape[2], device=value.device)[:, None] == read.head
+    return torch.where(only, (wide(value) + change.unsqueeze(2)).to(value.dtype), value)
+
+
+class _HeadReader(Place):
+    """A path of one model: reads what some tokens add to one head's z."""
+
+    name, by_query = "the path", True
+
+    def __init__(
+        self,
+        model: HookedModel,
+        layer: int,
+        head: int,
+        inputs: tuple[int, ...],
+        elsewhere: RandomPositions | None,
+    ) -> None:
+        self.model, self.layer, self.head = model, layer, check_head(model, head)
+        self.inputs = frozenset(inputs)
+        site = Site.at("v", layer=layer, tokens=tuple(sorted(inputs)))
+        self._site = replace(site, elsewhere=elsewhere)
+
+    def carried(
+        self,
+        pattern: Float[Tensor, "batch head query key"],
+        v: Float[Tensor, "batch key kv_head d_head"],
+        ids: Int[Tensor, "batch pos"],
+    ) -> Carried:
+        """c of every query, in single precision at least."""
+        chosen = self._site.mask(v, ids, self.inputs)
+        group = int(self.model.cfg.n_heads) // v.shape[2]
+        values = torch.where(chosen, v, 0)[:, :, self.head // group]
+        weights = pattern[:, self.head].to(values.device)
+        active = ((weights != 0) & chosen.reshape(len(v), 1, -1)).any(-1, keepdim=True)
+        values = wide(values)
+        return Carried(weights.to(values) @ values, active)
+
+    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+        names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
+        tokens = tokens.to(self.model.W_E.device)
+        with torch.no_grad(), reference_run():
+            _, cache = self.model.run_with_cache(tokens, names_filter=names)
+        found = self.carried(cache[names[0]], cache[names[1]], tokens)
+        if not bool(found.active.any()):
+            raise InterventionNeverFiredError(
+                f"{what} must hold a token of the path's inputs {sorted(self.inputs)[:8]}, got none: pass "
+                "prompts that do, or name their tokens among inputs"
+            )
+        return found.values, found.active
+
+    def sharing(self, mask: Bool[Tensor, "batch query 1"]) -> Int[Tensor, " row"]:
+        return mask.flatten(1).any(1).nonzero().flatten()
+
+
+def _onto(model: HookedModel, outputs: tuple[int, ...]) -> Float[Tensor, "d_model d_model"]:
+    """The map of the residual stream that keeps the logits of some tokens and drops all others."""
+    cfg, W_U = model.cfg, wide(model.W_U.detach())
+    normed = getattr(cfg, "normalization_type", None) is not None
+    if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False) or normed:
+        raise ModelError(
+            f"a path to single answers needs one attention-only layer without norms, got "
+            f"{cfg.n_layers} layer(s), attn_only={getattr(cfg, 'attn_only', False)}, norms "
+            f"{cfg.normalization_type}: pass outputs=None to cut the tokens from the head"
+        )
+    if int(torch.linalg.matrix_rank(W_U)) < W_U.shape[1]:
+        raise ModelError(
+            f"W_U {tuple(W_U.shape)} must have independent columns for single logits to be edited: pass "
+            "outputs=None to cut the tokens from the head"
+        )
+    columns = list(outputs)
+    return W_U[:, columns] @ torch.linalg.pinv(W_U)[columns]
