@@ -5,17 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from ocr_interp.checks import check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.adapters.base import Option
 from ocr_interp.llm.facts.configuration import FactConfig
 
 FORMAT_VERSION = 1
 """Version of the files of a language-model run; a newer one is refused when read."""
 
 _UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
+
+MethodOptions = Annotated[
+    tuple[tuple[str, Option], ...] | Mapping[str, Option], tyro.conf.arg(metavar="[NAME VALUE ...]")
+]
+"""Options of a method: a dict, or pairs of name and value as a configuration keeps them."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,8 @@ class FinetuneConfig:
 
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
-        method: "full" trains all weights; "lora" low-rank updates of all linear maps but the unembedding.
+        method: what is trained: "full" all weights, "lora" low-rank updates of all linear maps but the
+            unembedding; `ocr_interp.llm.methods.names` are all that there are.
         optimizer: "adamw", or "muon" on the matrices with adamw on embeddings, unembedding and vectors.
             Both take the same lr: Muon's updates are scaled to the size of AdamW's ("match_rms_adamw").
         lr: learning rate, constant.
@@ -37,7 +48,9 @@ class FinetuneConfig:
         momentum: of muon.
         lora_rank: width of LoRA's updates.
         lora_alpha: their scale is lora_alpha / lora_rank.
-        train_seed: of the order of the data and of LoRA's start.
+        method_options: names and values of the method's own options (`Adapter.options`); a dict is taken
+            too. An option at its default is left out.
+        train_seed: of the order of the data and of the update's start.
         log_every: steps between measurements; the first is before training, the last after it.
         checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
             it is interrupted.
@@ -48,7 +61,7 @@ class FinetuneConfig:
     """
 
     model: str = "runs/models/smollm2-135m"
-    method: Literal["full", "lora"] = "full"
+    method: str = "full"
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-4
     steps: int = 120
@@ -60,6 +73,7 @@ class FinetuneConfig:
     momentum: float = 0.95
     lora_rank: int = 8
     lora_alpha: float = 16.0
+    method_options: MethodOptions = ()
     train_seed: int = 0
     log_every: int = 15
     checkpoint_every: int = 0
@@ -69,7 +83,11 @@ class FinetuneConfig:
     download: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("full", "lora"))
+        if self.method not in methods:
+            raise unknown_name("method", self.method, methods.names)
+        given = _pairs("method_options", self.method_options)  # a method is imported only if it is asked
+        checked = methods[self.method].checked_options(self.method, given) if given else ()
+        object.__setattr__(self, "method_options", checked)
         check_choice("optimizer", self.optimizer, ("adamw", "muon"))
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
         check_flag("download", self.download)
@@ -107,7 +125,8 @@ class LLMRunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` gives the configuration back."""
-        return {"facts": self.facts.to_dict(), "train": dataclasses.asdict(self.train)}
+        train = {**dataclasses.asdict(self.train), "method_options": dict(self.train.method_options)}
+        return {"facts": self.facts.to_dict(), "train": train}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLMRunConfig:
@@ -124,6 +143,8 @@ class LLMRunConfig:
         values = self.to_dict()
         for name in _UNDECISIVE:
             del values["train"][name]
+        if not values["train"]["method_options"]:  # fingerprints are older than this field
+            del values["train"]["method_options"]
         text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -136,3 +157,15 @@ class LLMRunConfig:
             for name in mine[part]
             if mine[part][name] != theirs[part][name] and name not in _UNDECISIVE
         ]
+
+
+def _pairs(field: str, given: Any) -> dict[str, Any]:
+    """A mapping, or pairs of names and values, as a dictionary; a name that comes twice is refused."""
+    try:
+        pairs = [(name, value) for name, value in (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError):
+        raise ConfigError(f"{field} must be a dict or pairs of a name and a value, got {given!r}") from None
+    for name, _ in pairs:
+        if sum(other == name for other, _ in pairs) > 1:
+            raise ConfigError(f"{field} must have every name once, got {name!r} more than once")
+    return dict(pairs)
