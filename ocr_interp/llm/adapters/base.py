@@ -123,7 +123,7 @@ class Adapter(ABC):
         found: dict[str, Option] = {}
         for name, value in given.items():
             if name not in self.options:
-                raise unknown_name(f"option of method {method!r}", name, self.options)
+                raise unknown_name(f"{method} option", name, self.options)
             found[name] = _typed(method, name, value, self.options[name])
         self.check({**self.options, **found})
         return tuple((name, found[name]) for name in sorted(found) if found[name] != self.options[name])

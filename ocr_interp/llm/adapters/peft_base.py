@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_interp.errors import ModelError
 from ocr_interp.llm.adapters.base import Adapter
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.llm.packages import require_packages
 
 if TYPE_CHECKING:
     from ocr_interp.llm.training.configuration import FinetuneConfig

@@ -92,4 +92,6 @@ class FactConfig:
             if name not in known:
                 raise unknown_name("facts field", name, known)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if fields.get("file") is not None:
+            fields["file"] = Path(fields["file"])
         return cls(**fields)

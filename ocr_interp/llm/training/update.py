@@ -33,7 +33,8 @@ def method_statistics(model: Any, recipe: FinetuneConfig) -> dict[str, float]:
     Raises:
         ModelError: a method whose statistics are not those that it announced.
     """
-    values = methods[recipe.method].statistics(model, recipe)
+    with torch.no_grad():
+        values = methods[recipe.method].statistics(model, recipe)
     found = {f"{recipe.method}/{name}": float(value) for name, value in values.items()}
     expected = method_columns(recipe)
     if set(found) != set(expected):
