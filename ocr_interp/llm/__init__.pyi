@@ -1,10 +1,10 @@
 from .adapters import methods as methods
 from .adapters.base import Adapter as Adapter
 from .adapters.peft_base import PeftAdapter as PeftAdapter
+from .facts.catalogue import fact_sets as fact_sets
 from .facts.configuration import FactConfig as FactConfig
 from .facts.drawing import make_facts as make_facts
 from .facts.fact_set import FactSet as FactSet
-from .facts.sets import fact_sets as fact_sets
 from .facts.sets.base import FactPool as FactPool
 from .facts.sets.base import FactSource as FactSource
 from .inside.inside import Inside as Inside

@@ -14,8 +14,8 @@ class Facts:
     facts: FactConfig = field(default_factory=FactConfig)
 
     def run(self) -> None:
+        from ocr_interp.llm.facts.catalogue import fact_sets
         from ocr_interp.llm.facts.drawing import make_facts
-        from ocr_interp.llm.facts.sets import fact_sets
         from ocr_interp.task import SPLITS
 
         for name in fact_sets:

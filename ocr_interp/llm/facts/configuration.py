@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError, unknown_name
-from ocr_interp.llm.facts.sets import fact_sets
+from ocr_interp.llm.facts.catalogue import fact_sets
 
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
 CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.facts.sets import fact_sets
 from ocr_interp.llm.facts.sets.base import CONTROL, stream
 
 
