@@ -13,7 +13,7 @@ from llm_inside import N_HEADS
 from llm_inside_figures import Runs
 from llm_results import CHANCE
 
-from ocr_interp.llm.inside.inside import DIRECTIONS
+from ocr_interp.llm.inside.cuts import DIRECTIONS
 
 SCRIPT = FIGURE = "llm_inside"
 KEPT = 0.2

@@ -50,7 +50,8 @@ WITHOUT_TORCH = (
     "configuration",
     "task",
     "theory",
-    "llm.facts.drawing",
+    "llm.adapters",
+    "llm.facts",
     "llm.training.configuration",
     "cli.llm",
 )
@@ -229,6 +230,8 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
         "import ocr_interp.task; ocr_interp.task.FactRecallTask().triples",
         "import ocr_interp.configuration.model",
         "import ocr_interp.configuration.training",
+        "from ocr_interp import llm; dir(llm); llm.LLMRunConfig(); llm.make_facts(llm.FactConfig())",
+        "from ocr_interp import llm; llm.FinetuneConfig(method='lora'); llm.methods['lora'].options",
         "from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig",
         "; ".join(f"import ocr_interp.{name}" for name in modules() if name.split(".")[0] == "theory"),
     ],

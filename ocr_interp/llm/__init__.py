@@ -1,4 +1,10 @@
 """Out-of-context reasoning in real language models: facts, fine-tuning, measurement, a look inside.
 
-Needs the extra [llm]. The other rooms of the package never import this one; only the command line does.
+Needs the extra [llm]. The names of `__init__.pyi` are loaded when they are first used: `import
+ocr_interp.llm` loads no torch. The other rooms of the package never import this one; only the command line
+does.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,8 @@ import pytest
 import tyro
 from small_facts import SMALL
 
-from ocr_interp.cli.llm import Evaluate, Finetune, Inspect, Llm, Prepare, _show_row
+from ocr_interp.cli.llm import Evaluate, Finetune, Inspect, Llm, Prepare
+from ocr_interp.cli.llm.finetune import show_row
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.models.tiny import FAMILIES
@@ -112,16 +113,16 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
         write_result(folder.result_file, {"format_version": 1})
     folder.model_folder.mkdir()
     run = str(tmp_path / "run")
-    assert parse("evaluate", run)._source() == (str(folder.model_folder), own, "float32")
+    assert parse("evaluate", run)._source() == (str(folder.model_folder), own, "float32", False)
     for given in ("0", "2"):
         facts = parse("evaluate", run, "--test-templates", given)._source()[1]
         assert facts == replace(own, test_templates=(int(given),))
-    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig(), "float32")
+    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig(), "float32", False)
 
 
 def test_a_row_on_the_terminal_leaves_out_what_there_is_not(capsys):
     row = {"step": 0, "train_loss": float("nan"), "held_out_fact/rank": 1.0}
-    _show_row({**row, "training_implication/rank": float("nan"), "held_out_implication/rank": 2.0})
+    show_row({**row, "training_implication/rank": float("nan"), "held_out_implication/rank": 2.0})
     said = capsys.readouterr().err
     assert said == "step     0  loss        -  rank of held-out facts  1.00, held-out implications  2.00\n"
 

@@ -100,7 +100,7 @@ def test_loss_and_gradients_are_those_of_transformers_own_masked_loss(family, fa
 
 def test_the_model_is_as_before_after_an_error(facts, tokenizer, make_model):
     model = make_model().model
-    bad = TokenBatch(*(torch.tensor(v) for v in ([[1, 2]], [5], [0], [1])))
+    bad = TokenBatch(*(torch.tensor(v) for v in ([[1, 2]], [5], [0], [1])), ())
     with pytest.raises(IndexError):
         answer_logits(model, bad)
     assert not model.get_output_embeddings()._forward_pre_hooks

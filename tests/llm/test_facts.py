@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
+from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts, with_control
 from ocr_interp.llm.facts.fact_set import Templates, answer_in
 from ocr_interp.llm.facts.names import FIRST_NAMES, LAST_NAMES
-from ocr_interp.llm.facts.pools import POOLS
+from ocr_interp.llm.facts.sets.base import FactPool
 from ocr_interp.task import SPLITS
+
+POOLS = {name: source for name in fact_sets if isinstance(source := fact_sets[name], FactPool)}
 
 
 def pairing(facts):

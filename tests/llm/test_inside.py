@@ -9,7 +9,8 @@ import torch
 from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
-from ocr_interp.llm.inside.inside import inspect_models, part_of, weights_from
+from ocr_interp.llm.inside.cuts import part_of, weights_from
+from ocr_interp.llm.inside.inside import inspect_models
 from ocr_interp.llm.inside.token_circuits import own_contrast
 from ocr_interp.llm.inside.updates import ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import Questions, measure

@@ -7,7 +7,7 @@ import pytest
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
-from ocr_interp.llm.facts.reading import read_triples
+from ocr_interp.llm.facts.sets.file import read_triples
 
 GOOD = "subject,fact,implication\n" + "".join(
     f"Person {name},{fact},{implication}\n"

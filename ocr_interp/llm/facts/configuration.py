@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.llm.facts.catalogue import fact_sets
 
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
 CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")
@@ -16,14 +17,15 @@ CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "i
 
 @dataclass(frozen=True)
 class FactConfig:
-    """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 a pair told).
+    """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 names per pair told).
 
     Attributes:
         data: "city_language", "city_language_counterfactual", "country_code", "profession_color" or
-            "sport_music"; or from a file: "file" (columns subject, fact, implication) or "popqa" (its own).
+            "sport_music"; or from a file: "file" (columns subject, fact, implication) or "popqa" (its own);
+            `ocr_interp.llm.fact_sets.names` are all that there are.
         file: of data "file" (CSV or JSON) and "popqa" (CSV or TSV).
         n_pairs: pairs to draw; None is 5, and all there are in a file.
-        n_names: names a pair; None is 20, and all there are in a file.
+        n_names: names per pair; None is 20, and all there are in a file.
         share: of a pair's names whose implication is told, rounded to whole names.
         control: "none"; "random_implications" (no consistent pairing: within a fact implications go round,
             told and held out); "facts_only" (no implication is told); "implications_only" (no fact is).
@@ -63,11 +65,19 @@ class FactConfig:
         object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
         if self.file is not None:
             object.__setattr__(self, "file", Path(self.file))
-        if (self.file is not None) != (self.data in ("file", "popqa")):
+        if (self.file is not None) != fact_sets[self.data].needs_file:
+            reading = " or ".join(repr(name) for name in fact_sets if fact_sets[name].needs_file)
             raise ConfigError(
-                f"file goes with data='file' or 'popqa' and only with them, got data={self.data!r}, "
+                f"file goes with data={reading} and only with them, got data={self.data!r}, "
                 f"file={str(self.file) if self.file else None!r}"
             )
+
+    @property
+    def required_file(self) -> Path:
+        """The file of a data set that is read from one."""
+        if self.file is None:
+            raise ConfigError(f"file must be given for data={self.data!r}")
+        return self.file
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` gives the configuration back."""
@@ -82,4 +92,6 @@ class FactConfig:
             if name not in known:
                 raise unknown_name("facts field", name, known)
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if fields.get("file") is not None:
+            fields["file"] = Path(fields["file"])
         return cls(**fields)

@@ -2,77 +2,36 @@
 
 The theory says of the small model that the implication lives in the OV circuit; this asks the same of a
 real one. OV circuits of heads between names, relations and answers are compared (`token_circuits`), and
-there are three kinds of cuts, each answered by the ranks of all four splits:
-
-- parts: one part of the update alone is put back (or put in): OV, QK, MLPs, the rest;
-- heads: the heads with the most changed OV circuit are zeroed, beside as many random ones (and the same
-  past layer 0, without which nothing works);
-- directions: of these heads, the top output directions of the update are removed from what they write,
-  beside as many random directions that they write.
+parts of the update are taken away (`cuts`).
 """
 
 from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.edits.base import Intervention
-from ocr_interp.ablation.edits.subspace import Subspace
-from ocr_interp.ablation.edits.zero import Zero
-from ocr_interp.ablation.where.site import Site
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, ModelError
-from ocr_interp.linalg.spectrum import factored_svd
+from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_heads, part_cuts
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
-from ocr_interp.llm.inside.updates import OVUpdate, OVWeights, ov_update, ov_weights
-from ocr_interp.llm.measuring.measure import Measurement, Questions
-from ocr_interp.llm.models.bridge import as_bridge, bridge_logits
-from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
+from ocr_interp.llm.measuring.measure import Questions
+from ocr_interp.llm.models.bridge import as_bridge
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
-from ocr_interp.task import SPLITS
-
-RANDOM_DRAWS = 3
-DIRECTIONS = 4
-
-_PARTS = {
-    "OV": ("self_attn.v_proj", "self_attn.o_proj"),
-    "QK": ("self_attn.q_proj", "self_attn.k_proj"),
-    "MLP": (".mlp.",),
-}
-REST = "embeddings and norms"
-
-
-@dataclass(frozen=True)
-class Cut:
-    """What was taken away, and how the model answers without it.
-
-    Attributes:
-        kind: "none", "parts", "heads" or "directions".
-        what: in words.
-        ranks: mean rank by split; of random controls the mean over draws.
-        top1: share of rank 0 by split.
-    """
-
-    kind: str
-    what: str
-    ranks: dict[str, float]
-    top1: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -130,12 +89,15 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
     """Inspects a finished run that kept its model.
 
     Raises:
-        ModelError, RunError: no such run, or it kept no model.
+        ModelError, RunError: no such run, one that kept no model, or one whose method's update cannot be
+            merged into the weights.
         ConfigError: too little memory for three copies of the weights, before any is loaded.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
     if not folder.model_folder.is_dir():
+        if folder.adapter_file.exists():
+            raise ModelError(Attached(methods[config.train.method], config.train).refusal("inspect"))
         raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
     where, dtype = resolve_device(device), config.train.dtype
     own = str(folder.model_folder)
@@ -152,11 +114,18 @@ def inspect_models(
     """Compares a model before and after fine-tuning; both are left as they were.
 
     Args:
-        before, after: the same architecture; LoRA merged.
+        before, after: the same architecture, updates merged.
         facts: what to ask.
         n_heads: how many of the most changed heads to take away.
         device: "auto" (cuda, then mps, then cpu) or a name.
+
+    Raises:
+        ModelError: a model whose update stands beside its weights, an architecture that cannot be read, or
+            more heads than there are.
     """
+    for lm in (before, after):
+        if lm.attached is not None:
+            raise ModelError(lm.attached.refusal("inspect"))
     where = resolve_device(device)
     questions = Questions(facts, after.tokenizer, after.pad)
     old, new = ov_weights(before.model), ov_weights(after.model)
@@ -164,14 +133,14 @@ def inspect_models(
     if not 0 < n_heads < update.relative.size:
         raise ModelError(f"n_heads must be in 1..{update.relative.size - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
-    compared = (*heads, *_others(heads, update.relative.shape)[0])
+    compared = (*heads, *other_heads(heads, update.relative.shape)[0])
     read = _read_copy(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
-    cuts = _parts(before.model, after.model, work, questions, where)
+    cuts = part_cuts(before.model, after.model, work, questions, where)
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
-    cuts += _heads(bridge, update, n_heads, questions, where)
-    cuts += _directions(bridge, heads, old, new, questions, where)
+    cuts += head_cuts(bridge, update, n_heads, questions, where)
+    cuts += direction_cuts(bridge, heads, old, new, questions, where)
     return Inside(facts, update, heads, tuple(cuts), circuits)
 
 
@@ -200,144 +169,3 @@ def _compared(
         return read
     tokens, before = read
     return compare_circuits(before, read_circuits(bridge, tokens, heads), tokens, n_chosen)
-
-
-# --- parts ------------------------------------------------------------------------------------------
-
-
-def part_of(name: str) -> str:
-    """The part that a parameter belongs to: OV, QK, MLP or the rest."""
-    for part, marks in _PARTS.items():
-        if any(mark in name for mark in marks):
-            return part
-    return REST
-
-
-@contextmanager
-def weights_from(model: Any, source: Any, chosen: Callable[[str], bool]) -> Iterator[None]:
-    """Parameters of `model` whose names are chosen hold those of `source` while the block runs."""
-    theirs, kept = dict(source.named_parameters()), {}
-    try:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if chosen(name):
-                    kept[name] = parameter.detach().clone()
-                    parameter.copy_(theirs[name])
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in kept:
-                    parameter.copy_(kept[name])
-
-
-def _parts(before: Any, after: Any, work: Any, questions: Questions, device: torch.device) -> list[Cut]:
-    def asked(kind: str, what: str, chosen: Callable[[str], bool]) -> Cut:
-        with weights_from(work, before, chosen):
-            return _cut(kind, what, [questions.ask(lambda batch: answer_logits(work, batch), device)])
-
-    changed = {part_of(n) for n, p in after.named_parameters() if not torch.equal(p, _like(before, n, p))}
-    cuts = [
-        asked("none", "before fine-tuning", lambda name: True),
-        asked("none", "after fine-tuning", lambda name: False),
-    ]
-    for part in (*_PARTS, REST):
-        if part in changed:
-            cuts.append(asked("parts", f"{part} put back", lambda name, p=part: part_of(name) == p))
-            cuts.append(asked("parts", f"only {part} changed", lambda name, p=part: part_of(name) != p))
-    return cuts
-
-
-def _like(model: Any, name: str, parameter: Tensor) -> Tensor:
-    return model.get_parameter(name).to(parameter.device)
-
-
-# --- heads and directions ---------------------------------------------------------------------------
-
-
-def _others(
-    heads: Sequence[tuple[int, int]], shape: tuple[int, int], first_layer: int = 0
-) -> list[list[tuple[int, int]]]:
-    """Draws of as many other heads (of all others, if they are fewer), from a layer on."""
-    rng = np.random.default_rng(0)
-    others = [(k, h) for k in range(first_layer, shape[0]) for h in range(shape[1]) if (k, h) not in heads]
-    count = min(len(heads), len(others))
-    return [[others[k] for k in rng.choice(len(others), count, False)] for _ in range(RANDOM_DRAWS)]
-
-
-def _heads(
-    bridge: Any, update: OVUpdate, n_heads: int, questions: Questions, device: torch.device
-) -> list[Cut]:
-    """The most changed heads and random others; again past layer 0, on which all layers depend."""
-    cuts, shape = [], update.relative.shape
-    for first, where in ((0, ""), (1, " past layer 0")):
-        heads = update.most_changed(min(n_heads, (shape[0] - first) * shape[1] - 1), first)
-        if not heads:
-            continue
-        draws = _others(heads, shape, first)
-        for what, choices in (("most changed heads", [heads]), ("other heads, drawn at random,", draws)):
-            found = [_ablated(bridge, _zeros(choice), questions, device) for choice in choices]
-            what = what.replace("heads", f"heads{where}")
-            cuts.append(_cut("heads", f"{len(choices[0])} {what} zeroed", found))
-    return cuts
-
-
-def _zeros(heads: Sequence[tuple[int, int]]) -> list[Intervention]:
-    layers = sorted({layer for layer, _ in heads})
-    sites = [Site.at("z", layer=layer, heads=[h for k, h in heads if k == layer]) for layer in layers]
-    return [Zero().at(site) for site in sites]
-
-
-def _directions(
-    bridge: Any,
-    heads: Sequence[tuple[int, int]],
-    old: OVWeights,
-    new: OVWeights,
-    questions: Questions,
-    device: torch.device,
-) -> list[Cut]:
-    """The update's top output directions, and as many random ones that the head writes."""
-    rng = np.random.default_rng(1)
-    count = min(DIRECTIONS, new.W_O.shape[2] - 1)
-
-    def specs(random: bool) -> list[Intervention]:
-        made: list[Intervention] = []
-        for layer, head in heads:
-            (V0, O0), (V1, O1) = old.factors(layer, head), new.factors(layer, head)
-            if random:
-                basis = np.linalg.qr(O1.T @ rng.standard_normal((O1.shape[0], count)))[0]
-            else:
-                basis = factored_svd(np.hstack([V1 - V0, V0]), np.vstack([O1, O1 - O0]))[2][:, :count]
-            site = Site.at("z", layer=layer, heads=[head])
-            made.append(Subspace(torch.as_tensor(basis), torch.as_tensor(O1)).at(site))
-        return made
-
-    name = f"of {len(heads)} heads {count}"
-    return [
-        _cut(
-            "directions",
-            f"{name} top directions removed",
-            [_ablated(bridge, specs(False), questions, device)],
-        ),
-        _cut(
-            "directions",
-            f"{name} random directions removed",
-            [_ablated(bridge, specs(True), questions, device) for _ in range(RANDOM_DRAWS)],
-        ),
-    ]
-
-
-def _ablated(
-    bridge: Any, specs: Sequence[Intervention], questions: Questions, device: torch.device
-) -> Measurement:
-    with ablated(bridge, *specs), torch.no_grad():
-        return questions.ask(bridge_logits(bridge), device)
-
-
-def _cut(kind: str, what: str, found: Sequence[Measurement]) -> Cut:
-    """A cut with means over its measurements."""
-    means = {
-        metric: {split: float(np.mean([m.mean(split, metric) for m in found])) for split in SPLITS}
-        for metric in ("rank", "top1")
-    }
-    return Cut(kind, what, means["rank"], means["top1"])

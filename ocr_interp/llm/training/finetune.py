@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ from torch.nn import functional
 
 from ocr_interp.devices import resolve_device, seeded_generator
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
+from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement, Questions
 from ocr_interp.llm.models.encoding import Encoded, encode, training_batch
-from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures, quiet
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.training.run import FinetuneRun
@@ -29,9 +30,15 @@ from ocr_interp.llm.training.store import Checkpoint, RunFolder, history_frame
 from ocr_interp.llm.training.trainable import (
     make_optimizers,
     make_trainable,
-    merged,
     restore_state,
     training_state,
+)
+from ocr_interp.llm.training.update import (
+    method_state,
+    method_statistics,
+    restore_method_state,
+    save_update,
+    trained_model,
 )
 from ocr_interp.running.interruption import first_ctrl_c
 
@@ -58,7 +65,8 @@ def finetune(
         config: facts and recipe.
         run_dir: directory of the run; one that holds this configuration is resumed. None keeps nothing.
         lm: a model in memory instead of config.train.model; it is trained in place.
-        save_model: also write the trained model (LoRA merged) to run_dir/model, an ordinary folder.
+        save_model: also write the trained model, for `load_finetuned`: to run_dir/model, an ordinary folder,
+            the update merged; an update that cannot be merged goes to run_dir/adapter without its model.
         on_log: called with every row of the history.
 
     Returns: the run. Ctrl-C ends it at the next step, with a checkpoint if there is a run_dir.
@@ -71,8 +79,7 @@ def finetune(
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
-    peft = ("peft",) if config.train.method == "lora" else ()
-    require_packages("transformers", "accelerate", "psutil", *peft)
+    require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
     facts, accelerator = make_facts(config.facts), _accelerator(config)
     if run_dir is None:
         return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
@@ -93,11 +100,18 @@ def finetune(
         accelerator.wait_for_everyone()  # all have read what the main process is about to drop
         if run.status == "finished" and training.is_main:
             if save_model:
-                with quiet():
-                    run.lm.model.save_pretrained(folder.model_folder)
-                    run.lm.tokenizer.save_pretrained(folder.model_folder)
+                _save(run, folder)
             folder.finish(training.rows, run.to_dict())
     return run
+
+
+def _save(run: FinetuneRun, folder: RunFolder) -> None:
+    if run.lm.attached is not None:
+        save_update(run.lm, run.config, folder.adapter_file)
+        return
+    with quiet():
+        run.lm.model.save_pretrained(folder.model_folder)
+        run.lm.tokenizer.save_pretrained(folder.model_folder)
 
 
 def _accelerator(config: LLMRunConfig) -> Any:
@@ -131,12 +145,18 @@ class _Finetuning:
         with loading_failures(recipe.model):
             estimate = estimate_memory(hf_config, recipe, _ROUGH_POSITIONS)
         refuse_too_little(estimate, self.device)
+        if lm is not None and lm.attached is not None:
+            raise ModelError(lm.attached.refusal("fine-tuning it again"))
         self.lm = lm or load_model(recipe.model, dtype=recipe.dtype, download=recipe.download)
         self.questions = Questions(facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size)
         self.told: tuple[Encoded, ...] = encode(self.lm.tokenizer, facts.training_examples)
         if recipe.steps and not self.told:
             raise ConfigError(f"there is nothing to train on ({config.facts.control=}): pass steps=0")
+        self.adapter = methods[recipe.method]
+        self.own_names = frozenset(name for name, _ in self.lm.model.named_parameters())
         self.inner = make_trainable(self.lm.model.to(self.device).eval(), recipe)
+        attached = Attached(self.adapter, recipe)
+        self.attached = LanguageModel(self.lm.name, self.inner, self.lm.tokenizer, attached)
         optimizers = make_optimizers(self.inner, recipe)
         self.model, *self.optimizers = self.accelerator.prepare(self.inner, *optimizers)
         self.plain_optimizers = optimizers
@@ -185,7 +205,7 @@ class _Finetuning:
     def _ask(self) -> Measurement:
         """How the model answers now; after the first step answers that are not finite are a divergence."""
         try:
-            return self.questions.ask(partial(answer_logits, self.inner), self.device)
+            return self.questions.ask(logits_of(self.attached), self.device)
         except ModelError:
             if not self.step:
                 raise
@@ -218,15 +238,18 @@ class _Finetuning:
         return float(self.accelerator.reduce(loss, "mean"))  # pyright: ignore[reportArgumentType]
 
     def _update(self) -> Tensor:
-        """One step; its loss, nats an answer token, not yet read from the device."""
+        """One step; its loss, nats per answer token, not yet read from the device."""
+        recipe = self.config.train
         whole = self._batch(self.step)
         n_tokens = sum(len(example.answer) for example in whole)
         count, index = self.accelerator.num_processes, self.accelerator.process_index
         batch = training_batch(whole[index::count], self.lm.pad, self.device)
+        self.adapter.before_forward(self.inner, recipe, batch, self.step)
         logits = answer_logits(self.model, batch, self.inner).float()
         # Gradients are averaged over processes, so that each one's share of the mean is scaled up.
         loss = functional.cross_entropy(logits, batch.target, reduction="sum") * (count / n_tokens)
-        self.accelerator.backward(loss)
+        extra = self.adapter.extra_loss(self.inner, recipe)
+        self.accelerator.backward(loss if extra is None else loss + extra)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -245,9 +268,10 @@ class _Finetuning:
 
     def _measure(self, on_log: OnLog | None) -> None:
         with self._timed("measure"):
+            statistics = method_statistics(self.inner, self.config.train)
             self.last = self._ask()
         self.before = self.before or self.last
-        row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row()}
+        row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row(), **statistics}
         self.rows.append(row)
         if on_log is not None and self.is_main:
             on_log(dict(row))
@@ -256,6 +280,7 @@ class _Finetuning:
         assert self.before is not None
         if self.is_main:
             tensors = training_state(self.inner, self.plain_optimizers)
+            tensors |= method_state(self.inner, self.config.train)
             checkpoint = Checkpoint(
                 step=self.step,
                 seconds=dict(self.seconds),
@@ -275,7 +300,8 @@ class _Finetuning:
                 f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "
                 f"{self.device.type!r}: go on where there is such a device, or choose another run_dir"
             )
-        restore_state(self.inner, self.plain_optimizers, checkpoint.tensors)
+        others = restore_method_state(self.inner, self.config.train, checkpoint.tensors)
+        restore_state(self.inner, self.plain_optimizers, others)
         self.step, self.rows = checkpoint.step, [dict(row) for row in checkpoint.history]
         self.seconds, self.before = dict(checkpoint.seconds), Measurement.from_dict(checkpoint.before)
         self.pending = [torch.tensor(loss, device=self.device) for loss in checkpoint.pending]
@@ -287,7 +313,7 @@ class _Finetuning:
         if self.last is None or self.rows[-1]["step"] != self.step:
             self.last = self._ask()
         assert self.before is not None
-        model = merged(self.inner)
+        lm = trained_model(self.lm, self.own_names, self.inner, self.config.train)
         return FinetuneRun(
             config=self.config,
             facts=self.facts,
@@ -297,6 +323,6 @@ class _Finetuning:
             before=self.before,
             after=self.last,
             seconds={name: round(value, 2) for name, value in self.seconds.items()},
-            lm=LanguageModel(self.lm.name, model, self.lm.tokenizer),
+            lm=lm,
             device=self.device.type,
         )

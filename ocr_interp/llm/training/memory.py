@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.training.configuration import FinetuneConfig
-from ocr_interp.llm.training.trainable import embedding_names, is_map
+from ocr_interp.llm.training.trainable import embedding_names, is_map, make_trainable, trained_parameters
 from ocr_interp.optim import optimizers
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -27,12 +28,16 @@ class MemoryEstimate:
 
     Attributes:
         weights, gradients, optimizer, activations: bytes. Activations are a rough upper estimate.
+        trained: how many numbers are trained.
+        added: how many of all numbers the method adds to the model's own.
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int
+    trained: int
+    added: int
 
     @property
     def total(self) -> int:
@@ -50,30 +55,38 @@ class MemoryEstimate:
 def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> MemoryEstimate:
     """Estimates the memory of a fine-tuning from the model's configuration; no weight is loaded.
 
+    What is trained is counted: the method is attached to a model that has shapes and no values.
+
     Args:
         hf_config: the transformers configuration.
         config: the recipe.
         positions: tokens of the longest sequence.
+
+    Raises:
+        ModelError: the method cannot be put on this model.
     """
     model = _without_weights(hf_config)
+    n_own = _count(p.shape for p in model.parameters())
+    with torch.device("meta"):
+        model = make_trainable(model, config)
     tables = embedding_names(model)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in trained_parameters(model).items()}
     trainable = [(shape, is_map(name, shape, tables)) for name, shape in shapes.items()]
-    if config.method == "lora":
-        matrices = [shape for shape, maps in trainable if maps]
-        factors = [((config.lora_rank, n_in), (n_out, config.lora_rank)) for n_out, n_in in matrices]
-        trainable = [(shape, True) for pair in factors for shape in pair]
-    n_all, trained = _count(shapes.values()), _count(shape for shape, _ in trainable)
+    trained = _count(shapes.values())
+    added = _count(p.shape for p in model.parameters()) - n_own
     width = _BYTES[config.dtype]
     moments = sum(_moments(config, shape, maps) for shape, maps in trainable)
     text = hf_config.get_text_config()
     per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * getattr(text, "intermediate_size", 0))
+    per_token += methods[config.method].activations_per_token(model, config)
     activations = config.batch_size * (positions * per_token + 4 * text.vocab_size)
     return MemoryEstimate(
-        weights=width * (n_all + (trained if config.method == "lora" else 0)),
+        weights=width * (n_own + added),
         gradients=width * trained if config.steps else 0,
         optimizer=width * moments if config.steps else 0,
         activations=width * activations,
+        trained=trained,
+        added=added,
     )
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.training.store import COLUMNS
+from ocr_interp.llm.training.update import method_columns
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class FinetuneRun:
         facts: the fact set.
         step: updates done.
         status: "finished" or "interrupted".
-        history: a row a logged step (`store.COLUMNS`).
+        history: one row per logged step; `store.COLUMNS`, then those of the method (`columns`).
         before: the measurement of the untrained model.
         after: the measurement at the last step.
         seconds: wall clock of "train" and "measure"; "cpu": processor time of both.
-        lm: the trained model, LoRA's update merged into its weights.
+        lm: the trained model, the update merged into its weights; where it cannot be merged it stands
+            beside them, and `lm.attached` says so.
         device: type of the device.
     """
 
@@ -44,9 +46,20 @@ class FinetuneRun:
     lm: LanguageModel
     device: str
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that the method added to the history: name -> what it is, with its unit."""
+        return method_columns(self.config.train)
+
+    @property
+    def why_not_merged(self) -> str | None:
+        """Why the update stands beside the weights of `lm`; None if it is in them."""
+        return None if self.lm.attached is None else self.lm.attached.adapter.why_not_merged
+
     def to_dict(self) -> dict[str, Any]:
         """The small JSON of a finished run: all that tables and figures need."""
-        names = ("torch", "transformers", "numpy", *(("peft",) if self.config.train.method == "lora" else ()))
+        names = ("torch", "transformers", "numpy", *methods[self.config.train.method].packages)
+        beside = {"columns": self.columns, "why_not_merged": self.why_not_merged}
         return {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.config.fingerprint,
@@ -56,11 +69,12 @@ class FinetuneRun:
             "facts": list(self.facts.facts),
             "implications": list(self.facts.implications),
             "step": self.step,
-            "history": {name: self.history[name].tolist() for name in COLUMNS},
+            "history": {name: self.history[name].tolist() for name in self.history.columns},
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "seconds": self.seconds,
             "device": self.device,
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in names},
+            **{name: value for name, value in beside.items() if value},
         }

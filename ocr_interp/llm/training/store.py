@@ -1,4 +1,4 @@
-"""The files of a language-model run: config.json, history.csv, result.json, checkpoint/, model/."""
+"""The files of a language-model run: config.json, history.csv, result.json, checkpoint/, model/, adapter/."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from ocr_interp.storage.tensors import TEMPORARY_PREFIX, write_atomic
 from ocr_interp.task import SPLITS
 
 COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
-"""Columns of a history: train_loss is the mean since the row before, nats an answer token."""
+"""The columns that every history has: train_loss is the mean since the row before, nats per answer token.
+
+A method may add columns of its own after them, named "method/name" (`Adapter.columns`).
+"""
 
 
 _SEALED = ("step", "seconds", "device", "history", "before", "pending")
@@ -63,6 +66,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_file, self.history_file = self.path / "config.json", self.path / "history.csv"
         self.result_file, self.model_folder = self.path / "result.json", self.path / "model"
+        self.adapter_file = self.path / "adapter" / "adapter.safetensors"
         self.checkpoint_file = self.path / "checkpoint" / "state.safetensors"
 
     @contextmanager
@@ -107,7 +111,13 @@ class RunFolder:
 
     def _holds_nothing_of(self, config: LLMRunConfig) -> bool:
         """Whether a run of another configuration ended, by an error, before it left anything to lose."""
-        left = (self.checkpoint_file, self.history_file, self.result_file, self.model_folder)
+        left = (
+            self.checkpoint_file,
+            self.history_file,
+            self.result_file,
+            self.model_folder,
+            self.adapter_file,
+        )
         return self.read_config().fingerprint != config.fingerprint and not any(p.exists() for p in left)
 
     def read_config(self) -> LLMRunConfig:
@@ -208,14 +218,19 @@ def read_result(path: Path) -> dict[str, Any]:
 def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
     """The bytes of history.csv: every number in full."""
     text = io.StringIO()
-    pd.DataFrame(list(rows), columns=list(COLUMNS)).to_csv(text, index=False, lineterminator="\n")
+    pd.DataFrame(list(rows), columns=_columns(rows)).to_csv(text, index=False, lineterminator="\n")
     return text.getvalue().encode()
 
 
 def history_frame(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
     """Rows of a history as a table with all columns in order."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    return frame.astype({name: np.int64 if name == "step" else np.float64 for name in COLUMNS})
+    frame = pd.DataFrame(list(rows), columns=_columns(rows))
+    return frame.astype({name: np.int64 if name == "step" else np.float64 for name in frame.columns})
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The usual columns, then those of the method."""
+    return [*COLUMNS, *(name for name in (rows[0] if rows else ()) if name not in COLUMNS)]
 
 
 def _plain(value: Any) -> Any:

@@ -45,4 +45,10 @@ def describe_finetuning(run: FinetuneRun) -> str:
         f"control {run.config.facts.control}, loss {run.history['train_loss'].iloc[-1]:.4f}, "
         f"{run.seconds['train'] + run.seconds['measure']:.0f} s"
     )
-    return f"{first}\n{describe_measurement(run.facts, run.after, run.before)}"
+    lines = [first, describe_measurement(run.facts, run.after, run.before)]
+    if run.why_not_merged:
+        lines.append(
+            f"the update of {recipe.method!r} is not in the model's weights ({run.why_not_merged}): it is "
+            "kept beside them, in run_dir/adapter; `ocr-interp llm evaluate` can ask it, `inspect` cannot"
+        )
+    return "\n".join(lines)

@@ -1,58 +1,40 @@
-"""What is trained and by what: all weights or low-rank updates, by any optimizer of `optim`."""
+"""What is trained and by what: the method's parameters, by any optimizer of `optim`."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ModelError
-from ocr_interp.llm.models.packages import require_packages
+from ocr_interp.errors import ModelError, OcrInterpError
+from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.stepping import put_state, state_of, torch_optimizers
 
 
 def make_trainable(model: Any, config: FinetuneConfig) -> Any:
-    """The model with the weights that the method trains asking for gradients; LoRA wraps it (peft).
+    """The model with its method's update attached; what is trained asks for gradients, and nothing else does.
 
-    LoRA's start depends on train_seed alone; its update is zero at the start.
+    The start depends on train_seed alone.
 
     Raises:
-        ModelError: peft is missing, or refuses the model.
+        ModelError: the method cannot be put on this model.
     """
-    if config.method == "full":
-        return model.requires_grad_(True)
-    require_packages("peft")
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]  # a float is as good
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 by a name that it has since deprecated.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train_seed)
         try:
-            return get_peft_model(model, lora)
-        except ValueError as error:  # no linear map, or an architecture that peft refuses
+            return methods[config.method].attach(model, config)
+        except OcrInterpError:
+            raise
+        except Exception as error:  # an adapter may be anybody's
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"peft cannot put LoRA on the linear maps of {type(model).__name__}: {reason}: take "
-                "method='full', or another model"
-            ) from None
-
-
-def merged(model: Any) -> Any:
-    """The plain model with its updates in its weights: without this, W_V would lack LoRA's update."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+                f"method {config.method!r} cannot be put on {type(model).__name__}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
 
 
 def trained_parameters(model: Any) -> dict[str, Tensor]:

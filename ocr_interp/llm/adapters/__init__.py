@@ -1,0 +1,11 @@
+"""Ways to fine-tune, one file each: what is trained, how it starts, and what becomes of the update."""
+
+from __future__ import annotations
+
+from ocr_interp.llm.adapters.base import Adapter
+from ocr_interp.registry import Registry
+
+methods: Registry[Adapter] = Registry(
+    "method", "ocr_interp.llm.adapters", "ADAPTER", beside=("base", "peft_base")
+)
+"""What `FinetuneConfig.method` may be; their names are known without importing torch or peft."""

@@ -1,0 +1,34 @@
+"""LoRA: low-rank updates of the linear maps (Hu et al., arXiv 2106.09685), as peft has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ocr_interp.llm.adapters.peft_base import PeftAdapter
+
+if TYPE_CHECKING:
+    from ocr_interp.llm.training.configuration import FinetuneConfig
+
+
+class LoRA(PeftAdapter):
+    """W + (lora_alpha / lora_rank) B A on all linear maps but the unembedding; B starts at zero.
+
+    Its rank and scale are fields of FinetuneConfig, older than `method_options`.
+    """
+
+    label = "LoRA"
+
+    def peft_config(self, recipe: FinetuneConfig) -> Any:
+        """peft's LoraConfig."""
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]  # a float is as good
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+
+
+ADAPTER = LoRA()

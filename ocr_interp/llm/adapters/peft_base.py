@@ -1,0 +1,50 @@
+"""Methods that the package peft has: one flag or configuration each."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from ocr_interp.errors import ModelError
+from ocr_interp.llm.adapters.base import Adapter
+from ocr_interp.llm.packages import require_packages
+
+if TYPE_CHECKING:
+    from ocr_interp.llm.training.configuration import FinetuneConfig
+
+
+class PeftAdapter(Adapter):
+    """A method of peft whose update can be merged."""
+
+    packages = ("peft",)
+
+    @abstractmethod
+    def peft_config(self, recipe: FinetuneConfig) -> Any:
+        """peft's configuration of it, e.g. a LoraConfig."""
+
+    def attach(self, model: Any, recipe: FinetuneConfig) -> Any:
+        """The model inside peft's wrapper.
+
+        Raises:
+            ModelError: peft is missing, or refuses the model.
+        """
+        require_packages(*self.packages)
+        from peft import get_peft_model
+
+        config = self.peft_config(recipe)
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5 by a name that it has since deprecated.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            try:
+                return get_peft_model(model, config)
+            except ValueError as error:  # no linear map, or an architecture that peft refuses
+                reason = " ".join(str(error).split())[:300]
+                raise ModelError(
+                    f"peft cannot put {self.label} on the linear maps of {type(model).__name__}: {reason}: "
+                    "take method='full', or another model"
+                ) from None
+
+    def merged(self, model: Any) -> Any:
+        """The model out of its wrapper: without this, W_V would lack the update."""
+        return model.merge_and_unload()

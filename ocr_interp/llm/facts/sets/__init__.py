@@ -1,0 +1,1 @@
+"""Fact sets, one file each: what names are told and asked, in which words."""

@@ -1,0 +1,181 @@
+"""What a fact set brings, and how one with answers to choose from is drawn. No torch."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.facts.fact_set import FactSet, Templates, check_template
+from ocr_interp.llm.facts.names import made_names
+
+DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
+PAIRS, NAMES, TRAINED, CONTROL = range(4)
+"""Streams of one seed."""
+
+Pairing = Literal["causal", "counterfactual", "spurious"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactSource(ABC):
+    """One kind of facts, from which fact sets are drawn.
+
+    A new one is a module in this folder with a constant FACTS, or an object that is registered from
+    outside: `ocr_interp.llm.fact_sets.register("my_facts", FactPool(...))`. Most are a `FactPool`.
+
+    Attributes:
+        name: what its fact sets are called; that of its file.
+        title: for tables and figures.
+        colour: for figures, as "#rrggbb".
+        pairing: "causal": a fact entails its implication in the world; "counterfactual": it entails another
+            one; "spurious": it entails none; None where nobody said.
+        needs_file: whether it is read from `FactConfig.file`.
+    """
+
+    name: str
+    title: str
+    colour: str
+    pairing: Pairing | None
+    needs_file: ClassVar[bool] = False
+
+    @property
+    def causal(self) -> bool | None:
+        """Whether a fact entails its implication; None where nobody said."""
+        return None if self.pairing is None else self.pairing == "causal"
+
+    @abstractmethod
+    def draw(self, config: FactConfig) -> FactSet:
+        """The fact set of a configuration before its control; randomness comes from `stream` alone.
+
+        Raises:
+            ConfigError: a configuration that does not fit; for a file with its line.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactPool(FactSource):
+    """Answers to draw pairs from, with wordings.
+
+    Attributes:
+        facts, implications: answers. Unless spurious, facts[i] belongs to implications[i] in the world:
+            "causal" pairs stay together, of "counterfactual" ones no fact keeps its own.
+        fact_templates, implication_templates: wordings, the usual one first.
+        names: subjects to draw from; None makes names.
+
+    Raises:
+        ConfigError: a wording that is malformed, or answers of different number that belong together.
+    """
+
+    facts: tuple[str, ...]
+    implications: tuple[str, ...]
+    fact_templates: tuple[str, ...]
+    implication_templates: tuple[str, ...]
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for template in (*self.fact_templates, *self.implication_templates):
+            check_template(template)
+        if self.pairing is None:
+            raise ConfigError(f"pairing of {self.name} must be 'causal', 'counterfactual' or 'spurious'")
+        if self.pairing != "spurious" and len(self.facts) != len(self.implications):
+            raise ConfigError(
+                f"{self.name} is {self.pairing}: facts and implications must be of the same number, in the "
+                f"same order, got {len(self.facts)} and {len(self.implications)}"
+            )
+
+    @property
+    def n_pairs(self) -> int:
+        """The most pairs that can be drawn."""
+        return min(len(self.facts), len(self.implications))
+
+    def draw(self, config: FactConfig) -> FactSet:
+        """Pairs, names and training subjects, each from a stream of its own."""
+        n_pairs = DEFAULT_PAIRS if config.n_pairs is None else config.n_pairs
+        n_names = DEFAULT_NAMES if config.n_names is None else config.n_names
+        if n_pairs > self.n_pairs:
+            raise ConfigError(f"n_pairs must be <= {self.n_pairs} for {self.name}, got {n_pairs}")
+        facts, implications = self._pairs(n_pairs, stream(config, PAIRS))
+        subject_fact = tuple(int(fact) for fact in np.repeat(np.arange(n_pairs), n_names))
+        return FactSet(
+            name=self.name,
+            causal=self.causal,
+            subjects=self._subjects(n_pairs * n_names, stream(config, NAMES)),
+            facts=facts,
+            implications=implications,
+            subject_fact=subject_fact,
+            subject_implication=subject_fact,
+            fact_templates=chosen_templates(config, "fact", self.fact_templates),
+            implication_templates=chosen_templates(config, "implication", self.implication_templates),
+            **told(facts, subject_fact, config),
+        )
+
+    def _pairs(self, n_pairs: int, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Facts and, in their order, the implication of each."""
+        chosen = rng.choice(len(self.facts), size=n_pairs, replace=False)
+        if self.pairing == "spurious":
+            partners = rng.choice(len(self.implications), size=n_pairs, replace=False)
+        elif self.pairing == "causal":
+            partners = chosen
+        else:
+            partners = chosen
+            while (partners == chosen).any():
+                partners = rng.permutation(chosen)
+        return tuple(self.facts[k] for k in chosen), tuple(self.implications[k] for k in partners)
+
+    def _subjects(self, count: int, rng: np.random.Generator) -> tuple[str, ...]:
+        if self.names is None:
+            return made_names(count, rng)
+        if count > len(self.names):
+            raise ConfigError(
+                f"n_pairs x n_names must be <= {len(self.names)}, the names of {self.name}, got {count}"
+            )
+        return tuple(self.names[k] for k in rng.choice(len(self.names), size=count, replace=False))
+
+
+def stream(config: FactConfig, which: int) -> np.random.Generator:
+    """One of the streams of a configuration's seed: PAIRS, NAMES, TRAINED or CONTROL."""
+    return np.random.default_rng([config.seed, which])
+
+
+def chosen_templates(config: FactConfig, relation: str, wordings: tuple[str, ...]) -> Templates:
+    """The chosen wordings of a relation, "fact" or "implication"."""
+    wordings = getattr(config, f"{relation}_templates") or wordings
+    chosen = {}
+    for use in ("train", "test"):
+        indices = getattr(config, f"{use}_templates")
+        for index in indices:
+            if not 0 <= index < len(wordings):
+                raise ConfigError(
+                    f"{use}_templates must lie in 0..{len(wordings) - 1}, the {relation}'s wordings, "
+                    f"got {index}"
+                )
+        chosen[use] = tuple(wordings[index] for index in indices)
+    return Templates(**chosen)
+
+
+def told(
+    facts: Sequence[str], subject_fact: Sequence[int], config: FactConfig
+) -> dict[str, tuple[bool, ...]]:
+    """The fields of a FactSet that say who is a training subject and what is told.
+
+    Of every fact's subjects the share is drawn at random.
+    """
+    groups, rng = np.array(subject_fact), stream(config, TRAINED)
+    trained = np.zeros(len(groups), dtype=bool)
+    for fact in np.unique(groups):
+        members = np.flatnonzero(groups == fact)
+        count = math.floor(config.share * len(members) + 0.5)
+        if config.share > 0 and not count:
+            raise ConfigError(
+                f"share must leave every fact a training name, got {config.share} of the {len(members)} of "
+                f"{facts[fact]!r}, which rounds to 0: raise it or add names, or pass 0 for the facts alone"
+            )
+        trained[rng.choice(members, size=count, replace=False)] = True
+    flags = tuple(bool(value) for value in trained)
+    return {"trained": flags, "fact_told": (True,) * len(groups), "implication_told": flags}

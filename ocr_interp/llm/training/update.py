@@ -1,0 +1,156 @@
+"""The update of a fine-tuning: what its method makes of it in training, at the end, and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocr_interp.errors import ModelError, RunError
+from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
+from ocr_interp.storage.tensors import read_tensors, write_tensors
+
+_STATE = "adapter|"
+
+
+def method_columns(recipe: FinetuneConfig) -> dict[str, str]:
+    """What the columns of a method are, by their names in the history, "method/name"."""
+    columns = methods[recipe.method].columns(recipe)
+    return {f"{recipe.method}/{name}": what for name, what in columns.items()}
+
+
+def method_statistics(model: Any, recipe: FinetuneConfig) -> dict[str, float]:
+    """Values of the columns of a method now.
+
+    Raises:
+        ModelError: a method whose statistics are not those that it announced.
+    """
+    with torch.no_grad():
+        values = methods[recipe.method].statistics(model, recipe)
+    found = {f"{recipe.method}/{name}": float(value) for name, value in values.items()}
+    expected = method_columns(recipe)
+    if set(found) != set(expected):
+        odd = sorted(set(found) ^ set(expected))
+        raise ModelError(
+            f"method {recipe.method!r} must give statistics for exactly its columns: {', '.join(odd)} "
+            "is in one of both only; correct its `columns` or `statistics`"
+        )
+    return {name: found[name] for name in expected}
+
+
+def method_state(model: Any, recipe: FinetuneConfig) -> dict[str, Tensor]:
+    """What a method wants kept in a checkpoint beside its parameters, under names of its own."""
+    state = methods[recipe.method].state(model)
+    return {f"{_STATE}{name}": tensor.detach() for name, tensor in state.items()}
+
+
+def restore_method_state(
+    model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Copies a method's state back in place.
+
+    Returns: the other tensors of the checkpoint.
+
+    Raises:
+        ModelError: state of another model.
+    """
+    state = methods[recipe.method].state(model)
+    saved = {name.removeprefix(_STATE): t for name, t in tensors.items() if name.startswith(_STATE)}
+    _require_same(state, saved)
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            state[name].copy_(tensor)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(_STATE)}
+
+
+def trained_model(
+    lm: LanguageModel, names: frozenset[str], model: Any, recipe: FinetuneConfig
+) -> LanguageModel:
+    """The model that a fine-tuning leaves: merged if the method can, else with the update in its place.
+
+    Args:
+        lm: the model that was fine-tuned.
+        names: of its parameters, before.
+        model: what was trained, as `make_trainable` gave it.
+        recipe: the recipe.
+
+    Raises:
+        ModelError: a merged model whose parameters have other names than before.
+    """
+    adapter = methods[recipe.method]
+    if adapter.why_not_merged:
+        return LanguageModel(lm.name, model, lm.tokenizer, Attached(adapter, recipe))
+    plain = adapter.merged(model)
+    odd = sorted({name for name, _ in plain.named_parameters()} ^ names)
+    if odd:
+        raise ModelError(
+            f"method {recipe.method!r} left {len(odd)} parameters that are not the model's own, such as "
+            f"{odd[0]}: its adapter must put them into the weights (`merged`) or say why it cannot "
+            "(`why_not_merged`)"
+        )
+    return LanguageModel(lm.name, plain, lm.tokenizer)
+
+
+def save_update(lm: LanguageModel, config: LLMRunConfig, file: Path) -> None:
+    """Writes an update that stands beside its model's weights, without the model.
+
+    Raises:
+        RunError: the file system refuses.
+    """
+    assert lm.attached is not None
+    state = lm.attached.adapter.state(lm.model)
+    tensors = {**trained_parameters(lm.model), **{f"{_STATE}{name}": t for name, t in state.items()}}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {file.parent}: {error.strerror or error}") from None
+    write_tensors(file, tensors, {"fingerprint": config.fingerprint, "kind": "weights"})
+
+
+def load_finetuned(run_dir: str | Path, base: LanguageModel | None = None) -> LanguageModel:
+    """The model that a run kept (`save_model`).
+
+    Args:
+        run_dir: directory of a finished run.
+        base: for an update that stands beside the weights: the model before, in which it is put; None loads
+            the run's config.train.model.
+
+    Raises:
+        RunError: no run, or a damaged file.
+        ModelError: it kept no model, or the base model is not there or another one.
+    """
+    folder = RunFolder(Path(run_dir))
+    config = folder.read_config()
+    recipe = config.train
+    if folder.model_folder.is_dir():
+        return load_model(str(folder.model_folder), dtype=recipe.dtype)
+    if not folder.adapter_file.is_file():
+        raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
+    tensors, _ = read_tensors(folder.adapter_file, config.fingerprint, "weights")
+    lm = base or load_model(recipe.model, dtype=recipe.dtype)
+    model = make_trainable(lm.model, recipe).eval()
+    tensors = restore_method_state(model, recipe, tensors)
+    trained = trained_parameters(model)
+    _require_same(trained, tensors)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            trained[name].copy_(tensor)
+    return LanguageModel(lm.name, model, lm.tokenizer, Attached(methods[recipe.method], recipe))
+
+
+def _require_same(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Requires the same names and shapes."""
+    mine, theirs = ({name: tuple(t.shape) for name, t in both.items()} for both in (own, saved))
+    odd = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+    if odd:
+        raise ModelError(
+            f"the saved update is of another model: {', '.join(odd[:3])} differ in shape or are not in both"
+        )
