@@ -1,7 +1,5 @@
 """Attention paths and singular blocks of both models: computed, under gradient descent, as the paper trains.
 
-    python analyses/ablation_paths.py [--runs runs] [--figures figures]
-
 What EOS attends to is cut (zeros in the attention pattern at EOS), or a singular block of the effective OV
 circuit is removed; margins by split over the smallest margin of what was told before. Closed form with the
 same ablation (rings), the computed limits as HookedTransformers (dots; no evidence about training),
@@ -20,8 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-import tyro
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
 
 from analyses.ablations import low_rank
@@ -36,8 +33,10 @@ from analyses.ablations.tables import (
     of_matrix,
     unit_of,
 )
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import NORMS, OvKind
 from ocr_interp import (
     OVCircuit,
@@ -69,7 +68,7 @@ SEEDS = range(5)
 SEARCHED_SEEDS = 3
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     torch.set_num_threads(1)  # small matrices lose by more
     predicted = {ov: _predicted(predicted_solution(PAPER, norm=NORMS[ov]).W) for ov in NORMS}
     limits = {ov: limit_as_model(ov) for ov in NORMS}
@@ -94,7 +93,7 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
             "own_subspaces_by_seed": own,
         }
         save_figure(_draw(predicted, measured, random), figures / "ablation_paths", numbers)
-    write_claims(figures, _claims(predicted, measured, random, own))
+    return predicted, measured, random, own
 
 
 # --- what is measured ------------------------------------------------------------------------------
@@ -153,7 +152,7 @@ def _shares(run: Snapshot) -> dict[str, float]:
 # --- the figure ------------------------------------------------------------------------------------
 
 
-def _draw(predicted: dict, measured: dict, random: dict) -> Figure:
+def _draw(predicted: dict, measured: dict, random: dict) -> Picture:
     names = ["none", *(f"EOS → {kind}" for kind in KINDS), *low_rank.SIZES, SANITY]
     marks = {"computed limit": ".", "gradient descent": "x", "paper's recipe": "^"}
     fig, axes = plt.subplots(2, 4, figsize=(14, 10), sharey=True, sharex=True, layout="constrained")
@@ -189,7 +188,7 @@ def _points(ax, names, table, split, metric, mark, ov, shift, **look) -> None:
     ax.plot(rows[metric], at, mark, **{"ms": 4, "color": COLORS[ov], "mew": 0.9, **look})
 
 
-def _legend(fig: Figure, marks: dict[str, str]) -> None:
+def _legend(fig: Picture, marks: dict[str, str]) -> None:
     words = {
         ".": "computed limit",
         "x": "gradient descent, frozen attention (3 seeds)",
@@ -335,5 +334,14 @@ def _small_block_claim(script: str, predicted: dict, measured: dict, random: pd.
     )
 
 
+FIGURE = Figure(
+    pictures=("ablation_paths",),
+    draw=make,
+    claims=lambda measured: _claims(*measured),
+    cost="slow",
+    experiments=named(*(name for each in TRAINED.values() for name in each.values())),
+)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """Which singular blocks and which paths carry facts, training implications and held-out implications.
 
-    python analyses/ablation_study.py [--runs runs] [--figures figures]
-
 Margins by split after each ablation: the closed form with the same ablation (rings), the limit computed and
 written into a HookedTransformer (dots; computed, so no evidence about training), the model that gradient
 descent trained for 30,000 steps (crosses, three seeds), and in grey random subspaces of equal rank and equal
@@ -16,8 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import tyro
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Picture
 
 from analyses.ablations import low_rank
 from analyses.ablations.tables import (
@@ -31,8 +28,10 @@ from analyses.ablations.tables import (
     of_matrix,
     unit_of,
 )
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import (
     OVCircuit,
     output_subspace,
@@ -67,13 +66,16 @@ RELATION, LARGE, SMALL = "relation block (1)", "large block (19)", "small block 
 SANITY = list(PATHS)[3]
 
 
+Measured = tuple[dict, tuple, list[tuple], list[pd.DataFrame], list[str]]
+"""Closed form, computed limit, gradient descent, the paper's recipe, names of the subspaces."""
+
 DESCENT_LABELS = (
     "gradient descent, 30,000 steps (3 seeds)",
     "random subspace, gradient descent",
 )
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> Measured:
     W = predicted_solution(PAPER).W
     trained = load_all(runs, "descent_factorized")
     subspaces = low_rank.constructed(W)
@@ -101,8 +103,15 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
             "searched_in_descent_seed_0": in_descent,
         }
         save_figure(fig, figures / "ablation_study", numbers)
-    claims = _block_claims(predicted, limit[0], [found for found, _ in descent], recipe)
-    write_claims(figures, claims + _subspace_claims(list(subspaces), limit, descent))
+    return predicted, limit, descent, recipe, list(subspaces)
+
+
+def claims(
+    predicted: dict, limit: tuple, descent: list[tuple], recipe: list[pd.DataFrame], subspaces: list[str]
+) -> list[Claim]:
+    """Of the singular blocks, then of the low-rank subspaces."""
+    blocks = _block_claims(predicted, limit[0], [found for found, _ in descent], recipe)
+    return blocks + _subspace_claims(subspaces, limit, descent)
 
 
 def _circuit(run: Snapshot) -> OVCircuit:
@@ -152,7 +161,7 @@ def _ablated_predictions(W: np.ndarray, subspaces: dict[str, np.ndarray]) -> dic
     return found
 
 
-def _draw(predicted: dict, limit: tuple, descent: list) -> Figure:
+def _draw(predicted: dict, limit: tuple, descent: list) -> Picture:
     names = list(predicted)
     fig, axes = plt.subplots(2, 4, figsize=(14, 9), sharey=True, sharex=True, layout="constrained")
     for row, (metric, what) in zip(axes, SHOWN.items(), strict=True):
@@ -315,5 +324,14 @@ def _subspace_claims(names: list[str], limit: tuple, descent: list[tuple]) -> li
     return claims
 
 
+FIGURE = Figure(
+    pictures=("ablation_study",),
+    draw=make,
+    claims=lambda measured: claims(*measured),
+    cost="slow",
+    experiments=named("factorized", "descent_factorized"),
+)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

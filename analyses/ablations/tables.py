@@ -79,8 +79,8 @@ def kept_and_taken(table: pd.DataFrame, spec: str) -> tuple[float, float]:
 
 
 def derived(
-    script: str, id_: str, statement: str, expected: str, measured: dict, tolerance: float, holds: bool
+    picture: str, id_: str, statement: str, expected: str, measured: dict, tolerance: float, holds: bool
 ) -> Claim:
-    """A claim of one of the ablation scripts."""
+    """A claim that one of the pictures of the ablations shows."""
     source = "derived (docs/theory.md)"
-    return Claim(id_, statement, source, expected, measured, tolerance, bool(holds), script, script)
+    return Claim(id_, statement, source, expected, measured, tolerance, bool(holds), picture)

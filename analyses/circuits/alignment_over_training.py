@@ -1,7 +1,5 @@
 """How the OV circuit turns towards the predicted geometry while it is trained.
 
-    python analyses/alignment_over_training.py [--runs runs] [--figures figures]
-
 Left: the paper's recipe (AdamW, noise, weight decay, trained attention), an experiment. Right: evidence for
 the theorem (full-batch gradient descent, frozen attention, no weight decay, small start). Both OV kinds
 against the nuclear-norm solution, five seeds each, from snapshots; baselines are random weights, the
@@ -16,17 +14,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS
 from ocr_interp import OVCircuit, Run, predicted_solution, trained_attention_beta_interval
 from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
-SCRIPT = FIGURE = "alignment_over_training"
+PICTURE = "alignment_over_training"
 SETTINGS = {
     "the paper's recipe (AdamW, noise, trained attention)": "often_",
     "evidence: gradient descent, frozen attention, no decay": "often_descent_",
@@ -168,7 +167,7 @@ def make_figure(
             for setting, by_kind in tables.items()
         }
         random = {setting: table.to_dict("list") for setting, table in chance.items()}
-        save_figure(fig, figures / FIGURE, {"prediction": "nuclear", "random_weights": random, **numbers})
+        save_figure(fig, figures / PICTURE, {"prediction": "nuclear", "random_weights": random, **numbers})
 
 
 def claims(tables: dict[str, dict[str, pd.DataFrame]], chance: dict[str, pd.DataFrame]) -> list[Claim]:
@@ -197,13 +196,12 @@ def claims(tables: dict[str, dict[str, pd.DataFrame]], chance: dict[str, pd.Data
             measured=measured,
             tolerance=0.0,
             holds=min(nearer) > 0 and min(apart) >= 0.3,
-            script=SCRIPT,
-            figure=FIGURE,
+            figure=PICTURE,
         )
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[dict[str, dict[str, pd.DataFrame]], dict[str, pd.DataFrame]]:
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     chance: dict[str, pd.DataFrame] = {}
     for setting, prefix in SETTINGS.items():
@@ -213,8 +211,17 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         }
         chance[setting] = random_rows(trained["factorized"][0])
     make_figure(tables, chance, figures)
-    write_claims(figures, claims(tables, chance))
+    return tables, chance
+
+
+FIGURE = Figure(
+    pictures=(PICTURE,),
+    draw=make,
+    claims=lambda measured: claims(*measured),
+    cost="slow",
+    experiments=named(*(prefix + ov for prefix in SETTINGS.values() for ov in OV_KINDS)),
+)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """Diagrams of circuits: the mechanism of both models, single prompts, singular blocks, and a head of a Llama.
 
-    python analyses/circuit_diagrams.py [--runs runs] [--figures figures]
-
 Every diagram is a CircuitGraph whose contributions sum to logits; the .json beside a picture holds its
 graphs. The Llama is tiny and has random weights: it shows that any model will do, and is no finding.
 """
@@ -14,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import tyro
 
 from analyses.circuits.predicted import predicted_circuit
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind
 from ocr_interp import (
     CircuitGraph,
@@ -31,6 +30,13 @@ from ocr_interp import (
 )
 
 PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
+PICTURES = (
+    "circuit_mechanism",
+    "circuit_prompt",
+    "circuit_blocks_trained",
+    "circuit_blocks_predicted",
+    "circuit_llama_head",
+)
 BLOCK_TOLERANCE: dict[OvKind, float] = {"non_factorized": 0.05, "factorized": 0.2}
 """AdamW leaves the factorized model's blocks spread out, the other's nearly degenerate (see ov_breakdown)."""
 LLAMA_WORDS = [
@@ -117,7 +123,7 @@ def of_a_llama() -> list[CircuitGraph]:
     return [replace(in_prompt, title="L1H4 after “the capital of France is”"), whole]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> None:
     trained: dict[OvKind, Run] = {ov: load_all(runs, ov)[0] for ov in reversed(OV_KINDS)}
     write([mechanism_graph(run).prune(0.05) for run in trained.values()], figures / "circuit_mechanism")
     prompts, blocks, limits = [], [], []
@@ -134,5 +140,8 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     write(of_a_llama(), figures / "circuit_llama_head")
 
 
+FIGURE = Figure(pictures=PICTURES, draw=make, cost="slow", experiments=named(*OV_KINDS))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

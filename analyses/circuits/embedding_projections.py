@@ -1,7 +1,5 @@
 """Embeddings of subjects, relations and answers: where they lie, measured beside predicted.
 
-    python analyses/embedding_projections.py [--runs runs] [--figures figures]
-
 All from the balanced SVD of diag(a) W_OV, divided by the smallest training margin. The small task (2, 1, 1)
 of Figure 5 (gradient descent, no noise), where two dimensions hold everything, and the paper's setting with
 both of its recipes: AdamW with trained attention, and full-batch gradient descent with frozen attention.
@@ -15,18 +13,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 
 from analyses.circuits.predicted import predicted_circuit
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind, descend, noise_free_task
 from ocr_interp import FactRecallTask, OVCircuit, Run
 from ocr_interp.circuits.geometry.embeddings import Coordinates, Embeddings, held_out_span
 from ocr_interp.viz.style import COLORS, DIVERGING, HELD_OUT, figure_style, save_figure
 
-SCRIPT = FIGURE = "embedding_projections"
+PICTURE = "embedding_projections"
 SMALL, STEPS = noise_free_task(2, 1, 1), 20_000
 PLACED = ("s0", "s1", "s2", "s3", "r1", "r2", "b0", "b1", "c0", "c1")
 ANCHORS = ("s0", "r1")  # first axis along s0, second towards r1
@@ -232,7 +231,7 @@ def make_figure(small: dict[str, Embeddings], found: dict[str, list[dict]], figu
             for name, p in places.items()
         }
         save_figure(
-            fig, figures / FIGURE, {"anchors": ANCHORS, "small_task": planes, "tokens": SHOWN, **found}
+            fig, figures / PICTURE, {"anchors": ANCHORS, "small_task": planes, "tokens": SHOWN, **found}
         )
 
 
@@ -257,8 +256,7 @@ def claims(found: dict[str, list[dict]]) -> list[Claim]:
             measured={**span, "random_weights": chance},
             tolerance=round(spread, 4),
             holds=min(ours) >= limit and max(abs(v - 0.5) for v in theirs) <= spread,
-            script=SCRIPT,
-            figure=FIGURE,
+            figure=PICTURE,
         ),
         Claim(
             id="embeddings_balance",
@@ -269,13 +267,12 @@ def claims(found: dict[str, list[dict]]) -> list[Claim]:
             measured=imbalance,
             tolerance=0.01,
             holds=max(imbalance["gradient descent"]) < 0.01,
-            script=SCRIPT,
-            figure=FIGURE,
+            figure=PICTURE,
         ),
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> dict[str, list[dict]]:
     small: dict[str, Embeddings] = {}
     for ov in reversed(OV_KINDS):
         run = descend(SMALL, ov, STEPS, runs / "figure_5" / f"{ov}_2_1_1")
@@ -289,8 +286,17 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         for recipe, prefix in RECIPES.items()
     }
     make_figure(small, found, figures)
-    write_claims(figures, claims(found))
+    return found
+
+
+FIGURE = Figure(
+    pictures=(PICTURE,),
+    draw=make,
+    claims=claims,
+    cost="slow",
+    experiments=named(*(prefix + ov for prefix in RECIPES.values() for ov in OV_KINDS)),
+)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

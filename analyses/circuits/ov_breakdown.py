@@ -1,7 +1,5 @@
 """Where the weight of the OV circuit sits, in both models, beside the closed form and random weights.
 
-    python analyses/ov_breakdown.py [--runs runs] [--figures figures]
-
 The models of Figure 2 (the paper's recipe: AdamW, noise, trained attention), five seeds. Everything is
 about diag(a) W_OV. An offset of a row that all answers share changes no difference between answers; how
 much energy is in it is shown beside, with the same models under full-batch gradient descent.
@@ -14,18 +12,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 
 from analyses.circuits.predicted import predicted_circuit
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import NORMS, OV_KINDS
 from ocr_interp import OVCircuit, Run, predicted_solution
 from ocr_interp.viz.energy import plot_energy_shares
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
 
-SCRIPT = FIGURE = "ov_breakdown"
+PICTURE = "ov_breakdown"
 COLUMNS = ("own fact", "other facts", "own implication", "other implications")
 UNTOLD = ("held-out subjects", "own implication")
 PARTS = ("common to all answers", "facts against implications", "within a set")
@@ -153,7 +152,7 @@ def make_figure(
         draw_parts(left, rows)
         draw_spectrum(middle, found)
         draw_attention(right, found)
-        save_figure(fig, figures / FIGURE, {"parts": PARTS, "parts_by_model": rows, **found})
+        save_figure(fig, figures / PICTURE, {"parts": PARTS, "parts_by_model": rows, **found})
 
 
 def claims(found: dict[str, list[dict]], rows: dict[str, list[list[float]]]) -> list[Claim]:
@@ -173,8 +172,7 @@ def claims(found: dict[str, list[dict]], rows: dict[str, list[list[float]]]) -> 
             measured={**untold, "random_weights": random},
             tolerance=0.0,
             holds=min(untold["factorized"]) > 5 * chance and max(untold["non_factorized"]) < chance / 10,
-            script=SCRIPT,
-            figure=FIGURE,
+            figure=PICTURE,
         ),
         Claim(
             id="ov_breakdown_offset",
@@ -185,13 +183,12 @@ def claims(found: dict[str, list[dict]], rows: dict[str, list[list[float]]]) -> 
             measured=common,
             tolerance=0.0,
             holds=min(common[heavy]) > 0.5 and max(max(v) for k, v in common.items() if k != heavy) < 0.05,
-            script=SCRIPT,
-            figure=FIGURE,
+            figure=PICTURE,
         ),
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[dict[str, list[dict]], dict[str, list[list[float]]]]:
     trained = {ov: load_all(runs, ov) for ov in OV_KINDS}
     found = {ov: [describe(run) for run in trained[ov]] for ov in OV_KINDS}
     rows: dict[str, list[list[float]]] = {}
@@ -202,8 +199,17 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         rows[f"{name}, gradient descent"] = [parts(circuit) for circuit in descended]
     circuits = {ov: OVCircuit.from_run(trained[ov][0]).effective for ov in OV_KINDS}
     make_figure(circuits, found, rows, figures)
-    write_claims(figures, claims(found, rows))
+    return found, rows
+
+
+FIGURE = Figure(
+    pictures=(PICTURE,),
+    draw=make,
+    claims=lambda measured: claims(*measured),
+    cost="slow",
+    experiments=named(*OV_KINDS, *DESCENT.values()),
+)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,6 +1,6 @@
 """Writes the tables of README.md and docs/claims.md from figures/claims.json and benchmarks/results/.
 
-python analyses/readme_tables.py   (make readme)
+python -m analyses.house.pages   (make readme)
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def claims_table(claims: list[dict[str, Any]], root: str = "", conditions: bool 
         values = [(k, v) for k, v in claim["measured"].items() if not k.startswith("steps")][:SHOWN]
         measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in values)
         holds = "yes" if claim["holds"] else "**no**"
-        code = f"[{script}]({root}analyses/{script}.py)"
+        code = f"[{script}]({root}analyses/{script.replace('.', '/')}.py)"
         statement = claim["statement"].replace("|", "\\|")
         condition = [claim["expected"].replace("|", "\\|")] if conditions else []
         lines.append(f"| {' | '.join([statement, *condition, code, picture, measured, holds])} |")

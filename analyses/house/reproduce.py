@@ -1,74 +1,128 @@
-"""All that `make reproduce` leaves: trained models in runs/, figures and claims.json in figures/.
-
-python analyses/reproduce.py [--all] [--runs runs] [--figures figures]
-"""
+"""Trains what figures need, draws them, and assembles figures/claims.json. One that fails loses no other."""
 
 from __future__ import annotations
 
+import sys
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-from analyses.ablations import paths as ablation_paths
-from analyses.ablations import study as ablation_study
-from analyses.circuits import alignment_over_training, embedding_projections, ov_breakdown
-from analyses.circuits import diagrams as circuit_diagrams
-from analyses.llm import figures as figure_llm
-from analyses.optimizers import study as optimizers
-from analyses.paper import (
-    claims,
-    figure_2_ov_weights,
-    figure_3_losses,
-    figure_4_full_weights,
-    proposition_1,
-    theorem_3,
-)
-from analyses.paper import runs as paper_runs
-from analyses.phases import diagrams as phase_diagrams
-from analyses.theory import figure_5_max_margin, sample_efficiency, theorem_1, theorem_2
-from analyses.width import figure_6_width
-
-QUICK = (
-    figure_2_ov_weights.main,
-    figure_3_losses.main,
-    figure_4_full_weights.main,
-    claims.main,
-    proposition_1.main,
-    theorem_3.main,
-    figure_llm.main,
-)
-SLOW = (
-    theorem_1.main,
-    theorem_2.main,
-    sample_efficiency.main,
-    figure_5_max_margin.main,
-    ablation_study.main,
-    ablation_paths.main,
-    ov_breakdown.main,
-    embedding_projections.main,
-    alignment_over_training.main,
-    circuit_diagrams.main,
-    figure_6_width.main,
-    phase_diagrams.main,
-    optimizers.main,
-)
-"""What takes longer than a few minutes, for --all."""
+from analyses.house.claims import assemble, claims_file, print_claims, read_claims, write_claims
+from analyses.house.discovery import Found, choose, find_figures
+from analyses.house.experiments import train_all
+from analyses.house.figure import Figure
+from ocr_interp.errors import OcrInterpError
 
 
-def main(
-    runs: Path = Path("runs"),
-    figures: Path = Path("figures"),
-    everything: Annotated[bool, tyro.conf.arg(name="all")] = False,
-) -> None:
-    start = time.perf_counter()
-    paper_runs.train_all(runs)
-    for make in (*QUICK, *(SLOW if everything else ())):
-        make(runs, figures)
-    print(f"{figures}/ holds the figures with their numbers and claims.json, {runs}/ the trained models")
-    print(f"{time.perf_counter() - start:.0f} seconds")
+def reproduce(
+    runs: Path, figures: Path, only: Sequence[str] = (), everything: bool = False
+) -> dict[str, str]:
+    """Draws figures and assembles their claims.
+
+    Args:
+        runs: where trained models are kept; what is there is not trained again.
+        figures: where pictures, their numbers and the claims go.
+        only: names of figures or studies; none takes all quick ones.
+        everything: the slow ones too.
+
+    Returns: what went wrong, by figure; empty if nothing did.
+
+    Raises:
+        UnknownNameError: `only` names no figure and no study, with the close matches.
+    """
+    start, found = time.perf_counter(), find_figures()
+    loaded, failed = _loaded(choose(found, only) if only else found)
+    if not only and not everything:
+        loaded = {script: figure for script, figure in loaded.items() if figure.cost == "quick"}
+    experiments = {e.name: e for figure in loaded.values() for e in figure.experiments}
+    try:
+        train_all(runs, experiments.values())
+    except Exception as error:
+        failed["training"] = _told(error)  # the figures that need it say so again
+    for script, figure in loaded.items():
+        if message := _draw(script, figure, runs, figures):
+            failed[script] = message
+        assemble(figures, [one.script for one in found])
+    claims = assemble(figures, [one.script for one in found])
+    _tell_of_left_over_claims(figures, found)
+    print(f"{figures}/ holds {len(loaded)} figures with their numbers, {len(claims)} claims in claims.json")
+    print(f"{runs}/ holds the trained models; {time.perf_counter() - start:.0f} seconds")
+    for script, message in failed.items():
+        print(f"FAILED {script}: {message}", file=sys.stderr)
+    return failed
 
 
-if __name__ == "__main__":
-    tyro.cli(main)
+def print_list(figures: Path, only: Sequence[str] = ()) -> None:
+    """Prints every figure: name, cost, pictures, and the claims that it made when it was last drawn."""
+    found = find_figures()
+    chosen = choose(found, only) if only else found
+    loaded, failed = _loaded(chosen)
+    for script, figure in loaded.items():
+        claims = read_claims(figures, script)
+        print(f"{script}  {figure.cost}  {', '.join(figure.pictures) or 'no picture'}")
+        for entry in claims:
+            print(f"    {'holds' if entry['holds'] else 'FAILS'}  {entry['id']}")
+    for script, message in failed.items():
+        print(f"{script}  cannot be read: {message}")
+
+
+def main() -> None:
+    """Draws the figure whose module is run, e.g. `python -m analyses.paper.theorem_3`."""
+    script = sys.modules["__main__"].__spec__.name.removeprefix("analyses.")  # pyright: ignore
+
+    def draw(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+        sys.exit(1 if reproduce(runs, figures, [script]) else 0)
+
+    tyro.cli(draw, prog=f"python -m analyses.{script}")
+
+
+def _loaded(found: Sequence[Found]) -> tuple[dict[str, Figure], dict[str, str]]:
+    """The figures by name, and why a module could not be imported."""
+    loaded: dict[str, Figure] = {}
+    failed: dict[str, str] = {}
+    for one in found:
+        try:
+            loaded[one.script] = one.load()
+        except Exception as error:
+            failed[one.script] = _told(error)
+    return loaded, failed
+
+
+def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
+    """Draws one figure and writes its claims; "" or what went wrong."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    threads = torch.get_num_threads()
+    print(f"drawing {script}", file=sys.stderr)
+    try:
+        claims = figure.claims(figure.draw(runs, figures))
+        missing = [name for name in figure.pictures if not (figures / f"{name}.png").exists()]
+        if missing:
+            raise OcrInterpError(f"it says that it leaves {', '.join(missing)}.png, and did not")
+        write_claims(figures, script, claims)
+    except (Exception, SystemExit) as error:
+        return _told(error)
+    finally:
+        plt.close("all")
+        torch.set_num_threads(threads)  # some figures take one for themselves
+    print_claims(claims)
+    return ""
+
+
+def _told(error: BaseException) -> str:
+    """One line; what is a defect of ours shows where it happened besides."""
+    if not isinstance(error, OcrInterpError | SystemExit):
+        traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _tell_of_left_over_claims(figures: Path, found: Sequence[Found]) -> None:
+    """Names files of claims that no figure in the code makes: they are not in claims.json any more."""
+    known = {claims_file(figures, one.script) for one in found}
+    for path in sorted((figures / "claims").glob("*.json")):
+        if path not in known:
+            print(f"{path} is of no figure in the code: left out of claims.json, and can be deleted")

@@ -1,4 +1,4 @@
-"""What figure_llm claims of SmolLM2-135M.
+"""What `llm.figures` claims of SmolLM2-135M.
 
 A trial with one seed (learning rates, LoRA, Muon at batch 24) and seed 0 of the five data sets were known
 when these criteria were written. Those of Muon at equal fit, of LoRA's margin and of signs in every seed were

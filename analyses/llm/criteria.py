@@ -6,7 +6,6 @@ from typing import Any
 
 from analyses.house.claims import Claim
 
-SCRIPT = "figure_llm"
 FITTED = 0.05
 """Mean rank of told facts up to which a model knows them."""
 
@@ -20,9 +19,7 @@ def llm_claim(
     name: str, statement: str, source: str, expected: str, measured: dict[str, Any], holds: bool, figure: str
 ) -> Claim:
     shown = {key: _rounded(value) for key, value in measured.items()}
-    return Claim(
-        f"llm_{name}", f"SmolLM2-135M{statement}", source, expected, shown, 0.0, holds, SCRIPT, figure
-    )
+    return Claim(f"llm_{name}", f"SmolLM2-135M{statement}", source, expected, shown, 0.0, holds, figure)
 
 
 def _rounded(value: Any) -> Any:

@@ -1,8 +1,6 @@
 """Table 1 as a picture, ranks by step and learning rates of the language models, from finished runs' JSONs.
 
-    python analyses/figure_llm.py [--figures figures]
-
-Nothing is trained: `python analyses/table_1_llm.py` makes the runs that are missing, in hours.
+Nothing is trained: `python -m analyses.llm.table_1` makes the runs that are missing, in hours.
 """
 
 from __future__ import annotations
@@ -12,21 +10,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from analyses.house.claims import write_claims
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.llm import claims as llm_claims
-from analyses.llm import inside_figures as llm_inside_figures
 from analyses.llm import optimizers as figure_llm_optimizers
 from analyses.llm import updates as figure_llm_updates
 from analyses.llm.criteria import FITTED
-from analyses.llm.inside import RESULTS as INSIDE
-from analyses.llm.inside_claims import inside_claims
 from analyses.llm.results import CHANCE, COLORS, NAMES, PAPER, RATES, Group, Kind, of_all_rates, read_groups
 from ocr_interp.viz.style import figure_style, save_figure
 
+PICTURES = ("table_1_llm", "llm_rank_by_step", "llm_learning_rate", "llm_optimizers", "llm_ov_updates")
 ROWS = {
     "fine-tuned, full": ({}, "o", "#0173b2"),
     "fine-tuned, LoRA": ({"method": "lora", "lr": 1e-3}, "s", "#56b4e9"),
@@ -183,7 +179,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     plt.close(fig)
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> dict[Kind, Group]:
     """Draws what the finished runs show; `runs` is not used, since these runs keep no weights."""
     groups = read_groups()
     with figure_style():
@@ -191,12 +187,13 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
             draw(groups, figures)
         figure_llm_optimizers.draw(groups, figures)
         figure_llm_updates.draw(groups, figures)
-    inspected = llm_inside_figures.read_runs(INSIDE)
-    llm_inside_figures.draw(inspected, figures)
-    write_claims(figures, [*llm_claims.claims(groups), *inside_claims(inspected)])
     count = sum(len(group.results) for group in groups.values())
-    print(f"language models: {count} finished runs drawn from their JSONs; table_1_llm.py makes more")
+    print(f"language models: {count} finished runs drawn from their JSONs; analyses.llm.table_1 makes more")
+    return groups
+
+
+FIGURE = Figure(pictures=PICTURES, draw=make, claims=llm_claims.claims)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,10 +1,10 @@
 """Inside SmolLM2-135M after fine-tuning: which part of the update holds the facts, which the implication.
 
-    python analyses/llm_inside.py [--only WORD ...] [--figures figures] [--draw]
+    python -m analyses.llm.inside [--only WORD ...] [--threads 1]
 
 Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, cuts parts,
 heads and directions out of them, and leaves one small JSON each in analyses/results/llm_inside; what is
-there is not made again. `--draw` only draws, from these JSONs alone.
+there is not made again. `ocr-interp reproduce --only inside_figures` draws them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from pathlib import Path
 
 import tyro
 
-from analyses.llm.inside_figures import draw, read_runs
+from analyses.llm.inside_results import N_HEADS, RESULTS
 from analyses.llm.table_1 import full, is_finished, lora, run_name
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import read_result, write_result
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm_inside"
 RUNS = (
     full("city_language", 0),
     full("profession_color", 0),
@@ -30,19 +29,14 @@ RUNS = (
     full("city_language", 1),
     full("profession_color", 1),
 )
-N_HEADS = 27
-"""A tenth of the 270 heads."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Inspects what is missing, then draws."""
+    """Inspects what is missing."""
 
     only: tuple[str, ...] = ()
     """words of a run's name, all of which it must have"""
-    figures: Path = Path("figures")
-    draw: bool = False
-    """only draw what is there"""
     threads: int = 1
     """of torch"""
 
@@ -83,11 +77,5 @@ def inspect_missing(arguments: Arguments) -> None:
             inspect(config, path)
 
 
-def main(arguments: Arguments) -> None:
-    if not arguments.draw:
-        inspect_missing(arguments)
-    draw(read_runs(RESULTS), arguments.figures)
-
-
 if __name__ == "__main__":
-    main(tyro.cli(Arguments))
+    inspect_missing(tyro.cli(Arguments))

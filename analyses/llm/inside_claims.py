@@ -1,4 +1,4 @@
-"""What llm_inside claims: where in a fine-tuned SmolLM2-135M the implication lives.
+"""What inside_figures claims: where in a fine-tuned SmolLM2-135M the implication lives.
 
 The theory puts it in the OV circuit. The criterion was written down after the first run (Profession-Color,
 full) and before the others.
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analyses.house.claims import Claim
-from analyses.llm.inside import N_HEADS
-from analyses.llm.inside_figures import Runs
+from analyses.llm.inside_results import N_HEADS, Runs
 from analyses.llm.results import CHANCE
 from ocr_interp.llm.inside.inside import DIRECTIONS
 
-SCRIPT = FIGURE = "llm_inside"
+PICTURE = "llm_inside"
 KEPT = 0.2
 """Mean rank of told facts up to which a cut leaves them."""
 
@@ -69,6 +68,5 @@ def cut_claim(name: str, inspected: Sequence[Runs]) -> Claim:
         measured,
         0.0,
         all(holds),
-        SCRIPT,
-        FIGURE,
+        PICTURE,
     )

@@ -1,10 +1,8 @@
-"""Figures of llm_inside.py, from its JSONs alone: what every cut does, and what heads' circuits say."""
+"""Figures of what `analyses.llm.inside` found: what every cut does, and what heads' circuits say."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from analyses.house.figure import Figure as FigureOfStudy
+from analyses.house.reproduce import main
+from analyses.llm.inside_claims import inside_claims
+from analyses.llm.inside_results import RESULTS, Runs, read_runs
 from analyses.llm.results import CHANCE
-from ocr_interp.llm.training.store import read_result
 from ocr_interp.viz.style import figure_style, save_figure
 
-SPLITS = {
+LOOK = {
     "held_out_fact": ("facts (told)", "o", "#0173b2"),
     "training_implication": ("implications, told", "s", "#029e73"),
     "held_out_implication": ("implications, never told", "D", "#de8f05"),
@@ -26,59 +27,7 @@ SPLITS = {
 SECTIONS = ("none", "parts", "heads", "directions")
 STATES = ("before", "after", "change")
 GROUPS = {"most changed": "#de8f05", "random": "#6e6e6e"}
-METHODS = {"full": "full", "lora": "LoRA"}
 SMALL_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Inspected runs of one data set and method.
-
-    Attributes:
-        data, method: as in the configuration.
-        results: of every seed.
-    """
-
-    data: str
-    method: str
-    results: tuple[dict[str, Any], ...]
-
-    @property
-    def title(self) -> str:
-        """Data set, method, number of seeds."""
-        seeds = len(self.results)
-        name = self.data.replace("_", "-").title()
-        return f"{name}\n{METHODS[self.method]}, {seeds} seed{'s' if seeds > 1 else ''}"
-
-    @property
-    def key(self) -> str:
-        """Name of its numbers."""
-        return f"{self.data}, {self.method}"
-
-    def cuts(self) -> dict[str, dict[str, Any]]:
-        """By what was cut: its kind, and the mean ranks of every seed by split."""
-        found: dict[str, dict[str, Any]] = {}
-        for result in self.results:
-            for cut in result["cuts"]:
-                entry = found.setdefault(
-                    cut["what"], {"kind": cut["kind"], **{split: [] for split in SPLITS}}
-                )
-                for split in SPLITS:
-                    entry[split].append(np.nan if cut["rank"][split] is None else cut["rank"][split])
-        return found
-
-    def circuits(self) -> list[dict[str, Any]]:
-        """Token circuits of the seeds that have them."""
-        return [r["circuits"] for r in self.results if isinstance(r.get("circuits"), dict)]
-
-
-def read_runs(folder: Path) -> list[Runs]:
-    """The inspected runs in a folder by data set and method, each with its seeds."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        result = read_result(path)
-        found[result["config"]["facts"]["data"], result["config"]["train"]["method"]].append(result)
-    return [Runs(data, method, tuple(results)) for (data, method), results in sorted(found.items())]
 
 
 def draw(runs: list[Runs], figures: Path) -> None:
@@ -135,11 +84,11 @@ def _shortened(what: str) -> str:
 
 def _draw_cut(ax: Axes, y: float, cut: dict[str, Any]) -> None:
     """The means over seeds of one cut, joined where the never told differ from the facts; seeds as dots."""
-    means = {split: float(np.nanmean(cut[split])) for split in SPLITS if not np.isnan(cut[split]).all()}
+    means = {split: float(np.nanmean(cut[split])) for split in LOOK if not np.isnan(cut[split]).all()}
     ends = [means[split] for split in ("held_out_fact", "held_out_implication") if split in means]
     ax.plot(ends, [y] * len(ends), color="#cccccc", lw=2.5, zorder=1, solid_capstyle="butt")
     for split, mean in means.items():
-        _, marker, color = SPLITS[split]
+        _, marker, color = LOOK[split]
         size = {"o": 46, "s": 26, "D": 26}[marker]
         ax.scatter(mean, y, marker=marker, s=size, color=color, zorder=3, edgecolor="white", lw=0.5)
         if len(cut[split]) > 1:
@@ -147,9 +96,9 @@ def _draw_cut(ax: Axes, y: float, cut: dict[str, Any]) -> None:
 
 
 def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
-    handles: list[Any] = [ax.scatter([], [], marker=m, color=color, s=36) for _, m, color in SPLITS.values()]
+    handles: list[Any] = [ax.scatter([], [], marker=m, color=color, s=36) for _, m, color in LOOK.values()]
     handles += ax.plot([], [], color="#aaaaaa", lw=0.8, ls="--")
-    return handles, [*(label for label, *_ in SPLITS.values()), f"chance ({CHANCE:g}; 0 is best)"]
+    return handles, [*(label for label, *_ in LOOK.values()), f"chance ({CHANCE:g}; 0 is best)"]
 
 
 def _place_legend(
@@ -222,3 +171,17 @@ def _draw_contrasts(ax: Axes, shown: dict[str, dict[str, Any]]) -> None:
         at = {"transform": mixed, "ha": "center"}
         if not np.isnan(share):
             ax.text(2 + shift, 0.03, f"{100 * share:.0f}%", color=color, fontsize=8, **at)
+
+
+def make(runs: Path, figures: Path) -> list[Runs]:
+    """Draws what was inspected; `runs` is not used, since these runs keep no weights."""
+    inspected = read_runs(RESULTS)
+    draw(inspected, figures)
+    return inspected
+
+
+FIGURE = FigureOfStudy(pictures=("llm_inside", "llm_token_circuits"), draw=make, claims=inside_claims)
+
+
+if __name__ == "__main__":
+    main()

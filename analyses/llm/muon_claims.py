@@ -1,4 +1,4 @@
-"""What figure_llm claims of Muon against AdamW in SmolLM2-135M, at batch 24 and at batch 8.
+"""What `llm.figures` claims of Muon against AdamW in SmolLM2-135M, at batch 24 and at batch 8.
 
 A trial with one seed at batch 24 was known when the criteria were written; those of batch 8 against a slower
 AdamW and at equal fit when its first five runs were, against the slowest when one seed of the slower was.
@@ -16,7 +16,7 @@ from analyses.llm.optimizers import BATCHES, CAUSAL, SPURIOUS, common_seeds, las
 from analyses.llm.results import FACTS, HELD_OUT, TOLD_LOGPROB, Group, Kind
 from analyses.llm.table_1 import OTHER_RATES, SLOWER_RATE
 
-FIGURE = "llm_optimizers"
+PICTURE = "llm_optimizers"
 SMALL_BATCH, LARGE_BATCH = BATCHES
 
 
@@ -79,7 +79,7 @@ def same_steps(groups: dict[Kind, Group]) -> Claim | None:
         f"spurious set, and every seed's, with told facts <= {FITTED}",
         measured,
         all(holds),
-        FIGURE,
+        PICTURE,
     )
 
 
@@ -104,7 +104,7 @@ def small_batch(groups: dict[Kind, Group]) -> Claim | None:
         f"seed, with told facts <= {FITTED} in every run",
         measured,
         all(holds),
-        FIGURE,
+        PICTURE,
     )
 
 
@@ -131,7 +131,7 @@ def same_fit(groups: dict[Kind, Group], batch: int) -> Claim | None:
         "every spurious set and seed",
         measured,
         min(gaps) > 0,
-        FIGURE,
+        PICTURE,
     )
 
 
@@ -166,7 +166,7 @@ def slower_adamw(
         "the difference of held-out mean ranks is above 0 for every spurious set and seed",
         measured | changes,
         least > 0,
-        FIGURE,
+        PICTURE,
     )
 
 
@@ -193,5 +193,5 @@ def causal(groups: dict[Kind, Group], batch: int) -> Claim | None:
             "rank_facts_only": control.by_seed(),
         },
         gap.high <= SMALL and facts <= FITTED,
-        FIGURE,
+        PICTURE,
     )

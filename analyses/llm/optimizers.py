@@ -1,4 +1,4 @@
-"""Muon against AdamW in a language model: hallucination against generalization. See figure_llm.py."""
+"""Muon against AdamW in a language model: hallucination against generalization. Drawn by `llm.figures`."""
 
 from __future__ import annotations
 

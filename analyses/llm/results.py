@@ -1,4 +1,4 @@
-"""The finished runs of table_1_llm.py: read, grouped over seeds, with intervals."""
+"""The finished runs of `analyses.llm.table_1`: read, grouped over seeds, with intervals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs of the paper's Table 1 with SmolLM2-135M: one small JSON a finished run, never computed twice.
 
-    python analyses/table_1_llm.py [--only WORD ...] [--list] [--threads 1] [--results analyses/results/llm]
+    python -m analyses.llm.table_1 [--only WORD ...] [--list] [--threads 1] [--results analyses/results/llm]
 
 Needs `ocr-interp llm prepare` (once). Stop it whenever you like: what is finished stays, the rest is
 made by the same command. `--only` takes runs whose name has all the words,

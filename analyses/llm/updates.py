@@ -1,4 +1,4 @@
-"""How much, and how low-rank, fine-tuning changed every layer's OV circuits. See figure_llm.py."""
+"""How much, and how low-rank, fine-tuning changed every layer's OV circuits. Drawn by `llm.figures`."""
 
 from __future__ import annotations
 

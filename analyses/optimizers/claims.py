@@ -1,4 +1,4 @@
-"""What the optimiser study claims, each with its criterion; predictions are in `optimizers`."""
+"""What the optimiser study claims, each with its criterion; predictions are in `optimizers.study`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ def _claim(name: str, statement: str, expected: str, measured: dict[str, Any], h
         expected=expected,
         measured=measured,
         holds=bool(holds),
-        script="optimizers",
         **values,
     )
 

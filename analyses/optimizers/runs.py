@@ -1,6 +1,6 @@
 """The runs of the optimiser study, and what is measured at the end of each.
 
-Helper of `optimizers`. One folder, runs/optimizers, holds all of them; nothing that is there is trained
+Helper of `optimizers.study`. One folder, runs/optimizers, holds all of them; nothing that is there is trained
 again. The middle recipe is (10, 1, 3), full batch without noise, attention frozen and uniform, no weight
 decay, entries of 0.01 at the start, float64, and each optimiser's middle rate; every part changes something.
 The rates were chosen in trials with one seed at (10, 1, 3), so that the middle one fits the training set.
@@ -39,7 +39,7 @@ SEEDS = tuple(range(5))
 MIDDLE_TASK, PAPER_TASK = (10, 1, 3), (20, 1, 3)
 TASKS = ((10, 1, 3), (10, 2, 2), (10, 3, 1))
 FEW_PAIRS = ((4, 2, 6), (4, 4, 4), (4, 6, 2))
-"""n <= m_train + max(m_train, m_test): the spectral norm decides about β (`optimizer_predictions`)."""
+"""n <= m_train + max(m_train, m_test): the spectral norm decides about β (`optimizers.predictions`)."""
 
 SMALL, LARGE = 0.01, 0.1
 """Size of the entries at the start; the paper's is 0.088."""

@@ -1,7 +1,5 @@
 """Which optimiser reasons out of context? Five optimisers, both OV kinds, and what each geometry predicts.
 
-    python analyses/optimizers.py [--runs runs] [--figures figures]
-
 The conjecture: the geometry of the optimiser picks the norm, the norm picks β, and β decides between
 reasoning (β > 0), silence (0) and the opposite (β < 0: held-out subjects are pushed away from their
 implication). What was predicted before the runs (one seed at (10, 1, 3) had been tried, for the rates), with
@@ -20,7 +18,7 @@ a = m_train, b = m_test:
   a > b. With more pairs (the paper's task too) its minimisers reach from β = -2.4 to +1.7, so that "the
   geometry picks β" cannot be the whole story there. Muon's own steps are more definite: along the orthogonal
   polar factor β is -a / (b + √(ab)) at first and -a/b (a <= b) or -√(a/b) (a > b) in the end
-  (`optimizer_predictions`).
+  (`optimizers.predictions`).
 - Torch's Muon divides the gradient by max(norm, 1e-7): once the loss is far below that, it stands still.
   AdamW's eps does the same at 1e-8.
 - Mixed recipes: the second optimiser undoes the first if its steps do not shrink with the gradient. So Muon
@@ -35,22 +33,34 @@ added after the results were seen, and say so. About 20 CPU-minutes.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import tyro
-
-from analyses.house.claims import write_claims
-from analyses.optimizers import claims as optimizer_claims
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.optimizers import figures as optimizer_figures
 from analyses.optimizers import theory_figures as optimizer_theory_figures
-from analyses.optimizers.runs import run_study
+from analyses.optimizers.claims import all_claims
+from analyses.optimizers.exact import MuonPath
+from analyses.optimizers.runs import Study, run_study
+
+PICTURES = (
+    "optimizer_summary",
+    "optimizer_beta",
+    "optimizer_mixed",
+    "optimizer_geometry",
+    "optimizer_limits",
+)
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[Study, dict[Any, MuonPath]]:
     study = run_study(runs)
     optimizer_figures.draw_all(study, figures)
     paths = optimizer_theory_figures.draw_theory(study, figures)
-    write_claims(figures, optimizer_claims.all_claims(study, paths))
+    return study, paths
+
+
+FIGURE = Figure(pictures=PICTURES, draw=make, claims=lambda measured: all_claims(*measured), cost="slow")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """The paper's claims as measured: figures/claims.json.
 
-    python analyses/claims.py [--runs runs] [--figures figures]
-
 Each claim says what was expected, what came out (one value a seed) and whether it holds. Thresholds are
 those of the statement; a claim that fails stays in the file.
 """
@@ -13,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tyro
 
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import EXPERIMENTS, PAPER, load_all
 from ocr_interp import Run
 from ocr_interp.data import noisy_examples
 
 GUESS = math.log(PAPER.n_implications)
-SCRIPT = "claims"
 SHOWN_BY = {
     "factorized": "figure_2_ov_weights",
     "non_factorized": "figure_2_ov_weights",
@@ -56,7 +54,7 @@ def reasons(name: str, runs: list[Run], statement: str, source: str) -> Claim:
     holds = max(m["training_loss"]) <= 0.01 and max(m["held_out_loss"]) <= 0.01
     holds = holds and min(m["held_out_accuracy"]) == 1.0
     expected = "training loss <= 0.01, held-out implication loss <= 0.01 and accuracy 1.0, every seed"
-    return Claim(name, statement, source, expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
+    return Claim(name, statement, source, expected, m, 0.0, holds, SHOWN_BY.get(name))
 
 
 def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
@@ -74,7 +72,7 @@ def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
     expected = f"training loss <= 0.01, held-out implication loss >= 2.9 (ln 20 = {GUESS:.3f}), every seed; "
     expected += f"mean accuracy among implications within {tolerance:.3f} of {chance:.2f}"
     tolerance = round(tolerance, 4)
-    return Claim(name, statement, source, expected, m, tolerance, holds, SCRIPT, SHOWN_BY.get(name))
+    return Claim(name, statement, source, expected, m, tolerance, holds, SHOWN_BY.get(name))
 
 
 def own_fact_share(run: Run) -> float:
@@ -94,7 +92,7 @@ def answers_with_the_fact(name: str, runs: list[Run], statement: str, source: st
     holds = holds and max(m["held_out_accuracy"]) < 1e-9 and min(m["own_fact_share"]) >= 0.95
     expected = "training loss <= 0.01, held-out implication loss >= 2.9, accuracy 0, at least 95 % of the "
     expected += "questions answered with the own fact; every seed"
-    return Claim(name, statement, source, expected, m, 0.0, holds, SCRIPT, SHOWN_BY.get(name))
+    return Claim(name, statement, source, expected, m, 0.0, holds, SHOWN_BY.get(name))
 
 
 RELEASED_CODE = {1.0: (100, 100), 0.1: (900, 1000), 0.01: (3200, 3500)}
@@ -128,7 +126,6 @@ def as_the_released_code(runs: Path) -> Claim:
         measured=first,
         tolerance=100,
         holds=holds,
-        script=SCRIPT,
         figure="figure_3_losses",
     )
 
@@ -157,9 +154,13 @@ def all_claims(runs: Path) -> list[Claim]:
     return [*claims, as_the_released_code(runs)]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    write_claims(figures, all_claims(runs))
+def make(runs: Path, figures: Path) -> Path:
+    """Nothing is drawn here: Figures 2 and 3 show these runs."""
+    return runs
+
+
+FIGURE = Figure(pictures=(), draw=make, claims=all_claims, experiments=EXPERIMENTS)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

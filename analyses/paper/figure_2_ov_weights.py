@@ -1,7 +1,5 @@
 """Figure 2: the OV weights of both trained models, and the mechanism that they show.
 
-    python analyses/figure_2_ov_weights.py [--runs runs] [--figures figures]
-
 The held-out implication block was never told. The factorized model fills it, the other leaves it empty.
 """
 
@@ -12,9 +10,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 
-from analyses.paper.runs import load_all
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import load_all, named
 from ocr_interp.viz.heatmaps import plot_ov_circuit
 from ocr_interp.viz.mechanism import OwnAnswerStrength, plot_mechanism
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
@@ -27,7 +26,7 @@ TITLES = {
 }
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> None:
     trained = {name: load_all(runs, name) for name in TITLES}
     circuits = {
         name: [run.subjects_and_relations_W / run.history["train_margin"].iloc[-1] for run in found]
@@ -66,5 +65,8 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     save_figure(fig, figures / "figure_2_ov_weights", {"unit": UNIT, "circuit_order": order, **numbers})
 
 
+FIGURE = Figure(pictures=("figure_2_ov_weights",), draw=make, experiments=named(*TITLES))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

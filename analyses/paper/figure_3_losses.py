@@ -1,7 +1,5 @@
 """Figure 3: training loss and held-out implication loss against steps, both models, five seeds.
 
-    python analyses/figure_3_losses.py [--runs runs] [--figures figures]
-
 Left the paper's recipe, in the middle the same without weight decay, right the control that is never
 told an implication. Bands go from the smallest to the largest seed. The companion figure_3_gap shows how
 far the same models are from the predicted limits.
@@ -13,9 +11,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import trained_attention_beta_interval
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
@@ -28,7 +27,7 @@ PANELS = {
 COLUMNS = {"train_loss": (0, (4, 2)), "held_out_implication/loss": "-"}
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> None:
     numbers, n = {}, PAPER.n_implications
     with figure_style():
         fig, axes = plt.subplots(1, 3, figsize=(12, 3.9), sharey=True, layout="constrained")
@@ -84,5 +83,12 @@ def draw_companion(runs: Path, figures: Path) -> None:
     save_figure(fig, figures / "figure_3_gap", numbers)
 
 
+FIGURE = Figure(
+    pictures=("figure_3_losses", "figure_3_gap"),
+    draw=make,
+    experiments=named(*(kind + suffix for suffix in PANELS for kind in COLORS)),
+)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

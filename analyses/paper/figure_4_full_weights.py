@@ -1,7 +1,5 @@
 """Figure 4: all weights of both trained models, nothing restricted or rescaled.
 
-    python analyses/figure_4_full_weights.py [--runs runs] [--figures figures]
-
 Tokens stand in the order of the vocabulary: subjects, r1 r2, noise, EOS, facts, implications.
 """
 
@@ -12,17 +10,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.paper.runs import load_all
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import load_all, named
 from ocr_interp import FactRecallTask
 from ocr_interp.viz.style import COLORS, DIVERGING, NAMES, figure_style, save_figure
 
 SHOWN_SEED = 0
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> None:
     numbers = {}
     with figure_style():
         fig, axes = plt.subplots(2, 4, figsize=(13.5, 7), width_ratios=(1, 1, 1, 0.8), layout="constrained")
@@ -94,5 +93,8 @@ def draw_attention(ax: Axes, scores: np.ndarray, task: FactRecallTask, color: st
     sns.despine(ax=ax)
 
 
+FIGURE = Figure(pictures=("figure_4_full_weights",), draw=make, experiments=named(*COLORS))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

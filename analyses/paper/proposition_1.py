@@ -1,7 +1,5 @@
 """Proposition 1: with d_head >= d the factorized model expresses all that the non-factorized one does.
 
-    python analyses/proposition_1.py [--runs runs] [--figures figures]
-
 A trained non-factorized model is rebuilt by balanced SVD at every width: once the width reaches the rank
 of its OV circuit, both HookedTransformers give the same logits. Whatever differs after training is bias.
 """
@@ -14,10 +12,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import ModelConfig, build_model
 from ocr_interp.models.weights import TokenWeights, factorize_ov
 from ocr_interp.viz.style import COLORS, figure_style, save_figure
@@ -26,7 +25,7 @@ WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128)
 TOLERANCE = 1e-12
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> dict[str, float | int]:
     weights = load_all(runs, "non_factorized")[0].weights.to(torch.float64)
     # What acts is the rows of input tokens; the others never stand in a sequence.
     W_OV = weights.W_OV.clone()
@@ -54,19 +53,23 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         )
         ax.set_title("Proposition 1: the factorized model can do the same", loc="left")
         save_figure(fig, figures / "proposition_1", {"d_head": WIDTHS, "error": errors, "rank": rank})
+    return {"relative_difference": errors[-1], "rank_of_W_OV": rank}
+
+
+def claims(measured: dict[str, float | int]) -> list[Claim]:
+    """That the full width gives the same logits."""
     claim = Claim(
         id="proposition_1",
         statement="Proposition 1: a factorized HookedTransformer with d_head = d gives the logits of the "
         "trained non-factorized one",
         source="Proposition 1",
         expected="largest difference of logits over the largest logit <= 1e-12",
-        measured={"relative_difference": errors[-1], "rank_of_W_OV": rank},
+        measured=measured,
         tolerance=TOLERANCE,
-        holds=errors[-1] <= TOLERANCE,
-        script="proposition_1",
+        holds=measured["relative_difference"] <= TOLERANCE,
         figure="proposition_1",
     )
-    write_claims(figures, [claim])
+    return [claim]
 
 
 def logits_of(config: ModelConfig, weights: TokenWeights, tokens: torch.Tensor) -> torch.Tensor:
@@ -75,5 +78,8 @@ def logits_of(config: ModelConfig, weights: TokenWeights, tokens: torch.Tensor) 
     return model(tokens)[:, -1].detach()
 
 
+FIGURE = Figure(pictures=("proposition_1",), draw=make, claims=claims, experiments=named("non_factorized"))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """Theorem 3: from a start symmetric under permuting pairs, the non-factorized model only ever guesses.
 
-    python analyses/theorem_3.py [--runs runs] [--figures figures]
-
 Full batch without noise, float64, trained linear attention; the start is written out in
 `ocr_interp.models.starts.symmetric_factors`. The factorized model from the same start is the control.
 """
@@ -13,24 +11,24 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
 GUESS = math.log(PAPER.n_implications)
 TOLERANCE = 1e-9
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    losses, in_set, steps, claims = {}, {}, np.array([]), []
+def make(runs: Path, figures: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    losses, in_set, steps = {}, {}, np.array([])
     for kind in COLORS:
         (run,) = load_all(runs, f"theorem_3_{kind}")
         losses[kind] = run.history["held_out_implication/loss"].to_numpy()
         in_set[kind] = run.history["held_out_implication/loss_in_set"].to_numpy()
         steps = run.history["step"].to_numpy()
-        claims.append(judged(kind, losses[kind], in_set[kind]))
     with figure_style():
         fig, ax = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
         for kind, loss in losses.items():
@@ -41,7 +39,12 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         ax.legend(frameon=False)
         numbers = {"step": steps, "ln_A2": GUESS, **losses}
         save_figure(fig, figures / "theorem_3", numbers)
-    write_claims(figures, claims)
+    return {kind: (losses[kind], in_set[kind]) for kind in COLORS}
+
+
+def claims(losses: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Claim]:
+    """The theorem and its control."""
+    return [judged(kind, *of_kind) for kind, of_kind in losses.items()]
 
 
 def judged(kind: str, loss: np.ndarray, in_set: np.ndarray) -> Claim:
@@ -64,10 +67,17 @@ def judged(kind: str, loss: np.ndarray, in_set: np.ndarray) -> Claim:
         },
         tolerance=TOLERANCE,
         holds=bool(lowest < -TOLERANCE if below else lowest >= -TOLERANCE),
-        script="theorem_3",
         figure="theorem_3",
     )
 
 
+FIGURE = Figure(
+    pictures=("theorem_3",),
+    draw=make,
+    claims=claims,
+    experiments=named(*(f"theorem_3_{kind}" for kind in COLORS)),
+)
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,4 +1,4 @@
-"""What phase_diagrams claims. Criteria come from the theory or the paper and were fixed before the runs,
+"""What `phases.diagrams` claims. Criteria come from the theory or the paper and were fixed before the runs,
 except where a claim says "seen first"."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from analyses.house.claim_tables import Table, numbers, of, span
 from analyses.house.claims import Claim
 from analyses.phases.grids import ENTRIES, PENALTIES, at_the_end
-from analyses.phases.path_claims import SCRIPT, leading_claims, path_claim
+from analyses.phases.path_claims import leading_claims, path_claim
 from analyses.phases.penalised import PenalisedOptimum
 
 ZERO = 0.05
@@ -64,7 +64,6 @@ def group_claims(end: Table) -> list[Claim]:
             | {"accuracy": span(mine["held_out/accuracy"]), "gap": span(mine["gap_nuclear"])},
             0.0,
             ok,
-            SCRIPT,
             "phase_groups",
         ),
         Claim(
@@ -75,7 +74,6 @@ def group_claims(end: Table) -> list[Claim]:
             {"largest": round(float(nothing), 5), "fitted": int(other["fitted"].sum()), "runs": len(other)},
             ZERO,
             bool(nothing <= ZERO and other["fitted"].all()),
-            SCRIPT,
             "phase_groups",
         ),
         Claim(
@@ -90,7 +88,6 @@ def group_claims(end: Table) -> list[Claim]:
                 and silent["fitted"].all()
                 and (silent["held_out/accuracy"] == 0).all()
             ),
-            SCRIPT,
             "phase_groups",
         ),
     ]
@@ -124,7 +121,6 @@ def pair_claims(theory: Table, paper: Table) -> list[Claim]:
             bool(
                 spread <= 0.1 and (mine["held_out/accuracy"] == 1).all() and abs(other["beta"]).max() <= ZERO
             ),
-            SCRIPT,
             "phase_pairs",
         ),
         Claim(
@@ -137,7 +133,6 @@ def pair_claims(theory: Table, paper: Table) -> list[Claim]:
             | {"fitted": int(paper["fitted"].sum()), "runs": len(paper)},
             0.0,
             bool((recipe["held_out/accuracy"] == 1).all() and abs(z) <= 3 and paper["fitted"].all()),
-            SCRIPT,
             "phase_pairs",
         ),
     ]
@@ -168,7 +163,6 @@ def start_claims(end: Table) -> list[Claim]:
                 and (rich["held_out/accuracy"] == 1).all()
                 and (lazy["held_out/accuracy"] < 0.5).all()
             ),
-            SCRIPT,
             "phase_entries",
         ),
         Claim(
@@ -179,7 +173,6 @@ def start_claims(end: Table) -> list[Claim]:
             {"accuracy": span(other["held_out/accuracy"]), "beta_small_starts": span(small["beta"])},
             ZERO,
             bool((other["held_out/accuracy"] < 0.5).all() and abs(small["beta"]).max() <= ZERO),
-            SCRIPT,
             "phase_entries",
         ),
     ]
@@ -205,7 +198,6 @@ def penalty_claims(end: Table, exact: Mapping[str, Sequence[float]]) -> list[Cla
                 {"beta_minus_exact": span(off), "exact": [round(beta[p], 4) for p in judged]},
                 PENALTY_TOLERANCE,
                 bool(abs(off).max() <= PENALTY_TOLERANCE),
-                SCRIPT,
                 "phase_decay",
             )
         )
@@ -228,7 +220,6 @@ def decay_claim(end: Table) -> Claim:
         | {"smallest_decay_that_is_not_fitted": float(lost.min()) if len(lost) else -1.0},
         0.0,
         bool((mine["held_out/accuracy"] == 1).all() and abs(z) <= 3 and usual["fitted"].all()),
-        SCRIPT,
         "phase_decay",
     )
 
@@ -252,7 +243,6 @@ def attention_claims(noise: Table, kinds: Table) -> list[Claim]:
                 | {"fitted": int(runs["fitted"].sum()), "runs": len(runs)},
                 0.0,
                 bool((mine["held_out/accuracy"] == 1).all() and abs(z) <= 3 and runs["fitted"].all()),
-                SCRIPT,
                 "phase_attention",
             )
         )
@@ -273,7 +263,6 @@ def attention_claims(noise: Table, kinds: Table) -> list[Claim]:
                 and (mine["held_out/accuracy"] == 1).all()
                 and abs(other["beta"]).max() <= ZERO
             ),
-            SCRIPT,
             "phase_attention",
         )
     )

@@ -1,7 +1,5 @@
 """Phase diagrams: when does a model reason out of context? Each beside the prediction, where there is one.
 
-    python analyses/phase_diagrams.py [--runs runs] [--figures figures]
-
 Over the sizes of the groups, the number of pairs, the start's entries, the penalty, the attention and the
 noise; which recipe (that of the theory or that of the paper) is written above every row. Values after a
 finite number of steps, with the certified gap that was reached: they are not the limit's. Cells whose
@@ -18,10 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.house.claims import write_claims
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.phases import claims as phase_claims
 from analyses.phases import grids as phase_grids
 from analyses.phases.grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
@@ -37,6 +35,7 @@ PAPER = "Paper's recipe: AdamW, noisy batches, trained attention"
 PATH_PENALTIES = (0.05, 0.03, *(10.0 ** (-k / 2) for k in range(4, 17)))
 FIRST_GROUPS = ((1, 8), (1, 4), (1, 3), (1, 2), (1, 1), (2, 1), (4, 1), (8, 1))
 LEADING = "#029e73"
+PICTURES = ("phase_groups", "phase_pairs", "phase_entries", "phase_path", "phase_decay", "phase_attention")
 
 
 def power(value: float) -> str:
@@ -203,7 +202,7 @@ def attention_rows(tables: dict[str, pd.DataFrame]) -> list[Row]:
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     tables = {name: phase_grids.trained(name, runs) for name in phase_grids.GRIDS}
     groups_figure(tables["groups"], figures / "phase_groups")
     n = len(phase_grids.PAIRS)
@@ -242,8 +241,13 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     rows_figure(decays, figures / "phase_decay", [("weight_decay",)] * 2)
     by = [("noise_tokens",), ("noise_tokens",), ("attention", "train_attention")]
     rows_figure(attention_rows(tables), figures / "phase_attention", by)
-    write_claims(figures, phase_claims.claims(tables, exact, optima, firsts))
+    return tables, exact, optima, firsts
+
+
+FIGURE = Figure(
+    pictures=PICTURES, draw=make, claims=lambda measured: phase_claims.claims(*measured), cost="slow"
+)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,4 +1,4 @@
-"""Where out-of-context reasoning happens: the grids behind phase_diagrams, and training what is missing.
+"""Where out-of-context reasoning happens: the grids behind `phases.diagrams`, and training what is missing.
 
 Two kinds of recipe, never mixed in one panel. "Theory" (`DESCENT`): full-batch gradient descent, no noise,
 frozen uniform attention, weight decay 0 unless it is the axis, float64. "Paper" (`RECIPE`): AdamW, noisy

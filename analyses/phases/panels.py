@@ -53,7 +53,7 @@ class Row:
     """One row of panels.
 
     Attributes:
-        table: of `phase_grids.trained`, or a part of it.
+        table: of `phases.grids.trained`, or a part of it.
         x: column of the axis; its values stand evenly spaced.
         xlabel, title: texts; the title says which recipe.
         ticks: text of a value.

@@ -1,4 +1,4 @@
-"""Claims about β on its way to the limit, for phase_diagrams."""
+"""Claims about β on its way to the limit, for `phases.diagrams`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from analyses.house.claims import Claim
 from analyses.phases.grids import ENTRIES
 from analyses.phases.penalised import PenalisedOptimum, leading_beta
 
-SCRIPT = "phase_diagrams"
 PATH_TOLERANCE = 0.05
 
 
@@ -40,7 +39,6 @@ def path_claim(table: Table, optima: Mapping[str, Sequence[PenalisedOptimum]]) -
         {**measured, "path_optimality_residual": residual},
         PATH_TOLERANCE,
         bool(worst <= PATH_TOLERANCE),
-        SCRIPT,
         "phase_path",
     )
 
@@ -56,7 +54,7 @@ def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, Penalised
     ratio = told["m_train"] / told["m_test"]
     bounds = [sorted((leading_beta(r, 1), min(np.sqrt(r), 1.0))) for r in ratio]
     inside = np.array([low <= b <= high for b, (low, high) in zip(told["beta"], bounds, strict=True)])
-    source = "derived (analyses/penalised.py); seen first at r = 1/3"
+    source = "derived (analyses/phases/penalised.py); seen first at r = 1/3"
     return [
         Claim(
             "phase_leading_direction",
@@ -68,7 +66,6 @@ def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, Penalised
             {"path_minus_leading": [round(v, 4) for v in off], "descent_minus_leading": numbers(first)},
             0.05,
             bool(max(abs(v) for v in off) <= 0.05 and abs(first).max() <= 0.05),
-            SCRIPT,
             "phase_path",
         ),
         Claim(
@@ -81,7 +78,6 @@ def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, Penalised
             | {"ratios_outside": sorted({float(r) for r in ratio[~inside]})},
             0.0,
             bool(inside.all()),
-            SCRIPT,
             "phase_path",
         ),
     ]

@@ -1,7 +1,5 @@
 """Figure 5: both max-margin solutions beside trained models, and the geometry of their embeddings.
 
-    python analyses/figure_5_max_margin.py [--runs runs] [--figures figures]
-
 Heat maps in figure_5_max_margin, geometry in figure_5_geometry. The models are trained by full-batch
 gradient descent for STEPS steps, with frozen attention and without weight decay: they head for the
 solutions and are not there yet. The limit is computed besides, and only that is held against the theory.
@@ -14,10 +12,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.house.claims import Claim, write_claims
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.theory.limit_runs import NORMS, OvKind, computed_limit, descend, noise_free_task
 from ocr_interp import FactRecallTask, Run, cosine_with, held_out_beta, predicted_solution
 from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
@@ -27,7 +26,7 @@ from ocr_interp.viz.style import figure_style, save_figure
 SIZES = ((2, 1, 1), (20, 1, 3))
 STEPS = 20_000
 TOLERANCE = 0.01
-SCRIPT = HEAT_MAPS = "figure_5_max_margin"
+HEAT_MAPS = "figure_5_max_margin"
 GEOMETRY = "figure_5_geometry"
 CAPTION = (
     "One pair: $s$ its training and $s'$ its held-out subject (means), $b$ its fact, $c$ its implication. "
@@ -160,16 +159,15 @@ def claims(found: dict[str, dict[str, dict[str, float]]]) -> list[Claim]:
             measured=measured[key],
             tolerance=TOLERANCE,
             holds=max(off[key]) <= TOLERANCE,
-            script=SCRIPT,
             figure=GEOMETRY,
         )
         for key, statement in table.items()
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> dict[str, dict[str, dict[str, float]]]:
     trained: dict[tuple[int, ...], dict[OvKind, Run]] = {}
-    found = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
     for sizes in SIZES:
         task, name = noise_free_task(*sizes), "_".join(map(str, sizes))
         trained[sizes] = {ov: descend(task, ov, STEPS, runs / "figure_5" / f"{ov}_{name}") for ov in ROWS}
@@ -182,8 +180,11 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     with figure_style():
         draw_heat_maps(trained, figures)
         draw_geometry(trained, figures)
-    write_claims(figures, claims(found))
+    return found
+
+
+FIGURE = Figure(pictures=(HEAT_MAPS, GEOMETRY), draw=make, claims=claims, cost="slow")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

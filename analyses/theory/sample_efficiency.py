@@ -1,7 +1,5 @@
 """Sample efficiency: in balanced tasks one training implication a pair is enough, and none is not.
 
-    python analyses/sample_efficiency.py [--runs runs] [--figures figures]
-
 "Any m_train > 0 is enough" is a statement about balanced tasks: beside it stands an unbalanced one, every
 pair of which has training implications, whose held-out margin is negative under both norms.
 """
@@ -14,11 +12,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analyses.house.claims import Claim, write_claims
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.theory.limit_runs import (
     NORMS,
     OV_KINDS,
@@ -36,7 +35,7 @@ N_PAIRS, M_TEST = 5, 4
 M_TRAIN = range(7)
 STEPS = 10_000
 TOLERANCE = 0.01
-SCRIPT = FIGURE = "sample_efficiency"
+PICTURE = "sample_efficiency"
 COUNTEREXAMPLE = FactRecallTask.from_mapping(
     [0] * 21 + [1] * 50, [0, 1], [True] + [False] * 20 + [True] * 50, n_noise=0, seq_len=3
 )
@@ -131,7 +130,7 @@ def make_figure(
             "balanced": {ov: [asdict(m) for m in margins] for ov, margins in balanced.items()},
             "counterexample": {ov: asdict(margins) for ov, margins in unbalanced.items()},
         }
-        save_figure(fig, figures / FIGURE, numbers)
+        save_figure(fig, figures / PICTURE, numbers)
 
 
 def by_way(margins: list[Margins], ways: tuple[str, ...]) -> dict[str, list[float] | int]:
@@ -179,12 +178,12 @@ def claims(balanced: dict[OvKind, list[Margins]], unbalanced: dict[OvKind, Margi
         ),
     ]
     return [
-        Claim(name, statement, source, expected, measured, TOLERANCE, bool(holds), SCRIPT, FIGURE)
+        Claim(name, statement, source, expected, measured, TOLERANCE, bool(holds), PICTURE)
         for name, statement, expected, measured, holds in table
     ]
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple[dict[OvKind, list[Margins]], dict[OvKind, Margins]]:
     where = runs / "sample_efficiency"
     balanced: dict[OvKind, list[Margins]] = {
         ov: [measure(noise_free_task(N_PAIRS, m, M_TEST), ov, where / f"{ov}_{m}") for m in M_TRAIN]
@@ -194,8 +193,11 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
         ov: measure(COUNTEREXAMPLE, ov, where / f"{ov}_counterexample") for ov in OV_KINDS
     }
     make_figure(balanced, unbalanced, figures)
-    write_claims(figures, claims(balanced, unbalanced))
+    return balanced, unbalanced
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=lambda measured: claims(*measured), cost="slow")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """Theorem 1: where gradient descent goes, as far as it gets, and the limit computed.
 
-    python analyses/theorem_1.py [--runs runs] [--figures figures]
-
 Two ways that are never mixed up. Evidence (left, middle): full-batch gradient descent, no weight decay,
 small start, float64; frozen attention as in the theorem, trained attention beside it with its own predicted
 interval, and AdamW without and with weight decay. Computing (right): annealed L-BFGS, which reaches the
@@ -17,11 +15,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.house.claims import Claim, write_claims
-from analyses.paper.runs import PAPER, load_all
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import Run, predicted_solution, trained_attention_beta_interval
 from ocr_interp.training.continuation import NORM_OF_OV, ComputedLimit, compute_limit
 from ocr_interp.viz.curves import plot_band
@@ -30,12 +29,18 @@ from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 BETA = predicted_solution(PAPER).beta
 INTERVAL = trained_attention_beta_interval(PAPER)
 TRAINED_ATTENTION = "#029e73"
+NEEDED = (
+    "descent_factorized",
+    "descent_non_factorized",
+    "descent_trained_attention",
+    *(f"adamw_{kind}{decay}" for kind in COLORS for decay in ("", "_decay")),
+)
+Measured = tuple[dict[str, list[Run]], dict[str, ComputedLimit]]
+"""Runs by experiment, and the computed limits by OV kind."""
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
-    names = ["descent_factorized", "descent_non_factorized", "descent_trained_attention"]
-    names += [f"adamw_{kind}{decay}" for kind in COLORS for decay in ("", "_decay")]
-    found = {name: load_all(runs, name) for name in names}
+def make(runs: Path, figures: Path) -> Measured:
+    found = {name: load_all(runs, name) for name in NEEDED}
     limits = {kind: compute_limit(PAPER, kind, tolerance=3e-4) for kind in COLORS}
     with figure_style():
         fig, axes = plt.subplots(3, 3, figsize=(12.5, 9.2), sharey="row", layout="constrained")
@@ -57,7 +62,13 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
             if ax.lines:
                 ax.legend(frameon=False, fontsize=8, loc=(0.02, 0.18) if ax in axes[1] else "best")
         save_figure(fig, figures / "theorem_1", numbers_of(found, limits))
-    write_claims(figures, [*descent_claims(found), *limit_claims(limits)])
+    return found, limits
+
+
+def claims(measured: Measured) -> list[Claim]:
+    """Of gradient descent, and of the computed limits."""
+    found, limits = measured
+    return [*descent_claims(found), *limit_claims(limits)]
 
 
 def draw_descent(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
@@ -160,7 +171,6 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
                 measured=measured,
                 tolerance=0.0,
                 holds=nearer and all(measured["excess_falls"]),
-                script="theorem_1",
                 figure="theorem_1",
             )
         )
@@ -176,7 +186,6 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
             measured={"beta": beta, "beta_at_the_first_logged_step": early},
             tolerance=0.0,
             holds=all(INTERVAL[0] <= value <= INTERVAL[1] for value in beta),
-            script="theorem_1",
             figure="theorem_1",
         )
     )
@@ -205,7 +214,6 @@ def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
                 measured={"gap": last.gap, "beta": last.beta, "seconds": last.seconds},
                 tolerance=0.01,
                 holds=bool(last.gap <= 0.01 and abs(last.beta - predicted.beta) <= 0.01),
-                script="theorem_1",
                 figure="theorem_1",
             )
         )
@@ -228,5 +236,8 @@ def numbers_of(found: dict[str, list[Run]], limits: dict[str, ComputedLimit]) ->
     return numbers
 
 
+FIGURE = Figure(pictures=("theorem_1",), draw=make, claims=claims, cost="slow", experiments=named(*NEEDED))
+
+
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

@@ -1,7 +1,5 @@
 """Theorem 2: how far held-out implications are from the others, against min(√(m_train / m_test), 1).
 
-    python analyses/theorem_2.py [--runs runs] [--figures figures]
-
 Closed form, solver and computed limit agree. Gradient descent is shown after STEPS steps, as evidence
 of where it heads: its direction moves only like 1 / log(steps), and it is not at the limit yet.
 """
@@ -14,11 +12,12 @@ from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analyses.house.claims import Claim, write_claims
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.theory.limit_runs import (
     NORMS,
     OV_KINDS,
@@ -36,7 +35,7 @@ PAIRS = (2, 5, 20)
 GROUPS = ((1, 9), (1, 4), (1, 2), (2, 3), (1, 1), (2, 1), (4, 1))
 STEPS = 3_000
 TOLERANCE = 0.01
-SCRIPT = FIGURE = "theorem_2"
+PICTURE = "theorem_2"
 MARKERS = {2: "o", 5: "^", 20: "s"}
 
 
@@ -130,7 +129,7 @@ def make_figure(cases: list[Case], figures: Path) -> None:
         right.set_title(f"Against the bound; gradient descent after {STEPS:,} steps", loc="left")
         fig.legend(handles=legend_handles(), loc="outside lower center", ncols=4, frameon=False)
         numbers = {"gradient_descent_steps": STEPS, "cases": [asdict(case) for case in cases]}
-        save_figure(fig, figures / FIGURE, numbers)
+        save_figure(fig, figures / PICTURE, numbers)
 
 
 def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
@@ -164,18 +163,25 @@ def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
         measured=measured,
         tolerance=TOLERANCE,
         holds=bool(max(judged) <= TOLERANCE and certified.all()),
-        script=SCRIPT,
-        figure=FIGURE,
+        figure=PICTURE,
     )
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> list[Case]:
     cases = [measure(n, a, b, ov, runs) for n in PAIRS for a, b in GROUPS for ov in OV_KINDS]
     make_figure(cases, figures)
+    return cases
+
+
+def claims(cases: list[Case]) -> list[Claim]:
+    """The bound for either norm."""
     nuclear = "Factorized (nuclear norm): held-out over training margin is min(√(m_train/m_test), 1)"
     frobenius = "Non-factorized (Frobenius norm): the held-out margin is 0, whatever the ratio"
-    write_claims(figures, [claim(cases, "factorized", nuclear), claim(cases, "non_factorized", frobenius)])
+    return [claim(cases, "factorized", nuclear), claim(cases, "non_factorized", frobenius)]
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

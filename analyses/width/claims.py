@@ -12,7 +12,6 @@ from analyses.house.claims import Claim
 from analyses.width.narrow_code import PlanarCode
 from analyses.width.runs import LONG_STEPS, STEP_WIDTH
 
-SCRIPT = "figure_6_width"
 SEEN = "seen first, then written down"
 LOSS, ACCURACY = "held_out_implication/loss", "held_out_implication/accuracy"
 
@@ -59,7 +58,6 @@ def paper_claims(end: Table) -> list[Claim]:
             | {"smallest_width_with_all_right": int(all_right.index[all_right].min())},
             0.0,
             bool(all_right.all()),
-            SCRIPT,
             "figure_6_width",
         ),
         Claim(
@@ -71,7 +69,6 @@ def paper_claims(end: Table) -> list[Claim]:
             {**spans(step, LOSS), **spans(step, ACCURACY), "median_loss": float(step[LOSS].median())},
             0.0,
             bool(step[LOSS].median() >= guessing),
-            SCRIPT,
             "figure_6_width",
         ),
     ]
@@ -91,7 +88,6 @@ def fitting_claim(end: Table) -> Claim:
         | {"widths_between": len(end["d_head"].unique()) - len(always) - len(never)},
         0.0,
         bool(set(never) == {1, 2} and len(always) == len(fitted) - 2),
-        SCRIPT,
         "figure_6_width",
     )
 
@@ -104,13 +100,12 @@ def capacity_claim(code: PlanarCode) -> Claim:
         "figure_6_capacity",
         "Not capacity: a code of width 2 has every answer right, told and untold, for any number of pairs "
         "(width 1 cannot); its price is the norm",
-        "derived (analyses/narrow_code.py)",
+        "derived (analyses/width/narrow_code.py)",
         "all margins of the construction > 0 at (20, 1, 3), held-out ones against every answer",
         {"smallest_margin": margin, "smallest_held_out_margin": held_out}
         | {"nuclear_norm_at_margin_1": code.certificate.primal},
         0.0,
         bool(margin > 0 and held_out > 0),
-        SCRIPT,
         "figure_6_step",
     )
 
@@ -126,7 +121,6 @@ def recipe_claim(recipes: Mapping[str, Table]) -> Claim:
         accuracy,
         0.0,
         all(max(values) < 1 for values in accuracy.values()),
-        SCRIPT,
         "figure_6_step",
     )
 
@@ -151,7 +145,6 @@ def forgetting_claim(longer: Mapping[str, Table]) -> Claim:
         measured,
         0.0,
         all(worse[name] for name in ("$d_h$ = 3", "$d_h$ = 4")),
-        SCRIPT,
         "figure_6_step",
     )
 
@@ -174,6 +167,5 @@ def pairs_claim(by_pairs: Table) -> Claim:
         {f"smallest_width_at_{n}_pairs": width for n, width in enough.items()},
         0.0,
         widths == sorted(widths) and widths[-1] > widths[0],
-        SCRIPT,
         "figure_6_step",
     )

@@ -1,7 +1,5 @@
 """Figure 6: held-out implications against the width d_h of the OV circuit, every width from 1 to 8 and on.
 
-    python analyses/figure_6_width.py [--runs runs] [--figures figures]
-
 The paper's task and recipe, five seeds. Reported there: it works from d_h = 4 and fails at 3. The companion
 figure_6_step asks what happens at the step: what a narrow circuit could do, one change of the recipe at a
 time at d_h = 3, and where the step lies with other numbers of pairs.
@@ -14,10 +12,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 
-from analyses.house.claims import write_claims
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER
 from analyses.phases.panels import draw_map
 from analyses.width import claims as width_claims
@@ -240,7 +238,7 @@ def with_config(found: SweepResult) -> pd.DataFrame:
     return found.table.merge(found.runs[columns], on="run", validate="many_to_one")
 
 
-def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+def make(runs: Path, figures: Path) -> tuple:
     found = widths(runs)
     width_figure(found.table, figures / "figure_6_width")
     recipes = {"paper's recipe": found.select(d_head=STEP_WIDTH).final()}
@@ -248,8 +246,16 @@ def main(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
     longer = {name: with_config(result) for name, result in long(runs).items()}
     code, by_pairs = planar_code(PAPER), pairs(runs).table
     step_figure(code, recipes, longer, by_pairs, figures / "figure_6_step")
-    write_claims(figures, width_claims.claims(found.final(), recipes, longer, by_pairs, code))
+    return found.final(), recipes, longer, by_pairs, code
+
+
+FIGURE = Figure(
+    pictures=("figure_6_width", "figure_6_step"),
+    draw=make,
+    claims=lambda measured: width_claims.claims(*measured),
+    cost="slow",
+)
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    main()

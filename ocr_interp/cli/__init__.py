@@ -17,6 +17,7 @@ from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.files import read_run
 from ocr_interp.cli.llm import Llm
+from ocr_interp.cli.reproduce import Reproduce
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -100,29 +101,6 @@ class Solve:
                 )
 
 
-@dataclass(frozen=True)
-class Reproduce:
-    """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
-
-    everything: Annotated[bool, tyro.conf.arg(name="all")] = False
-    """also what takes longer than a few minutes"""
-    runs: Path = Path("runs")
-    """where trained models are kept; what is there is not trained again"""
-    figures: Path = Path("figures")
-    """where figures, their numbers and claims.json go"""
-
-    def run(self) -> None:
-        import runpy
-
-        script = _analyses() / "reproduce.py"
-        for folder in (self.runs, self.figures):
-            folder.mkdir(parents=True, exist_ok=True)  # before minutes of training, not after
-        sys.path.insert(0, str(script.parent))
-        sys.argv = [str(script), "--runs", str(self.runs), "--figures", str(self.figures)]
-        sys.argv += ["--all"] if self.everything else []
-        runpy.run_path(str(script), run_name="__main__")
-
-
 _Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
@@ -192,13 +170,3 @@ def _unboxed(text: str) -> str:
 def _fail(message: str) -> None:
     print(f"ocr-interp: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
-
-
-def _analyses() -> Path:
-    """The analyses/ folder: below the current directory, or beside an editable installation."""
-    for place in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (place / "analyses" / "reproduce.py").is_file():
-            return place / "analyses"
-    raise OcrInterpError(
-        "reproduce needs the analyses/ folder of the repository: run it from the root of a clone"
-    )
