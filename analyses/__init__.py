@@ -1,7 +1,8 @@
 """The studies: how every figure and every claim of the repository is made. `ocr-interp reproduce` runs them.
 
-A folder is a study; a module of it that has a constant `FIGURE` is a figure, found by being there. `house`
-holds what all studies share.
+A folder is a study; a module of it that has a constant `FIGURE` is a figure, found by being there: adding one
+is one file, deleting it takes its claims away. `house` holds what all studies share. One figure alone:
+`ocr-interp reproduce --only theorem_3`, or `python -m analyses.paper.theorem_3`.
 """
 
 STUDIES = ("paper", "theory", "circuits", "ablations", "phases", "width", "optimizers", "llm")

@@ -59,9 +59,12 @@ def train_all(runs: Path, experiments: Iterable[Experiment]) -> None:
         return
     cores = os.cpu_count() or 1
     jobs = make_jobs(missing, cores)
+    if len(jobs) == 1:
+        _train(jobs[0])
+        return
     with (
         Progress(console=Console(stderr=True)) as bar,
-        ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"), initializer=_one_thread) as pool,
+        ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn")) as pool,
     ):
         shown = bar.add_task(f"training {len(missing)} models", total=len(missing))
         waiting = {pool.submit(_train, job): len(job) for job in jobs}
@@ -103,13 +106,14 @@ def _is_complete(path: Path) -> bool:
 
 
 def _train(job: Job) -> None:
-    from ocr_interp.training.together import train_together
-
-    train_together([config for config, _ in job], [path for _, path in job])
-
-
-def _one_thread() -> None:
-    """One thread per process: small matrices lose by more, and as many processes run as there are cores."""
+    """In one thread: small matrices lose by more, and as many processes run as there are cores."""
     import torch
 
+    from ocr_interp.training.together import train_together
+
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        train_together([config for config, _ in job], [path for _, path in job])
+    finally:
+        torch.set_num_threads(threads)

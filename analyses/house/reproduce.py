@@ -45,11 +45,13 @@ def reproduce(
     for script, figure in loaded.items():
         if message := _draw(script, figure, runs, figures):
             failed[script] = message
-        assemble(figures, [one.script for one in found])
-    claims = assemble(figures, [one.script for one in found])
+        _assemble(figures, found)  # after each, so that whoever stops this has the claims that were made
+    if message := _assemble(figures, found):
+        failed["claims.json"] = message
     _tell_of_left_over_claims(figures, found)
-    print(f"{figures}/ holds {len(loaded)} figures with their numbers, {len(claims)} claims in claims.json")
-    print(f"{runs}/ holds the trained models; {time.perf_counter() - start:.0f} seconds")
+    drawn = sum(script not in failed for script in loaded)
+    print(f"drew {drawn} figures into {figures}/, with their numbers and claims.json; models are in {runs}/")
+    print(f"{time.perf_counter() - start:.0f} seconds")
     for script, message in failed.items():
         print(f"FAILED {script}: {message}", file=sys.stderr)
     return failed
@@ -96,13 +98,14 @@ def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
     import matplotlib.pyplot as plt
     import torch
 
-    threads = torch.get_num_threads()
+    threads, before = torch.get_num_threads(), _times(figure, figures)
     print(f"drawing {script}", file=sys.stderr)
     try:
         claims = figure.claims(figure.draw(runs, figures))
-        missing = [name for name in figure.pictures if not (figures / f"{name}.png").exists()]
+        after = _times(figure, figures)
+        missing = [f"{name}.png" for name in figure.pictures if after[name] in (None, before[name])]
         if missing:
-            raise OcrInterpError(f"it says that it leaves {', '.join(missing)}.png, and did not")
+            raise OcrInterpError(f"its FIGURE promises {', '.join(missing)}, and it did not write that")
         write_claims(figures, script, claims)
     except (Exception, SystemExit) as error:
         return _told(error)
@@ -111,6 +114,21 @@ def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
         torch.set_num_threads(threads)  # some figures take one for themselves
     print_claims(claims)
     return ""
+
+
+def _assemble(figures: Path, found: Sequence[Found]) -> str:
+    """Writes claims.json; "" or why it cannot be written."""
+    try:
+        assemble(figures, [one.script for one in found])
+    except OcrInterpError as error:
+        return _told(error)
+    return ""
+
+
+def _times(figure: Figure, figures: Path) -> dict[str, int | None]:
+    """When each of its pictures was last written; None for one that is not there."""
+    paths = {name: figures / f"{name}.png" for name in figure.pictures}
+    return {name: path.stat().st_mtime_ns if path.exists() else None for name, path in paths.items()}
 
 
 def _told(error: BaseException) -> str:
