@@ -28,17 +28,18 @@ HELD_OUT_IMPLICATION = SPLITS[3]
 def limit_as_model(ov: Literal["factorized", "non_factorized"]) -> Snapshot:
     """The computed limit as a model with frozen uniform attention."""
     found = compute_limit(PAPER, ov, tolerance=3e-4)
-    d, n, rows = PAPER.d_vocab, PAPER.n_inputs, len(found.W_V)
+    d, n, rows = PAPER.d_vocab, PAPER.n_inputs, len(found.W)
     ones = torch.ones(d, d, dtype=torch.float64)
-    if found.W_O is None:
+    if ov == "non_factorized":
         W_OV = np.zeros((d, d))
-        W_OV[:rows, n:] = found.W_V
+        W_OV[:rows, n:] = found.W
         model = ModelConfig(ov=ov, train_attention=False, dtype="float64")
         weights = TokenWeights.of_factors(torch.tensor(W_OV), None, ones)
     else:
-        W_V, W_O = np.zeros((d, found.W_V.shape[1])), np.zeros((found.W_O.shape[0], d))
-        W_V[:rows], W_O[:, n:] = found.W_V, found.W_O
-        model = ModelConfig(ov=ov, d_head=found.W_V.shape[1], train_attention=False, dtype="float64")
+        width = found.parameters["W_V"].shape[1]
+        W_V, W_O = np.zeros((d, width)), np.zeros((width, d))
+        W_V[:rows], W_O[:, n:] = found.parameters["W_V"], found.parameters["W_O"]
+        model = ModelConfig(ov=ov, d_head=width, train_attention=False, dtype="float64")
         weights = TokenWeights.of_factors(torch.tensor(W_V), torch.tensor(W_O), ones)
     return Snapshot(RunConfig(PAPER, model, TrainConfig.gradient_descent()), 0, weights)
 

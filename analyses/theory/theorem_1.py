@@ -21,8 +21,9 @@ from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
+from analyses.theory.limit_runs import NORMS
 from ocr_interp import Run, predicted_solution, trained_attention_beta_interval
-from ocr_interp.training.continuation import NORM_OF_OV, ComputedLimit, compute_limit
+from ocr_interp.training.continuation import ComputedLimit, compute_limit
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import COLORS, NAMES, figure_style, save_figure
 
@@ -79,7 +80,7 @@ def draw_descent(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
         histories = [run.history for run in found[f"descent_{kind}"]]
         for column, dashes, what in (("excess", "-", "true"), ("gap", (0, (2, 2)), "certified")):
             label = f"{NAMES[kind]}: {what}"
-            plot_band(above, histories, f"{column}_{NORM_OF_OV[kind]}", COLORS[kind], label, linestyle=dashes)
+            plot_band(above, histories, f"{column}_{NORMS[kind]}", COLORS[kind], label, linestyle=dashes)
         plot_band(below, histories, "beta", COLORS[kind], NAMES[kind])
         draw_cosines(cosines, kind, histories)
     histories = [run.history for run in found["descent_trained_attention"]]
@@ -95,7 +96,7 @@ def draw_adamw(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
         for suffix, dashes, what in (("", "-", "no decay"), ("_decay", (0, (4, 1.5)), "decay 0.03")):
             histories = [run.history for run in found[f"adamw_{kind}{suffix}"]]
             label = f"{kind.replace('_', '-')}, {what}"
-            excess = f"excess_{NORM_OF_OV[kind]}"
+            excess = f"excess_{NORMS[kind]}"
             plot_band(axes[0], histories, excess, COLORS[kind], label, linestyle=dashes)
             plot_band(axes[1], histories, "beta", COLORS[kind], label, linestyle=dashes)
         draw_cosines(axes[2], kind, [run.history for run in found[f"adamw_{kind}"]])
@@ -139,7 +140,7 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
     """Direction of both models under gradient descent, as far as it got."""
     claims = []
     for kind in COLORS:
-        runs, norm = found[f"descent_{kind}"], NORM_OF_OV[kind]
+        runs, norm = found[f"descent_{kind}"], NORMS[kind]
         other = "frobenius" if norm == "nuclear" else "nuclear"
         limit = predicted_solution(PAPER, norm).beta
         measured = {
@@ -202,7 +203,7 @@ def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
     """The computed limits against the closed form."""
     claims = []
     for kind, limit in limits.items():
-        predicted = predicted_solution(PAPER, NORM_OF_OV[kind])
+        predicted = predicted_solution(PAPER, NORMS[kind])
         last = limit.stages[-1]
         claims.append(
             Claim(
