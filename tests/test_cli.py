@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, cli, load_run
+from ocr_interp.cli import reproduce
 from ocr_interp.errors import OcrInterpError
 
 SHORT = ("--n-pairs", "3", "--m-test", "1", "--steps", "40", "--log-every", "20", "--batch-size", "9")
@@ -133,7 +134,7 @@ def test_help_and_complaints_load_nothing_heavy(arguments):
 def test_reproduce_outside_of_a_clone_says_where_to_run_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        cli, "__file__", str(tmp_path / "site-packages" / "ocr_interp" / "cli" / "__init__.py")
+        reproduce, "__file__", str(tmp_path / "site-packages" / "ocr_interp" / "cli" / "reproduce.py")
     )
     with pytest.raises(OcrInterpError, match="root of a clone"):
-        cli._analyses()
+        reproduce._repository()

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +11,10 @@ from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.store import COLUMNS
 
-ANALYSES = Path(__file__).resolve().parent.parent / "analyses"
-
 
 @pytest.fixture
-def results(monkeypatch):
-    monkeypatch.syspath_prepend(ANALYSES)
-    import llm_results
+def results():
+    from analyses.llm import results as llm_results
 
     return llm_results
 
@@ -75,7 +71,7 @@ def grouped(results, runs):
 
 
 def claim(results, name, runs):
-    import llm_claims
+    from analyses.llm import claims as llm_claims
 
     found = {c.id: c for c in llm_claims.claims(grouped(results, runs))}
     return found.get(f"llm_{name}")
@@ -229,9 +225,8 @@ def test_no_common_seed_is_no_difference(results):
     assert one.differences(other) == []
 
 
-def test_the_table_has_a_row_a_data_set_and_leaves_gaps(monkeypatch):
-    monkeypatch.syspath_prepend(ANALYSES)
-    from readme_tables import llm_table
+def test_the_table_has_a_row_a_data_set_and_leaves_gaps():
+    from analyses.house.pages import llm_table
 
     row = {"row": "full", "data": "a", "held_out_rank": 0.5, "interval": [0.25, 1.0], "seeds": [0, 1]}
     lines = llm_table(
@@ -251,8 +246,8 @@ def test_the_table_has_a_row_a_data_set_and_leaves_gaps(monkeypatch):
 
 
 def test_a_cut_that_no_run_has_is_no_claim(results):
-    from llm_inside_claims import CUTS, cut_claim, inside_claims
-    from llm_inside_figures import Runs
+    from analyses.llm.inside_claims import CUTS, cut_claim, inside_claims
+    from analyses.llm.inside_figures import Runs
 
     what = CUTS["ov"][0]
 
@@ -269,9 +264,8 @@ def test_a_cut_that_no_run_has_is_no_claim(results):
         cut_claim("mlp", [runs(1.5, 0.1)])
 
 
-def test_planned_runs_have_names_of_their_own(monkeypatch):
-    monkeypatch.syspath_prepend(ANALYSES)
-    import table_1_llm
+def test_planned_runs_have_names_of_their_own():
+    from analyses.llm import table_1 as table_1_llm
 
     planned = table_1_llm.all_runs()
     assert len({run.fingerprint for run in planned.values()}) == len(planned)
@@ -280,9 +274,8 @@ def test_planned_runs_have_names_of_their_own(monkeypatch):
         assert dataclasses.replace(run.train, train_seed=0).dtype == "float32"
 
 
-def test_the_table_of_muon_has_a_row_a_rival(monkeypatch):
-    monkeypatch.syspath_prepend(ANALYSES)
-    import readme_tables
+def test_the_table_of_muon_has_a_row_a_rival():
+    from analyses.house import pages as readme_tables
 
     sets = ("profession_color", "sport_music")
     claims = [

@@ -6,8 +6,6 @@ import contextlib
 import io
 import re
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -15,75 +13,13 @@ import tyro
 from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
-from ocr_interp.cli.files import read_run
+from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
+from ocr_interp.cli.reproduce import Reproduce
 from ocr_interp.cli.solve import Solve
 from ocr_interp.cli.sweep import Sweep
-from ocr_interp.configuration.model import ModelConfig
-from ocr_interp.configuration.training import TrainConfig
+from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.task import FactRecallTask
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one model on the fact-recall task, or go on with one that was stopped."""
-
-    run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run, e.g. runs/factorized; the same command on it again resumes or just reads it"""
-    task: FactRecallTask = field(default_factory=FactRecallTask)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def run(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
-        from ocr_interp.training.loop import train
-        from ocr_interp.viz.text.run import describe_run
-
-        run = train(self.task, self.model, self.train, self.run_dir)
-        print(describe_run(run))
-        if run.status == "interrupted":
-            sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
-
-
-@dataclass(frozen=True)
-class Info:
-    """Show what a run is and what it learned."""
-
-    run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run"""
-
-    def run(self) -> None:
-        run = read_run(self.run_dir)
-        from ocr_interp.viz.text.run import describe_run
-
-        print(describe_run(run))
-
-
-@dataclass(frozen=True)
-class Reproduce:
-    """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
-
-    everything: Annotated[bool, tyro.conf.arg(name="all")] = False
-    """also what takes longer than a few minutes"""
-    runs: Path = Path("runs")
-    """where trained models are kept; what is there is not trained again"""
-    figures: Path = Path("figures")
-    """where figures, their numbers and claims.json go"""
-
-    def run(self) -> None:
-        import runpy
-
-        script = _analyses() / "reproduce.py"
-        for folder in (self.runs, self.figures):
-            folder.mkdir(parents=True, exist_ok=True)  # before minutes of training, not after
-        sys.path.insert(0, str(script.parent))
-        sys.argv = [str(script), "--runs", str(self.runs), "--figures", str(self.figures)]
-        sys.argv += ["--all"] if self.everything else []
-        runpy.run_path(str(script), run_name="__main__")
-
 
 _Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve
 Command = (
@@ -154,13 +90,3 @@ def _unboxed(text: str) -> str:
 def _fail(message: str) -> None:
     print(f"ocr-interp: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
-
-
-def _analyses() -> Path:
-    """The analyses/ folder: below the current directory, or beside an editable installation."""
-    for place in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (place / "analyses" / "reproduce.py").is_file():
-            return place / "analyses"
-    raise OcrInterpError(
-        "reproduce needs the analyses/ folder of the repository: run it from the root of a clone"
-    )

@@ -55,7 +55,7 @@ def train(
         TrainingDivergedError: a loss that is NaN or infinite, with the step; the last checkpoint stays.
     """
     config = RunConfig(task, model_config or ModelConfig(), train_config or TrainConfig())
-    training = _Training(config)
+    training = Training(config)
     if run_dir is None:
         return training.run(None, progress, on_log)
     store = RunStore(Path(run_dir))
@@ -68,54 +68,66 @@ def train(
         return training.run(store, progress, on_log)
 
 
-class _Training:
-    """The state of a training run: parameters, optimiser, step, history."""
+class Training:
+    """The state of a training run: parameters, optimiser, step, history.
 
-    def __init__(self, config: RunConfig) -> None:
+    Args:
+        config: the run.
+        lockstep: what trains it, perhaps among others; None trains it alone.
+        place: its place among the runs of the lockstep.
+    """
+
+    def __init__(self, config: RunConfig, lockstep: Lockstep | None = None, place: int = 0) -> None:
         self.config, recipe = config, config.train
-        self.lockstep = Lockstep([config])
-        self.device, self.model = self.lockstep.device, self.lockstep.models[0]
-        self.optimizers = self.lockstep.optimizers
+        self.lockstep = Lockstep([config]) if lockstep is None else lockstep
+        self.place = place
+        self.device, self.model = self.lockstep.device, self.lockstep.models[place]
         self.tracker = Tracker(config.task, recipe, DTYPES[config.model.dtype], self.device)
-        self.step = 0
+        self.step, self.status = 0, "unfinished"
+        self._checkpoint_due, self._snapshot_steps = recipe.checkpoint_every, set(recipe.snapshot_steps())
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, TokenWeights] = {}
 
     def run(self, store: RunStore | None, progress: bool | None, on_log: OnLog | None) -> Run:
         """Trains to the end, or to Ctrl-C."""
-        logged, snapshot_steps = self.config.train.logged_steps(), set(self.config.train.snapshot_steps())
-        checkpoint_due = self.step + self.config.train.checkpoint_every
         show = sys.stderr.isatty() if progress is None else progress
-        status = "unfinished"
         with first_ctrl_c() as interrupted, progress_bar(self.config, self.step, show) as update:
-            for target in (step for step in logged if step > self.step or not self.rows):
-                row = self._advance(target)
+            for target in self.targets():
+                row = self.advance(target)
                 update(self.step, row)
                 if on_log is not None:
                     on_log(dict(row))
-                if self.step == logged[-1]:
-                    status = "finished"
-                elif learned(row, self.config.train.stop_when_learned):
-                    status = "learned"
-                elif interrupted():
-                    status = "interrupted"
-                if self.step in snapshot_steps or (snapshot_steps and status == "learned"):
-                    self._snapshot(store)
-                if status == "unfinished" and self.step < checkpoint_due:
-                    continue
-                self._checkpoint(store, status)
-                checkpoint_due = self.step + self.config.train.checkpoint_every
-                if status != "unfinished":
+                self.keep(row, store, interrupted())
+                if self.status != "unfinished":
                     break
-        return self._result(store, status)
+        return self._result(store)
 
-    def _advance(self, target: int) -> dict[str, float]:
+    def targets(self) -> list[int]:
+        """The logged steps that are still to come."""
+        return [step for step in self.config.train.logged_steps() if step > self.step or not self.rows]
+
+    def keep(self, row: Mapping[str, float], store: RunStore | None, interrupted: bool) -> None:
+        """Sets the status after a row and writes what is due: a snapshot, a checkpoint, the model."""
+        recipe = self.config.train
+        if self.step == recipe.steps:
+            self.status = "finished"
+        elif learned(row, recipe.stop_when_learned):
+            self.status = "learned"
+        elif interrupted:
+            self.status = "interrupted"
+        if self.step in self._snapshot_steps or (self._snapshot_steps and self.status == "learned"):
+            self._snapshot(store)
+        if self.status != "unfinished" or self.step >= self._checkpoint_due:
+            self._checkpoint(store, self.status)
+            self._checkpoint_due = self.step + recipe.checkpoint_every
+
+    def advance(self, target: int) -> dict[str, float]:
         """Trains up to the target step and measures there; no synchronisation with the device between."""
         first = self.step
-        losses = self.lockstep.advance(first, target)[0]
+        losses = self.lockstep.advance(first, target)[self.place]
         self.step = target
         with torch.no_grad():
-            bad = self.lockstep.first_bad_steps(first, target)[0]
+            bad = self.lockstep.first_bad_steps(first, target)[self.place]
             if bad is not None:
                 raise self._diverged(bad)
             row: dict[str, float] = {
@@ -145,7 +157,7 @@ class _Training:
         if status != "unfinished":
             store.write_model(self.config, self.step, self._weights())
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
-        for name, state in self.optimizers.state(0, self.step).items():
+        for name, state in self.lockstep.optimizers.state(self.place, self.step).items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         store.write_checkpoint(
             self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
@@ -168,16 +180,17 @@ class _Training:
                 self.model.parameters[name].copy_(tensor)
             else:
                 state.setdefault(name, {})[rest[0]] = tensor
-        self.optimizers.restore(0, checkpoint.step, state)
+        self.lockstep.optimizers.restore(self.place, checkpoint.step, state)
         self.step = checkpoint.step
+        self._checkpoint_due = self.step + self.config.train.checkpoint_every
         self.rows = [dict(row) for row in checkpoint.history.to_dict("records")]
 
     def _weights(self) -> TokenWeights:
         recipe, step = self.config.train, self.step
         return self.model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
-    def _result(self, store: RunStore | None, status: str) -> Run:
+    def _result(self, store: RunStore | None) -> Run:
         if store is not None:
             return store.read_run()
-        history = history_frame(self.rows)
-        return Run(self.config, self.step, self._weights().to("cpu"), history, status, None, self.snapshots)
+        history, weights = history_frame(self.rows), self._weights().to("cpu")
+        return Run(self.config, self.step, weights, history, self.status, None, self.snapshots)

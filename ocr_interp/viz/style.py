@@ -13,11 +13,6 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-COLORS = {"factorized": "#0173b2", "non_factorized": "#de8f05"}
-"""Colour of each OV kind, from seaborn's palette for colour-blind readers."""
-
-NAMES = {"factorized": "factorized $W_V W_O$", "non_factorized": "non-factorized $W_{OV}$"}
-
 HELD_OUT = "#cc3311"
 """Colour of the frame around what was never told."""
 

@@ -1,20 +1,13 @@
 """Figures of what is inside: drawn from the JSONs alone, with the numbers that are in them."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from ocr_interp.errors import RunError
 
-ANALYSES = Path(__file__).parents[2] / "analyses"
 ENDS = ("json", "png", "svg")
 CONTRASTS = ("facts to implications", "names to facts")
-
-
-@pytest.fixture(autouse=True)
-def _scripts(monkeypatch):
-    monkeypatch.syspath_prepend(ANALYSES)
 
 
 def a_run(method, seed, held_out, circuits=True):
@@ -41,7 +34,7 @@ def a_run(method, seed, held_out, circuits=True):
 
 @pytest.mark.slow
 def test_figures_hold_the_numbers_of_every_seed(tmp_path):
-    from llm_inside_figures import draw, read_runs
+    from analyses.llm.inside_figures import draw, read_runs
 
     runs = (a_run("full", 0, 0.5), a_run("full", 1, 1.0), a_run("lora", 0, 2.0, circuits=False))
     for k, result in enumerate(runs):
@@ -66,7 +59,7 @@ def test_figures_hold_the_numbers_of_every_seed(tmp_path):
 
 
 def test_nothing_inspected_draws_nothing_and_a_damaged_file_is_told(tmp_path):
-    from llm_inside_figures import draw, read_runs
+    from analyses.llm.inside_figures import draw, read_runs
 
     draw(read_runs(tmp_path), tmp_path / "figures")
     assert not (tmp_path / "figures").exists()
@@ -76,7 +69,7 @@ def test_nothing_inspected_draws_nothing_and_a_damaged_file_is_told(tmp_path):
 
 
 def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
-    from llm_inside import RUNS, is_inspected
+    from analyses.llm.inside import RUNS, is_inspected
 
     path, config = tmp_path / "run.json", RUNS[0]
     assert not is_inspected(config, path)

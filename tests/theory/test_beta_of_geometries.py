@@ -1,18 +1,11 @@
-"""What each geometry predicts for β (analyses/optimizer_predictions.py, optimizer_exact.py), by oracles."""
-
-import sys
-from pathlib import Path
+"""What each geometry predicts for β (analyses/optimizers/predictions.py, exact.py), by oracles."""
 
 import numpy as np
 import pytest
 
+from analyses.optimizers import exact, predictions
 from ocr_interp import FactRecallTask, held_out_beta, solve
 from ocr_interp.theory.problem import max_margin_problem
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "analyses"))
-
-import optimizer_exact as exact
-import optimizer_predictions as predictions
 
 SIZES = [(4, 2, 6), (4, 4, 4), (4, 6, 2)]
 

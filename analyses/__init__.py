@@ -1,0 +1,10 @@
+"""The studies: how every figure and every claim of the repository is made. `ocr-interp reproduce` runs them.
+
+A folder is a study; a module of it that has a constant `FIGURE` is a figure, found by being there: adding one
+is one file, deleting it takes its claims away. `house` holds what all studies share. One figure alone:
+`ocr-interp reproduce --only theorem_3`, or `python -m analyses.paper.theorem_3`.
+"""
+
+STUDIES = ("paper", "theory", "circuits", "ablations", "phases", "width", "optimizers", "llm")
+"""The studies in the order in which they build on each other: each imports only from `house` and from those
+before it. Figures are drawn, and claims listed, in this order; a study that is not named here comes last."""

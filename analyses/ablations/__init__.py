@@ -1,0 +1,1 @@
+"""Which parts of a trained circuit carry facts and implications."""

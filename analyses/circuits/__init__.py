@@ -1,0 +1,1 @@
+"""What trained OV circuits look like: energy, embeddings, alignment over training, diagrams."""

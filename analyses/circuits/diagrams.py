@@ -1,0 +1,147 @@
+"""Diagrams of circuits: the mechanism of both models, single prompts, singular blocks, and a head of a Llama.
+
+Every diagram is a CircuitGraph whose contributions sum to logits; the .json beside a picture holds its
+graphs. The Llama is tiny and has random weights: it shows that any model will do, and is no finding.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from analyses.circuits.predicted import predicted_circuit
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.paper.runs import PAPER, load_all, named
+from analyses.theory.limit_runs import OV_KINDS, OvKind
+from ocr_interp import (
+    CircuitGraph,
+    OVCircuit,
+    Run,
+    circuit_graph,
+    head_graph,
+    mechanism_graph,
+    prompt_graph,
+    save_diagram,
+)
+
+PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
+PICTURES = (
+    "circuit_mechanism",
+    "circuit_prompt",
+    "circuit_blocks_trained",
+    "circuit_blocks_predicted",
+    "circuit_llama_head",
+)
+BLOCK_TOLERANCE: dict[OvKind, float] = {"non_factorized": 0.05, "factorized": 0.2}
+"""AdamW leaves the factorized model's blocks spread out, the other's nearly degenerate (see ov_breakdown)."""
+LLAMA_WORDS = [
+    "<unk>",
+    "<eos>",
+    "Paris",
+    "Rome",
+    "France",
+    "Italy",
+    "is",
+    "in",
+    "the",
+    "capital",
+    "of",
+    "city",
+]
+
+
+def write(graphs: Sequence[CircuitGraph], path: Path) -> None:
+    """path.png, path.svg and path.json."""
+    for suffix in (".png", ".svg"):
+        save_diagram(graphs, path.with_suffix(suffix))
+    content = [json.loads(graph.to_json()) for graph in graphs]
+    path.with_suffix(".json").write_text(
+        json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def by_block(circuit: OVCircuit, tolerance: float, title: str) -> CircuitGraph:
+    """What held-out subjects write to their own answers, by singular block."""
+    held_out = [s for s in range(PAPER.n_subjects) if not PAPER.subject_trained[s]]
+    pairs = [(f"s{s}", f"{kind}{PAPER.subject_fact[s]}") for s in held_out for kind in "bc"]
+    untold = [("held-out subjects", "implications")]
+    most = 3 if tolerance > 0.1 else 2
+    graph = circuit_graph(
+        circuit, pairs=pairs, untold=untold, tolerance=tolerance, max_blocks=most, title=title
+    )
+    return graph.prune(0.001)
+
+
+def tiny_llama():
+    """A TransformerBridge of a two-layer Llama with random weights and a tokenizer of a few words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(LLAMA_WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", eos_token="<eos>", pad_token="<eos>"
+    )
+    config = LlamaConfig(
+        vocab_size=len(LLAMA_WORDS),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=4,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).double().eval()
+    return TransformerBridge.boot_transformers(
+        "tiny random Llama", hf_model=model, tokenizer=tokenizer, device="cpu", dtype=torch.float64
+    )
+
+
+def of_a_llama() -> list[CircuitGraph]:
+    """One head in one prompt, and its OV circuit between groups of tokens, own answers given."""
+    model = tiny_llama()
+    prompt = ["the", "capital", "of", "France", "is"]
+    in_prompt = head_graph(model, prompt, "Paris", "Rome", layer=1, head=4)
+    circuit = OVCircuit.from_model(
+        model,
+        layer=1,
+        head=4,
+        inputs={"countries": ["France", "Italy"]},
+        outputs={"capitals": ["Paris", "Rome"]},
+    )
+    own = [("France", "Paris"), ("Italy", "Rome")]
+    whole = circuit_graph(circuit, pairs=own, title="L1H4: countries to their capitals")
+    return [replace(in_prompt, title="L1H4 after “the capital of France is”"), whole]
+
+
+def make(runs: Path, figures: Path) -> None:
+    trained: dict[OvKind, Run] = {ov: load_all(runs, ov)[0] for ov in reversed(OV_KINDS)}
+    write([mechanism_graph(run).prune(0.05) for run in trained.values()], figures / "circuit_mechanism")
+    prompts, blocks, limits = [], [], []
+    for ov, run in trained.items():
+        name, tolerance = ov.replace("_", "-"), BLOCK_TOLERANCE[ov]
+        prompt = prompt_graph(run, PROMPT, "c0", "c1", tolerance=tolerance).prune(0.01)
+        prompts.append(replace(prompt, title=f"{name}: s1 (held out), r2"))
+        circuit = OVCircuit.from_run(run).effective.subjects_and_relations
+        blocks.append(by_block(circuit, tolerance, f"{name}, trained"))
+        limits.append(by_block(predicted_circuit(circuit, ov), 1e-6, f"{name}, predicted limit"))
+    write(prompts, figures / "circuit_prompt")
+    write(blocks, figures / "circuit_blocks_trained")
+    write(limits, figures / "circuit_blocks_predicted")
+    write(of_a_llama(), figures / "circuit_llama_head")
+
+
+FIGURE = Figure(pictures=PICTURES, draw=make, cost="slow", experiments=named(*OV_KINDS))
+
+
+if __name__ == "__main__":
+    main()

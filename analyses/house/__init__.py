@@ -1,0 +1,1 @@
+"""What all studies share: claims, experiments and their training, figures, tables of the pages."""

@@ -1,0 +1,119 @@
+"""Experiments: a task, a kind of model and a recipe, trained with several seeds and kept on disk."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from ocr_interp import FactRecallTask, ModelConfig, Run, RunConfig, TrainConfig, load_run
+
+STACK = 6
+"""Most runs that are trained together: more at once gain little (benchmarks/results/sweeps.json)."""
+
+ROW = 15
+"""What measuring one logged row costs, in training steps."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained with every seed and kept in runs/<name>/seed<k>.
+
+    Attributes:
+        name: of its folder.
+        task, model, train: of all its runs; the seed of `train` is replaced.
+        seeds: one run each.
+    """
+
+    name: str
+    task: FactRecallTask
+    model: ModelConfig
+    train: TrainConfig
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+    def config(self, seed: int) -> RunConfig:
+        """The configuration of one run."""
+        return RunConfig(self.task, self.model, replace(self.train, seed=seed))
+
+    def path(self, runs: Path, seed: int) -> Path:
+        """Where one run is kept."""
+        return runs / self.name / f"seed{seed}"
+
+
+Job = list[tuple[RunConfig, Path]]
+
+
+def train_all(runs: Path, experiments: Iterable[Experiment]) -> None:
+    """Trains what is missing, runs of one shape together, in as many processes as there are cores."""
+    wanted = [(e.config(seed), e.path(runs, seed)) for e in experiments for seed in e.seeds]
+    missing = [(config, path) for config, path in wanted if not _is_complete(path)]
+    if not missing:
+        return
+    cores = os.cpu_count() or 1
+    jobs = make_jobs(missing, cores)
+    if len(jobs) == 1:
+        _train(jobs[0])
+        return
+    with (
+        Progress(console=Console(stderr=True)) as bar,
+        ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn")) as pool,
+    ):
+        shown = bar.add_task(f"training {len(missing)} models", total=len(missing))
+        waiting = {pool.submit(_train, job): len(job) for job in jobs}
+        for done in as_completed(waiting):
+            done.result()
+            bar.advance(shown, waiting[done])
+
+
+def load_all(runs: Path, experiment: Experiment) -> list[Run]:
+    """The runs of an experiment, one per seed, trained if they are missing."""
+    train_all(runs, [experiment])
+    return [load_run(experiment.path(runs, seed)) for seed in experiment.seeds]
+
+
+def make_jobs(missing: Job, workers: int) -> list[Job]:
+    """Runs that can be trained together, in stacks, the longest first so that no core waits at the end."""
+    from ocr_interp.training.lockstep import stack_key
+
+    groups: dict[Any, Job] = defaultdict(list)
+    for config, path in missing:
+        groups[stack_key(config)].append((config, path))
+    jobs = []
+    for group in groups.values():
+        parts = -(-len(group) // STACK)
+        if len(groups) == 1:  # nothing else is there for the other cores
+            parts = max(parts, min(workers, len(group)))
+        jobs += [group[k::parts] for k in range(parts)]
+    return sorted(jobs, key=_cost, reverse=True)
+
+
+def _cost(job: Job) -> int:
+    """In steps of one model."""
+    recipe = job[0][0].train
+    return len(job) * (recipe.steps + ROW * len(recipe.logged_steps()))
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / "checkpoint" / "state.safetensors").exists() and load_run(path).complete
+
+
+def _train(job: Job) -> None:
+    """In one thread: small matrices lose by more, and as many processes run as there are cores."""
+    import torch
+
+    from ocr_interp.training.together import train_together
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train_together([config for config, _ in job], [path for _, path in job])
+    finally:
+        torch.set_num_threads(threads)

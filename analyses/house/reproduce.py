@@ -1,0 +1,146 @@
+"""Trains what figures need, draws them, and assembles figures/claims.json. One that fails loses no other."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from analyses.house.claims import assemble, claims_file, print_claims, read_claims, write_claims
+from analyses.house.discovery import Found, choose, find_figures
+from analyses.house.experiments import train_all
+from analyses.house.figure import Figure
+from ocr_interp.errors import OcrInterpError
+
+
+def reproduce(
+    runs: Path, figures: Path, only: Sequence[str] = (), everything: bool = False
+) -> dict[str, str]:
+    """Draws figures and assembles their claims.
+
+    Args:
+        runs: where trained models are kept; what is there is not trained again.
+        figures: where pictures, their numbers and the claims go.
+        only: names of figures or studies; none takes all quick ones.
+        everything: the slow ones too.
+
+    Returns: what went wrong, by figure; empty if nothing did.
+
+    Raises:
+        UnknownNameError: `only` names no figure and no study, with the close matches.
+    """
+    start, found = time.perf_counter(), find_figures()
+    loaded, failed = _loaded(choose(found, only) if only else found)
+    if not only and not everything:
+        loaded = {script: figure for script, figure in loaded.items() if figure.cost == "quick"}
+    experiments = {e.name: e for figure in loaded.values() for e in figure.experiments}
+    try:
+        train_all(runs, experiments.values())
+    except Exception as error:
+        failed["training"] = _told(error)  # the figures that need it say so again
+    for script, figure in loaded.items():
+        if message := _draw(script, figure, runs, figures):
+            failed[script] = message
+        _assemble(figures, found)  # after each, so that whoever stops this has the claims that were made
+    if message := _assemble(figures, found):
+        failed["claims.json"] = message
+    _tell_of_left_over_claims(figures, found)
+    drawn = sum(script not in failed for script in loaded)
+    print(f"drew {drawn} figures into {figures}/, with their numbers and claims.json; models are in {runs}/")
+    print(f"{time.perf_counter() - start:.0f} seconds")
+    for script, message in failed.items():
+        print(f"FAILED {script}: {message}", file=sys.stderr)
+    return failed
+
+
+def print_list(figures: Path, only: Sequence[str] = ()) -> None:
+    """Prints every figure: name, cost, pictures, and the claims that it made when it was last drawn."""
+    found = find_figures()
+    chosen = choose(found, only) if only else found
+    loaded, failed = _loaded(chosen)
+    for script, figure in loaded.items():
+        claims = read_claims(figures, script)
+        print(f"{script}  {figure.cost}  {', '.join(figure.pictures) or 'no picture'}")
+        for entry in claims:
+            print(f"    {'holds' if entry['holds'] else 'FAILS'}  {entry['id']}")
+    for script, message in failed.items():
+        print(f"{script}  cannot be read: {message}")
+
+
+def main() -> None:
+    """Draws the figure whose module is run, e.g. `python -m analyses.paper.theorem_3`."""
+    script = sys.modules["__main__"].__spec__.name.removeprefix("analyses.")  # pyright: ignore
+
+    def draw(runs: Path = Path("runs"), figures: Path = Path("figures")) -> None:
+        sys.exit(1 if reproduce(runs, figures, [script]) else 0)
+
+    tyro.cli(draw, prog=f"python -m analyses.{script}")
+
+
+def _loaded(found: Sequence[Found]) -> tuple[dict[str, Figure], dict[str, str]]:
+    """The figures by name, and why a module could not be imported."""
+    loaded: dict[str, Figure] = {}
+    failed: dict[str, str] = {}
+    for one in found:
+        try:
+            loaded[one.script] = one.load()
+        except Exception as error:
+            failed[one.script] = _told(error)
+    return loaded, failed
+
+
+def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
+    """Draws one figure and writes its claims; "" or what went wrong."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    threads, before = torch.get_num_threads(), _times(figure, figures)
+    print(f"drawing {script}", file=sys.stderr)
+    try:
+        claims = figure.claims(figure.draw(runs, figures))
+        after = _times(figure, figures)
+        missing = [f"{name}.png" for name in figure.pictures if after[name] in (None, before[name])]
+        if missing:
+            raise OcrInterpError(f"its FIGURE promises {', '.join(missing)}, and it did not write that")
+        write_claims(figures, script, claims)
+    except (Exception, SystemExit) as error:
+        return _told(error)
+    finally:
+        plt.close("all")
+        torch.set_num_threads(threads)  # some figures take one for themselves
+    print_claims(claims)
+    return ""
+
+
+def _assemble(figures: Path, found: Sequence[Found]) -> str:
+    """Writes claims.json; "" or why it cannot be written."""
+    try:
+        assemble(figures, [one.script for one in found])
+    except OcrInterpError as error:
+        return _told(error)
+    return ""
+
+
+def _times(figure: Figure, figures: Path) -> dict[str, int | None]:
+    """When each of its pictures was last written; None for one that is not there."""
+    paths = {name: figures / f"{name}.png" for name in figure.pictures}
+    return {name: path.stat().st_mtime_ns if path.exists() else None for name, path in paths.items()}
+
+
+def _told(error: BaseException) -> str:
+    """One line; what is a defect of ours shows where it happened besides."""
+    if not isinstance(error, OcrInterpError | SystemExit):
+        traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _tell_of_left_over_claims(figures: Path, found: Sequence[Found]) -> None:
+    """Names files of claims that no figure in the code makes: they are not in claims.json any more."""
+    known = {claims_file(figures, one.script) for one in found}
+    for path in sorted((figures / "claims").glob("*.json")):
+        if path not in known:
+            print(f"{path} is of no figure in the code: left out of claims.json, and can be deleted")

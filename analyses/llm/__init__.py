@@ -1,0 +1,1 @@
+"""SmolLM2-135M fine-tuned on fictitious facts: Table 1, Muon against AdamW, cuts."""

@@ -1,0 +1,1 @@
+"""Which optimiser reasons out of context."""

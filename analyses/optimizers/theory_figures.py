@@ -1,0 +1,199 @@
+"""The pictures of the optimiser study about theory: distances from each norm, and what Muon converges to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analyses.house.looks import COLORS, NAMES
+from analyses.optimizers.claims import PREDICTED
+from analyses.optimizers.exact import MuonPath, orthogonal_path
+from analyses.optimizers.figures import histories, joined, predicted_beta, select, shade
+from analyses.optimizers.predictions import NORMS, BetaRange, beta_range
+from analyses.optimizers.runs import FEW_PAIRS, OPTIMIZERS, OV_KINDS, PAPER_TASK, SCHATTEN, Study, baselines
+from ocr_interp.viz.curves import plot_band
+from ocr_interp.viz.style import figure_style, save_figure
+
+NORM_NAMES = {
+    "nuclear": "nuclear",
+    "frobenius": "Frobenius",
+    "spectral": "spectral",
+    "entry": "largest entry of $W_{OV}$",
+    "gamma_2": "γ₂, of the factors",
+}
+NORM_COLORS: dict[str, str] = dict(
+    zip(NORMS, ("#0173b2", "#de8f05", "#cc3311", "#029e73", "#029e73"), strict=True)
+)
+NORM_MARKERS: dict[str, str] = dict(zip(NORMS, ("o", "s", "^", "D", "D"), strict=True))
+SLACKS = (1e-5, 0.01, 0.1)
+TASKS = (PAPER_TASK, *FEW_PAIRS)
+EXACT = {"exact, non-factorized": None, "exact, factorized": 0}
+"""Paths along the exact polar factor: name -> seed of the factors."""
+
+
+def draw_theory(study: Study, figures: Path) -> dict[Any, MuonPath]:
+    """Writes both figures; gives the exact paths, by (task, name)."""
+    ranges = {(s, norm): [beta_range(s, norm, slack) for slack in SLACKS] for s in TASKS for norm in NORMS}
+    paths = {
+        (s, name): orthogonal_path(s, "exact", 10_000, 5e-3, 100, seed)
+        for s in FEW_PAIRS
+        for name, seed in EXACT.items()
+    }
+    with figure_style():
+        save_figure(_geometry(study.cells), figures / "optimizer_geometry", _geometry_numbers(study.cells))
+        numbers = _limit_numbers(study, ranges, paths)
+        save_figure(_limits(study, ranges, paths), figures / "optimizer_limits", numbers)
+    plt.close("all")
+    return paths
+
+
+def _geometry(cells: pd.DataFrame) -> Figure:
+    """Distances from the smallest norms, and cosines with the three solutions, with few pairs."""
+    fig, axes = plt.subplots(4, 3, figsize=(12, 11.5), sharey=True, sharex="row", layout="constrained")
+    few = select(cells, part="few pairs", fitted=True)
+    for column, sizes in enumerate(FEW_PAIRS):
+        axes[0, column].set_title(f"(n, m_train, m_test) = {sizes}", loc="left", fontweight="bold")
+        for k, kind in enumerate(OV_KINDS):
+            runs = select(few, ov=kind, sizes=sizes)
+            own = "gamma_2" if kind == OV_KINDS[0] else "entry"
+            _norm_dots(axes[k, column], runs, kind, "excess", (*SCHATTEN, own))
+            axes[k, column].set(xscale="log", xlabel="excess of the norm at margin 1")
+            _norm_dots(axes[2 + k, column], runs, kind, "cosine", SCHATTEN)
+            axes[2 + k, column].set(xlim=(0.2, 1.01), xlabel="cosine with a predicted solution")
+    for k in range(4):
+        kind = OV_KINDS[k % 2]
+        axes[k, 0].set_ylabel(NAMES[kind], fontweight="bold", color=COLORS[kind])
+    axes[0, 0].set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
+    axes[0, 0].invert_yaxis()
+    handles = [Line2D([], [], marker=NORM_MARKERS[n], color=NORM_COLORS[n], ls="", ms=7) for n in NORMS[:4]]
+    handles.append(Line2D([], [], marker="o", color="k", mfc="none", ls="", ms=12))
+    labels = [NORM_NAMES[n] for n in SCHATTEN]
+    labels += [
+        "of the entries: γ₂ (factorized), largest entry (non-factorized)",
+        "predicted",
+    ]
+    fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    return fig
+
+
+def _norm_dots(ax: Axes, runs: pd.DataFrame, kind: str, what: str, norms: tuple[str, ...]) -> None:
+    """Median and range over seeds of each norm, an optimiser a row; the predicted norm has a ring."""
+    for y, name in enumerate(OPTIMIZERS):
+        for norm in norms:
+            values = select(runs, optimizer=name)[f"{what}_{norm}"].to_numpy()
+            middle = float(np.median(values))
+            ax.plot([values.min(), values.max()], [y, y], color=NORM_COLORS[norm], lw=2, alpha=0.5)
+            ax.plot(middle, y, NORM_MARKERS[norm], color=NORM_COLORS[norm], ms=7)
+            if norm == PREDICTED[name, kind][1]:
+                ax.plot(middle, y, "o", color="k", mfc="none", ms=13)
+    ax.grid(axis="y", color="0.9")
+
+
+def _limits(study: Study, ranges: dict[Any, list[BetaRange]], paths: dict[Any, MuonPath]) -> Figure:
+    """Above: which β each norm allows. Below: Muon's β over training, exact and as shipped; variants."""
+    fig, axes = plt.subplots(2, 4, figsize=(14.5, 8), layout="constrained")
+    for ax, sizes in zip(axes[0], TASKS, strict=True):
+        _range_panel(ax, sizes, ranges)
+    axes[0, 0].set_yticks(range(len(NORMS)), [NORM_NAMES[n] for n in NORMS])
+    for ax in axes[0, 1:]:
+        ax.set_yticks(range(len(NORMS)), [])
+    for ax, sizes in zip(axes[1, :3], FEW_PAIRS, strict=True):
+        _path_panel(ax, sizes, study.curves, paths)
+    axes[1, 0].set_ylabel("held-out coefficient β")
+    axes[1, 0].legend(frameon=False, fontsize=8.5, loc="lower left", title="Muon")
+    _variant_panel(axes[1, 3], study.cells)
+    return fig
+
+
+def _range_panel(ax: Axes, sizes: tuple[int, int, int], ranges: dict[Any, list[BetaRange]]) -> None:
+    shade(ax)
+    for y, norm in enumerate(NORMS):
+        for found, width in zip(ranges[sizes, norm][::-1], (2, 5, 9), strict=True):
+            ends = [found.low, max(found.high, found.low + 0.02)]
+            ax.plot(ends, [y, y], color=NORM_COLORS[norm], lw=width, solid_capstyle="butt")
+    ax.plot(predicted_beta("spectral", sizes), 2, "x", color="k", ms=8, mew=2)
+    ax.axvline(0, color="0.5", lw=0.8)
+    ax.set(xlim=(-2.8, 2.2), ylim=(4.6, -0.6))
+    ax.set_xlabel("β: bold at the smallest norm, thinner\nwithin 1 %, within 10 %")
+    ax.set_title(f"allowed at {sizes}", loc="left", fontweight="bold")
+
+
+def _path_panel(
+    ax: Axes, sizes: tuple[int, int, int], curves: pd.DataFrame, paths: dict[Any, MuonPath]
+) -> None:
+    for name, kind in zip(EXACT, OV_KINDS[::-1], strict=True):
+        path = paths[sizes, name]
+        ax.plot(path.step, path.beta, color=COLORS[kind], ls=(0, (3, 1.5)), lw=1.8, label=f"{name}")
+        runs = histories(select(curves, part="limit", ov=kind, sizes=sizes))
+        label = f"as shipped, {kind.replace('_', '-')}"
+        plot_band(ax, [r.loc[r["step"] > 0] for r in runs], "beta", COLORS[kind], label)
+    low, high = predicted_beta("spectral", sizes), -min(sizes[1] / sizes[2], 1.0)
+    if low == high:
+        ax.axhline(low, color="0.3", ls=":", lw=1.2)
+    else:
+        ax.axhspan(low, high, color="0.88", lw=0)
+    ax.text(9_800, 0.05, "dotted or grey: spectral norm", ha="right", fontsize=8.5, color="0.3")
+    ax.set(ylim=(-3.0, 0.2), xlabel="training step", ylabel="")
+    ax.set_title(f"Muon's way at {sizes}", loc="left", fontweight="bold")
+    ax.legend().remove()
+
+
+def _variant_panel(ax: Axes, cells: pd.DataFrame) -> None:
+    """β of variants, at (10, 1, 3) and (4, 2, 6), where 0.577 and -1/3 are predicted."""
+    found = select(cells, part="variants", fitted=True)
+    names = list(dict.fromkeys(zip(found["optimizer"], found["variant"], strict=True)))
+    for y, (optimizer, variant) in enumerate(names):
+        for kind in OV_KINDS:
+            runs = select(found, optimizer=optimizer, variant=variant, ov=kind)
+            shift = -0.12 if kind == OV_KINDS[0] else 0.12
+            ax.plot(runs["beta"], np.full(len(runs), y + shift), "o", ms=4.5, color=COLORS[kind], alpha=0.8)
+    shade(ax)
+    ax.axvline(-1 / 3, color="0.3", ls=":", lw=1.2)
+    ax.set(xlim=(-0.6, 1.1), xlabel="β at (10, 1, 3) and (4, 2, 6)")
+    ax.set_yticks(range(len(names)), [f"{o}: {v.strip()}" for o, v in names], fontsize=8.5)
+    ax.invert_yaxis()
+    ax.set_title("one setting changed", loc="left", fontweight="bold")
+
+
+def _geometry_numbers(cells: pd.DataFrame) -> dict[str, Any]:
+    few = select(cells, part="few pairs", fitted=True)
+    columns = [f"{what}_{norm}" for what in ("excess", "cosine") for norm in SCHATTEN]
+    columns += ["excess_entry", "excess_gamma_2"]
+    numbers: dict[str, Any] = {
+        "predicted_solutions_themselves": {str(sizes): baselines(sizes) for sizes in FEW_PAIRS}
+    }
+    for key, group in few.groupby(["optimizer", "ov", "sizes"], sort=False):
+        numbers[joined(key)] = {column: group[column].to_numpy() for column in columns}
+    return numbers
+
+
+def _limit_numbers(
+    study: Study, ranges: dict[Any, list[BetaRange]], paths: dict[Any, MuonPath]
+) -> dict[str, Any]:
+    numbers: dict[str, Any] = {"slacks": SLACKS, "ranges": {}, "exact": {}, "as_shipped": {}, "variants": {}}
+    for (sizes, norm), found in ranges.items():
+        ends = [[f.low, f.high] for f in found]
+        numbers["ranges"][f"{sizes} | {norm}"] = {"smallest_norm": found[0].objective, "beta": ends}
+    for (sizes, name), path in paths.items():
+        numbers["exact"][f"{sizes} | {name}"] = {
+            "step": path.step,
+            "beta": path.beta,
+            "margin": path.margin,
+            "excess_spectral": path.excess_spectral,
+        }
+    for key, group in select(study.curves, part="limit").groupby(["sizes", "ov"], sort=False):
+        runs = histories(group)
+        numbers["as_shipped"][joined(key)] = {
+            "step": runs[0]["step"].to_numpy(),
+            "beta": [run["beta"].to_numpy() for run in runs],
+        }
+    for key, group in select(study.cells, part="variants").groupby(["optimizer", "variant", "ov", "sizes"]):
+        numbers["variants"][joined(key)] = group["beta"].to_numpy()
+    return numbers

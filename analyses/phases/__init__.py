@@ -1,0 +1,1 @@
+"""When a model reasons out of context: phase diagrams."""

@@ -1,0 +1,190 @@
+"""Figure 5: both max-margin solutions beside trained models, and the geometry of their embeddings.
+
+Heat maps in figure_5_max_margin, geometry in figure_5_geometry. The models are trained by full-batch
+gradient descent for STEPS steps, with frozen attention and without weight decay: they head for the
+solutions and are not there yet. The limit is computed besides, and only that is held against the theory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.theory.limit_runs import NORMS, OvKind, computed_limit, descend, noise_free_task
+from ocr_interp import FactRecallTask, Run, cosine_with, held_out_beta, solve
+from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
+from ocr_interp.viz.heatmaps import plot_ov_circuit
+from ocr_interp.viz.style import figure_style, save_figure
+
+SIZES = ((2, 1, 1), (20, 1, 3))
+STEPS = 20_000
+TOLERANCE = 0.01
+HEAT_MAPS = "figure_5_max_margin"
+GEOMETRY = "figure_5_geometry"
+CAPTION = (
+    "One pair: $s$ its training and $s'$ its held-out subject (means), $b$ its fact, $c$ its implication. "
+)
+CAPTION += "Shaded: the subjects' plane. Dots: the other pairs' mean answers."
+EXPECTED_RECALL = {"2_1_1": 0.985, "20_1_3": 0.61}
+ROWS: tuple[OvKind, ...] = ("non_factorized", "factorized")
+PROBLEM = {"factorized": "OV-SVM", "non_factorized": "W-SVM"}
+
+
+def balanced_embeddings(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """U Σ^½ and V Σ^½ of W = U Σ Vᵀ: the embeddings of which cosines mean something."""
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    return U * np.sqrt(s), Vt.T * np.sqrt(s)
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Row by row."""
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return (left * right).sum(1) / lengths
+
+
+def measure(W: np.ndarray, task: FactRecallTask) -> dict[str, float]:
+    """β, cosines with both solutions, and the cosines of the geometry, means over tokens."""
+    inputs, outputs = balanced_embeddings(W)
+    subjects, relations = inputs[: task.n_subjects], inputs[task.n_subjects :]
+    r1, r2 = relations[:1], relations[1:]
+    with_relation = [abs(cosines(subjects, np.broadcast_to(r, subjects.shape))).max() for r in (r1, r2)]
+    test = task.triples.of_split("held_out_implication")
+    recalled = cosines(inputs[test.subject] + r2, outputs[test.answer])
+    return {
+        "beta": held_out_beta(W, task).projection,
+        **{f"cosine_{PROBLEM[ov]}": cosine_with(W, solve(task, NORMS[ov])) for ov in ROWS},
+        "relations": float(cosines(r1, r2)[0]),
+        "subject_relation_largest": float(max(with_relation)),
+        "held_out_recall": float(recalled.mean()),
+        "held_out_recall_smallest": float(recalled.min()),
+    }
+
+
+def heat_map(ax: Axes, W: np.ndarray, task: FactRecallTask, title: str, bar: bool) -> dict[str, float]:
+    """One circuit at training margin 1, with its numbers in the title."""
+    found = measure(W, task)
+    plot_ov_circuit(ax, W, task, 1 - 1 / task.n_pairs, "W at training margin 1")
+    colour_bar = ax.collections[0].colorbar
+    if colour_bar is not None and not bar:
+        colour_bar.remove()
+    ax.set_xticks(ax.get_xticks(), ["training", "held-out", ""])
+    beta = f"{found['beta']:.3f}".replace("-0.000", "0.000")
+    shown = ", ".join(f"{p} {found[f'cosine_{p}']:.3f}" for p in PROBLEM.values())
+    ax.set_title(f"{title}\nβ = {beta}\ncos: {shown}", loc="left", fontsize=9.5, pad=16)
+    return found
+
+
+def draw_heat_maps(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Path) -> dict:
+    """Rows: W-SVM, OV-SVM; columns: solution and trained model of both tasks."""
+    numbers = {}
+    fig, axes = plt.subplots(
+        2, 4, figsize=(15, 7.4), width_ratios=(1.08, 1.2, 1.6, 1.75), layout="constrained"
+    )
+    for k, (sizes, runs) in enumerate(trained.items()):
+        for row, ov in enumerate(ROWS):
+            run = runs[ov]
+            exact = solve(run.task, NORMS[ov]).W
+            learned = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
+            name = f"{PROBLEM[ov]} solution, {sizes}"
+            left, right = axes[row, 2 * k : 2 * k + 2]
+            steps = f"{ov.replace('_', '-')}, {STEPS:,} steps"
+            numbers[f"{ov}_{sizes}"] = {
+                "solution": heat_map(left, exact, run.task, name, bar=False),
+                "trained": heat_map(right, learned, run.task, steps, bar=True),
+                "trained_circuit_over_margin": learned,
+            }
+    save_figure(fig, figures / HEAT_MAPS, {"gradient_descent_steps": STEPS, **numbers})
+    return numbers
+
+
+def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Path) -> None:
+    """Rows: tasks; columns: W-SVM, OV-SVM, the trained factorized model."""
+    fig = plt.figure(figsize=(13, 10))
+    numbers = {}
+    for row, (sizes, runs) in enumerate(trained.items()):
+        run = runs["factorized"]
+        shown = {f"{PROBLEM[ov]} solution": solve(run.task, NORMS[ov]) for ov in ROWS}
+        embeddings = {name: (s.input_embeddings(), s.output_embeddings()) for name, s in shown.items()}
+        circuit = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
+        embeddings[f"factorized, {STEPS:,} steps"] = balanced_embeddings(circuit)
+        for column, (name, (inputs, outputs)) in enumerate(embeddings.items()):
+            ax = fig.add_subplot(2, 3, 3 * row + column + 1, projection="3d")
+            geometry = PairGeometry.of(inputs, outputs, run.task)
+            plot_pair_geometry(ax, geometry)
+            held = f"{geometry.shown:.0%} of every squared length lies in view"
+            if geometry.shown < 0.995:
+                held = "at least " + held
+            ax.set_title(f"{name}, {sizes}\n{held}", fontsize=10, y=1.08)
+            numbers[f"{name} {sizes}"] = asdict(geometry)
+    fig.text(0.5, 0.015, CAPTION, ha="center", fontsize=10)
+    fig.subplots_adjust(0, 0.02, 1, 0.91, wspace=0, hspace=0.06)
+    save_figure(fig, figures / GEOMETRY, numbers)
+
+
+def claims(found: dict[str, dict[str, dict[str, float]]]) -> list[Claim]:
+    """Judged by closed form and computed limit; gradient descent is reported as far as it gets."""
+    judged = [by for by in next(iter(found.values())) if by != "gradient_descent"]
+    measured: dict[str, dict[str, list[float]]] = {"geometry": {}, "recall": {}}
+    off: dict[str, list[float]] = {"geometry": [], "recall": []}
+    for sizes, ways in found.items():
+        for by, m in ways.items():
+            measured["geometry"][f"{by}_relations_{sizes}"] = [round(m["relations"], 6)]
+            largest = [round(m["subject_relation_largest"], 6)]
+            measured["geometry"][f"{by}_subject_relation_largest_{sizes}"] = largest
+            recall = [round(m[key], 6) for key in ("held_out_recall_smallest", "held_out_recall")]
+            measured["recall"][f"{by}_{sizes}"] = recall
+            if by in judged:
+                off["geometry"] += [abs(m["relations"] + 1), m["subject_relation_largest"]]
+                off["recall"] += [abs(value - EXPECTED_RECALL[sizes]) for value in recall]
+    rule = f"closed form and computed limit within {TOLERANCE}, both tasks; gradient descent reported after "
+    rule += f"{STEPS:,} steps, not judged"
+    table = {
+        "geometry": "Relations are antipodal (cosine -1) and orthogonal to every subject (0)",
+        "recall": "Held-out subject + r2 with its implication: cosine 0.985 at (2, 1, 1) and 0.61 at "
+        "(20, 1, 3); smallest and mean over subjects",
+    }
+    return [
+        Claim(
+            id=f"figure_5_{key}",
+            statement=f"Factorized: {statement}",
+            source="docs/theory.md, section 3; Figure 5 of the paper",
+            expected=rule,
+            measured=measured[key],
+            tolerance=TOLERANCE,
+            holds=max(off[key]) <= TOLERANCE,
+            figure=GEOMETRY,
+        )
+        for key, statement in table.items()
+    ]
+
+
+def make(runs: Path, figures: Path) -> dict[str, dict[str, dict[str, float]]]:
+    trained: dict[tuple[int, ...], dict[OvKind, Run]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for sizes in SIZES:
+        task, name = noise_free_task(*sizes), "_".join(map(str, sizes))
+        trained[sizes] = {ov: descend(task, ov, STEPS, runs / "figure_5" / f"{ov}_{name}") for ov in ROWS}
+        limit = computed_limit(task, "factorized")
+        found[name] = {
+            "closed_form": measure(solve(task).W, task),
+            **({"computed_limit": measure(limit.W, task)} if limit else {}),
+            "gradient_descent": measure(trained[sizes]["factorized"].subjects_and_relations_W, task),
+        }
+    with figure_style():
+        draw_heat_maps(trained, figures)
+        draw_geometry(trained, figures)
+    return found
+
+
+FIGURE = Figure(pictures=(HEAT_MAPS, GEOMETRY), draw=make, claims=claims, cost="slow")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How wide the OV circuit must be: Figure 6."""

@@ -1,0 +1,25 @@
+"""ocr-interp info: what a run is and what it learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ocr_interp.cli.files import read_run
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a run is and what it learned."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """directory of the run"""
+
+    def run(self) -> None:
+        run = read_run(self.run_dir)
+        from ocr_interp.viz.text.run import describe_run
+
+        print(describe_run(run))
