@@ -20,7 +20,7 @@ from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights, factorize_ov
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.norms.schatten import NORMS
+from ocr_interp.theory.norms import norms
 from ocr_interp.training.loop import train
 from ocr_interp.training.run import Snapshot
 
@@ -46,7 +46,7 @@ def test_it_says_what_it_is(ov):
     found = maps[ov]
     assert found.name == ov
     assert found.label
-    assert found.norm is None or found.norm in NORMS
+    assert found.norm is None or found.norm in norms
     assert "product" in found.starts
     shapes = found(d_head=None).shapes(6, 5)
     assert found.token_rows | found.frozen <= set(shapes)
