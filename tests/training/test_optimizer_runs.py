@@ -9,6 +9,8 @@ from run_files import MODELS, TASK, Killed, content, differing, stop_at, train_i
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
+from ocr_interp.maps import maps
+from ocr_interp.maps.base import LinearMap
 from ocr_interp.models.starts import initial_weights
 
 RECIPES = {
@@ -72,3 +74,29 @@ def test_runs_from_before_these_fields_keep_their_fingerprint(tiny_task):
     assert config.fingerprint == "8064bc9d74410469"
     changed = RunConfig(tiny_task, ModelConfig(), TrainConfig(muon_ns_steps=4))
     assert changed.fingerprint != config.fingerprint
+
+
+class RankOne(LinearMap):
+    """W_OV = d b: a vector with one entry per token, and a matrix of one row."""
+
+    name, label, token_rows = "rank_one", "rank one", frozenset({"d"})
+
+    def shapes(self, n_in, n_out):
+        return {"d": (n_in,), "b": (1, n_out)}
+
+    def start(self, draw):
+        shapes = self.shapes(draw.n_tokens, draw.n_tokens)
+        return {name: draw.normal(name, *shape) for name, shape in shapes.items()}
+
+    def product(self, parameters):
+        return parameters["d"][..., None] @ parameters["b"]
+
+
+def test_what_never_acts_of_a_vector_decays_at_the_rate_of_the_vectors_own_optimiser():
+    """Under muon a vector of a map goes to adamw at scores_lr, like the scores."""
+    with maps.registered("rank_one", RankOne):
+        options = {"optimizer": "muon", "lr": 0.02, "scores_lr": 0.1, "weight_decay": 0.3}
+        run = train_into(None, model=ModelConfig(ov="rank_one"), **options)
+        start = initial_weights(TASK, ModelConfig(ov="rank_one"), 0)
+    left = start.ov["d"][TASK.n_inputs :] * (1 - 0.1 * 0.3) ** 40
+    torch.testing.assert_close(run.weights.ov["d"][TASK.n_inputs :], left)
