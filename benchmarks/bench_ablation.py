@@ -26,15 +26,8 @@ from typing import Any
 import torch
 import tyro
 
-from ocr_interp import (
-    Examples,
-    FactRecallTask,
-    ModelConfig,
-    build_model,
-    run_ablation_study,
-    task_examples,
-)
-from ocr_interp.ablation import Intervention, Site, Zero
+from ocr_interp import FactRecallTask, ModelConfig, build_model
+from ocr_interp.ablation import Examples, Intervention, Site, Zero, run_ablation_study, task_examples
 
 CORES = os.cpu_count() or 1
 SERIAL_1, SERIAL, THREADS = "serial, one torch thread", "serial, a torch thread a core", "a thread a core"

@@ -7,15 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ocr_interp import (
-    CircuitGraph,
-    ModelConfig,
-    OVCircuit,
-    TrainConfig,
-    load_run,
-    mechanism_graph,
-    train,
-)
+from ocr_interp import ModelConfig, OVCircuit, TrainConfig, load_run, train
+from ocr_interp.graphs import CircuitGraph, mechanism_graph
 from ocr_interp.graphs.building import prompt_graph
 from ocr_interp.task import SPLITS
 
@@ -153,7 +146,7 @@ def test_diagrams_in_every_format(call, runs, tmp_path):
     assert CircuitGraph.from_json(Path("graph.json").read_text()) == mechanism_graph(run)
     assert call("diagram {runs}/factorized -o graph.json --prune 0.1 --step 0")[0] == 0
     assert CircuitGraph.from_json(Path("graph.json").read_text()) == mechanism_graph(run.at(0)).prune(0.1)
-    from ocr_interp import save_diagram
+    from ocr_interp.viz import save_diagram
 
     assert call("diagram {runs}/factorized {runs}/non_factorized -o both.svg")[0] == 0
     save_diagram([mechanism_graph(run), mechanism_graph(other)], "expected.svg")

@@ -6,6 +6,7 @@ that the package's root, where they only repeat the lazy names, is compared with
 """
 
 import ast
+import importlib
 import subprocess
 import sys
 from functools import cache
@@ -163,7 +164,7 @@ def test_a_folder_is_seen_at_a_glance(folder):
 
 def test_the_root_imports_nothing_of_the_package_at_import():
     assert own_imports("") == set()
-    assert foreign_imports("") <= {"__future__", "importlib", "typing"}
+    assert foreign_imports("") <= {"lazy_loader", "typing"}
 
 
 def closure(name):
@@ -213,14 +214,36 @@ def test_only_the_command_line_knows_the_language_models():
     assert {name.split(".")[0] for name in users} <= {"llm", "cli"}
 
 
-def test_the_lazy_names_are_those_that_type_checkers_see():
-    block = next(node for node in parsed("").body if is_type_checking(node))
-    seen = {alias.name: node.module for node in block.body for alias in node.names}
-    assert seen == ocr_interp._HOME_OF_NAME
-    for name in ocr_interp.__all__:
-        assert getattr(ocr_interp, name) is not None
+NAMESPACES = [name for name in modules() if (PACKAGE / name.replace(".", "/") / "__init__.pyi").is_file()]
+
+
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_every_name_of_a_namespace_is_there(name):
+    """Names come from the stubs that type checkers read; each is what its module defines."""
+    namespace = importlib.import_module(f"ocr_interp.{name}".rstrip("."))
+    stub = PACKAGE / name.replace(".", "/") / "__init__.pyi"
+    lines = [node for node in ast.parse(stub.read_text()).body if isinstance(node, ast.ImportFrom)]
+    named = {alias.asname or alias.name: node.module for node in lines for alias in node.names}
+    assert set(named) == set(namespace.__all__)
+    for attribute, home in named.items():
+        inner = ".".join(part for part in ("ocr_interp", name, home or "") if part)
+        found, module = getattr(namespace, attribute), importlib.import_module(inner)
+        assert found is getattr(module, attribute), attribute
+
+
+def test_the_root_is_small_and_says_where_the_rest_is():
+    names = [
+        name for name in ocr_interp.__all__ if f"ocr_interp.{name}" not in sys.modules or name == "sweep"
+    ]
+    assert len([name for name in names if name not in {m.split(".")[0] for m in modules()}]) <= 20
     with pytest.raises(AttributeError, match=r"no attribute 'Train'; it has .*train"):
         ocr_interp.Train  # noqa: B018
+    for name, home in ocr_interp._MOVED.items():
+        with pytest.raises(AttributeError, match=f"has moved: from {home} import {name}"):
+            getattr(ocr_interp, name)
+        assert name in importlib.import_module(home).__all__
+    with pytest.raises(AttributeError, match=r"PathPatch is gone: write ocr_interp\.ablation\.Patch"):
+        ocr_interp.PathPatch  # noqa: B018
 
 
 @pytest.mark.parametrize(

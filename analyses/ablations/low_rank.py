@@ -14,14 +14,15 @@ import torch
 
 from analyses.ablations.tables import METRICS, kept_and_taken, mean_of, unit_of
 from analyses.paper.runs import PAPER
-from ocr_interp import (
-    OVCircuit,
+from ocr_interp import OVCircuit
+from ocr_interp.ablation import (
+    Intervention,
+    Subspace,
     ablated,
     output_subspace,
     run_ablation_study,
     task_examples,
 )
-from ocr_interp.ablation import Intervention, Subspace
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot

@@ -39,15 +39,8 @@ from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import NORMS, OvKind
-from ocr_interp import (
-    OVCircuit,
-    output_subspace,
-    ov_block,
-    run_ablation_study,
-    solve,
-    tokens_of_kind,
-)
-from ocr_interp.ablation import Site, Zero
+from ocr_interp import OVCircuit, solve
+from ocr_interp.ablation import Site, Zero, output_subspace, ov_block, run_ablation_study, tokens_of_kind
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot

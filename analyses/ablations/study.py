@@ -33,14 +33,8 @@ from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
-from ocr_interp import (
-    OVCircuit,
-    output_subspace,
-    ov_block,
-    run_ablation_study,
-    solve,
-    tokens_of_kind,
-)
+from ocr_interp import OVCircuit, solve
+from ocr_interp.ablation import output_subspace, ov_block, run_ablation_study, tokens_of_kind
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot

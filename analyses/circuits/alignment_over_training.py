@@ -22,8 +22,9 @@ from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS
-from ocr_interp import OVCircuit, Run, solve, trained_attention_beta_interval
+from ocr_interp import OVCircuit, Run, solve
 from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
+from ocr_interp.theory import trained_attention_beta_interval
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "alignment_over_training"

@@ -18,16 +18,9 @@ from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind
-from ocr_interp import (
-    CircuitGraph,
-    OVCircuit,
-    Run,
-    circuit_graph,
-    head_graph,
-    mechanism_graph,
-    prompt_graph,
-    save_diagram,
-)
+from ocr_interp import OVCircuit, Run
+from ocr_interp.graphs import CircuitGraph, circuit_graph, head_graph, mechanism_graph, prompt_graph
+from ocr_interp.viz import save_diagram
 
 PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
 PICTURES = (

@@ -19,17 +19,9 @@ import numpy as np
 import pandas as pd
 
 from analyses.optimizers.predictions import smallest_norm
-from ocr_interp import (
-    FactRecallTask,
-    ModelConfig,
-    Run,
-    RunConfig,
-    Solution,
-    TrainConfig,
-    cosine_with,
-    solve,
-)
+from ocr_interp import FactRecallTask, ModelConfig, Run, RunConfig, Solution, TrainConfig, solve
 from ocr_interp.sweeps.sweep import SweepResult, sweep
+from ocr_interp.theory import cosine_with
 from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import max_margin_problem
 

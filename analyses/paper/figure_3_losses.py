@@ -16,7 +16,7 @@ from analyses.house.figure import Figure
 from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
-from ocr_interp import trained_attention_beta_interval
+from ocr_interp.theory import trained_attention_beta_interval
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import figure_style, save_figure
 

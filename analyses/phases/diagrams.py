@@ -26,7 +26,8 @@ from analyses.phases import grids as phase_grids
 from analyses.phases.grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
 from analyses.phases.panels import SHOWN, Row, cells, draw_map, draw_row, legend_handles, with_gap
 from analyses.phases.penalised import PenalisedOptimum, first_beta, leading_beta, penalised_optimum
-from ocr_interp import solve, trained_attention_beta_interval
+from ocr_interp import solve
+from ocr_interp.theory import trained_attention_beta_interval
 from ocr_interp.viz.style import figure_style, save_figure
 
 BETA = solve(SMALL).beta

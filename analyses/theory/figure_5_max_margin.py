@@ -18,7 +18,8 @@ from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.theory.limit_runs import NORMS, OvKind, computed_limit, descend, noise_free_task
-from ocr_interp import FactRecallTask, Run, cosine_with, held_out_beta, solve
+from ocr_interp import FactRecallTask, Run, held_out_beta, solve
+from ocr_interp.theory import cosine_with
 from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
 from ocr_interp.viz.heatmaps import plot_ov_circuit
 from ocr_interp.viz.style import figure_style, save_figure

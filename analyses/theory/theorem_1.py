@@ -23,7 +23,8 @@ from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import NORMS
-from ocr_interp import Run, solve, trained_attention_beta_interval
+from ocr_interp import Run, solve
+from ocr_interp.theory import trained_attention_beta_interval
 from ocr_interp.training.continuation import ComputedLimit, compute_limit
 from ocr_interp.viz.curves import plot_band
 from ocr_interp.viz.style import figure_style, save_figure

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp import Certificate, FactRecallTask, certify
+from ocr_interp import FactRecallTask, certify
+from ocr_interp.theory import Certificate
 
 
 @dataclass(frozen=True)

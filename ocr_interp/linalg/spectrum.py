@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from ocr_interp.checks import check_number
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -187,39 +185,3 @@ def spectrum_of(
         blocks.append(DegenerateBlock(len(blocks), s[start:stop], U[:, start:stop], V[:, start:stop]))
         start = stop
     return Spectrum(s, tuple(blocks), tolerance, null_tolerance)
-
-
-def ov_spectra(
-    W_V: Float[Tensor, "*layer kv_head d_model d_head"], W_O: Float[Tensor, "*layer head d_head d_model"]
-) -> Float[Tensor, "*layer head direction"]:
-    """Singular values of W_V W_O of every head, largest first, through QR and d_head × d_head problems.
-
-    Args:
-        W_V: one entry a head, or one a key-value head where those are grouped.
-        W_O: one entry a head.
-
-    Returns: min(d_head, d_model) values a head, on the device and in the dtype of the weights; half precision
-            is computed in float32.
-
-    Raises:
-        ModelError: shapes that do not fit.
-
-    Source: σ(AB) = σ(R_A R_Bᵀ) for A = Q_A R_A and Bᵀ = Q_B R_B.
-    """
-    kv_heads, heads = W_V.shape[-3], W_O.shape[-3]
-    fits = W_V.shape[-1] == W_O.shape[-2] and W_V.shape[-2] == W_O.shape[-1] and heads % kv_heads == 0
-    if not fits or W_V.shape[:-3] != W_O.shape[:-3]:
-        raise ModelError(
-            "W_V must be [..., kv_head, d_model, d_head] and W_O [..., head, d_head, d_model] with heads a "
-            f"multiple of kv_heads, got {tuple(W_V.shape)} and {tuple(W_O.shape)}"
-        )
-    dtype = W_V.dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        W_V, W_O = W_V.float(), W_O.float()
-    if W_V.shape[-1] > W_V.shape[-2]:
-        product = W_V.detach().repeat_interleave(heads // kv_heads, -3) @ W_O.detach()
-        return torch.linalg.svdvals(product).to(dtype)
-    # mode="r" never builds the tall orthogonal factor; grouped values are decomposed once a group.
-    R_V = torch.linalg.qr(W_V.detach(), mode="r").R.repeat_interleave(heads // kv_heads, -3)
-    R_O = torch.linalg.qr(W_O.detach().mT, mode="r").R
-    return torch.linalg.svdvals(R_V @ R_O.mT).to(dtype)

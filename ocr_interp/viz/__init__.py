@@ -1,1 +1,8 @@
-"""Pictures of result objects; nothing here imports a model."""
+"""Drawings of circuits, and results as text; nothing here imports a model. Every drawing takes its axes.
+
+Names are imported when they are first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

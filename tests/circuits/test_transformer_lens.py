@@ -10,6 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.spectra import ov_spectra
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -30,7 +31,6 @@ from ocr_interp.hooked.protocol import (
     check_model,
     layer_hook,
 )
-from ocr_interp.linalg.spectrum import ov_spectra
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.run import Snapshot

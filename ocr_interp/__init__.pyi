@@ -1,0 +1,29 @@
+from . import ablation as ablation
+from . import circuits as circuits
+from . import errors as errors
+from . import graphs as graphs
+from . import llm as llm
+from . import maps as maps
+from . import optim as optim
+from . import theory as theory
+from . import viz as viz
+from .circuits.attribution.attribute import attribute as attribute
+from .circuits.attribution.of_run import Attribution as Attribution
+from .circuits.circuit import OVCircuit as OVCircuit
+from .configuration.model import ModelConfig as ModelConfig
+from .configuration.run import RunConfig as RunConfig
+from .configuration.training import TrainConfig as TrainConfig
+from .models.hooked39 import build_model as build_model
+from .sweeps.result import SweepResult as SweepResult
+from .sweeps.sweep import load_sweep as load_sweep
+from .sweeps.sweep import sweep as sweep
+from .task import FactRecallTask as FactRecallTask
+from .theory.certificate import certify as certify
+from .theory.certificate import held_out_beta as held_out_beta
+from .theory.solution import Solution as Solution
+from .theory.solve import solve as solve
+from .training.loop import train as train
+from .training.run import Run as Run
+from .training.store import load_run as load_run
+
+__version__: str

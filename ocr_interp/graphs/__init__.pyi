@@ -1,0 +1,9 @@
+from .building import attribution_graph as attribution_graph
+from .building import prompt_graph as prompt_graph
+from .circuit_graph import circuit_graph as circuit_graph
+from .graph import CircuitGraph as CircuitGraph
+from .graph import Edge as Edge
+from .graph import Effect as Effect
+from .graph import Node as Node
+from .head_graph import head_graph as head_graph
+from .mechanism_graph import mechanism_graph as mechanism_graph

@@ -1,0 +1,15 @@
+from .curves import plot_band as plot_band
+from .diagram.drawing import draw_circuit as draw_circuit
+from .diagram.drawing import save_diagram as save_diagram
+from .energy import plot_energy_shares as plot_energy_shares
+from .geometry import PairGeometry as PairGeometry
+from .geometry import plot_pair_geometry as plot_pair_geometry
+from .heatmaps import plot_ov_circuit as plot_ov_circuit
+from .mechanism import OwnAnswerStrength as OwnAnswerStrength
+from .mechanism import plot_mechanism as plot_mechanism
+from .style import figure_style as figure_style
+from .style import save_figure as save_figure
+from .text.analysis import describe_analysis as describe_analysis
+from .text.run import describe_run as describe_run
+from .text.study import describe_study as describe_study
+from .text.sweep import describe_sweep as describe_sweep
