@@ -31,7 +31,7 @@ def make(runs: Path, figures: Path) -> dict[str, float | int]:
     # What acts is the rows of input tokens; the others never stand in a sequence.
     W_OV = weights.W_OV.clone()
     W_OV[PAPER.n_inputs :] = 0
-    weights = replace(weights, W_V=W_OV)
+    weights = replace(weights, ov={"W_OV": W_OV})
     U, S, Vh = torch.linalg.svd(W_OV)
     rank = int(torch.linalg.matrix_rank(W_OV))
     questions = [PAPER.tokens(f"s{s}", r, "EOS") for s in range(PAPER.n_subjects) for r in ("r1", "r2")]

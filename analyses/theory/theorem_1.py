@@ -31,6 +31,7 @@ from ocr_interp.viz.style import figure_style, save_figure
 
 BETA = solve(PAPER).beta
 INTERVAL = trained_attention_beta_interval(PAPER)
+NORM_OF: dict[str, str] = {**NORMS}
 TRAINED_ATTENTION = "#029e73"
 NEEDED = (
     "descent_factorized",
@@ -82,7 +83,7 @@ def draw_descent(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
         histories = [run.history for run in found[f"descent_{kind}"]]
         for column, dashes, what in (("excess", "-", "true"), ("gap", (0, (2, 2)), "certified")):
             label = f"{NAMES[kind]}: {what}"
-            plot_band(above, histories, f"{column}_{NORMS[kind]}", COLORS[kind], label, linestyle=dashes)
+            plot_band(above, histories, f"{column}_{NORM_OF[kind]}", COLORS[kind], label, linestyle=dashes)
         plot_band(below, histories, "beta", COLORS[kind], NAMES[kind])
         draw_cosines(cosines, kind, histories)
     histories = [run.history for run in found["descent_trained_attention"]]
@@ -98,7 +99,7 @@ def draw_adamw(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
         for suffix, dashes, what in (("", "-", "no decay"), ("_decay", (0, (4, 1.5)), "decay 0.03")):
             histories = [run.history for run in found[f"adamw_{kind}{suffix}"]]
             label = f"{kind.replace('_', '-')}, {what}"
-            excess = f"excess_{NORMS[kind]}"
+            excess = f"excess_{NORM_OF[kind]}"
             plot_band(axes[0], histories, excess, COLORS[kind], label, linestyle=dashes)
             plot_band(axes[1], histories, "beta", COLORS[kind], label, linestyle=dashes)
         draw_cosines(axes[2], kind, [run.history for run in found[f"adamw_{kind}"]])
@@ -142,7 +143,7 @@ def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
     """Direction of both models under gradient descent, as far as it got."""
     claims = []
     for kind in COLORS:
-        runs, norm = found[f"descent_{kind}"], NORMS[kind]
+        runs, norm = found[f"descent_{kind}"], NORM_OF[kind]
         other = "frobenius" if norm == "nuclear" else "nuclear"
         limit = solve(PAPER, norm).beta
         measured = {
@@ -205,7 +206,7 @@ def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
     """The computed limits against the closed form."""
     claims = []
     for kind, limit in limits.items():
-        predicted = solve(PAPER, NORMS[kind])
+        predicted = solve(PAPER, NORM_OF[kind])
         last = limit.stages[-1]
         claims.append(
             Claim(
