@@ -18,8 +18,8 @@ def ov_spectra(
         W_V: one entry per head, or one per key-value head where those are grouped.
         W_O: one entry per head.
 
-    Returns: min(d_head, d_model) values per head, on the device and in the dtype of the weights; half precision
-            is computed in float32.
+    Returns: min(d_head, d_model) values per head, on the device and in the dtype of the weights; half
+        precision is computed in float32.
 
     Raises:
         ModelError: shapes that do not fit.
