@@ -54,7 +54,7 @@ WITHOUT_TORCH = (
     "llm.adapters",
     "llm.facts",
     "llm.training.configuration",
-    "cli.llm",
+    "cli",
 )
 
 
