@@ -28,7 +28,8 @@ def progress_bar(label: str, total: int, done: int = 0, show: bool | None = None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
+    columns = (TextColumn(label, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    told = TextColumn("{task.description}", markup=False)  # names of users may hold brackets
+    with Progress(*columns, told, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=total, completed=done)
         yield lambda done, text: bar.update(shown, completed=done, description=text)

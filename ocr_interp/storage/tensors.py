@@ -43,7 +43,7 @@ def write_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # One key: safetensors writes several in an order that differs from call to call.
     digest = digest_of_tensors(tensors, before=json.dumps(metadata, sort_keys=True))
-    sealed = {_METADATA: json.dumps({**metadata, "digest": digest}, sort_keys=True)}
+    sealed = {_METADATA: json.dumps({**metadata, "digest": digest})}  # rows keep the order of their columns
     if not large:
         write_atomic(path, save(tensors, sealed), then)
         return
