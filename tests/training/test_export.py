@@ -21,9 +21,8 @@ def test_an_export_is_the_state_dict_of_the_model(run, command, tmp_path):
     assert str(target) in out
     other = build_model(TASK, run.config.model, seed=9, device="cpu")
     other.load_state_dict(load_file(target))
-    tokens = torch.tensor(
-        [TASK.tokens("s0", "noise0", "noise1", "r1", "EOS"), TASK.tokens(*["s2"] * 4, "EOS")]
-    )
+    words = (("s0", "noise0", "noise1", "r1", "EOS"), ("s2", "s2", "s2", "s2", "EOS"))
+    tokens = torch.tensor([TASK.tokens(*each).tolist() for each in words])
     assert torch.equal(other(tokens), run.model(tokens))
     run.at(5).export(target)
     assert not torch.equal(load_file(target)["blocks.0.attn.W_V"], other.state_dict()["blocks.0.attn.W_V"])
