@@ -6,11 +6,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, unknown_name
+
+Made = TypeVar("Made")
 
 
 def check_count(field: str, value: Any, at_least: int) -> None:
@@ -107,6 +109,25 @@ def as_plain(config: Any) -> None:
             continue
         as_float = "float" in str(field.type)
         object.__setattr__(config, field.name, float(value) if as_float else int(value))
+
+
+def from_fields(cls: type[Made], part: str, values: Mapping[str, Any]) -> Made:
+    """The configuration of values read from JSON; fields that are not there take their defaults.
+
+    Args:
+        cls: a configuration class, a dataclass.
+        part: what it is called in messages, e.g. "train".
+        values: by field.
+
+    Raises:
+        UnknownNameError: a field that this version does not know, with the close matches.
+        ConfigError: a value that is not allowed.
+    """
+    known = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"{part} field", name, known)
+    return cls(**{name: as_tuples(value) for name, value in values.items()})
 
 
 Option = bool | int | float | str

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from ocr_interp.checks import as_plain, check_count, check_mapping
+from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
 
 FACT, IMPLICATION = 0, 1
@@ -311,12 +311,7 @@ class FactRecallTask:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactRecallTask:
         """The task of a `to_dict`; lists, as JSON leaves them, become tuples."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise unknown_name("task field", name, sorted(known))
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fields)
+        return from_fields(cls, "task", values)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """analyze, ablate and diagram: the numbers are the library's, and bad input writes nothing."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
         ("ablate {runs}/factorized --block 99", ["block must be in 0.."]),
         ("ablate {runs}/factorized --path s1 c9", ["unknown token or kind of token 'c9'", "did you mean"]),
         ("ablate {runs}/quiet --zero v@r1 v@noise -o new.csv", ["'zero v@noise' changes nothing"]),
-        ("ablate {runs}/factorized -o kept.csv", ["kept.csv must have the columns"]),
+        ("ablate {runs}/factorized -o kept.csv", ["kept.csv must begin with the columns"]),
         ("ablate {runs}/factorized --seeds -o new.csv", ["at least one value each"]),
         ("ablate {runs}/factorized --draws 0 -o new.csv", ["eval_draws must be >= 1"]),
         ("diagram {runs}/factorized --prompt s99 r2 -o new.svg", ["unknown token 's99'", "did you mean"]),
@@ -226,12 +227,12 @@ def test_bad_input_is_one_line_and_nothing_is_written_or_lost(call, tmp_path, li
 def test_a_full_disk_leaves_the_file_as_it_was(call, tmp_path, monkeypatch):
     (tmp_path / "kept.json").write_text("before")
 
-    def refuse(self, target):
+    def refuse(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     code, shown, error = call("diagram {runs}/factorized -o kept.json")
     assert (code, shown) == (2, "")
-    assert "cannot write kept.json: No space left on device; what was there before is as it was" in error
+    assert "cannot write kept.json: No space left on device. What was written before is intact" in error
     assert [p.name for p in tmp_path.iterdir()] == ["kept.json"]
     assert (tmp_path / "kept.json").read_text() == "before"

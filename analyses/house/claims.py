@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.storage.tensors import write_atomic
+from ocr_interp.storage.atomic import write_atomic
 
 
 @dataclass(frozen=True)

@@ -142,11 +142,11 @@ def main(arguments: Arguments) -> None:
 
 def is_finished(config: LLMRunConfig, path: Path) -> bool:
     """Whether a run has its JSON; one of another configuration is an error, not a result."""
-    from ocr_interp.llm.training.store import read_result
+    from ocr_interp.llm.training.store import config_of_result, read_result
 
     if not path.exists():
         return False
-    if read_result(path)["fingerprint"] != config.fingerprint:
+    if config.differences(config_of_result(read_result(path))):
         raise SystemExit(f"{path} is of another configuration of the same name: move it away")
     return True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+
+from ocr_interp.storage.digests import digest_of_tensors
 
 _of_reference: ContextVar[bool] = ContextVar("of_reference", default=False)
 
@@ -77,10 +78,9 @@ class Moved:
 
 def digest(*tensors: Tensor | None) -> str:
     """Eight hexadecimal digits of some tensors, for descriptions."""
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        if tensor is not None:
-            flat = tensor.detach().cpu().contiguous().flatten()
-            sha.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            sha.update(flat.view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()[:8]
+    given = {f"{place:06d}": tensor for place, tensor in enumerate(tensors) if tensor is not None}
+
+    def header(name: str, tensor: Tensor) -> str:  # as in descriptions that stand in tables of studies
+        return f"{tuple(tensor.shape)} {tensor.dtype}"
+
+    return digest_of_tensors(given, 8, header=header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import CodeType, FunctionType
@@ -17,6 +16,7 @@ from ocr_interp.ablation.binding import digest
 from ocr_interp.ablation.examples import Examples, triple_examples
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.models.token_counts import cross_entropy
+from ocr_interp.storage.digests import digest_of
 from ocr_interp.task import FactRecallTask
 
 METRICS = ("accuracy", "loss", "margin", "logit_difference", "other_answer_difference")
@@ -162,4 +162,4 @@ def identity_of(value: Any) -> str:
     else:
         return repr(value)
     text = f"{type(value).__name__}({','.join(map(identity_of, parts))})"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(text, 16)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ from ocr_interp.errors import (
 )
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
+from ocr_interp.running.progress import progress_bar
+from ocr_interp.storage.digests import digest_of
 from ocr_interp.training.run import Snapshot
 
 BASELINE, NO_CONTROL = "none", "intervention"
@@ -142,7 +143,7 @@ def run_ablation_study(
             that they do not allow.
         WeightsError: NaN or infinite weights.
         InterventionNeverFiredError: a spec that changed nothing (a control that does is NaN).
-        RunError: a file at `path` of another model, of other examples or metrics, or with other columns.
+        RunError: a file at `path` of another model or of other examples, or that is no table of a study.
     """
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
@@ -152,15 +153,15 @@ def run_ablation_study(
     studied = _studied(model, examples, eval_draws, options)
     rows = StudyRows(None if path is None else Path(path), studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
-    with _bar(len(plan), progress) as advance:
-        for name, spec, seed in plan:
+    with progress_bar("ablations", len(plan), show=progress) as move:
+        for done, (name, spec, seed) in enumerate(plan, start=1):
             parts = _parts(spec)
             for control, drawn in _variants(studied, parts, seed, controls):
                 key = {"study": studied.fingerprint, "spec": name, "description": _described(parts)}
                 key |= {"control": control, "seed": seed}
                 if not rows.has(key):
                     rows.add(_evaluate(studied, drawn, key, wanted, custom, batch_size))
-            advance()
+            move(done, name)
     table = rows.table()
     asked = {(name, _described(_parts(spec)), seed) for name, spec, seed in plan}
     kept = [key in asked for key in zip(table["spec"], table["description"], table["seed"], strict=True)]
@@ -224,7 +225,7 @@ def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) 
         cfg = hooked.cfg
         said += f" {type(hooked).__name__} {cfg.n_layers} {cfg.n_heads} {cfg.d_head}"
     said += "" if given is None else given.fingerprint
-    fingerprint = hashlib.sha256(f"{said} {fingerprint_of(weights)}".encode()).hexdigest()[:16]
+    fingerprint = digest_of(f"{said} {fingerprint_of(weights)}", 16)
     if given is None:
         task = model.task
         length = task.seq_len if has_noise(model) else 3
@@ -261,7 +262,7 @@ def has_noise(run: Snapshot) -> bool:
 def _described(parts: tuple[Intervention, ...]) -> str:
     """The specs in words, shortened to a digest where there are many tokens."""
     text = " + ".join(part.describe() for part in parts) or "as it is"
-    return text if len(text) <= 80 else f"{text[:60]}… {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return text if len(text) <= 80 else f"{text[:60]}… {digest_of(text, 12)}"
 
 
 def _variants(
@@ -320,19 +321,3 @@ def _logits(
             rows = torch.arange(len(logits), device=logits.device)
             found.append(logits[rows, query[start : start + size].to(logits.device)].cpu())
     return torch.cat(found)
-
-
-@contextmanager
-def _bar(total: int, progress: bool | None) -> Iterator[Any]:
-    """A progress bar on stderr; gives the function that moves it on."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not (console.is_terminal if progress is None else progress):
-        yield lambda: None
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console) as bar:
-        shown = bar.add_task("ablations", total=total)
-        yield lambda: bar.advance(shown)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ocr_interp.errors import RunError
-from ocr_interp.storage.tensors import write_atomic
+from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.tables import columns_of, csv_bytes
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
 """Columns that say what a row is; TOUCHED and the metrics follow. `study` is the fingerprint of weights and
-data."""
+data.
+
+A file describes itself: it may hold more metrics than are asked for, which stay in it, or fewer. Rows that
+lack a metric that is asked for are measured again."""
 
 TOUCHED = "touched"
 """Column: how many positions of a prompt are acted on, mean over the split; several parts are added up."""
 
 Row = dict[str, Any]
+
+_AGAIN = "run the study again: it goes on with what is missing"
 
 
 class StudyRows:
@@ -30,44 +36,63 @@ class StudyRows:
         metrics: names of the measured columns.
 
     Raises:
-        RunError: a file of another study, with other columns, or damaged.
+        RunError: a file of another study, no table of a study, or damaged.
     """
 
     def __init__(self, path: Path | None, study: str, metrics: tuple[str, ...]) -> None:
         self._path, self._metrics = path, metrics
-        self._rows = _read(path, study, metrics)
+        self._rows = _read(path, study)
 
     def has(self, key: Row) -> bool:
-        """Whether rows with these entries are there."""
-        return any(all(row[name] == value for name, value in key.items()) for row in self._rows)
+        """Whether rows with these entries are there and have all metrics."""
+        found = [row for row in self._rows if _agrees(row, key)]
+        return bool(found) and all(metric in row for row in found for metric in self._metrics)
 
     def add(self, rows: list[Row]) -> None:
-        """Adds the rows of one evaluation."""
-        self._rows += rows
+        """Adds the rows of one evaluation; earlier rows with the same entries keep their other metrics."""
+        for row in rows:
+            key = {name: row[name] for name in KEYS}
+            earlier = [each for each in self._rows if _agrees(each, key)]
+            if earlier:
+                earlier[0].update(row)
+            else:
+                self._rows.append(row)
         if self._path is None:
             return
-        buffer = io.StringIO()
-        self.table().to_csv(buffer, index=False, na_rep="nan")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path, buffer.getvalue().encode())
+        write_atomic(self._path, csv_bytes(self._with_gaps(), missing="nan"), _AGAIN)
 
     def table(self) -> pd.DataFrame:
-        """All rows."""
+        """All rows with the metrics that were asked for."""
         return pd.DataFrame(self._rows, columns=[*KEYS, TOUCHED, *self._metrics])
 
+    def _with_gaps(self) -> pd.DataFrame:
+        """All rows with all metrics; what was not measured is an empty text, which is no NaN."""
+        columns = [*KEYS, TOUCHED, *(name for name in columns_of(self._rows) if name not in (*KEYS, TOUCHED))]
+        table = pd.DataFrame(self._rows, columns=columns)
+        for name in columns:
+            gaps = [name not in row for row in self._rows]
+            if any(gaps):
+                table[name] = table[name].astype(object)
+                table.loc[gaps, name] = ""
+        return table
 
-def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[Row]:
+
+def _agrees(row: Row, key: Row) -> bool:
+    return all(row[name] == value for name, value in key.items())
+
+
+def _read(path: Path | None, study: str) -> list[Row]:
     if path is None or not path.exists():
         return []
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
-    columns = [*KEYS, TOUCHED, *metrics]
-    if list(table.columns) != columns:
+    columns = [*KEYS, TOUCHED]
+    if list(table.columns[: len(columns)]) != columns:
         raise RunError(
-            f"{path} must have the columns {columns}, got {list(table.columns)}: choose another path, or the "
-            "same metrics in the same order"
+            f"{path} must begin with the columns {columns}, got {list(table.columns)}: choose another path"
         )
     others = sorted(set(table["study"]) - {study})
     if others:
@@ -75,10 +100,14 @@ def _read(path: Path | None, study: str, metrics: tuple[str, ...]) -> list[Row]:
             f"{path} is of study {others[0]}, this one is {study} (other weights, step, examples, "
             "eval_draws, batch_size or custom metrics): choose another path, or delete the file"
         )
-    numbers: Any = {"seed": int} | dict.fromkeys(
-        (TOUCHED, *metrics), float
-    )  # Python's own reading gives every bit back
     try:
-        return [{str(k): numbers.get(k, str)(v) for k, v in row.items()} for row in table.to_dict("records")]
+        return [_typed(row) for row in table.to_dict("records")]
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): delete it and run the study again") from None
+
+
+def _typed(texts: Mapping[Any, str]) -> Row:
+    """A row of texts as it was written; empty metrics were not measured. float() gives every bit back."""
+    row: Row = {name: texts[name] for name in KEYS} | {"seed": int(texts["seed"])}
+    measured = {str(name): text for name, text in texts.items() if name not in KEYS}
+    return row | {name: float(text) for name, text in measured.items() if text}

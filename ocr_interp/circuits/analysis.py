@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ocr_interp.circuits.attention import AttentionByKind
 from ocr_interp.circuits.circuit import OVCircuit
@@ -20,6 +17,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
+from ocr_interp.storage.plain import plain
 from ocr_interp.theory import solve
 from ocr_interp.theory.limits import trained_attention_beta_interval
 
@@ -94,7 +92,7 @@ class CircuitAnalysis:
             "imbalance": self.imbalance,
             "notes": self.notes,
         }
-        return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(plain(content), ensure_ascii=False, allow_nan=False) + "\n"
 
     def _alignment(self) -> dict[str, Any]:
         """The report without the pairwise cosines of the baselines, which would be most of the file."""
@@ -188,18 +186,3 @@ def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
             "prediction is for frozen attention"
         )
     return tuple(said)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has: dataclasses as objects, arrays as lists, NaN as null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return value if not isinstance(value, float) or math.isfinite(value) else None

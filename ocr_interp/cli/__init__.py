@@ -13,6 +13,7 @@ import tyro
 from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
+from ocr_interp.cli.export import Export
 from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
 from ocr_interp.cli.reproduce import Reproduce
@@ -21,7 +22,7 @@ from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
 
-_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve
+_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve | Export
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -32,6 +33,7 @@ Command = (
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Diagram, tyro.conf.subcommand("diagram")]
     | Annotated[Solve, tyro.conf.subcommand("solve")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 

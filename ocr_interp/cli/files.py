@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocr_interp.errors import ConfigError, RunError
+from ocr_interp.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from ocr_interp.training.run import Run, Snapshot
@@ -95,17 +96,7 @@ def write_output(path: Path, content: bytes) -> None:
     """Writes a file whole: what was there stays until then, and if it fails.
 
     Raises:
-        RunError: the file system refuses.
+        RunError, OSError: the file system refuses.
     """
-    from ocr_interp.storage.tensors import TEMPORARY_PREFIX
-
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is as it was"
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content)

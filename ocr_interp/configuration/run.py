@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ocr_interp.checks import as_tuples
+from ocr_interp.checks import from_fields
+from ocr_interp.configuration.fields import changed_fields, differences, fingerprint
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
-from ocr_interp.errors import unknown_name
 from ocr_interp.task import FactRecallTask
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the files of a run; a newer one is refused when read."""
-
-_ADDED_LATER = {
-    field.name: field.default
-    for field in dataclasses.fields(TrainConfig)
-    if field.name.startswith(("muon_", "second_"))
-    or field.name in ("scores_lr", "switch_step", "optimizer_options")
-}
-"""Fields that runs on disk may be older than: at their defaults they do not change a fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +41,24 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The configuration of a `to_dict`; a field that this version does not know raises."""
-        for name, part in (("model", ModelConfig), ("train", TrainConfig)):
-            known = [field.name for field in dataclasses.fields(part)]
-            for field in values[name]:
-                if field not in known:
-                    raise unknown_name(f"{name} field", field, known)
+        """The configuration of a `to_dict`, perhaps of an earlier version with fewer fields.
+
+        Raises:
+            UnknownNameError: a field that this version does not know.
+            ConfigError: a value that is not allowed.
+        """
         return cls(
             FactRecallTask.from_dict(values["task"]),
-            ModelConfig(**as_tuples(values["model"])),
-            TrainConfig(**as_tuples(values["train"])),
+            from_fields(ModelConfig, "model", values["model"]),
+            from_fields(TrainConfig, "train", values["train"]),
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hash of the configuration and the file format: files of one run share it."""
-        values = self.to_dict()
-        for name, default in _ADDED_LATER.items():
-            if values["train"][name] == default:
-                del values["train"][name]
-        if not values["model"]["ov_options"]:
-            del values["model"]["ov_options"]
-        text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Short hash of the fields that differ from their defaults: files of one run share it."""
+        defaults = RunConfig(type(self.task)(), type(self.model)(), type(self.train)())
+        return fingerprint(FORMAT_VERSION, changed_fields(self.to_dict(), defaults.to_dict()))
 
     def differences(self, other: RunConfig) -> list[str]:
         """The fields in which two configurations differ, as "train.lr: 0.005 != 0.01"."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [
-            f"{part}.{field}: {mine[part][field]!r} != {theirs[part][field]!r}"
-            for part in mine
-            for field in mine[part]
-            if mine[part][field] != theirs[part][field]
-        ]
+        return differences(self.to_dict(), other.to_dict())

@@ -9,6 +9,7 @@ from ocr_interp.checks import Options, as_plain, check_choice, check_count, chec
 from ocr_interp.errors import ConfigError
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
+from ocr_interp.running.schedule import logged_steps, snapshot_steps
 
 _SETTINGS = (
     "weight_decay",
@@ -190,16 +191,11 @@ class TrainConfig:
 
     def logged_steps(self) -> list[int]:
         """The steps that get a row in the history: 0, every log_every, the last."""
-        return sorted({*range(0, self.steps + 1, self.log_every), self.steps})
+        return logged_steps(self.steps, self.log_every)
 
     def snapshot_steps(self) -> list[int]:
         """The logged steps that get a snapshot."""
-        logged = self.logged_steps()
-        if self.snapshots == 0:
-            return []
-        wanted = [self.steps ** (k / max(1, self.snapshots - 1)) for k in range(self.snapshots)]
-        nearest = {min(logged, key=lambda step: abs(step - target)) for target in wanted}
-        return sorted({0, *nearest, self.steps})
+        return snapshot_steps(self.logged_steps(), self.snapshots)
 
     def phases(self, step: int | None = None) -> list[Phase]:
         """The optimisers one after another, as far as `step` updates go (None: all of them)."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import RunError
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.training.tracking import COLUMNS
+from ocr_interp.storage.tables import columns_of
 
 STATUSES = ("finished", "learned", "diverged", "failed")
 """Of a run: all steps; stopped by stop_when_learned; a loss that was not finite; an error such as lack
@@ -26,8 +28,9 @@ class RunRecord:
         message: what went wrong, empty otherwise.
         seconds: its share of the wall-clock time of its stack.
         trained_on: type of the device that trained it.
-        rows: its history, a row a logged step, with the columns of `training.tracking`.
+        rows: its history, one row per logged step.
         weights: of the last step, where they are kept; not part of the record's file.
+        file_name: the name that its files carry; None for its name. Runs of version 1 have another one.
     """
 
     config: RunConfig
@@ -37,14 +40,21 @@ class RunRecord:
     trained_on: str
     rows: list[Mapping[str, float]]
     weights: TokenWeights | None = field(default=None, repr=False)
+    file_name: str | None = None
 
     @property
     def run(self) -> str:
         """The run's name: the fingerprint of its configuration."""
         return self.config.fingerprint
 
+    @property
+    def stamp(self) -> str:
+        """The fingerprint that its files carry and are named by."""
+        return self.file_name or self.run
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; numbers in full, so that reading gives back the same bits."""
+        columns = columns_of(self.rows)
         return {
             "run": self.run,
             "config": self.config.to_dict(),
@@ -52,18 +62,23 @@ class RunRecord:
             "message": self.message,
             "seconds": self.seconds,
             "trained_on": self.trained_on,
-            "rows": [[float(row[column]) for column in COLUMNS] for row in self.rows],
+            "columns": columns,
+            "rows": [[float(row.get(column, math.nan)) for column in columns] for row in self.rows],
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
-        """The record of a `to_dict`.
+    def from_dict(cls, values: Mapping[str, Any], version: int) -> RunRecord:
+        """The record of a `to_dict`, or of the first version's, which did not name the columns.
 
         Raises:
             RunError: its configuration does not have the fingerprint that it was written with.
         """
-        config = RunConfig.from_dict(values["config"])
-        if config.fingerprint != values["run"]:
-            raise RunError(f"the configuration of run {values['run']} was changed after it was written")
-        rows: list[Mapping[str, float]] = [dict(zip(COLUMNS, row, strict=True)) for row in values["rows"]]
-        return cls(config, values["status"], values["message"], values["seconds"], values["trained_on"], rows)
+        config, run = RunConfig.from_dict(values["config"]), values["run"]
+        is_first = version == 1
+        expected = version_1.run_fingerprint(values["config"]) if is_first else config.fingerprint
+        if expected != run:
+            raise RunError(f"the configuration of run {run} was changed after it was written")
+        columns = version_1.COLUMNS if is_first else values["columns"]
+        rows: list[Mapping[str, float]] = [dict(zip(columns, row, strict=True)) for row in values["rows"]]
+        told = {name: values[name] for name in ("status", "message", "seconds", "trained_on")}
+        return cls(config, **told, rows=rows, file_name=run)

@@ -13,11 +13,11 @@ import pandas as pd
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, unknown_name
 from ocr_interp.models.weights import TokenWeights
+from ocr_interp.storage.tables import columns_of, history_table
 from ocr_interp.sweeps.grid import config_columns
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.store import SweepStore
 from ocr_interp.training.run import Run
-from ocr_interp.training.store import history_frame
 from ocr_interp.training.tracking import COLUMNS
 
 OUTCOME_COLUMNS = ("run", "status", "message", "seconds", "trained_on")
@@ -30,9 +30,10 @@ class SweepResult:
 
     Attributes:
         axes: the columns in which the runs differ by design.
-        runs: a row a run: OUTCOME_COLUMNS and every field of its configuration.
-        table: a row a run and logged step: "run", the axes, "status", and the columns of
-            `training.tracking`: losses and margins in nats and logits, beta, norms, certified gaps.
+        runs: one row per run: OUTCOME_COLUMNS and every field of its configuration.
+        table: one row per run and logged step: "run", the axes, "status", and the columns of the histories
+            (`training.tracking`): losses and margins in nats and logits, beta, norms, certified gaps. A
+            column that a run does not have is NaN there.
         provenance: versions and settings that the runs were made with.
         path: the folder; None for a sweep that is only in memory.
     """
@@ -60,8 +61,9 @@ class SweepResult:
         Raises:
             UnknownNameError: a column that is not measured.
         """
-        if column not in COLUMNS:
-            raise unknown_name("column", column, COLUMNS)
+        known = [name for name in self.table.columns if name not in ("run", *self.axes, "status")]
+        if column not in known:
+            raise unknown_name("column", column, known)
         return self.table.loc[:, ["run", *self.axes, "step", column]]
 
     def select(self, **values: Any) -> SweepResult:
@@ -94,18 +96,21 @@ class SweepResult:
             UnknownNameError: no such run in this sweep.
             OcrInterpError: the sweep kept no weights, or the run failed.
         """
-        if name not in set(self.runs["run"]):
-            raise unknown_name("run", name, self.runs["run"])
-        record = self._records[name]
-        history, weights = history_frame(record.rows), self._weights(record)
+        record = self._record(name)
+        history, weights = history_table(record.rows), self._weights(record)
         step = int(history["step"].iloc[-1])
         return Run(record.config, step, weights, history, record.status, None)
 
     def config(self, name: str) -> RunConfig:
         """The configuration of a run."""
-        if name not in self._records:
-            raise unknown_name("run", name, self.runs["run"])
-        return self._records[name].config
+        return self._record(name).config
+
+    def _record(self, name: str) -> RunRecord:
+        """The record of a run by its name, or by the name that its files of version 1 carry."""
+        for run in self.runs["run"]:
+            if name in (run, self._records[run].stamp):
+                return self._records[run]
+        raise unknown_name("run", name, self.runs["run"])
 
     def _weights(self, record: RunRecord) -> TokenWeights:
         if record.status not in ("finished", "learned"):
@@ -115,7 +120,7 @@ class SweepResult:
         if record.weights is not None or self.path is None:
             assert record.weights is not None
             return record.weights
-        return SweepStore(self.path).read_weights(record.config)
+        return SweepStore(self.path).read_weights(record)
 
 
 def make_result(
@@ -129,7 +134,8 @@ def make_result(
         outcomes.append({**outcome, **config})
         chosen = {axis: config[axis] for axis in axes}
         rows += [{"run": record.run, **chosen, "status": record.status, **row} for row in record.rows]
-    table = pd.DataFrame(rows, columns=["run", *axes, "status", *COLUMNS]).astype({"step": "int64"})
+    measured = columns_of([row for record in records for row in record.rows]) or list(COLUMNS)
+    table = pd.DataFrame(rows, columns=["run", *axes, "status", *measured]).astype({"step": "int64"})
     by_name = {record.run: record for record in records}
     return SweepResult(tuple(axes), pd.DataFrame(outcomes), table, provenance, path, by_name)
 

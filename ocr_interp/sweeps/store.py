@@ -1,27 +1,37 @@
-"""The files of a sweep: sweep.json, parts/ (a file a stack of runs), weights/, and the merged tables."""
+"""The files of a sweep: sweep.json, parts/ (one file per stack of runs), weights/, and the merged tables."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.storage.folders import foreign_files, locked_folder
-from ocr_interp.storage.tensors import read_tensors, write_atomic, write_tensors
+from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.folders import FolderKind, package_versions, read_settings, write_settings
+from ocr_interp.storage.tables import csv_bytes
+from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.sweeps.records import RunRecord
+from ocr_interp.training.store import stored_weights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the files of a sweep; a newer one is refused when read."""
+
+_FOLDER = FolderKind(
+    name="folder of a sweep",
+    noun="folder",
+    argument="path",
+    settings="sweep.json",
+    inside=("parts", "weights"),
+    user="another sweep",
+)
+_AGAIN = "start the sweep again: it goes on with what is missing"
 
 
 class SweepStore:
@@ -34,7 +44,7 @@ class SweepStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._settings, self._parts = self.path / "sweep.json", self.path / "parts"
+        self._settings, self._parts = self.path / _FOLDER.settings, self.path / "parts"
 
     @contextmanager
     def opened(self, settings: dict[str, Any]) -> Iterator[None]:
@@ -44,23 +54,9 @@ class SweepStore:
             RunBusyError: another sweep writes into it.
             RunError: it holds other files, or runs with other settings.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"the path of a sweep must be a folder, got the file {self.path}")
-        self._refuse_foreign_files()
-        busy = f"{self.path} is in use by another sweep: wait for it, or choose another path"
-        with locked_folder(self.path, [self._parts, self.path / "weights"], "folder", busy):
+        with _FOLDER.locked(self.path):
             self._adopt(settings)
             yield
-
-    def _refuse_foreign_files(self) -> None:
-        if self._settings.exists():
-            return
-        foreign = foreign_files(self.path, ("parts", "weights"))
-        if foreign:
-            raise RunError(
-                f"{self.path} is no folder of a sweep (no sweep.json, but {', '.join(foreign[:3])}): "
-                "choose an empty or a new one"
-            )
 
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Writes sweep.json into a new folder, or checks that its runs have the same settings."""
@@ -73,13 +69,8 @@ class SweepStore:
                     "choose another path"
                 )
             return
-        versions = {name: version(name) for name in ("ocr-interp", "torch", "numpy")}
-        content = {
-            "format_version": FORMAT_VERSION,
-            "versions": {"python": platform.python_version(), **versions},
-            **settings,
-        }
-        write_atomic(self._settings, (json.dumps(content, indent=2) + "\n").encode())
+        versions = package_versions("torch", "numpy")
+        write_settings(self._settings, {"format_version": FORMAT_VERSION, "versions": versions, **settings})
 
     def read_settings(self) -> dict[str, Any]:
         """What sweep.json says.
@@ -87,33 +78,35 @@ class SweepStore:
         Raises:
             RunError: no such file, a damaged one, or one of a newer version.
         """
-        try:
-            values = dict(json.loads(self._settings.read_text(encoding="utf-8")))
-            newer = values["format_version"] > FORMAT_VERSION
-        except FileNotFoundError:
-            raise RunError(f"{self.path} is no folder of a sweep: it has no sweep.json") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{self._settings} is damaged ({error}): restore it") from None
-        if newer:
-            raise RunError(
-                f"{self._settings} has format version {values['format_version']}, this version reads up to "
-                f"{FORMAT_VERSION}: update ocr-interp"
-            )
-        return values
+        missing = f"{self.path} is no folder of a sweep: it has no sweep.json"
+        return read_settings(
+            self._settings, FORMAT_VERSION, missing, lambda error: f"is damaged ({error}): restore it"
+        )
 
     def write_part(self, records: Sequence[RunRecord]) -> None:
         """Adds the runs of one stack."""
+        settings = self.read_settings()
+        if settings["format_version"] < FORMAT_VERSION:  # from here on an earlier version cannot read all
+            write_settings(self._settings, {**settings, "format_version": FORMAT_VERSION})
         for record in records:
             if record.weights is not None:
-                metadata = {"kind": "weights", "fingerprint": record.run}
-                write_tensors(self._weights(record.run), record.weights.tensors(), metadata)
-        content = json.dumps([record.to_dict() for record in records]).encode()
-        digest = hashlib.sha256(content).hexdigest()
-        name = hashlib.sha256("".join(record.run for record in records).encode()).hexdigest()[:16]
-        write_atomic(self._parts / f"{name}.json", digest.encode() + b"\n" + content)
+                metadata = {
+                    "kind": "weights",
+                    "format_version": FORMAT_VERSION,
+                    "fingerprint": record.run,
+                }
+                write_tensors(self._weights(record.run), record.weights.tensors(), metadata, then=_AGAIN)
+        content = json.dumps(
+            {"format_version": FORMAT_VERSION, "runs": [record.to_dict() for record in records]}
+        ).encode()
+        name = digest_of("".join(record.run for record in records), 16)
+        part = digest_of(content).encode() + b"\n" + content
+        write_atomic(self._parts / f"{name}.json", part, _AGAIN)
 
     def read_records(self) -> dict[str, RunRecord]:
         """All runs in the folder by name; of a run in two parts, the one that did not fail.
+
+        The files of a run of version 1 carry another name: it is known by its configuration.
 
         Raises:
             RunError: a part that is damaged.
@@ -125,20 +118,20 @@ class SweepStore:
                     found[record.run] = record
         return found
 
-    def read_weights(self, config: RunConfig) -> TokenWeights:
-        """The weights at the last step of the run with a configuration.
+    def read_weights(self, record: RunRecord) -> TokenWeights:
+        """The weights at the last step of a run.
 
         Raises:
             RunError: there are none, or they are damaged.
         """
-        run = config.fingerprint
-        tensors, _ = read_tensors(self._weights(run), run, "weights")
-        return TokenWeights.from_tensors(config.model.linear_map, tensors)
+        advice = "restore it, or train into a new path"
+        tensors, metadata = read_tensors(self._weights(record.stamp), record.stamp, "weights", advice)
+        return stored_weights(record.config, tensors, metadata)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every number in full."""
         for name, frame in (("runs.csv", runs), ("table.csv", table)):
-            write_atomic(self.path / name, frame.to_csv(index=False, lineterminator="\n").encode())
+            write_atomic(self.path / name, csv_bytes(frame), _AGAIN)
 
     def _weights(self, run: str) -> Path:
         return self.path / "weights" / f"{run}.safetensors"
@@ -146,9 +139,12 @@ class SweepStore:
 
 def _read_part(path: Path) -> list[RunRecord]:
     digest, _, content = path.read_bytes().partition(b"\n")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
+    if digest_of(content).encode() != digest:
         raise RunError(f"{path} is damaged: restore it, or delete it to train its runs again")
     try:
-        return [RunRecord.from_dict(values) for values in json.loads(content)]
+        part = json.loads(content)
+        if isinstance(part, list):  # version 1
+            part = {"format_version": 1, "runs": part}
+        return [RunRecord.from_dict(values, part["format_version"]) for values in part["runs"]]
     except (OcrInterpError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read by this version ({error}): use its own") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -157,8 +156,7 @@ def _train_missing(
     records = dict(there)
     missing = [config for config in configs if config.fingerprint not in records]
     stacks = make_stacks(missing, stack or _stack_size(missing))
-    show = sys.stderr.isatty() if progress is None else progress
-    with sweep_bar(len(configs), len(configs) - len(missing), show) as update:
+    with sweep_bar(len(configs), len(configs) - len(missing), progress) as update:
 
         def finished(ended: list[RunRecord]) -> None:
             if store is not None:

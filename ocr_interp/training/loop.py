@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.storage.tables import history_table
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.lockstep import Lockstep, divergence_message
-from ocr_interp.training.progress import progress_bar
+from ocr_interp.training.progress import training_bar
 from ocr_interp.training.run import Run
-from ocr_interp.training.store import Checkpoint, RunStore, history_frame
+from ocr_interp.training.store import Checkpoint, RunStore
 from ocr_interp.training.tracking import Tracker, learned
 
 OnLog = Callable[[Mapping[str, float]], None]
@@ -60,7 +60,7 @@ def train(
         return training.run(None, progress, on_log)
     store = RunStore(Path(run_dir))
     with store.opened(config):
-        checkpoint = store.read_checkpoint(config)
+        checkpoint = store.read_checkpoint()
         if checkpoint is not None and checkpoint.status in ("finished", "learned"):
             return store.read_run()
         if checkpoint is not None:
@@ -90,8 +90,7 @@ class Training:
 
     def run(self, store: RunStore | None, progress: bool | None, on_log: OnLog | None) -> Run:
         """Trains to the end, or to Ctrl-C."""
-        show = sys.stderr.isatty() if progress is None else progress
-        with first_ctrl_c() as interrupted, progress_bar(self.config, self.step, show) as update:
+        with first_ctrl_c() as interrupted, training_bar(self.config, self.step, progress) as update:
             for target in self.targets():
                 row = self.advance(target)
                 update(self.step, row)
@@ -149,19 +148,18 @@ class Training:
         if store is None:
             self.snapshots[self.step] = weights.to("cpu")
         else:
-            store.write_snapshot(self.config, self.step, weights)
+            store.write_snapshot(self.step, weights)
 
     def _checkpoint(self, store: RunStore | None, status: str) -> None:
         if store is None:
             return
         if status != "unfinished":
-            store.write_model(self.config, self.step, self._weights())
+            store.write_weights(self.step, self._weights())
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
         for name, state in self.lockstep.optimizers.state(self.place, self.step).items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        store.write_checkpoint(
-            self.config, Checkpoint(self.step, status, self.device.type, tensors, history_frame(self.rows))
-        )
+        history = history_table(self.rows)
+        store.write_checkpoint(Checkpoint(self.step, status, self.device.type, tensors, history))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Puts parameters, optimiser, step and history back to those of a checkpoint."""
@@ -192,5 +190,5 @@ class Training:
     def _result(self, store: RunStore | None) -> Run:
         if store is not None:
             return store.read_run()
-        history, weights = history_frame(self.rows), self._weights().to("cpu")
+        history, weights = history_table(self.rows), self._weights().to("cpu")
         return Run(self.config, self.step, weights, history, self.status, None, self.snapshots)

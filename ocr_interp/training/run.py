@@ -12,7 +12,8 @@ import pandas as pd
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.trained import TrainedModel
-from ocr_interp.models.weights import TokenWeights
+from ocr_interp.models.weights import TokenWeights, hooked_state_dict
+from ocr_interp.storage.tensors import write_tensors
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,29 @@ class Snapshot(TrainedModel):
         """diag(a) W_OV: every input token by the answers; `OVCircuit.from_run(self)`."""
         return OVCircuit.from_run(self)
 
+    def export(self, path: str | Path) -> None:
+        """Writes the state_dict of the HookedTransformer as a safetensors file.
+
+        `model.load_state_dict(safetensors.torch.load_file(path))` takes it. The file is no part of the run.
+
+        Args:
+            path: the file; its folder must exist.
+
+        Raises:
+            RunError: the file system refuses; what was there before is as it was.
+        """
+        about = {"kind": "hooked_transformer", "step": str(self.step), "fingerprint": self.config.fingerprint}
+        state = hooked_state_dict(self.task, self.weights)
+        write_tensors(Path(path), state, about, then="try again")
+
 
 @dataclass(frozen=True)
 class Run(Snapshot):
     """A trained model with its history; what `train` and `load_run` return.
 
     Attributes:
-        history: a row a logged step; columns as in `ocr_interp.training.tracking`.
+        history: one row per logged step; columns as in `ocr_interp.training.tracking`, or those that an
+            earlier version wrote.
         status: "finished" (all steps), "learned" (stopped by stop_when_learned), "interrupted" (Ctrl-C)
             or "unfinished" (a checkpoint of a run that is still going or was killed).
         path: the run directory; None for a run that is only in memory.

@@ -1,15 +1,9 @@
-"""The files of a run directory: config.json, history.csv, model.safetensors, snapshots/, checkpoint/."""
+"""The files of a run: config.json, history.csv, weights.safetensors, snapshots/, checkpoint/."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +11,21 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
-from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.errors import RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
-from ocr_interp.models.weights import TokenWeights, hooked_state_dict, weights_of_state_dict
-from ocr_interp.storage.folders import foreign_files, locked_folder
-from ocr_interp.storage.tensors import read_tensors, write_atomic, write_tensors
+from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
+from ocr_interp.storage.atomic import GO_ON, write_atomic
+from ocr_interp.storage.configured import ConfiguredFolder
+from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.folders import FolderKind, package_versions
+from ocr_interp.storage.tables import csv_bytes, read_history
+from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.training.run import Run
-from ocr_interp.training.tracking import COLUMNS
+
+_RESTORE = "restore it, or train into a new run_dir"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Checkpoint:
     history: pd.DataFrame
 
 
-class RunStore:
+class RunStore(ConfiguredFolder[RunConfig]):
     """Reads and writes one run directory; each file is written whole or not at all.
 
     The checkpoint is written last, so that whatever it speaks of is on disk: after a kill at any moment
@@ -55,143 +55,77 @@ class RunStore:
     and written again, to the bit, when training goes on.
     """
 
+    kind = FolderKind(
+        name="run directory",
+        noun="directory",
+        argument="run_dir",
+        settings="config.json",
+        inside=("checkpoint", "snapshots"),
+        user="another process that trains into it",
+    )
+    newest = FORMAT_VERSION
+
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._config, self._history = self.path / "config.json", self.path / "history.csv"
-        self._model = self.path / "model.safetensors"
+        super().__init__(path)
+        self._history, self._final = self.path / "history.csv", self.path / "weights.safetensors"
+        self._model_of_version_1 = self.path / "model.safetensors"
         self._checkpoint = self.path / "checkpoint" / "state.safetensors"
 
-    @contextmanager
-    def opened(self, config: RunConfig) -> Iterator[None]:
-        """The directory, made if needed, locked against other processes, holding this configuration.
+    def _configuration(self, values: dict[str, Any]) -> RunConfig:
+        return RunConfig.from_dict(values)
 
-        Raises:
-            RunBusyError: another process trains into it.
-            RunError: it holds another run, or files that are no run.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"run_dir must be a directory, got the file {self.path}")
-        self._refuse_foreign_files()
-        busy = (
-            f"{self.path} is in use by another process that trains into it: wait for it, or choose "
-            "another run_dir"
-        )
-        folders = [self.path / "checkpoint", self.path / "snapshots"]
-        with locked_folder(self.path, folders, "run directory", busy):
-            self._adopt(config)
-            yield
+    def _fingerprint_of_version_1(self, values: Mapping[str, Any]) -> str:
+        return version_1.run_fingerprint(values)
 
-    def _refuse_foreign_files(self) -> None:
-        """Raises if the directory holds files but no run, before anything is made in it."""
-        if self._config.exists():
-            return
-        foreign = foreign_files(self.path, ("checkpoint", "snapshots"))
-        if foreign:
-            raise RunError(
-                f"{self.path} is no run directory (no config.json, but {', '.join(foreign[:3])}): "
-                "choose an empty or a new one"
-            )
+    def _beside(self) -> dict[str, Any]:
+        return {"versions": package_versions("torch", "numpy", "transformer-lens")}
 
-    def _adopt(self, config: RunConfig) -> None:
-        """Writes config.json into a new directory, or checks that it is the same run."""
-        if self._config.exists():
-            differences = config.differences(self.read_config())
-            if differences:
-                raise RunError(
-                    f"{self.path} holds a run with another configuration ({'; '.join(differences)}): pass "
-                    "that configuration to go on with it, or choose another run_dir"
-                )
-            return
-        content = {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": config.fingerprint,
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("ocr-interp", "torch", "numpy", "transformer-lens")},
-            },
-            **config.to_dict(),
-        }
-        write_atomic(self._config, (json.dumps(content, indent=2) + "\n").encode())
+    def _sealed(self, kind: str, step: int, **more: Any) -> dict[str, Any]:
+        """What a file says of itself."""
+        stamp = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
+        return {"kind": kind, **stamp, "step": str(step), **more}
 
-    def read_config(self) -> RunConfig:
-        """The configuration of the run in the directory."""
-        if not self._config.is_file():
-            raise RunError(f"{self.path} is no run directory: it has no config.json")
-        try:
-            values = json.loads(self._config.read_text(encoding="utf-8"))
-            found = values["format_version"]
-            if not isinstance(found, int) or found > FORMAT_VERSION:
-                raise RunError(
-                    f"{self._config} has format version {found!r}, this version reads up to "
-                    f"{FORMAT_VERSION}: update ocr-interp"
-                )
-            config = RunConfig.from_dict(values)
-        except RunError:
-            raise
-        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{self._config} is damaged or no configuration of a run: {error}") from None
-        if values.get("fingerprint") != config.fingerprint:
-            raise RunError(
-                f"{self._config} was changed after it was written (fingerprint {values.get('fingerprint')}, "
-                f"its content has {config.fingerprint}): put the original back, or train into a new run_dir"
-            )
-        return config
-
-    def write_checkpoint(self, config: RunConfig, checkpoint: Checkpoint) -> None:
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Writes history.csv, then the checkpoint."""
-        history = _as_csv(checkpoint.history)
-        write_atomic(self._history, history)
-        metadata = {
-            "kind": "checkpoint",
-            "fingerprint": config.fingerprint,
-            "step": str(checkpoint.step),
-            "status": checkpoint.status,
-            "device": checkpoint.device,
-            "history_digest": hashlib.sha256(history).hexdigest(),
-        }
+        history = csv_bytes(checkpoint.history)
+        write_atomic(self._history, history, GO_ON)
+        metadata = self._sealed(
+            "checkpoint",
+            checkpoint.step,
+            status=checkpoint.status,
+            device=checkpoint.device,
+            columns=list(checkpoint.history.columns),
+            history_digest=digest_of(history),
+        )
         write_tensors(self._checkpoint, checkpoint.tensors, metadata)
 
-    def read_checkpoint(self, config: RunConfig) -> Checkpoint | None:
+    def read_checkpoint(self) -> Checkpoint | None:
         """The last checkpoint with its history; None before the first."""
         if not self._checkpoint.exists():
             return None
-        tensors, metadata = read_tensors(self._checkpoint, config.fingerprint, "checkpoint")
+        tensors, metadata = read_tensors(self._checkpoint, self.fingerprint, "checkpoint", _RESTORE)
         step = int(metadata["step"])
-        history = self._read_history(step)
-        if hashlib.sha256(_as_csv(history)).hexdigest() != metadata["history_digest"]:
+        # Later rows may have columns that the checkpoint does not know.
+        history = read_history(self._history, metadata.get("columns", version_1.COLUMNS), _RESTORE)
+        history = history.loc[history["step"] <= step].reset_index(drop=True)
+        if digest_of(csv_bytes(history)) != metadata["history_digest"]:
             raise RunError(
                 f"{self._history} was changed or cut (its rows up to step {step} are not those of the "
-                "checkpoint): restore it, or train into a new run_dir"
+                f"checkpoint): {_RESTORE}"
             )
         return Checkpoint(step, metadata["status"], metadata["device"], tensors, history)
 
-    def _read_history(self, step: int) -> pd.DataFrame:
-        try:
-            # As text first: float() of a string is exact, which a fast CSV parser need not be.
-            text = pd.read_csv(self._history, dtype=str)
-        except FileNotFoundError:
-            raise RunError(f"{self._history} is missing: restore it, or train into a new run_dir") from None
-        except (ValueError, OSError) as error:
-            raise RunError(f"{self._history} is damaged ({error}): restore it") from None
-        if tuple(text.columns) != COLUMNS:
-            raise RunError(f"{self._history} has other columns than a history of this version")
-        try:
-            history = history_frame(text.to_dict("records"))
-        except ValueError as error:
-            raise RunError(f"{self._history} is damaged ({error}): restore it") from None
-        return history.loc[history["step"] <= step].reset_index(drop=True)
-
-    def write_snapshot(self, config: RunConfig, step: int, weights: TokenWeights) -> None:
+    def write_snapshot(self, step: int, weights: TokenWeights) -> None:
         """Writes the weights at a step."""
-        metadata = {"kind": "snapshot", "fingerprint": config.fingerprint, "step": str(step)}
-        write_tensors(self._snapshot(step), weights.tensors(), metadata)
+        write_tensors(self._snapshot(step), weights.tensors(), self._sealed("snapshot", step))
 
     def read_snapshot(self, config: RunConfig, step: int) -> TokenWeights:
         """The weights at a step."""
-        tensors, metadata = read_tensors(self._snapshot(step), config.fingerprint, "snapshot")
+        advice = "restore it; the other snapshots and the weights at the end are not touched by it"
+        tensors, metadata = read_tensors(self._snapshot(step), self.fingerprint, "snapshot", advice)
         if metadata["step"] != str(step):
             raise RunError(f"{self._snapshot(step)} holds the weights at step {metadata['step']}: restore it")
-        return TokenWeights.from_tensors(config.model.linear_map, tensors)
+        return stored_weights(config, tensors, metadata)
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
@@ -201,15 +135,14 @@ class RunStore:
     def _snapshot(self, step: int) -> Path:
         return self.path / "snapshots" / f"step_{step:08d}.safetensors"
 
-    def write_model(self, config: RunConfig, step: int, weights: TokenWeights) -> None:
-        """Writes the state_dict of the HookedTransformer."""
-        metadata = {"kind": "model", "fingerprint": config.fingerprint, "step": str(step)}
-        write_tensors(self._model, hooked_state_dict(config.task, weights), metadata)
+    def write_weights(self, step: int, weights: TokenWeights) -> None:
+        """Writes the weights of a run that has ended."""
+        write_tensors(self._final, weights.tensors(), self._sealed("weights", step))
 
     def read_run(self) -> Run:
         """The run as it is on disk."""
         config = self.read_config()
-        checkpoint = self.read_checkpoint(config)
+        checkpoint = self.read_checkpoint()
         if checkpoint is None:
             raise RunError(f"{self.path} has no checkpoint yet: its training was stopped before the first")
         weights = self._weights(config, checkpoint)
@@ -219,17 +152,40 @@ class RunStore:
         )
 
     def _weights(self, config: RunConfig, checkpoint: Checkpoint) -> TokenWeights:
-        """From model.safetensors where it is of the checkpoint's step, else from the checkpoint."""
-        if checkpoint.status != "unfinished" and self._model.exists():
-            state, metadata = read_tensors(self._model, config.fingerprint, "model")
-            if int(metadata["step"]) == checkpoint.step:
-                return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
+        """From the file of weights where it is of the checkpoint's step, else from the checkpoint."""
+        if checkpoint.status != "unfinished":
+            found = self._final_weights(config, checkpoint.step)
+            if found is not None:
+                return found
         start = initial_weights(config.task, config.model, config.train.seed)
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
         for name, parameter in model.parameters.items():
             parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
         recipe, step = config.train, checkpoint.step
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
+
+    def _final_weights(self, config: RunConfig, step: int) -> TokenWeights | None:
+        """The weights of a run that has ended; None if there is no such file of this step."""
+        advice = "restore it, or delete it: the checkpoint holds the same weights"
+        if self._final.exists():
+            tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
+            if int(metadata["step"]) == step:
+                return stored_weights(config, tensors, metadata)
+        if self._model_of_version_1.exists():
+            state, metadata = read_tensors(self._model_of_version_1, self.fingerprint, "model", advice)
+            if int(metadata["step"]) == step:
+                return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
+        return None
+
+
+def stored_weights(
+    config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> TokenWeights:
+    """The weights in a file: named parameters by token, which version 1 named in another way."""
+    linear_map = config.model.linear_map
+    if "format_version" not in metadata:
+        tensors = version_1.named_weights(tensors, linear_map.has_factors)
+    return TokenWeights.from_tensors(linear_map, tensors)
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):
@@ -258,16 +214,3 @@ def load_run(path: str | Path) -> Run:
             than this version reads. Nothing is changed on disk.
     """
     return RunStore(Path(path)).read_run()
-
-
-def history_frame(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
-    """Rows of a history as a table with all columns in order."""
-    frame = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    return frame.astype({name: "int64" if name == "step" else "float64" for name in COLUMNS})
-
-
-def _as_csv(history: pd.DataFrame) -> bytes:
-    """The bytes of history.csv: every number in full, so that reading gives back the same bits."""
-    text = io.StringIO()
-    history.to_csv(text, index=False, lineterminator="\n")
-    return text.getvalue().encode()

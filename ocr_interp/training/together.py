@@ -65,7 +65,7 @@ def _groups(configs: Sequence[RunConfig], stores: Sequence[RunStore]) -> list[li
     """The runs that are not complete, those at the same step together."""
     by_step: dict[int, list[_Member]] = {}
     for config, store in zip(configs, stores, strict=True):
-        checkpoint = store.read_checkpoint(config)
+        checkpoint = store.read_checkpoint()
         if checkpoint is None:
             by_step.setdefault(-1, []).append((config, store, None))  # step 0 is still to be measured
         elif checkpoint.status not in ("finished", "learned"):

@@ -78,7 +78,7 @@ class Tracker:
         self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
 
     def measure(self, model: TokenCountModel) -> dict[str, float]:
-        """All columns but step and train_loss."""
+        """All columns but step and train_loss, in the order of COLUMNS."""
         row = {f"{split}/{column}": math.nan for split in SPLITS for column in SPLIT_COLUMNS}
         logits = model.batch_logits(self.examples)
         answers = _AnswerLogits(self.task, logits, self.examples)
@@ -105,7 +105,8 @@ class Tracker:
         # Decompositions this small are slower with more threads, by far where cores are shared.
         with self._blas.limit(limits=1, user_api="blas"):
             row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
-            return row | self.limits.measure(W, model.config.attention)
+            row |= self.limits.measure(W, model.config.attention)
+        return {name: row[name] for name in COLUMNS if name in row}
 
     def finite(self, row: Mapping[str, float]) -> bool:
         """Whether the losses of all splits that the task has are finite."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+
+from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.plain import plain
 
 HELD_OUT = "#cc3311"
 """Colour of the frame around what was never told."""
@@ -39,21 +42,14 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
         fig: the figure.
         path: without suffix, e.g. figures/figure_2_ov_weights.
         numbers: what is drawn; arrays are rounded to 6 significant digits.
+
+    Raises:
+        RunError: the file system refuses; what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path.with_suffix(".png"), bbox_inches="tight", metadata={"Software": None})
-    fig.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
-    path.with_suffix(".json").write_text(json.dumps(_plain(numbers), indent=1) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as JSON has them: arrays as lists, 6 significant digits, NaN as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    for form, silent in (("png", "Software"), ("svg", "Date")):
+        picture = io.BytesIO()
+        fig.savefig(picture, format=form, bbox_inches="tight", metadata={silent: None})
+        write_atomic(path.with_suffix(f".{form}"), picture.getvalue())
+    content = json.dumps(plain(numbers, 6), indent=1) + "\n"
+    write_atomic(path.with_suffix(".json"), content.encode())

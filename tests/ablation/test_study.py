@@ -157,11 +157,40 @@ def test_files_of_other_studies_are_refused(run, specs, tmp_path):
     run_ablation_study(run, {"r1": specs["r1"]}, path=path, controls=False)
     with pytest.raises(RunError, match="other weights"):
         run_ablation_study(snapshot(step=1), {"r1": specs["r1"]}, path=path)
-    with pytest.raises(RunError, match="same metrics"):
-        run_ablation_study(run, specs, ("loss",), path=path)
+    path.write_text("spec,loss\n")
+    with pytest.raises(RunError, match="must begin with the columns"):
+        run_ablation_study(run, specs, path=path)
     path.write_bytes(b"\xff\xfe\x00 no table")
     with pytest.raises(RunError, match=r"a\.csv"):
         run_ablation_study(run, specs, path=path)
+
+
+def test_metrics_may_be_added_and_left_out_later(run, specs, tmp_path, monkeypatch):
+    path, done, evaluate = tmp_path / "a.csv", [], study_module._evaluate
+
+    def counting(studied, parts, key, *rest):
+        done.append(key["spec"])
+        return evaluate(studied, parts, key, *rest)
+
+    monkeypatch.setattr(study_module, "_evaluate", counting)
+    chosen = {name: specs[name] for name in ("r1", "path")}
+    both = ("loss", "margin")
+    run_ablation_study(run, {"r1": specs["r1"]}, ("loss",), path=path, controls=False)
+    run_ablation_study(run, {"path": specs["path"]}, both, path=path, controls=False)
+    assert done == ["none", "r1", "none", "path"], "the baseline had no margin yet"
+    assert path.read_text().splitlines()[0].endswith("split,touched,loss,margin")
+    only_loss = run_ablation_study(run, chosen, ("loss",), path=path, controls=False)
+    assert done[4:] == [], "all of it was there"
+    assert list(only_loss.table.columns[-2:]) == ["touched", "loss"]
+    whole = run_ablation_study(run, chosen, both, path=path, controls=False)
+    assert done[4:] == ["r1"]
+    fresh = run_ablation_study(run, chosen, both, controls=False)
+    order = ["spec", "split"]
+    pd.testing.assert_frame_equal(
+        whole.table.sort_values(order, ignore_index=True),
+        fresh.table.sort_values(order, ignore_index=True),
+        check_exact=True,
+    )
 
 
 def test_controls_match_in_size_and_differ_by_seed(run, specs):

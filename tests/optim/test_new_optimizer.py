@@ -21,11 +21,12 @@ from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.memory import estimate_memory
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.base import OptimizerKind
+from ocr_interp.storage.tables import history_table
 from ocr_interp.sweeps.stacks import train_stack
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.loop import train
-from ocr_interp.training.store import history_frame, load_run
+from ocr_interp.training.store import load_run
 
 # --- the new optimiser -----------------------------------------------------------------------------------
 
@@ -124,7 +125,7 @@ def test_a_stack_and_a_sweep_keep_options_apart(tmp_path):
     configs = [RunConfig(TASK, MODEL, recipe(rho, seed=seed)) for rho, seed in ((0.8, 0), (0.3, 0), (0.8, 1))]
     for config, record in zip(configs, train_stack(configs, keep_weights=True), strict=True):
         alone = train(TASK, MODEL, config.train, progress=False)
-        pd.testing.assert_frame_equal(history_frame(record.rows), alone.history, check_exact=True)
+        pd.testing.assert_frame_equal(history_table(record.rows), alone.history, check_exact=True)
     axes = {"optimizer_options": [{"rho": 0.8}, {"rho": 0.3}], "seed": [0, 1]}
     shared = {"task": TASK, "model": MODEL, "train": recipe()}
     result = sweep(axes, **shared, path=tmp_path / "sweep", keep_weights=True)

@@ -189,6 +189,6 @@ def test_damage_is_noticed(tiny_sweep, tmp_path):
         again.run(again.runs["run"][0])
     assert result.runs["run"][0] == again.runs["run"][0]
     settings = tmp_path / "sweep" / "sweep.json"
-    settings.write_text(settings.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(RunError, match="format version 2, this version reads up to 1"):
+    settings.write_text(settings.read_text().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(RunError, match="format version 3, this version reads up to 2"):
         load_sweep(tmp_path / "sweep")

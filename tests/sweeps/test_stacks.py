@@ -10,12 +10,12 @@ from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import TrainingDivergedError
+from ocr_interp.storage.tables import history_table
 from ocr_interp.sweeps import stacks
 from ocr_interp.sweeps.stacks import SweepStopped, make_stacks, train_stack
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.lockstep import stack_key
 from ocr_interp.training.loop import train
-from ocr_interp.training.store import history_frame
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 OTHER_TASK = FactRecallTask(3, 2, 1, n_noise=2, seq_len=5)
@@ -52,7 +52,7 @@ def run_config(task=TASK, **fields):
 def assert_as_alone(record):
     alone = train(record.config.task, record.config.model, record.config.train, progress=False)
     assert record.status == alone.status
-    pd.testing.assert_frame_equal(history_frame(record.rows), alone.history, check_exact=True)
+    pd.testing.assert_frame_equal(history_table(record.rows), alone.history, check_exact=True)
     for name, tensor in alone.weights.tensors().items():
         assert torch.equal(record.weights.tensors()[name], tensor), name
 
@@ -165,7 +165,7 @@ def test_a_stack_can_be_told_to_stop():
 @pytest.mark.slow
 def test_without_certificates_only_the_gaps_are_missing():
     config = run_config(data="noise_free", d_head=4, steps=200)
-    one, other = (history_frame(train_stack([config], certificates=c)[0].rows) for c in (True, False))
+    one, other = (history_table(train_stack([config], certificates=c)[0].rows) for c in (True, False))
     gaps = ["gap_nuclear", "gap_frobenius"]
     assert other[gaps].isna().all(axis=None)
     assert one[gaps].iloc[-1].notna().all()

@@ -11,9 +11,9 @@ from run_files import content, differing, train_into
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.training.store import RunStore, load_run
 
-CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.safetensors"
+CONFIG, HISTORY, WEIGHTS = "config.json", "history.csv", "weights.safetensors"
 CHECKPOINT, SNAPSHOT = "checkpoint/state.safetensors", "snapshots/step_00000005.safetensors"
-FILES = (CONFIG, HISTORY, MODEL, CHECKPOINT, SNAPSHOT)
+FILES = (CONFIG, HISTORY, WEIGHTS, CHECKPOINT, SNAPSHOT)
 
 
 def read_all(run_dir):
@@ -72,7 +72,7 @@ def test_files_of_something_else_are_refused(run_dir, name, junk):
     assert_refused(run_dir, name, train_too=name != SNAPSHOT)
 
 
-@pytest.mark.parametrize("name", [CHECKPOINT, MODEL, HISTORY, SNAPSHOT])
+@pytest.mark.parametrize("name", [CHECKPOINT, WEIGHTS, HISTORY, SNAPSHOT])
 def test_files_of_another_run_are_refused(run_dir, foreign, name):
     shutil.copy(foreign / name, run_dir / name)
     assert_refused(run_dir, name, train_too=name != SNAPSHOT)
@@ -95,9 +95,9 @@ def test_the_configuration_of_another_run_is_refused(run_dir, foreign):
     [
         ("snapshots/step_00000040.safetensors", SNAPSHOT),
         ("snapshots/step_00000040.safetensors", CHECKPOINT),
-        ("snapshots/step_00000040.safetensors", MODEL),
-        (MODEL, CHECKPOINT),
-        (CHECKPOINT, MODEL),
+        ("snapshots/step_00000040.safetensors", WEIGHTS),
+        (WEIGHTS, CHECKPOINT),
+        (CHECKPOINT, WEIGHTS),
         (CHECKPOINT, SNAPSHOT),
     ],
 )
@@ -123,9 +123,9 @@ def test_missing_files_are_named(run_dir, name):
     assert differing(content(run_dir), before) == []
 
 
-def test_without_its_model_file_a_run_is_read_from_the_checkpoint(run_dir):
+def test_without_its_file_of_weights_a_run_is_read_from_the_checkpoint(run_dir):
     expected = load_run(run_dir).weights.tensors()
-    (run_dir / MODEL).unlink()
+    (run_dir / WEIGHTS).unlink()
     found = load_run(run_dir).weights.tensors()
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -134,9 +134,8 @@ def test_without_its_model_file_a_run_is_read_from_the_checkpoint(run_dir):
 
 def test_going_on_with_another_kind_of_device_is_refused(run_dir):
     store = RunStore(run_dir)
-    config = store.read_config()
-    checkpoint = store.read_checkpoint(config)
-    store.write_checkpoint(config, dataclasses.replace(checkpoint, device="cuda", status="interrupted"))
+    checkpoint = store.read_checkpoint()
+    store.write_checkpoint(dataclasses.replace(checkpoint, device="cuda", status="interrupted"))
     with pytest.raises(RunError, match="trained on 'cuda' and cannot go on, bit for bit, on 'cpu'"):
         train_into(run_dir)
 
@@ -203,11 +202,11 @@ def rewrite_config(run_dir, change):
     (run_dir / CONFIG).write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("version", [2, 99, "1", None])
+@pytest.mark.parametrize("version", [3, 99, 0, -1, "1", None, True])
 def test_a_newer_format_is_refused(run_dir, version):
     rewrite_config(run_dir, lambda values: values.update(format_version=version))
     assert_refused(run_dir, CONFIG)
-    with pytest.raises(RunError, match=rf"format version {version!r}.*reads up to 1: update ocr-interp"):
+    with pytest.raises(RunError, match=rf"format version {version!r}.*reads up to 2: update ocr-interp"):
         load_run(run_dir)
 
 

@@ -7,8 +7,6 @@ import torch
 from run_files import MODELS, TASK, Killed, content, differing, stop_at, train_into
 
 from ocr_interp.configuration.model import ModelConfig
-from ocr_interp.configuration.run import RunConfig
-from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.maps import maps
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.models.starts import initial_weights
@@ -67,13 +65,6 @@ def test_weight_decay_alone_reaches_what_never_acts(recipe):
     assert sum(phase.steps for phase in config.phases()) == 40
     torch.testing.assert_close(run.weights.W_V[n:], start.W_V[n:] * expected["matrix"])
     torch.testing.assert_close(run.weights.W_QK[0], start.W_QK[0] * expected["scores"])
-
-
-def test_runs_from_before_these_fields_keep_their_fingerprint(tiny_task):
-    config = RunConfig(tiny_task, ModelConfig(), TrainConfig())
-    assert config.fingerprint == "8064bc9d74410469"
-    changed = RunConfig(tiny_task, ModelConfig(), TrainConfig(muon_ns_steps=4))
-    assert changed.fingerprint != config.fingerprint
 
 
 class RankOne(LinearMap):

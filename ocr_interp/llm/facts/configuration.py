@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_number
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.checks import check_choice, check_count, check_number, from_fields
+from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.catalogue import fact_sets
 
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
@@ -87,11 +87,5 @@ class FactConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactConfig:
         """The configuration of a `to_dict`; an unknown field raises."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise unknown_name("facts field", name, known)
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if fields.get("file") is not None:
-            fields["file"] = Path(fields["file"])
-        return cls(**fields)
+        file = values.get("file")
+        return from_fields(cls, "facts", values if file is None else {**values, "file": Path(file)})

@@ -24,6 +24,7 @@ from ocr_interp.errors import WeightsError
 from ocr_interp.hooked.protocol import check_head, check_layer
 from ocr_interp.hooked.tokens import labels_of
 from ocr_interp.llm.inside.token_sets import NONE, FactTokens
+from ocr_interp.storage.plain import plain
 
 STATES = ("before", "after", "change")
 """Before and after fine-tuning, and of the difference of both circuits."""
@@ -97,12 +98,12 @@ class TokenCircuits:
             "n_chosen": self.n_chosen,
             "states": list(STATES),
             "norms": {
-                f"{row} to {column}": _plain(self.norms[:, i, j])
+                f"{row} to {column}": plain(self.norms[:, i, j], 4)
                 for i, row in enumerate(self.inputs)
                 for j, column in enumerate(self.outputs)
             },
-            "contrasts": {name: _plain(self.contrasts[:, k]) for k, name in enumerate(CONTRASTS)},
-            "shares": {name: _plain(self.shares[:, k]) for k, name in enumerate(CONTRASTS)},
+            "contrasts": {name: plain(self.contrasts[:, k], 4) for k, name in enumerate(CONTRASTS)},
+            "shares": {name: plain(self.shares[:, k], 4) for k, name in enumerate(CONTRASTS)},
             "rows": dict(zip(CONTRASTS, self.rows, strict=True)),
         }
 
@@ -266,7 +267,3 @@ def _assignments(n_columns: int) -> Int[np.ndarray, "assignment column"]:
     rng = np.random.default_rng(0)
     drawn = [rng.permutation(n_columns) for _ in range(MOST_ASSIGNMENTS - 1)]
     return np.array([np.arange(n_columns), *drawn])
-
-
-def _plain(values: Float[np.ndarray, "head state"]) -> list[list[float | None]]:
-    return [[float(f"{x:.4g}") if math.isfinite(x) else None for x in row] for row in values]

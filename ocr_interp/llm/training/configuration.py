@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from ocr_interp.checks import Options, as_tuples, check_choice, check_count, check_flag, check_number
+from ocr_interp.checks import Options, check_choice, check_count, check_flag, check_number, from_fields
+from ocr_interp.configuration.fields import changed_fields, differences, fingerprint
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Option
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
+from ocr_interp.running.schedule import logged_steps
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the files of a language-model run; a newer one is refused when read."""
 
 _SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
@@ -131,7 +131,7 @@ class FinetuneConfig:
 
     def logged_steps(self) -> list[int]:
         """The steps that get a row in the history: 0, every log_every, the last."""
-        return sorted({*range(0, self.steps + 1, self.log_every), self.steps})
+        return logged_steps(self.steps, self.log_every)
 
 
 @dataclass(frozen=True)
@@ -153,34 +153,28 @@ class LLMRunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLMRunConfig:
-        """The configuration of a `to_dict`; a field that this version does not know raises."""
-        known = [part.name for part in dataclasses.fields(FinetuneConfig)]
-        for name in values["train"]:
-            if name not in known:
-                raise unknown_name("train field", name, known)
-        return cls(FactConfig.from_dict(values["facts"]), FinetuneConfig(**as_tuples(values["train"])))
+        """The configuration of a `to_dict`, perhaps of an earlier version with fewer fields.
+
+        Raises:
+            UnknownNameError: a field that this version does not know.
+            ConfigError: a value that is not allowed.
+        """
+        train = from_fields(FinetuneConfig, "train", values["train"])
+        return cls(FactConfig.from_dict(values["facts"]), train)
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of what decides the outcome: not where the model is run, nor how often it is saved."""
-        values = self.to_dict()
-        for name in _UNDECISIVE:
-            del values["train"][name]
-        for name in ("optimizer_options", "method_options"):  # later fields: fingerprints are older
-            if not values["train"][name]:
-                del values["train"][name]
-        text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Short hash of what decides the outcome and differs from its default.
+
+        Where the model is run plays no part, nor how often it is saved.
+        """
+        defaults = LLMRunConfig(type(self.facts)(), type(self.train)())
+        changed = changed_fields(self.to_dict(), defaults.to_dict(), _UNDECISIVE)
+        return fingerprint(FORMAT_VERSION, changed)
 
     def differences(self, other: LLMRunConfig) -> list[str]:
         """The fields that decide and differ in two configurations, as "train.lr: 0.0001 != 0.001"."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [
-            f"{part}.{name}: {mine[part][name]!r} != {theirs[part][name]!r}"
-            for part in mine
-            for name in mine[part]
-            if mine[part][name] != theirs[part][name] and name not in _UNDECISIVE
-        ]
+        return differences(self.to_dict(), other.to_dict(), _UNDECISIVE)
 
 
 def _pairs(field: str, given: Any) -> dict[str, Any]:

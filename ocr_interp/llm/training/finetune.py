@@ -26,7 +26,7 @@ from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.training.run import FinetuneRun
-from ocr_interp.llm.training.store import Checkpoint, RunFolder, history_frame
+from ocr_interp.llm.training.store import Checkpoint, RunFolder
 from ocr_interp.llm.training.trainable import (
     make_optimizers,
     make_trainable,
@@ -41,6 +41,7 @@ from ocr_interp.llm.training.update import (
     trained_model,
 )
 from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.storage.tables import history_table
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -92,7 +93,7 @@ def finetune(
                 f"{run_dir} holds a finished run: read result.json, ask it by `ocr-interp llm evaluate`, "
                 "or choose another run_dir"
             )
-        checkpoint = folder.read_checkpoint(config)
+        checkpoint = folder.read_checkpoint()
         training = _Finetuning(config, facts, lm, accelerator)
         if checkpoint is not None:
             training.restore(checkpoint)
@@ -107,7 +108,7 @@ def finetune(
 
 def _save(run: FinetuneRun, folder: RunFolder) -> None:
     if run.lm.attached is not None:
-        save_update(run.lm, run.config, folder.adapter_file)
+        save_update(run.lm, folder)
         return
     with quiet():
         run.lm.model.save_pretrained(folder.model_folder)
@@ -290,7 +291,7 @@ class _Finetuning:
                 before=self.before.to_dict(),
                 pending=[float(loss) for loss in self.pending],
             )
-            folder.write_checkpoint(self.config, checkpoint)
+            folder.write_checkpoint(checkpoint)
         self.accelerator.wait_for_everyone()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -319,7 +320,7 @@ class _Finetuning:
             facts=self.facts,
             step=self.step,
             status="finished" if finished else "interrupted",
-            history=history_frame(self.rows),
+            history=history_table(self.rows),
             before=self.before,
             after=self.last,
             seconds={name: round(value, 2) for name, value in self.seconds.items()},

@@ -13,7 +13,7 @@ from ocr_interp.errors import ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.models.loading import LanguageModel, load_model
-from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -99,7 +99,7 @@ def trained_model(
     return LanguageModel(lm.name, plain, lm.tokenizer)
 
 
-def save_update(lm: LanguageModel, config: LLMRunConfig, file: Path) -> None:
+def save_update(lm: LanguageModel, folder: RunFolder) -> None:
     """Writes an update that stands beside its model's weights, without the model.
 
     Raises:
@@ -108,11 +108,12 @@ def save_update(lm: LanguageModel, config: LLMRunConfig, file: Path) -> None:
     assert lm.attached is not None
     state = lm.attached.adapter.state(lm.model)
     tensors = {**trained_parameters(lm.model), **{f"{_STATE}{name}": t for name, t in state.items()}}
+    file = folder.adapter_file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {file.parent}: {error.strerror or error}") from None
-    write_tensors(file, tensors, {"fingerprint": config.fingerprint, "kind": "weights"})
+    write_tensors(file, tensors, {"fingerprint": folder.fingerprint, "kind": "weights"}, large=True)
 
 
 def load_finetuned(run_dir: str | Path, base: LanguageModel | None = None) -> LanguageModel:
@@ -134,7 +135,8 @@ def load_finetuned(run_dir: str | Path, base: LanguageModel | None = None) -> La
         return load_model(str(folder.model_folder), dtype=recipe.dtype)
     if not folder.adapter_file.is_file():
         raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
-    tensors, _ = read_tensors(folder.adapter_file, config.fingerprint, "weights")
+    advice = "restore it, or fine-tune into a new run_dir"
+    tensors, _ = read_tensors(folder.adapter_file, folder.fingerprint, "weights", advice)
     lm = base or load_model(recipe.model, dtype=recipe.dtype)
     model = make_trainable(lm.model, recipe).eval()
     tensors = restore_method_state(model, recipe, tensors)

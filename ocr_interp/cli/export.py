@@ -1,0 +1,30 @@
+"""ocr-interp export: a run as the weights of a HookedTransformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ocr_interp.cli.files import check_output, read_snapshot
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run as the state_dict of its HookedTransformer, a safetensors file."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """directory of the run"""
+    file: Annotated[Path, tyro.conf.Positional]
+    """where to write, e.g. model.safetensors"""
+    step: int | None = None
+    """a snapshot's step instead of the end of training"""
+
+    def run(self) -> None:
+        check_output(self.file, (".safetensors",))
+        snapshot = read_snapshot(self.run_dir, self.step)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        snapshot.export(self.file)
+        print(f"step {snapshot.step:,} of {self.run_dir}: {self.file}")

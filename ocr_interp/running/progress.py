@@ -1,0 +1,35 @@
+"""One progress bar for all that takes long, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Move = Callable[[int, str], None]
+"""Takes how much is done and a text to show beside the bar."""
+
+
+@contextmanager
+def progress_bar(label: str, total: int, done: int = 0, show: bool | None = None) -> Iterator[Move]:
+    """Shows how much is done and how long the rest will take, while the block runs.
+
+    Args:
+        label: what is counted; stands before the bar.
+        total: how much there is to do.
+        done: how much was done before.
+        show: whether to show it; None shows it where stderr is a terminal.
+
+    Returns: as a context, the function that moves the bar.
+    """
+    if not (sys.stderr.isatty() if show is None else show):
+        yield lambda done, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    told = TextColumn("{task.description}", markup=False)  # names of users may hold brackets
+    with Progress(*columns, told, console=Console(stderr=True)) as bar:
+        shown = bar.add_task("", total=total, completed=done)
+        yield lambda done, text: bar.update(shown, completed=done, description=text)

@@ -1,0 +1,56 @@
+"""Files that are whole or not there: what was written before stays until the new content is complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ocr_interp.errors import RunError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Names of files that are being written begin so; a process that was killed may leave one behind."""
+
+GO_ON = "start again with the same run_dir to go on from the last checkpoint"
+"""What to do once a run can be written again."""
+
+
+@contextmanager
+def replacing(path: Path, then: str = "try again") -> Iterator[Path]:
+    """A temporary file that takes the place of `path` when the block has ended without an error.
+
+    Args:
+        path: the file; its folder must exist.
+        then: what to do after the cause of a failure is gone.
+
+    Raises:
+        RunError: the file system refuses (full disk, no permission); the old file is as it was.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. What was written before is intact: free space "
+            f"or rights there, then {then}"
+        ) from error
+
+
+def write_atomic(path: Path, content: bytes, then: str = "try again") -> None:
+    """Writes a file so that its old content stays until the new one is complete on disk.
+
+    Args:
+        path: the file; its folder must exist.
+        content: all of its bytes.
+        then: what to do after the cause of a failure is gone.
+
+    Raises:
+        RunError: the file system refuses; the old file is as it was.
+    """
+    with replacing(path, then) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,145 @@
+"""The folder of one run: its configuration, and the fingerprint that all its files carry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
+
+
+@runtime_checkable
+class Configuration(Protocol):
+    """What a run folder asks of a configuration."""
+
+    fingerprint: Any
+    """A text: short hash of all that decides the outcome, in the newest format."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        ...
+
+    def differences(self, other: Any) -> list[str]:
+        """What decides the outcome and differs, in words."""
+        ...
+
+
+AnyConfiguration = TypeVar("AnyConfiguration", bound=Configuration)
+
+
+class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
+    """One folder of one run; subclasses add the files that a kind of run has.
+
+    A folder keeps the format version that it was made with: its fingerprint, which all its files carry, is
+    that of its configuration in this version, also in files that are written when it is gone on with.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        kind: what belongs into it.
+        newest: the newest format version, in which new folders are made.
+    """
+
+    kind: ClassVar[FolderKind]
+    newest: ClassVar[int]
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / self.kind.settings
+        self._stamp: tuple[int, str] | None = None
+
+    @property
+    def version(self) -> int:
+        """Format version that the folder was made with."""
+        return self._stamped()[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """What every file in the folder carries."""
+        return self._stamped()[1]
+
+    def _stamped(self) -> tuple[int, str]:
+        if self._stamp is None:
+            self.read_config()
+        assert self._stamp is not None
+        return self._stamp
+
+    @contextmanager
+    def opened(self, config: AnyConfiguration) -> Iterator[None]:
+        """The folder, made if needed, locked against other processes, holding this configuration.
+
+        Raises:
+            RunBusyError: another process trains into it.
+            RunError: it holds another run, or files that are no run.
+        """
+        if self.config_file.exists():
+            self.read_config()  # before anything is written beside what may be somebody else's
+        with self.kind.locked(self.path):
+            self._adopt(config)
+            yield
+
+    def _adopt(self, config: AnyConfiguration) -> None:
+        """Writes config.json into a new folder, or checks that it is the same run."""
+        if self.config_file.exists():
+            differences = config.differences(self.read_config())
+            if not differences:
+                return
+            if not self._holds_nothing():
+                raise RunError(
+                    f"{self.path} holds a run with another configuration ({'; '.join(differences)}): pass "
+                    f"that configuration to go on with it, or choose another {self.kind.argument}"
+                )
+        stamp = {"format_version": self.newest, "fingerprint": config.fingerprint}
+        write_settings(self.config_file, {**stamp, **self._beside(), **config.to_dict()})
+        self._stamp = self.newest, config.fingerprint
+
+    def read_config(self) -> AnyConfiguration:
+        """The configuration of the run in the folder.
+
+        Raises:
+            RunError: no run, or a config.json that is damaged, edited or too new.
+        """
+        missing = f"{self.path} is no {self.kind.name}: it has no {self.kind.settings}"
+        values = read_settings(self.config_file, self.newest, missing, self._damaged)
+        version = values["format_version"]
+        try:
+            config = self._configuration(values)
+            expected = config.fingerprint if version > 1 else self._fingerprint_of_version_1(values)
+        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{self.config_file} {self._damaged(error)}") from None
+        if values.get("fingerprint") != expected:
+            raise RunError(
+                f"{self.config_file} was changed after it was written (fingerprint "
+                f"{values.get('fingerprint')}, its content has {expected}): put the original back, or train "
+                f"into a new {self.kind.argument}"
+            )
+        self._stamp = version, expected
+        return config
+
+    def _damaged(self, error: Exception) -> str:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        return (
+            f"is damaged or no configuration of a run: {what}; put the original back, or choose another "
+            f"{self.kind.argument}"
+        )
+
+    @abstractmethod
+    def _configuration(self, values: dict[str, Any]) -> AnyConfiguration:
+        """The configuration of the content of config.json."""
+
+    @abstractmethod
+    def _fingerprint_of_version_1(self, values: Mapping[str, Any]) -> str:
+        """The fingerprint that version 1 gave this content."""
+
+    def _beside(self) -> dict[str, Any]:
+        """What config.json says beside the configuration."""
+        return {}
+
+    def _holds_nothing(self) -> bool:
+        """Whether the run in the folder ended before it left anything to lose."""
+        return False

@@ -1,0 +1,47 @@
+"""Digests (SHA-256) of text and of named tensors. No torch until tensors are given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def digest_of(content: str | bytes, length: int = 64) -> str:
+    """The first hexadecimal digits of the SHA-256 of some bytes, or of text as UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()[:length]
+
+
+def json_header(name: str, tensor: Any) -> str:
+    """What is hashed before the bytes of a tensor of a file: name, dtype, shape."""
+    return json.dumps([name, str(tensor.dtype), list(tensor.shape)])
+
+
+def digest_of_tensors(
+    tensors: Mapping[str, Any],
+    length: int = 32,
+    *,
+    header: Callable[[str, Any], str] = json_header,
+    before: str = "",
+) -> str:
+    """The first hexadecimal digits of the SHA-256 of tensors, in the order of their names.
+
+    The device plays no part, and no copy is made of tensors that are contiguous on the CPU.
+
+    Args:
+        tensors: torch tensors by name, of any dtype.
+        length: number of digits.
+        header: text that is hashed before the bytes of each tensor; fingerprints that stand in published
+            files are older than `json_header` and bring their own.
+        before: text that is hashed before all tensors.
+    """
+    import torch
+
+    sha = hashlib.sha256(before.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(header(name, tensor).encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:length]
