@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -21,8 +21,9 @@ class Analyze:
     """a snapshot's step instead of the end of training"""
     other: Path | None = None
     """a run of the other OV kind and the same task, shown beside as a baseline"""
-    norm: Literal["nuclear", "frobenius", "spectral"] | None = None
-    """norm of the max-margin solution to compare with; by default the one of the run's OV kind"""
+    norm: str | None = None
+    """norm of the max-margin solution to compare with; by default the one that the run's parameterisation
+    makes small"""
     tolerance: float = 0.05
     """singular values within this share of the largest are one degenerate block"""
     random_seeds: tuple[int, ...] = (0, 1, 2)

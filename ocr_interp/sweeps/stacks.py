@@ -14,6 +14,7 @@ from ocr_interp.devices import DTYPES
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.sweeps.records import RunRecord
+from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.lockstep import Lockstep, divergence_message, stack_key
 from ocr_interp.training.tracking import Tracker, learned
 
@@ -93,9 +94,10 @@ class _Stack:
         trackers: dict[Any, Tracker] = {}
         self._going: list[_Going] = []
         for index, config in enumerate(configs):
-            key = (config.task, config.train.data, config.train.eval_draws)
+            norms = tracked_norms(config.model.linear_map.norm)
+            key = (config.task, config.train.data, config.train.eval_draws, norms)
             if key not in trackers:
-                options = (DTYPES[config.model.dtype], self._lockstep.device, certificates)
+                options = (DTYPES[config.model.dtype], self._lockstep.device, certificates, norms)
                 trackers[key] = Tracker(config.task, config.train, *options)
             self._going.append(_Going(index, config, trackers[key]))
         self._ended: dict[int, RunRecord] = {}

@@ -19,6 +19,15 @@ TRACKED_NORMS = ("nuclear", "frobenius")
 """Norms that are tracked unless others are named: those of the two limits of the paper."""
 
 
+def tracked_norms(own: str | None) -> tuple[str, ...]:
+    """TRACKED_NORMS, and the norm that a parameterisation makes small if it is another.
+
+    Args:
+        own: that norm (`LinearMap.norm`); None if there is none.
+    """
+    return TRACKED_NORMS if own is None or own in TRACKED_NORMS else (*TRACKED_NORMS, own)
+
+
 def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
     """What is logged of diag(a) W_OV, input tokens by the whole vocabulary, at every logged step.
 

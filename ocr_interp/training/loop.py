@@ -17,6 +17,7 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.running.interruption import first_ctrl_c
 from ocr_interp.storage.tables import history_table
 from ocr_interp.task import FactRecallTask
+from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import training_bar
 from ocr_interp.training.run import Run
@@ -82,7 +83,9 @@ class Training:
         self.lockstep = Lockstep([config]) if lockstep is None else lockstep
         self.place = place
         self.device, self.model = self.lockstep.device, self.lockstep.models[place]
-        self.tracker = Tracker(config.task, recipe, DTYPES[config.model.dtype], self.device)
+        norms = tracked_norms(config.model.linear_map.norm)
+        dtype = DTYPES[config.model.dtype]
+        self.tracker = Tracker(config.task, recipe, dtype, self.device, norms=norms)
         self.step, self.status = 0, "unfinished"
         self._checkpoint_due, self._snapshot_steps = recipe.checkpoint_every, set(recipe.snapshot_steps())
         self.rows: list[dict[str, float]] = []

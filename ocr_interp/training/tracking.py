@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ocr_interp.data import Batch, exhaustive, noisy_examples, population
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
-from ocr_interp.training.limits import LimitTracker, limit_columns
+from ocr_interp.training.limits import TRACKED_NORMS, LimitTracker, limit_columns
 
 SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
 """Measured for every split, as "<split>/<column>":
@@ -39,14 +39,19 @@ CIRCUIT_COLUMNS = ("train_margin", "held_out_margin", "nuclear_norm", "frobenius
 - effective_rank: exp of the entropy of its normalised singular values (Roy & Vetterli 2007).
 """
 
-COLUMNS = (
-    "step",
-    "train_loss",
-    *CIRCUIT_COLUMNS,
-    *limit_columns(),
-    *(f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS),
-)
-"""Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0)."""
+
+def history_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
+    """Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0).
+
+    Args:
+        norms: that are tracked (`limits.tracked_norms`).
+    """
+    by_split = (f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS)
+    return ("step", "train_loss", *CIRCUIT_COLUMNS, *limit_columns(norms), *by_split)
+
+
+COLUMNS = history_columns()
+"""Columns of the history of a parameterisation without a norm of its own."""
 
 _EVALUATION_SEED = 2**31
 """Evaluation noise is the same in every run, and no training seed reaches this far by chance."""
@@ -60,6 +65,7 @@ class Tracker:
         config: decides whether the examples have noise; "noisy" data has `eval_draws` of each triple.
         dtype, device: of the examples.
         certificates: whether to prove lower bounds of the norms; without them the gaps are NaN.
+        norms: whose limits are tracked.
     """
 
     def __init__(
@@ -69,16 +75,17 @@ class Tracker:
         dtype: torch.dtype,
         device: torch.device,
         certificates: bool = True,
+        norms: Sequence[str] = TRACKED_NORMS,
     ) -> None:
-        self.task = task
+        self.task, self.columns = task, history_columns(norms)
         self.examples = _evaluation_examples(task, config, dtype, device)
         inputs = "eos" if config.data == "noise_free" else "noise_eos"
-        self.limits = LimitTracker(task, inputs, certificates)
+        self.limits = LimitTracker(task, inputs, certificates, norms)
         self._blas = ThreadpoolController()
         self._present = [k for k in range(len(SPLITS)) if bool((self.examples.split == k).any())]
 
     def measure(self, model: TokenCountModel) -> dict[str, float]:
-        """All columns but step and train_loss, in the order of COLUMNS."""
+        """All columns but step and train_loss, in the order of `history_columns`."""
         row = {f"{split}/{column}": math.nan for split in SPLITS for column in SPLIT_COLUMNS}
         logits = model.batch_logits(self.examples)
         answers = _AnswerLogits(self.task, logits, self.examples)
@@ -106,7 +113,7 @@ class Tracker:
         with self._blas.limit(limits=1, user_api="blas"):
             row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
             row |= self.limits.measure(W, model.config.attention)
-        return {name: row[name] for name in COLUMNS if name in row}
+        return {name: row[name] for name in self.columns if name in row}
 
     def finite(self, row: Mapping[str, float]) -> bool:
         """Whether the losses of all splits that the task has are finite."""

@@ -22,12 +22,14 @@ from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.graphs.building import prompt_graph
 from ocr_interp.maps import maps
 from ocr_interp.maps.base import LinearMap
+from ocr_interp.maps.non_factorized import NonFactorized
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import load_run
 from ocr_interp.viz.heatmaps import plot_ov_circuit
+from ocr_interp.viz.text.run import describe_run
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 
@@ -149,3 +151,20 @@ def test_the_command_line_knows_it(command, tmp_path):
     for verb in (("info", "run"), ("diagram", "run", "--output", "mechanism.svg")):
         code, _, err = command(*verb)
         assert code == 0, err
+
+
+class OfAnotherNorm(NonFactorized):
+    name: ClassVar[str] = "of_another_norm"
+    norm: ClassVar[str | None] = "spectral"
+
+
+def test_the_norm_of_its_own_is_tracked_and_told(tmp_path):
+    with maps.registered("of_another_norm", OfAnotherNorm):
+        run = train(TASK, ModelConfig(ov="of_another_norm"), RECIPE, tmp_path / "run", progress=False)
+        assert run.history["gap_spectral"].iloc[-1] >= 0
+        W = run.effective_W.astype(float)
+        alone = certify(W, TASK, "spectral", outputs="vocabulary", inputs="noise_eos", scale=1.0)
+        assert run.history["gap_spectral"].iloc[-1] == pytest.approx(alone.gap, rel=1e-6)
+        assert "spectral norm: certified gap" in describe_run(load_run(tmp_path / "run"))
+        both = sweep({"ov": ["factorized", "of_another_norm"]}, task=TASK, train=RECIPE, progress=False).table
+        assert both["gap_spectral"].isna().sum() == len(both) // 2

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ocr_interp.ablation.spec import digest
+from ocr_interp.ablation.binding import digest
 from ocr_interp.errors import RunBusyError, RunError
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.storage.atomic import write_atomic

@@ -9,6 +9,7 @@ from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
 
 
@@ -47,7 +48,7 @@ def describe_run(run: Run) -> str:
         f"divided by the smallest training margin ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
         f"held-out coefficient beta {row['beta']:.4f}" + _predicted(run),
-        *(_limit_line(row, norm) for norm in ("nuclear", "frobenius")),
+        *(_limit_line(row, norm) for norm in tracked_norms(run.weights.linear_map.norm)),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
