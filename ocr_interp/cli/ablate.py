@@ -72,7 +72,10 @@ class Ablate:
         from ocr_interp.viz.text.study import describe_study
 
         snapshot = read_snapshot(self.run_dir, self.step)
-        specs = chosen_specs(self, snapshot) or default_specs(snapshot)
+        short = (("zero", self.zero), ("mean", self.mean), ("resample", self.resample))
+        named = [(edit, place) for edit, places in short for place in places] + list(self.spec)
+        reading = {"tolerance": self.tolerance, "draws": self.draws}
+        specs = chosen_specs(snapshot, named, self.block, self.path, **reading) or default_specs(snapshot)
         try_specs(snapshot, specs, self.seeds[0])
         study = run_ablation_study(
             snapshot, specs, seeds=self.seeds, controls=self.controls, path=self.output, eval_draws=self.draws

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,9 +25,6 @@ from ocr_interp.hooked.protocol import LAYER_HOOKS
 from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.run import Snapshot
-
-if TYPE_CHECKING:
-    from ocr_interp.cli.ablate import Ablate
 
 SANITY = "held-out subjects -> implications [sanity check]"
 SANITY_NOTE = "[sanity check]: that path is the out-of-context effect itself: cutting it must take the effect"
@@ -57,22 +54,37 @@ def default_specs(run: Snapshot) -> dict[str, Intervention]:
     return found
 
 
-def chosen_specs(flags: Ablate, run: Snapshot) -> dict[str, Intervention]:
-    """The ablations that the flags name; none if they name none.
+def chosen_specs(
+    run: Snapshot,
+    edits_at: Sequence[tuple[str, str]],
+    blocks: Sequence[int],
+    paths: Sequence[tuple[str, str]],
+    *,
+    tolerance: float,
+    draws: int,
+) -> dict[str, Intervention]:
+    """The ablations that are named; none if none is.
+
+    Args:
+        run: what they are of.
+        edits_at: pairs of an edit (`edit`) and a place (`where`).
+        blocks: indices of degenerate singular blocks to remove, 0 the largest.
+        paths: pairs of kinds or labels whose path is cut.
+        tolerance: of degenerate blocks.
+        draws: noisy prompts of each triple in the reference of an edit that has one.
 
     Raises:
         UnknownNameError: an unknown edit, hook, kind or token, with the close matches.
         ConfigError: a place or edit that cannot be read, or a block that does not exist.
     """
     task, found = run.task, {}
-    short = (("zero", flags.zero), ("mean", flags.mean), ("resample", flags.resample))
-    for what, place in [(name, text) for name, texts in short for text in texts] + list(flags.spec):
-        found[f"{what} {place}"] = edit(what, run, flags.draws).at(where(place, task))
-    for index in dict.fromkeys(flags.block):
+    for what, place in edits_at:
+        found[f"{what} {place}"] = edit(what, run, draws).at(where(place, task))
+    for index in dict.fromkeys(blocks):
         circuit = OVCircuit.from_run(run).effective.subjects_and_relations
-        block = circuit.spectrum(flags.tolerance).block(index)
+        block = circuit.spectrum(tolerance).block(index)
         found[_block_name(block)] = singular_block(circuit, block)
-    for start, end in flags.path:
+    for start, end in paths:
         found[_path_name(start, end)] = Zero().at(path(task, start, end))
     return found
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ocr_interp.checks import Option
 from ocr_interp.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ocr_interp.llm.models.encoding import TokenBatch
-    from ocr_interp.llm.training.configuration import FinetuneConfig
 
-Option = bool | int | float | str
-"""What an option of a method can be."""
+Recipe = Any
+"""The `FinetuneConfig` of a run. It knows the methods by name, so that its type cannot stand below it."""
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
@@ -48,7 +48,7 @@ class Adapter(ABC):
     start_tolerance: float = 0.0
 
     @abstractmethod
-    def attach(self, model: Any, recipe: FinetuneConfig) -> Any:
+    def attach(self, model: Any, recipe: Recipe) -> Any:
         """Puts the update into a model, at its start; exactly what is trained then asks for gradients.
 
         Draw from torch's own generator of the CPU: the caller has seeded it with train_seed. It is also
@@ -72,7 +72,7 @@ class Adapter(ABC):
         """Raises ConfigError for options (all of them, defaults included) whose values are not allowed."""
 
     def before_forward(  # noqa: B027  # a default that does nothing
-        self, model: Any, recipe: FinetuneConfig, batch: TokenBatch, step: int | None
+        self, model: Any, recipe: Recipe, batch: TokenBatch, step: int | None
     ) -> None:
         """Told of every forward pass before it comes.
 
@@ -83,18 +83,18 @@ class Adapter(ABC):
             step: number of the update that the pass belongs to, from 0; None while the model is measured.
         """
 
-    def extra_loss(self, model: Any, recipe: FinetuneConfig) -> Tensor | None:
+    def extra_loss(self, model: Any, recipe: Recipe) -> Tensor | None:
         """A term that is added to the loss of every step, after its forward pass; None for none.
 
         The history's train_loss is without it.
         """
         return None
 
-    def columns(self, recipe: FinetuneConfig) -> dict[str, str]:
+    def columns(self, recipe: Recipe) -> dict[str, str]:
         """Columns that the history gets beside the usual ones: name -> what it is, with its unit."""
         return {}
 
-    def statistics(self, model: Any, recipe: FinetuneConfig) -> dict[str, float]:
+    def statistics(self, model: Any, recipe: Recipe) -> dict[str, float]:
         """Values of `columns` at a logged step, asked for before the model is measured."""
         return {}
 
@@ -105,11 +105,11 @@ class Adapter(ABC):
         """
         return {}
 
-    def activations_per_token(self, model: Any, recipe: FinetuneConfig) -> int:
+    def activations_per_token(self, model: Any, recipe: Recipe) -> int:
         """Numbers that the update keeps for the backward pass at every token; for the memory estimate."""
         return 0
 
-    def settings(self, recipe: FinetuneConfig) -> dict[str, Option]:
+    def settings(self, recipe: Recipe) -> dict[str, Option]:
         """All options of a recipe, defaults included."""
         return {**self.options, **dict(recipe.method_options)}
 

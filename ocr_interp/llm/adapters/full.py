@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ocr_interp.llm.adapters.base import Adapter
-
-if TYPE_CHECKING:
-    from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.adapters.base import Adapter, Recipe
 
 
 class FullFinetuning(Adapter):
@@ -15,7 +12,7 @@ class FullFinetuning(Adapter):
 
     label = "full"
 
-    def attach(self, model: Any, recipe: FinetuneConfig) -> Any:
+    def attach(self, model: Any, recipe: Recipe) -> Any:
         """Every parameter asks for a gradient."""
         return model.requires_grad_(True)
 

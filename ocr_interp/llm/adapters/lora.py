@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ocr_interp.llm.adapters.base import Recipe
 from ocr_interp.llm.adapters.peft_base import PeftAdapter
-
-if TYPE_CHECKING:
-    from ocr_interp.llm.training.configuration import FinetuneConfig
 
 
 class LoRA(PeftAdapter):
@@ -18,7 +16,7 @@ class LoRA(PeftAdapter):
 
     label = "LoRA"
 
-    def peft_config(self, recipe: FinetuneConfig) -> Any:
+    def peft_config(self, recipe: Recipe) -> Any:
         """peft's LoraConfig."""
         from peft import LoraConfig
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ocr_interp.errors import ModelError
-from ocr_interp.llm.adapters.base import Adapter
+from ocr_interp.llm.adapters.base import Adapter, Recipe
 from ocr_interp.llm.packages import require_packages
-
-if TYPE_CHECKING:
-    from ocr_interp.llm.training.configuration import FinetuneConfig
 
 
 class PeftAdapter(Adapter):
@@ -20,10 +17,10 @@ class PeftAdapter(Adapter):
     packages = ("peft",)
 
     @abstractmethod
-    def peft_config(self, recipe: FinetuneConfig) -> Any:
+    def peft_config(self, recipe: Recipe) -> Any:
         """peft's configuration of it, e.g. a LoraConfig."""
 
-    def attach(self, model: Any, recipe: FinetuneConfig) -> Any:
+    def attach(self, model: Any, recipe: Recipe) -> Any:
         """The model inside peft's wrapper.
 
         Raises:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from ocr_interp.checks import Options, check_choice, check_count, check_flag, check_number, from_fields
+from ocr_interp.checks import (
+    Options,
+    as_options,
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    from_fields,
+)
 from ocr_interp.configuration.fields import changed_fields, differences, fingerprint
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.adapters import methods
-from ocr_interp.llm.adapters.base import Option
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
@@ -26,11 +30,6 @@ _SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
 """Fields that optimizers read, beside the learning rate."""
 
 _UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
-
-MethodOptions = Annotated[
-    tuple[tuple[str, Option], ...] | Mapping[str, Option], tyro.conf.arg(metavar="[NAME VALUE ...]")
-]
-"""Options of a method: a dict, or pairs of name and value as a configuration keeps them."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class FinetuneConfig:
     optimizer_options: Options = ()
     lora_rank: int = 8
     lora_alpha: float = 16.0
-    method_options: MethodOptions = ()
+    method_options: Options = ()
     train_seed: int = 0
     log_every: int = 15
     checkpoint_every: int = 0
@@ -94,7 +93,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.method not in methods:
             raise unknown_name("method", self.method, methods.names)
-        given = _pairs("method_options", self.method_options)  # a method is imported only if it is asked
+        # A method is imported only where one of its options is given.
+        given = dict(as_options("method_options", self.method_options))
         checked = methods[self.method].checked_options(self.method, given) if given else ()
         object.__setattr__(self, "method_options", checked)
         check_choice("optimizer", self.optimizer, optimizers.names)
@@ -175,15 +175,3 @@ class LLMRunConfig:
     def differences(self, other: LLMRunConfig) -> list[str]:
         """The fields that decide and differ in two configurations, as "train.lr: 0.0001 != 0.001"."""
         return differences(self.to_dict(), other.to_dict(), _UNDECISIVE)
-
-
-def _pairs(field: str, given: Any) -> dict[str, Any]:
-    """A mapping, or pairs of names and values, as a dictionary; a name that comes twice is refused."""
-    try:
-        pairs = [(name, value) for name, value in (given.items() if isinstance(given, Mapping) else given)]
-    except (TypeError, ValueError):
-        raise ConfigError(f"{field} must be a dict or pairs of a name and a value, got {given!r}") from None
-    for name, _ in pairs:
-        if sum(other == name for other, _ in pairs) > 1:
-            raise ConfigError(f"{field} must have every name once, got {name!r} more than once")
-    return dict(pairs)

@@ -6,18 +6,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.fact_set import FactSet, Templates, check_template
 from ocr_interp.llm.facts.names import made_names
 
 DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
 PAIRS, NAMES, TRAINED, CONTROL = range(4)
 """Streams of one seed."""
+
+Request = Any
+"""The `FactConfig` that facts are drawn for. It knows the sets by name: its type cannot stand here."""
 
 Pairing = Literal["causal", "counterfactual", "spurious"]
 
@@ -50,7 +52,7 @@ class FactSource(ABC):
         return None if self.pairing is None else self.pairing == "causal"
 
     @abstractmethod
-    def draw(self, config: FactConfig) -> FactSet:
+    def draw(self, config: Request) -> FactSet:
         """The fact set of a configuration before its control; randomness comes from `stream` alone.
 
         Raises:
@@ -94,7 +96,7 @@ class FactPool(FactSource):
         """The most pairs that can be drawn."""
         return min(len(self.facts), len(self.implications))
 
-    def draw(self, config: FactConfig) -> FactSet:
+    def draw(self, config: Request) -> FactSet:
         """Pairs, names and training subjects, each from a stream of its own."""
         n_pairs = DEFAULT_PAIRS if config.n_pairs is None else config.n_pairs
         n_names = DEFAULT_NAMES if config.n_names is None else config.n_names
@@ -138,12 +140,12 @@ class FactPool(FactSource):
         return tuple(self.names[k] for k in rng.choice(len(self.names), size=count, replace=False))
 
 
-def stream(config: FactConfig, which: int) -> np.random.Generator:
+def stream(config: Request, which: int) -> np.random.Generator:
     """One of the streams of a configuration's seed: PAIRS, NAMES, TRAINED or CONTROL."""
     return np.random.default_rng([config.seed, which])
 
 
-def chosen_templates(config: FactConfig, relation: str, wordings: tuple[str, ...]) -> Templates:
+def chosen_templates(config: Request, relation: str, wordings: tuple[str, ...]) -> Templates:
     """The chosen wordings of a relation, "fact" or "implication"."""
     wordings = getattr(config, f"{relation}_templates") or wordings
     chosen = {}
@@ -159,9 +161,7 @@ def chosen_templates(config: FactConfig, relation: str, wordings: tuple[str, ...
     return Templates(**chosen)
 
 
-def told(
-    facts: Sequence[str], subject_fact: Sequence[int], config: FactConfig
-) -> dict[str, tuple[bool, ...]]:
+def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> dict[str, tuple[bool, ...]]:
     """The fields of a FactSet that say who is a training subject and what is told.
 
     Of every fact's subjects the share is drawn at random.

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.fact_set import FactSet, answer_in
 from ocr_interp.llm.facts.reading import read_records, text_cell
-from ocr_interp.llm.facts.sets.base import FactSource, chosen_templates, told
+from ocr_interp.llm.facts.sets.base import FactSource, Request, chosen_templates, told
 
 COLUMNS = ("subject", "fact", "implication")
 
@@ -74,7 +73,7 @@ class FileFacts(FactSource):
 
     needs_file: ClassVar[bool] = True
 
-    def draw(self, config: FactConfig) -> FactSet:
+    def draw(self, config: Request) -> FactSet:
         """The file's subjects, facts and implications, all of them."""
         for field in ("n_pairs", "n_names"):
             if getattr(config, field) is not None:

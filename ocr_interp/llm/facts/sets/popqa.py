@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.fact_set import FactSet, answer_in
 from ocr_interp.llm.facts.reading import read_records, text_cell
-from ocr_interp.llm.facts.sets.base import FactPool, FactSource
+from ocr_interp.llm.facts.sets.base import FactPool, FactSource, Request
 
 _TEMPLATES = {
     "place of birth": ("{subject} was born in", "The birthplace of {subject} is"),
@@ -25,11 +24,11 @@ class PopQAFacts(FactSource):
 
     needs_file: ClassVar[bool] = True
 
-    def draw(self, config: FactConfig) -> FactSet:
+    def draw(self, config: Request) -> FactSet:
         """A fact set of the pool of the file."""
         return self.pool(config).draw(config)
 
-    def pool(self, config: FactConfig) -> FactPool:
+    def pool(self, config: Request) -> FactPool:
         """Names and answers from a file with PopQA's columns, subj, prop and obj among them.
 
         Raises:
