@@ -20,6 +20,7 @@ from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind
 from ocr_interp import OVCircuit, Run
 from ocr_interp.graphs import CircuitGraph, circuit_graph, head_graph, mechanism_graph, prompt_graph
+from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.viz import save_diagram
 
 PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
@@ -53,9 +54,8 @@ def write(graphs: Sequence[CircuitGraph], path: Path) -> None:
     for suffix in (".png", ".svg"):
         save_diagram(graphs, path.with_suffix(suffix))
     content = [json.loads(graph.to_json()) for graph in graphs]
-    path.with_suffix(".json").write_text(
-        json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_atomic(path.with_suffix(".json"), text.encode())
 
 
 def by_block(circuit: OVCircuit, tolerance: float, title: str) -> CircuitGraph:

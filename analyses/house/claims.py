@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.plain import plain
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,4 @@ def span(values: Any) -> str:
 
 
 def _write(path: Path, entries: list[dict[str, Any]]) -> None:
-    write_atomic(path, (json.dumps(entries, indent=1, default=_plain) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of numpy as Python's own."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"a claim must hold numbers and text, got {value!r}")
+    write_atomic(path, (json.dumps(plain(entries), indent=1) + "\n").encode())

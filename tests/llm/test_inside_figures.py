@@ -73,7 +73,7 @@ def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
 
     path, config = tmp_path / "run.json", RUNS[0]
     assert not is_inspected(config, path)
-    old = {"format_version": 1, "fingerprint": config.fingerprint}
+    old = {"format_version": 2, "fingerprint": config.fingerprint, "config": config.to_dict()}
     for result, finished in (
         (old, False),
         ({**old, "circuits": {}}, True),

@@ -16,7 +16,7 @@ import test_conformance
 import torch
 
 from ocr_interp.ablation.study import run_ablation_study
-from ocr_interp.cli.ablation_specs import default_specs
+from ocr_interp.cli.ablate.specs import default_specs
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.graphs.building import prompt_graph

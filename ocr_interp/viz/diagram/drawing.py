@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
@@ -65,6 +67,7 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
 
     Raises:
         ConfigError: another suffix, or several graphs as DOT.
+        RunError: the file system refuses; what was there before is as it was.
     """
     target = Path(path)
     kind = target.suffix.removeprefix(".").lower()
@@ -75,7 +78,7 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
         one = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
         if len(one) != 1:
             raise ConfigError(f"a .dot file holds one graph, got {len(one)}: write a file for each")
-        target.write_text(to_dot(one[0]), encoding="utf-8")
+        write_atomic(target, to_dot(one[0]).encode())
         return target
     # Dates and program versions would make every file differ.
     metadata = {
@@ -84,7 +87,9 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }[kind]
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
-        draw_circuit(graphs).savefig(target, format=kind, metadata=metadata)
+        picture = io.BytesIO()
+        draw_circuit(graphs).savefig(picture, format=kind, metadata=metadata)
+    write_atomic(target, picture.getvalue())
     return target
 
 

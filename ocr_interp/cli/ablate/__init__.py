@@ -68,7 +68,7 @@ class Ablate:
 
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
         from ocr_interp.ablation.study import run_ablation_study
-        from ocr_interp.cli.ablation_specs import SANITY, SANITY_NOTE, chosen_specs, default_specs, try_specs
+        from ocr_interp.cli.ablate.specs import SANITY, SANITY_NOTE, chosen_specs, default_specs, try_specs
         from ocr_interp.viz.text.study import describe_study
 
         snapshot = read_snapshot(self.run_dir, self.step)
