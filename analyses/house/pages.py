@@ -20,11 +20,12 @@ CLAIMS_HEAD = """# What is claimed and what was measured
 
 {counts} Failed claims stay, marked **no**. The main ones in words: [findings](findings.md).
 
-This page is written by `make readme` from figures/claims.json, which has all measured values; here are the first five of
-each claim. "Holds if" is the condition as the script tests it, in every seed. Paper setting unless a row says otherwise:
-20 pairs, 1 training and 3 held-out subjects per pair, noise, AdamW, 20,000 steps, five seeds (softmax and the last start
-three; the theorems' runs one to three, full batch without noise). Ranges go over seeds. Make one study's claims again with
-`ocr-interp reproduce --only STUDY`. Rows of SmolLM2-135M are explained in [llm](llm.md).
+This page is written by `make readme` from figures/claims.json, which has all measured values; here are the
+first five of each claim. "Holds if" is the condition as the script tests it. Paper setting unless a row says
+otherwise: 20 pairs, 1 training and 3 held-out subjects per pair, noise, AdamW, 20,000 steps, five seeds
+(softmax and the last start three; the theorems' runs one to three, full batch without noise). Ranges go over
+seeds. Make one study's claims again with `ocr-interp reproduce --only STUDY`. Rows of SmolLM2-135M are
+explained in [llm](llm.md).
 """
 
 
@@ -136,7 +137,7 @@ MUON_RIVALS = {
 
 
 def muon_table(claims: list[dict[str, Any]]) -> str:
-    """One row per rival: held-out rank of Muon minus AdamW's by seed, and how much the OV circuits changed."""
+    """One row per rival: held-out rank of Muon minus AdamW's by seed, and how much OV circuits changed."""
     sets = {"profession_color": "Profession-Color", "sport_music": "Sport-Music"}
     head = ["batch", "Muon at 1e-4 minus", *sets.values(), "its OV change over AdamW's", "every seed above 0"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
