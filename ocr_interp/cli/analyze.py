@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ocr_interp.cli.files import check_output, read_run, read_snapshot, write_output
+from ocr_interp.theory.norms import as_norm
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Analyze:
 
     def run(self) -> None:
         check_output(self.json, (".json",))
+        if self.norm is not None:
+            as_norm(self.norm)  # an unknown one is told before anything is read
         from ocr_interp.circuits.analysis import analyze_run
         from ocr_interp.viz.text.analysis import describe_analysis
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocr_interp.checks import check_number
-from ocr_interp.circuits.attribution.of_run import TOLERANCE
 from ocr_interp.errors import AttributionError, ConfigError, unknown_name
+from ocr_interp.linalg.sums import TOLERANCE
 
 SCHEMA = "ocr-interp/circuit-graph"
 SCHEMA_VERSION = 1

@@ -7,8 +7,9 @@ from snapshots import random_snapshot
 from test_ov_circuit import MICRO, micro
 
 from ocr_interp.circuits.attribution.attribute import attribute
-from ocr_interp.circuits.attribution.of_run import attribute_run, checked_residual
+from ocr_interp.circuits.attribution.of_run import attribute_run
 from ocr_interp.errors import AttributionError, ModelError, UnknownNameError, WeightsError
+from ocr_interp.linalg.sums import checked_residual
 
 
 def test_contributions_by_hand():

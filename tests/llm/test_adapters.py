@@ -207,7 +207,7 @@ def test_fingerprints_are_those_of_before_there_were_options():
         ({"rows": 1.5}, ConfigError, "must be a whole number such as 1, got 1.5"),
         ({"rows": True}, ConfigError, "must be a whole number such as 1, got True"),
         ({"inverted": 1}, ConfigError, "must be True or False such as False, got 1"),
-        ((("rows", 1), ("rows", 2)), ConfigError, "must have every name once, got 'rows'"),
+        ((("rows", 1), ("rows", 2)), ConfigError, "must name every option once, got rows, rows"),
     ],
 )
 def test_bad_options_say_what_is_wrong(options, error, message):

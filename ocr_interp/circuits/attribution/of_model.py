@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ocr_interp.circuits.attribution.of_run import EXACT, Attribution, checked_residual
+from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
 from ocr_interp.hooked.heads import (
     Norm,
@@ -33,6 +33,7 @@ from ocr_interp.hooked.protocol import (
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import encode_single_tokens, labels_of
+from ocr_interp.linalg.sums import checked_residual
 
 FROZEN = (
     "one head's direct contribution to the logits: attention pattern, values and the final norm's scale are "

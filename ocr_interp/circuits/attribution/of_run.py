@@ -9,19 +9,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ocr_interp.errors import AttributionError, unknown_name
+from ocr_interp.errors import unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
 
 EXACT = "exact: every contribution to the logits of a one-layer attention-only model"
-
-
-TOLERANCE = 1e-10
-"""How far a sum of contributions may be from its total, relative to the sum of their sizes (at least 1),
-in float64."""
 
 
 @dataclass(frozen=True)
@@ -81,29 +77,6 @@ class Attribution:
         lines += [f"  {kind:20}{self.of_kind(kind):12.6g}" for kind in self.kind_names]
         lines += [f"  {'direct path':20}{self.direct:12.6g}", f"  {'biases':20}{self.bias:12.6g}"]
         return "\n".join([*lines, f"  {self.statement}; residual {self.residual:.1e}"])
-
-
-def checked_residual(parts: Float[np.ndarray, "..."], total: float, eps: float, what: str) -> float:
-    """Sum of the parts minus the total.
-
-    Args:
-        parts: contributions.
-        total: what they must sum to.
-        eps: machine precision of the model's arithmetic; 2.2e-16 allows TOLERANCE, coarser ones more.
-        what: named in the message.
-
-    Raises:
-        AttributionError: they do not sum to it.
-    """
-    residual = float(parts.sum()) - total
-    allowed = max(TOLERANCE, 1e3 * eps if eps > 1e-15 else 0.0) * max(1.0, float(np.abs(parts).sum()))
-    if not abs(residual) <= allowed:
-        raise AttributionError(
-            f"contributions to {what} must sum to {total:.12g}, got {total + residual:.12g} (difference "
-            f"{residual:.3g}, allowed {allowed:.1g}): the model computes something that the decomposition "
-            "does not know, e.g. hooks that edit it or a logit cap"
-        )
-    return residual
 
 
 def attribute_run(
