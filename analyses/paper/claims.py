@@ -97,7 +97,7 @@ def answers_with_the_fact(name: str, runs: list[Run], statement: str, source: st
 
 RELEASED_CODE = {1.0: (100, 100), 0.1: (900, 1000), 0.01: (3200, 3500)}
 """First logged step with a held-out implication loss below a value, smallest and largest of three seeds of
-the paper's released training code (theory.md §7)."""
+the paper's released training code (docs/theory.md §9)."""
 
 
 def as_the_released_code(runs: Path) -> Claim:
@@ -120,7 +120,7 @@ def as_the_released_code(runs: Path) -> Claim:
         id="factorized_as_the_released_code",
         statement="Factorized, the paper's recipe: held-out implications are deduced at the pace of the "
         "released code",
-        source="the paper's released code, three seeds (theory.md §7)",
+        source="the paper's released code, three seeds (docs/theory.md §9)",
         expected="median first step with held-out loss < 1 / 0.1 / 0.01 within 100 / 900-1,000 / "
         "3,200-3,500, plus or minus one logged interval of 100 steps",
         measured=first,
@@ -132,7 +132,7 @@ def as_the_released_code(runs: Path) -> Claim:
 
 def all_claims(runs: Path) -> list[Claim]:
     """Every claim, from the runs on disk (missing ones are trained)."""
-    paper = "section 3; theory.md §7"
+    paper = "section 3; docs/theory.md §9"
     same = "same product, attention, batches, optimiser and steps as the other model"
     table: list[tuple[Callable[..., Claim], str, str]] = [
         (reasons, "factorized", "Factorized, the paper's recipe, 20,000 steps: out-of-context reasoning"),

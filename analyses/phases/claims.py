@@ -79,7 +79,7 @@ def group_claims(end: Table) -> list[Claim]:
         Claim(
             "phase_groups_none",
             "Without told implications (m_train = 0) nothing is deduced at any m_test, by either model",
-            "theory.md §4, control",
+            "docs/theory.md §2, control",
             f"|held-out / training margin| <= {ZERO} and accuracy 0, every run",
             {"margin_ratio": span(silent["margin_ratio"]), "accuracy": span(silent["held_out/accuracy"])},
             ZERO,
@@ -151,7 +151,7 @@ def start_claims(end: Table) -> list[Claim]:
             "phase_entries",
             "The factorized model deduces from a small start (entries up to 0.01) and no longer from a large "
             f"one (entries {max(ENTRIES):g}), though it fits the training set either way: rich to lazy",
-            "theory.md §7, §9; that the largest start fails was seen first, in a trial of one seed",
+            "docs/theory.md §9, §10; that the largest start fails was seen first, in a trial of one seed",
             "fitted; accuracy 1 up to 0.01 and below 0.5 at the largest, every seed; the median β falls with "
             "the size of the entries (0.02 allowed)",
             {"beta_by_size": numbers(beta), "accuracy_rich": span(rich["held_out/accuracy"])}
@@ -193,7 +193,7 @@ def penalty_claims(end: Table, exact: Mapping[str, Sequence[float]]) -> list[Cla
                 f"phase_penalty_{ov}",
                 f"Gradient descent with an L2 penalty finds the minimiser of cross-entropy + λ {norm} norm "
                 f"({ov} model)",
-                "derived (theory.md §3); the minimiser from another algorithm, on W alone",
+                "derived (docs/theory.md §1); the minimiser from another algorithm, on W alone",
                 f"β within {PENALTY_TOLERANCE} of the exact one wherever lr λ steps >= {CONVERGED:g}",
                 {"beta_minus_exact": span(off), "exact": [round(beta[p], 4) for p in judged]},
                 PENALTY_TOLERANCE,

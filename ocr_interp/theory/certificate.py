@@ -37,7 +37,7 @@ class Certificate:
         scale: W times this gave the residuals that are the dual weights; None if weights were given.
         message: why there is no primal bound; empty otherwise.
 
-    Source: weak duality; theory.md, "A certificate for any weights".
+    Source: weak duality; docs/theory.md §4.
     """
 
     norm: str
