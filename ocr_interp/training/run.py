@@ -25,7 +25,7 @@ class Snapshot(TrainedModel):
         """diag(a) W_OV: every input token by the answers; `OVCircuit.from_run(self)`."""
         return OVCircuit.from_run(self)
 
-    def export(self, path: str | Path) -> None:
+    def export(self, path: str | Path) -> Path:
         """Writes the state_dict of the HookedTransformer as a safetensors file.
 
         `model.load_state_dict(safetensors.torch.load_file(path))` takes it. The file is no part of the run.
@@ -33,12 +33,15 @@ class Snapshot(TrainedModel):
         Args:
             path: the file; its folder must exist.
 
+        Returns: the path.
+
         Raises:
             RunError: the file system refuses; what was there before is as it was.
         """
         about = {"kind": "hooked_transformer", "step": str(self.step), "fingerprint": self.config.fingerprint}
         state = hooked_state_dict(self.task, self.weights)
         write_tensors(Path(path), state, about, then="try again")
+        return Path(path)
 
 
 @dataclass(frozen=True)
