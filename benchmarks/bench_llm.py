@@ -23,10 +23,10 @@ import torch
 import tyro
 from torch.nn import functional
 
+from ocr_interp.llm.encoding import training_batch
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.models.allocator import keep_freed_memory
-from ocr_interp.llm.models.encoding import training_batch
 from ocr_interp.llm.models.forward import answer_logits
 from ocr_interp.llm.models.loading import LanguageModel, load_model
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig

@@ -1,8 +1,8 @@
 """The direction of imports: parsed from the source, and tried in a fresh interpreter.
 
 Imports at the top of a module and imports inside functions (deferred, so that a module stays cheap to
-import) obey the same order; imports under `if TYPE_CHECKING` cost nothing and are left out, except
-that the package's root, where they only repeat the lazy names, is compared with those.
+import) obey the same order. Imports under `if TYPE_CHECKING` cost nothing and are left out, but where circles
+are looked for.
 """
 
 import ast
@@ -72,12 +72,15 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def imported(tree, deferred=True):
-    """(module, name) of every import; those inside functions too, unless deferred is False."""
+def imported(tree, deferred=True, typed=False):
+    """(module, name) of every import; those inside functions too, unless deferred is False.
+
+    Those that only type checkers see are left out unless typed is True.
+    """
     found, stack = [], [tree]
     while stack:
         node = stack.pop()
-        if is_type_checking(node):
+        if is_type_checking(node) and not typed:
             stack.extend(node.orelse)
             continue
         if not deferred and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -97,10 +100,10 @@ def parsed(name):
 
 
 @cache
-def own_imports(name, deferred=True):
+def own_imports(name, deferred=True, typed=False):
     """Modules of the package, by dotted name, that a module imports ("" is the root)."""
     targets, known = set(), modules()
-    for module, attribute in imported(parsed(name), deferred):
+    for module, attribute in imported(parsed(name), deferred, typed):
         if module != "ocr_interp" and not module.startswith("ocr_interp."):
             continue
         inner = module.removeprefix("ocr_interp").removeprefix(".")
@@ -138,7 +141,7 @@ def siblings():
         for depth in range(len(parts)):
             folder, child = ".".join(parts[:depth]), parts[depth]
             edges = found.setdefault(folder, {}).setdefault(child, set())
-            for target in own_imports(name):
+            for target in own_imports(name, typed=True):
                 of_target = target.split(".")
                 if target and of_target[:depth] == parts[:depth] and len(of_target) > depth:
                     edges.add(of_target[depth])
@@ -147,7 +150,7 @@ def siblings():
 
 @pytest.mark.parametrize("folder", siblings())
 def test_no_circle_among_the_files_and_folders_of_a_folder(folder):
-    """Deferred imports count: a circle that hides in functions is a circle."""
+    """Deferred imports count, and those for type checkers: a circle that hides is a circle."""
     edges = siblings()[folder]
     done: set[str] = set()
     while len(done) < len(edges):

@@ -23,7 +23,7 @@ from ocr_interp.llm import (
     methods,
     read_result,
 )
-from ocr_interp.llm.models.encoding import encode, training_batch
+from ocr_interp.llm.encoding import encode, training_batch
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.training.store import COLUMNS
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters

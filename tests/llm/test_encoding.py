@@ -8,7 +8,7 @@ from small_facts import ONE_FAST
 from tokenizers import normalizers, processors
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.models.encoding import TokenBatch, encode, special_prefix, training_batch
+from ocr_interp.llm.encoding import TokenBatch, encode, special_prefix, training_batch
 from ocr_interp.llm.models.forward import answer_logits
 from ocr_interp.llm.models.tiny import tiny_tokenizer
 

@@ -8,9 +8,9 @@ import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.llm import FactConfig, FactPool, fact_sets, make_facts, measure, read_result
+from ocr_interp.llm.encoding import encode
 from ocr_interp.llm.facts.configuration import CONTROLS
 from ocr_interp.llm.facts.fact_set import FactSet, Templates
-from ocr_interp.llm.models.encoding import encode
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.task import SPLITS
 

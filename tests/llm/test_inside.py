@@ -9,13 +9,13 @@ import torch
 from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
+from ocr_interp.llm.encoding import asking_batch
 from ocr_interp.llm.inside.cuts import part_of, weights_from
 from ocr_interp.llm.inside.inside import inspect_models
 from ocr_interp.llm.inside.token_circuits import own_contrast
 from ocr_interp.llm.inside.updates import ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import Questions, measure
 from ocr_interp.llm.models.bridge import as_bridge, bridge_logits
-from ocr_interp.llm.models.encoding import asking_batch
 from ocr_interp.llm.models.forward import answer_logits
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.models.tiny import FAMILIES

@@ -14,7 +14,7 @@ from ocr_interp.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ocr_interp.llm.models.encoding import TokenBatch
+    from ocr_interp.llm.encoding import TokenBatch
 
 Recipe = Any
 """The `FinetuneConfig` of a run. It knows the methods by name, so that its type cannot stand below it."""

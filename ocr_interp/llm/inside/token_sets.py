@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.llm.encoding import encode
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.models.encoding import encode
 
 NONE = -1
 """In place of an answer: the token has no answer of its own, or more than one."""

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ModelError
+from ocr_interp.llm.encoding import Encoded, asking_batch, encode
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.models.encoding import Encoded, asking_batch, encode
 from ocr_interp.llm.models.forward import LogitsOf, logits_of
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.task import SPLITS

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.llm.models.encoding import TokenBatch
+from ocr_interp.llm.encoding import TokenBatch
 from ocr_interp.llm.models.loading import LanguageModel
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
-from ocr_interp.llm.models.encoding import TokenBatch
+from ocr_interp.llm.encoding import TokenBatch
 from ocr_interp.llm.models.loading import LanguageModel
 
 LogitsOf = Callable[[TokenBatch], Tensor]

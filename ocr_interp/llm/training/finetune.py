@@ -16,10 +16,10 @@ from ocr_interp.devices import resolve_device, seeded_generator
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement, Questions
-from ocr_interp.llm.models.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures, quiet
 from ocr_interp.llm.packages import require_packages
