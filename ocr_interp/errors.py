@@ -18,6 +18,10 @@ class UnknownNameError(OcrInterpError):
     """A label, column, split, hook or run that does not exist."""
 
 
+class UnknownVariantError(ConfigError, UnknownNameError):
+    """A parameterisation, norm, optimiser or other variant that no file and no registration brings."""
+
+
 class RunError(OcrInterpError):
     """A run directory that cannot be read, written or trusted."""
 

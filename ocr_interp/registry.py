@@ -7,6 +7,7 @@ knows what there is without importing any of it.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, UnknownVariantError, unknown_name
 
 Variant = TypeVar("Variant")
 
@@ -57,7 +58,29 @@ class Registry(Generic[Variant]):
             return self._registered[name]
         if name not in self._files:
             raise unknown_name(self.kind, name, self.names)
-        return getattr(importlib.import_module(f"{self._package}.{name}"), self._constant)
+        module = importlib.import_module(f"{self._package}.{name}")
+        variant = getattr(module, self._constant, None)
+        if variant is None or getattr(variant, "name", name) != name:
+            raise ConfigError(
+                f"{module.__file__} must hold a constant {self._constant} with a {self.kind} called {name!r}, got "
+                f"{'none' if variant is None else repr(variant.name)}"
+            )
+        return variant
+
+    def check(self, field: str, name: object) -> None:
+        """Requires that a field of a configuration names a variant; imports none.
+
+        Raises:
+            UnknownVariantError: it does not.
+        """
+        if name not in self.names:
+            close = difflib.get_close_matches(str(name), self.names, n=1, cutoff=0.4)
+            raise UnknownVariantError(
+                f"{field} must be one of {', '.join(map(repr, self.names))}, got {name!r}: "
+                + (f"did you mean {close[0]!r}? " if close else "")
+                + "One of your own must be registered first, or stand as a file in "
+                + f"{self._package.replace('.', '/')}/"
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -66,8 +89,13 @@ class Registry(Generic[Variant]):
         """Adds a variant of your own, for as long as this process runs.
 
         Raises:
-            ConfigError: a name that is taken, or that could not be one.
+            ConfigError: a name that is taken, that could not be one, or that is not the variant's own.
         """
+        own = getattr(variant, "name", name)
+        if isinstance(own, str) and own != name:
+            raise ConfigError(
+                f"this {self.kind} is called {own!r}, got {name!r}: register it under its own name"
+            )
         if not name.isidentifier():
             raise ConfigError(
                 f"the name of a {self.kind} must be an identifier such as 'my_own', got {name!r}"

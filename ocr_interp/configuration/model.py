@@ -68,7 +68,7 @@ class ModelConfig:
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        check_choice("ov", self.ov, maps.names)
+        maps.check("ov", self.ov)
         if self.d_head is not None:
             check_count("d_head", self.d_head, 1)
         object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))

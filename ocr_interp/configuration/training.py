@@ -132,7 +132,7 @@ class TrainConfig:
         for field in ("seed", "snapshots", "switch_step"):
             check_count(field, getattr(self, field), 0)
         check_choice("data", self.data, ("noisy", "noise_free", "exhaustive"))
-        check_choice("optimizer", self.optimizer, optimizers.names)
+        optimizers.check("optimizer", self.optimizer)
         check_choice("muon_adjust_lr", self.muon_adjust_lr, ("original", "match_rms_adamw"))
         check_choice("muon_precision", self.muon_precision, ("bfloat16", "float32"))
         check_flag("muon_nesterov", self.muon_nesterov)
@@ -149,7 +149,7 @@ class TrainConfig:
 
     def _check_phases(self) -> None:
         if self.second_optimizer is not None:
-            check_choice("second_optimizer", self.second_optimizer, optimizers.names)
+            optimizers.check("second_optimizer", self.second_optimizer)
             check_number("second_lr", self.second_lr, above=0)
             if not 0 < self.switch_step < self.steps:
                 raise ConfigError(

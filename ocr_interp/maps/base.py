@@ -81,6 +81,7 @@ class LinearMap(ABC):
         has_factors: whether W_OV is a product W_V W_O of two parameters that `factors` gives.
         array_native: whether `product` and `gradients` use nothing but operators that numpy arrays have too;
             then they are computed without a detour through tensors.
+        takes_d_head: whether it has a width that d_head sets; else d_head must be None.
         hooked_trained: which of W_V and W_O ask for gradients in the HookedTransformer.
         d_head: width of the OV circuit; None takes the size of the vocabulary.
     """
@@ -95,6 +96,7 @@ class LinearMap(ABC):
     frozen: ClassVar[frozenset[str]] = frozenset()
     has_factors: ClassVar[bool] = False
     array_native: ClassVar[bool] = False
+    takes_d_head: ClassVar[bool] = False
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
 
     d_head: int | None = None
@@ -116,6 +118,11 @@ class LinearMap(ABC):
             raise ConfigError(f"init={init!r} is no start of ov={cls.name!r}: {reason}")
         if d_head is not None:
             check_count("d_head", d_head, 1)
+            if not cls.takes_d_head:
+                raise ConfigError(
+                    f"d_head must be None for ov={cls.name!r}, which has no such width, got {d_head}: its "
+                    f"options are {', '.join(known) or 'none'} (ov_options)"
+                )
         return cls(d_head=d_head, **options)
 
     def width(self, n_tokens: int) -> int:

@@ -28,6 +28,7 @@ class Factorized(LinearMap):
         "or ov='non_factorized'"
     }
     array_native: ClassVar[bool] = True
+    takes_d_head: ClassVar[bool] = True
     token_rows: ClassVar[frozenset[str]] = frozenset({"W_V"})
     has_factors: ClassVar[bool] = True
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V", "W_O"})

@@ -25,6 +25,7 @@ class NonFactorized(LinearMap):
     norm: ClassVar[str | None] = "frobenius"
     starts: ClassVar[tuple[str, ...]] = ("product", "entries", "constant", "symmetric")
     array_native: ClassVar[bool] = True
+    takes_d_head: ClassVar[bool] = True
     token_rows: ClassVar[frozenset[str]] = frozenset({"W_OV"})
 
     def width(self, n_tokens: int) -> int:

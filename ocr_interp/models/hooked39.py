@@ -30,7 +30,8 @@ class FactRecallAttention(Attention):
 
     def __init__(self, cfg: HookedTransformerConfig, linear: bool) -> None:
         super().__init__(cfg, "global", 0)
-        self.linear = linear
+        if linear:  # stands in the state_dict: attention with a softmax refuses it
+            self.register_buffer("linear", torch.tensor(True))
         for name in ("W_Q", "W_K"):
             setattr(self, name, nn.Parameter(torch.zeros(1, cfg.d_model, cfg.d_vocab, dtype=cfg.dtype)))
         for name in ("b_Q", "b_K"):
@@ -54,7 +55,7 @@ class FactRecallAttention(Attention):
             )
         q, k, v = self.calculate_qkv_matrices(query_input, key_input, value_input)
         scores = self.calculate_attention_scores(q, k)
-        if self.linear:
+        if hasattr(self, "linear"):
             pattern = self.hook_attn_scores(scores.tril())
         else:
             pattern = self.hook_attn_scores(self.apply_causal_mask(scores)).softmax(-1)
@@ -98,7 +99,7 @@ def build_model(
     where = resolve_device(device, config.dtype)
     if weights is None:
         weights = initial_weights(task, config, seed)
-    state = hooked_state_dict(task, weights.to(device=where, dtype=DTYPES[config.dtype]))
+    state = hooked_state_dict(task, weights.to(device=where, dtype=DTYPES[config.dtype]), config.attention)
     cfg = HookedTransformerConfig(
         n_layers=1,
         n_heads=1,

@@ -11,7 +11,7 @@ from ocr_interp.checks import check_count
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES
 from ocr_interp.errors import ConfigError
-from ocr_interp.maps.base import Draw
+from ocr_interp.maps.base import Draw, LinearMap
 from ocr_interp.models.weights import SCORES, TokenWeights
 from ocr_interp.task import FactRecallTask
 
@@ -39,7 +39,24 @@ def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> Tok
     by_chance = config.init in ("product", "entries")
     if not config.train_attention or (by_chance and config.attention_init == "uniform"):
         scores = _uniform_scores(task, config.attention)
-    return TokenWeights(linear_map, linear_map.start(draw), scores).to(DTYPES[config.dtype])
+    return TokenWeights(linear_map, _started(linear_map, draw), scores).to(DTYPES[config.dtype])
+
+
+def _started(linear_map: LinearMap, draw: Draw) -> dict[str, Tensor]:
+    """The parameters of the map at step 0.
+
+    Raises:
+        ConfigError: names or shapes other than those that the map promises.
+    """
+    start = linear_map.start(draw)
+    found = {name: tuple(tensor.shape) for name, tensor in start.items()}
+    wanted = linear_map.shapes(draw.n_tokens, draw.n_tokens)
+    if found != wanted or {SCORES, "scores"} & set(found):
+        raise ConfigError(
+            f"{type(linear_map).__name__}.start must give the parameters of its shapes {wanted} (none called "
+            f"scores or {SCORES}), got {found}"
+        )
+    return start
 
 
 def _uniform_scores(task: FactRecallTask, attention: str) -> Tensor:

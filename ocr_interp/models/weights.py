@@ -126,11 +126,18 @@ def factorize_ov(
     return W_V, W_O
 
 
-def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, Tensor]:
+def hooked_state_dict(task: FactRecallTask, weights: TokenWeights, attention: str) -> dict[str, Tensor]:
     """The state_dict of the HookedTransformer with these weights (see `ocr_interp.models.hooked39`).
 
     Tokens are read from the first half of the residual stream and answers are written to the second
     (d_model = 2 d_vocab), so that W_E W_U = 0: no path leads from the embedding straight to the logits.
+
+    Args:
+        task: the task of the model.
+        weights: what it computes with.
+        attention: "linear" or "softmax". A model with linear attention has one entry more,
+            `blocks.0.attn.linear`, so that a HookedTransformer that would take a softmax of its scores
+            refuses the weights instead of giving other logits.
     """
     W_V = weights.W_V
     d_vocab, d_head = task.d_vocab, W_V.shape[1]
@@ -150,6 +157,7 @@ def hooked_state_dict(task: FactRecallTask, weights: TokenWeights) -> dict[str, 
         "b_O": torch.zeros(2 * d_vocab, **options),
         "mask": torch.empty((0, 0), dtype=torch.bool, device=options["device"]),
         "IGNORE": torch.tensor(-torch.inf, device=options["device"]),
+        **({"linear": torch.tensor(True, device=options["device"])} if attention == "linear" else {}),
     }
     return {
         "embed.W_E": torch.cat([one, zero], dim=1),

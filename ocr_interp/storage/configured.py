@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.errors import OcrInterpError, RunError, UnknownVariantError
 from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
 
 
@@ -110,6 +110,8 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
         try:
             config = self._configuration(values)
             expected = config.fingerprint if version > 1 else self._fingerprint_of_version_1(values)
+        except UnknownVariantError as error:
+            raise RunError(f"{self.path} cannot be read in this process: {error}") from None
         except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.config_file} {self._damaged(error)}") from None
         if values.get("fingerprint") != expected:

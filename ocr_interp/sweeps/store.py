@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.errors import OcrInterpError, RunError, UnknownVariantError
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.digests import digest_of
@@ -146,5 +146,7 @@ def _read_part(path: Path) -> list[RunRecord]:
         if isinstance(part, list):  # version 1
             part = {"format_version": 1, "runs": part}
         return [RunRecord.from_dict(values, part["format_version"]) for values in part["runs"]]
+    except UnknownVariantError as error:
+        raise RunError(f"{path} cannot be read in this process: {error}") from None
     except (OcrInterpError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read by this version ({error}): use its own") from None

@@ -39,7 +39,7 @@ class Snapshot(TrainedModel):
             RunError: the file system refuses; what was there before is as it was.
         """
         about = {"kind": "hooked_transformer", "step": str(self.step), "fingerprint": self.config.fingerprint}
-        state = hooked_state_dict(self.task, self.weights)
+        state = hooked_state_dict(self.task, self.weights, self.config.model.attention)
         write_tensors(Path(path), state, about, then="try again")
         return Path(path)
 

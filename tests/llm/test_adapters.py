@@ -162,7 +162,7 @@ def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, comman
     assert "weights, which method 'gate' cannot give: tanh is not linear" in err
     code, _, err = command("llm", "finetune", "run2", "--method", "gaet")
     assert code == 2
-    assert "unknown method 'gaet': did you mean 'gate'?" in err
+    assert "got 'gaet': did you mean 'gate'?" in err
 
 
 def test_a_penalty_is_part_of_the_loss_that_is_followed_not_of_the_one_that_is_shown(make_model):

@@ -266,7 +266,7 @@ def test_frozen_attention_is_uniform(tiny_task, ov, attention):
 @OVS
 def test_state_dict_has_the_promised_keys_and_gives_the_weights_back(tiny_task, ov):
     weights = initial_weights(tiny_task, config_of(ov, 7 if ov == "factorized" else None), 1)
-    promised = hooked_state_dict(tiny_task, weights)
+    promised = hooked_state_dict(tiny_task, weights, "linear")
     state = build_model(tiny_task, config_of(ov), weights=weights, device="cpu").state_dict()
     assert state.keys() == promised.keys()
     for name, tensor in promised.items():

@@ -1,10 +1,14 @@
 """A run as the weights of its HookedTransformer, from Python and from the command line."""
 
+import warnings
+
 import pytest
 import torch
 from run_files import MODELS, TASK, train_into
 from safetensors.torch import load_file
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.errors import RunError
 from ocr_interp.models.hooked39 import build_model
 
@@ -45,3 +49,20 @@ def test_bad_exports_are_one_line(run, command, tmp_path):
     with pytest.raises(RunError, match="cannot write"):
         run.export(tmp_path / "missing" / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_hooked_transformer_takes_softmax_attention_and_refuses_linear_attention(tmp_path):
+    for attention in ("softmax", "linear"):
+        run = train_into(None, model=ModelConfig(attention=attention))
+        config = HookedTransformerConfig.from_dict(run.model.cfg.to_dict())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            plain = HookedTransformer(config)
+        state = load_file(run.export(tmp_path / f"{attention}.safetensors"))
+        if attention == "linear":
+            with pytest.raises(RuntimeError, match=r"Unexpected key.*blocks\.0\.attn\.linear"):
+                plain.load_state_dict(state)
+            continue
+        plain.load_state_dict(state)
+        tokens = torch.as_tensor(TASK.tokens("noise0", "s1", "r2", "EOS"))[None]
+        torch.testing.assert_close(plain(tokens), run.model(tokens))

@@ -16,7 +16,7 @@ from ocr_interp.checks import (
     from_fields,
 )
 from ocr_interp.configuration.fields import changed_fields, differences, fingerprint
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
@@ -91,13 +91,12 @@ class FinetuneConfig:
     download: bool = False
 
     def __post_init__(self) -> None:
-        if self.method not in methods:
-            raise unknown_name("method", self.method, methods.names)
+        methods.check("method", self.method)
         # A method is imported only where one of its options is given.
         given = dict(as_options("method_options", self.method_options))
         checked = methods[self.method].checked_options(self.method, given) if given else ()
         object.__setattr__(self, "method_options", checked)
-        check_choice("optimizer", self.optimizer, optimizers.names)
+        optimizers.check("optimizer", self.optimizer)
         options = checked_options(self.optimizer_options, (self.optimizer,), _SETTINGS)
         object.__setattr__(self, "optimizer_options", options)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
