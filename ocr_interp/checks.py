@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 def check_count(field: str, value: Any, at_least: int) -> None:
-    """Requires a whole number (bool is none) that is at least `at_least`."""
+    """Requires a whole number, not a bool, that is at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{field} must be a whole number >= {at_least}, got {value!r}")
     if value < at_least:
@@ -42,7 +42,7 @@ def check_number(
 
 
 def check_choice(field: str, value: Any, allowed: Sequence[str]) -> None:
-    """Requires one of a few words."""
+    """Requires one of the allowed values."""
     if value not in allowed:
         raise ConfigError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
@@ -56,7 +56,7 @@ def check_flag(field: str, value: Any) -> None:
 def check_mapping(
     n_pairs: int, m_train: int | None, m_test: int | None, mapping: tuple[Any, Any, Any]
 ) -> None:
-    """Requires a whole mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
+    """Requires a complete mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
     names = ("fact_of_subject", "implication_of_fact", "trained")
     missing = [name for name, part in zip(names, mapping, strict=True) if part is None]
     if missing:
@@ -102,7 +102,7 @@ def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
 
 
 def as_plain(config: Any) -> None:
-    """Turns the checked numbers of a frozen dataclass into Python ones, float fields into floats."""
+    """Turns the numbers of a checked frozen dataclass into Python numbers, and float fields into floats."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, bool | str | tuple) or value is None:
@@ -112,12 +112,12 @@ def as_plain(config: Any) -> None:
 
 
 def from_fields(cls: type[Made], part: str, values: Mapping[str, Any]) -> Made:
-    """The configuration of values read from JSON; fields that are not there take their defaults.
+    """A configuration made of values read from JSON; missing fields take their defaults.
 
     Args:
         cls: a configuration class, a dataclass.
-        part: what it is called in messages, e.g. "train".
-        values: by field.
+        part: name of the configuration in messages, e.g. "train".
+        values: value of each field, by name.
 
     Raises:
         UnknownNameError: a field that this version does not know, with the close matches.
@@ -140,7 +140,8 @@ def as_options(field: str, given: Any) -> Pairs:
     """Options as sorted pairs, from pairs or a mapping.
 
     Raises:
-        ConfigError: a name that is no text, a value that is no number, text or flag, or a name given twice.
+        ConfigError: a name that is not a string, a value that is not a number, string or bool, or a name
+            given twice.
     """
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
@@ -160,7 +161,7 @@ def as_options(field: str, given: Any) -> Pairs:
 
 
 def as_tuples(value: Any) -> Any:
-    """Lists, as JSON leaves them, as the tuples that they were."""
+    """Lists, which JSON makes of tuples, turned back into tuples."""
     if isinstance(value, dict):
         return {name: as_tuples(item) for name, item in value.items()}
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What a model is: a plain dataclass that imports neither torch nor transformer_lens."""
+"""The configuration of a model: a plain dataclass that imports neither torch nor transformer_lens."""
 
 from __future__ import annotations
 
@@ -31,28 +31,27 @@ class ModelConfig:
 
     Attributes:
         ov: the parameterisation of W_OV, a name in `ocr_interp.maps`: "factorized" trains W_V and W_O,
-            "non_factorized" trains their product W_OV alone.
-        d_head: width of the OV circuit; None takes the vocabulary size. A non-factorized model has no
-            width to choose.
-        ov_options: options of the parameterisation beside d_head, as pairs or a dict.
-        attention: "linear" weighs a token by its score, as the paper's experiments do; "softmax"
+            "non_factorized" trains W_OV as one matrix.
+        d_head: width of the OV circuit; None: the vocabulary size, the only width of a non-factorized model.
+        ov_options: further options of the parameterisation, as (name, value) pairs or a dict.
+        attention: "linear" weights each token by its score, as in the paper's experiments; "softmax"
             normalises the scores.
-        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens:
-            every score 1 (linear) or 0 (softmax).
-        init: where training starts.
+        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score is
+            1 (linear) or 0 (softmax).
+        init: how the weights are initialised.
             "product": W_V and W_O normal; a non-factorized model starts at exactly W_V W_O.
-            "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of their size.
+            "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of the same size.
             "constant": every entry 1e-4 (the released non-factorized script); only non-factorized.
-            "symmetric": symmetric under permuting pairs, for Theorem 3; written out in
+            "symmetric": symmetric under permuting pairs, for Theorem 3; see
                 `ocr_interp.models.starts.symmetric_factors`.
-        init_scale: multiplies the standard deviation d_vocab^-1/2 of the entries at the start (for
-            "constant" the 1e-4, for "symmetric" the entries 0.1).
-        attention_init: scores at the start of trained attention: "random" as the entries,
-            "uniform" as frozen attention. "constant" and "symmetric" starts have their own.
+        init_scale: factor on the size of the initial entries: on their standard deviation d_vocab^-1/2, for
+            "constant" on 1e-4, for "symmetric" on 0.1.
+        attention_init: initial scores of trained attention: "random" draws them like the entries, "uniform"
+            takes those of frozen attention. The inits "constant" and "symmetric" set their own scores.
         dtype: "float32" or "float64".
 
     Raises:
-        ConfigError: a value that is not allowed, by name.
+        ConfigError: a value that is not allowed; the message names the field.
 
     Source: Huang et al. 2025, section 3; docs/theory.md §9.
     """
@@ -79,7 +78,7 @@ class ModelConfig:
         check_choice("attention_init", self.attention_init, ("random", "uniform"))
         check_choice("dtype", self.dtype, ("float32", "float64"))
         as_plain(self)
-        if self.ov_options or self.init != "product":  # else nothing to ask, and torch stays away
+        if self.ov_options or self.init != "product":  # checking these imports torch
             _ = self.linear_map
 
     @cached_property
