@@ -22,7 +22,7 @@ EXACT = "exact: every contribution to the logits of a one-layer attention-only m
 
 @dataclass(frozen=True)
 class Attribution:
-    """A logit, or a logit difference, at the last position as a sum over what contributes to it.
+    """A logit, or a logit difference, at the last position as a sum of contributions.
 
     Attributes:
         tokens: labels of the prompt's positions.
@@ -31,8 +31,9 @@ class Attribution:
         against: label of the answer that is subtracted; None for the logit itself.
         heads: (layer, head) of every row of `contributions`.
         contributions: of each position through each head, in logits.
-        direct: of the last token's embedding straight to the logits; 0 where there is no such path.
-        bias: of b_O, the final norm's bias and b_U; 0 where there are none.
+        direct: contribution of the last token's embedding straight to the logits; 0 where there is no such
+            path.
+        bias: contribution of b_O, the final norm's bias and b_U; 0 where there are none.
         total: the logit (difference) as the model gives it, or what one head adds to it; of a Run
             recomputed from its weights in float64, in the model's order of summation.
         residual: sum of all contributions minus total.
@@ -85,7 +86,7 @@ def attribute_run(
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
     Args:
-        run: a Run or TrainedModel.
+        run: a Run or Snapshot.
         prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"].
         answer: the answer whose logit is decomposed.
         against: another answer, for the logit difference.
