@@ -1,4 +1,4 @@
-"""What training the attention row changes: the limit's β is an interval, not a number."""
+"""Max-margin solutions with a trained attention row: their β fills an interval."""
 
 from __future__ import annotations
 

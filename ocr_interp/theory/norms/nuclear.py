@@ -1,4 +1,4 @@
-"""The nuclear norm, the sum of the singular values: where two factors of W go (OV-SVM)."""
+"""The nuclear norm, the sum of the singular values: the norm of the OV-SVM problem."""
 
 from __future__ import annotations
 
