@@ -30,22 +30,22 @@ class ModelConfig:
     """A one-layer, one-head, attention-only transformer with one-hot embeddings.
 
     Attributes:
-        ov: the parameterisation of W_OV, a name in `ocr_interp.maps`: "factorized" trains W_V and W_O,
-            "non_factorized" trains W_OV as one matrix.
+        ov: the parameterisation of W_OV, a name in `ocr_interp.maps`. A "factorized" model trains W_V and
+            W_O, a "non_factorized" one trains W_OV as one matrix.
         d_head: width of the OV circuit; None: the vocabulary size, the only width of a non-factorized model.
         ov_options: further options of the parameterisation, as (name, value) pairs or a dict.
         attention: "linear" weights each token by its score, as in the paper's experiments; "softmax"
             normalises the scores.
-        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score is
-            1 (linear) or 0 (softmax).
+        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score
+            is 1 with linear attention and 0 before a softmax.
         init: how the weights are initialised.
             "product": W_V and W_O normal; a non-factorized model starts at exactly W_V W_O.
             "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of the same size.
             "constant": every entry 1e-4 (the released non-factorized script); only non-factorized.
             "symmetric": symmetric under permuting pairs, for Theorem 3; see
                 `ocr_interp.models.starts.symmetric_factors`.
-        init_scale: factor on the size of the initial entries: on their standard deviation d_vocab^-1/2, for
-            "constant" on 1e-4, for "symmetric" on 0.1.
+        init_scale: factor on the size of the initial entries: on their standard deviation d_vocab^-1/2,
+            on the 1e-4 of "constant", or on the 0.1 of "symmetric".
         attention_init: initial scores of trained attention: "random" draws them like the entries, "uniform"
             takes those of frozen attention. The inits "constant" and "symmetric" set their own scores.
         dtype: "float32" or "float64".

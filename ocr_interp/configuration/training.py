@@ -51,26 +51,29 @@ class TrainConfig:
         data: "noisy" draws a new batch of noisy sequences at every step; "noise_free" and "exhaustive" use
             the whole training set at every step, without noise or with every noise sequence.
         batch_size: examples per step of "noisy" data, equally many of each trained split.
-        optimizer: "adamw"; "sgd" (plain gradient descent unless momentum is set); "signsgd" (the sign of
-            the gradient, or of its running mean with momentum: steepest descent in the largest entry);
-            "muon" (orthogonalised updates of the matrices: steepest descent in the spectral norm); or
-            another name in `optim.optimizers`.
+        optimizer: a name in `ocr_interp.optim.optimizers`:
+            "adamw": the paper's optimiser.
+            "sgd": plain gradient descent unless momentum is set.
+            "signsgd": the sign of the gradient or, with momentum, of its running mean.
+            "muon": orthogonalised updates of the matrices, steepest descent in the spectral norm.
         lr: learning rate.
-        momentum: of sgd (torch's, undamped) and of signsgd (a running mean).
+        momentum: momentum of sgd (torch's, undamped) or of signsgd (a running mean).
         beta1: decay of adamw's mean of gradients.
         beta2: decay of adamw's mean of squared gradients.
-        eps: added to adamw's denominator.
+        eps: number added to adamw's denominator.
         weight_decay: decoupled in adamw, signsgd and muon; an L2 penalty in sgd. On W_V and W_O it is an
             explicit nuclear norm penalty: set it to 0 to study the implicit bias.
-        muon_momentum, muon_nesterov, muon_ns_steps, muon_adjust_lr: as in torch.optim.Muon; with "original"
-            the update of an [input, d_head] matrix has rate lr sqrt(max(1, input / d_head)).
+        muon_momentum: decay of muon's mean of gradients, as in torch.optim.Muon.
+        muon_nesterov: whether muon takes Nesterov steps, as in torch.optim.Muon.
+        muon_ns_steps: number of Newton-Schulz steps of muon, as in torch.optim.Muon.
+        muon_adjust_lr: how muon's learning rate depends on a matrix's shape, as in torch.optim.Muon; with
+            "original" the update of an [input, d_head] matrix has rate lr sqrt(max(1, input / d_head)).
         muon_eps: muon divides by the gradient's norm, but never by less than this. Once the training loss is
             below about muon_eps, its steps shrink and keep their direction. torch's default is 1e-7.
-        muon_precision: of muon's Newton-Schulz iteration: "bfloat16" is torch.optim.Muon itself; "float32" is
-            the same iteration without rounding to bfloat16, some 20 times faster on CPUs without bfloat16
-            units.
-        scores_lr: learning rate of the parameters that the optimiser does not update: with muon, adamw
-            (beta1, beta2, eps) updates the trained attention scores, which are a vector.
+        muon_precision: precision of muon's Newton-Schulz iteration. With "bfloat16" it is torch.optim.Muon
+            itself; with "float32" it does not round, some 20 times faster on CPUs without bfloat16 units.
+        scores_lr: learning rate of the parameters that the optimiser does not update. With muon these are the
+            trained attention scores, a vector, which adamw updates (with beta1, beta2, eps).
         optimizer_options: options of optimisers that have no field here, as (option, value) pairs or a dict.
             An option that no optimiser of the recipe has is an error.
         second_optimizer: the optimiser that takes over after switch_step updates, with a fresh state; None:
