@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 def check_count(field: str, value: Any, at_least: int) -> None:
-    """Requires a whole number (bool is none) that is at least `at_least`."""
+    """Requires a whole number, not a bool, that is at least `at_least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{field} must be a whole number >= {at_least}, got {value!r}")
     if value < at_least:
@@ -42,7 +42,7 @@ def check_number(
 
 
 def check_choice(field: str, value: Any, allowed: Sequence[str]) -> None:
-    """Requires one of a few words."""
+    """Requires one of the allowed values."""
     if value not in allowed:
         raise ConfigError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
@@ -56,7 +56,7 @@ def check_flag(field: str, value: Any) -> None:
 def check_mapping(
     n_pairs: int, m_train: int | None, m_test: int | None, mapping: tuple[Any, Any, Any]
 ) -> None:
-    """Requires a whole mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
+    """Requires a complete mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
     names = ("fact_of_subject", "implication_of_fact", "trained")
     missing = [name for name, part in zip(names, mapping, strict=True) if part is None]
     if missing:
@@ -102,7 +102,7 @@ def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
 
 
 def as_plain(config: Any) -> None:
-    """Turns the checked numbers of a frozen dataclass into Python ones, float fields into floats."""
+    """Turns the numbers of a checked frozen dataclass into Python numbers, and float fields into floats."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, bool | str | tuple) or value is None:
@@ -112,12 +112,12 @@ def as_plain(config: Any) -> None:
 
 
 def from_fields(cls: type[Made], part: str, values: Mapping[str, Any]) -> Made:
-    """The configuration of values read from JSON; fields that are not there take their defaults.
+    """A configuration made of values read from JSON; missing fields take their defaults.
 
     Args:
         cls: a configuration class, a dataclass.
-        part: what it is called in messages, e.g. "train".
-        values: by field.
+        part: name of the configuration in messages, e.g. "train".
+        values: value of each field, by name.
 
     Raises:
         UnknownNameError: a field that this version does not know, with the close matches.
@@ -140,7 +140,8 @@ def as_options(field: str, given: Any) -> Pairs:
     """Options as sorted pairs, from pairs or a mapping.
 
     Raises:
-        ConfigError: a name that is no text, a value that is no number, text or flag, or a name given twice.
+        ConfigError: a name that is not a string, a value that is not a number, string or bool, or a name
+            given twice.
     """
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
@@ -159,8 +160,39 @@ def as_options(field: str, given: Any) -> Pairs:
     return tuple(sorted(found))
 
 
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+
+
+def typed_options(owner: str, given: Mapping[str, Any], defaults: Mapping[str, Option]) -> Pairs:
+    """Options in the types of their defaults, sorted, without those that equal their default.
+
+    Args:
+        owner: whose options, in messages, e.g. "method 'lora'".
+        given: option -> value.
+        defaults: option -> default.
+
+    Raises:
+        UnknownNameError: an option that is not among the defaults, with the close matches.
+        ConfigError: a value of another type.
+    """
+    found: dict[str, Option] = {}
+    for name, value in given.items():
+        if name not in defaults:
+            raise unknown_name(f"{owner} option", name, defaults)
+        kind = type(defaults[name])
+        accepted = (int, float) if kind is float else (kind,)
+        if kind is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
+            raise ConfigError(
+                f"option {name!r} of {owner} must be {_KINDS[kind]} such as {defaults[name]!r}, got {value!r}"
+            )
+        found[name] = kind(value)
+    return tuple((name, found[name]) for name in sorted(found) if found[name] != defaults[name])
+
+
 def as_tuples(value: Any) -> Any:
-    """Lists, as JSON leaves them, as the tuples that they were."""
+    """Lists, which JSON makes of tuples, turned back into tuples."""
     if isinstance(value, dict):
         return {name: as_tuples(item) for name, item in value.items()}
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value

@@ -1,8 +1,8 @@
 """A task as tensors: the noise-free population, every noise sequence, and seeded noisy batches.
 
-A sequence is seq_len tokens: noise, the subject, the relation somewhere behind it, EOS last. With
-EOS as the query, and no positions, only the token counts of a sequence matter to a model: each
-form below gives the exact counts, and the sequences where a HookedTransformer wants them.
+A sequence has seq_len tokens: noise, the subject, the relation at some later place, and EOS last. EOS is the
+query and there are no positions, so only the token counts of a sequence matter to a model. Every form below
+gives the exact counts, and the sequences where a HookedTransformer needs them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask, Triples
 
 STEPS_PER_CHUNK = 32
-"""Batches drawn at once. Part of the data order: another value is another sequence of batches."""
+"""Number of batches drawn at once. It is part of the data order: another value gives other batches."""
 
-_DRAWS, _PLACES = 0, 1  # streams of randomness: what is in a sequence, and where
+_DRAWS, _PLACES = 0, 1  # random streams: the tokens of a sequence, and their places
 
 MAX_EXHAUSTIVE_EXAMPLES = 2**22
 """Most examples that `exhaustive` builds; a training step on them takes about 10 GB in float32."""
@@ -35,12 +35,12 @@ MAX_EXHAUSTIVE_EXAMPLES = 2**22
 class Batch:
     """Examples as token counts, each with its right answer and its weight in the loss.
 
-    Every sequence holds one subject, so its index stands for n_subjects columns of counts.
+    Every sequence holds exactly one subject, so the subject's index replaces n_subjects columns of counts.
 
     Attributes:
         n_subjects: number of subjects of the task.
-        subject: index of the subject, which stands in the sequence once.
-        context: how often each other input token stands there: r1, r2, noise, EOS.
+        subject: index of the sequence's one subject.
+        context: count of each other input token in the sequence: r1, r2, noise, EOS.
         target: token id of the right answer.
         weight: weight of the example in the loss; they sum to 1.
         split: index into SPLITS.
@@ -58,18 +58,18 @@ class Batch:
 
     @property
     def counts(self) -> Float[Tensor, "batch input"]:
-        """How often each input token, subjects first, stands in the sequence."""
+        """Count of each input token in the sequence, subjects first."""
         subjects = torch.nn.functional.one_hot(self.subject, self.n_subjects).to(self.context)
         return torch.cat([subjects, self.context], dim=1)
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive noisy batches of one run; each attribute as in `Batch`, with the step in front.
+    """Consecutive noisy batches of one run; attributes as in `Batch`, with a leading step axis.
 
     Attributes:
-        subject, context, target: of every step.
-        weight: of the examples of any step.
+        subject, context, target: of the examples of every step.
+        weight: of the examples, the same at every step.
     """
 
     subject: Int[Tensor, "step batch"]
@@ -118,10 +118,11 @@ def exhaustive(task: FactRecallTask, splits: Sequence[str] = SPLITS, **tensor_op
 
 
 def count_noise_multisets(task: FactRecallTask, n_triples: int) -> int:
-    """How many multisets of noise tokens a sequence can hold.
+    """Number of multisets of noise tokens that a sequence can hold.
 
     Raises:
-        ConfigError: with so many triples an exhaustive batch has more than MAX_EXHAUSTIVE_EXAMPLES.
+        ConfigError: an exhaustive batch of n_triples triples would have more than MAX_EXHAUSTIVE_EXAMPLES
+            examples.
     """
     n_draws = task.seq_len - 3
     n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
@@ -156,16 +157,16 @@ def noisy_examples(
 class NoisyBatches:
     """The paper's training distribution: batch number `step` depends on (seed, step) alone.
 
-    Every batch has the same number of examples of each trained split that the task has, drawn with
-    replacement; noise tokens are drawn independently and uniformly, the place of the subject
-    uniformly among those that leave room for a relation, that of the relation uniformly behind it.
+    Every batch has equally many examples of each trained split that the task has, drawn with replacement.
+    Noise tokens are drawn independently and uniformly. The subject's place is uniform among those that leave
+    room for the relation, and the relation's place is uniform among those after the subject.
 
     Args:
         task: the task.
-        batch_size: examples a batch; a multiple of the number of trained splits.
+        batch_size: examples per batch; a multiple of the number of trained splits.
         seed: seed of the data order.
-        device, dtype: of the tensors; the generator lives on the device, so that another device
-            draws other batches.
+        device, dtype: of the tensors. The random generator is on the device, so another device draws other
+            batches.
 
     Source: docs/theory.md §9: 16 tokens, 13 of them noise out of 5, batch 252.
     """
@@ -232,7 +233,7 @@ class NoisyBatches:
         return Chunk(self._subjects, self._contexts, self._targets, self._weight)
 
     def _load_chunk(self, step: int) -> None:
-        """Draws the chunk that holds the step, unless it is the one at hand."""
+        """Draws the chunk that holds the step, unless it is the current one."""
         if step // STEPS_PER_CHUNK == self._chunk_index:
             return
         task, device = self.task, self.device
@@ -262,7 +263,7 @@ class NoisyBatches:
 def token_counts(
     task: FactRecallTask, tokens: Int[Tensor, "batch seq"], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "batch input"]:
-    """How often each input token stands in each sequence.
+    """Count of each input token in each sequence.
 
     Raises:
         ConfigError: a sequence that holds an answer token, or that does not end with EOS.

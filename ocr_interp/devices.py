@@ -1,4 +1,4 @@
-"""Where tensors live and where randomness comes from."""
+"""Devices of tensors, and seeded random generators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exceptions of the package: one root, few children, each says what to do next."""
+"""The exceptions of the package: one base class and its subclasses. Messages say what to do next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class OcrInterpError(ValueError):
-    """Root of every error that the package raises on purpose."""
+    """Base class of every error that the package raises on purpose."""
 
 
 class ConfigError(OcrInterpError):
@@ -51,7 +51,7 @@ class AttributionError(OcrInterpError):
 
 
 class InterventionNeverFiredError(OcrInterpError):
-    """An intervention that changed nothing, since its hook or its tokens never came up."""
+    """An intervention that changed nothing, since its hook or its tokens never occurred."""
 
 
 class WeightsError(OcrInterpError):

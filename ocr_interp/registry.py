@@ -1,8 +1,8 @@
-"""Registries: a variant is a file in a folder, found by being there. No torch.
+"""Registries: a variant is one file in a folder, found by listing the folder. Imports no torch.
 
-Every module of such a folder, `base` aside, is one variant: its file name is the variant's name, and a
+Every module of such a folder except `base` is one variant: its file name is the variant's name, and a
 constant in it is the variant. Names come from the folder alone, so that a configuration or a command line
-knows what there is without importing any of it.
+knows the variants without importing them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Registry(Generic[Variant]):
         kind: what a variant is called in messages, e.g. "parameterisation".
         package: dotted name of the folder.
         constant: name of the constant that holds the variant in each module.
-        beside: modules of the folder that are no variants.
+        beside: modules of the folder that are not variants.
     """
 
     def __init__(self, kind: str, package: str, constant: str, beside: tuple[str, ...] = ("base",)) -> None:
@@ -62,8 +62,8 @@ class Registry(Generic[Variant]):
         variant = getattr(module, self._constant, None)
         if variant is None or getattr(variant, "name", name) != name:
             raise ConfigError(
-                f"{module.__file__} must hold a constant {self._constant} with a {self.kind} called {name!r}, got "
-                f"{'none' if variant is None else repr(variant.name)}"
+                f"{module.__file__} must hold {self._constant}, a {self.kind} called {name!r}, got "
+                f"{'none' if variant is None else repr(getattr(variant, 'name', variant))}"
             )
         return variant
 
@@ -107,7 +107,7 @@ class Registry(Generic[Variant]):
 
     @contextmanager
     def registered(self, name: str, variant: Variant) -> Iterator[Variant]:
-        """The same while a block runs."""
+        """Registers a variant for the duration of a `with` block."""
         try:
             yield self.register(name, variant)
         finally:

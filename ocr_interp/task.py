@@ -1,6 +1,6 @@
 """The symbolic fact-recall task: symbols, pairs, splits, token ids, which triple is trained.
 
-Integers and numpy only. Everything indexes by the same order:
+Integers and numpy only. All arrays use the same order:
 
 - inputs: subjects (pair-major, training subjects of a pair first), r1, r2, noise, EOS;
 - outputs (answers): facts b0..b{n-1}, then implications c0..c{k-1};
@@ -25,8 +25,8 @@ FACT, IMPLICATION = 0, 1
 """Index of the relations r1 (fact) and r2 (implication)."""
 
 SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_implication")
-"""The four kinds of triples. All but the last are trained: "held-out" is the subject, whose
-fact is told and whose implication is not."""
+"""The four kinds of triples; all but the last are in the training set. "held-out" describes the subject: its
+fact is in the training set, its implication is not."""
 
 TRAINED_SPLITS = SPLITS[:3]
 
@@ -66,21 +66,22 @@ class Triples:
 class FactRecallTask:
     """The fact-recall task of the paper: (s, r1, b_i) implies (s, r2, c_i) for every s of pair i.
 
-    Training holds the facts of all subjects and the implications of the training subjects; the
-    implications of the held-out subjects are the test of out-of-context reasoning. The symbolic
-    model cannot know whether a pair is causal (generalization) or not (hallucination).
+    The training set holds the facts of all subjects and the implications of the training subjects; the
+    implications of the held-out subjects are the test of out-of-context reasoning. The symbolic model cannot
+    know whether a pair is causal (generalization) or not (hallucination).
 
     Attributes:
         n_pairs: number n of fact-implication pairs; at least 2.
-        m_train: training subjects a pair; 0 is the control that never sees an implication.
-            None in a task made by `from_mapping`.
-        m_test: held-out subjects a pair; None in a task made by `from_mapping`.
+        m_train: training subjects per pair; 0 is the control that never sees an implication. None in a task
+            made by `from_mapping`.
+        m_test: held-out subjects per pair; None in a task made by `from_mapping`.
         n_noise: number of different noise tokens.
-        seq_len: tokens of a sequence: seq_len - 3 noise tokens, subject, relation, EOS.
-        fact_of_subject: for an unbalanced task the fact of each subject (then n_pairs is the number of
-            facts, m_train and m_test are None: `from_mapping` sees to that); None in a balanced task.
-        implication_of_fact: for an unbalanced task the implication of each fact; else None.
-        trained: for an unbalanced task whether each subject's implication is told; else None.
+        seq_len: tokens per sequence: seq_len - 3 noise tokens, subject, relation, EOS.
+        fact_of_subject: for an unbalanced task, the index of each subject's fact. n_pairs is then the number
+            of facts, and m_train and m_test are None, as `FactRecallTask.from_mapping` sets them. None for a
+            balanced task.
+        implication_of_fact: for an unbalanced task, the index of each fact's implication; else None.
+        trained: for an unbalanced task, whether each subject's implication is in the training set; else None.
 
     Raises:
         ConfigError: a count that is negative, fractional or too small.
@@ -249,7 +250,7 @@ class FactRecallTask:
 
     @cached_property
     def training_triples(self) -> Triples:
-        """The triples that are told: all facts, and the implications of the training subjects."""
+        """The triples of the training set: all facts, and the implications of the training subjects."""
         return self.triples.of_split(*TRAINED_SPLITS)
 
     # --- tokens ---------------------------------------------------------------------------------
@@ -305,15 +306,15 @@ class FactRecallTask:
     # --- configuration on disk ------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` gives the task back."""
+        """Plain values, for JSON; `from_dict` restores the task."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactRecallTask:
-        """The task of a `to_dict`; lists, as JSON leaves them, become tuples."""
+        """The task from the values of `to_dict`; lists, which JSON makes of tuples, become tuples again."""
         return from_fields(cls, "task", values)
 
 
 def _plain(value: Any) -> Any:
-    """numpy scalars as Python ones, so that tasks compare, hash and serialise; anything else as it is."""
+    """numpy scalars as Python scalars, so that tasks compare, hash and serialise; else unchanged."""
     return value.item() if isinstance(value, np.generic) else value

@@ -1,7 +1,7 @@
 """OV circuits of any hooked model: structure, embeddings, attribution, alignment with a prediction.
 
-`OVCircuit` and `attribute` stand at the root of the package; here is what they give back and what is measured
-beside them. Names are imported when they are first used.
+`OVCircuit` and `attribute` stand at the root of the package; here are their results and further measurements.
+Names are imported when they are first used.
 """
 
 import lazy_loader

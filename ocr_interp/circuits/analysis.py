@@ -1,4 +1,4 @@
-"""All that is said of one fact-recall circuit at once: what `ocr-interp analyze` prints and writes."""
+"""All measurements of one fact-recall circuit: what `ocr-interp analyze` prints and writes."""
 
 from __future__ import annotations
 
@@ -19,25 +19,29 @@ from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.storage.plain import plain
 from ocr_interp.theory import solve
-from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.theory.norms import norms
+
+COMPARED = "nuclear"
+"""Norm of the solution that a parameterisation is compared with if it makes no known norm small."""
 
 SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
 
 
 @dataclass(frozen=True)
 class CircuitAnalysis:
-    """One circuit of a fact-recall model: where its weight is, its spectrum, how near the prediction it is.
+    """One circuit of a fact-recall model: energy by block, spectrum, and distance from the prediction.
 
     Attributes:
         ov: name of the parameterisation of W_OV.
         circuit: diag(a) W_OV, all inputs by answers.
-        random: random circuits like it (`OVCircuit.random_like`), one a seed.
+        random: random circuits like it (`OVCircuit.random_like`), one per seed.
         spectrum: of its rows of subjects and relations, in degenerate blocks.
         parts: relation block and pair patterns; none for unbalanced tasks.
         attention: what EOS attends to.
         alignment: with the prediction, beside its baselines.
         norm: of the prediction: "nuclear", "frobenius" or "spectral".
-        span: how much of held-out subjects' images the training subjects' span; None without either.
+        span: how much of the held-out subjects' images lies in the span of the training subjects'; None if
+            the task lacks either kind.
         imbalance: of the trained factors (`factor_imbalance`, over the whole vocabulary); None for a
             non-factorized model.
         notes: what to keep in mind when measured and predicted are compared.
@@ -123,17 +127,17 @@ def analyze_run(
     """Everything that is measured on the circuit of a fact-recall model.
 
     Args:
-        run: a Run or TrainedModel.
+        run: a Run or Snapshot.
         norm: of the max-margin solution to compare with, any of `theory.norms`; None is the one that the
             model's parameterisation makes small: nuclear for a factorized model, frobenius for a
             non-factorized one.
         other: a model of the other OV kind and the same task, as a baseline.
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
-        random_seeds: random baselines, one a seed.
+        random_seeds: seeds of the random baselines, one baseline per seed.
 
     Raises:
-        ConfigError: `other` is of the same OV kind, or no norm for a parameterisation that has none.
+        ConfigError: `other` is of the same OV kind.
         ModelError: `other` is of another task.
         SolverError: an unbalanced task whose prediction was not found.
     """
@@ -142,12 +146,10 @@ def analyze_run(
         raise ConfigError(f"the other model must be of the other OV kind, got {linear_map.name} for both")
     circuit = OVCircuit.from_run(run)
     relevant = circuit.subjects_and_relations
-    spectrum = relevant.spectrum(tolerance)  # a bad tolerance is told before anything is solved
+    spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
     if untrained is None:
         untrained = run.untrained
-    chosen = norm or linear_map.norm
-    if chosen is None:
-        raise ConfigError(f"no norm is known to be made small by a {linear_map.name} W_OV: pass norm=")
+    chosen = norm or linear_map.norm or COMPARED
     report = circuit.alignment(
         solve(run.task, chosen), untrained=untrained, other=other, random_seeds=random_seeds
     )
@@ -174,15 +176,22 @@ def _imbalance(run: TrainedModel) -> float:
 
 def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     model, task = run.config.model, run.task
-    said = ["the prediction is a limit, which gradient descent nears slowly, like 1 / log(steps)"]
+    said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
     if run.config.train.weight_decay:
         said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")
     if model.attention != "linear":
         said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
-    elif model.train_attention and model.linear_map.has_factors and min(task.balanced_sizes or (0,)) > 0:
-        low, high = trained_attention_beta_interval(task)
+    elif model.train_attention and task.balanced_sizes is not None and min(task.balanced_sizes) > 0:
+        trained = norms[norm].beta_with_trained_attention(*task.balanced_sizes[1:])
+        if trained is None:
+            said.append("attention was trained: the prediction is for frozen attention")
+        elif trained[0] < trained[1]:
+            said.append(
+                f"attention was trained: the max-margin beta is then between {trained[0]:.4f} and "
+                f"{trained[1]:.4f}; the prediction is for frozen attention"
+            )
+    if model.linear_map.norm is None:
         said.append(
-            f"attention was trained: the limit's beta is then between {low:.4f} and {high:.4f}; the "
-            "prediction is for frozen attention"
+            f"no norm is known that a {model.linear_map.name} W_OV makes small: {norm} is for comparison"
         )
     return tuple(said)

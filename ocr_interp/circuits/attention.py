@@ -13,7 +13,7 @@ from ocr_interp.task import FactRecallTask
 
 @dataclass(frozen=True)
 class AttentionByKind:
-    """What the EOS query gives to tokens of each kind; NaN for kinds without tokens.
+    """Attention of the EOS query to tokens of each kind; NaN for kinds without tokens.
 
     Attributes:
         kinds: names, as INPUT_KINDS; "r1" and "r2" are one token each.
@@ -22,7 +22,7 @@ class AttentionByKind:
         mean_weight: mean of a, the factor of a token in the effective circuit: the score itself with
             linear attention, its exponential with softmax (up to each sequence's normalisation). With linear
             attention a token's sign is arbitrary (a and its row of W_OV may both flip), so that trained
-            subjects average to about 0 whatever they get: read `mean_size`.
+            subjects average to about 0 in any case: use `mean_size`.
         mean_size: mean of |a|.
         tokens_in_prompt: how many tokens of the kind a prompt has on average over the task's subjects
             and relations: seq_len − 3 noise tokens, one subject, one relation, one EOS.

@@ -17,7 +17,7 @@ def random_circuit(circuit: Circuit, seed: int) -> Circuit:
     check_count("seed", seed, 0)
     generator = np.random.default_rng(seed)
     left = generator.standard_normal(circuit.left.shape)
-    # Without factors right only selects outputs: W itself is what is drawn.
+    # Without factors, right only selects outputs, so W itself is drawn.
     right = generator.standard_normal(circuit.right.shape) if circuit.has_factors else circuit.right.copy()
     drawn = dataclasses.replace(circuit, left=left, right=right)
     left = left * (circuit.frobenius_norm / drawn.frobenius_norm)

@@ -35,9 +35,9 @@ from ocr_interp.models.trained import TrainedModel
 class OVCircuit(OVMatrix):
     """An OV circuit between two token sets, W[input, output] = left @ right, in float64 on the CPU.
 
-    Of a fact-recall model it is the effective circuit diag(a) W_OV, which logits are made of; the raw W_OV is
-    asked for by `from_run(run, raw=True)`. Made by `from_run` or `from_model`. All arrays are copies:
-    training on does not change them, and `check_fresh` says whether it has left them behind.
+    Of a fact-recall model it is the effective circuit diag(a) W_OV, from which logits are computed;
+    `from_run(run, raw=True)` gives the raw W_OV. Made by `from_run` or `from_model`. All arrays are copies:
+    further training does not change them, and `check_fresh` raises if the model has changed since.
 
     The attributes are those of `OVMatrix`.
     """
@@ -50,14 +50,14 @@ class OVCircuit(OVMatrix):
             run: a Run, or a Snapshot from run.at(step).
             outputs: "answers" or "vocabulary".
             raw: W_OV without attention instead. Signs and sizes of its rows mean little by themselves: the
-                attention a absorbs any scale of them, a negative one too.
+                attention a absorbs any scale of them, also a negative one.
 
-        Returns: diag(a) W_OV, which is what logits, margins and norms are about. With softmax attention each
+        Returns: diag(a) W_OV, the matrix behind logits, margins and norms. With softmax attention each
             sequence is still divided by its sum of a.
 
         Raises:
             WeightsError: NaN or infinite weights.
-            UnknownNameError: another word for `outputs`.
+            UnknownNameError: another value of `outputs`.
         """
         columns = task_outputs(run.task, outputs)
         factors, scores = read_run(run, columns.ids)
@@ -97,7 +97,7 @@ class OVCircuit(OVMatrix):
         key-value heads are looked up; biases go to `bias`; `provenance.folded` and `.flags` say so.
 
         Args:
-            model: left as it is; a merged one if it had adapters.
+            model: the model, which is not changed; merge adapters into it first.
             layer, head: which attention head (of the queries, if key-value heads are grouped).
             inputs, outputs: ids, labels or strings of one token each, or named groups of them.
             labels: a label for every token id; without them the tokenizer's tokens.
@@ -123,7 +123,7 @@ class OVCircuit(OVMatrix):
             provenance=dataclasses.replace(factors.provenance, step=step, seed=seed),
         )
 
-    # --- what is measured of it -------------------------------------------------------------------
+    # --- measurements -----------------------------------------------------------------------------
 
     def embeddings(self, null_tolerance: float = 1e-10) -> Embeddings:
         """Features of inputs and outputs from the balanced SVD; see `Embeddings`."""
@@ -144,8 +144,8 @@ class OVCircuit(OVMatrix):
     def random_like(self, seed: int) -> OVCircuit:
         """A baseline: normal factors of the same shapes (W itself without factors), same Frobenius norm.
 
-        Tokens, task and attention scores stay; rows of an effective circuit are drawn as they are.
-        `provenance` says that it is random, after which weights, and with which seed.
+        Tokens, task and attention scores stay; rows of an effective circuit are drawn with the attention
+        included. `provenance` says that it is random, which weights it was scaled to, and the seed.
 
         Args:
             seed: of the draw.
@@ -158,7 +158,7 @@ class OVCircuit(OVMatrix):
     # --- freshness ------------------------------------------------------------------------------
 
     def check_fresh(self, source: HookedModel | TrainedModel) -> None:
-        """Requires that the weights which the circuit was read from are still those of the model.
+        """Requires that the model still has the weights that the circuit was read from.
 
         Args:
             source: the model, Run or Snapshot; for a circuit of a Run also its HookedTransformer.
@@ -178,5 +178,5 @@ def _circuit_of(source: TrainedModel | OVMatrix | None) -> OVMatrix | None:
 
 
 def _as_array(tensor: Tensor) -> Float[np.ndarray, "..."]:
-    """A float64 copy on the CPU; only restricted, small tensors come here."""
+    """A float64 copy on the CPU; used for small, restricted tensors only."""
     return np.array(tensor.detach().cpu().numpy(), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which weights of a model a circuit was read from, as they are now."""
+"""Whether a model still has the weights that a circuit was read from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocr_interp.models.trained import TrainedModel
 
 
 def require_fresh(circuit: OVMatrix, source: HookedModel | TrainedModel) -> None:
-    """Requires that the weights which a circuit was read from are still those of the model.
+    """Requires that the model still has the weights that a circuit was read from.
 
     Raises:
         StaleCircuitError: they have changed.
@@ -28,7 +28,7 @@ def require_fresh(circuit: OVMatrix, source: HookedModel | TrainedModel) -> None
 
 
 def weights_now(circuit: OVMatrix, source: HookedModel | TrainedModel) -> dict[str, Tensor]:
-    """The weights of a model, Run or TrainedModel that the circuit depends on.
+    """The current weights of a model, Run or Snapshot that the circuit depends on.
 
     Raises:
         ModelError: a model of another kind.

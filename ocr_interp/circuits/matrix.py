@@ -24,7 +24,7 @@ RAW = "raw W_OV without the attention a, which absorbs any scale and sign of its
 """What the provenance says of a raw circuit."""
 
 LARGEST_MATRIX = 2**26
-"""Entries of W that are still formed (half a gigabyte); beyond it the factors must do."""
+"""Most entries for which W is formed (half a gigabyte); larger circuits have only their factors."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class OVMatrix:
     Attributes:
         left: what the head reads of every input, W_E W_V [input, d_head].
         right: what the head writes to every output, W_O W_U [d_head, output].
-        bias: what the head adds to the outputs a unit of attention, whatever the token; not in W.
+        bias: what the head adds to the outputs per unit of attention, for any token; not in W.
         inputs, outputs: tokens of rows and columns.
         provenance: model, step, seed, weights, what was folded in and what is left out.
         task: the fact-recall task, None for other models.
         attention: "linear" or "softmax" of a fact-recall model, else None.
-        scores: what EOS scores for every input, None for other models.
+        scores: scores of EOS for every input, None for other models.
         is_effective: whether rows carry the attention factor a: a = score (linear) or exp(score) (softmax).
         linear_map: the parameterisation of W_OV of a fact-recall model, None for other models.
         has_factors: whether left and right are both weights; False where left is W itself and right only
             selects outputs.
-        whole: the circuit that a restricted one came from, by which it is checked; None if not restricted.
+        whole: the circuit that this one was restricted from, for `check_fresh`; None if not restricted.
     """
 
     left: Float[np.ndarray, "input d_head"] = field(repr=False)
@@ -65,7 +65,7 @@ class OVMatrix:
 
     @cached_property
     def W(self) -> Float[np.ndarray, "input output"]:
-        """The circuit: row = input token, column = output token, in logits a unit of attention.
+        """The circuit: row = input token, column = output token, in logits per unit of attention.
 
         Raises:
             ModelError: a matrix that is too large to be formed; spectrum and norms still work.
@@ -80,7 +80,7 @@ class OVMatrix:
 
     @cached_property
     def effective(self: Circuit) -> Circuit:
-        """diag(a) W_OV of a fact-recall model; an effective circuit itself.
+        """diag(a) W_OV of a fact-recall model; an effective circuit is returned unchanged.
 
         Raises:
             ModelError: a circuit of another model; attention there depends on the prompt.
@@ -122,10 +122,10 @@ class OVMatrix:
 
     @property
     def subjects_and_relations(self: Circuit) -> Circuit:
-        """The rows that predictions speak of: subjects, r1, r2.
+        """The rows that predictions are for: subjects, r1, r2.
 
         Raises:
-            ModelError: no circuit of a fact-recall task.
+            ModelError: not the circuit of a fact-recall task.
         """
         return self.restrict(self._task.labels[: self._task.n_subjects + 2])
 

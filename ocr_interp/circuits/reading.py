@@ -19,7 +19,7 @@ from ocr_interp.task import FactRecallTask
 
 
 def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Float[Tensor, " input"]]:
-    """The factors of a run's circuit from all inputs to some outputs, and what EOS scores for the inputs.
+    """The factors of a run's circuit from all inputs to some outputs, and the scores of EOS for the inputs.
 
     Raises:
         WeightsError: NaN or infinite weights.

@@ -39,7 +39,7 @@ def ov_spectra(
     if W_V.shape[-1] > W_V.shape[-2]:
         product = W_V.detach().repeat_interleave(heads // kv_heads, -3) @ W_O.detach()
         return torch.linalg.svdvals(product).to(dtype)
-    # mode="r" never builds the tall orthogonal factor; grouped values are decomposed once a group.
+    # mode="r" never builds the tall orthogonal factor; grouped values are decomposed once per group.
     R_V = torch.linalg.qr(W_V.detach(), mode="r").R.repeat_interleave(heads // kv_heads, -3)
     R_O = torch.linalg.qr(W_O.detach().mT, mode="r").R
     return torch.linalg.svdvals(R_V @ R_O.mT).to(dtype)

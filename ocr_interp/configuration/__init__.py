@@ -1,1 +1,1 @@
-"""What is run: model, recipe, and both with a task. No torch, so that a command line starts at once."""
+"""Configurations of models, training and whole runs. Imports no torch, so a command line starts fast."""

@@ -1,8 +1,8 @@
-"""What the configurations of runs share: which fields were changed, fingerprints, differences.
+"""Shared by all run configurations: changed fields, fingerprints, differences.
 
-A fingerprint hashes the fields that differ from their defaults, so that a field that is added later, at
-its default, leaves the fingerprints of all earlier runs as they are. A default must therefore never change:
-earlier runs would count as other ones.
+A fingerprint hashes the fields that differ from their defaults. A field that is added later therefore leaves
+the fingerprints of earlier runs unchanged. A default must never change: the fingerprints of earlier runs
+would then no longer match.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def changed_fields(values: Parts, defaults: Parts, undecisive: Collection[str] =
     """The fields that differ from their defaults; parts without any are left out.
 
     Args:
-        values: of a configuration.
-        defaults: of the configuration with nothing given.
-        undecisive: fields that do not decide the outcome.
+        values: values of a configuration.
+        defaults: values of the default configuration.
+        undecisive: fields that do not affect the result.
     """
     found = {
         part: {

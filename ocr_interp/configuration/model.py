@@ -1,4 +1,4 @@
-"""What a model is: a plain dataclass that imports neither torch nor transformer_lens."""
+"""The configuration of a model: a plain dataclass that imports neither torch nor transformer_lens."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ocr_interp.checks import (
     check_count,
     check_flag,
     check_number,
+    typed_options,
 )
 from ocr_interp.maps import maps
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
 
 ATTENTIONS = ("linear", "softmax")
-INITS = ("product", "entries", "constant", "symmetric")
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,28 @@ class ModelConfig:
     """A one-layer, one-head, attention-only transformer with one-hot embeddings.
 
     Attributes:
-        ov: the parameterisation of W_OV, a name in `ocr_interp.maps`: "factorized" trains W_V and W_O,
-            "non_factorized" trains their product W_OV alone.
-        d_head: width of the OV circuit; None takes the vocabulary size. A non-factorized model has no
-            width to choose.
-        ov_options: options of the parameterisation beside d_head, as pairs or a dict.
-        attention: "linear" weighs a token by its score, as the paper's experiments do; "softmax"
+        ov: the parameterisation of W_OV, a name in `ocr_interp.maps`. A "factorized" model trains W_V and
+            W_O, a "non_factorized" one trains W_OV as one matrix.
+        d_head: width of the OV circuit; None: the vocabulary size, the only width of a non-factorized model.
+        ov_options: further options of the parameterisation, as (name, value) pairs or a dict.
+        attention: "linear" weights each token by its score, as in the paper's experiments; "softmax"
             normalises the scores.
-        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens:
-            every score 1 (linear) or 0 (softmax).
-        init: where training starts.
+        train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score
+            is 1 with linear attention and 0 before a softmax.
+        init: how the weights are initialised.
             "product": W_V and W_O normal; a non-factorized model starts at exactly W_V W_O.
-            "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of their size.
+            "entries": W_V and W_O normal; a non-factorized W_OV has normal entries of the same size.
             "constant": every entry 1e-4 (the released non-factorized script); only non-factorized.
-            "symmetric": symmetric under permuting pairs, for Theorem 3; written out in
+            "symmetric": symmetric under permuting pairs, for Theorem 3; see
                 `ocr_interp.models.starts.symmetric_factors`.
-        init_scale: multiplies the standard deviation d_vocab^-1/2 of the entries at the start (for
-            "constant" the 1e-4, for "symmetric" the entries 0.1).
-        attention_init: scores at the start of trained attention: "random" as the entries,
-            "uniform" as frozen attention. "constant" and "symmetric" starts have their own.
+        init_scale: factor on the size of the initial entries: on their standard deviation d_vocab^-1/2,
+            on the 1e-4 of "constant", or on the 0.1 of "symmetric".
+        attention_init: initial scores of trained attention: "random" draws them like the entries, "uniform"
+            takes those of frozen attention. The inits "constant" and "symmetric" set their own scores.
         dtype: "float32" or "float64".
 
     Raises:
-        ConfigError: a value that is not allowed, by name.
+        ConfigError: a value that is not allowed; the message names the field.
 
     Source: Huang et al. 2025, section 3; docs/theory.md §9.
     """
@@ -62,7 +61,7 @@ class ModelConfig:
     ov_options: Options | dict[str, Option] = ()
     attention: Literal["linear", "softmax"] = "linear"
     train_attention: bool = True
-    init: Literal["product", "entries", "constant", "symmetric"] = "product"
+    init: str = "product"
     init_scale: float = 1.0
     attention_init: Literal["random", "uniform"] = "random"
     dtype: Literal["float32", "float64"] = "float32"
@@ -74,12 +73,13 @@ class ModelConfig:
         object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))
         check_choice("attention", self.attention, ATTENTIONS)
         check_flag("train_attention", self.train_attention)
-        check_choice("init", self.init, INITS)
         check_number("init_scale", self.init_scale, above=0)
         check_choice("attention_init", self.attention_init, ("random", "uniform"))
         check_choice("dtype", self.dtype, ("float32", "float64"))
         as_plain(self)
-        if self.ov_options or self.init != "product":  # else nothing to ask, and torch stays away
+        if self.ov_options or self.init != "product":  # checking these imports torch
+            of_map = typed_options(f"ov={self.ov!r}", dict(self.ov_options), maps[self.ov].options())
+            object.__setattr__(self, "ov_options", of_map)
             _ = self.linear_map
 
     @cached_property

@@ -1,4 +1,4 @@
-"""All that decides the outcome of a run, and its fingerprint."""
+"""Everything that determines the result of a run, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides the outcome of a run: task, model, recipe.
+    """Everything that determines the result of a run: task, model, training recipe.
 
     Attributes:
         task: the fact-recall task.
-        model: the kind of model and its start.
+        model: the model and its initialisation.
         train: the recipe, with the seed.
     """
 
@@ -32,7 +32,7 @@ class RunConfig:
     train: TrainConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        """Plain values, for JSON; `from_dict` restores the configuration."""
         return {
             "task": self.task.to_dict(),
             "model": dataclasses.asdict(self.model),
@@ -41,7 +41,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunConfig:
-        """The configuration of a `to_dict`, perhaps of an earlier version with fewer fields.
+        """The configuration from the values of `to_dict`, also of an earlier version with fewer fields.
 
         Raises:
             UnknownNameError: a field that this version does not know.

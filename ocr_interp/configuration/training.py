@@ -1,4 +1,4 @@
-"""How a model is trained: a plain dataclass that imports no torch."""
+"""The training recipe: a plain dataclass that imports no torch."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SETTINGS = (
     "muon_eps",
     "muon_precision",
 )
-"""Fields that optimisers read, beside the learning rates."""
+"""Fields that optimisers read besides the learning rates."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Updates of one optimiser.
+    """Consecutive updates by one optimiser.
 
     Attributes:
         optimizer: name, as in `TrainConfig.optimizer`.
@@ -48,45 +48,50 @@ class TrainConfig:
 
     Attributes:
         steps: parameter updates.
-        data: "noisy" draws a fresh batch of noisy sequences a step; "noise_free" and "exhaustive" take
+        data: "noisy" draws a new batch of noisy sequences at every step; "noise_free" and "exhaustive" use
             the whole training set at every step, without noise or with every noise sequence.
-        batch_size: examples a step for "noisy" data, the same number of each trained split.
-        optimizer: "adamw"; "sgd" (plain gradient descent unless momentum is set); "signsgd" (the sign of
-            the gradient, or of its running mean with momentum: steepest descent in the largest entry);
-            "muon" (orthogonalised updates of the matrices: steepest descent in the spectral norm); or
-            another name in `optim.optimizers`.
+        batch_size: examples per step of "noisy" data, equally many of each trained split.
+        optimizer: a name in `ocr_interp.optim.optimizers`:
+            "adamw": the paper's optimiser.
+            "sgd": plain gradient descent unless momentum is set.
+            "signsgd": the sign of the gradient or, with momentum, of its running mean.
+            "muon": orthogonalised updates of the matrices, steepest descent in the spectral norm.
         lr: learning rate.
-        momentum: of sgd (torch's, undamped) and of signsgd (a running mean).
+        momentum: momentum of sgd (torch's, undamped) or of signsgd (a running mean).
         beta1: decay of adamw's mean of gradients.
         beta2: decay of adamw's mean of squared gradients.
-        eps: added to adamw's denominator.
-        weight_decay: decoupled in adamw, signsgd and muon, an L2 penalty in sgd. On W_V and W_O it is an
-            explicit nuclear norm penalty, so the implicit bias needs 0.
-        muon_momentum, muon_nesterov, muon_ns_steps, muon_adjust_lr: as in torch.optim.Muon; at
+        eps: number added to adamw's denominator.
+        weight_decay: decoupled in adamw, signsgd and muon; an L2 penalty in sgd. On W_V and W_O it is an
+            explicit nuclear norm penalty: set it to 0 to study the implicit bias.
+        muon_momentum: decay of muon's mean of gradients, as in torch.optim.Muon.
+        muon_nesterov: whether muon takes Nesterov steps, as in torch.optim.Muon.
+        muon_ns_steps: number of Newton-Schulz steps of muon, as in torch.optim.Muon.
+        muon_adjust_lr: how muon's learning rate depends on a matrix's shape, as in torch.optim.Muon; with
             "original" the update of an [input, d_head] matrix has rate lr sqrt(max(1, input / d_head)).
-        muon_eps: muon divides by the gradient's norm, or by this where the norm is smaller: its steps shrink
-            once the training loss is below about muon_eps, and the direction stays (torch's is 1e-7).
-        muon_precision: of muon's Newton-Schulz iteration: "bfloat16" is torch.optim.Muon itself, "float32"
-            the same iteration without its rounding (some 20 times faster on CPUs without bfloat16 units).
-        scores_lr: rate of the parameters that the optimiser does not take: under muon the trained attention
-            scores, which are a vector, go to adamw (beta1, beta2, eps).
-        optimizer_options: options of optimisers that have no field here, as pairs (option, value); a
-            dictionary may be given. An option that no optimiser of the recipe reads raises.
-        second_optimizer: takes over after switch_step updates, from a fresh state; None never.
-        switch_step: updates that are `optimizer`'s; 0 without a second one.
+        muon_eps: muon divides by the gradient's norm, but never by less than this. Once the training loss is
+            below about muon_eps, its steps shrink and keep their direction. torch's default is 1e-7.
+        muon_precision: precision of muon's Newton-Schulz iteration. With "bfloat16" it is torch.optim.Muon
+            itself; with "float32" it does not round, some 20 times faster on CPUs without bfloat16 units.
+        scores_lr: learning rate of the parameters that the optimiser does not update. With muon these are the
+            trained attention scores, a vector, which adamw updates (with beta1, beta2, eps).
+        optimizer_options: options of optimisers that have no field here, as (option, value) pairs or a dict.
+            An option that no optimiser of the recipe has is an error.
+        second_optimizer: the optimiser that takes over after switch_step updates, with a fresh state; None:
+            no switch.
+        switch_step: number of updates by `optimizer` before the switch; 0 without a second optimiser.
         second_lr: learning rate of the second optimiser; None without one.
-        seed: of the start and of the order of the data.
-        log_every: steps between rows of the history; it ends with the last step.
+        seed: random seed of the initial weights and of the order of the data.
+        log_every: steps between rows of the history; the last step always has a row.
         checkpoint_every: steps between checkpoints; rounded up to logged steps.
-        snapshots: number of snapshots, spread evenly in log(step) over the logged steps; the first and
-            the last logged step always have one, unless 0.
-        eval_draws: noise draws of every triple in the evaluation of "noisy" data.
-        stop_when_learned: stop at the first logged step whose held-out implication loss is below this
-            (nats) with accuracy 1; 0 never stops.
-        device: "auto" (cuda, then mps, then cpu) or a name.
+        snapshots: number of snapshots, spread evenly in log(step) over the logged steps; the first and the
+            last logged step always have one. 0: none.
+        eval_draws: noise draws per triple in the evaluation of "noisy" data.
+        stop_when_learned: stop at the first logged step whose held-out implication loss (nats) is below this,
+            with accuracy 1; 0: never stop early.
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
 
     Raises:
-        ConfigError: a value that is not allowed, by name.
+        ConfigError: a value that is not allowed; the message names the field.
         UnknownNameError: an option of optimizer_options that none of the optimisers has.
     """
 
@@ -123,7 +128,7 @@ class TrainConfig:
         self._check()
         options = checked_options(self.optimizer_options, self._optimizers(), _SETTINGS)
         object.__setattr__(self, "optimizer_options", options)
-        # One value, one fingerprint: 1 and 1.0, or a seed from numpy, are the same configuration.
+        # Equal values need equal fingerprints: 1 and 1.0, or a seed from numpy, are the same configuration.
         as_plain(self)
 
     def _check(self) -> None:
@@ -179,7 +184,7 @@ class TrainConfig:
 
     @classmethod
     def gradient_descent(cls, **changes: Any) -> TrainConfig:
-        """Full-batch gradient descent without weight decay: the setting that the theorems speak of."""
+        """Full-batch gradient descent without weight decay: the setting of the theorems."""
         recipe: dict[str, Any] = {
             "data": "noise_free",
             "optimizer": "sgd",
@@ -198,7 +203,7 @@ class TrainConfig:
         return snapshot_steps(self.logged_steps(), self.snapshots)
 
     def phases(self, step: int | None = None) -> list[Phase]:
-        """The optimisers one after another, as far as `step` updates go (None: all of them)."""
+        """The phases of the first `step` updates, in order (None: of all updates)."""
         end = self.steps if step is None else step
         if self.second_optimizer is None or self.second_lr is None or end <= self.switch_step:
             return [Phase(self.optimizer, self.lr, end)]
@@ -206,17 +211,17 @@ class TrainConfig:
         return [Phase(self.optimizer, self.lr, self.switch_step), second]
 
     def optimizer_settings(self, phase: Phase) -> dict[str, Any]:
-        """All that optimisers may read in a phase: their fields and options, lr and fallback_lr."""
+        """All settings that optimisers may read in a phase: fields and options, lr and fallback_lr."""
         fields = {name: getattr(self, name) for name in _SETTINGS}
         return {**fields, "lr": phase.lr, "fallback_lr": self.scores_lr, **dict(self.optimizer_options)}
 
     def inert_factor(self, step: int, parameter: Literal["matrix", "scores"] = "matrix") -> float:
-        """What weight decay leaves after `step` updates of a weight that never gets a gradient.
+        """Factor by which weight decay has multiplied a weight without gradients after `step` updates.
 
         Args:
             step: number of updates.
-            parameter: of a linear map ("matrix"), or of a vector such as the attention scores, which an
-                optimiser of matrices does not take ("scores").
+            parameter: "matrix" for a weight of a linear map; "scores" for one of a vector such as the
+                attention scores, which an optimiser of matrices does not update.
         """
         shape, value = ((1, 1) if parameter == "matrix" else (1,)), 1.0
         for phase in self.phases(step):

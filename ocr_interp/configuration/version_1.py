@@ -1,8 +1,8 @@
-"""What version 1 of the files wrote and later versions do otherwise; all of it is history and never changes.
+"""What differs in files of format version 1. Such files exist, so nothing here may change.
 
-Version 1 hashed every field of a configuration. Fields that came while it was in use were left out of the
-hash at their defaults, so that earlier runs kept their fingerprints. Fingerprints are computed from what
-stands in the file: the configuration classes of today play no part.
+Version 1 hashed every field of a configuration. Fields that were added while it was in use were left out of
+the hash at their defaults, so that earlier runs kept their fingerprints. Fingerprints are computed from the
+content of the file alone, not with today's configuration classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
         "optimizer_options": [],
     },
 }
-"""Fields that came while version 1 was in use, with their defaults."""
+"""Fields added while version 1 was in use, with their defaults."""
 
 _LLM_CAME_LATER: dict[str, Any] = {"optimizer_options": [], "method_options": {}}
 """The same for the recipe of language-model runs."""
@@ -79,7 +79,7 @@ def llm_fingerprint(values: Mapping[str, Any]) -> str:
 
 
 def _hashed(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """All fields but those that came later and are at their defaults."""
+    """All fields except those that were added later and are at their defaults."""
     return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
 

@@ -32,7 +32,8 @@ def prompt_graph(
         prompt: token ids or labels of inputs, EOS last.
         answer, against: the answers whose logits are subtracted.
         tolerance: of the degenerate blocks of diag(a) W_OV, see `OVCircuit.spectrum`.
-        max_blocks: blocks shown by themselves, largest singular values first; the rest are one node.
+        max_blocks: number of blocks with nodes of their own, largest singular values first; the rest share a
+            node.
 
     Raises:
         UnknownNameError: an unknown token, or one that is no input or no answer.
@@ -93,11 +94,11 @@ def through_blocks(
     table: Float[np.ndarray, "token block"],
     answer: Node,
 ) -> tuple[tuple[Node, ...], tuple[Edge, ...]]:
-    """Nodes and edges of a prompt: tokens, what the query gives to each, singular blocks, one answer.
+    """Nodes and edges of a prompt: tokens, attention of the query to each, singular blocks, one answer.
 
     Args:
         tokens: the token nodes.
-        attention: what the query gives to each of them.
+        attention: attention of the query to each of them.
         blocks: labels of the blocks.
         table: what each token adds to the answer through each block, in logits.
         answer: the answer node.

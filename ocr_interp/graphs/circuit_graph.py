@@ -24,8 +24,8 @@ class _Cell:
     """What one group of inputs does to one group of outputs.
 
     Attributes:
-        rows: positions of the input tokens, one an entry.
-        own: position of each one's own answer; None for the mean entry of the whole cell.
+        rows: positions of the input tokens, one per entry.
+        own: position of each input token's own answer; None for the mean entry of the whole cell.
         group: positions of the output group.
     """
 
@@ -65,10 +65,11 @@ def circuit_graph(
         pairs: (input label, own output label); an input may have several. None: mean entries.
         untold: (input group, output group) that training never asked for; drawn as such.
         tolerance: of the degenerate blocks, see `OVCircuit.spectrum`.
-        max_blocks: blocks with nodes of their own, those that contribute most; the rest share a node.
+        max_blocks: number of blocks with nodes of their own, those that contribute most; the rest share a
+            node.
         title: None names the head.
 
-    Returns: an answer node's effect is the sum over input groups of their mean contributions, in logits a
+    Returns: an answer node's effect is the sum over input groups of their mean contributions, in logits per
         unit of attention.
 
     Raises:

@@ -1,4 +1,4 @@
-"""CircuitGraph: who adds what to which answer, as nodes and edges whose contributions sum to the logits.
+"""CircuitGraph: what adds how much to which answer, as nodes and edges whose contributions sum to the logits.
 
 Edges go from left to right through columns: tokens, what the query attends to, OV blocks, answers. What
 flows into a node flows out of it, and what flows into an answer is its logit (difference).
@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 
 COLUMNS = ("token", "attention", "ov_block", "answer")
 """Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with
-the OV blocks, since they too write to answers."""
+the OV blocks, since they also write to answers."""
 
 NODE_KINDS = (*COLUMNS, "source")
 EDGE_KINDS = ("told", "untold")
@@ -139,7 +139,7 @@ class CircuitGraph:
 
     @property
     def size_of_effect(self) -> float:
-        """Sum of |contribution| over the edges into answers, what shares are shares of."""
+        """Sum of |contribution| over the edges into answers, the total that shares refer to."""
         answers = {effect.node for effect in self.effects}
         return sum(abs(edge.contribution) for edge in self.edges if edge.target in answers)
 
@@ -151,8 +151,8 @@ class CircuitGraph:
         raise unknown_name("node", name, [node.name for node in self.nodes])
 
     def through(self, name: str) -> float:
-        """What a node carries, in logits: of an answer its total, of attention what came in (pruning never
-        takes that), else the sum of its outgoing edges."""
+        """What a node carries, in logits: of an answer its total, of attention the sum of its incoming edges
+        (never pruned), else the sum of its outgoing edges."""
         kind = self.node(name).kind
         if kind == "answer":
             return next(effect.total for effect in self.effects if effect.node == name)
@@ -172,11 +172,11 @@ class CircuitGraph:
         )
 
     def prune(self, share: float) -> CircuitGraph:
-        """The graph without edges that carry less than a share of the effect, and nodes left bare.
+        """The graph without edges below a share of the effect, and without the nodes that this disconnects.
 
-        Untold edges always stay: that one is missing is what the graph is there to show. A token's edge
-        to its attention stays while any of what it writes does, since contributions to several blocks may
-        cancel in it. What the dropped edges carried into answers goes to `Effect.hidden`.
+        Untold edges always stay, however small, since the graph is to show whether they carry anything. A
+        token's edge to its attention stays while any of what it writes does, since contributions to several
+        blocks may cancel in it. What the dropped edges carried into answers goes to `Effect.hidden`.
 
         Args:
             share: of `size_of_effect`, 0 to 1.
@@ -194,7 +194,7 @@ class CircuitGraph:
             for e in self.edges
             if e.kind == "untold" or e.target in attention or abs(e.contribution) >= least
         )
-        # A node that lost all its edges on one side would hang in the air: follow it to both ends.
+        # A node that lost all its edges on one side is no longer connected: drop its other edges too.
         while True:
             sources, targets = {e.source for e in kept}, {e.target for e in kept}
             alive = {n.name for n in self.nodes if self._stands(n, sources, targets)}
@@ -229,10 +229,10 @@ class CircuitGraph:
 
     @classmethod
     def from_json(cls, text: str) -> CircuitGraph:
-        """The graph of a `to_json`.
+        """The graph from the result of `to_json`.
 
         Raises:
-            ConfigError: no JSON, another schema, a newer version, missing or unknown fields.
+            ConfigError: not JSON, another schema, a newer version, missing or unknown fields.
             AttributionError: contributions that were edited and no longer sum.
         """
         try:

@@ -42,7 +42,8 @@ def head_graph(
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head.
         tolerance: of the degenerate blocks, see `OVCircuit.spectrum`.
-        max_blocks: blocks shown by themselves, those that contribute most here; the rest share a node.
+        max_blocks: number of blocks with nodes of their own, those that contribute most; the rest share a
+            node.
         labels: a label for every token id; without them the tokenizer's tokens.
 
     Raises:

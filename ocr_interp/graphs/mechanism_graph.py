@@ -39,12 +39,12 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
     over the split's triples, each with average noise. It is the sum of what every token of the prompt
     contributes; a subject's contribution is split into what favours its own answer within the right set
     ("→ own implication": own minus mean of the set) and what favours the set ("→ set of implications").
-    Held-out subjects → own implication was never trained: it is what a model that generalizes has and one
-    that does not lacks.
+    Held-out subjects → own implication was never trained: a model that generalizes has it, a model that does
+    not lacks it.
 
     Args:
         run: a Run or Snapshot.
-        max_subjects: a task with at most that many subjects has a node for each; else they are grouped.
+        max_subjects: a task with at most this many subjects gets one node per subject; else they are grouped.
     """
     check_count("max_subjects", max_subjects, 0)
     task, circuit = run.task, OVCircuit.from_run(run, raw=True)

@@ -5,7 +5,7 @@ the logits read the final norm likewise. Means and gains are linear and are fold
 scales depend on the whole prompt and are frozen at 1, so that a contribution inside a prompt is
 W[token, answer] · pattern / (ln1 scale at the token · final scale at the query). A model whose gains are
 folded in already gives the same W; one whose W_U is centred too (a bridge in compatibility mode) gives
-rows that differ by a constant, which no logit difference sees.
+rows that differ by a constant, which cancels in logit differences.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_o
 
 @dataclass(frozen=True)
 class Norm:
-    """The linear part of a norm, on the device of the model, in the dtype it was asked in.
+    """The linear part of a norm, on the device of the model, in the requested dtype.
 
     Attributes:
         gain: multiplies each dimension; None if there is none (or it is folded in the model already).
@@ -53,8 +53,8 @@ class HeadFactors:
     Attributes:
         left: W_E through ln1 and W_V.
         right: W_O through the final norm and W_U.
-        bias: what the head writes to the logits a unit of attention, whatever the token: b_V and the
-            bias of ln1, through W_O, the final norm and W_U.
+        bias: what the head writes to the logits per unit of attention, for any token: b_V and the bias of
+            ln1, through W_O, the final norm and W_U.
         provenance: what was read and folded.
     """
 
@@ -75,7 +75,7 @@ def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
     if module is None or name == "Identity":
         return Norm(None, None, centred=False, exists=False)
     bridged = "Bridge" in name
-    # A bridge knows of each of its norms which kind it is; its configuration speaks of most of them.
+    # A bridge's norms each say of which kind they are; its configuration is true of most of them.
     rms = "RMS" in name or (bridged and bool(getattr(module, "uses_rms_norm", cfg.uses_rms_norm)))
     gain = _parameter(module, ("w", "weight"))
     bias = _parameter(module, ("b", "bias"))
@@ -86,7 +86,7 @@ def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
     norm = Norm(gain, None if bias is None else bias.detach().to(dtype), centred=not rms, exists=True)
     inner = getattr(module, "original_component", None)
     if gain is None or inner is None or not _runs_inner_norm(module, cfg) or not gain.isfinite().all():
-        return norm  # weights that are not finite are told by name later
+        return norm  # non-finite weights are reported by name later
     return _as_computed(norm, inner, name)
 
 
@@ -100,7 +100,7 @@ def _as_computed(norm: Norm, inner: torch.nn.Module, name: str) -> Norm:
     """The norm, or the one with gain + 1 (stored so in Nemotron), whichever the module inside computes.
 
     Raises:
-        ModelError: neither; then its weight is no gain.
+        ModelError: neither, so its weight is not a gain.
     """
     assert norm.gain is not None
     weight = next(inner.parameters())
@@ -129,7 +129,7 @@ def _parameter(module: Any, names: Sequence[str]) -> Tensor | None:
 
 
 def check_architecture(model: HookedModel, layer: int) -> None:
-    """Refuses what W_E W_V W_O W_U cannot say: layers without W_V and W_O, norms after attention.
+    """Refuses what W_E W_V W_O W_U does not describe: layers without W_V and W_O, norms after attention.
 
     Raises:
         ModelError: the layer has no attention with W_V and W_O, normalises what attention writes, or norms
@@ -168,8 +168,8 @@ def _normed_after(block: Any) -> bool:
 def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str, Tensor], int]:
     """The raw weights of a head by name (W_V, W_O, b_V if any), and the key-value head it uses.
 
-    With grouped key-value heads, head h uses number h // (heads a group), as in transformers. A bridge's
-    W_V has one entry a group, a HookedTransformer's has it repeated for every head.
+    With grouped key-value heads, head h uses number h // (heads per group), as in transformers. A bridge's
+    W_V has one entry per group, that of a HookedTransformer repeats it for every head.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
     attention = attention_of(model, layer)
@@ -277,7 +277,7 @@ _MULTIPLIERS = {
     "logit_scale": "it multiplies all logits",
     "logits_scaling": "it divides all logits",
 }
-"""Numbers outside of the weights (in Granite, Cohere, MiniCPM), by their names in configurations."""
+"""Multipliers outside of the weights (Granite, Cohere, MiniCPM), by their names in configurations."""
 
 
 def _setting(model: HookedModel, name: str) -> float | None:

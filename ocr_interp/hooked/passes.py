@@ -1,4 +1,4 @@
-"""What a forward pass is about: the token ids that entered it, and that no key-value cache stands before."""
+"""The token ids of a forward pass, and a check that it does not continue a key-value cache."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class TokenReader:
     def ids(self, length: int) -> Int[Tensor, "batch pos"]:
         """The ids given, or those that entered the embedding for sequences of this length.
 
-        Generation without a cache embeds the prompt once and then token by token, and runs the whole
-        sequence again; so what entered since the last fresh sequence is joined.
+        Generation without a cache embeds the prompt once and then token by token, and runs the whole sequence
+        again; so the ids since the last fresh sequence are joined.
 
         Raises:
-            ModelError: neither is there, or what entered is of another length.
+            ModelError: there are no ids, or ids of another length.
         """
         if self.given is not None:
             return self.given
@@ -51,8 +51,8 @@ def reading_tokens(model: HookedModel, given: Int[Tensor, "batch pos"] | None) -
 
     Raises:
         ModelError: in the forward pass, one that continues a key-value cache. Its activations hold the
-            newest positions alone and its keys all of them, so that positions, tokens and paths of a spec
-            would be of other things than in the run over the whole sequence.
+            newest positions alone and its keys all of them, so positions, tokens and paths of a spec would
+            not mean the same as in a run over the whole sequence.
     """
     reader = TokenReader(given)
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def reading_tokens(model: HookedModel, given: Int[Tensor, "batch pos"] | None) -
 
 
 def _watchers(model: HookedModel, reader: TokenReader) -> Iterator[tuple[torch.nn.Module, Any]]:
-    """Modules of the model with what is to be called before their forward."""
+    """Modules of the model, each with the hook to call before its forward."""
 
     def forget(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         reader.entered = []
@@ -89,7 +89,7 @@ def _watchers(model: HookedModel, reader: TokenReader) -> Iterator[tuple[torch.n
 
 
 def _check_no_past(value: Any, layer: int) -> None:
-    """Requires that an argument of a block is no cache that holds positions already."""
+    """Requires that an argument of a block is not a cache that holds positions."""
     past = 0
     if hasattr(value, "past_keys"):  # transformer_lens
         past = int(value.past_keys.shape[1])

@@ -1,7 +1,7 @@
-"""What every model of this package's analyses must offer, and checks of names inside it.
+"""What a model must offer to be analysed, and checks of names inside it.
 
 HookedTransformer (transformer-lens 3.9) and TransformerBridge share these weights and hook names; no
-class of transformer_lens is imported, so that the next major version stays a change of one module.
+class of transformer_lens is imported, so that its next major version changes only one module here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LAYER_HOOKS = {
 """Hook names by layer that both kinds of models have, with the shapes they share:
 
 - resid_pre, resid_post, attn_out: [batch, pos, d_model]; ln1_scale: [batch, pos, 1];
-- v: [batch, pos, kv_head, d_head] (a grouped model has fewer entries than heads, or one a head);
+- v: [batch, pos, kv_head, d_head] (with grouped key-value heads: one entry per group or per head);
 - attn_scores, pattern: [batch, head, query_pos, key_pos]; z: [batch, pos, head, d_head].
 """
 
@@ -39,8 +39,8 @@ class HookedModel(Protocol):
     """A model with TransformerLens' weights and hooks; HookedTransformer and TransformerBridge are.
 
     Beside these members, `blocks[layer].attn` has W_V [kv_head, d_model, d_head] and
-    W_O [head, d_head, d_model]. They are no part of the protocol: a check of a protocol reads every
-    member, and reading the stacked W_V of a large model copies it.
+    W_O [head, d_head, d_model]. They are not part of the protocol: a check of a protocol reads every member,
+    and reading the stacked W_V of a large model copies it.
 
     Attributes:
         cfg: configuration with n_layers, n_heads, d_model, d_head, d_vocab and the kind of norms.
@@ -68,7 +68,7 @@ def check_model(model: object) -> HookedModel:
     """The model, if it has the weights and hooks of `HookedModel`.
 
     Raises:
-        ModelError: it has not; the message lists what is missing.
+        ModelError: something is missing; the message lists it.
     """
     if isinstance(model, HookedModel):
         return model
@@ -82,7 +82,7 @@ def check_model(model: object) -> HookedModel:
 
 
 def check_layer(model: HookedModel, layer: object) -> int:
-    """The index of a layer; negative ones are refused, since a slip would go unseen."""
+    """The index of a layer; negative ones are refused, since they would hide mistakes."""
     return _check_index("layer", layer, int(model.cfg.n_layers))
 
 

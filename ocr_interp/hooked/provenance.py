@@ -17,7 +17,7 @@ class Provenance:
     """What a circuit was read from and what was done to it on the way.
 
     Attributes:
-        model: the model's name; of a Run its kind, e.g. "fact-recall factorized".
+        model: the model's name; for a Run its kind, e.g. "fact-recall factorized".
         step: updates that the weights had seen; None where that is unknown.
         seed: of the run; None where that is unknown.
         fingerprint: first 16 hexadecimal digits of the SHA-256 of the weights that were read.
@@ -47,9 +47,9 @@ class Provenance:
 
 
 def fingerprint_of(weights: Mapping[str, Tensor]) -> str:
-    """A fingerprint of named tensors: names, shapes, dtypes and bits; the device plays no part."""
+    """A fingerprint of named tensors: names, shapes, dtypes and bits; the device does not matter."""
 
-    def header(name: str, tensor: Tensor) -> str:  # as in fingerprints that stand in published figures
+    def header(name: str, tensor: Tensor) -> str:  # as in the fingerprints of published figures
         return f"{name} {tuple(tensor.shape)} {tensor.dtype}\n"
 
     return digest_of_tensors(weights, 16, header=header)

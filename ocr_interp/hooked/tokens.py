@@ -37,7 +37,7 @@ class TokenSet:
         return len(self.ids)
 
     def positions(self, labels: Sequence[str]) -> Int[np.ndarray, " token"]:
-        """Where labels stand in this set; an unknown one raises with the close matches."""
+        """Positions of labels in this set; an unknown one raises with the close matches."""
         where = {label: k for k, label in enumerate(self.labels)}
         for label in labels:
             if label not in where:
@@ -106,9 +106,9 @@ def labels_of(model: HookedModel, labels: Sequence[str] | None) -> Sequence[str]
 
 
 def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[str]) -> Tokens:
-    """Strings that are no label, as ids: what the tokenizer makes of them, if it is one token.
+    """Replaces strings that are not labels by their token id, if the tokenizer makes them one token.
 
-    " Paris" is a string for a user and "ĠParis" for the tokenizer; both are taken. A beginning-of-text
+    " Paris" is a string for a user and "ĠParis" for the tokenizer; both are accepted. A beginning-of-text
     token is never added.
     """
     tokenizer: Any = tokenizer_of(model)
@@ -140,7 +140,7 @@ INPUT_KINDS = ("training subjects", "held-out subjects", "r1", "r2", "noise", "E
 """Kinds of input tokens of a fact-recall task, in the order of tables."""
 
 OUTPUT_KINDS = ("facts", "implications", "rest")
-"""Kinds of output tokens; the rest are inputs, which a whole vocabulary holds too."""
+"""Kinds of output tokens; "rest" are the input tokens of a whole vocabulary."""
 
 
 def input_kinds(task: FactRecallTask) -> Int[np.ndarray, " input"]:

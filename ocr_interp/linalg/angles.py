@@ -35,12 +35,12 @@ def block_angles(predicted: Spectrum, measured: Spectrum, scale: float) -> tuple
 
     Args:
         predicted: in degenerate blocks.
-        measured: one direction a block (tolerance 0).
+        measured: one direction per block (tolerance 0).
         scale: measured values are divided by it.
 
-    Measured directions go to predicted ones so that the sum of ‖P u‖² + ‖Q v‖² (P, Q the block's
-    projectors) is largest, each to one block at most. With fewer measured directions than predicted ones
-    the last angles of a block are 90 degrees.
+    Measured directions are assigned to predicted ones, each to at most one block, so that the sum of ‖P u‖² +
+    ‖Q v‖² (P, Q the block's projectors) is largest. With fewer measured directions than predicted ones the
+    last angles of a block are 90 degrees.
     """
     U = np.hstack([block.input_basis for block in measured.blocks])
     V = np.hstack([block.output_basis for block in measured.blocks])

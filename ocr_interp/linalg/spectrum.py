@@ -24,7 +24,7 @@ class DegenerateBlock:
     Attributes:
         index: 0 is the block of the largest singular values.
         values: its singular values, largest first, in the unit of the circuit (logits).
-        input_basis: orthonormal basis of its span on the input side; any rotation of it is as good.
+        input_basis: orthonormal basis of its span on the input side; any rotation of it is equivalent.
         output_basis: the same on the output side.
     """
 
@@ -65,8 +65,8 @@ class Spectrum:
 
     Attributes:
         values: singular values above `null_tolerance` times the largest, largest first, in logits.
-        blocks: they and their directions, grouped.
-        tolerance: a block holds the values within tolerance × (the largest of all) of its own largest.
+        blocks: the values and their directions, grouped.
+        tolerance: a block holds the values within tolerance × (the largest of all) of the block's largest.
         null_tolerance: values below this share of the largest count as zero and are in no block.
     """
 
@@ -86,7 +86,7 @@ class Spectrum:
         return len(self.values)
 
     def block(self, index: int) -> DegenerateBlock:
-        """A block by index, negative from the end.
+        """A block by index; negative indices count from the end.
 
         Raises:
             ConfigError: there is no such block.
@@ -106,7 +106,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Norms:
-    """Norms of a matrix and what counts as its rank, all from its singular values s.
+    """Norms and effective ranks of a matrix, all from its singular values s.
 
     Attributes:
         nuclear, frobenius, spectral: Σ s, √Σ s², max s, in logits.

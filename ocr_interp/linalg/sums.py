@@ -1,4 +1,4 @@
-"""Sums of contributions against the totals that they must make."""
+"""Checks that contributions sum to their totals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def checked_residual(parts: Float[np.ndarray, "..."], total: float, eps: float, 
         parts: contributions.
         total: what they must sum to.
         eps: machine precision of the model's arithmetic; 2.2e-16 allows TOLERANCE, coarser ones more.
-        what: named in the message.
+        what: name of the total in the message.
 
     Raises:
         AttributionError: they do not sum to it.

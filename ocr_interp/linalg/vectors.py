@@ -33,8 +33,8 @@ def factor_imbalance(
 ) -> float:
     """‖LᵀL − RRᵀ‖_F over the mean of ‖LᵀL‖_F and ‖RRᵀ‖_F: 0 for balanced factors, at most 2.
 
-    Gradient flow on the factors keeps LᵀL − RRᵀ as it was at the start, with all inputs as rows and the
-    whole vocabulary as columns: read the circuit with outputs="vocabulary" to test that.
+    Gradient flow on the factors keeps LᵀL − RRᵀ constant if the rows are all inputs and the columns the whole
+    vocabulary: read the circuit with outputs="vocabulary" to test that.
     """
     inner, outer = left.T @ left, right @ right.T
     size = (np.linalg.norm(inner) + np.linalg.norm(outer)) / 2

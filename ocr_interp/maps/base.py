@@ -1,4 +1,4 @@
-"""What a parameterisation of W_OV is."""
+"""The base class of parameterisations of W_OV."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ocr_interp.checks import check_count
+from ocr_interp.checks import Option, check_count, typed_options
 from ocr_interp.devices import seeded_generator
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError
 
 Parameters = Mapping[str, Any]
 """Tensors by name, each with the same leading axes (one per run in a stack, or none)."""
 
 _STREAMS = {"W_V": 0, "W_O": 1, "W_QK": 2, "W_OV": 3}
-"""Streams of randomness, one per matrix, so that parameterisations share the draws of equal names."""
+"""Random streams, one per matrix, so that parameterisations share the draws of matrices of equal names."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Where training starts, as a parameterisation is told it. Draws are float64 on the CPU.
+    """What a parameterisation needs to make its initial parameters. Draws are float64 on the CPU.
 
     Attributes:
         n_tokens: size of the vocabulary: rows and columns of W_OV.
         d_head: width of the OV circuit (`LinearMap.width`).
-        init: kind of start, one of the map's `starts`.
+        init: kind of initialisation, one of the map's `starts`.
         scale: multiplies the size of all entries.
-        seed: of the draws.
-        symmetric: (W_V, W_O) of the start of Theorem 3, for init="symmetric".
+        seed: random seed of the draws.
+        symmetric: makes the initial (W_V, W_O) of Theorem 3, for init="symmetric".
     """
 
     n_tokens: int
@@ -49,7 +49,7 @@ class Draw:
         """Normal entries of standard deviation scale / √n_tokens.
 
         Args:
-            name: of the matrix: equal names share their draws between parameterisations.
+            name: name of the matrix; parameterisations share the draws of equal names.
             shape: of the matrix.
         """
         stream = _STREAMS.get(name)
@@ -64,26 +64,26 @@ class Draw:
 class LinearMap(ABC):
     """A parameterisation of W_OV [input, output]; its options are the fields of the dataclass.
 
-    A new one defines the class attributes, `shapes`, `start` and `product`. Everything else has a default:
-    gradients come from autograd, and a map without factors is written into a HookedTransformer as its
-    product. `product` takes any leading axes: one per run in a stack, or none.
+    A new parameterisation defines the class attributes, `shapes`, `start` and `product`. Everything else has
+    a default: gradients come from autograd, and a map without factors is written into a HookedTransformer as
+    its product. `product` takes any leading axes: one per run in a stack, or none.
 
     Attributes:
         name: as in `ModelConfig.ov`.
         label: name in figures; may hold TeX.
         colour: in figures.
         norm: the norm of W_OV that small parameters make small, a name in `theory.norms`; None if none is.
-        starts: values of `ModelConfig.init` that it can start from.
-        no_start: for a start that it cannot have, the reason.
-        token_rows: parameters with one row per input token, in the order of the tokens. Rows of answer
-            tokens never act there, and training leaves them out.
+        starts: values of `ModelConfig.init` that it supports.
+        no_start: for values of `ModelConfig.init` that it does not support, the reason.
+        token_rows: parameters with one row per input token, in the order of the tokens. Rows of answer tokens
+            have no effect there, and training leaves them out.
         frozen: parameters that are not trained.
         has_factors: whether W_OV is a product W_V W_O of two parameters that `factors` gives.
         array_native: whether `product` and `gradients` use nothing but operators that numpy arrays have too;
-            then they are computed without a detour through tensors.
+            then they are computed without conversion to tensors.
         takes_d_head: whether it has a width that d_head sets; else d_head must be None.
-        hooked_trained: which of W_V and W_O ask for gradients in the HookedTransformer.
-        d_head: width of the OV circuit; None takes the size of the vocabulary.
+        hooked_trained: which of W_V and W_O require gradients in the HookedTransformer.
+        d_head: width of the OV circuit; None: the size of the vocabulary.
     """
 
     name: ClassVar[str]
@@ -101,18 +101,27 @@ class LinearMap(ABC):
 
     d_head: int | None = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a product of its own inherits nothing that belongs to another product."""
+        super().__init_subclass__(**kwargs)
+        if "product" in vars(cls):
+            for name in ("gradients", "factors", "product_into", "pull_back", "gradient_memory"):
+                if name not in vars(cls):
+                    setattr(cls, name, getattr(LinearMap, name))
+            for name in ("has_factors", "array_native"):
+                if name not in vars(cls):
+                    setattr(cls, name, False)
+
     @classmethod
     def of(cls, d_head: int | None, options: Mapping[str, Any], init: str) -> LinearMap:
         """The map of a configuration.
 
         Raises:
             UnknownNameError: an option that it does not have, with the close matches.
-            ConfigError: an option that is not allowed, or a start that it cannot have.
+            ConfigError: an option that is not allowed, or an init that it does not support.
         """
-        known = [field.name for field in dataclasses.fields(cls) if field.name != "d_head"]
-        for name in options:
-            if name not in known:
-                raise unknown_name(f"option of ov={cls.name!r}", name, known)
+        known = cls.options()
+        checked = typed_options(f"ov={cls.name!r}", options, known)
         if init not in cls.starts:
             reason = cls.no_start.get(init, f"choose one of {', '.join(map(repr, cls.starts))}")
             raise ConfigError(f"init={init!r} is no start of ov={cls.name!r}: {reason}")
@@ -123,7 +132,12 @@ class LinearMap(ABC):
                     f"d_head must be None for ov={cls.name!r}, which has no such width, got {d_head}: its "
                     f"options are {', '.join(known) or 'none'} (ov_options)"
                 )
-        return cls(d_head=d_head, **options)
+        return cls(d_head=d_head, **dict(checked))
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """Names and defaults of its options: the fields of the dataclass beside d_head."""
+        return {field.name: field.default for field in dataclasses.fields(cls) if field.name != "d_head"}
 
     def width(self, n_tokens: int) -> int:
         """Width of the OV circuit for a vocabulary of this size: `d_head`, or the vocabulary's.
@@ -145,9 +159,9 @@ class LinearMap(ABC):
 
     @abstractmethod
     def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
-        """W_OV of the parameters; it may be one of them, not a copy."""
+        """W_OV from the parameters; may return one of them instead of a copy."""
 
-    # --- what it may define -----------------------------------------------------------------------
+    # --- what it may override ---------------------------------------------------------------------
 
     def gradients(
         self, parameters: Parameters, grad: Float[Any, "*run input output"]
@@ -163,7 +177,7 @@ class LinearMap(ABC):
         """(W_V, W_O) of a map with factors.
 
         Raises:
-            ConfigError: a map without.
+            ConfigError: a map without factors.
         """
         raise ConfigError(f"a {self.name} OV circuit has no factors W_V and W_O: use its W_OV")
 
@@ -193,7 +207,7 @@ class LinearMap(ABC):
     def product_into(
         self, parameters: Mapping[str, Tensor], out: Float[Tensor, "run input output"]
     ) -> Float[Tensor, "run input output"]:
-        """`product` in given memory, or the parameter that is the product."""
+        """`product`, written to the given memory, or the parameter that is the product."""
         return out.copy_(self.product(parameters))
 
     def pull_back(
@@ -202,13 +216,13 @@ class LinearMap(ABC):
         grad: Float[Tensor, "run input output"],
         out: Mapping[str, Tensor],
     ) -> None:
-        """`gradients` in given memory; those of frozen parameters are left out."""
+        """`gradients`, written to the given memory; those of frozen parameters are left out."""
         for name, value in self.gradients(parameters, grad).items():
             if name in out:
                 out[name].copy_(value)
 
     def gradient_memory(self, gradients: Mapping[str, Tensor]) -> Tensor | None:
-        """Where among the parameters' gradients that of W_OV may be written; None: in memory of its own."""
+        """The parameter gradient whose memory the gradient of W_OV may use; None: separate memory."""
         return None
 
 

@@ -14,7 +14,7 @@ from ocr_interp.maps.base import Draw, LinearMap, Parameters
 
 
 class NonFactorized(LinearMap):
-    """One whole matrix: small parameters are a small Frobenius norm.
+    """One matrix: small parameters mean a small Frobenius norm.
 
     Source: Huang et al. 2025, section 3; docs/theory.md §1.
     """
@@ -32,7 +32,7 @@ class NonFactorized(LinearMap):
         """The vocabulary's size: there is no width to choose.
 
         Raises:
-            ConfigError: another d_head.
+            ConfigError: a d_head other than the size of the vocabulary.
         """
         if self.d_head is not None and self.d_head != n_tokens:
             raise ConfigError(
@@ -64,7 +64,7 @@ class NonFactorized(LinearMap):
     def gradients(
         self, parameters: Parameters, grad: Float[Any, "*run input output"]
     ) -> dict[str, Float[Any, "..."]]:
-        """The gradient as it is."""
+        """The gradient of W_OV itself."""
         return {"W_OV": grad}
 
     def product_into(
@@ -79,7 +79,7 @@ class NonFactorized(LinearMap):
         grad: Float[Tensor, "run input output"],
         out: Mapping[str, Tensor],
     ) -> None:
-        """The gradient where it was written already, or a copy."""
+        """The gradient, already written in place, or a copy of it."""
         if out["W_OV"] is not grad:
             out["W_OV"].copy_(grad)
 

@@ -1,4 +1,4 @@
-"""ModelConfig -> HookedTransformer. The one module that imports the class."""
+"""ModelConfig -> HookedTransformer. The only module that imports HookedTransformer."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FactRecallAttention(Attention):
         attention_mask: Any = None,
         position_bias: Any = None,
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What TransformerLens' attention computes, up to how scores become a pattern."""
+        """TransformerLens' attention, except for how scores become a pattern."""
         options = (past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
         if any(option is not None for option in options):
             raise OcrInterpError(
@@ -77,21 +77,22 @@ def build_model(
     """A HookedTransformer for the task: one layer, one head, attention only, one-hot embeddings.
 
     Tokens live in the first half of the residual stream and logits in the second (d_model = 2 d_vocab),
-    so nothing leads from the embedding straight to the logits and every TransformerLens decomposition
-    sums. Trained parameters: W_V and W_O (factorized) or W_V alone, which is then W_OV (a map without
-    factors, W_O is the identity), and W_Q if attention is trained; all others have requires_grad = False.
+    so there is no direct path from the embedding to the logits, and every TransformerLens decomposition sums
+    to the logits. Trained parameters: W_V and W_O (factorized) or W_V alone, which is then W_OV (a map
+    without factors, W_O is the identity), and W_Q if attention is trained; all others have requires_grad =
+    False.
 
     Args:
         task: the task; its labels are the tokens.
-        config: the kind of model; None is the paper's factorized one.
-        seed: of the start (`ocr_interp.models.starts`); not used with `weights`.
+        config: configuration of the model; None: the paper's factorized model.
+        seed: random seed of the initial weights (`ocr_interp.models.starts`); not used with `weights`.
         device: "auto", "cpu", "cuda", "mps".
-        weights: weights to write instead of a start.
+        weights: weights to use instead of initial ones.
 
     Returns: the model; logits at the last position, EOS, are its answer.
 
     Raises:
-        ConfigError: a d_head that does not go with the OV kind, or a device that is not there.
+        ConfigError: a d_head that does not go with the OV kind, or a device that is not available.
 
     Source: Huang et al. 2025, section 3.
     """

@@ -1,8 +1,8 @@
 """The token-count form of several models of one shape at once: losses and gradients in one pass.
 
-Every operation acts on each run by itself, so that on a CPU a run gets the same bits alone as among
-others; a test holds that. All large intermediate tensors are kept from step to step, since fresh memory
-of their size costs more than the arithmetic on it.
+Every operation acts on each run by itself, so on a CPU a run gets the same bits alone as together with
+others; a test checks this. All large intermediate tensors are kept from step to step, since fresh memory of
+their size costs more than the arithmetic on it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ocr_interp.maps.base import LinearMap
 
 @dataclass(frozen=True)
 class StackedBatch:
-    """A batch a run, all of one size.
+    """One batch per run, all of one size.
 
     Attributes:
         n_subjects: number of subjects, the same in every run.
@@ -44,7 +44,7 @@ class StackedBatch:
 
 
 def stack_batches(batches: Sequence[Batch]) -> StackedBatch:
-    """Batches of equal shapes, one a run."""
+    """Stacks batches of equal shapes, one per run."""
     subject = torch.stack([batch.subject for batch in batches])
     context = torch.stack([batch.context for batch in batches])
     return StackedBatch(
@@ -58,7 +58,7 @@ def stack_batches(batches: Sequence[Batch]) -> StackedBatch:
 
 
 def input_rows(subject: Int[Tensor, "*step run batch"], n_inputs: int) -> Int[Tensor, "*step run batch"]:
-    """Row of each subject where the input rows of all runs follow one another."""
+    """Row of each subject when the input rows of all runs are concatenated."""
     return subject + n_inputs * torch.arange(subject.shape[-2], device=subject.device).unsqueeze(-1)
 
 
@@ -100,7 +100,7 @@ class StackedModels:
             tokens, where parameters mix rows); only those of inputs are used.
         parameters: the trained ones by name, [run, ...]; "scores" among them if they are trained.
         constants: parameters of W_OV that are not trained, [run, ...].
-        scores: what the EOS query scores for each input, trained or not.
+        scores: score of the EOS query for each input token, trained or not.
         attention: "linear" or "softmax".
     """
 
@@ -155,7 +155,7 @@ class StackedModels:
         return (loss * batch.weight).sum(-1)
 
     def logits(self, batch: StackedBatch) -> Float[Tensor, "run batch output"]:
-        """Logits at EOS of every run's batch, in memory of their own."""
+        """Logits at EOS of every run's batch, in new memory."""
         W_OV = self._refreshed_W_OV()
         logits = self.scores.new_empty(*batch.target.shape, W_OV.shape[-1])
         self._forward(batch, W_OV, logits)
@@ -165,7 +165,7 @@ class StackedModels:
         return self.linear_map.product_into(self._ov, self._product)[:, : self.scores.shape[1]]
 
     def _forward(self, batch: StackedBatch, W_OV: Tensor, logits: Tensor) -> _Attended | None:
-        """Writes the logits; gives the weights of the attended tokens with softmax attention."""
+        """Writes the logits; returns the weights of the attended tokens with softmax attention."""
         n, values, attended = batch.n_subjects, W_OV, None
         if self.attention == "linear":
             values = torch.mul(self.scores.unsqueeze(-1), W_OV, out=self._circuit)

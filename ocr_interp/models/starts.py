@@ -1,4 +1,4 @@
-"""Where training starts. Draws are made in float64 on the CPU, so that devices and dtypes share them."""
+"""Initial weights. Draws are made in float64 on the CPU, so that devices and dtypes share them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def _started(linear_map: LinearMap, draw: Draw) -> dict[str, Tensor]:
             f"{type(linear_map).__name__}.start must give the parameters of its shapes {wanted} (none called "
             f"scores or {SCORES}), got {found}"
         )
+    product = tuple(linear_map.product(start).shape)
+    if product != (draw.n_tokens, draw.n_tokens):
+        raise ConfigError(
+            f"{type(linear_map).__name__}.product must give one row and one column per token, "
+            f"[{draw.n_tokens}, {draw.n_tokens}], got {list(product)}"
+        )
     return start
 
 
@@ -66,7 +72,7 @@ def _uniform_scores(task: FactRecallTask, attention: str) -> Tensor:
 
 
 def symmetric_factors(task: FactRecallTask, d_head: int, size: float) -> tuple[Tensor, Tensor]:
-    """W_V and W_O of Theorem 3's start: symmetric under permuting pairs, silent on held-out implications.
+    """W_V and W_O of Theorem 3's start: symmetric under permuting pairs, no preference among implications.
 
     With e = size, i(s) the fact of subject s, and hidden dimensions 0..n-1 (pairs), n (r1), n+1 (r2):
 
@@ -75,10 +81,10 @@ def symmetric_factors(task: FactRecallTask, d_head: int, size: float) -> tuple[T
     - so W_OV[s, b_j] = e^2 if j = i(s), W_OV[s, c] = 0, W_OV[r1, b] = W_OV[r2, c] = e^2, else 0
     - scores of all tokens are 1
 
-    Permuting the pairs, in subjects, answers and hidden dimensions together, changes nothing. What the
-    theorem needs besides: W_OV[s, c] is the same for every c, so that the non-factorized model starts
-    without an opinion about held-out implications. The factorized model starts from the same product
-    with factors that hold one dimension per pair, which it can use.
+    Permuting the pairs, in subjects, answers and hidden dimensions together, changes nothing. The theorem
+    also needs that W_OV[s, c] is the same for every c: the non-factorized model starts without a preference
+    among held-out implications. The factorized model starts from the same product, with factors that have one
+    dimension per pair.
 
     Args:
         task: the task.

@@ -24,7 +24,7 @@ from ocr_interp.task import FactRecallTask
 
 @dataclass(frozen=True)
 class Residuals:
-    """Losses of a batch and what they say about the logits, safe at any size of margin.
+    """Losses of a batch and their gradients with respect to the logits, precise at any margin.
 
     Attributes:
         loss: cross-entropy of each example, in nats.
@@ -36,22 +36,22 @@ class Residuals:
 
 
 def cross_entropy(logits: Float[Tensor, "batch output"], target: Int[Tensor, " batch"]) -> Residuals:
-    """Cross-entropy, with residuals from the same margin (`models.stacked.residuals_`)."""
+    """Cross-entropy, with residuals from the same margin (`models.stacks.residuals_`)."""
     grad_logits = logits.clone()
     loss = residuals_(grad_logits, target)
     return Residuals(loss, grad_logits)
 
 
 class TokenCountModel:
-    """The trained parameters of a model: input tokens only where they have rows of their own.
+    """The trained parameters of a model; those with one row per token hold the input tokens only.
 
-    Scores of queries other than EOS, and rows of answer tokens in parameters with one row per token, never
-    act; they are kept from the start (`base`) and only weight decay reaches them.
+    Scores of queries other than EOS, and rows of answer tokens in parameters with one row per token, have no
+    effect; they keep their initial values (`base`), multiplied by weight decay.
 
     Args:
-        task, config: what the model is.
+        task, config: the task and the model's configuration.
         base: the weights at step 0.
-        device: where the parameters live.
+        device: device of the parameters.
     """
 
     def __init__(
@@ -110,15 +110,15 @@ class TokenCountModel:
         )
 
     def adopt(self, parameters: dict[str, Tensor], scores: Float[Tensor, " input"]) -> None:
-        """Takes other tensors as its parameters and scores."""
+        """Uses other tensors as its parameters and scores."""
         self.parameters, self.scores = parameters, scores
         self.__dict__.pop("_alone", None)
 
     def weights(self, inert_factor: float = 1.0, inert_scores: float | None = None) -> TokenWeights:
-        """A copy of all weights; those that never act are `inert_factor` times their start.
+        """A copy of all weights; those without effect are `inert_factor` times their initial values.
 
-        Scores and other vectors have a factor of their own (`inert_scores`), since another optimiser may
-        update them.
+        Scores and other vectors have a separate factor (`inert_scores`), since another optimiser may update
+        them.
         """
         inert_scores = inert_factor if inert_scores is None else inert_scores
         n, ov = self.task.n_inputs, {}

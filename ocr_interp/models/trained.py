@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A fact-recall model as it was at one step of its training: what circuits are read from.
+    """A fact-recall model at one step of its training; circuits are read from it.
 
     Attributes:
         config: configuration of the run.
@@ -38,12 +38,12 @@ class TrainedModel:
 
     @property
     def scores(self) -> Float[np.ndarray, " input"]:
-        """What the EOS query scores for each input token: subjects, r1, r2, noise, EOS."""
+        """Scores of the EOS query for the input tokens: subjects, r1, r2, noise, EOS."""
         return self.weights.W_QK[self.task.eos_token, : self.task.n_inputs].numpy()
 
     @property
     def subjects_and_relations_W(self) -> Float[np.ndarray, "subject_or_relation answer"]:
-        """`effective_W` of what predictions speak of: subjects, r1, r2 by answers."""
+        """The part of `effective_W` that predictions are for: subjects, r1, r2 by answers."""
         return self.effective_W[: self.task.n_subjects + 2, self.task.n_inputs :]
 
     @property
@@ -58,7 +58,7 @@ class TrainedModel:
 
     @property
     def untrained(self) -> TrainedModel | None:
-        """The model before training, where it is kept."""
+        """The model before training, if it was stored."""
         return None
 
     @cached_property

@@ -22,7 +22,7 @@ SCORES = "W_QK"
 
 @dataclass(frozen=True)
 class TokenWeights:
-    """What a one-layer, one-head model with one-hot embeddings computes with, by token.
+    """The weights of a one-layer, one-head model with one-hot embeddings, in token space.
 
     Attributes:
         linear_map: the parameterisation of W_OV.
@@ -67,17 +67,17 @@ class TokenWeights:
         return TokenWeights(self.linear_map, ov, self.W_QK.to(*args, **kwargs))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All weights by name, for a file; `from_tensors` gives them back."""
+        """All weights by name, for a file; `from_tensors` restores them."""
         return {name: t.detach().contiguous() for name, t in {**self.ov, SCORES: self.W_QK}.items()}
 
     @classmethod
     def from_tensors(cls, linear_map: LinearMap, tensors: Mapping[str, Tensor]) -> TokenWeights:
-        """The weights of a `tensors()`."""
+        """The weights from the result of `tensors`."""
         ov = {name: tensor for name, tensor in tensors.items() if name != SCORES}
         return cls(linear_map, ov, tensors[SCORES])
 
     def used(self, task: FactRecallTask, outputs: list[int] | slice) -> dict[str, Tensor]:
-        """What the circuit to some outputs depends on: rows of inputs, columns of outputs, scores from EOS.
+        """The weights behind a circuit to some outputs: rows of inputs, columns of outputs, scores of EOS.
 
         Args:
             task: the task of the model.
@@ -96,9 +96,9 @@ def effective_circuit(
 ) -> Float[Tensor, "input output"]:
     """diag(a) W_OV, input tokens by the whole vocabulary.
 
-    This is what logits, margins and norms of a model with trained attention are about: the attention a
-    absorbs any scale of W_OV (docs/theory.md §6). With softmax attention a = exp(score),
-    which leaves out the normalisation of each sequence.
+    Logits, margins and norms of a model with trained attention are those of this matrix: the attention a
+    absorbs any scale of W_OV (docs/theory.md §6). With softmax attention a = exp(score), which leaves out the
+    normalisation of each sequence.
     """
     return (scores if attention == "linear" else torch.exp(scores)).unsqueeze(-1) * W_OV
 
@@ -176,8 +176,8 @@ def weights_of_state_dict(
     Args:
         task: the task of the model.
         state: the state_dict.
-        has_factors: whether W_V and W_O are both weights; False where W_O is the identity. What the
-            product was made of by another parameterisation cannot be read back.
+        has_factors: whether W_V and W_O are both weights; False where W_O is the identity. The parameters of
+            other parameterisations cannot be recovered from their product.
     """
     d = task.d_vocab
     W_O = state["blocks.0.attn.W_O"][0, :, d:]

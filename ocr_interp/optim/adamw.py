@@ -13,7 +13,7 @@ from ocr_interp.optim.base import OptimizerKind, has_fused
 
 class _AdamW(OptimizerKind):
     def group(self, settings: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-        """As torch.optim.AdamW names them."""
+        """The settings by the names of torch.optim.AdamW."""
         return {
             "lr": settings["lr"],
             "weight_decay": settings["weight_decay"],

@@ -1,4 +1,4 @@
-"""What a kind of optimiser brings, so that runs, stacks, sweeps and language models can use it."""
+"""What an optimiser must provide for runs, stacks, sweeps and language models to use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OptimizerKind:
 
         OPTIMIZER = OptimizerKind("lion", Lion, {"rho": 0.99}, state_copies=1)
 
-    One that differs in more overrides methods in a subclass.
+    An optimiser that differs in more than these overrides methods in a subclass.
 
     Attributes:
         name: the name of its file, or the one that it is registered under.
@@ -28,10 +28,10 @@ class OptimizerKind:
         options: the settings that it reads beside lr and weight_decay, with their defaults. A setting
             that a recipe has a field for (such as momentum) is read from there, any other one from
             the recipe's optimizer_options.
-        state_copies: tensors of a parameter's own size that it keeps of the parameter between steps.
+        state_copies: number of tensors of a parameter's size that it keeps per parameter between steps.
         fallback: the kind that updates the parameters that this one does not take, at the recipe's
             fallback_lr; None if it takes every parameter.
-        needs: what a model must train at least for this kind to make sense.
+        needs: what a model must train for this kind to be usable, for messages.
     """
 
     name: str
@@ -55,19 +55,19 @@ class OptimizerKind:
         """Raises ConfigError for a value of an option that is not allowed; types are checked before."""
 
     def group(self, settings: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-        """The parameter group of a parameter, as `make` wants it; equal groups are joined."""
+        """The parameter group of a parameter, as `make` expects it; equal groups are joined."""
         return dict(settings)
 
     def maker(self, settings: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:
-        """The `make` for these settings, where they decide about it."""
+        """The `make` for these settings, for kinds where it depends on them."""
         return self.make
 
     def copies(self, settings: Mapping[str, Any]) -> int:
-        """The `state_copies` for these settings, where they decide about it."""
+        """The `state_copies` for these settings, for kinds where it depends on them."""
         return self.state_copies
 
     def decayed(self, value: float, settings: Mapping[str, Any], steps: int) -> float:
-        """What weight decay leaves after some steps of a weight that never gets a gradient.
+        """The value of a weight without gradients after some steps of weight decay.
 
         Decoupled weight decay by default: value (1 - lr weight_decay)^steps.
         """
@@ -76,7 +76,7 @@ class OptimizerKind:
     def for_parameter(
         self, recipe: Mapping[str, Any], shape: tuple[int, ...], is_map: bool
     ) -> tuple[OptimizerKind, dict[str, Any]]:
-        """What updates a parameter under a recipe of this kind, and the settings that it reads.
+        """The kind that updates a parameter in a recipe of this kind, and the settings that it reads.
 
         Args:
             recipe: all settings by name: lr, fallback_lr, weight_decay and options; those that are
@@ -98,12 +98,12 @@ class OptimizerKind:
 
 
 def has_fused(parameter: Tensor) -> bool:
-    """Whether torch has its fused AdamW and SGD where a parameter is."""
+    """Whether torch has its fused AdamW and SGD for the device of a parameter."""
     return parameter.device.type in ("cpu", "cuda")
 
 
 def running_mean(state: dict[str, Tensor], parameter: Tensor, momentum: float) -> Tensor:
-    """Running mean of a parameter's gradients, from 0, updated by the gradient at hand."""
+    """Running mean of a parameter's gradients, starting at 0, updated with its current gradient."""
     if parameter.grad is None:
         raise ValueError("a parameter without a gradient has no running mean of gradients")
     if "momentum_buffer" not in state:

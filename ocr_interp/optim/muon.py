@@ -18,8 +18,8 @@ from ocr_interp.optim.newton_schulz import orthogonalised, orthogonalised_stack
 _LARGE = 192
 """Matrices whose shorter side is at least this are orthogonalised one by one. From about here on that is
 faster on a CPU (measured: equal at 192 x 192, two thirds of the time at 192 x 576 and 576 x 576, but
-twice the time at 64 x 128). It also holds both uses to the bit: the one-layer models' matrices are
-smaller, those of SmolLM2-135M are at least this large."""
+twice the time at 64 x 128). It also keeps the results of both uses the same to the bit: the matrices of the
+one-layer models are smaller, those of SmolLM2-135M at least this large."""
 
 
 class Float32Muon(torch.optim.Optimizer):
@@ -27,8 +27,8 @@ class Float32Muon(torch.optim.Optimizer):
 
     The same momentum (a running mean), Nesterov step, coefficients, decoupled weight decay and rates;
     only the rounding to bfloat16 is left out, which on processors without bfloat16 units takes most of
-    the time. A matrix gets the same bits alone as among others of its shape. A parameter of more than two
-    axes is a stack of matrices (its last two axes), each orthogonalised by itself.
+    the time. A matrix gets the same bits alone as together with others of its shape. A parameter of more than
+    two axes is a stack of matrices (its last two axes), each orthogonalised by itself.
     """
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:
@@ -59,7 +59,7 @@ class Float32Muon(torch.optim.Optimizer):
         return matrices.reshape(stacked.shape)
 
     def _momentum(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
-        """What is orthogonalised, in float32."""
+        """The momentum that is orthogonalised, in float32."""
         mean = running_mean(self.state[p], p, group["momentum"])
         if group["nesterov"] and p.grad is not None:
             mean = p.grad.lerp(mean, group["momentum"])
@@ -67,7 +67,7 @@ class Float32Muon(torch.optim.Optimizer):
 
 
 def _rate_of_shape(adjust: str, rows: int, columns: int) -> float:
-    """What torch.optim.Muon multiplies the rate of a matrix with."""
+    """The factor of torch.optim.Muon on the learning rate of a matrix."""
     if adjust == "original":
         return math.sqrt(max(1, rows / columns))
     return 0.2 * math.sqrt(max(rows, columns))
@@ -77,8 +77,8 @@ class _Muon(OptimizerKind):
     """Linear maps go to Muon, vectors and tables of embeddings to AdamW.
 
     A parameter of three axes or more is a stack of maps (Kronecker factors [sum, row, column], one map
-    for each route): its matrices are orthogonalised one by one in float32. torch.optim.Muon knows no
-    stacks, so that with muon_precision="bfloat16" such a parameter is refused.
+    for each route): its matrices are orthogonalised one by one in float32. torch.optim.Muon does not take
+    stacks, so muon_precision="bfloat16" refuses such a parameter.
     """
 
     def takes(self, shape: tuple[int, ...], is_map: bool) -> bool:
@@ -96,7 +96,7 @@ class _Muon(OptimizerKind):
             raise ConfigError(f"muon_momentum must be < 1, got {options['muon_momentum']}")
 
     def group(self, settings: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-        """As torch.optim.Muon names them."""
+        """The settings by the names of torch.optim.Muon."""
         if parameter.ndim > 2 and self.maker(settings) is torch.optim.Muon:
             raise ConfigError(
                 f"muon_precision='bfloat16' is torch.optim.Muon, which takes no stack of matrices, got a "
@@ -114,7 +114,7 @@ class _Muon(OptimizerKind):
         }
 
     def maker(self, settings: Mapping[str, Any]) -> Callable[[list[dict[str, Any]]], torch.optim.Optimizer]:
-        """torch's own, or the same in float32."""
+        """torch.optim.Muon, or the same in float32."""
         return torch.optim.Muon if settings["muon_precision"] == "bfloat16" else Float32Muon
 
 

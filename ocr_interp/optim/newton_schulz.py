@@ -1,8 +1,8 @@
 """Muon's orthogonalisation in full precision, for stacks of small matrices and for one large matrix.
 
-Both functions run the quintic Newton-Schulz iteration of torch.optim.Muon and differ in which products
-they form, so in the last bits. They stay two: a stack wants few calls, a large matrix few
-multiplications, and results on disk were made with each.
+Both functions run the quintic Newton-Schulz iteration of torch.optim.Muon and differ in the products that
+they form, hence in the last bits. Both are kept: a stack is faster with few calls, a large matrix with few
+multiplications, and stored results were made with each.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration s <- a s + b s^3 + c s^5 of every singular value, as in torch.optim.Muon."""
+"""Coefficients of the iteration s <- a s + b s^3 + c s^5 of every singular value, as in torch.optim.Muon."""
 
 _PANELS = 3
-"""Two thirds of the work of a whole product, in blocks still large enough for a fast one."""
+"""Panels of a symmetric product: two thirds of the work of a full one, in blocks large enough to be fast."""
 
 
 def orthogonalised_stack(
@@ -25,8 +25,8 @@ def orthogonalised_stack(
 ) -> Float[Tensor, "stack row column"]:
     """Each matrix with its singular values pushed towards 1 (0.7 to 1.2).
 
-    A matrix gets the same bits alone as among others. A norm below eps counts as eps, so that the
-    matrix comes out smaller.
+    A matrix gets the same bits alone as in a stack. A norm below eps counts as eps, so that the result is
+    smaller.
 
     Source: the Newton-Schulz iteration of torch.optim.Muon.
     """
@@ -43,11 +43,11 @@ def orthogonalised_stack(
 def orthogonalised(
     matrix: Float[Tensor, "row column"], steps: int, eps: float = 1e-7
 ) -> Float[Tensor, "row column"]:
-    """The same of one matrix, with fewer multiplications, which pays where it is large.
+    """`orthogonalised_stack` for one matrix, with fewer multiplications: faster for large matrices.
 
-    All that is multiplied but the matrix itself is a polynomial in its Gram matrix, so symmetric: half of
-    each such product need not be computed, and a matrix twice as wide as high is left out of the
-    iteration altogether.
+    All factors except the matrix itself are polynomials in its Gram matrix, hence symmetric: only part of
+    each such product is computed. A matrix at least twice as wide as high takes part in the last product
+    only.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.T if tall else matrix

@@ -1,4 +1,4 @@
-"""Options of optimisers that a recipe has no field for. No torch unless there are some."""
+"""Options of optimisers that a recipe has no field for. Imports torch only if there are any."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def checked_options(given: Any, used: Sequence[str], fields: Collection[str]) ->
 
     Args:
         given: option -> value, or pairs of them.
-        used: names of the optimisers of the recipe; each option must be one of theirs.
-        fields: settings that the recipe has a field for, which are no options.
+        used: names of the optimisers of the recipe; each option must belong to one of them.
+        fields: settings that the recipe has a field for; they are not allowed as options.
 
     Raises:
-        ConfigError: no such form, a field, an option twice, or a value that is not allowed.
+        ConfigError: neither pairs nor a dict, a setting with a field, an option given twice, or a value that
+            is not allowed.
         UnknownNameError: an option that none of the optimisers reads, with the close matches.
     """
     named = dict(as_options("optimizer_options", given))

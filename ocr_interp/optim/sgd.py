@@ -13,11 +13,11 @@ from ocr_interp.optim.base import OptimizerKind, has_fused
 
 class _SGD(OptimizerKind):
     def group(self, settings: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-        """As torch.optim.SGD names them."""
+        """The settings by the names of torch.optim.SGD."""
         return {**settings, "fused": has_fused(parameter)}
 
     def copies(self, settings: Mapping[str, Any]) -> int:
-        """The velocity, which there is only with momentum."""
+        """The velocity; only with momentum."""
         return 1 if settings["momentum"] else 0
 
     def decayed(self, value: float, settings: Mapping[str, Any], steps: int) -> float:

@@ -1,4 +1,4 @@
-"""Sign descent, plain or of a running mean: steepest descent in the largest entry."""
+"""Sign descent on the gradient or on its running mean: steepest descent in the largest entry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SignSGD(torch.optim.Optimizer):
 
 class _SignSGD(OptimizerKind):
     def copies(self, settings: Mapping[str, Any]) -> int:
-        """The running mean, which there is only with momentum."""
+        """The running mean; only with momentum."""
         return 1 if settings["momentum"] else 0
 
 

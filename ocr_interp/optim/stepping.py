@@ -1,4 +1,4 @@
-"""Takes the steps: torch's optimisers for parameters with their kinds, and several runs in lockstep."""
+"""Optimiser steps: torch optimisers made from kinds, and the updates of several runs in lockstep."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Recipe(Protocol):
 
     @property
     def switch_step(self) -> int:
-        """The update from which on the second optimiser runs; 0 without one."""
+        """Number of the first update by the second optimiser; 0 without one."""
         ...
 
     def phases(self, step: int | None = None) -> Sequence[Any]:
-        """The optimisers one after another (their `optimizer` is a name), up to a step."""
+        """The phases up to a step, in order; the `optimizer` of each is a name."""
         ...
 
     def optimizer_settings(self, phase: Any) -> Mapping[str, Any]:
@@ -35,10 +35,10 @@ def torch_optimizers(
     kind: OptimizerKind,
     parameters: Iterable[tuple[Tensor, bool, Mapping[str, Any]]],
 ) -> list[torch.optim.Optimizer]:
-    """The optimisers of parameters, that of the kind itself first; equal settings share a group.
+    """The torch optimisers of parameters, the kind's own first; equal settings share a group.
 
     Args:
-        kind: what the recipe asks for; what it does not take goes to its fallback.
+        kind: the kind that the recipe names; parameters that it does not take go to its fallback.
         parameters: (parameter, is_map, recipe) of each, as in `OptimizerKind.for_parameter`.
 
     Raises:
@@ -59,10 +59,10 @@ def torch_optimizers(
 
 
 def state_of(made: Iterable[torch.optim.Optimizer], parameter: Tensor) -> dict[str, Tensor]:
-    """What optimisers remember of a parameter, by its name in their state.
+    """The tensors that optimisers keep for a parameter, by their names in the optimisers' state.
 
     Raises:
-        OcrInterpError: something that is no tensor, which a checkpoint could not hold.
+        OcrInterpError: a value that is not a tensor, which a checkpoint cannot hold.
     """
     found: dict[str, Tensor] = {}
     for optimizer in made:
@@ -77,11 +77,11 @@ def state_of(made: Iterable[torch.optim.Optimizer], parameter: Tensor) -> dict[s
 
 
 def put_state(made: Iterable[torch.optim.Optimizer], parameter: Tensor, state: Mapping[str, Tensor]) -> None:
-    """Puts a `state_of` back, to the bit."""
+    """Restores the result of `state_of`, to the bit."""
     for optimizer in made:
         if any(tensor is parameter for group in optimizer.param_groups for tensor in group["params"]):
             for key, value in state.items():
-                # A step count stays where torch keeps it (on the CPU, unless fused on a GPU).
+                # A step count belongs where torch keeps it (on the CPU, unless fused on a GPU).
                 on_device = value.dim() or parameter.device.type == "cuda"
                 optimizer.state[parameter][key] = value.to(parameter.device if on_device else "cpu")
 
@@ -89,8 +89,8 @@ def put_state(made: Iterable[torch.optim.Optimizer], parameter: Tensor, state: M
 class RunOptimizers:
     """The updates of several runs in lockstep, each with its own recipe.
 
-    Torch's optimisers act on each run's own tensors, so that a run gets the same bits alone as among
-    others. Parameters of two or more axes are taken for linear maps, or stacks of them.
+    Torch's optimisers act on each run's own tensors, so a run gets the same bits alone as together with
+    others. Parameters of two or more axes are treated as linear maps, or stacks of them.
 
     Args:
         recipes: one for each run. All have the same names of optimisers, which switch at the same step.
@@ -110,7 +110,7 @@ class RunOptimizers:
             optimizer.step()
 
     def kinds(self, run: int, step: int) -> dict[str, OptimizerKind]:
-        """What takes update number `step` of each parameter of a run: the recipe's kind or its fallback."""
+        """The kind that makes update `step` of each parameter of a run: the recipe's own or its fallback."""
         phase = self._recipes[run].phases(step + 1)[-1]
         recipe, kind = self._recipes[run].optimizer_settings(phase), optimizers[phase.optimizer]
         return {
@@ -119,13 +119,13 @@ class RunOptimizers:
         }
 
     def state(self, run: int, step: int) -> dict[str, dict[str, Tensor]]:
-        """What the optimisers of a run remember before update number `step`, by parameter."""
+        """The state of a run's optimisers before update number `step`, by parameter."""
         self._enter(step)
         found = {name: state_of(self._optimizers, p) for name, p in self._parameters[run].items()}
         return {name: state for name, state in found.items() if state}
 
     def restore(self, run: int, step: int, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Puts a run's `state(run, step)` back."""
+        """Restores the result of `state(run, step)`."""
         self._enter(step)
         for name, tensors in state.items():
             put_state(self._optimizers, self._parameters[run][name], tensors)

@@ -1,1 +1,1 @@
-"""What every long computation shares: interruption, the schedule of measurements, progress."""
+"""Shared by all long computations: interruption, the schedule of measurements, progress."""

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, at a moment when everything can be kept."""
+"""Ctrl-C as a request to stop at a point where everything can be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One progress bar for all that takes long, on stderr."""
+"""A progress bar on stderr for long computations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Move = Callable[[int, str], None]
-"""Takes how much is done and a text to show beside the bar."""
+"""A function of the amount done and a text to show beside the bar."""
 
 
 @contextmanager
@@ -15,9 +15,9 @@ def progress_bar(label: str, total: int, done: int = 0, show: bool | None = None
     """Shows how much is done and how long the rest will take, while the block runs.
 
     Args:
-        label: what is counted; stands before the bar.
-        total: how much there is to do.
-        done: how much was done before.
+        label: what is counted; shown before the bar.
+        total: total amount to do.
+        done: amount that was done before.
         show: whether to show it; None shows it where stderr is a terminal.
 
     Returns: as a context, the function that moves the bar.
@@ -29,7 +29,7 @@ def progress_bar(label: str, total: int, done: int = 0, show: bool | None = None
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(label, markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    told = TextColumn("{task.description}", markup=False)  # names of users may hold brackets
+    told = TextColumn("{task.description}", markup=False)  # names from users may hold brackets
     with Progress(*columns, told, console=Console(stderr=True)) as bar:
         shown = bar.add_task("", total=total, completed=done)
         yield lambda done, text: bar.update(shown, completed=done, description=text)

@@ -1,4 +1,4 @@
-"""When a run is measured and when it is kept."""
+"""The steps at which a run is logged, and those at which it gets a snapshot."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files that are whole or not there, folders with locks, digests, and results as plain data."""
+"""Atomic file writes, folders with locks, digests, and results as plain data."""

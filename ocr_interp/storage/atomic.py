@@ -1,4 +1,4 @@
-"""Files that are whole or not there: what was written before stays until the new content is complete."""
+"""Atomic file writes: the old content stays until the new content is complete."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 from ocr_interp.errors import RunError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Names of files that are being written begin so; a process that was killed may leave one behind."""
+"""Prefix of the names of files that are being written; a process that was killed may leave one behind."""
 
 GO_ON = "start again with the same run_dir to go on from the last checkpoint"
-"""What to do once a run can be written again."""
+"""Advice for a run that could not be written."""
 
 
 @contextmanager
 def replacing(path: Path, then: str = "try again") -> Iterator[Path]:
-    """A temporary file that takes the place of `path` when the block has ended without an error.
+    """A temporary file that replaces `path` when the block ends without an error.
 
     Args:
         path: the file; its folder must exist.
         then: what to do after the cause of a failure is gone.
 
     Raises:
-        RunError: the file system refuses (full disk, no permission); the old file is as it was.
+        RunError: the file cannot be written (full disk, no permission); the old file is unchanged.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
     try:
@@ -48,7 +48,7 @@ def write_atomic(path: Path, content: bytes, then: str = "try again") -> None:
         then: what to do after the cause of a failure is gone.
 
     Raises:
-        RunError: the file system refuses; the old file is as it was.
+        RunError: the file cannot be written; the old file is unchanged.
     """
     with replacing(path, then) as temporary, open(temporary, "wb") as file:
         file.write(content)

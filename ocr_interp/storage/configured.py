@@ -14,17 +14,17 @@ from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
 
 @runtime_checkable
 class Configuration(Protocol):
-    """What a run folder asks of a configuration."""
+    """What a run folder needs of a configuration."""
 
     fingerprint: Any
-    """A text: short hash of all that decides the outcome, in the newest format."""
+    """Short hash, a string, of everything that determines the result, in the newest format."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         ...
 
     def differences(self, other: Any) -> list[str]:
-        """What decides the outcome and differs, in words."""
+        """The differing fields that determine the result, in words."""
         ...
 
 
@@ -32,17 +32,17 @@ AnyConfiguration = TypeVar("AnyConfiguration", bound=Configuration)
 
 
 class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
-    """One folder of one run; subclasses add the files that a kind of run has.
+    """The folder of one run; subclasses add the files of a kind of run.
 
-    A folder keeps the format version that it was made with: its fingerprint, which all its files carry, is
-    that of its configuration in this version, also in files that are written when it is gone on with.
+    A folder keeps the format version that it was created with. All its files carry the fingerprint of its
+    configuration in that version, including files written when the run is resumed.
 
     Args:
         path: the folder.
 
     Attributes:
-        kind: what belongs into it.
-        newest: the newest format version, in which new folders are made.
+        kind: the kind of folder.
+        newest: the newest format version, used for new folders.
     """
 
     kind: ClassVar[FolderKind]
@@ -55,12 +55,12 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     @property
     def version(self) -> int:
-        """Format version that the folder was made with."""
+        """Format version that the folder was created with."""
         return self._stamped()[0]
 
     @property
     def fingerprint(self) -> str:
-        """What every file in the folder carries."""
+        """The fingerprint that every file in the folder carries."""
         return self._stamped()[1]
 
     def _stamped(self) -> tuple[int, str]:
@@ -71,14 +71,14 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     @contextmanager
     def opened(self, config: AnyConfiguration) -> Iterator[None]:
-        """The folder, made if needed, locked against other processes, holding this configuration.
+        """Creates the folder of this configuration if needed and locks it against other processes.
 
         Raises:
-            RunBusyError: another process trains into it.
-            RunError: it holds another run, or files that are no run.
+            RunBusyError: another process is training in it.
+            RunError: it holds another run, or files that are not a run.
         """
         if self.config_file.exists():
-            self.read_config()  # before anything is written beside what may be somebody else's
+            self.read_config()  # before anything is written into a folder of another run
         with self.kind.locked(self.path):
             self._adopt(config)
             yield
@@ -139,9 +139,9 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
         """The fingerprint that version 1 gave this content."""
 
     def _beside(self) -> dict[str, Any]:
-        """What config.json says beside the configuration."""
+        """Content of config.json besides the configuration."""
         return {}
 
     def _holds_nothing(self) -> bool:
-        """Whether the run in the folder ended before it left anything to lose."""
+        """Whether the run in the folder ended before it stored any results."""
         return False

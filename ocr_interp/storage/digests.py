@@ -15,7 +15,7 @@ def digest_of(content: str | bytes, length: int = 64) -> str:
 
 
 def json_header(name: str, tensor: Any) -> str:
-    """What is hashed before the bytes of a tensor of a file: name, dtype, shape."""
+    """Text that is hashed before the bytes of a tensor in a file: name, dtype, shape."""
     return json.dumps([name, str(tensor.dtype), list(tensor.shape)])
 
 
@@ -28,13 +28,13 @@ def digest_of_tensors(
 ) -> str:
     """The first hexadecimal digits of the SHA-256 of tensors, in the order of their names.
 
-    The device plays no part, and no copy is made of tensors that are contiguous on the CPU.
+    The device does not matter. Tensors that are contiguous on the CPU are not copied.
 
     Args:
         tensors: torch tensors by name, of any dtype.
         length: number of digits.
-        header: text that is hashed before the bytes of each tensor; fingerprints that stand in published
-            files are older than `json_header` and bring their own.
+        header: text that is hashed before the bytes of each tensor; fingerprints in published files are older
+            than `json_header` and pass their own.
         before: text that is hashed before all tensors.
     """
     import torch

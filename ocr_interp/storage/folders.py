@@ -21,15 +21,15 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder is called in messages and what belongs into it.
+    """A kind of folder: its names in messages and the files that belong in it.
 
     Attributes:
         name: e.g. "run directory".
         noun: "directory" or "folder".
-        argument: what users call its path, e.g. "run_dir".
+        argument: name of the argument that holds its path, e.g. "run_dir".
         settings: the file that every folder of this kind has.
-        inside: names of folders inside it, made when it is opened.
-        user: who else may hold it, e.g. "another sweep".
+        inside: names of its subfolders, created when it is opened.
+        user: what else may hold it, for messages, e.g. "another sweep".
     """
 
     name: str
@@ -41,15 +41,15 @@ class FolderKind:
 
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
-        """The folder, made if needed, locked against other processes.
+        """Creates the folder if needed and locks it against other processes.
 
         Raises:
             RunBusyError: another process holds it.
-            RunError: it is a file, holds files but no settings, or the file system refuses.
+            RunError: the path is a file, the folder holds files but no settings, or it cannot be created.
         """
         if path.exists() and not path.is_dir():
             raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
-        # Before anything is made beside what may be somebody else's.
+        # Checked before anything is created in a folder that may belong to something else.
         foreign = [] if (path / self.settings).exists() else foreign_files(path, self.inside)
         if foreign:
             raise RunError(
@@ -74,12 +74,12 @@ class FolderKind:
 
 
 def foreign_files(path: Path, own: tuple[str, ...]) -> list[str]:
-    """Names of what is in a folder (none if it does not exist) and is not of the project's making.
+    """Names of a folder's entries that this package did not create; none if the folder does not exist.
 
     Args:
         path: the folder.
-        own: names of folders that may be there as long as they are empty; the lock and temporary files
-            always may.
+        own: names of subfolders that are allowed while empty; the lock and temporary files are always
+            allowed.
     """
     if not path.exists():
         return []
@@ -93,14 +93,14 @@ def foreign_files(path: Path, own: tuple[str, ...]) -> list[str]:
 
 
 def write_settings(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole, one line per field."""
+    """Writes a JSON file atomically, one line per field."""
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode(), GO_ON)
 
 
 def read_settings(
     path: Path, newest: int, missing: str, damaged: Callable[[Exception], str]
 ) -> dict[str, Any]:
-    """The content of a JSON file that says its format version.
+    """The content of a JSON file that states its format version.
 
     Args:
         path: the file.

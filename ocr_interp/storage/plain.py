@@ -1,4 +1,4 @@
-"""Results as plain data: what JSON has."""
+"""Results as plain data that JSON can hold."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def plain(value: Any, digits: int | None = None) -> Any:
-    """A result with everything in it as JSON has it.
+    """A result converted to values that JSON can hold.
 
-    Dataclasses and dictionaries become objects, arrays, lists and tuples become lists, numbers of numpy
-    become Python's own, and numbers that are NaN or infinite become null. Anything else stays as it is.
+    Dataclasses and dictionaries become objects, arrays, lists and tuples become lists, numpy numbers become
+    Python numbers, and NaN and infinite numbers become null. Anything else is unchanged.
 
     Args:
         value: the result.

@@ -1,4 +1,4 @@
-"""Tables of numbers in CSV files that describe themselves: the header says what there is.
+"""Tables of numbers in CSV files whose header names the columns.
 
 A history has one row per logged step. Its columns are those of its rows, "step" first: rows that were
 written before a column was added have no value there (NaN).
@@ -20,19 +20,19 @@ STEP = "step"
 
 
 def columns_of(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """All names in some rows, in the order in which they first come."""
+    """All column names of some rows, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def history_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
-    """Rows of a history as a table: whole steps, all other columns floating-point numbers."""
+    """Rows of a history as a table: steps as integers, all other columns as floating-point numbers."""
     columns = columns_of(rows) or [STEP]
     frame = pd.DataFrame(list(rows), columns=columns)
     return frame.astype({name: "int64" if name == STEP else "float64" for name in columns})
 
 
 def csv_bytes(table: pd.DataFrame, missing: str = "") -> bytes:
-    """The bytes of a CSV file with every number in full, so that reading gives back the same bits."""
+    """The bytes of a CSV file with all digits of every number, so that reading gives back the same bits."""
     text = io.StringIO()
     table.to_csv(text, index=False, lineterminator="\n", na_rep=missing)
     return text.getvalue().encode()

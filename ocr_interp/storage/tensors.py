@@ -1,4 +1,4 @@
-"""Tensors in safetensors files with a digest of their content: reading notices any damage."""
+"""Tensors in safetensors files with a digest of their content: reading detects any damage."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def write_tensors(
     Args:
         path: the file; its folder must exist.
         tensors: by name, on any device.
-        metadata: what JSON can hold. "kind" and "fingerprint" are what `read_tensors` asks for.
-        large: write straight to disk, without all bytes in memory first: for files as large as a language
-            model several times over.
-        then: what to do after the cause of a failure is gone.
+        metadata: values that JSON can hold. `read_tensors` checks "kind" and "fingerprint".
+        large: write straight to disk instead of building all bytes in memory first; for files several times
+            as large as a language model.
+        then: advice in the error message, what to do once the cause of a failure is gone.
 
     Raises:
-        RunError: the file system refuses; the old file is as it was.
+        RunError: the file cannot be written; the old file is unchanged.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # One key: safetensors writes several in an order that differs from call to call.
+    # One key, because safetensors writes several keys in an order that differs between calls.
     digest = digest_of_tensors(tensors, before=json.dumps(metadata, sort_keys=True))
     sealed = {_METADATA: json.dumps({**metadata, "digest": digest})}  # rows keep the order of their columns
     if not large:
@@ -63,11 +63,11 @@ def read_tensors(
 
     Args:
         path: the file.
-        fingerprint: what the file must carry.
-        kind: what the file must be.
+        fingerprint: the fingerprint that the file must have.
+        kind: the kind that the file must have.
         advice: what to do about a damaged file.
-        bare: whether it may be a file without a kind, whose digest is of its tensors alone: checkpoints
-            of language models of version 1 are.
+        bare: whether the file may lack a kind and have a digest of its tensors alone, as version-1
+            checkpoints of language models do.
 
     Raises:
         RunError: no such file, a truncated or damaged one, or one of another run.

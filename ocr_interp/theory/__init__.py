@@ -1,4 +1,4 @@
-"""What gradient descent converges to, exactly: closed forms, solvers, certificates (numpy, scipy, cvxpy).
+"""Max-margin solutions of fact-recall tasks: closed forms, solvers, certificates (numpy, scipy, cvxpy).
 
 The public names are imported when they are first used: `import ocr_interp.theory` loads neither torch nor
 cvxpy. `theory.solve` and `theory.norms` are the function and the registry, also after the modules that they

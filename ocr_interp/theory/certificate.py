@@ -29,12 +29,12 @@ class Certificate:
         primal: ‖W‖ / smallest training margin, an upper bound; inf when a margin is <= 0.
         dual: lower bound of the optimal norm (Frobenius: of ‖W‖_F, not of its square).
         gap: primal / dual − 1, relative; inf when there is no primal bound.
-        norm_value: ‖W‖ as it came.
+        norm_value: ‖W‖ of the given W, not rescaled.
         min_margin: the smallest training margin, in logits.
         margins: smallest margin of every training triple over all wrong outputs, in logits.
         held_out_margins: of every held-out implication, against the other implications only.
         held_out_margins_overall: the same against every output.
-        scale: W times this gave the residuals that are the dual weights; None if weights were given.
+        scale: factor on W whose softmax residuals are the dual weights; None if weights were given.
         message: why there is no primal bound; empty otherwise.
 
     Source: weak duality; docs/theory.md §4.
@@ -92,19 +92,20 @@ def certify(
     Args:
         W: rows: subjects, r1, r2, or all inputs, or the vocabulary; columns: answers or the vocabulary.
             For a model with trained attention pass diag(a) W_OV.
-        task: whose training constraints count; held-out ones never do.
+        task: the task; only its training constraints are used.
         norm: a name of `theory.norms`, or a Norm.
-        weights: dual weights [example, output], zero at the correct outputs, any overall scale. Left out:
-            the softmax residuals of W (the negative loss gradient), over several scales of W with scale 1
-            always among them, and the best bound counts. At the limit itself W no longer tells the dual
-            weights of its tight constraints apart: refine them, or pass `weights=solution.weights`.
+        weights: dual weights [example, output], zero at the correct outputs, any overall scale. None: the
+            softmax residuals of W (the negative loss gradient) at several scales of W, always including 1, of
+            which the best bound is returned. At the max-margin solution itself W does not determine the dual
+            weights of its tight constraints: set refine, or pass `weights=solution.weights`.
         outputs, inputs: the problem; see problem.OUTPUTS and problem.INPUTS.
-        scale: residuals of scale · W alone, without the search.
-        refine: also reweigh the residuals by kind of constraint for the best bound (0.1 s at (20, 1, 3)):
-            tight at the limit of a balanced task. The limit of an unbalanced task needs its own dual
+        scale: use the residuals of scale · W only, without the search.
+        refine: also reweight the residuals by kind of constraint for the best bound (0.1 s at (20, 1, 3)):
+            tight at the max-margin solution of a balanced task. That of an unbalanced task needs its own dual
             weights: `weights=solution.weights`.
 
-    Returns: the certificate. A margin <= 0 gives primal = gap = inf, a message, and still the dual bound.
+    Returns: the certificate. With a margin <= 0, primal and gap are inf and `message` says why; the dual
+        bound still holds.
 
     Raises:
         WeightsError: W or weights of a wrong shape, not finite, or zero throughout.
@@ -180,8 +181,8 @@ def make_certificate(
 def cosine_with(W: Float[np.ndarray, "input output"], solution: HasWeights) -> float:
     """Cosine of W with a solution's W, both as vectors, on the solution's rows and columns.
 
-    It hardly discriminates: the Frobenius and nuclear solutions of one task have cosine 0.93 at
-    (20, 1, 3). Report it with both of them, and `held_out_beta` by itself.
+    It hardly tells solutions apart: the Frobenius and nuclear solutions of one task have cosine 0.93 at (20,
+    1, 3). Report it for both of them, and `held_out_beta` beside it.
     """
     problem = max_margin_problem(solution.task, solution.outputs, solution.inputs)
     kept = problem.restrict(as_matrix(W))
@@ -196,7 +197,7 @@ class HeldOutBeta:
     Attributes:
         projection: held-out implication block's coefficient on its pair-aligned, centred pattern over the
             training block's. A block's coefficient is the mean over its subjects of W[s, own c] minus
-            the mean of W[s, other c]. Relation rows take no part. NaN without one of the blocks.
+            the mean of W[s, other c]. Relation rows are not used. NaN without one of the blocks.
         margin: smallest held-out implication margin against the other implications over the smallest
             training implication margin against the other implications. NaN likewise.
 
@@ -208,7 +209,7 @@ class HeldOutBeta:
 
 
 def held_out_beta(W: Float[np.ndarray, "input output"], task: FactRecallTask) -> HeldOutBeta:
-    """The held-out implication coefficient β of any W; the certificate pins it only loosely.
+    """The held-out implication coefficient β of any W; the certificate constrains it only loosely.
 
     Args:
         W: shapes as in `certify`.

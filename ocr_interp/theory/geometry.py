@@ -1,4 +1,4 @@
-"""Where the solution puts subjects, relations and answers: balanced embeddings and their cosines.
+"""Balanced embeddings of subjects, relations and answers in a solution, and their cosines.
 
 W_V and W_O are defined only up to an invertible matrix between them, so cosines of trained factors mean
 nothing by themselves. Those of the balanced factors U Σ^½ and V Σ^½ of W = U Σ Vᵀ do: inner products

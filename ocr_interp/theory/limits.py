@@ -1,9 +1,10 @@
-"""What training the attention row changes: the limit's β is an interval, not a number."""
+"""Max-margin solutions with a trained attention row: their β fills an interval."""
 
 from __future__ import annotations
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.norms import norms
 
 
 def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]:
@@ -28,10 +29,4 @@ def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]
     sizes = task.balanced_sizes
     if sizes is None:
         raise ConfigError("the trained-attention interval needs a balanced task, got an unbalanced one")
-    _, m_train, m_test = sizes
-    if m_train == 0:
-        return 0.0, 0.0
-    if m_train >= m_test:
-        return 1.0, 1.0
-    kappa = (m_train / m_test) ** (2 / 3)
-    return kappa, 2 * kappa / (1 + kappa)
+    return norms["nuclear"].beta_with_trained_attention(*sizes[1:])

@@ -106,7 +106,7 @@ class MaxMarginProblem:
         Args:
             W: rows are the subjects, r1, r2; or all inputs (then noise, EOS); or the whole vocabulary.
                 Columns are the answers or the whole vocabulary. Rows and columns that the problem does
-                not have are left out: they take no part in any margin, and dropping them raises no norm.
+                not have are left out: they affect no margin, and dropping them does not raise the norm.
 
         Raises:
             WeightsError: another shape, an entry that is not finite, or zero throughout.
@@ -158,7 +158,7 @@ def as_matrix(W: Any) -> np.ndarray:
 
 
 def check_problem(norm: str | Norm, outputs: str, inputs: str) -> Norm:
-    """The norm of a problem; requires names out of the registry of norms, OUTPUTS and INPUTS."""
+    """The norm of a problem; requires names from the registry of norms, OUTPUTS and INPUTS."""
     found = as_norm(norm)
     _check_constraints(outputs, inputs)
     return found
@@ -191,7 +191,7 @@ def feature_length(task: FactRecallTask, inputs: str) -> float:
 def max_margin_problem(
     task: FactRecallTask, outputs: str = "answers", inputs: str = "subject_relation"
 ) -> MaxMarginProblem:
-    """The max-margin problem of a task; kept for the next call, since training asks at every logged step.
+    """The max-margin problem of a task; cached, since training needs it at every logged step.
 
     Args:
         task: balanced or not.
@@ -236,7 +236,7 @@ def _examples(task: FactRecallTask, triples: Triples, inputs: str) -> Any:
 
 
 def check_consistent(triples: Triples) -> None:
-    """Two right answers to one question leave no W with positive margins."""
+    """Requires one answer per question: with two, no W has positive margins."""
     question = 2 * triples.subject + triples.relation
     order = np.lexsort((triples.answer, question))
     same = question[order][1:] == question[order][:-1]

@@ -1,4 +1,4 @@
-"""Dual weights out of a matrix alone: its softmax residuals, at several scales, and reweighed by kind."""
+"""Dual weights from a matrix alone: its softmax residuals at several scales, reweighted by kind."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def refined_residual_bound(
 ) -> tuple[float, float]:
     """(dual bound, scale) of the best mixture of the residuals' parts, one per kind of constraint.
 
-    A kind is the example's split with the wrong output's kind. At the limit of a balanced task the dual
-    weights are constant on the tight constraints of each kind, so sharp residuals, mixed right, are exact.
+    A kind is the example's split with the wrong output's kind. At the max-margin solution of a balanced task
+    the dual weights are constant on the tight constraints of each kind, so sharp residuals, mixed right, are
+    exact.
     """
     reference = _reference_margin(margins)
     if reference <= 0:

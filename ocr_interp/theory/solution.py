@@ -21,27 +21,27 @@ from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
 from ocr_interp.theory.solver.full import FullSolution
 
 _SHOWN = 12
-"""Blocks of singular values in a summary."""
+"""Largest number of blocks of singular values in a summary."""
 
 
 @dataclass(frozen=True)
 class Solution:
     """The max-margin solution of a task; made by `solve`.
 
-    Whatever costs something (W, weights, certificate, embeddings) is computed when it is first asked for:
-    the closed form of a balanced task of a million pairs costs nothing.
+    Expensive parts (W, weights, certificate, embeddings) are computed on first use, so the closed form of a
+    balanced task of a million pairs is immediate.
 
     Attributes:
-        task: which facts and implications are told.
+        task: the task, balanced or not.
         norm: name of the norm that is minimised.
         outputs, inputs: the problem; see problem.OUTPUTS and problem.INPUTS.
         objective: norm of W, whose smallest training margin is 1 (Frobenius: ‖W‖_F, not its square; that is
             `squared_norm`). Exact for the closed form, else at most 1 + gap times the optimum.
-        method: what found it: one of METHODS but "auto".
-        seconds: wall-clock time that it took.
+        method: the method that found it: one of METHODS except "auto".
+        seconds: wall-clock time of the method.
         iterations: steps of the splitting method; 0 for the others.
         tolerance: relative gap that the certificate must reach.
-        found: the solution as its method left it.
+        found: the result of the method itself.
     """
 
     task: FactRecallTask
@@ -59,7 +59,7 @@ class Solution:
 
     @property
     def W(self) -> Float[np.ndarray, "input output"]:
-        """The solution at full size, in the task's order; rows and columns without a use are zero."""
+        """The solution at full size, in the task's order; unused rows and columns are zero."""
         return self.found.W
 
     @property
@@ -101,10 +101,10 @@ class Solution:
 
     @property
     def is_unique(self) -> bool | None:
-        """Whether no other W attains the norm; None for what a solver found: it is not known.
+        """Whether no other W attains the norm; None (not known) for a solution from a solver.
 
-        Spectral minimisers are many: the closed form is the one that has every training coefficient 1 and
-        the smallest pair block.
+        The spectral norm has many minimisers; the closed form is the one with every training coefficient 1
+        and the smallest pair block.
         """
         return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else None
 
@@ -114,8 +114,8 @@ class Solution:
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
         """Non-zero singular values with multiplicities, largest first.
 
-        Zero is what is below 1e-7 (closed form) or 1e-6 (solvers) of the largest. In the closed form equal
-        values are one block.
+        Values below 1e-7 (closed form) or 1e-6 (solvers) of the largest count as zero. In the closed form
+        equal values are one block.
         """
         return self.found.spectrum
 

@@ -1,4 +1,4 @@
-"""The max-margin solution of any fact-recall task, with a certificate that decides whether it counts."""
+"""The max-margin solution of any fact-recall task, with a certificate that decides whether it is accepted."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ small problem that the splitting method did not finish. A norm that is not unita
 program: "auto" is then Clarabel."""
 
 _SMALL = 400
-"""Entries of the blocks up to which Clarabel takes seconds."""
+"""Largest number of block entries for which Clarabel takes only seconds."""
 
 _PATIENCE = 5.0
-"""Seconds that the splitting method gets at a small problem before Clarabel does."""
+"""Time limit in seconds of the splitting method on a small problem, before Clarabel is tried."""
 
 
 def solve(
@@ -46,17 +46,17 @@ def solve(
     """The max-margin solution of any task: in closed form where that holds, else by a solver.
 
     Args:
-        task: which facts and implications are told, balanced or not.
+        task: the task, balanced or not.
         norm: "nuclear" (OV-SVM), "frobenius" (W-SVM), "spectral", another name of `theory.norms`, or a
             Norm.
         tolerance: relative gap primal / dual − 1 that the certificate must reach.
         outputs: "answers" or "vocabulary": the wrong outputs of the constraints.
         inputs: "subject_relation", "eos" or "noise_eos": what an example holds.
         method: one of METHODS.
-        max_seconds: what the search may take before it gives up.
+        max_seconds: time limit of the search.
 
-    Returns: the solution; W at full size is built only when asked for. What a solver found has its
-        certificate checked; the closed form's is made when asked for.
+    Returns: the solution; W at full size is built on first use. The certificate of a solver's solution has
+        been checked; that of the closed form is computed on first use.
 
     Raises:
         SolverError: the gap reached is above the tolerance, or the task contradicts itself.
@@ -121,7 +121,7 @@ def _in_blocks(
     patience = min(max_seconds / 2, _PATIENCE) if small else max_seconds
     found = solve_first_order(reduced, norm, tolerance, patience)
     if small and found.gap > tolerance:
-        with contextlib.suppress(SolverError):  # what the splitting method has is then the answer
+        with contextlib.suppress(SolverError):  # keeps the result of the splitting method
             other = solve_reduced_cvxpy(reduced, norm, "clarabel", max_seconds - patience, tolerance / 10)
             if other.gap < found.gap:
                 return other, "clarabel"

@@ -76,3 +76,9 @@ def test_one_function_for_runs_and_models():
         attribute(run, prompt, "b0", layer=1, head=0)
     with pytest.raises(ModelError, match=r"labels: leave them out, or pass run\.model"):
         attribute(run, prompt, "b0", labels=MICRO.labels)
+
+
+@pytest.mark.parametrize("prompt", [["s0", "r1"], ["s0", "r1", "EOS", "noise0"], ["EOS", "s0", "EOS"]])
+def test_a_prompt_that_no_run_was_trained_on_is_refused(prompt):
+    with pytest.raises(ModelError, match="prompt must end with the query 'EOS' and hold it once"):
+        attribute(random_snapshot(MICRO), prompt, "b0")

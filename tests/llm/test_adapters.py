@@ -198,7 +198,11 @@ def test_fingerprints_are_those_of_before_there_were_options():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"penalti": 1}, UnknownNameError, "unknown gate option 'penalti': did you mean 'penalty'"),
+        (
+            {"penalti": 1},
+            UnknownNameError,
+            "unknown method 'gate' option 'penalti': did you mean",
+        ),
         (
             {"penalty": "big"},
             ConfigError,

@@ -19,6 +19,7 @@ from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.cli.ablate.specs import default_specs
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
+from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.building import prompt_graph
 from ocr_interp.maps import maps
 from ocr_interp.maps.base import LinearMap
@@ -40,7 +41,6 @@ class DiagonalPlus(LinearMap):
     name: ClassVar[str] = "diagonal_plus"
     label: ClassVar[str] = "diag + low rank"
     colour: ClassVar[str] = "#029e73"
-    norm: ClassVar[str | None] = "nuclear"
 
     rank: int = 2
 
@@ -127,7 +127,7 @@ def test_its_circuit_certificate_ablation_graph_and_figure(tmp_path):
         run.circuit.W[run.circuit.inputs.positions([t])[0]] for t in ("noise0", "noise1", "s1", "r2", "EOS")
     )
     np.testing.assert_allclose(logits, by_hand, rtol=1e-4, atol=1e-5)
-    certificate = certify(run.effective_W.astype(float), TASK, run.weights.linear_map.norm)
+    certificate = certify(run.effective_W.astype(float), TASK, "nuclear")
     assert certificate.dual > 0
     specs = dict(list(default_specs(run).items())[:3])
     study = run_ablation_study(run, specs, ["accuracy"], progress=False)
@@ -168,3 +168,9 @@ def test_the_norm_of_its_own_is_tracked_and_told(tmp_path):
         assert "spectral norm: certified gap" in describe_run(load_run(tmp_path / "run"))
         both = sweep({"ov": ["factorized", "of_another_norm"]}, task=TASK, train=RECIPE, progress=False).table
         assert both["gap_spectral"].isna().sum() == len(both) // 2
+
+
+def test_options_are_typed_and_defaults_left_out():
+    assert ModelConfig(ov="diagonal_plus", ov_options={"rank": 2}) == ModelConfig(ov="diagonal_plus")
+    with pytest.raises(ConfigError, match=r"option 'rank' of ov='diagonal_plus' must be a whole number"):
+        ModelConfig(ov="diagonal_plus", ov_options={"rank": "two"})

@@ -14,6 +14,7 @@ from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import noisy_examples
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.maps import maps
+from ocr_interp.maps.factorized import Factorized
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
@@ -33,10 +34,11 @@ def start(ov, seed=0, **fields):
     return initial_weights(TASK, ModelConfig(ov=ov, **{"dtype": "float64", **fields}), seed)
 
 
-def random_parameters(ov, n_in=6, n_out=5, runs=()):
+def random_parameters(ov, runs=()):
+    """Parameters of the shapes that the map has for the vocabulary of TASK."""
     generator = torch.Generator().manual_seed(1)
     linear_map = maps[ov](d_head=None)
-    shapes = linear_map.shapes(n_in, n_out)
+    shapes = linear_map.shapes(TASK.d_vocab, TASK.d_vocab)
     drawn = {n: torch.randn(*runs, *s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
     return linear_map, drawn
 
@@ -47,11 +49,12 @@ def test_it_says_what_it_is(ov):
     assert found.name == ov
     assert found.label
     assert found.norm is None or found.norm in norms
-    assert "product" in found.starts
-    shapes = found(d_head=None).shapes(6, 5)
+    assert found.starts
+    n = TASK.d_vocab
+    shapes = found(d_head=None).shapes(n, n)
     assert found.token_rows | found.frozen <= set(shapes)
     assert not {"scores", "W_QK"} & set(shapes)
-    assert all(shapes[name][0] == 6 for name in found.token_rows)
+    assert all(shapes[name][0] == n for name in found.token_rows)
 
 
 @EVERY
@@ -60,7 +63,7 @@ def test_gradients_equal_autograd(ov, runs):
     linear_map, parameters = random_parameters(ov, runs=runs)
     leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
     W = linear_map.product(leaves)
-    assert W.shape == (*runs, 6, 5)
+    assert W.shape == (*runs, TASK.d_vocab, TASK.d_vocab)
     grad = torch.linspace(-1, 1, W.numel(), dtype=torch.float64).view_as(W)
     wanted = torch.autograd.grad(W, list(leaves.values()), grad)
     found = linear_map.gradients(parameters, grad)
@@ -187,13 +190,28 @@ def test_its_circuit_is_diag_a_W_OV_and_the_raw_one_says_so(ov):
 
 @EVERY
 def test_bad_options_and_starts_are_refused(ov):
-    with pytest.raises(UnknownNameError, match=r"unknown option of ov=.* 'rnk'"):
+    with pytest.raises(UnknownNameError, match=r"unknown ov=.* option 'rnk'"):
         ModelConfig(ov=ov, ov_options={"rnk": 3})
     with pytest.raises(ConfigError, match="ov_options must hold numbers, texts or flags"):
         as_options("ov_options", {"rank": [3]})
     for init in {"product", "entries", "constant", "symmetric"} - set(maps[ov].starts):
         with pytest.raises(ConfigError, match=f"init='{init}' is no start of ov='{ov}'"):
             ModelConfig(ov=ov, init=init)
+
+
+class Doubled(Factorized):
+    name = "doubled"
+
+    def product(self, parameters):
+        return 2 * (parameters["W_V"] @ parameters["W_O"])
+
+
+def test_a_product_of_ones_own_takes_no_gradient_of_another():
+    with maps.registered("doubled", Doubled):
+        test_gradients_equal_autograd("doubled", ())
+        test_memory_of_a_step_holds_what_the_plain_functions_give("doubled")
+        test_gradients_of_the_loss_equal_autograd_through_the_formula("doubled")
+        assert not Doubled.has_factors
 
 
 def test_an_unknown_parameterisation_names_the_known_ones():

@@ -136,7 +136,7 @@ def _one_head(model: HookedModel, layer: int | None, head: int | None) -> tuple[
 
 
 def _check_ran(wanted: Sequence[str], cache: Any) -> None:
-    """Requires that the forward pass came by every hook; fused attention passes by hook_pattern."""
+    """Requires that the forward pass reached every hook; fused attention skips hook_pattern."""
     silent = [name for name in wanted if name not in cache]
     if silent:
         raise ModelError(
@@ -215,7 +215,7 @@ class SeenPrompt:
     def written_by(self, head: int) -> Float[Tensor, "position d_model"]:
         """What a head writes at the last position from every position, attention included."""
         raw, _ = head_parameters(self.model, self.layer, head)
-        values = self.cache["v"]  # one entry a head, or one a group of heads
+        values = self.cache["v"]  # one entry per head, or one per group of heads
         group = int(self.model.cfg.n_heads) // values.shape[1]
         return self.cache["pattern"][head, -1, :, None] * (
             values[:, head // group] @ raw["W_O"].to(self.dtype)
@@ -226,7 +226,7 @@ class SeenPrompt:
         return self.through(self.written_by(head)).cpu().numpy().astype(np.float64)
 
     def head_total(self, head: int) -> float:
-        """The head's whole contribution, from what it really put together (hook_z)."""
+        """The head's whole contribution, computed from hook_z."""
         W_O = head_parameters(self.model, self.layer, head)[0]["W_O"]
         return float(self.through(self.cache["z"][-1, head] @ W_O.to(self.dtype)))
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from ocr_interp.errors import unknown_name
+from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
@@ -22,7 +22,7 @@ EXACT = "exact: every contribution to the logits of a one-layer attention-only m
 
 @dataclass(frozen=True)
 class Attribution:
-    """A logit, or a logit difference, at the last position as a sum over what contributes to it.
+    """A logit, or a logit difference, at the last position as a sum of contributions.
 
     Attributes:
         tokens: labels of the prompt's positions.
@@ -31,8 +31,9 @@ class Attribution:
         against: label of the answer that is subtracted; None for the logit itself.
         heads: (layer, head) of every row of `contributions`.
         contributions: of each position through each head, in logits.
-        direct: of the last token's embedding straight to the logits; 0 where there is no such path.
-        bias: of b_O, the final norm's bias and b_U; 0 where there are none.
+        direct: contribution of the last token's embedding straight to the logits; 0 where there is no such
+            path.
+        bias: contribution of b_O, the final norm's bias and b_U; 0 where there are none.
         total: the logit (difference) as the model gives it, or what one head adds to it; of a Run
             recomputed from its weights in float64, in the model's order of summation.
         residual: sum of all contributions minus total.
@@ -85,7 +86,7 @@ def attribute_run(
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
     Args:
-        run: a Run or TrainedModel.
+        run: a Run or Snapshot.
         prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"].
         answer: the answer whose logit is decomposed.
         against: another answer, for the logit difference.
@@ -94,10 +95,12 @@ def attribute_run(
 
     Raises:
         UnknownNameError: an unknown token.
+        ModelError: a prompt that does not end with EOS, or holds it more than once.
         AttributionError: contributions that do not sum to the logit.
     """
     task, weights = run.task, run.weights
     ids = list(check_tokens(prompt, task.labels, "prompt", repeats=True))
+    _check_prompt(ids, task)
     columns = check_tokens([answer] if against is None else [answer, against], task.labels, "answers")
     used = {"W_V": weights.W_V, "W_QK": weights.W_QK} | ({} if weights.W_O is None else {"W_O": weights.W_O})
     check_finite(used, f"fact-recall {run.config.model.ov} at step {run.step}")
@@ -128,6 +131,16 @@ def attribute_run(
         model=f"fact-recall {run.config.model.ov}, step {run.step:,}",
         fingerprint=fingerprint_of(used),
     )
+
+
+def _check_prompt(ids: Sequence[int], task: FactRecallTask) -> None:
+    """Requires a prompt that the model was made for: EOS once, at its end."""
+    if ids[-1] != task.eos_token or list(ids).count(task.eos_token) > 1:
+        shown = " ".join(task.labels[i] for i in ids[:12]) + (" ..." if len(ids) > 12 else "")
+        raise ModelError(
+            f"prompt must end with the query 'EOS' and hold it once, got {shown}: the model was trained to "
+            "answer there alone"
+        )
 
 
 def kinds_of(task: FactRecallTask, ids: Sequence[int] | Int[np.ndarray, " position"]) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ class AlignmentReport:
         return tuple(c for c in self.comparisons if c.role == role)
 
     def summary(self) -> str:
-        """Readable text: a row a circuit, then the cosines of the geometry."""
+        """Readable text: one row per circuit, then the cosines of the geometry."""
         named = f"{'':18}{'cosine':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
         head = f"{named}{'worst angle by block (in/out)':>34}"
         lines = [self.provenance.summary(), f"against {self.prediction}", head]
@@ -154,7 +154,7 @@ def align(
         prediction: a Solution, or anything with .W [subjects r1 r2, answers].
         untrained: the circuit before training, e.g. of run.at(0).
         other: the circuit of a model with another parameterisation of W_OV.
-        random_seeds: baselines as in `OVCircuit.random_like`, one a seed.
+        random_seeds: baselines as in `OVCircuit.random_like`, one per seed.
 
     Raises:
         ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
@@ -187,7 +187,7 @@ def align(
 
 
 def _check_role(role: str, given: OVMatrix, circuit: OVMatrix) -> None:
-    """A baseline must be what it is called."""
+    """Requires that a baseline fits its role."""
     if role == UNTRAINED and given.provenance.step not in (0, None):
         raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
     if role == OTHER and type(given.linear_map) is type(circuit.linear_map):

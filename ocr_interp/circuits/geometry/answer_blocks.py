@@ -36,13 +36,13 @@ def answer_blocks(circuit: OVMatrix) -> tuple[AnswerBlock, ...]:
     The answers' logits split into what is the same for all facts and for all implications (two
     directions; the relation block is the one along which r1 and r2 differ) and pair patterns, which sum
     to 0 over facts and over implications. The right singular vectors of W within the patterns are taken
-    largest first: n − 1 large ones and as many small ones. In a predicted solution, which permuting pairs
-    leaves alone, these are its degenerate blocks, also where two of them have the same singular value;
-    in a trained model they are the closest thing to it.
+    largest first: n − 1 large ones and as many small ones. In a predicted solution, which is invariant under
+    permuting pairs, these are its degenerate blocks, also where two of them have the same singular value; in
+    a trained model they are the closest thing to it.
 
     Args:
         circuit: of a balanced task, with r1, r2 and all answers, usually
-            OVCircuit.from_run(run).effective.subjects_and_relations.
+            `run.circuit.subjects_and_relations`.
 
     Raises:
         ModelError: a circuit of another model, of unequal groups, or without all answers.

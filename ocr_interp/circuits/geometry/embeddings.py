@@ -86,8 +86,8 @@ class Embeddings:
     """Balanced embeddings of a circuit: input @ output.T is W.
 
     Attributes:
-        input: U Σ^½, one row an input token, in root logits; columns are defined up to one rotation.
-        output: V Σ^½, one row an output token.
+        input: U Σ^½, one row per input token, in root logits; columns are defined up to one rotation.
+        output: V Σ^½, one row per output token.
         inputs, outputs: tokens of the rows.
         imbalance: of the trained factors, see `factor_imbalance`; None without factors, and for an effective
             circuit, whose rows carry the attention: read OVCircuit.from_run(run, raw=True).

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ocr_interp.checks import Option
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.checks import Option, typed_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 Recipe = Any
 """The `FinetuneConfig` of a run. It knows the methods by name, so that its type cannot stand below it."""
-
-_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
 
 class Adapter(ABC):
@@ -120,23 +117,9 @@ class Adapter(ABC):
             UnknownNameError: an option that the method does not have.
             ConfigError: a value of another type, or one that is not allowed.
         """
-        found: dict[str, Option] = {}
-        for name, value in given.items():
-            if name not in self.options:
-                raise unknown_name(f"{method} option", name, self.options)
-            found[name] = _typed(method, name, value, self.options[name])
-        self.check({**self.options, **found})
-        return tuple((name, found[name]) for name in sorted(found) if found[name] != self.options[name])
-
-
-def _typed(method: str, name: str, value: Any, default: Option) -> Option:
-    kind = type(default)
-    accepted = (int, float) if kind is float else (kind,)
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
-        raise ConfigError(
-            f"option {name!r} of method {method!r} must be {_KINDS[kind]} such as {default!r}, got {value!r}"
-        )
-    return kind(value)
+        checked = typed_options(f"method {method!r}", given, self.options)
+        self.check({**self.options, **dict(checked)})
+        return checked
 
 
 @dataclass(frozen=True)

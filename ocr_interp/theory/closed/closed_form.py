@@ -1,4 +1,4 @@
-"""The exact max-margin solution of a balanced task, factored: a task of a million pairs costs nothing.
+"""The exact max-margin solution of a balanced task, factored: its cost is that of a few pairs.
 
 W commutes with permuting the pairs, so it is fixed by two small matrices: a 2 × 2 pair block, which acts
 on the (n − 1)-dimensional pair patterns that sum to zero, and a constant block. docs/theory.md derives
@@ -143,7 +143,7 @@ class ClosedForm:
     def as_blocks(
         self, reduced: ReducedProblem, weights: Float[np.ndarray, "example value"]
     ) -> BlockSolution:
-        """The same in the blocks of the reduced problem, which leave absent groups out, with dual weights."""
+        """The solution in the blocks of the reduced problem, without absent groups, with dual weights."""
         _, m_train, m_test = self.sizes
         status = [s for s, size in enumerate((m_train, m_test)) if size]
         rows = [*status, 2, 3, *([4] if reduced.feature else [])]
@@ -182,7 +182,7 @@ class ClosedForm:
 
 
 def has_closed_form(task: FactRecallTask, norm: str | Norm) -> bool:
-    """Whether the task is balanced and the norm brings its held-out coefficient."""
+    """Whether the task is balanced and the norm defines its held-out coefficient."""
     found, sizes = as_norm(norm), task.balanced_sizes
     if sizes is None or not found.unitarily_invariant:
         return False
@@ -199,7 +199,7 @@ def closed_form(
 
     Args:
         task: balanced (task.balanced_sizes is not None), in any order of its subjects.
-        norm: one that brings a held-out coefficient.
+        norm: one that defines a held-out coefficient.
         outputs, inputs: see problem.OUTPUTS and problem.INPUTS. They change the solution only if
             m_train = 0.
 
@@ -244,7 +244,7 @@ def closed_form(
 
 
 def _held_out_coefficient(norm: Norm, m_train: int, m_test: int) -> float | None:
-    """β: how the norm completes the missing entry of the pair block; nothing to complete without one."""
+    """β of the norm's closed form; 0 without training implications, 1 without held-out subjects."""
     found = norm.held_out_coefficient(max(m_train, 1), max(m_test, 1))
     if found is None or (m_train and m_test):
         return found

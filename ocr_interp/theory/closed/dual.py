@@ -20,7 +20,7 @@ def balanced_reduced_weights(
     """The explicit dual weights of a balanced task; docs/theory.md, "Dual weights".
 
     Returns: [example group, distinct value], of one example and one output; 0 at the correct outputs. None
-        for a norm that brings none.
+        for a norm that defines none.
 
     Raises:
         ConfigError: a task that is not balanced.

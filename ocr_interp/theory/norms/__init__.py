@@ -1,6 +1,6 @@
-"""Norms of W: each is one file of this folder, and everything in `theory` knows it by its object.
+"""Norms of W: each is one file of this folder, and `theory` uses it through its object.
 
-Adding a norm is writing one file with a constant `NORM`; `base.py` says what it has to bring.
+To add a norm, write one file with a constant `NORM`; `base.py` says what it must define.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ norms: Registry[Norm] = Registry("norm", "ocr_interp.theory.norms", "NORM")
 
 
 def as_norm(norm: str | Norm) -> Norm:
-    """The norm of a name; a Norm stays itself, registered or not.
+    """The norm with a name; a Norm is returned unchanged, registered or not.
 
     Raises:
         UnknownNameError: no such name, with the close matches.
@@ -24,7 +24,7 @@ def as_norm(norm: str | Norm) -> Norm:
 
 
 def as_invariant_norm(norm: str | Norm) -> UnitarilyInvariantNorm:
-    """The same for what works with spectra only.
+    """`as_norm` for methods that need a unitarily invariant norm.
 
     Raises:
         ConfigError: a norm that is not unitarily invariant.

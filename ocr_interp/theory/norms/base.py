@@ -1,9 +1,9 @@
-"""What a norm brings, so that problems can be solved, certified and tracked in it.
+"""What a norm must define for problems to be solved, certified and tracked in it.
 
 Any norm needs `value`, `ball_point` and `atom`: with them `certify` bounds the optimum from any weights, and
 `solve` solves the full program with CVXPY. A norm of the singular values alone is a `UnitarilyInvariantNorm`:
-it brings the same in terms of a spectrum, and in return problems are reduced by their symmetries and solved
-by the splitting method. A closed form for balanced tasks is `held_out_coefficient`, if there is one.
+it defines the same in terms of a spectrum, and its problems are reduced by their symmetries and solved by the
+splitting method. `held_out_coefficient` gives the closed form of balanced tasks, if there is one.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class DualWeights:
-    """Dual weights of a balanced task with training implications, one example and one output each.
+    """Dual weights of a balanced task with training implications, per example and wrong output.
 
     Attributes:
-        fact, held_out, implication: within a type: training facts, held-out subjects' facts, implications.
-        own: own fact against own implication of training subjects, under both relations.
+        fact, held_out, implication: against outputs of the correct one's type, for training subjects' facts,
+            held-out subjects' facts, and implications.
+        own: of a training subject's own fact against its own implication, under both relations.
 
     Source: docs/theory.md, "Dual weights".
     """
@@ -39,7 +40,7 @@ class ControlDualWeights:
     """Dual weights of a balanced task without training implications.
 
     Attributes:
-        held_out: within the facts.
+        held_out: against the other facts.
         other: against every other output.
     """
 
@@ -48,12 +49,12 @@ class ControlDualWeights:
 
 
 class Norm(ABC):
-    """A norm of W [input, output]; a subclass with an object `NORM` is a file of this folder.
+    """A norm of W [input, output]; each file of this folder has a subclass and an object `NORM` of it.
 
     Attributes:
         name: as in the registry: the name of the file.
         label: in words, for figures, e.g. "nuclear norm".
-        is_unique: whether a balanced task has one minimiser only.
+        is_unique: whether a balanced task has exactly one minimiser.
         stated_squared: whether the problem is often stated with the squared norm, which summaries then show.
     """
 
@@ -64,7 +65,7 @@ class Norm(ABC):
 
     @property
     def unitarily_invariant(self) -> bool:
-        """Whether rotations of inputs and outputs leave it alone.
+        """Whether rotations of inputs and outputs leave it unchanged.
 
         If so, it depends on singular values alone and does not grow when a solution is averaged over the
         symmetries of a task: problems are solved in small blocks. Subclass `UnitarilyInvariantNorm` for it.
@@ -79,18 +80,18 @@ class Norm(ABC):
     def ball_point(self, G: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
         """A point X of the unit ball, ‖X‖ <= 1, with the largest pairing ⟨G, X⟩; G is not zero.
 
-        Where several have it, take their mean: a symmetric G then has a symmetric point.
+        If several points attain it, return their mean: a symmetric G then has a symmetric point.
         """
 
     @abstractmethod
     def atom(self, W: Any) -> Any:
         """The CVXPY expression to minimise: a positive multiple of `objective(‖W‖)`.
 
-        Import cvxpy inside: it costs a second.
+        Import cvxpy inside the method: the import takes a second.
         """
 
     def objective(self, value: float) -> float:
-        """f(‖W‖), minimised in the norm's place: convex, increasing, 0 at 0. Default: the norm itself."""
+        """f(‖W‖), minimised instead of the norm: convex, increasing, 0 at 0. Default: the norm itself."""
         return value
 
     def dual_value(self, G: Float[np.ndarray, "row column"]) -> float:
@@ -108,6 +109,10 @@ class Norm(ABC):
         program = cp.Problem(cp.Minimize(step * self.atom(X) + cp.sum_squares(X - W) / 2))
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
+
+    def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float] | None:
+        """Smallest and largest β of balanced tasks when attention is trained too; None if it is not known."""
+        return None
 
     def held_out_coefficient(self, m_train: int, m_test: int) -> float | None:
         """β of the closed form of balanced tasks, for m_train, m_test >= 1; None: there is none (default).
@@ -138,8 +143,8 @@ class Norm(ABC):
 class UnitarilyInvariantNorm(Norm):
     """A norm of the singular values alone, in any order, each with a multiplicity.
 
-    `value`, `dual_value` and `prox` follow from what is said of spectra; override them where there is a
-    faster way. Values may come with multiplicity 0: they count nothing.
+    `value`, `dual_value` and `prox` are computed from the spectrum; override them where there is a faster
+    way. Values of multiplicity 0 may occur and do not count.
     """
 
     @abstractmethod
@@ -161,7 +166,7 @@ class UnitarilyInvariantNorm(Norm):
         """The singular values of `prox`: they minimise step · f + ½ Σ multiplicity (new − values)²."""
 
     def shrink_factor(self, step: float) -> float | None:
-        """What `prox` multiplies every matrix by, if that is all it does; None (default): it is not."""
+        """The factor of `prox`, if it only scales matrices; None (default) if it does more."""
         return None
 
     def combine(self, atoms: Sequence[Any], multiplicity: Sequence[float]) -> Any:
@@ -188,7 +193,7 @@ class UnitarilyInvariantNorm(Norm):
 
 
 def largest_singular_value(W: Float[np.ndarray, "row column"]) -> float:
-    """From the smaller Gram matrix, which is several times faster than a decomposition."""
+    """From the smaller Gram matrix: several times faster than a singular value decomposition."""
     gram = W @ W.T if W.shape[0] < W.shape[1] else W.T @ W
     return float(np.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0)))
 

@@ -1,4 +1,4 @@
-"""The Frobenius norm, the length of W as a vector: where W goes as one matrix (W-SVM)."""
+"""The Frobenius norm, the length of W as a vector: the norm of the W-SVM problem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocr_interp.theory.norms.base import ControlDualWeights, DualWeights, Unitar
 
 
 class Frobenius(UnitarilyInvariantNorm):
-    """Schatten 2, its own dual. What is minimised is half its square: a cone less, and a linear prox.
+    """Schatten 2, its own dual. Half its square is minimised: one cone less, and a linear prox.
 
     Source: docs/theory.md, "The missing entry", "Dual weights" and "Uniqueness".
     """
@@ -54,6 +54,10 @@ class Frobenius(UnitarilyInvariantNorm):
         import cvxpy as cp
 
         return cp.sum_squares(W)
+
+    def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float]:
+        """0: trained attention leaves the solution as it is."""
+        return 0.0, 0.0
 
     def held_out_coefficient(self, m_train: int, m_test: int) -> float:
         return 0.0

@@ -1,4 +1,4 @@
-"""The nuclear norm, the sum of the singular values: where two factors of W go (OV-SVM)."""
+"""The nuclear norm, the sum of the singular values: the norm of the OV-SVM problem."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ class Nuclear(UnitarilyInvariantNorm):
         import cvxpy as cp
 
         return cp.normNuc(W)
+
+    def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float]:
+        """[κ, 2κ / (1 + κ)] with κ = (m_train / m_test)^(2/3), for m_train <= m_test; docs/theory.md §6."""
+        if m_train == 0:
+            return 0.0, 0.0
+        if m_train >= m_test:
+            return 1.0, 1.0
+        kappa = (m_train / m_test) ** (2 / 3)
+        return kappa, 2 * kappa / (1 + kappa)
 
     def held_out_coefficient(self, m_train: int, m_test: int) -> float:
         return float(min(np.sqrt(m_train / m_test), 1.0))

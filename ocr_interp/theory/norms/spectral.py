@@ -1,4 +1,4 @@
-"""The spectral norm, the largest singular value: what Muon descends in."""
+"""The spectral norm, the largest singular value: the norm of Muon's steepest descent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ocr_interp.theory.norms.base import (
 
 
 class Spectral(UnitarilyInvariantNorm):
-    """Schatten infinity. Its dual is the nuclear norm; its minimisers are many.
+    """Schatten infinity. Its dual is the nuclear norm; its minimisers are not unique.
 
     Source: docs/theory.md, "The missing entry", "Dual weights" and "Uniqueness".
     """
@@ -47,7 +47,7 @@ class Spectral(UnitarilyInvariantNorm):
     def shrink(
         self, values: Float[np.ndarray, " value"], multiplicity: Float[np.ndarray, " value"], step: float
     ) -> Float[np.ndarray, " value"]:
-        """A cap that takes `step` off the counted sum."""
+        """Caps the values so that their sum, with multiplicities, falls by `step`."""
         if multiplicity @ values <= step:
             return np.zeros_like(values)
         order = np.argsort(-values)

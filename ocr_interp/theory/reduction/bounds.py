@@ -20,7 +20,7 @@ class ReducedSolution:
         blocks: W at smallest training margin 1, as blocks; zero blocks if no margin became positive.
         weights: dual weights [example group, distinct value], >= 0, of one example and one output.
         primal, dual: upper and lower bound of the optimal norm.
-        iterations: steps taken; 0 for methods without.
+        iterations: steps taken; 0 for methods without steps.
     """
 
     blocks: Blocks

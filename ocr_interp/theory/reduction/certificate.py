@@ -1,7 +1,7 @@
 """Certificates and full-size arrays of a reduced solution.
 
 Blocks have the norm of the matrix they stand for, and an example group the margins of its examples, so
-bounds of the reduced problem are bounds of the full one: nothing needs to be built at full size.
+bounds of the reduced problem are bounds of the full one: no array is built at full size.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from ocr_interp.theory.reduction.symmetry import (
 
 @dataclass(frozen=True)
 class BlockSolution:
-    """A matrix in the blocks of a reduced problem with dual weights; what they prove is computed when asked.
+    """A matrix in blocks of a reduced problem, with dual weights; its certificate is computed on first use.
 
     Attributes:
         reduced: the problem with its symmetries used.
         norm: the norm that is minimised.
         blocks: W as the reduced problem's blocks.
         reduced_weights: dual weights [example group, distinct value].
-        iterations: steps of the method that found it; 0 for methods without.
+        iterations: steps of the method that found it; 0 for methods without steps.
     """
 
     reduced: ReducedProblem

@@ -1,6 +1,6 @@
 """The max-margin problem as a CVXPY program: small problems, and a check of everything else.
 
-cvxpy costs a second to import, so that happens inside the functions.
+cvxpy takes a second to import, so it is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def solve_cvxpy(
     time_limit: float = 120.0,
     accuracy: float = 1e-7,
 ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]]:
-    """W and dual weights of the full program, as the solver left them: certify them.
+    """W and dual weights of the full program, as the solver returns them; certify them.
 
     Args:
         problem: the constraints.
         norm: any.
         solver: "clarabel" or "scs".
-        time_limit: seconds that the solver may take.
+        time_limit: time limit of the solver in seconds.
         accuracy: the solver's own stopping tolerance, relative and absolute.
 
     Raises:
-        SolverError: no point came back (infeasible, out of time or memory).
+        SolverError: the solver returned no point (infeasible, out of time or memory).
     """
     import cvxpy as cp
 

@@ -62,7 +62,7 @@ def solve_first_order(
         reduced: the problem.
         norm: unitarily invariant.
         tolerance: relative gap to reach.
-        max_seconds, max_iterations: when to stop without it; the caller decides what that means.
+        max_seconds, max_iterations: limits at which to stop without it; the caller decides what to do then.
 
     Raises:
         ConfigError: a norm that is not unitarily invariant.
@@ -83,7 +83,7 @@ def solve_first_order(
         if (best.dual > 0 and best.primal <= (1 + tolerance) * best.dual) or time.perf_counter() > deadline:
             break
         if iteration >= next_balance:
-            # Ever rarer, so that the method converges as with a fixed penalty.
+            # At growing intervals, so that the method converges as with a fixed penalty.
             state.balance()
             next_balance = max(iteration + _CHECK_EVERY, int(1.2 * iteration))
     return best.solution(iteration)
@@ -130,7 +130,7 @@ class _State:
         return np.where(self._examples.multiplicity > 0, np.maximum(self._moved, 0.0), 0.0)
 
     def balance(self) -> None:
-        """Sets the penalty so that relative primal and dual residuals are alike."""
+        """Sets the penalty so that relative primal and dual residuals are of similar size."""
         x_before, z_before = self._before
         u, v = self.x - self._point, self._z - self._logit_point
         primal = self._length(self.x - self._y, self._z - self._ey) / self._length(self._y, self._ey)

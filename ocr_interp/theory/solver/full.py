@@ -56,10 +56,10 @@ def solve_full(problem: MaxMarginProblem, norm: Norm, solver: str, max_seconds: 
         problem: the constraints.
         norm: any norm; its `atom` is minimised.
         solver: "clarabel" or "scs".
-        max_seconds: what the solver may take.
+        max_seconds: time limit of the solver.
 
     Raises:
-        SolverError: no point came back, or one that proves nothing.
+        SolverError: the solver returned no point, or one that proves no bounds.
     """
     W, weights = solve_cvxpy(problem, norm, solver, max_seconds)
     if not (np.isfinite(W).all() and np.isfinite(weights).all() and W.any() and weights.any()):

@@ -39,7 +39,7 @@ def _decompose(
 
     From the Gram matrix, which costs half as much as a singular value decomposition: A V diag(new / s) Vᵀ
     needs no left vectors, and small values, where a Gram matrix is inexact, are those that shrink to 0
-    (nuclear norm) or stay as they are (spectral norm). Bounds never rest on it.
+    (nuclear norm) or stay as they are (spectral norm). Bounds do not depend on it.
     """
     tall = A.shape[1] >= A.shape[2]
     B = A if tall else A.transpose(0, 2, 1)

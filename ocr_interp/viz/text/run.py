@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
-from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.theory.norms import norms
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
 
@@ -60,11 +60,15 @@ def _predicted(run: Run) -> str:
     linear_map = model.linear_map
     if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):
         return ""
-    if model.train_attention and linear_map.has_factors:
-        low, high = trained_attention_beta_interval(task)
-        return f" (limit with trained attention: {low:.4f} to {high:.4f})"
+    assert task.balanced_sizes is not None  # as closed forms have it
+    _, m_train, m_test = task.balanced_sizes
     beta = solve(task, linear_map.norm).beta
-    return f" (limit with frozen attention: {beta:.4f})" if linear_map.has_factors else f" (limit: {beta:g})"
+    trained = norms[linear_map.norm].beta_with_trained_attention(m_train, m_test)
+    if trained == (beta, beta):
+        return f" (limit: {beta:g})"
+    if not model.train_attention:
+        return f" (limit with frozen attention: {beta:.4f})"
+    return "" if trained is None else f" (limit with trained attention: {trained[0]:.4f} to {trained[1]:.4f})"
 
 
 def _limit_line(row: Mapping[str, float], norm: str) -> str:
