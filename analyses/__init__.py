@@ -1,7 +1,8 @@
 """The studies: how every figure and every claim of the repository is made. `ocr-interp reproduce` runs them.
 
-A folder is a study; a module of it that has a constant `FIGURE` is a figure, found by being there: adding one
-is one file, deleting it takes its claims away. `house` holds what all studies share. One figure alone:
+A folder is a study, and a module in it with a constant `FIGURE` is a figure. Figures are found automatically:
+to add one, add one file; deleting the file removes its claims. `house` has the code that all studies share.
+To make a single figure:
 `ocr-interp reproduce --only theorem_3`, or `python -m analyses.paper.theorem_3`.
 """
 

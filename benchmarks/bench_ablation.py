@@ -1,14 +1,14 @@
-"""What running the specs of an ablation study at the same time would give, side by side in one run.
+"""Would an ablation study be faster if its specs ran in parallel? All ways are timed in one run.
 
     python benchmarks/bench_ablation.py [--rounds 3]
 
 The same zero ablations of single heads, one after the other (what `run_ablation_study` does) with one
 torch thread and with as many as there are cores; in as many Python threads, each with its own copy of the
 model and one torch thread; and in as many processes, which import torch and transformer_lens first (their
-start is timed by itself). Two models: the fact-recall model at (20, 1, 3), and a random HookedTransformer
-with 6 layers and d_model 512 on 64 prompts of 32 tokens. Wall-clock seconds, the smallest of the rounds,
-which alternate; other work on the machine moves them (several torch threads suffer most), so the load
-is kept beside them. Results go to benchmarks/results/ablation.json.
+start is timed separately). Two models: the fact-recall model at (20, 1, 3), and a random HookedTransformer
+with 6 layers and d_model 512 on 64 prompts of 32 tokens. Times are wall-clock seconds, the smallest of the
+rounds, which alternate; other work on the machine increases them (most with several torch threads), so the
+load is stored with them. Results go to benchmarks/results/ablation.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SPECS = {"fact recall": 24, "6 layers": 8}
 
 
 def subject(name: str) -> tuple[Any, Examples]:
-    """A model and what it is measured on."""
+    """A model and its examples."""
     if name == "fact recall":
         task = FactRecallTask(20, 1, 3)
         return build_model(task, ModelConfig(), device="cpu"), task_examples(task, True, 0, 4)
@@ -61,7 +61,7 @@ def subject(name: str) -> tuple[Any, Examples]:
 
 
 def specs(name: str, part: int = 0, parts: int = 1) -> dict[str, Intervention]:
-    """Every parts-th of the interventions."""
+    """Every `parts`-th of the interventions, from `part` on."""
     heads = 1 if name == "fact recall" else 8
     layers = 1 if name == "fact recall" else 6
     found = {
@@ -72,7 +72,7 @@ def specs(name: str, part: int = 0, parts: int = 1) -> dict[str, Intervention]:
 
 
 def study(model: Any, examples: Examples, chosen: dict[str, Intervention]) -> int:
-    """Rows measured."""
+    """Runs the study; returns the number of measured rows."""
     return len(run_ablation_study(model, chosen, examples=examples, controls=False, progress=False).table)
 
 
@@ -80,7 +80,7 @@ _OWN: dict[str, tuple[Any, Examples]] = {}
 
 
 def in_process(name: str, part: int) -> int:
-    """A part of the study in a worker, whose model is built once."""
+    """Runs a part of the study in a worker process, which builds its model once."""
     torch.set_num_threads(1)
     if name not in _OWN:
         _OWN[name] = subject(name)

@@ -6,9 +6,9 @@ Shapes of a 30-layer, 9-head model with d_model 576 and d_head 64, float32, norm
 each head's singular values spread over about six decades; once with a value head for every head and once
 with three, as in a grouped model. Four ways: ours (QR of the factors, then d_head × d_head),
 FactoredMatrix.svd, a dense SVD of the products, and Gram matrices of the factors, which are fast and
-wrong. Rounds alternate, so that all see the same machine; the smallest time of each counts. The dense way
-is timed on some layers a round and scaled up, since it takes minutes. Errors are of singular values
-against float64, over the largest of the head. Imports are not counted. Results go to
+inaccurate. Rounds alternate, so that all see the same machine; the smallest time of each counts. The dense
+way is timed on some layers per round and scaled up, since it takes minutes. Errors are those of singular
+values against float64, relative to the largest of the head. Imports are not counted. Results go to
 benchmarks/results/circuits.json.
 """
 
@@ -34,8 +34,8 @@ OURS, FACTORED, DENSE, GRAM = "QR (ours)", "FactoredMatrix.svd", "dense SVD", "G
 def weights(layers: int, kv_heads: int) -> tuple[Tensor, Tensor]:
     """W_V [layer, kv_head, d_model, d_head] and W_O [layer, head, d_head, d_model], seeded.
 
-    A rotation of the hidden dimensions, which leaves the products alone, spreads every scale over all
-    columns, as in trained weights; without it grading by columns would hide what Gram matrices lose.
+    A rotation of the hidden dimensions, which does not change the products, spreads every scale over all
+    columns, as in trained weights; without it the scaling by columns would hide the error of Gram matrices.
     """
     generator = torch.Generator().manual_seed(0)
     spread = torch.logspace(0, -3, D_HEAD)
@@ -46,7 +46,7 @@ def weights(layers: int, kv_heads: int) -> tuple[Tensor, Tensor]:
 
 
 def expanded(W_V: Tensor) -> Tensor:
-    """W_V with an entry for every head, as FactoredMatrix needs it."""
+    """W_V with one entry per head, as FactoredMatrix needs it."""
     return W_V.repeat_interleave(HEADS // W_V.shape[1], 1)
 
 
@@ -58,7 +58,7 @@ def gram_spectra(W_V: Tensor, W_O: Tensor) -> Float[Tensor, "layer head d_head"]
 
 
 def factored_spectra(W_V: Tensor, W_O: Tensor) -> Tensor:
-    """TransformerLens' way."""
+    """The method of TransformerLens."""
     return FactoredMatrix(expanded(W_V), W_O).svd()[1]
 
 

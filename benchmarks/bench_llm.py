@@ -2,10 +2,10 @@
 
     python benchmarks/bench_llm.py [--steps 10] [--model runs/models/smollm2-135m]
 
-Same data in the same order, batch, precision, optimizer and loss; rounds alternate on the same machine,
-the median step counts. Two rounds as a process is by default, then two that keep freed memory
-(`keep_freed_memory`, for good: so they come last), for both. Then our step by what takes the time.
-Results go to benchmarks/results/llm.json.
+Same data in the same order, batch, precision, optimizer and loss; rounds alternate on the same machine, the
+median step counts. Both are timed in two rounds with default settings, then in two with `keep_freed_memory`
+(which cannot be undone, so they come last). Then the parts of our step are timed. Results go to
+benchmarks/results/llm.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import _accelerator, _Finetuning
 
 WARM_UP = 3
-"""Steps that are not counted: optimizer state is made in the first."""
+"""Steps that are not counted, since optimizer state is created in the first."""
 
 
 def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
@@ -43,7 +43,7 @@ def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
 
 
 def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
-    """CPU-seconds and loss of every step of ours."""
+    """CPU-seconds and loss of each of our steps."""
     run, times, losses = training(config, lm), [], []
     for _ in range(config.train.steps):
         start = time.process_time()
@@ -54,7 +54,7 @@ def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[flo
 
 
 def trainers(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
-    """The same of the transformers Trainer: labels of -100 but for answers, everything else alike."""
+    """CPU-seconds and loss of each step of the transformers Trainer; labels are -100 except at answers."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     order = training(config, lm)
@@ -105,7 +105,7 @@ def trainers(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list
 
 
 def padded(batch: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Right padding, with the mask that the Trainer's users pass."""
+    """Right padding, with the attention mask that users of the Trainer pass."""
     length = max(len(row["input_ids"]) for row in batch)
 
     def filled(name: str, value: int) -> torch.Tensor:
@@ -120,7 +120,7 @@ def padded(batch: list[dict[str, list[int]]], pad: int) -> dict[str, torch.Tenso
 
 
 def by_part(config: LLMRunConfig, lm: LanguageModel) -> dict[str, float]:
-    """Median CPU-seconds of the parts of our step; the vocabulary is timed by itself, forward and back."""
+    """Median CPU-seconds of the parts of our step; the unembedding is timed separately, forward and back."""
     run = training(config, lm)
     parts: dict[str, list[float]] = {name: [] for name in ("forward", "backward", "optimizer", "vocabulary")}
     head = run.inner.get_output_embeddings()

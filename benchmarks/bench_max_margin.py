@@ -2,8 +2,8 @@
 
 python benchmarks/bench_max_margin.py [--quick]
 
-Every case runs in a process of its own, so that its peak memory is its own, and every result is
-certified on the full problem or on a provably equivalent one. Writes benchmarks/results/max_margin.json.
+Every case runs in its own process, so that its peak memory can be measured, and every result is certified on
+the full problem or on a provably equivalent one. Writes benchmarks/results/max_margin.json.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_
 
 
 def unequal_groups(n_facts: int, n_implications: int, largest: int, seed: int) -> FactRecallTask:
-    """Random group sizes: 1..largest training and 0..largest held-out subjects a fact."""
+    """Random group sizes: 1..largest training and 0..largest held-out subjects per fact."""
     rng = np.random.default_rng(seed)
     extra = rng.integers(0, n_implications, n_facts - n_implications)
     implication = np.concatenate([np.arange(n_implications), extra])
@@ -113,9 +113,9 @@ RUNNERS = {
 
 
 def run_here(case: dict[str, Any]) -> dict[str, Any]:
-    """Runs one case in this process; adds CPU time (on a busy machine the truer one) and peak memory.
+    """Runs one case in this process; adds CPU time (more reliable on a busy machine) and peak memory.
 
-    Peak memory includes interpreter and libraries, CPU time of the closed form its 20 repeats and check.
+    Peak memory includes the interpreter and libraries; CPU time of the closed form its 20 repeats and check.
     """
     task = make_task(case)
     start = time.process_time()
@@ -130,7 +130,7 @@ def run_here(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_apart(case: dict[str, Any]) -> dict[str, Any]:
-    """Runs one case in a process of its own, on one thread; past its limit it is stopped."""
+    """Runs one case in its own process, on one thread; stops it at its time limit."""
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     command = [sys.executable, __file__, "--case", json.dumps(case)]
     try:
@@ -153,7 +153,7 @@ def run_apart(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def side_by_side(quick: bool) -> list[dict[str, Any]]:
-    """Balanced tasks (n, 1, 3) until a method gives up: it is not asked again at a larger n."""
+    """Balanced tasks (n, 1, 3); a method that fails is not tried at a larger n."""
     limit, case_tolerance = 10 if quick else 60, 1e-4
     sizes = (8, 16, 20) if quick else (8, 16, 20, 40, 80, 160)
     given_up: set[str] = set()
@@ -173,7 +173,7 @@ def side_by_side(quick: bool) -> list[dict[str, Any]]:
 
 
 def at_scale(quick: bool) -> list[dict[str, Any]]:
-    """The closed form at any n; unequal one-to-one groups; several facts to an implication."""
+    """The closed form at any n; unequal one-to-one groups; several facts per implication."""
     results = []
     for n in (20, 1_000, 1_000_000):
         case = {"family": "balanced", "sizes": [n, 1, 3], "norm": "nuclear", "method": "closed_form"}

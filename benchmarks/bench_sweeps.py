@@ -4,10 +4,10 @@
 
 For each kind of model: one HookedTransformer trained step by step; our runs one after another; stacks of
 1, 8, 32, 128 of our models. Rounds alternate, so that all see the same machine; the best of each counts.
-Beside it: the machine's peak (a large matrix product on one thread, measured in the same rounds), the
-floating-point operations of a step, how near the stacks come to the peak, and what a step spends its
-time on. Batches are drawn afresh at every step, each run from its own generator. Evaluation is left out
-here; a row of the history is timed by itself.
+Also measured: the machine's peak (a large matrix product on one thread, in the same rounds), the
+floating-point operations of a step, the stacks' share of the peak, and the times of the parts of a step.
+Batches are drawn anew at every step, each run from its own generator. Evaluation is not included; a row of
+the history is timed separately.
 
 Results go to benchmarks/results/sweeps.json.
 """
@@ -46,7 +46,7 @@ RELEASED_CODE = 41.0
 
 
 def flops(model: ModelConfig) -> float:
-    """Multiplications and additions of a step's matrix products; what else there is counts as none."""
+    """Multiplications and additions of a step's matrix products; other operations are not counted."""
     inputs, outputs, batch = TASK.n_inputs, TASK.d_vocab, RECIPE.batch_size
     context = inputs - TASK.n_subjects
     products = 2 * (2 * batch * context * outputs)  # logits, and back to the rows of the context
@@ -74,7 +74,7 @@ def peak_gflops(size: int = 1_536) -> float:
 
 
 def parts_of_a_step(model: ModelConfig, runs: int) -> dict[str, float]:
-    """Microseconds a model-step of what a stack does, each by itself, best of 5."""
+    """Microseconds per model-step of each part of a stack's step, timed separately, best of 5."""
     stack = lockstep(model, runs, 10)
     sources = [NoisyBatches(TASK, RECIPE.batch_size, seed) for seed in range(runs)]
     batch, chunk = stack._batches.at(0), [0]
@@ -121,7 +121,7 @@ def rates(model: ModelConfig, rounds: int, budget: int) -> tuple[dict[str, float
 
 
 def row_cost(model: ModelConfig, certificates: bool) -> float:
-    """Milliseconds of a row of the history."""
+    """Milliseconds per row of the history."""
     made = lockstep(model, 1, 200)
     made.advance(2, 202)
     tracker = Tracker(TASK, RECIPE, torch.float32, torch.device("cpu"), certificates)
@@ -130,7 +130,7 @@ def row_cost(model: ModelConfig, certificates: bool) -> float:
 
 
 def main(quick: bool = False) -> None:
-    load = os.getloadavg()[1]  # other work on the machine slows memory down, for all ways alike
+    load = os.getloadavg()[1]  # other work on the machine slows all ways down
     results: dict[str, Any] = {
         "load average": load,
         "released code, model-steps per CPU-second (theory.md §7)": RELEASED_CODE,

@@ -6,7 +6,7 @@
    trained step by step, and in our token-count form. Rounds alternate, so that all three see the same
    machine; the smallest time of each counts.
 2. The paper's 20,000 steps with fresh noise, logging and snapshots included.
-3. The quickest recipe of ours to held-out implication loss < 0.1 and accuracy 1.0 on the paper's noisy
+3. Our quickest recipe to held-out implication loss < 0.1 and accuracy 1.0 on the paper's noisy
    distribution, from random W_V and W_O (attention starts uniform) and without held-out implications in
    training; ten seeds.
 
@@ -89,7 +89,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def step_costs(model: ModelConfig, steps: int, rounds: int) -> dict[str, float]:
-    """Milliseconds a step of the three ways."""
+    """Milliseconds per step of the three ways."""
     ways = {"written out": written_out(model), "HookedTransformer": hooked(model)}
     best = dict.fromkeys([*ways, "token counts (ours)"], float("inf"))
     recipe = replace(RECIPE, steps=20 * steps, log_every=20 * steps, snapshots=0)

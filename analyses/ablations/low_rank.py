@@ -1,7 +1,8 @@
-"""Subspaces of the answers' logits whose removal takes out-of-context implications and leaves what was told.
+"""Subspaces of the answers' logits whose removal destroys out-of-context implications but no told answer.
 
-An orthogonal projection may also damp: a direction cosθ u + sinθ v, with u written by the head and v not (or
-seen by no logit difference), takes the share cos²θ of u away. So rank k is enough to scale k directions.
+An orthogonal projection can also damp a direction: removing cosθ u + sinθ v, with u in the head's output and
+v outside it (or without effect on logit differences), removes the share cos²θ of u. So rank k is enough to
+scale k directions.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def blocks_of(W: np.ndarray) -> dict[str, np.ndarray]:
     others = np.delete(np.arange(min(W.shape)), relation)[: min(W.shape) - 1]
     last = others[N - 1 :]
     pair = V.reshape(2, N, -1)
-    # The direction in between moves all facts or all implications together: no pattern over pairs.
+    # The direction in between moves all facts or all implications together: it does not depend on the pair.
     patterned = last[np.argsort(np.abs(pair[:, :, last].sum(1)).sum(0), kind="stable")[: N - 1]]
     return dict(zip(SIZES, (V[:, [relation]], V[:, others[: N - 1]], V[:, patterned]), strict=True))
 
@@ -59,7 +60,7 @@ def blocks_against(W: np.ndarray, circuit: OVCircuit) -> dict[str, dict[str, flo
 
 
 def constructed(W: np.ndarray) -> dict[str, np.ndarray]:
-    """Two subspaces written down from the closed form; rows beyond the answers are unread directions.
+    """Two subspaces constructed from the closed form; rows beyond the answers are unread directions.
 
     - rank 1: facts minus implications, mixed with all answers alike, which no margin sees. The relation's
       contribution is scaled by t; a held-out implication loses to its own fact if t < (1 − 1/n)(1 − β), and
@@ -85,14 +86,14 @@ def constructed(W: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _distance(phi: float, kappa: float, beta: float) -> float:
-    """Smallest coefficient of what was told, or minus that of held-out implications, if that is smaller."""
+    """The smaller of: smallest told coefficient, and minus the coefficient of held-out implications."""
     u = np.array([np.cos(phi), np.sin(phi)])
     told, held_out = (row - kappa * (row @ u) * u for row in (np.ones(2), np.array([1, beta])))
     return float(min(told[0], told[1], held_out[0], -held_out[1]))
 
 
 def as_spec(circuit: OVCircuit, basis: np.ndarray) -> Intervention:
-    """The subspace in a model; rows beyond the answers are residual dimensions that W_U does not read."""
+    """The subspace as an intervention; rows beyond the answers are residual dimensions unread by W_U."""
     if len(basis) == len(circuit.outputs):
         return output_subspace(circuit, basis)
     plain = output_subspace(circuit, np.eye(len(circuit.outputs)))
@@ -108,9 +109,9 @@ def as_spec(circuit: OVCircuit, basis: np.ndarray) -> Intervention:
 
 
 def found_in(run: Snapshot, rank: int, against: str = "all answers") -> tuple[np.ndarray, dict[str, float]]:
-    """The best subspace of output logits for a model's own circuit, and what the search knows of it.
+    """The best subspace of output logits for a model's own circuit, with the margins of the search.
 
-    The rest of a prompt (EOS, and noise at its mean) is in the margins of the search too.
+    The margins include the rest of a prompt (EOS, and noise at its mean).
     """
     circuit = OVCircuit.from_run(run).effective
     named = circuit.subjects_and_relations.W
@@ -126,7 +127,7 @@ SEARCHED = {
     "rank 2": (2, "all answers"),
     "rank 2, implications alone": (2, "implications"),
 }
-"""Ranks, and which answers a held-out implication is to lose to."""
+"""Ranks, and the answers that a held-out implication should lose to."""
 
 
 EXPLAINED = ("margin_in_set", "winners", "common_share")
@@ -134,7 +135,7 @@ EXPLAINED = ("margin_in_set", "winners", "common_share")
 
 
 def own_subspaces(run: Snapshot) -> dict[str, dict[str, Any]]:
-    """Subspaces found for a model's own circuit, as ablations of the model, beside random ones.
+    """Subspaces found for a model's own circuit, used as ablations of the model, beside random ones.
 
     `winners` is how many different answers the model then gives to the held-out implications, and
     `common_share` how much of the change of their logits (sum of squares) is the same in every prompt.
@@ -188,7 +189,7 @@ def search_all(W: np.ndarray, ranks: tuple[int, ...] = (1, 2, 3, 4, 8)) -> list[
 def _search(
     W: np.ndarray, side: str, against: str, rank: int, steps: int = 300, rest: np.ndarray | float = 0.0
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Best of three starts: told margins above zero, held-out implications below, by as much as can be.
+    """Maximises told margins above zero and held-out margins below zero; the best of three starts.
 
     Returns the basis and the margins. `rest` is what every prompt adds to the logits (outputs only).
     """
@@ -239,6 +240,6 @@ def _search(
 
 
 def _margins(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Right answer minus every answer; far above zero at itself."""
+    """Logit of the right answer minus that of every answer; a large number at the right answer itself."""
     own = logits.gather(1, target[:, None])
     return own - logits.scatter(1, target[:, None], -1e9)

@@ -47,7 +47,7 @@ from ocr_interp.training.run import Snapshot
 from ocr_interp.viz.style import HELD_OUT, figure_style, save_figure
 
 KINDS = ("training subjects", "held-out subjects", "relations", "noise", "EOS")
-"""What EOS attends to."""
+"""The kinds of tokens that EOS attends to."""
 
 SANITY = "block held-out subjects → implications (sanity: the effect itself)"
 TRAINED: dict[str, dict[OvKind, str]] = {
@@ -62,7 +62,7 @@ SEARCHED_SEEDS = 3
 
 
 def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
-    torch.set_num_threads(1)  # small matrices lose by more
+    torch.set_num_threads(1)  # small matrices are slower with more threads
     predicted = {ov: _predicted(solve(PAPER, norm=NORMS[ov]).W) for ov in NORMS}
     limits = {ov: limit_as_model(ov) for ov in NORMS}
     measured = {"computed limit": {ov: [_measured(limits[ov])] for ov in NORMS}}
@@ -89,11 +89,11 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     return predicted, measured, random, own
 
 
-# --- what is measured ------------------------------------------------------------------------------
+# --- measurements ----------------------------------------------------------------------------------
 
 
 def _specs(run: Snapshot) -> dict[str, Any]:
-    """The interventions of a model; prompts without noise have no path to it."""
+    """The interventions of a model; prompts without noise have no path to noise."""
     noise_free = run.config.train.data == "noise_free"
     specs: dict[str, Any] = {
         f"EOS → {kind}": Zero().at(Site.at("pattern", layer=0, tokens=tokens_of_kind(PAPER, kind)))
@@ -255,7 +255,7 @@ def _limits_claim(script: str, predicted: dict, measured: dict) -> Claim:
 
 
 def _relation_claim(script: str, ov: str, predicted: dict, measured: dict) -> Claim:
-    """Without the relation a held-out subject gives its fact: read off the closed form beforehand."""
+    """Without the relation a held-out subject gives its fact; predicted by the closed form before the run."""
     name, values = "EOS → relations", {}
     for model in ("computed limit", "gradient descent", "paper's recipe"):
         for split in SPLITS[2:]:
@@ -298,7 +298,7 @@ def _noise_claim(script: str, ov: str, tables: list[pd.DataFrame]) -> Claim:
 
 
 def _small_block_claim(script: str, predicted: dict, measured: dict, random: pd.DataFrame) -> Claim:
-    """Stated after the closed form was seen: it has 0.277 where the whole solution has 0."""
+    """Stated after seeing the closed form: without the small block it has 0.277, the whole solution 0."""
     name, values = list(low_rank.SIZES)[2], dict[str, Any]()
     models = ("computed limit", "gradient descent", "paper's recipe")
     for model in models:

@@ -44,7 +44,7 @@ SEEDS = range(5)
 """Draws of the random subspaces."""
 
 XLIM = (-1.5, 2.5)
-"""What lies outside is a triangle at the edge; the JSON has the values."""
+"""Limits of the axis; values outside are triangles at the edge, and the JSON has them."""
 
 PATHS = {
     "training subjects → facts": ("training subjects", "facts"),
@@ -104,7 +104,7 @@ def make(runs: Path, figures: Path) -> Measured:
 def claims(
     predicted: dict, limit: tuple, descent: list[tuple], recipe: list[pd.DataFrame], subspaces: list[str]
 ) -> list[Claim]:
-    """Of the singular blocks, then of the low-rank subspaces."""
+    """The claims about the singular blocks, then those about the low-rank subspaces."""
     blocks = _block_claims(predicted, limit[0], [found for found, _ in descent], recipe)
     return blocks + _subspace_claims(subspaces, limit, descent)
 
@@ -135,7 +135,7 @@ def _by_draw(random: pd.DataFrame) -> list[dict]:
 
 
 def _without_large_block(run: Snapshot) -> pd.DataFrame:
-    """The same metrics of a model as it is and without its large block."""
+    """The metrics of a model without ablation, and without its large block."""
     circuit = _circuit(run)
     spec = {LARGE: output_subspace(circuit, low_rank.blocks_of(circuit.W)[LARGE])}
     found = run_ablation_study(run, spec, METRICS, controls=False).table
@@ -241,7 +241,7 @@ def _block_claims(
 def _large_block_claims(
     limit: pd.DataFrame, descent: list[pd.DataFrame], recipe: list[pd.DataFrame]
 ) -> list[Claim]:
-    """That the large block takes the facts is true of held-out subjects in trained models alone."""
+    """Removing the large block destroys facts only for held-out subjects of trained models."""
     training, held_out = SPLITS[0], SPLITS[2]
     one = _of_large_block([limit])
     survives = (
@@ -280,7 +280,7 @@ def _large_block_claims(
 
 
 def _of_large_block(tables: list[pd.DataFrame]) -> dict[str, list[float]]:
-    """Accuracy of every split without the large block, and what is left of the held-out facts' margin."""
+    """Accuracy of every split without the large block, and the remaining margin of held-out facts."""
     found = {f"{s}_accuracy": [mean_of(t, LARGE, s, "accuracy") for t in tables] for s in SPLITS}
     split = SPLITS[2]
     left = [mean_of(t, LARGE, split, "margin") / mean_of(t, "none", split, "margin") for t in tables]

@@ -54,7 +54,7 @@ def of_matrix(W: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def unit_of(table: pd.DataFrame) -> float:
-    """The smallest margin of the unablated model over everything that was told."""
+    """The smallest training margin of the unablated model, the unit of all margins."""
     told = (table["spec"] == "none") & (table["split"] != HELD_OUT_IMPLICATION)
     return float(table.loc[told, list(SHOWN)].to_numpy().min())
 
@@ -74,7 +74,7 @@ def mean_of(table: pd.DataFrame, spec: str, split: str, metric: str) -> float:
 
 
 def kept_and_taken(table: pd.DataFrame, spec: str) -> tuple[float, float]:
-    """Smallest accuracy on what was told, and that on held-out implications."""
+    """Smallest accuracy over the told splits, and the accuracy on held-out implications."""
     kept = min(mean_of(table, spec, split, "accuracy") for split in SPLITS[:3])
     return kept, mean_of(table, spec, HELD_OUT_IMPLICATION, "accuracy")
 
@@ -82,6 +82,6 @@ def kept_and_taken(table: pd.DataFrame, spec: str) -> tuple[float, float]:
 def derived(
     picture: str, id_: str, statement: str, expected: str, measured: dict, tolerance: float, holds: bool
 ) -> Claim:
-    """A claim that one of the pictures of the ablations shows."""
+    """A claim that a picture of the ablation study shows."""
     source = "derived (docs/theory.md)"
     return Claim(id_, statement, source, expected, measured, tolerance, bool(holds), picture)

@@ -39,7 +39,7 @@ CHANCE = "0.55"
 
 
 def as_row(comparison: Comparison) -> dict[str, float]:
-    """What is drawn of one circuit: cosines, β, mean principal angle a block, geometry minus prediction."""
+    """The drawn values of a circuit: cosines, β, mean angle per block, geometry minus prediction."""
     angles = zip(BLOCKS, comparison.angles, strict=True)
     found = {
         "cosine_nuclear": comparison.cosine_nuclear,
@@ -55,7 +55,7 @@ def as_row(comparison: Comparison) -> dict[str, float]:
 
 
 def measure(run: Run) -> list[dict[str, object]]:
-    """A row a snapshot."""
+    """One row per snapshot."""
     rows = []
     for step in run.snapshot_steps:
         report = OVCircuit.from_run(run.at(step)).alignment(PREDICTION, random_seeds=())
@@ -65,13 +65,13 @@ def measure(run: Run) -> list[dict[str, object]]:
 
 
 def random_rows(run: Run, seeds: range = range(5)) -> pd.DataFrame:
-    """Random weights of the run's kind and size, a row a draw."""
+    """Random weights of the run's kind and size, one row per draw."""
     report = OVCircuit.from_run(run).alignment(PREDICTION, random_seeds=tuple(seeds))
     return pd.DataFrame([as_row(comparison) for comparison in report.of_role(RANDOM)])
 
 
 def draw(ax: Axes, table: pd.DataFrame, column: str, color: str, style: str = "-", label: str = "") -> None:
-    """Median over seeds, banded from the smallest to the largest; step 0 stands at the left edge."""
+    """Median over seeds with a band from the smallest to the largest; step 0 is at the left edge."""
     by_step = table.pivot(index="step", columns="seed", values=column)
     values, steps = by_step.to_numpy(), by_step.index.to_numpy(dtype=float)
     steps[0] = steps[1] / 2.5

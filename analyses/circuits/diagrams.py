@@ -1,7 +1,7 @@
 """Diagrams of circuits: the mechanism of both models, single prompts, singular blocks, and a head of a Llama.
 
-Every diagram is a CircuitGraph whose contributions sum to logits; the .json beside a picture holds its
-graphs. The Llama is tiny and has random weights: it shows that any model will do, and is no finding.
+Every diagram is a CircuitGraph whose contributions sum to logits; the .json beside a picture has its graphs.
+The Llama is tiny and has random weights: it shows that the tools work with any model, and is not a result.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def write(graphs: Sequence[CircuitGraph], path: Path) -> None:
 
 
 def by_block(circuit: OVCircuit, tolerance: float, title: str) -> CircuitGraph:
-    """What held-out subjects write to their own answers, by singular block."""
+    """The contributions of held-out subjects to their own answers, by singular block."""
     held_out = [s for s in range(PAPER.n_subjects) if not PAPER.subject_trained[s]]
     pairs = [(f"s{s}", f"{kind}{PAPER.subject_fact[s]}") for s in held_out for kind in "bc"]
     untold = [("held-out subjects", "implications")]

@@ -1,8 +1,9 @@
-"""Embeddings of subjects, relations and answers: where they lie, measured beside predicted.
+"""Embeddings of subjects, relations and answers: measured beside predicted positions.
 
-All from the balanced SVD of diag(a) W_OV, divided by the smallest training margin. The small task (2, 1, 1)
-of Figure 5 (gradient descent, no noise), where two dimensions hold everything, and the paper's setting with
-both of its recipes: AdamW with trained attention, and full-batch gradient descent with frozen attention.
+All embeddings are from the balanced SVD of diag(a) W_OV, divided by the smallest training margin. Tasks: the
+small task (2, 1, 1) of Figure 5 (gradient descent, no noise), whose embeddings have two dimensions, and the
+paper's setting with both of its recipes: AdamW with trained attention, and full-batch gradient descent with
+frozen attention.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def projections(circuit: OVCircuit, task: FactRecallTask) -> dict[str, dict[str,
 
 
 def describe(run: Run, ov: OvKind) -> dict[str, Any]:
-    """All numbers of a run of the paper's task, beside prediction, random weights and the start."""
+    """All numbers of a run of the paper's task, of the prediction, of random weights and of the start."""
     circuit = circuit_of(run)
     start = OVCircuit.from_run(run.at(0)).effective.subjects_and_relations
     ways = {

@@ -1,8 +1,8 @@
-"""Where the weight of the OV circuit sits, in both models, beside the closed form and random weights.
+"""The distribution of the OV circuit's energy in both models, beside the closed form and random weights.
 
-The models of Figure 2 (the paper's recipe: AdamW, noise, trained attention), five seeds. Everything is
-about diag(a) W_OV. An offset of a row that all answers share changes no difference between answers; how
-much energy is in it is shown beside, with the same models under full-batch gradient descent.
+The models of Figure 2 (the paper's recipe: AdamW, noise, trained attention), five seeds. All values are of
+diag(a) W_OV. An offset of a row that all answers share changes no difference between answers; its energy is
+shown separately, also for the same models under full-batch gradient descent.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def draw_spectrum(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """Singular values over the training margin, a line a seed; the predicted ones as steps."""
+    """Singular values over the training margin, one line per seed; the predicted ones as steps."""
     for ov in OV_KINDS:
         blocks = solve(PAPER, NORMS[ov]).spectrum
         values = np.concatenate([np.full(b.multiplicity, b.value) for b in blocks])

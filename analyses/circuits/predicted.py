@@ -11,7 +11,7 @@ from ocr_interp import OVCircuit, solve
 
 
 def predicted_circuit(like: OVCircuit, ov: OvKind) -> OVCircuit:
-    """W of the closed form in the rows of subjects and relations; noise and EOS write nothing."""
+    """W of the closed form in the rows of subjects and relations; the rows of noise and EOS are zero."""
     assert like.task is not None
     W = solve(like.task, NORMS[ov]).W
     left = np.zeros((len(like.inputs), W.shape[1]))

@@ -1,1 +1,1 @@
-"""What all studies share: claims, experiments and their training, figures, tables of the pages."""
+"""Code that all studies share: claims, experiments and their training, figures, tables of the pages."""

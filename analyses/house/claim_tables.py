@@ -1,11 +1,11 @@
-"""Parts of tables of runs, as claims show them."""
+"""Selections from tables of runs, in the form that claims store."""
 
 from __future__ import annotations
 
 from typing import Any
 
 Table = Any
-"""A DataFrame; pandas' annotations lose track of what columns are in comparisons and sums."""
+"""A DataFrame; typed as Any because pandas' annotations lose the types of columns in expressions."""
 
 
 def numbers(values: Any) -> list[float]:

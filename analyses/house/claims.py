@@ -1,8 +1,8 @@
 """Claims: what a figure states and what was measured; figures/claims.json is assembled from them.
 
-Every figure has a file of its own, figures/claims/<study>.<module>.json. claims.json is their content in the
-order of the figures in the code, so that the claims of a deleted module go away with it, and those of a slow
-figure stay as they were measured.
+Every figure has its own file, figures/claims/<study>.<module>.json. claims.json is their content in the order
+of the figures in the code. So deleting a module removes its claims, and the claims of a slow figure stay
+until it is drawn again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Claim:
     """One statement against what was measured.
 
     Attributes:
-        id: short name, the only one in claims.json.
-        statement: what is claimed, of which models.
+        id: short name, unique in claims.json.
+        statement: what is claimed, and of which models.
         source: who claims it.
         expected: the condition in words.
         measured: the values it is judged by; a list has one entry per seed or case.
@@ -47,7 +47,7 @@ class Claim:
     figure: str | None = None
 
     def entry(self, script: str) -> dict[str, Any]:
-        """What claims.json holds of it; `script` is the figure's module, e.g. "paper.theorem_3"."""
+        """The claim's entry in claims.json; `script` is the figure's module, e.g. "paper.theorem_3"."""
         values = dataclasses.asdict(self)
         shown_by = values.pop("figure")
         return {**values, "script": script, "figure": shown_by}
@@ -66,7 +66,7 @@ def write_claims(figures: Path, script: str, claims: Sequence[Claim]) -> None:
 
 
 def read_claims(figures: Path, script: str) -> list[dict[str, Any]]:
-    """The claims of one figure as they were last measured; none before that.
+    """The claims of one figure as they were last measured; empty before that.
 
     Raises:
         OcrInterpError: the file is damaged.
@@ -88,7 +88,7 @@ def assemble(figures: Path, scripts: Iterable[str]) -> list[dict[str, Any]]:
     """Writes figures/claims.json from the claims of these figures, in their order, and returns them.
 
     Raises:
-        OcrInterpError: two figures make a claim of the same name.
+        OcrInterpError: two figures make a claim with the same name.
     """
     entries = [entry for script in scripts for entry in read_claims(figures, script)]
     makers: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Finds the figures: modules of the studies that have a constant FIGURE. Nothing is imported for that."""
+"""Finds the figures, modules of the studies that have a constant FIGURE, without importing them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Found:
         """The figure itself; imports its module.
 
         Raises:
-            OcrInterpError: FIGURE is something else.
+            OcrInterpError: FIGURE is not a Figure.
         """
         figure = importlib.import_module(f"{analyses.__name__}.{self.script}").FIGURE
         if not isinstance(figure, Figure):
@@ -50,10 +50,10 @@ def find_figures() -> list[Found]:
 
 
 def choose(found: Sequence[Found], names: Sequence[str]) -> list[Found]:
-    """The figures of some names: "paper.theorem_3", "theorem_3", or "paper" for the whole study.
+    """The figures with these names: "paper.theorem_3", "theorem_3", or "paper" for the whole study.
 
     Raises:
-        UnknownNameError: no figure or study of that name, with the close matches.
+        UnknownNameError: no figure or study has that name; the message lists close matches.
     """
     chosen: set[str] = set()
     for name in names:
@@ -75,9 +75,9 @@ def _rank(study: str) -> int:
 
 
 def _declares_figure(path: Path) -> bool:
-    """Whether a module assigns FIGURE at its top level; one that is no Python is taken for a figure.
+    """Whether a module assigns FIGURE at its top level; True also for a file that cannot be parsed.
 
-    So what is wrong with it is said when it is drawn, and the other figures are not lost.
+    Its error is then reported when it is drawn, and the other figures are drawn anyway.
     """
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body

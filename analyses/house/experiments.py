@@ -17,19 +17,19 @@ from rich.progress import Progress
 from ocr_interp import FactRecallTask, ModelConfig, Run, RunConfig, TrainConfig, load_run
 
 STACK = 6
-"""Most runs that are trained together: more at once gain little (benchmarks/results/sweeps.json)."""
+"""Largest number of runs that are trained together; more gain little (benchmarks/results/sweeps.json)."""
 
 ROW = 15
-"""What measuring one logged row costs, in training steps."""
+"""Cost of measuring one logged row, in training steps."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained with every seed and kept in runs/<name>/seed<k>.
+    """A configuration that is trained with every seed and stored in runs/<name>/seed<k>.
 
     Attributes:
-        name: of its folder.
-        task, model, train: of all its runs; the seed of `train` is replaced.
+        name: name of its folder.
+        task, model, train: configuration of all its runs; the seed of `train` is replaced.
         seeds: one run each.
     """
 
@@ -44,7 +44,7 @@ class Experiment:
         return RunConfig(self.task, self.model, replace(self.train, seed=seed))
 
     def path(self, runs: Path, seed: int) -> Path:
-        """Where one run is kept."""
+        """The directory of one run."""
         return runs / self.name / f"seed{seed}"
 
 
@@ -52,7 +52,7 @@ Job = list[tuple[RunConfig, Path]]
 
 
 def train_all(runs: Path, experiments: Iterable[Experiment]) -> None:
-    """Trains what is missing, runs of one shape together, in as many processes as there are cores."""
+    """Trains the missing runs, those of one shape together, in as many processes as there are cores."""
     wanted = [(e.config(seed), e.path(runs, seed)) for e in experiments for seed in e.seeds]
     missing = [(config, path) for config, path in wanted if not _is_complete(path)]
     if not missing:
@@ -80,7 +80,7 @@ def load_all(runs: Path, experiment: Experiment) -> list[Run]:
 
 
 def make_jobs(missing: Job, workers: int) -> list[Job]:
-    """Runs that can be trained together, in stacks, the longest first so that no core waits at the end."""
+    """Groups runs that can be trained together into stacks, the longest first to keep all cores busy."""
     from ocr_interp.training.lockstep import stack_key
 
     groups: dict[Any, Job] = defaultdict(list)
@@ -89,14 +89,14 @@ def make_jobs(missing: Job, workers: int) -> list[Job]:
     jobs = []
     for group in groups.values():
         parts = -(-len(group) // STACK)
-        if len(groups) == 1:  # nothing else is there for the other cores
+        if len(groups) == 1:  # otherwise the other cores would be idle
             parts = max(parts, min(workers, len(group)))
         jobs += [group[k::parts] for k in range(parts)]
     return sorted(jobs, key=_cost, reverse=True)
 
 
 def _cost(job: Job) -> int:
-    """In steps of one model."""
+    """Cost of a job, in training steps of one model."""
     recipe = job[0][0].train
     return len(job) * (recipe.steps + ROW * len(recipe.logged_steps()))
 
@@ -106,7 +106,7 @@ def _is_complete(path: Path) -> bool:
 
 
 def _train(job: Job) -> None:
-    """In one thread: small matrices lose by more, and as many processes run as there are cores."""
+    """Trains one stack in one thread: small matrices do not gain from more, and every core has a process."""
     import torch
 
     from ocr_interp.training.together import train_together

@@ -1,4 +1,4 @@
-"""What a figure is: the pictures it leaves, what it needs and costs, how it is drawn, what it claims."""
+"""The definition of a figure: its pictures, experiments, cost, drawing function and claims."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cost = Literal["quick", "slow"]
 
 
 def no_claims(measured: Any) -> list[Claim]:
-    """The claims of a figure that only shows."""
+    """The claims of a figure that makes none."""
     return []
 
 
@@ -25,11 +25,12 @@ class Figure(Generic[Measured]):
     """One figure; a module of a study has it as its constant `FIGURE`.
 
     Attributes:
-        pictures: names of what it leaves, each as .png, .svg and .json; none for claims without a picture.
-        draw: takes the folder of runs and that of figures, writes the pictures, returns what was measured.
-        claims: from what `draw` returned to the claims about it.
-        cost: "quick" is part of `ocr-interp reproduce`, "slow" of `--all` and `--only` alone.
-        experiments: what it needs to be trained before it is drawn.
+        pictures: names of the pictures, each written as .png, .svg and .json; empty for claims without one.
+        draw: function of the folder of runs and the folder of figures; writes the pictures and returns the
+            measurements.
+        claims: function from the measurements that `draw` returned to the claims.
+        cost: "quick" figures are drawn by `ocr-interp reproduce`, "slow" ones only with `--all` or `--only`.
+        experiments: experiments that must be trained before it is drawn.
     """
 
     pictures: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The two parameterisations of W_OV that the paper compares, as they look in every figure."""
+"""Labels and colours, in every figure, of the two parameterisations of W_OV that the paper compares."""
 
 from __future__ import annotations
 

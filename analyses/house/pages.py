@@ -14,7 +14,7 @@ from analyses.house.claims import span
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
-"""Measured values of a claim in a table; all are in claims.json."""
+"""Number of measured values that a table shows per claim; all of them are in claims.json."""
 
 CLAIMS_HEAD = """# What is claimed and what was measured
 
@@ -30,7 +30,7 @@ explained in [llm](llm.md).
 
 
 def all_tables() -> dict[Path, dict[str, str]]:
-    """The tables of each page that has some between markers, by the name of the marker."""
+    """The tables of each page that has markers for them, by the name of the marker."""
     docs = ROOT / "docs"
     return {
         ROOT / "README.md": {"counts": counted(read_json("figures/claims.json"), "docs/")},
@@ -64,7 +64,7 @@ def _named(claims: list[dict[str, Any]], name: str) -> dict[str, Any]:
     for claim in claims:
         if claim["id"] == name:
             return claim
-    raise SystemExit(f"figures/claims.json has no claim {name!r}: run the script that measures it")
+    raise SystemExit(f"figures/claims.json has no claim {name!r}: draw the figure that measures it")
 
 
 def counted(claims: list[dict[str, Any]], folder: str = "") -> str:
@@ -75,7 +75,7 @@ def counted(claims: list[dict[str, Any]], folder: str = "") -> str:
 
 
 def claims_page() -> str:
-    """docs/claims.md: every claim with the condition that it is judged by, one table for each study."""
+    """docs/claims.md: every claim with its condition, one table for each study."""
     claims = read_json("figures/claims.json")
     studies: dict[str, list[dict[str, Any]]] = {}
     for claim in claims:
@@ -133,7 +133,7 @@ MUON_RIVALS = {
     "llm_muon_batch_8_slower_adamw": ("AdamW at 6e-5, same steps", 8),
     "llm_muon_batch_8_slowest_adamw": ("AdamW at 3e-5, same steps", 8),
 }
-"""Claims of Muon against AdamW: what it is compared with, batch size."""
+"""Claim of Muon against AdamW -> (what Muon is compared with, batch size)."""
 
 
 def muon_table(claims: list[dict[str, Any]]) -> str:
@@ -205,7 +205,7 @@ def sweep_table(found: dict[str, Any]) -> str:
 
 
 def solver_table(results: list[dict[str, Any]]) -> str:
-    """Seconds of every way to solve the balanced nuclear-norm problem, one row per size."""
+    """Seconds of every method for the balanced nuclear-norm problem, one row per size."""
     ways = {
         "closed_form": "closed form",
         "first_order": "ours, with symmetries",
@@ -236,7 +236,7 @@ def _words(name: str) -> str:
 
 
 def put_tables(text: str, tables: dict[str, str]) -> str:
-    """A page with the tables between their markers.
+    """Puts the tables between their markers in a page.
 
     Raises:
         SystemExit: a table without its pair of markers.

@@ -1,4 +1,7 @@
-"""Trains what figures need, draws them, and assembles figures/claims.json. One that fails loses no other."""
+"""Trains the experiments of figures, draws the figures and assembles figures/claims.json.
+
+A figure that fails does not stop the others.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ def reproduce(
     """Draws figures and assembles their claims.
 
     Args:
-        runs: where trained models are kept; what is there is not trained again.
-        figures: where pictures, their numbers and the claims go.
-        only: names of figures or studies; none takes all quick ones.
-        everything: the slow ones too.
+        runs: folder of the trained models; models that are already there are not trained again.
+        figures: folder for pictures, their numbers and the claims.
+        only: names of figures or studies; empty is all quick figures.
+        everything: whether to draw the slow figures too.
 
-    Returns: what went wrong, by figure; empty if nothing did.
+    Returns: error messages by figure; empty if there was no error.
 
     Raises:
-        UnknownNameError: `only` names no figure and no study, with the close matches.
+        UnknownNameError: a name in `only` is no figure and no study; the message lists close matches.
     """
     start, found = time.perf_counter(), find_figures()
     loaded, failed = _loaded(choose(found, only) if only else found)
@@ -41,11 +44,11 @@ def reproduce(
     try:
         train_all(runs, experiments.values())
     except Exception as error:
-        failed["training"] = _told(error)  # the figures that need it say so again
+        failed["training"] = _told(error)  # figures that need these runs will fail with the same error
     for script, figure in loaded.items():
         if message := _draw(script, figure, runs, figures):
             failed[script] = message
-        _assemble(figures, found)  # after each, so that whoever stops this has the claims that were made
+        _assemble(figures, found)  # after each figure, so that an interruption does not lose claims
     if message := _assemble(figures, found):
         failed["claims.json"] = message
     _tell_of_left_over_claims(figures, found)
@@ -82,7 +85,7 @@ def main() -> None:
 
 
 def _loaded(found: Sequence[Found]) -> tuple[dict[str, Figure], dict[str, str]]:
-    """The figures by name, and why a module could not be imported."""
+    """The figures by name, and the errors of modules that could not be imported."""
     loaded: dict[str, Figure] = {}
     failed: dict[str, str] = {}
     for one in found:
@@ -94,7 +97,7 @@ def _loaded(found: Sequence[Found]) -> tuple[dict[str, Figure], dict[str, str]]:
 
 
 def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
-    """Draws one figure and writes its claims; "" or what went wrong."""
+    """Draws one figure and writes its claims; returns an error message, or "" if there was none."""
     import matplotlib.pyplot as plt
     import torch
 
@@ -111,13 +114,13 @@ def _draw(script: str, figure: Figure, runs: Path, figures: Path) -> str:
         return _told(error)
     finally:
         plt.close("all")
-        torch.set_num_threads(threads)  # some figures take one for themselves
+        torch.set_num_threads(threads)  # some figures set it to one
     print_claims(claims)
     return ""
 
 
 def _assemble(figures: Path, found: Sequence[Found]) -> str:
-    """Writes claims.json; "" or why it cannot be written."""
+    """Writes claims.json; returns an error message, or "" if there was none."""
     try:
         assemble(figures, [one.script for one in found])
     except OcrInterpError as error:
@@ -126,20 +129,20 @@ def _assemble(figures: Path, found: Sequence[Found]) -> str:
 
 
 def _times(figure: Figure, figures: Path) -> dict[str, int | None]:
-    """When each of its pictures was last written; None for one that is not there."""
+    """When each of its pictures was last written; None for a picture that does not exist."""
     paths = {name: figures / f"{name}.png" for name in figure.pictures}
     return {name: path.stat().st_mtime_ns if path.exists() else None for name, path in paths.items()}
 
 
 def _told(error: BaseException) -> str:
-    """One line; what is a defect of ours shows where it happened besides."""
+    """An error in one line; for unexpected errors also prints the traceback."""
     if not isinstance(error, OcrInterpError | SystemExit):
         traceback.print_exception(error)
     return f"{type(error).__name__}: {error}"
 
 
 def _tell_of_left_over_claims(figures: Path, found: Sequence[Found]) -> None:
-    """Names files of claims that no figure in the code makes: they are not in claims.json any more."""
+    """Prints the files of claims that belong to no figure in the code; they are left out of claims.json."""
     known = {claims_file(figures, one.script) for one in found}
     for path in sorted((figures / "claims").glob("*.json")):
         if path not in known:

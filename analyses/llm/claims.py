@@ -1,9 +1,9 @@
-"""What `llm.figures` claims of SmolLM2-135M.
+"""The claims of `llm.figures` about SmolLM2-135M; those about Muon are in `llm.muon_claims`.
 
 A trial with one seed (learning rates, LoRA, Muon at batch 24) and seed 0 of the five data sets were known
-when these criteria were written. Those of Muon at equal fit, of LoRA's margin and of signs in every seed were
-restated after the first results, since the earlier ones were too easy to meet. A claim of which a run is
-missing is not made. Muon's are in llm_muon_claims.py.
+when these criteria were written. The criteria of Muon at equal fit, of LoRA's margin and of signs in every
+seed were restated after the first results, since the earlier ones were too easy to meet. A claim is left out
+if one of its runs is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from analyses.llm.results import CHANCE, NAMES, Group, Kind, of_all_rates
 
 
 def claims(groups: dict[Kind, Group]) -> list[Claim]:
-    """All of them; one without its runs is left out."""
+    """All claims; those without their runs are left out."""
     made = [
         generalization(groups),
         *(exceeds_control(groups, data) for data in NAMES),
@@ -31,7 +31,7 @@ def claims(groups: dict[Kind, Group]) -> list[Claim]:
 
 
 def generalization(groups: dict[Kind, Group]) -> Claim | None:
-    """City-Language: the held-out language is known, with and without told ones."""
+    """City-Language: the held-out language is known, with and without told implications."""
     group, control = groups.get(Kind(CAUSAL)), groups.get(Kind(CAUSAL, control="facts_only"))
     if group is None or control is None or group.seeds != SEEDS:
         return None
@@ -49,7 +49,7 @@ def generalization(groups: dict[Kind, Group]) -> Claim | None:
 
 
 def exceeds_control(groups: dict[Kind, Group], data: str) -> Claim | None:
-    """Whether told implications matter for those that are not told."""
+    """Whether told implications improve the held-out ones."""
     told, control = groups.get(Kind(data)), groups.get(Kind(data, control="facts_only"))
     found = told.difference(control) if told is not None and control is not None else None
     if told is None or control is None or found is None:
@@ -117,7 +117,7 @@ def rates(groups: dict[Kind, Group]) -> Claim | None:
 
 
 def lora(groups: dict[Kind, Group], data: str) -> Claim | None:
-    """Low-rank updates against all weights."""
+    """LoRA against full fine-tuning."""
     low_rank, full = groups.get(Kind(data, method="lora", lr=1e-3)), groups.get(Kind(data))
     found = low_rank.difference(full) if low_rank is not None and full is not None else None
     if low_rank is None or full is None or found is None:

@@ -1,4 +1,4 @@
-"""What the claims of SmolLM2-135M share: bounds, seeds, and how a claim is written."""
+"""Shared by the claims about SmolLM2-135M: bounds, seeds, and how a claim is made."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from analyses.house.claims import Claim
 
 FITTED = 0.05
-"""Mean rank of told facts up to which a model knows them."""
+"""Largest mean rank of told facts at which a model counts as knowing them."""
 
 SMALL = 0.3
-"""Mean rank up to which held-out implications are deduced, and up to which two ways end alike."""
+"""Largest mean rank at which held-out implications count as deduced, and largest difference of equal ends."""
 
 SEEDS = [0, 1, 2]
 

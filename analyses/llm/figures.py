@@ -1,6 +1,6 @@
 """Table 1 as a picture, ranks by step and learning rates of the language models, from finished runs' JSONs.
 
-Nothing is trained: `python -m analyses.llm.table_1` makes the runs that are missing, in hours.
+Nothing is trained here: `python -m analyses.llm.table_1` makes the missing runs, which takes hours.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     ax.set_xlabel("learning rate (full, AdamW, batch 8)")
     ax.set_ylabel("mean rank of held-out implications")
     handles, labels = ax.get_legend_handles_labels()
-    if len(handles) == 6:  # a column a data set
+    if len(handles) == 6:  # one column per data set
         handles, labels = ([of[k] for k in (0, 1, 4, 2, 3, 5)] for of in (handles, labels))
     ax.legend(
         handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.15)
@@ -180,7 +180,7 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
 
 
 def make(runs: Path, figures: Path) -> dict[Kind, Group]:
-    """Draws what the finished runs show; `runs` is not used, since these runs keep no weights."""
+    """Draws the finished runs; `runs` is not used, since these runs keep no weights."""
     groups = read_groups()
     with figure_style():
         for draw in (draw_table, draw_steps, draw_rates):

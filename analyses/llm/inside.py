@@ -1,10 +1,10 @@
-"""Inside SmolLM2-135M after fine-tuning: which part of the update holds the facts, which the implication.
+"""Inspects SmolLM2-135M after fine-tuning: which parts of the update store the facts and the implications.
 
     python -m analyses.llm.inside [--only WORD ...] [--threads 1]
 
-Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, cuts parts,
-heads and directions out of them, and leaves one small JSON each in analyses/results/llm_inside; what is
-there is not made again. `ocr-interp reproduce --only inside_figures` draws them.
+Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, ablates parts,
+heads and directions, and writes one small JSON per run into analyses/results/llm_inside. Runs that already
+have a JSON are skipped. `ocr-interp reproduce --only inside_figures` draws the results.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ RUNS = (
 
 @dataclass(frozen=True)
 class Arguments:
-    """Inspects what is missing."""
+    """Inspect the runs that have no result yet."""
 
     only: tuple[str, ...] = ()
-    """words of a run's name, all of which it must have"""
+    """inspect only runs whose names have all these words"""
     threads: int = 1
-    """of torch"""
+    """number of torch's threads"""
 
 
 def inspect(config: LLMRunConfig, path: Path) -> None:
-    """Trains a run, cuts it and writes what came out."""
+    """Trains a run, inspects it and writes the result."""
     from ocr_interp.llm.facts.drawing import make_facts
     from ocr_interp.llm.inside.inside import inspect_models
     from ocr_interp.llm.models.loading import LanguageModel, load_model
@@ -58,12 +58,12 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
 
 
 def is_inspected(config: LLMRunConfig, path: Path) -> bool:
-    """Whether a run was inspected, token circuits included."""
+    """Whether a run has a result with token circuits."""
     return is_finished(config, path) and "circuits" in read_result(path)
 
 
 def inspect_missing(arguments: Arguments) -> None:
-    """Makes what is not there, the most important first."""
+    """Inspects the runs without a result, the most important first."""
     import torch
 
     from ocr_interp.llm.models.allocator import keep_freed_memory

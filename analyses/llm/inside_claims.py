@@ -1,7 +1,7 @@
-"""What inside_figures claims: where in a fine-tuned SmolLM2-135M the implication lives.
+"""The claims of `llm.inside_figures`: which part of a fine-tuned SmolLM2-135M stores the implication.
 
-The theory puts it in the OV circuit. The criterion was written down after the first run (Profession-Color,
-full) and before the others.
+The theory says the OV circuit. The criterion was written down after the first run (Profession-Color, full)
+and before the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ocr_interp.llm.inside.cuts import DIRECTIONS
 
 PICTURE = "llm_inside"
 KEPT = 0.2
-"""Mean rank of told facts up to which a cut leaves them."""
+"""Largest mean rank of told facts at which a cut counts as keeping them."""
 
 CUTS = {
     "ov": ("OV put back", None, "the OV update of all heads"),
@@ -35,12 +35,12 @@ CUTS = {
 
 
 def inside_claims(inspected: Sequence[Runs]) -> list[Claim]:
-    """One a cut, over all inspected runs; none without runs."""
+    """One claim per cut, over all inspected runs; empty without runs."""
     return [cut_claim(name, inspected) for name in CUTS] if inspected else []
 
 
 def cut_claim(name: str, inspected: Sequence[Runs]) -> Claim:
-    """Whether a cut takes the untold implication and leaves the facts, in every run."""
+    """Whether a cut destroys the untold implications and keeps the facts, in every run."""
     what, at_random, words = CUTS[name]
     holds, measured = [], {}
     for runs in inspected:

@@ -1,4 +1,4 @@
-"""Figures of what `analyses.llm.inside` found: what every cut does, and what heads' circuits say."""
+"""Figures of the results of `analyses.llm.inside`: the effect of every cut, and the heads' token circuits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL_SHARE = 0.05
 
 
 def draw(runs: list[Runs], figures: Path) -> None:
-    """Both figures; none if nothing was inspected."""
+    """Draws both figures; nothing if no run was inspected."""
     with figure_style():
         if runs:
             draw_cuts(runs, figures)
@@ -43,7 +43,7 @@ def draw(runs: list[Runs], figures: Path) -> None:
 
 
 def draw_cuts(runs: list[Runs], figures: Path) -> None:
-    """Mean ranks after every cut: one row a cut, one panel for each data set and method."""
+    """Mean ranks after every cut: one row per cut, one panel per data set and method."""
     cuts = [run.cuts() for run in runs]
     kind = {what: cut["kind"] for found in cuts for what, cut in found.items()}
     rows = _ordered(kind)
@@ -73,7 +73,7 @@ def draw_cuts(runs: list[Runs], figures: Path) -> None:
 
 
 def _ordered(kind: dict[str, str]) -> list[str]:
-    """Rows by section, in the order in which they were made."""
+    """Rows by section, in the order of the results."""
     return [what for section in SECTIONS for what, found in kind.items() if found == section]
 
 
@@ -83,7 +83,7 @@ def _shortened(what: str) -> str:
 
 
 def _draw_cut(ax: Axes, y: float, cut: dict[str, Any]) -> None:
-    """The means over seeds of one cut, joined where the never told differ from the facts; seeds as dots."""
+    """The means over seeds of one cut, joined if held-out implications differ from facts; seeds as dots."""
     means = {split: float(np.nanmean(cut[split])) for split in LOOK if not np.isnan(cut[split]).all()}
     ends = [means[split] for split in ("held_out_fact", "held_out_implication") if split in means]
     ax.plot(ends, [y] * len(ends), color="#cccccc", lw=2.5, zorder=1, solid_capstyle="butt")
@@ -104,7 +104,7 @@ def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
 def _place_legend(
     fig: Figure, handles: list[Any], labels: list[str], n_runs: int, at: tuple[float, float]
 ) -> None:
-    """Below the panels, in as many columns as they leave room for."""
+    """Places the legend below the panels, in as many columns as fit."""
     columns = len(labels) if n_runs > 2 else 1
     fig.legend(handles, labels, frameon=False, ncol=columns, loc="upper center", bbox_to_anchor=at)
 
@@ -174,7 +174,7 @@ def _draw_contrasts(ax: Axes, shown: dict[str, dict[str, Any]]) -> None:
 
 
 def make(runs: Path, figures: Path) -> list[Runs]:
-    """Draws what was inspected; `runs` is not used, since these runs keep no weights."""
+    """Draws the inspected runs; `runs` is not used, since these runs keep no weights."""
     inspected = read_runs(RESULTS)
     draw(inspected, figures)
     return inspected

@@ -1,4 +1,4 @@
-"""What `analyses.llm.inside` left on disk: inspected runs by data set and method."""
+"""Reads the results of `analyses.llm.inside`: inspected runs by data set and method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocr_interp.llm.training.store import read_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm_inside"
 N_HEADS = 27
-"""A tenth of the 270 heads: how many of those that changed most are cut."""
+"""Number of the most changed heads that are cut: a tenth of the 270 heads."""
 
 SPLITS = ("held_out_fact", "training_implication", "held_out_implication")
 METHODS = {"full": "full", "lora": "LoRA"}
@@ -25,7 +25,7 @@ class Runs:
 
     Attributes:
         data, method: as in the configuration.
-        results: of every seed.
+        results: one result per seed.
     """
 
     data: str
@@ -41,11 +41,11 @@ class Runs:
 
     @property
     def key(self) -> str:
-        """Name of its numbers."""
+        """Key of its numbers in the JSON."""
         return f"{self.data}, {self.method}"
 
     def cuts(self) -> dict[str, dict[str, Any]]:
-        """By what was cut: its kind, and the mean ranks of every seed by split."""
+        """What was cut -> its kind, and the mean ranks of every seed by split."""
         found: dict[str, dict[str, Any]] = {}
         for result in self.results:
             for cut in result["cuts"]:

@@ -1,7 +1,8 @@
-"""What `llm.figures` claims of Muon against AdamW in SmolLM2-135M, at batch 24 and at batch 8.
+"""The claims of `llm.figures` about Muon against AdamW in SmolLM2-135M, at batch 24 and at batch 8.
 
-A trial with one seed at batch 24 was known when the criteria were written; those of batch 8 against a slower
-AdamW and at equal fit when its first five runs were, against the slowest when one seed of the slower was.
+A trial with one seed at batch 24 was known when the criteria were written. The criteria at batch 8 against a
+slower AdamW and at equal fit were written when its first five runs were known, those against the slowest
+AdamW when one seed of the slower one was known.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SMALL_BATCH, LARGE_BATCH = BATCHES
 
 
 def muon_claims(groups: dict[Kind, Group]) -> list[Claim | None]:
-    """All of them; None for one without its runs."""
+    """All claims; None for a claim without its runs."""
     return [
         same_steps(groups),
         same_fit(groups, LARGE_BATCH),
@@ -46,7 +47,7 @@ def _pairs(groups: dict[Kind, Group], batch: int) -> dict[str, dict[str, Group]]
 
 
 def _gaps(pair: dict[str, Group]) -> tuple[list[float], int, float]:
-    """Muon's held-out rank minus the other's by seed at the last common step; it; facts' largest rank."""
+    """Muon's held-out rank minus the other's by seed, the step (last common one), largest fact rank."""
     muon, other = pair.values()
     step = last_common_step(pair.values())
     gaps = np.subtract(muon.at_step(step, HELD_OUT), other.at_step(step, HELD_OUT)).tolist()
@@ -84,7 +85,7 @@ def same_steps(groups: dict[Kind, Group]) -> Claim | None:
 
 
 def small_batch(groups: dict[Kind, Group]) -> Claim | None:
-    """The same at batch 8, at the last step that both were measured at."""
+    """Muon against AdamW at batch 8, at the last step at which both were measured."""
     found = _pairs(groups, SMALL_BATCH)
     if found is None:
         return None
@@ -109,7 +110,7 @@ def small_batch(groups: dict[Kind, Group]) -> Claim | None:
 
 
 def same_fit(groups: dict[Kind, Group], batch: int) -> Claim | None:
-    """Muon at its end against AdamW at the moment when it knew the told implications as well."""
+    """Muon at its end against AdamW when it had the same rank on told implications."""
     found = _pairs(groups, batch)
     if found is None:
         return None
@@ -138,7 +139,7 @@ def same_fit(groups: dict[Kind, Group], batch: int) -> Claim | None:
 def slower_adamw(
     groups: dict[Kind, Group], batch: int, rate: float = SLOWER_RATE, name: str = "slower_adamw"
 ) -> Claim | None:
-    """The rival explanation: Muon's updates of the same nominal rate are smaller."""
+    """The alternative explanation: at the same nominal rate, Muon's updates are smaller."""
     pairs = {
         data: common_seeds(
             {
@@ -171,7 +172,7 @@ def slower_adamw(
 
 
 def causal(groups: dict[Kind, Group], batch: int) -> Claim | None:
-    """Whether Muon keeps the causal implication, which facts alone give too."""
+    """Whether Muon also deduces the causal implication, which follows from the facts alone."""
     pair, control = matched(groups, CAUSAL, batch), groups.get(Kind(CAUSAL, control="facts_only"))
     if pair is None or control is None:
         return None

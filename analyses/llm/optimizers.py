@@ -26,18 +26,18 @@ WAYS: dict[str, tuple[dict[str, Any], str]] = {
     "AdamW at 3e-5": ({"lr": OTHER_RATES[0]}, "#949494"),
     "Muon": ({"optimizer": "muon"}, "#de8f05"),
 }
-"""What is compared: fields of its kind, color."""
+"""The compared kinds of runs: fields of `Kind`, and a color."""
 MATCHED = {"AdamW", "Muon"}
-"""These are compared at the last step that both were measured at."""
+"""These two are compared at the last step at which both were measured."""
 
 
 def matched(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group] | None:
-    """Both optimizers' groups of a data set and batch size, of the seeds that both have."""
+    """Both optimizers' groups of a data set and batch size, with their common seeds."""
     return common_seeds({name: groups.get(Kind(data, optimizer=name, batch=batch)) for name in OPTIMIZERS})
 
 
 def common_seeds(found: dict[str, Group | None]) -> dict[str, Group] | None:
-    """The groups with the seeds that all of them have; None if one is missing or no seed is common."""
+    """The groups with their common seeds; None if a group is missing or there is no common seed."""
     present = {name: group for name, group in found.items() if group is not None}
     seeds = set.intersection(*(set(group.seeds) for group in present.values())) if present else set()
     if len(present) < len(found) or not seeds:
@@ -46,12 +46,12 @@ def common_seeds(found: dict[str, Group | None]) -> dict[str, Group] | None:
 
 
 def last_common_step(groups: Iterable[Group]) -> int:
-    """The last step at which all of them were measured."""
+    """The last step at which all groups were measured."""
     return int(max(set.intersection(*(set(group.curve(HELD_OUT)[0].tolist()) for group in groups))))
 
 
 def draw(groups: dict[Kind, Group], figures: Path) -> None:
-    """A row a batch size: hallucination against generalization at equal steps, then both by fit."""
+    """One row per batch size: hallucination against generalization at equal steps, then both by fit."""
     fig, axes = plt.subplots(len(BATCHES), 2, figsize=(9.6, 7.6), gridspec_kw={"wspace": 0.3, "hspace": 0.42})
     points, curves = [], []
     for row, batch in zip(axes, BATCHES, strict=True):
@@ -63,13 +63,13 @@ def draw(groups: dict[Kind, Group], figures: Path) -> None:
 
 
 def _ways(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group]:
-    """What there is of a data set and batch size."""
+    """The groups of a data set and batch size that have runs."""
     found = {label: groups.get(Kind(data, batch=batch, **fields)) for label, (fields, _) in WAYS.items()}
     return {label: group for label, group in found.items() if group is not None}
 
 
 def _draw_trade(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
-    """Large: mean over seeds, small: a seed; those ways that were measured at the step of `MATCHED`."""
+    """Draws the groups measured at the step of `MATCHED`: large is the mean over seeds, small one seed."""
     causal, points = _ways(groups, CAUSAL, batch), []
     for data, marker in SPURIOUS.items():
         spurious = _ways(groups, data, batch)
@@ -134,7 +134,7 @@ def _draw_by_fit(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[s
 
 
 def _legend(fig: Figure) -> None:
-    """One for all panels: colors, markers, lines."""
+    """Draws one legend for all panels: colors, markers, lines."""
     ax = fig.add_axes((0, -0.06, 1, 0.04))
     ax.axis("off")
     for label, (_, color) in WAYS.items():

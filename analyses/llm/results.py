@@ -34,9 +34,9 @@ PAPER = {
     "Mistral-7B-v0.3": (0.00, 2.10, 1.48, 1.15, 1.28),
     "Llama-3-8B": (0.00, 1.18, 0.77, 0.93, 0.63),
 }
-"""Held-out mean ranks of the paper's Table 1 in the order of NAMES, from a note on it: no oracle.
+"""Held-out mean ranks of the paper's Table 1 in the order of NAMES, for comparison only.
 
-Its names, pairs, wordings and candidates are others: 4.55 cannot be a rank among five.
+Its names, pairs, wordings and candidates differ from ours: 4.55 cannot be a rank among five.
 """
 
 RATES = (3e-5, 1e-4, 3e-4)
@@ -46,7 +46,7 @@ TOLD_LOGPROB = "training_implication/logprob"
 
 @dataclass(frozen=True)
 class Kind:
-    """What runs of different seeds have in common."""
+    """The settings that runs of different seeds share."""
 
     data: str
     control: str = "none"
@@ -65,11 +65,11 @@ class Group:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds that are finished."""
+        """Seeds of the finished runs."""
         return [result["config"]["facts"]["seed"] for result in self.results]
 
     def of_seeds(self, seeds: set[int]) -> Group:
-        """The runs of some seeds."""
+        """The group restricted to some seeds."""
         chosen = (r for r, seed in zip(self.results, self.seeds, strict=True) if seed in seeds)
         return Group(self.kind, tuple(chosen))
 
@@ -84,21 +84,21 @@ class Group:
         return tuple(Measurement.from_dict(result["before"]) for result in self.results)
 
     def interval(self, split: str = "held_out_implication", metric: str = "rank") -> Interval:
-        """Mean after training, over seeds, with its interval."""
+        """Mean over seeds after training, with its interval."""
         return clustered_interval(self.after, split, metric)
 
     def common(self, other: Group) -> tuple[Group, Group]:
-        """Both groups with the seeds that both have."""
+        """Both groups, restricted to their common seeds."""
         seeds = set(self.seeds) & set(other.seeds)
         return self.of_seeds(seeds), other.of_seeds(seeds)
 
     def difference(self, other: Group, split: str = "held_out_implication") -> Interval | None:
-        """Mean rank minus that of another group, name by name, over common seeds; None without any."""
+        """Mean rank minus that of another group, name by name, over common seeds; None if there are none."""
         mine, theirs = self.common(other)
         return clustered_difference(mine.after, theirs.after, split) if mine.results else None
 
     def differences(self, other: Group) -> list[float]:
-        """The same by common seed, held-out implications."""
+        """Differences of the mean rank of held-out implications, one per common seed."""
         mine, theirs = self.common(other)
         return np.subtract(mine.by_seed(), theirs.by_seed()).tolist()
 
@@ -107,7 +107,7 @@ class Group:
         return clustered_interval(self.before, "held_out_implication")
 
     def by_seed(self, split: str = "held_out_implication", metric: str = "rank") -> list[float]:
-        """One mean a seed."""
+        """One mean per seed."""
         return [found.mean(split, metric) for found in self.after]
 
     def curve(self, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +116,14 @@ class Group:
         return steps, np.array([result["history"][column] for result in self.results], dtype=float)
 
     def at_step(self, step: int, column: str) -> list[float]:
-        """A column of the history at a logged step, one value a seed."""
+        """A column of the history at a logged step, one value per seed."""
         steps, curves = self.curve(column)
         return curves[:, list(steps).index(step)].tolist()
 
     def when(self, column: str, reached: list[float], wanted: str) -> list[float]:
-        """A column at the moment when another first reached a value, by seed, between logged steps linearly.
+        """A column when another column first reached a value, by seed; linear between logged steps.
 
-        A seed that never reached it gives its last value.
+        A seed that never reached the value gives its last value.
         """
         _, given = self.curve(column)
         _, asked = self.curve(wanted)
@@ -143,7 +143,7 @@ class Group:
         return float(np.mean([np.mean(result["ov_update"]["relative"]) for result in self.results]))
 
     def numbers(self) -> dict[str, Any]:
-        """What a table or figure shows of the group."""
+        """The numbers of the group for tables and figures."""
         held_out, untrained = self.interval(), self.untrained()
         return {
             **self.kind.__dict__,
@@ -162,7 +162,7 @@ class Group:
 
 
 def read_groups(folder: Path = RESULTS) -> dict[Kind, Group]:
-    """All finished runs by kind, seeds in order; runs of one kind may differ in nothing but their seeds."""
+    """All finished runs by kind, seeds in order; runs of one kind may differ only in their seeds."""
     found: dict[Kind, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         result = read_result(path)
@@ -185,7 +185,7 @@ def _without_seeds(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_all_rates(groups: dict[Kind, Group], data_sets: Sequence[str]) -> dict[str, list[Group]]:
-    """Groups of data sets at every learning rate, with the seeds that all of them have; empty without any."""
+    """Groups of data sets at every learning rate, with their common seeds; empty without common seeds."""
     kinds = {data: [Kind(data, lr=lr) for lr in RATES] for data in data_sets}
     if not all(kind in groups for of_data in kinds.values() for kind in of_data):
         return {}

@@ -1,10 +1,10 @@
-"""Runs of the paper's Table 1 with SmolLM2-135M: one small JSON a finished run, never computed twice.
+"""Runs of the paper's Table 1 with SmolLM2-135M: one small JSON per finished run.
 
     python -m analyses.llm.table_1 [--only WORD ...] [--list] [--threads 1] [--results analyses/results/llm]
 
-Needs `ocr-interp llm prepare` (once). Stop it whenever you like: what is finished stays, the rest is
-made by the same command. `--only` takes runs whose name has all the words,
-such as `--only city_language lora seed0`.
+Needs `ocr-interp llm prepare` (once). It can be stopped at any time: finished runs are kept and are not
+computed again, and the same command makes the rest. `--only` takes runs whose names have all the words, such
+as `--only city_language lora seed0`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ SPURIOUS = ("profession_color", "country_code", "sport_music")
 DATA = (CITY, COUNTERFACTUAL, *SPURIOUS)
 CONTROLS = ("facts_only", "random_implications", "implications_only")
 OTHER_RATES = (3e-5, 3e-4)
-"""Beside 1e-4, for City-Language and its counterfactual; the first also as Muon's slowest rival."""
+"""Learning rates beside 1e-4, for City-Language and its counterfactual; the first also as slowest AdamW."""
 
 _SEPARATOR = "--"
 FACTS_ONLY_STEPS = 100
 """8 epochs of 100 facts; of facts and told implications they are 120 steps."""
 LORA_RATE = 1e-3
 SELDOM = 40
-"""Steps between the measurements of runs of which no curve is drawn: measuring is 40 % of a run otherwise."""
+"""Steps between measurements if no curve is drawn; otherwise measuring would take 40 % of a run."""
 SLOWER_RATE = 6e-5
-"""Of AdamW: at batch 24 its OV circuits then change about as much as with Muon at 1e-4, at batch 8 less."""
+"""Slower rate of AdamW: its OV circuits change about as much as with Muon at 1e-4 (less at batch 8)."""
 MUON_STEPS = 90
-"""At batch 8, where a step costs ten of AdamW's on a CPU; AdamW has fitted by then."""
+"""Muon's steps at batch 8, where one costs as much as ten of AdamW's on a CPU; AdamW has fitted by then."""
 BATCH_24_STEPS = 50
 """A little more than 8 epochs of 120: what both optimizers need at batch 24 to fit the facts."""
 
@@ -49,7 +49,7 @@ def full(data: str, seed: int, **changes: object) -> LLMRunConfig:
 
 
 def controlled(data: str, seed: int, control: str) -> LLMRunConfig:
-    """A control: facts alone for as many epochs, the others for as many steps."""
+    """A control: facts only for the same number of epochs, the others for the same number of steps."""
     config = full(data, seed)
     facts = replace(config.facts, control=control)  # pyright: ignore[reportArgumentType]
     steps = FACTS_ONLY_STEPS if control == "facts_only" else config.train.steps
@@ -67,7 +67,7 @@ def other_rate(data: str, seed: int, rate: float) -> LLMRunConfig:
 
 
 def muon(data: str, seed: int) -> LLMRunConfig:
-    """Muon at batch 8; AdamW's history has the same steps."""
+    """Muon at batch 8, measured at the same steps as AdamW."""
     return full(data, seed, optimizer="muon", steps=MUON_STEPS)
 
 
@@ -109,16 +109,16 @@ def run_name(config: LLMRunConfig) -> str:
 
 @dataclass(frozen=True)
 class Arguments:
-    """Runs what is missing."""
+    """Make the runs that are missing."""
 
     only: tuple[str, ...] = ()
-    """words of a run's name (between the dashes), all of which it must have"""
+    """make only runs whose names have all these words (between the dashes)"""
     results: Path = Path("analyses/results/llm")
-    """where finished runs leave their JSON"""
+    """folder of the JSONs of finished runs"""
     threads: int = 1
-    """of torch; the sums of more threads may differ in the last bits"""
+    """number of torch's threads; with more threads, sums may differ in the last bits"""
     names: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """show the runs and which are finished, and do nothing"""
+    """only list the runs and which of them are finished"""
 
 
 def main(arguments: Arguments) -> None:
@@ -141,7 +141,7 @@ def main(arguments: Arguments) -> None:
 
 
 def is_finished(config: LLMRunConfig, path: Path) -> bool:
-    """Whether a run has its JSON; one of another configuration is an error, not a result."""
+    """Whether a run has its JSON; a JSON of another configuration is an error."""
     from ocr_interp.llm.training.store import config_of_result, read_result
 
     if not path.exists():

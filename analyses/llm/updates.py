@@ -1,4 +1,4 @@
-"""How much, and how low-rank, fine-tuning changed every layer's OV circuits. Drawn by `llm.figures`."""
+"""Size and rank of the change of every layer's OV circuits in fine-tuning. Drawn by `llm.figures`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ KINDS = {
     "full, Muon, batch 24": ({"optimizer": "muon", "batch": 24}, "--"),
     "LoRA, AdamW, batch 8": ({"method": "lora", "lr": 1e-3}, ":"),
 }
-"""Which runs, and how their lines look."""
+"""The runs, and the looks of their lines."""
 
 LIMITS = {
     "two factors of width 64": (128, 0.1, "bottom"),
     "two LoRA factors of rank 8": (16, -0.15, "top"),
 }
-"""The largest rank of a product's change (the sum of its factors'), and where its label goes."""
+"""The largest possible rank of the change (the sum of its factors' ranks), and the place of its label."""
 
 
 def draw(groups: dict[Kind, Group], figures: Path) -> None:

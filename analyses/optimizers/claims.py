@@ -1,4 +1,4 @@
-"""What the optimiser study claims, each with its criterion; predictions are in `optimizers.study`."""
+"""The claims of the optimiser study, each with its criterion; the predictions are in `optimizers.study`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analyses.optimizers.predictions import muon_first_step, muon_fixed_point
 from analyses.optimizers.runs import FEW_PAIRS, MIDDLE_TASK, OV_KINDS, SCHATTEN, SMALL, SWITCHES, Study
 
 SILENT = 0.1
-"""Largest |β| of a model that is silent."""
+"""Largest |β| of a model that counts as silent."""
 
 OUTCOMES = ("opposite", "silence", "reasoning")
 WORDS = {"reasoning": "β > 0.1", "silence": "|β| <= 0.1", "opposite": "β < -0.1"}
@@ -40,10 +40,10 @@ FAMILIES = {
     "entries_non_factorized": [("AdamW", WHOLE), ("SignSGD", WHOLE)],
     "muon": [("Muon", FACTORIZED), ("Muon", WHOLE)],
 }
-"""One claim each; it holds if it does for both."""
+"""Name of a claim -> its two (optimiser, OV kind); it holds if both meet the criterion."""
 
 PLAIN = ("main", "few pairs", "trained attention", "noise", "paper's task", "long")
-"""Parts of one optimiser with nothing special about it."""
+"""Parts of the study with one optimiser and no variant of the recipe."""
 
 
 def outcome(beta: float) -> str:
@@ -139,7 +139,7 @@ def _geometry_claim(study: Study, name: str, keys: list[tuple[str, str]]) -> Cla
 
 
 def _cosine_claim(study: Study) -> Claim:
-    """Added after the norms had been seen: near one solution the other norms are nearly smallest, too."""
+    """Added after the norms had been seen: near one solution the other norms are near their minima too."""
     right, count, cosines = 0, 0, []
     for (optimizer, ov), (_, norm) in PREDICTED.items():
         if norm not in SCHATTEN:
@@ -181,7 +181,7 @@ def _end_claim(study: Study) -> Claim:
 
 
 def _exact_claim(paths: Mapping[Any, MuonPath]) -> Claim:
-    """Added after `_end_claim` had failed: without Newton-Schulz's rounding of singular values."""
+    """Added after `_end_claim` had failed: Muon with the exact polar factor instead of Newton-Schulz."""
     measured, good = {}, []
     for (sizes, name), path in paths.items():
         low, high = muon_fixed_point(sizes), -min(sizes[1] / sizes[2], 1.0)

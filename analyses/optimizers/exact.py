@@ -1,9 +1,9 @@
 """Muon without Newton-Schulz: steps along the exact polar factor, beside those of the shipped iteration.
 
-Helper of `optimizers`. torch.optim.Muon pushes singular values to somewhere between 0.7 and 1.2, not to 1:
-which ones end where depends on the others. To see what that alone does to β, the noise-free task is trained
-here in numpy, from a matrix of zeros or from small factors, with gradients normalised before they are
-orthogonalised, so that nothing stands still when the loss is small.
+Helper of `optimizers.study`. torch.optim.Muon maps singular values to values between 0.7 and 1.2, not to 1;
+the value of each depends on the others. To see the effect of this alone on β, the noise-free task is trained
+here in numpy, from a matrix of zeros or from small factors. Gradients are normalised before they are
+orthogonalised, so training does not stop when the loss is small.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Polar = Literal["exact", "newton_schulz"]
 
 @dataclass(frozen=True)
 class MuonPath:
-    """What a path of orthogonalised steps looks like.
+    """The measurements along a path of orthogonalised steps.
 
     Attributes:
         step: updates.
         beta: held-out coefficient.
-        margin: smallest told margin, logits.
+        margin: smallest training margin, logits.
         excess_spectral: spectral norm at margin 1 over the smallest, less 1; inf while a margin is <= 0.
     """
 
@@ -46,9 +46,9 @@ class MuonPath:
 def orthogonal_path(
     sizes: tuple[int, int, int], polar: Polar, steps: int, lr: float, log_every: int, seed: int | None = None
 ) -> MuonPath:
-    """Trains W (no seed: from zeros) or W_V W_O (from entries of 0.01) with orthogonalised Nesterov steps.
+    """Trains W from zeros (seed None) or W_V W_O from entries of 0.01 with orthogonalised Nesterov steps.
 
-    Momentum is Muon's, a running mean of gradients, here of normalised ones.
+    The momentum is Muon's, a running mean of gradients, but of normalised gradients.
     """
     task = FactRecallTask(*sizes, n_noise=0, seq_len=3)
     problem = max_margin_problem(task)
@@ -90,7 +90,7 @@ def descent_direction(
 
 
 def orthogonalised(matrix: Float[np.ndarray, "row column"], polar: Polar) -> Float[np.ndarray, "row column"]:
-    """The polar factor without singular values below 1e-9 of the largest, or what Muon's iteration gives."""
+    """The polar factor without singular values below 1e-9 of the largest, or Muon's iterate."""
     U, S, Vh = np.linalg.svd(matrix, full_matrices=False)
     if polar == "exact":
         return (U * (1e-9 * S[0] < S)) @ Vh

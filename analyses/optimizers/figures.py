@@ -1,4 +1,4 @@
-"""The pictures of the optimiser study; the two about theory are in `optimizer_theory_figures`."""
+"""The figures of the optimiser study; the two about theory are in `optimizers.theory_figures`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "(10, 1, 3), trained attention": {"part": "trained attention"},
     "(10, 1, 3), 30,000 steps": {"part": "long"},
 }
-"""Rows of the summary, from above."""
+"""Rows of the summary, from top to bottom."""
 
 
 def draw_all(study: Study, figures: Path) -> None:
@@ -69,7 +69,7 @@ def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 
 def histories(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """A table a run."""
+    """One table per run."""
     return [group for _, group in frame.groupby("run", sort=False)]
 
 
@@ -79,7 +79,7 @@ def joined(key: Any) -> str:
 
 
 def predicted_beta(norm: str, sizes: Sizes) -> float:
-    """β that is predicted: by the norm, for Muon by the end of its own steps."""
+    """The predicted β: by the norm; for Muon, by the fixed point of its steps."""
     _, a, b = sizes
     nuclear = min((a / b) ** 0.5, 1.0)
     return {"nuclear": nuclear, "gamma_2": 1.0, "spectral": muon_fixed_point(sizes)}.get(norm, 0.0)
@@ -96,7 +96,7 @@ def _middle(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beta(curves: pd.DataFrame) -> Figure:
-    """β and held-out accuracy over training, an optimiser a column."""
+    """β and held-out accuracy over training, one column per optimiser."""
     fig, axes = plt.subplots(
         2, 5, figsize=(13, 5.6), sharex=True, sharey="row", layout="constrained", height_ratios=(3, 2)
     )
@@ -164,7 +164,7 @@ def _summary(cells: pd.DataFrame) -> Figure:
 
 
 def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
-    """A mark a run; what fits no training set is a grey cross at the left edge."""
+    """One mark per run; a run that does not fit its training set is a grey cross at the left edge."""
     places = {"low": -0.24, "middle": 0.0, "high": 0.24}
     columns = ["rate", "start", "seed", "beta", "fitted"]
     for rate, start, seed, beta, fitted in runs[columns].itertuples(index=False):
@@ -177,7 +177,7 @@ def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
 
 
 def _mixed(curves: pd.DataFrame) -> Figure:
-    """β over training when one optimiser takes over from another, factorized."""
+    """β over training when one optimiser is followed by another, factorized."""
     fig, axes = plt.subplots(2, 4, figsize=(13, 6.4), sharex=True, sharey="row", layout="constrained")
     curves = select(curves, ov=OV_KINDS[0])
     for (first, second), (above, below) in zip(MIXED, axes.T, strict=True):

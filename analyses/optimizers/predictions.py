@@ -1,6 +1,8 @@
-"""What each geometry predicts for β: the smallest norm, and every β that matrices near it can have.
+"""What each geometry predicts for β: the smallest norm, and the range of β of matrices near it.
 
-Helper of `optimizers`. Averaging over the symmetries of a balanced task stays feasible and raises none of the
+Helper of `optimizers.study`.
+
+Averaging over the symmetries of a balanced task stays feasible and raises none of the
 norms below (all are convex and do not change when rows or columns are permuted), so symmetric matrices
 decide: W[s, o] = x (1{own} - 1/n) + c with x, c by status and kind (docs/theory.md §2). β = x of held-out
 implications over x of training ones, a ratio of linear functions, so its range over {W: norm at margin 1 at
@@ -79,9 +81,9 @@ def beta_range(sizes: Sizes, norm: str, slack: float = 1e-5) -> BetaRange:
     """The range of β at a slack.
 
     Args:
-        sizes: of a balanced task without noise, attention frozen and uniform; m_train, m_test >= 1.
+        sizes: sizes of a balanced task without noise, attention frozen and uniform; m_train, m_test >= 1.
         norm: one of NORMS.
-        slack: relative excess of the norm that is allowed.
+        slack: allowed relative excess of the norm.
     """
     import cvxpy as cp
 
@@ -99,7 +101,7 @@ def beta_range(sizes: Sizes, norm: str, slack: float = 1e-5) -> BetaRange:
 
 
 def _margins(sizes: Sizes, x: Any, c: Any) -> Any:
-    """All different margins of told triples: (status, relation) against each kind of wrong answer."""
+    """All distinct margins of told triples: (status, relation) against each kind of wrong answer."""
     import cvxpy as cp
 
     n, found = sizes[0], []

@@ -1,7 +1,7 @@
-"""The runs of the optimiser study, and what is measured at the end of each.
+"""The runs of the optimiser study, and the measurements at the end of each.
 
-Helper of `optimizers.study`. One folder, runs/optimizers, holds all of them; nothing that is there is trained
-again. The middle recipe is (10, 1, 3), full batch without noise, attention frozen and uniform, no weight
+Helper of `optimizers.study`. All runs are in runs/optimizers; finished runs are not trained again.
+The middle recipe is (10, 1, 3), full batch without noise, attention frozen and uniform, no weight
 decay, entries of 0.01 at the start, float64, and each optimiser's middle rate; every part changes something.
 The rates were chosen in trials with one seed at (10, 1, 3), so that the middle one fits the training set.
 """
@@ -39,7 +39,7 @@ SMALL, LARGE = 0.01, 0.1
 
 @dataclass(frozen=True)
 class Optimizer:
-    """One of the five: what goes into the recipe, and its low, middle and high rate."""
+    """One of the five optimisers: fields of the recipe, and its low, middle and high rate."""
 
     rates: tuple[float, float, float]
     recipe: dict[str, Any]
@@ -75,16 +75,16 @@ MIXED_STEPS = 3_000
 
 @dataclass(frozen=True)
 class Cell:
-    """One run and where it stands in the study.
+    """One run and its settings in the study.
 
     Attributes:
-        part: of the study.
+        part: part of the study.
         optimizer: a name of OPTIMIZERS, or "first, then second".
         ov: kind of model.
         sizes: (n_pairs, m_train, m_test).
         rate: "low", "middle" or "high".
         start: size of the entries.
-        seed: of the start and of the batches.
+        seed: seed of the start and of the batches.
         variant: what else differs; empty for the part's own recipe.
         config: the whole configuration.
     """
@@ -114,7 +114,7 @@ def cell(
     train_attention: bool = False,
     **changes: Any,
 ) -> Cell:
-    """A run of the middle recipe with changes; `changes` are fields of TrainConfig."""
+    """A run of the middle recipe with `changes`, which are fields of TrainConfig."""
     task = FactRecallTask(*sizes) if noise else FactRecallTask(*sizes, n_noise=0, seq_len=3)
     model = ModelConfig(
         ov=ov,  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def _main() -> Iterator[Cell]:
 
 
 def _one_factor() -> Iterator[Cell]:
-    """One thing changed from the middle recipe."""
+    """Runs with one change of the middle recipe."""
     for ov in OV_KINDS:
         for name in OPTIMIZERS:
             for seed in SEEDS:
@@ -203,8 +203,8 @@ class Study:
     """All runs.
 
     Attributes:
-        cells: a row a run: the fields of `Cell`, "run", "status" and what `measured` gives.
-        curves: a row a run and logged step: the same names and the columns of a history.
+        cells: one row per run: the fields of `Cell`, "run", "status" and the values of `measured`.
+        curves: one row per run and logged step: the same names and the columns of a history.
     """
 
     cells: pd.DataFrame
@@ -212,7 +212,7 @@ class Study:
 
 
 def run_study(runs: Path) -> Study:
-    """Trains what is missing, and measures all."""
+    """Trains the missing runs, and measures all."""
     cells = all_cells()
     points = [{"task": c.config.task, "model": c.config.model, "train": c.config.train} for c in cells]
     result = sweep(points, path=runs / "optimizers", certificates=False, keep_weights=True)
@@ -228,12 +228,12 @@ HELD_OUT = [f"held_out_implication/{name}" for name in ("accuracy", "accuracy_in
 
 
 def measured(result: SweepResult, name: str, status: str) -> dict[str, Any]:
-    """Of the last step: fitted or not, β, held-out accuracy, distances from the predicted solutions.
+    """Values at the last step: fitted or not, β, held-out accuracy, distances from the predicted solutions.
 
-    - fitted: all told margins are positive. A run that is not is no evidence about anything;
+    - fitted: all training margins are positive; other runs are no evidence;
     - excess_*: norm at margin 1 over the smallest, less 1. "entry" is for W_OV itself; "gamma_2" for the
       factors as they are, longest row of W_V times longest column of W_O, an upper bound of W's own;
-    - cosine_*: with the three predicted solutions.
+    - cosine_*: cosines with the three predicted solutions.
     """
     row: dict[str, Any] = {"run": name, "status": status, "fitted": False}
     if status != "finished":

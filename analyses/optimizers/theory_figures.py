@@ -1,4 +1,4 @@
-"""The pictures of the optimiser study about theory: distances from each norm, and what Muon converges to."""
+"""The figures of the optimiser study about theory: distances from each norm, and Muon's fixed point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXACT = {"exact, non-factorized": None, "exact, factorized": 0}
 
 
 def draw_theory(study: Study, figures: Path) -> dict[Any, MuonPath]:
-    """Writes both figures; gives the exact paths, by (task, name)."""
+    """Writes both figures; returns the exact paths by (task, name)."""
     ranges = {(s, norm): [beta_range(s, norm, slack) for slack in SLACKS] for s in TASKS for norm in NORMS}
     paths = {
         (s, name): orthogonal_path(s, "exact", 10_000, 5e-3, 100, seed)
@@ -84,7 +84,7 @@ def _geometry(cells: pd.DataFrame) -> Figure:
 
 
 def _norm_dots(ax: Axes, runs: pd.DataFrame, kind: str, what: str, norms: tuple[str, ...]) -> None:
-    """Median and range over seeds of each norm, an optimiser a row; the predicted norm has a ring."""
+    """Median and range over seeds of each norm, one row per optimiser; the predicted norm has a ring."""
     for y, name in enumerate(OPTIMIZERS):
         for norm in norms:
             values = select(runs, optimizer=name)[f"{what}_{norm}"].to_numpy()
@@ -97,7 +97,7 @@ def _norm_dots(ax: Axes, runs: pd.DataFrame, kind: str, what: str, norms: tuple[
 
 
 def _limits(study: Study, ranges: dict[Any, list[BetaRange]], paths: dict[Any, MuonPath]) -> Figure:
-    """Above: which β each norm allows. Below: Muon's β over training, exact and as shipped; variants."""
+    """Above: the range of β for each norm. Below: Muon's β over training, exact and torch's; variants."""
     fig, axes = plt.subplots(2, 4, figsize=(14.5, 8), layout="constrained")
     for ax, sizes in zip(axes[0], TASKS, strict=True):
         _range_panel(ax, sizes, ranges)

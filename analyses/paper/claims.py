@@ -1,7 +1,7 @@
 """The paper's claims as measured: figures/claims.json.
 
-Each claim says what was expected, what came out (one value a seed) and whether it holds. Thresholds are
-those of the statement; a claim that fails stays in the file.
+Each claim has its condition, the measured values (one per seed) and whether it holds. Thresholds are those of
+the statement; a claim that fails stays in the file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def last(runs: list[Run], column: str) -> list[float]:
 
 
 def measured_losses(runs: list[Run]) -> dict[str, list[float]]:
-    """What the claims about training look at; "in_set" is among the implications alone."""
+    """The values that the claims about training judge; "in_set" is among the implications only."""
     columns = {
         "training_loss": "train_loss",
         "held_out_loss": "held_out_implication/loss",
@@ -58,10 +58,10 @@ def reasons(name: str, runs: list[Run], statement: str, source: str) -> Claim:
 
 
 def guesses(name: str, runs: list[Run], statement: str, source: str) -> Claim:
-    """A claim that a model fits what it is told and guesses what it is not.
+    """A claim that a model fits the told triples and guesses the held-out ones.
 
-    Accuracy is that among the implications, where guessing has a chance of 1 / n; its tolerance is three
-    standard errors of the guesses of all held-out subjects of all seeds.
+    The accuracy is among the implications, where guessing is right with probability 1 / n; its tolerance is
+    three standard errors of guessing over all held-out subjects of all seeds.
     """
     m, chance = measured_losses(runs), 1 / runs[0].task.n_implications
     held_out = int((~runs[0].task.subject_trained).sum()) * len(runs)
@@ -85,7 +85,7 @@ def own_fact_share(run: Run) -> float:
 
 
 def answers_with_the_fact(name: str, runs: list[Run], statement: str, source: str) -> Claim:
-    """A claim that a model deduces nothing and says the subject's own fact instead."""
+    """A claim that a model deduces nothing and answers with the subject's own fact."""
     m = {**measured_losses(runs), "own_fact_share": [own_fact_share(run) for run in runs]}
     m = {key: m[key] for key in ("own_fact_share", *m)}
     holds = max(m["training_loss"]) <= 0.01 and min(m["held_out_loss"]) >= 2.9
@@ -101,9 +101,9 @@ the paper's released training code (docs/theory.md §9)."""
 
 
 def as_the_released_code(runs: Path) -> Claim:
-    """Whether our factorized model learns at the pace of the released code, which shares no code with it.
+    """Whether our factorized model learns as fast as the released code, which shares no code with it.
 
-    A run that never gets below a value counts with one step more than it has.
+    A run that never gets below a value counts as its number of steps plus one.
     """
     found = load_all(runs, "factorized")
     first: dict[str, list[int]] = {}
@@ -131,7 +131,7 @@ def as_the_released_code(runs: Path) -> Claim:
 
 
 def all_claims(runs: Path) -> list[Claim]:
-    """Every claim, from the runs on disk (missing ones are trained)."""
+    """All claims, from the runs on disk (missing runs are trained)."""
     paper = "section 3; docs/theory.md §9"
     same = "same product, attention, batches, optimiser and steps as the other model"
     table: list[tuple[Callable[..., Claim], str, str]] = [
@@ -155,7 +155,7 @@ def all_claims(runs: Path) -> list[Claim]:
 
 
 def make(runs: Path, figures: Path) -> Path:
-    """Nothing is drawn here: Figures 2 and 3 show these runs."""
+    """Draws nothing: Figures 2 and 3 show these runs."""
     return runs
 
 

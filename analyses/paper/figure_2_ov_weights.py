@@ -1,6 +1,6 @@
 """Figure 2: the OV weights of both trained models, and the mechanism that they show.
 
-The held-out implication block was never told. The factorized model fills it, the other leaves it empty.
+The held-out implication block was never told. The factorized model fills it, the other one does not.
 """
 
 from __future__ import annotations

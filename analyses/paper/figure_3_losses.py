@@ -1,8 +1,8 @@
 """Figure 3: training loss and held-out implication loss against steps, both models, five seeds.
 
-Left the paper's recipe, in the middle the same without weight decay, right the control that is never
-told an implication. Bands go from the smallest to the largest seed. The companion figure_3_gap shows how
-far the same models are from the predicted limits.
+Left: the paper's recipe; middle: the same without weight decay; right: the control that is never told an
+implication. Bands go from the smallest to the largest seed. The companion figure_3_gap shows how far the same
+models are from the predicted max-margin solutions.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def make(runs: Path, figures: Path) -> None:
 
 
 def draw_companion(runs: Path, figures: Path) -> None:
-    """The same runs' distance to the predicted limits: certified gap, true excess, and beta."""
+    """The same runs' distance to the predicted max-margin solutions: certified gap, true excess, and beta."""
     numbers = {}
     fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), layout="constrained")
     for suffix, alpha, what in (("", 1.0, "weight decay 0.03"), ("_no_decay", 0.45, "no decay")):

@@ -1,6 +1,6 @@
-"""Figure 4: all weights of both trained models, nothing restricted or rescaled.
+"""Figure 4: all weights of both trained models, without restriction or scaling.
 
-Tokens stand in the order of the vocabulary: subjects, r1 r2, noise, EOS, facts, implications.
+Tokens are in the order of the vocabulary: subjects, r1 r2, noise, EOS, facts, implications.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def mark_groups(ax: Axes, task: FactRecallTask, *, vertical: bool) -> None:
 
 
 def draw_attention(ax: Axes, scores: np.ndarray, task: FactRecallTask, color: str) -> None:
-    """What EOS scores for every input token."""
+    """The attention scores of EOS for every input token."""
     ax.bar(np.arange(len(scores)), scores, color=color, width=1.0)
     ax.axhline(0, color="0.3", lw=0.8)
     ax.set(title="attention: score of EOS for a token", xlabel="token", xlim=(-0.5, len(scores) - 0.5))

@@ -1,7 +1,7 @@
-"""Proposition 1: with d_head >= d the factorized model expresses all that the non-factorized one does.
+"""Proposition 1: with d_head >= d the factorized model can express every non-factorized one.
 
-A trained non-factorized model is rebuilt by balanced SVD at every width: once the width reaches the rank
-of its OV circuit, both HookedTransformers give the same logits. Whatever differs after training is bias.
+A trained non-factorized model is factorized by a balanced SVD at every width: from the rank of its OV circuit
+on, both HookedTransformers give the same logits. So differences after training are implicit bias.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOLERANCE = 1e-12
 
 def make(runs: Path, figures: Path) -> dict[str, float | int]:
     weights = load_all(runs, "non_factorized")[0].weights.to(torch.float64)
-    # What acts is the rows of input tokens; the others never stand in a sequence.
+    # Only the rows of input tokens act; the other tokens never occur in a sequence.
     W_OV = weights.W_OV.clone()
     W_OV[PAPER.n_inputs :] = 0
     weights = replace(weights, ov={"W_OV": W_OV})

@@ -1,6 +1,6 @@
-"""The paper's experiment and its controls: which models are trained.
+"""The paper's experiment and its controls: the models that are trained.
 
-To ask a question of your own, add a line to EXPERIMENTS, or make an Experiment in your own figure.
+For a question of your own, add a line to EXPERIMENTS, or make an Experiment in your own figure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXPERIMENTS = (
     Experiment("non_factorized", PAPER, NON_FACTORIZED, RECIPE),
     # The other way to compare: entries of the same size at the start.
     Experiment("non_factorized_same_entries", PAPER, SAME_ENTRIES, RECIPE),
-    # Weight decay on W_V and W_O is itself a nuclear norm penalty; without it only the bias is left.
+    # Weight decay on W_V and W_O is itself a nuclear norm penalty; without it only the implicit bias acts.
     Experiment("factorized_no_decay", PAPER, FACTORIZED, NO_DECAY),
     Experiment("non_factorized_no_decay", PAPER, NON_FACTORIZED, NO_DECAY),
     Experiment("non_factorized_same_entries_no_decay", PAPER, SAME_ENTRIES, NO_DECAY, seeds=(0, 1, 2)),
@@ -44,7 +44,7 @@ EXPERIMENTS = (
     Experiment(
         "non_factorized_softmax", PAPER, replace(NON_FACTORIZED, attention="softmax"), MEDIUM, seeds=(0, 1, 2)
     ),
-    # Theorem 3: symmetric start, full batch without noise, float64. The start is no draw: one seed.
+    # Theorem 3: symmetric start, full batch without noise, float64. The start is not random: one seed.
     Experiment(
         "theorem_3_factorized",
         PAPER,
@@ -71,7 +71,7 @@ TOWARDS_THE_LIMIT = (
     # Evidence for Theorem 1: full batch, no weight decay, small start, frozen attention, float64.
     Experiment("descent_factorized", PAPER, replace(FACTORIZED, **FROZEN), LONG, seeds=(0, 1, 2)),
     Experiment("descent_non_factorized", PAPER, replace(NON_FACTORIZED, **FROZEN), LONG, seeds=(0, 1, 2)),
-    # The same with trained attention, which has another limit.
+    # The same with trained attention, which has another max-margin problem.
     Experiment(
         "descent_trained_attention",
         PAPER,
@@ -97,7 +97,7 @@ TOWARDS_THE_LIMIT = (
         seeds=(0,),
     ),
 )
-"""Slower runs, for `reproduce --all`: how near training comes to the predicted limits."""
+"""Slower runs, for `reproduce --all`: how near training comes to the predicted max-margin solutions."""
 
 OFTEN = {"log_every": 25, "snapshots": 28}
 OVER_TRAINING = (

@@ -1,6 +1,6 @@
-"""Theorem 3: from a start symmetric under permuting pairs, the non-factorized model only ever guesses.
+"""Theorem 3: from a start symmetric under permuting pairs, the non-factorized model can only guess.
 
-Full batch without noise, float64, trained linear attention; the start is written out in
+Full batch without noise, float64, trained linear attention; the start is defined in
 `ocr_interp.models.starts.symmetric_factors`. The factorized model from the same start is the control.
 """
 
@@ -44,7 +44,7 @@ def make(runs: Path, figures: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def claims(losses: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Claim]:
-    """The theorem and its control."""
+    """The claims for the theorem and for its control."""
     return [judged(kind, *of_kind) for kind, of_kind in losses.items()]
 
 

@@ -1,5 +1,5 @@
-"""What `phases.diagrams` claims. Criteria come from the theory or the paper and were fixed before the runs,
-except where a claim says "seen first"."""
+"""The claims of `phases.diagrams`. Criteria come from the theory or the paper and were fixed before the runs,
+except if a claim says "seen first"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ZERO = 0.05
 """How far a margin ratio or β may be from a predicted 0 after a finite number of steps."""
 
 CONVERGED = 10.0
-"""lr · λ · steps from which a run with a penalty is judged: what it started with has decayed by e^-10."""
+"""Smallest lr · λ · steps of a run with a penalty that is judged: its start has then decayed by e^-10."""
 
 PENALTY_TOLERANCE = 0.02
 
@@ -29,7 +29,7 @@ def claims(
     optima: Mapping[str, Sequence[PenalisedOptimum]],
     firsts: Mapping[str, PenalisedOptimum],
 ) -> list[Claim]:
-    """All of them."""
+    """All claims."""
     ends = {name: at_the_end(table) for name, table in tables.items()}
     return [
         *group_claims(ends["groups"]),
@@ -94,7 +94,7 @@ def group_claims(end: Table) -> list[Claim]:
 
 
 def above_chance(table: Table) -> float:
-    """How many standard errors the accuracy among implications is above guessing, over all seeds."""
+    """Accuracy among implications minus that of guessing, in standard errors, over all seeds."""
     chance = 1 / table["n_pairs"].astype(float)
     hits = table["held_out_implication/accuracy_in_set"] - chance
     subjects = (table["n_pairs"] * table["m_test"]).astype(float)
@@ -102,7 +102,7 @@ def above_chance(table: Table) -> float:
 
 
 def pair_claims(theory: Table, paper: Table) -> list[Claim]:
-    """The limit does not depend on the number of pairs."""
+    """The solution does not depend on the number of pairs."""
     mine, other = of(theory, "factorized"), of(theory, "non_factorized")
     beta = mine.groupby("n_pairs")["beta"].median()
     spread = float(beta.max() - beta.min())
@@ -139,7 +139,7 @@ def pair_claims(theory: Table, paper: Table) -> list[Claim]:
 
 
 def start_claims(end: Table) -> list[Claim]:
-    """Rich to lazy."""
+    """From the rich to the lazy regime: the size of the start."""
     end = end.assign(size=end["entries"].map(lambda e: min(ENTRIES, key=lambda s: abs(np.log(s / e)))))
     mine, other = of(end, "factorized"), of(end, "non_factorized")
     beta = mine.groupby("size")["beta"].median()

@@ -49,7 +49,7 @@ def power(value: float) -> str:
 
 
 def constant(n: int) -> dict[str, list[float]]:
-    """The limit's β for both models, n times."""
+    """The predicted β of both models, repeated n times."""
     return {ov: [value] * n for ov, value in LIMIT.items()}
 
 
@@ -114,7 +114,7 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
 def path_figure(
     table: pd.DataFrame, groups: pd.DataFrame, path: Path
 ) -> tuple[dict[str, list[PenalisedOptimum]], dict[str, PenalisedOptimum]]:
-    """Why β is where it is: from the leading direction's value along the penalty's path to the limit's."""
+    """Why β has its value: from the leading direction's, along the penalty's path, to the max-margin one."""
     optima = {ov: [penalised_optimum(SMALL, ov, p) for p in PATH_PENALTIES] for ov in COLORS}
     firsts = {f"{a}/{b}": first_beta(replace(SMALL, m_train=a, m_test=b)) for a, b in FIRST_GROUPS}
     with figure_style():
@@ -150,7 +150,7 @@ def draw_path(ax: Axes, table: pd.DataFrame, optima: dict[str, list[PenalisedOpt
 
 
 def draw_ratios(ax: Axes, groups: pd.DataFrame, firsts: dict[str, PenalisedOptimum]) -> dict[str, object]:
-    """β over the ratio of the groups: where it starts, where it is after finite time, where it ends."""
+    """β over the ratio of the groups: first direction, after finite time, max-margin solution."""
     ratios = np.geomspace(1 / 10, 10, 100)
     ax.plot(ratios, [leading_beta(r, 1) for r in ratios], color=LEADING, lw=1.6, label="leading direction")
     ax.plot(ratios, np.minimum(np.sqrt(ratios), 1), color="0.15", ls=(0, (1, 1.2)), lw=1.6, label="limit")

@@ -1,4 +1,4 @@
-"""Where out-of-context reasoning happens: the grids behind `phases.diagrams`, and training what is missing.
+"""The grids behind `phases.diagrams`, and training their missing runs.
 
 Two kinds of recipe, never mixed in one panel. "Theory" (`DESCENT`): full-batch gradient descent, no noise,
 frozen uniform attention, weight decay 0 unless it is the axis, float64. "Paper" (`RECIPE`): AdamW, noisy
@@ -48,8 +48,8 @@ class Grid:
     """Points of one diagram that share a recipe.
 
     Attributes:
-        points: what `sweep` takes, a dictionary a run.
-        task, model, train: what all points share.
+        points: points for `sweep`, one dictionary per run.
+        task, model, train: configuration that all points share.
     """
 
     points: list[Point]
@@ -69,7 +69,7 @@ def crossed(points: list[Point], seeds: range) -> list[Point]:
 
 
 def groups() -> Grid:
-    """Sizes of the groups: told and untold subjects a pair."""
+    """Sizes of the groups: training and held-out subjects per pair."""
     tasks = [replace(SMALL, m_train=a, m_test=b) for a in GROUP_SIZES_TRAIN for b in GROUP_SIZES_TEST]
     points: list[Point] = [{"task": task, "init_scale": scaled(task)} for task in tasks]
     return Grid(crossed(points, FEW), SMALL, FROZEN, DESCENT)
@@ -96,7 +96,7 @@ def entries() -> Grid:
 
 
 def penalties() -> Grid:
-    """An L2 penalty on what is trained: of the factors it is the nuclear norm of their product."""
+    """An L2 penalty on the parameters; on the factors it is the nuclear norm of their product."""
     model = replace(FROZEN, init_scale=scaled(SMALL))
     points: list[Point] = [{"weight_decay": size} for size in PENALTIES]
     return Grid(crossed(points, FEW), SMALL, model, replace(DESCENT, steps=10_000))
@@ -109,7 +109,7 @@ def decays() -> Grid:
 
 
 def noise() -> Grid:
-    """Noise tokens a sequence, with linear and with softmax attention, under the paper's recipe."""
+    """Noise tokens per sequence, with linear and with softmax attention, under the paper's recipe."""
     points: list[Point] = [
         {"seq_len": 3 + k, "n_noise": 5 if k else 0, "attention": attention}
         for attention in ("linear", "softmax")
@@ -142,7 +142,7 @@ GRIDS = {
 
 
 def trained(name: str, runs: Path) -> pd.DataFrame:
-    """A row a run and logged step of a grid, trained as far as it is not there, with `COLUMNS` added."""
+    """One row per run and logged step of a grid, with `COLUMNS` added; missing runs are trained."""
     grid = GRIDS[name]()
     found = sweep(
         grid.points,
@@ -157,11 +157,11 @@ def trained(name: str, runs: Path) -> pd.DataFrame:
 
 
 COLUMNS = ("margin_ratio", "entries", "noise_tokens", "fitted", "held_out/accuracy", "held_out/loss")
-"""Beside those of a history:
+"""Columns in addition to those of a history:
 
 - margin_ratio: smallest held-out implication margin over the smallest training margin; NaN unless fitted;
 - entries: size of entries at the start;
-- noise_tokens: noise tokens a sequence;
+- noise_tokens: noise tokens per sequence;
 - fitted: whether every training answer is right, the training margin positive;
 - held_out/accuracy, held_out/loss: short for the held-out implications', over all answers.
 """
@@ -188,7 +188,7 @@ def with_ratios(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_the_end(table: pd.DataFrame, share: float = 1.0) -> pd.DataFrame:
-    """The rows nearest to a share of the steps, one a run."""
+    """The rows nearest to a share of the steps, one per run."""
     return table.loc[table["step"] == (table["steps"] * share).round()]
 
 

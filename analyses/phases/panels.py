@@ -1,7 +1,7 @@
 """How a phase diagram is drawn: rows of panels over one axis, and heat maps over two.
 
-A cell whose training set is not fitted says nothing about out-of-context reasoning. It has a hollow marker
-or a hatch, wherever it stands.
+A cell whose training set is not fitted says nothing about out-of-context reasoning; it has a hollow marker or
+a hatch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from analyses.house.looks import COLORS, NAMES
 from analyses.phases.grids import OV_KINDS, at_the_end
 
 EARLY = 0.1
-"""Share of the steps after which the dashed lines are taken."""
+"""Share of the steps at which the dashed lines are measured."""
 
 MARKERS = {"factorized": "o", "non_factorized": "s"}
 
@@ -53,13 +53,13 @@ class Row:
     """One row of panels.
 
     Attributes:
-        table: of `phases.grids.trained`, or a part of it.
-        x: column of the axis; its values stand evenly spaced.
-        xlabel, title: texts; the title says which recipe.
-        ticks: text of a value.
-        beta: what the theory predicts for β and the margin ratio by kind of model, a value for each x or
-            an interval (low, high) for each; nothing where it predicts nothing.
-        ordered: whether the values have an order, so that lines between them mean something.
+        table: table of `phases.grids.trained`, or a part of it.
+        x: column of the axis; its values are evenly spaced.
+        xlabel, title: texts; the title names the recipe.
+        ticks: function from a value to its label.
+        beta: the predicted β and margin ratio by kind of model, one value or one interval (low, high) for
+            each x; a kind without a prediction is left out.
+        ordered: whether the values have an order, so that they are joined by lines.
     """
 
     table: pd.DataFrame
@@ -109,7 +109,7 @@ def _draw_line(ax: Axes, row: Row, ov: str, column: str) -> None:
     table = table.loc[table["ov"] == ov]
     for share in (EARLY, 1.0):
         groups = dict(list(at_the_end(table, share).groupby(row.x)))
-        # Infinite gaps of models that are not fitted belong nowhere.
+        # Infinite gaps of models that are not fitted cannot be drawn.
         numbers = [groups[value][column].replace(np.inf, np.nan) for value in row.values]
         place, middle = np.arange(len(numbers)), np.array([n.median() for n in numbers])
         low, high = [n.min() for n in numbers], [n.max() for n in numbers]
@@ -165,7 +165,7 @@ def _dress(ax: Axes, row: Row, column: str) -> None:
 
 
 def legend_handles(dashed: str) -> list[Line2D | Patch]:
-    """What colours, markers and lines mean."""
+    """Legend entries for colours, markers and lines."""
     return [
         *(Line2D([], [], color=COLORS[ov], marker=MARKERS[ov], label=NAMES[ov]) for ov in OV_KINDS),
         Line2D([], [], color="0.15", ls=(0, (1, 1.2)), lw=1.6, label="predicted"),
@@ -186,10 +186,10 @@ def draw_map(
     """A heat map with its numbers; cells that are not fitted are hatched.
 
     Args:
-        ax: where to draw.
-        values: rows by columns, drawn from below upwards.
-        fitted: of the same shape; None for a prediction.
-        title: text above.
+        ax: axes to draw on.
+        values: rows by columns, drawn from the bottom up.
+        fitted: whether each cell fitted, of the same shape; None for a prediction.
+        title: title of the panel.
         limits: values of the first and last colour.
         colors: name of the colours.
     """

@@ -1,4 +1,4 @@
-"""Claims about β on its way to the limit, for `phases.diagrams`."""
+"""Claims about β during training, for `phases.diagrams`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def path_claim(table: Table, optima: Mapping[str, Sequence[PenalisedOptimum]]) -
 
 
 def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, PenalisedOptimum]) -> list[Claim]:
-    """Where β starts, for every ratio, and whether descent is between there and the limit."""
+    """The initial β for every ratio, and whether descent is between it and the max-margin solution's."""
     fractions = {key: [int(part) for part in key.split("/")] for key in firsts}
     off = [firsts[key].beta - leading_beta(*sizes) for key, sizes in fractions.items()]
     tiny = of(entries, "factorized")

@@ -1,8 +1,8 @@
-"""The exact minimiser that gradient descent with an L2 penalty on its parameters should find.
+"""The exact minimiser of the loss with an L2 penalty on the parameters, for comparison with gradient descent.
 
-Of frozen attention and no noise: min over W of mean cross-entropy + λ f(W), f the nuclear norm where both
-factors carry the penalty λ/2 (‖W_V‖² + ‖W_O‖²), and ½‖W‖_F² where W_OV itself does. Both are convex in W;
-accelerated proximal gradients on W know nothing of factors, rates or starts.
+With frozen attention and no noise: min over W of mean cross-entropy + λ f(W), where f is the nuclear norm if
+both factors have the penalty λ/2 (‖W_V‖² + ‖W_O‖²), and ½‖W‖_F² if W_OV itself has it. Both are convex in W
+and are solved by accelerated proximal gradients on W, which do not depend on factors, rates or starts.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ocr_interp import FactRecallTask, held_out_beta
 STEPS = 20_000
 CHECKED_EVERY = 50
 GROWTH = 1.1
-"""Of the rate, each step; too large a one is halved."""
+"""Factor of the rate at each step; a rate that is too large is halved."""
 
 TOLERANCE = 1e-6
-"""Relative violation of the optimality conditions to stop at."""
+"""Relative violation of the optimality conditions at which to stop."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PenalisedOptimum:
 
 
 def penalised_optimum(task: FactRecallTask, ov: str, penalty: float) -> PenalisedOptimum:
-    """The minimiser for a noise-free task, every training example weighing the same, vocabulary outputs."""
+    """The minimiser for a noise-free task; equal weights of all training examples, vocabulary outputs."""
     triples = task.training_triples
     X = np.zeros((len(triples), task.n_inputs))
     X[np.arange(len(triples)), triples.subject] = 1
@@ -115,7 +115,7 @@ def first_beta(task: FactRecallTask) -> PenalisedOptimum:
     while True:
         found = penalised_optimum(task, "factorized", penalty)
         S = np.linalg.svd(found.W, compute_uv=False)
-        # What is not a pair block (constants over pairs) has rank 3 at most: facts, implications, the rest.
+        # The part that is constant over pairs has rank 3 at most: facts, implications, the rest.
         if (1e-3 * max(S.max(), 1e-9) < S).sum() > 3:
             return found
         penalty *= 0.98

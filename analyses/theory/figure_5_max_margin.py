@@ -1,8 +1,8 @@
 """Figure 5: both max-margin solutions beside trained models, and the geometry of their embeddings.
 
-Heat maps in figure_5_max_margin, geometry in figure_5_geometry. The models are trained by full-batch
-gradient descent for STEPS steps, with frozen attention and without weight decay: they head for the
-solutions and are not there yet. The limit is computed besides, and only that is held against the theory.
+Heat maps are in figure_5_max_margin, the geometry in figure_5_geometry. The models are trained by full-batch
+gradient descent for STEPS steps, with frozen attention and without weight decay, and do not reach the
+solutions. The max-margin solution is also computed by L-BFGS, and only that is judged against the theory.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ PROBLEM = {"factorized": "OV-SVM", "non_factorized": "W-SVM"}
 
 
 def balanced_embeddings(W: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """U Σ^½ and V Σ^½ of W = U Σ Vᵀ: the embeddings of which cosines mean something."""
+    """U Σ^½ and V Σ^½ of W = U Σ Vᵀ: balanced embeddings, whose cosines are well defined."""
     U, s, Vt = np.linalg.svd(W, full_matrices=False)
     return U * np.sqrt(s), Vt.T * np.sqrt(s)
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Row by row."""
+    """Cosines of the rows of two matrices."""
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     return (left * right).sum(1) / lengths
 
@@ -130,7 +130,7 @@ def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Pa
 
 
 def claims(found: dict[str, dict[str, dict[str, float]]]) -> list[Claim]:
-    """Judged by closed form and computed limit; gradient descent is reported as far as it gets."""
+    """Judged by closed form and computed solution; gradient descent at finite time is only reported."""
     judged = [by for by in next(iter(found.values())) if by != "gradient_descent"]
     measured: dict[str, dict[str, list[float]]] = {"geometry": {}, "recall": {}}
     off: dict[str, list[float]] = {"geometry": [], "recall": []}

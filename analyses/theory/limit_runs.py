@@ -1,7 +1,7 @@
-"""Held-out margins four ways: closed form, solver, computed limit, gradient descent.
+"""Held-out margins found in four ways: closed form, solver, L-BFGS on the parameters, gradient descent.
 
 Used by figure_5_max_margin, theorem_2 and sample_efficiency. Only `descend` is evidence about gradient
-descent; `computed_limit` computes where it should go.
+descent; `computed_limit` computes the max-margin solution.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def margin_ratio(run: Run, step: int) -> float:
 
 
 def computed_limit(task: FactRecallTask, ov: OvKind) -> ComputedLimit | None:
-    """The limit, computed to a certified gap of LIMIT_TOLERANCE; None if no start gets there.
+    """The max-margin solution, computed to a certified gap of LIMIT_TOLERANCE; None if all starts fail.
 
-    The annealing can rest at a saddle, where a part of the factors has died out; another start helps.
+    The annealing can stop at a saddle, where a part of the factors is zero; another start helps.
     """
     for seed in LIMIT_SEEDS:
         try:
@@ -60,7 +60,7 @@ def computed_limit(task: FactRecallTask, ov: OvKind) -> ComputedLimit | None:
 
 
 def limit_margin(task: FactRecallTask, ov: OvKind) -> float:
-    """Held-out over training margin of the computed limit; NaN if it was not reached."""
+    """Held-out over training margin of `computed_limit`; NaN if it was not reached."""
     limit = computed_limit(task, ov)
     if limit is None:
         return math.nan

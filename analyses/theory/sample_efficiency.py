@@ -1,7 +1,7 @@
-"""Sample efficiency: in balanced tasks one training implication a pair is enough, and none is not.
+"""Sample efficiency: in balanced tasks one training implication per pair is enough, and none is not.
 
-"Any m_train > 0 is enough" is a statement about balanced tasks: beside it stands an unbalanced one, every
-pair of which has training implications, whose held-out margin is negative under both norms.
+"Any m_train > 0 is enough" is a statement about balanced tasks. The counterexample is an unbalanced task
+with training implications for every pair, whose held-out margin is negative under both norms.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Margins:
 
 
 def measure(task: FactRecallTask, ov: OvKind, run_dir: Path) -> Margins:
-    """All four; NaN for a closed form that does not exist or a limit that was not reached."""
+    """All four; NaN for a closed form that does not exist or a solution that was not reached."""
     balanced = task.balanced_sizes is not None
     run = descend(task, ov, STEPS, run_dir)
     return Margins(
@@ -71,7 +71,7 @@ def measure(task: FactRecallTask, ov: OvKind, run_dir: Path) -> Margins:
 
 
 def draw_balanced(ax: Axes, found: dict[OvKind, list[Margins]]) -> None:
-    """Margins against the training implications a pair."""
+    """Margins against the number of training implications per pair."""
     for ov, margins in found.items():
         color = COLORS[ov]
         ax.plot(M_TRAIN, [m.closed_form for m in margins], ":", color=color, lw=1.6)
@@ -107,7 +107,7 @@ def draw_counterexample(ax: Axes, found: dict[OvKind, Margins]) -> None:
 
 
 def legend_handles() -> list[Line2D]:
-    """What colours and markers mean."""
+    """Legend entries for colours and markers."""
     return [
         *(Line2D([], [], color=COLORS[ov], lw=5, label=NAMES[ov]) for ov in OV_KINDS),
         Line2D([], [], ls=":", color="0.15", label="closed form"),
@@ -135,7 +135,7 @@ def make_figure(
 
 
 def by_way(margins: list[Margins], ways: tuple[str, ...]) -> dict[str, list[float] | int]:
-    """Rounded values; limits that were not reached are counted instead."""
+    """Rounded values; computed solutions that were not reached are counted instead."""
     found = {way: [float(getattr(m, way)) for m in margins] for way in ways}
     missing = sum(math.isnan(v) for values in found.values() for v in values)
     shown = {way: [round(v, 6) for v in values if not math.isnan(v)] for way, values in found.items()}
@@ -143,7 +143,7 @@ def by_way(margins: list[Margins], ways: tuple[str, ...]) -> dict[str, list[floa
 
 
 def claims(balanced: dict[OvKind, list[Margins]], unbalanced: dict[OvKind, Margins]) -> list[Claim]:
-    """What the figure says; a limit that was not reached fails its claim."""
+    """The claims of the figure; a computed solution that was not reached fails its claim."""
     exact, trained = ("closed_form", "solver", "computed_limit"), ("gradient_descent",)
     some, source = balanced["factorized"][1:], "docs/theory.md; balanced tasks: Theorem 2 of the paper"
     enough = all(getattr(m, way) > TOLERANCE for m in some for way in exact + trained)

@@ -1,11 +1,11 @@
-"""Theorem 1: where gradient descent goes, as far as it gets, and the limit computed.
+"""Theorem 1: gradient descent at finite time, and the max-margin (OV-SVM) solution, computed.
 
-Two ways that are never mixed up. Evidence (left, middle): full-batch gradient descent, no weight decay,
-small start, float64; frozen attention as in the theorem, trained attention beside it with its own predicted
-interval, and AdamW without and with weight decay. Computing (right): annealed L-BFGS, which reaches the
-limit and says nothing about gradient descent. Above the distance of the norm at margin 1 from the smallest
-possible one, then the held-out coefficient beta, then the cosines with both predicted solutions (AdamW:
-without decay). Takes some minutes.
+The two are kept apart. Evidence about training (left, middle): full-batch gradient descent, no weight decay,
+small start, float64, with frozen attention as in the theorem, and with trained attention and its predicted
+interval; AdamW without and with weight decay. Computation (right): annealed L-BFGS, which reaches the
+max-margin solution and says nothing about gradient descent. Rows: the distance of the norm at margin 1 from
+the smallest possible one, the held-out coefficient beta, and the cosines with both predicted solutions
+(AdamW: without decay). Takes some minutes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def make(runs: Path, figures: Path) -> Measured:
 
 
 def claims(measured: Measured) -> list[Claim]:
-    """Of gradient descent, and of the computed limits."""
+    """The claims about gradient descent and about the computed solutions."""
     found, limits = measured
     return [*descent_claims(found), *limit_claims(limits)]
 
@@ -107,7 +107,7 @@ def draw_adamw(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
 
 
 def draw_cosines(ax: Axes, kind: str, histories: list[pd.DataFrame]) -> None:
-    """Cosines of a model with both solutions, which are 0.926 from each other."""
+    """Cosines of a model with both solutions, whose cosine with each other is 0.926."""
     for norm, dashes in (("nuclear", "-"), ("frobenius", (0, (2, 2)))):
         label = f"{kind.replace('_', '-')}: with the {norm}-norm solution"
         plot_band(ax, histories, f"cosine_{norm}", COLORS[kind], label, linestyle=dashes)
@@ -119,7 +119,7 @@ def label_steps(axes: np.ndarray) -> None:
 
 
 def draw_computed(axes: np.ndarray, limits: dict[str, ComputedLimit]) -> None:
-    """The annealing, against seconds."""
+    """The stages of the annealing, against seconds."""
     axes[0].set_title("Computing the limit (no evidence)", loc="left")
     for kind, limit in limits.items():
         seconds = [stage.seconds for stage in limit.stages]
@@ -140,7 +140,7 @@ def stage_values(limit: ComputedLimit) -> tuple[list[float], list[float]]:
 
 
 def descent_claims(found: dict[str, list[Run]]) -> list[Claim]:
-    """Direction of both models under gradient descent, as far as it got."""
+    """Claims about the direction of both models under gradient descent, at finite time."""
     claims = []
     for kind in COLORS:
         runs, norm = found[f"descent_{kind}"], NORM_OF[kind]
@@ -203,7 +203,7 @@ def tail(run: Run, column: str) -> np.ndarray:
 
 
 def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
-    """The computed limits against the closed form."""
+    """Claims about the computed solutions, judged by the closed form."""
     claims = []
     for kind, limit in limits.items():
         predicted = solve(PAPER, NORM_OF[kind])
@@ -225,7 +225,7 @@ def limit_claims(limits: dict[str, ComputedLimit]) -> list[Claim]:
 
 
 def numbers_of(found: dict[str, list[Run]], limits: dict[str, ComputedLimit]) -> dict[str, object]:
-    """What the figure shows."""
+    """The numbers that the figure shows."""
     columns = [f"{c}_{norm}" for c in ("gap", "excess", "cosine") for norm in ("nuclear", "frobenius")]
     numbers: dict[str, object] = {"beta_predicted": BETA, "beta_interval_trained_attention": INTERVAL}
     for name, runs in found.items():

@@ -1,7 +1,7 @@
-"""Theorem 2: how far held-out implications are from the others, against min(√(m_train / m_test), 1).
+"""Theorem 2: held-out over training margin, against min(√(m_train / m_test), 1).
 
-Closed form, solver and computed limit agree. Gradient descent is shown after STEPS steps, as evidence
-of where it heads: its direction moves only like 1 / log(steps), and it is not at the limit yet.
+Closed form, solver and the max-margin solution computed by L-BFGS agree. Gradient descent is shown after
+STEPS steps: its direction moves only like 1 / log(steps), so it is not at its limit yet.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MARKERS = {2: "o", 5: "^", 20: "s"}
 
 @dataclass(frozen=True)
 class Case:
-    """Held-out margins of one task and model, over the smallest training margin.
+    """Held-out margins of one task and model, divided by the smallest training margin.
 
     `gradient_descent` is after STEPS steps, `gradient_descent_earlier` after a tenth of them.
     """
@@ -60,7 +60,7 @@ class Case:
 
 
 def measure(n: int, m_train: int, m_test: int, ov: OvKind, runs: Path) -> Case:
-    """One point of the grid; trains what is missing."""
+    """One point of the grid; missing runs are trained."""
     task = noise_free_task(n, m_train, m_test)
     run = descend(task, ov, STEPS, runs / "theorem_2" / f"{ov}_{n}_{m_train}_{m_test}")
     return Case(
@@ -95,7 +95,7 @@ def draw(ax: Axes, cases: list[Case], against_bound: bool) -> None:
 
 
 def legend_handles() -> list[Line2D]:
-    """What colours and markers mean."""
+    """Legend entries for colours and markers."""
 
     def entry(
         label: str, marker: str, color: str = "0.15", size: float = 6, fill: Literal["full", "none"] = "full"
@@ -134,7 +134,7 @@ def make_figure(cases: list[Case], figures: Path) -> None:
 
 
 def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
-    """Judged by solver and computed limit; gradient descent at finite time is reported beside them."""
+    """Judged by solver and computed solution; gradient descent at finite time is only reported."""
     mine = [case for case in cases if case.ov == ov]
     expected = np.array([bound(c.m_train, c.m_test) if ov == "factorized" else 0.0 for c in mine])
     below = np.array([c.m_train < c.m_test for c in mine])
@@ -175,7 +175,7 @@ def make(runs: Path, figures: Path) -> list[Case]:
 
 
 def claims(cases: list[Case]) -> list[Claim]:
-    """The bound for either norm."""
+    """One claim per norm."""
     nuclear = "Factorized (nuclear norm): held-out over training margin is min(√(m_train/m_test), 1)"
     frobenius = "Non-factorized (Frobenius norm): the held-out margin is 0, whatever the ratio"
     return [claim(cases, "factorized", nuclear), claim(cases, "non_factorized", frobenius)]

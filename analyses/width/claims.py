@@ -1,4 +1,4 @@
-"""What figure_6_width claims. The paper's words ("works from 4, fails at 3") are judged as they stand; the
+"""The claims of figure_6_width. The paper's words ("works from 4, fails at 3") are judged literally; the
 other criteria were written down after the first runs, and say so."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def claims(
     by_pairs: Table,
     code: PlanarCode,
 ) -> list[Claim]:
-    """All of them, from the last rows of the runs."""
+    """All claims, from the last rows of the runs."""
     return [
         *paper_claims(end),
         fitting_claim(end),
@@ -75,7 +75,7 @@ def paper_claims(end: Table) -> list[Claim]:
 
 
 def fitting_claim(end: Table) -> Claim:
-    """Which widths fit what they were told."""
+    """Which widths fit their training set."""
     fitted = end.assign(fitted=end["train_margin"] > 0).groupby("d_head")["fitted"].agg(["min", "max"])
     always, never = fitted.index[fitted["min"]], fitted.index[~fitted["max"]]
     return Claim(
@@ -93,7 +93,7 @@ def fitting_claim(end: Table) -> Claim:
 
 
 def capacity_claim(code: PlanarCode) -> Claim:
-    """A construction."""
+    """Width 2 is enough: a construction."""
     margin = code.certificate.min_margin
     held_out = float(code.certificate.held_out_margins_overall.min())
     return Claim(
@@ -126,7 +126,7 @@ def recipe_claim(recipes: Mapping[str, Table]) -> Claim:
 
 
 def forgetting_claim(longer: Mapping[str, Table]) -> Claim:
-    """Longer training undoes it."""
+    """Longer training reverses the result."""
     measured, worse = {}, {}
     for name, table in longer.items():
         values = [
@@ -150,7 +150,7 @@ def forgetting_claim(longer: Mapping[str, Table]) -> Claim:
 
 
 def pairs_claim(by_pairs: Table) -> Claim:
-    """The step is not a number but a packing."""
+    """The width of the step depends on the number of pairs."""
     end = by_pairs.loc[by_pairs["step"] == by_pairs["step"].max()]
     right = end.assign(right=(end[ACCURACY] == 1) & (end["train_margin"] > 0))
     enough = {}

@@ -1,8 +1,8 @@
 """Figure 6: held-out implications against the width d_h of the OV circuit, every width from 1 to 8 and on.
 
-The paper's task and recipe, five seeds. Reported there: it works from d_h = 4 and fails at 3. The companion
-figure_6_step asks what happens at the step: what a narrow circuit could do, one change of the recipe at a
-time at d_h = 3, and where the step lies with other numbers of pairs.
+The paper's task and recipe, five seeds. The paper reports that it works from d_h = 4 and fails at 3. The
+companion figure_6_step studies this step: what a narrow circuit could express, single changes of the recipe
+at d_h = 3, and the step for other numbers of pairs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EARLY = 1_000
 
 
 def by_width(table: pd.DataFrame, column: str, step: int | None = None) -> dict[int, list[float]]:
-    """The values of every seed at a step (None: the last) by width."""
+    """The values of every seed at a step (None is the last), by width."""
     rows = table.loc[table["step"] == (table["step"].max() if step is None else step)]
     return {width: rows.loc[rows["d_head"] == width, column].tolist() for width in WIDTHS}
 
@@ -87,7 +87,7 @@ def draw_points(ax: Axes, values: dict[int, list[float]], color: str, label: str
 
 
 def draw_ends(axes: np.ndarray, table: pd.DataFrame) -> None:
-    """At the end against the width: losses, accuracy, and the price in norm with the smallest margin."""
+    """Values at the end against the width: losses, accuracy, and the norm at margin 1 with the margin."""
     loss, accuracy, margin = axes
     draw_points(loss, by_width(table, LOSS), HELD_OUT, "held-out implications")
     draw_points(loss, by_width(table, "train_loss"), TOLD, "training", "s")
@@ -234,7 +234,7 @@ def step_figure(
 
 
 def with_config(found: SweepResult) -> pd.DataFrame:
-    """Its table, every row with width and decay."""
+    """The table with the columns width and weight decay."""
     columns = ["run", *(name for name in ("d_head", "weight_decay", "seed") if name not in found.table)]
     return found.table.merge(found.runs[columns], on="run", validate="many_to_one")
 

@@ -1,4 +1,4 @@
-"""How wide must the OV circuit be? The models behind figure_6_width, and training what is missing."""
+"""How wide must the OV circuit be? The models behind figure_6_width, and training the missing ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128)
 RECIPE = replace(paper_runs.RECIPE, device="auto")
 
 STEP_WIDTH = 3
-"""The width that is reported to fail; the variants ask why."""
+"""The width that the paper reports to fail; the variants test why."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "60,000 steps": {"steps": 60_000},
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "entries × 0.1": {"init_scale": 0.1},
     "no noise tokens": {"n_noise": 0, "seq_len": 3},
 }
-"""One change each to the paper's recipe."""
+"""Single changes of the paper's recipe."""
 
 LONG_STEPS = VARIANTS["60,000 steps"]["steps"]
 LONG: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ def long(runs: Path) -> dict[str, SweepResult]:
 
 
 def _changed(changes: dict[str, dict[str, Any]], runs: Path) -> dict[str, SweepResult]:
-    """The runs of each change of the recipe; all of them share a folder."""
+    """The runs of each change of the recipe; all are in one folder."""
     points = [{**change, "seed": seed} for change in changes.values() for seed in SEEDS]
     where, options = runs / "figure_6" / "variants", {"task": PAPER, "model": FACTORIZED, "train": RECIPE}
     found = sweep(points, **options, path=where, certificates=False, workers=WORKERS)
@@ -94,7 +94,7 @@ def pairs(runs: Path) -> SweepResult:
 
 
 def main(runs: Path = Path("runs")) -> None:
-    """Trains everything; says how long the figure itself took."""
+    """Trains all runs; prints how long those of the figure itself took."""
     start, cpu = time.perf_counter(), time.process_time()
     widths(runs)
     print(f"Figure 6: {time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} CPU-seconds")

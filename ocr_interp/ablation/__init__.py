@@ -1,4 +1,4 @@
-"""Interventions on hooked models, and studies that measure what they take.
+"""Interventions on hooked models, and studies that measure their effects.
 
 An intervention is an edit (what) at a place (where): `what.at(where)`. `with ablated(model, what.at(where)):`
 applies it while the block runs.
@@ -9,19 +9,19 @@ applies it while the block runs.
 | a position | `Site.at("resid_pre", layer=0, positions=[-1])` |
 | a kind of token | `Site.at("v", layer=0, tokens=tokens_of_kind(task, "noise"))` |
 | attention to a kind of token | `Site.at("pattern", layer=0, tokens=tokens_of_kind(task, "relations"))` |
-| what some tokens, through one head, give to all that it feeds | `Path(("Paris",), layer=1, head=2)` |
-| the same, to some answers alone (one layer, no norms) | `Path(("Paris",), ("Rome",), layer=0, head=2)` |
+| a path from some tokens, through one head, to everything | `Path(("Paris",), layer=1, head=2)` |
+| the same, to some answers only (one layer, no norms) | `Path(("Paris",), ("Rome",), layer=0, head=2)` |
 
-| edit | what takes the place of the values | at sites | on paths |
+| edit | replaces the values by | at sites | on paths |
 |---|---|---|---|
-| `Zero()` | nothing | sets to zero | cuts the path |
+| `Zero()` | zero | yes | cuts the path |
 | `Mean(reference)` | the mean over a reference batch | not of attention patterns | by query position |
-| `Resample(seed)` | another sequence of the batch | yes | of those with the path |
-| `Patch(cached)` | given values | yes | use a donor |
+| `Resample(seed)` | those of another sequence of the batch | yes | from sequences with the path |
+| `Patch(cached)` | given values | yes | no: use a donor |
 | `Patch(donor=tokens)` | those of another prompt | yes | path patching |
-| `Subspace(basis)` | the same without some directions | yes | no: use `output_subspace` |
+| `Subspace(basis)` | the same values without some directions | yes | no: use `output_subspace` |
 
-So `Zero().at(Site.at("z", layer=0, heads=[3]))` takes a head out, and
+For example, `Zero().at(Site.at("z", layer=0, heads=[3]))` ablates a head, and
 `Patch(donor=tokens).at(Path(("Paris",), layer=1, head=2))` patches a path. Parts of a circuit are one call:
 
 | part of a circuit | call |

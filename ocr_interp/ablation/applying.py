@@ -1,4 +1,4 @@
-"""`with ablated(model, spec):` applies interventions while the block runs, and nothing else."""
+"""`with ablated(model, spec):` applies interventions while the block runs."""
 
 from __future__ import annotations
 
@@ -25,28 +25,29 @@ def ablated(
 ) -> Iterator[Any]:
     """Applies interventions to a HookedTransformer or TransformerBridge while the block runs.
 
-    They act on model(tokens), run_with_cache, run_with_hooks and everything else that runs the model,
-    each on what the ones before it left. They run after hooks that are there already and before hooks
-    that the block adds; model.reset_hooks() inside the block leaves them. Blocks nest. Weights are never
-    written. At the end the hooks are gone, and logits are what they were to the bit. Gradients flow through
-    them. model.generate works with use_past_kv_cache=False: a forward pass that continues a key-value cache
-    is refused. Weights are not looked at: an ablation can hide a NaN (a study refuses such a model).
+    They act on model(tokens), run_with_cache, run_with_hooks and everything else that runs the model, in
+    order, each on the result of the one before. They run after hooks that are already attached and before
+    hooks that the block adds; model.reset_hooks() inside the block does not remove them. Blocks can be
+    nested. Weights are never changed. After the block the hooks are removed, and logits are the same as
+    before to the bit. Gradients flow through the interventions. model.generate works with
+    use_past_kv_cache=False: a forward pass that continues a key-value cache is refused. The weights are not
+    checked, and an ablation can hide a NaN (`run_ablation_study` refuses such a model).
 
     Args:
         model: any `hooked.protocol.HookedModel`.
-        interventions: what to do, in order, e.g. Zero().at(Site.at("z", layer=0, heads=[3])).
-        tokens: ids of the batch, where they do not enter the model as ids (inputs_embeds, start_at_layer).
+        interventions: what to apply, in order, e.g. Zero().at(Site.at("z", layer=0, heads=[3])).
+        tokens: ids of the batch, if the model does not get ids itself (inputs_embeds, start_at_layer).
         labels: a label for every token id, e.g. task.labels, for interventions that name tokens by label.
 
     Returns: the model, inside the block.
 
     Raises:
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
-        ModelError: in a forward pass, a key-value cache that holds positions already; at the end, hooks that
-            the block took away.
-        InterventionNeverFiredError: at the end, an intervention that changed no forward pass (that of a
-            reference or donor, which an inner block runs, does not count); an exception of the block
-            itself is passed on instead.
+        ModelError: in a forward pass, a key-value cache that already has positions; at the end, hooks that
+            were removed inside the block.
+        InterventionNeverFiredError: at the end, an intervention that changed no forward pass (forward passes
+            of the reference or donor of an inner block do not count). If the block raises, its own
+            exception is raised instead.
     """
     model = check_model(model)
     if not interventions:
@@ -59,7 +60,7 @@ def ablated(
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
         try:
             for point, function in hooks:
-                # Permanent: reset_hooks and the end of run_with_hooks take away all others.
+                # Permanent, because reset_hooks and the end of run_with_hooks remove all other hooks.
                 point.add_hook(function, is_permanent=True)
             yield model
         finally:
@@ -73,7 +74,7 @@ def ablated(
 
 
 def _remove(point: Any, function: Any) -> bool:
-    """Takes one hook away and leaves all others in their order; whether it was there."""
+    """Removes one hook and keeps the others in order; returns whether it was attached."""
     found = [each for each in point.fwd_hooks if each.user_hook is function]
     for handle in found:
         handle.hook.remove()

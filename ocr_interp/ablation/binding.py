@@ -1,4 +1,4 @@
-"""An intervention on a model: its hooks, whether they fired, and tensors that hooks share."""
+"""An intervention bound to a model: its hooks, and whether they fired."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _of_reference: ContextVar[bool] = ContextVar("of_reference", default=False)
 
 @contextmanager
 def reference_run() -> Iterator[None]:
-    """Around the run of an intervention's own reference: what edits the model then has not fired by that."""
+    """While the block runs a reference, interventions that change its forward pass do not count as fired."""
     token = _of_reference.set(True)
     try:
         yield
@@ -29,7 +29,7 @@ def reference_run() -> Iterator[None]:
 
 @dataclass
 class Bound:
-    """An intervention on a model: what is attached where, and whether it acted.
+    """An intervention bound to a model: which function is attached to which hook, and whether it fired.
 
     Attributes:
         what: the intervention in words.
@@ -41,9 +41,9 @@ class Bound:
     _chosen: Tensor | None = field(default=None, repr=False)
 
     def note(self, chosen: Bool[Tensor, "..."]) -> None:
-        """Remembers whether anything was chosen; stays on the device, so that no pass waits for it.
+        """Records whether any entry was chosen; kept on the device, so that no forward pass waits for it.
 
-        The run of another intervention's reference does not count.
+        Forward passes of another intervention's reference do not count.
         """
         if _of_reference.get():
             return
@@ -57,12 +57,12 @@ class Bound:
 
 
 def wide(value: Tensor) -> Tensor:
-    """The same in float32 if it is half precision: sums and projections are not made in eight bits."""
+    """The value in float32 if it has half precision, whose few bits are too few for sums and projections."""
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 class Moved:
-    """Tensors, moved to where an activation is once and not in every forward pass."""
+    """Tensors that are moved to the device of the activations once, not in every forward pass."""
 
     def __init__(self, *tensors: Tensor) -> None:
         self._given = tensors
@@ -80,7 +80,7 @@ def digest(*tensors: Tensor | None) -> str:
     """Eight hexadecimal digits of some tensors, for descriptions."""
     given = {f"{place:06d}": tensor for place, tensor in enumerate(tensors) if tensor is not None}
 
-    def header(name: str, tensor: Tensor) -> str:  # as in descriptions that stand in tables of studies
+    def header(name: str, tensor: Tensor) -> str:  # kept as it is: descriptions in stored tables contain it
         return f"{tuple(tensor.shape)} {tensor.dtype}"
 
     return digest_of_tensors(given, 8, header=header)

@@ -24,17 +24,17 @@ def output_subspace(
 ) -> Intervention:
     """Removes a subspace of the outputs of an OV circuit from what its head writes: W ← W (I − B Bᵀ).
 
-    In a fact-recall model the edit is at hook_attn_out and leaves the logits of other tokens as they are.
-    In any other model it is at the head's hook_z: z ← z − z P with P = right B Bᵀ pinv(right), which is
-    exact for every row of W where B lies in its row space; the logits of other tokens move as z does, and
-    the head's bias loses its part too.
+    In a fact-recall model the edit is at hook_attn_out and does not change the logits of other tokens. In any
+    other model it is at the head's hook_z: z ← z − z P with P = right B Bᵀ pinv(right), which is exact if B
+    lies in the row space of W; the logits of other tokens change with z, and the subspace is removed from
+    the head's bias too.
 
     Args:
         circuit: W = left @ right; its provenance names layer and head.
         basis: orthonormal columns [output, direction], e.g. a block's output_basis.
         positions: query positions; None is all.
-        check_fresh: whether `ablated` refuses a model whose weights are not those that the circuit was read
-            from; False transfers the subspace to another model.
+        check_fresh: whether `ablated` refuses a model whose weights differ from those that the circuit was
+            read from; False allows the subspace of one model to be removed from another.
 
     Raises:
         StaleCircuitError: when applied, a model with other weights.
@@ -65,8 +65,8 @@ def singular_block(
         circuit: any OV circuit; for a fact-recall Run usually
             OVCircuit.from_run(run).effective.subjects_and_relations.
         block: a block of circuit.spectrum(tolerance), or its index there.
-        tolerance: of an index, as in `OVCircuit.spectrum`: trained weights need e.g. 0.05, or every block
-            is a single direction, which means nothing by itself.
+        tolerance: needed with an index, as in `OVCircuit.spectrum`. Trained weights need e.g. 0.05; with a
+            smaller one every block is a single direction, which has no meaning by itself.
         check_fresh: as in `output_subspace`.
 
     Raises:
@@ -86,16 +86,16 @@ def singular_block(
 def ov_block(task: FactRecallTask, inputs: str, outputs: str | None = None) -> Intervention:
     """Cuts one block of the OV circuit in token space, e.g. "held-out subjects" to "implications".
 
-    Fact-recall models have one layer with one head, and that is the head of the path. For other models write
+    For fact-recall models, which have one layer with one head. For other models write
     Zero().at(Path(inputs, layer=..., head=...)).
 
     Args:
         task: the task of the model.
-        inputs: a kind of token as in `tokens_of_kind`, what is attended to.
+        inputs: the kind of the attended tokens, as in `tokens_of_kind`.
         outputs: "facts" or "implications"; None is everything.
 
     Raises:
-        UnknownNameError: another kind, with the close matches.
+        UnknownNameError: another kind; the message lists close matches.
     """
     if outputs not in (None, *OUTPUT_KINDS[:2]):
         raise unknown_name("kind of answer", outputs, OUTPUT_KINDS[:2])

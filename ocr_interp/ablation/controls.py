@@ -1,4 +1,4 @@
-"""What matched random controls are drawn from; each place and each edit says what its own control is."""
+"""Draws of matched random controls; each place and each edit defines its own control."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RANDOM, EQUAL_NORM = "random", "random, equal norm"
 class Draw:
     """One draw of random controls, and the pools that it draws from.
 
-    A draw may hit what the intervention hits: it is one of all that are as large.
+    A draw is uniform over all controls of the same size, so it may overlap with the intervention itself.
 
     Attributes:
-        rng: what the next number is drawn from; it moves on.
-        model: says how many heads there are.
-        inputs: token ids; positions are drawn that hold one of them.
+        rng: the random generator; its state advances with every draw.
+        model: the model; gives the number of heads.
+        inputs: token ids; only positions with one of these tokens are drawn.
         outputs: token ids to draw from.
-        length: positions of a sequence.
+        length: number of positions of a sequence.
     """
 
     rng: np.random.Generator
@@ -38,14 +38,14 @@ class Draw:
     def seeded(
         cls, seed: int, model: HookedModel, inputs: Sequence[int], outputs: Sequence[int], length: int
     ) -> Draw:
-        """The draw of a seed."""
+        """A draw whose generator has this seed."""
         return cls(np.random.default_rng(seed), model, inputs, outputs, length)
 
     def positions(self) -> RandomPositions:
-        """Random positions of each prompt that hold one of `inputs`."""
+        """Random positions of each prompt among those with a token of `inputs`."""
         return RandomPositions(int(self.rng.integers(2**31)), tuple(self.inputs))
 
     def some(self, pool: Sequence[int], count: int) -> tuple[int, ...]:
-        """As many different entries of a pool, sorted; the whole pool if it has no more."""
+        """`count` different entries of a pool, sorted; the whole pool if it has fewer."""
         drawn = self.rng.choice(np.asarray(pool), min(count, len(pool)), replace=False)
         return tuple(sorted(int(k) for k in drawn))

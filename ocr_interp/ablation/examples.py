@@ -1,4 +1,4 @@
-"""Prompts with their right answers and what those compete with: what a study measures a model on."""
+"""The examples of a study: prompts, their right answers, and the wrong answers to compare them with."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ocr_interp.task import SPLITS, FactRecallTask
 class Examples:
     """Questions to any model, each with one right answer.
 
-    Candidates and rivals are token ids, one set for all or a row for each example. An entry that is the
-    right answer itself is left out, so that rows of unequal length can be padded with it.
+    Candidates and rivals are token ids, one set for all examples or one row per example. Entries equal to
+    the right answer are ignored, so rows of unequal length can be padded with it.
 
     Attributes:
         tokens: ids of the prompts, all of one length.
-        answer: id of the right answer of each.
+        answer: id of the right answer of each example.
         split: a name for each example, by which metrics are grouped; one string names all.
-        candidates: what the right answer must beat to be counted as right; None is the whole vocabulary.
-        rivals: what margin and logit difference compare it with; None is the candidates.
-        other_answer: id of another answer for each, e.g. the fact where the implication is asked.
-        query: position of the logits of each; None is the last. For prompts padded on the right.
+        candidates: tokens that the right answer must beat to count as right; None is the whole vocabulary.
+        rivals: tokens that margin and logit difference compare it with; None is the candidates.
+        other_answer: id of another answer of each example, e.g. the fact if the implication is asked.
+        query: position of the logits of each example; None is the last. For prompts padded on the right.
         labels: a label for every token of the vocabulary, for interventions that name tokens by label.
 
     Raises:
@@ -91,7 +91,7 @@ class Examples:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of splits: of a task in the order of SPLITS, others in order of appearance."""
+        """The names of the splits: those of a task in the order of SPLITS, others in order of appearance."""
         names = tuple(dict.fromkeys(self.split))
         return tuple(sorted(names, key=SPLITS.index)) if set(names) <= set(SPLITS) else names
 
@@ -99,7 +99,7 @@ class Examples:
         """Requires that every id is a token of the model.
 
         Raises:
-            ConfigError: one that is not.
+            ConfigError: an id is not.
         """
         for name in ("tokens", "answer", "candidates", "rivals", "other_answer"):
             value = getattr(self, name)
@@ -111,7 +111,7 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of everything but the labels."""
+        """16 hexadecimal digits that identify everything but the labels."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         named = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         text = "\n".join(self.split).encode()
@@ -119,10 +119,10 @@ class Examples:
 
 
 def task_examples(task: FactRecallTask, noisy: bool = False, seed: int = 0, draws: int = 1) -> Examples:
-    """Every triple of a task: once without noise, or `draws` times with noise of a seed.
+    """Every triple of a task: once without noise, or `draws` times with noise drawn from a seed.
 
-    Candidates are all answers, rivals those of the answer's own set (facts or implications), the other
-    answer is the same subject's to the other relation.
+    Candidates are all answers, rivals are the answers of the right answer's own set (facts or implications),
+    and the other answer is the same subject's answer to the other relation.
     """
     index = np.arange(len(task.triples))
     if noisy:

@@ -1,4 +1,4 @@
-"""What an ablation study measures: by split, from the logits at the query."""
+"""The metrics of an ablation study, by split, from the logits at the query."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ocr_interp.storage.digests import digest_of
 from ocr_interp.task import FactRecallTask
 
 METRICS = ("accuracy", "loss", "margin", "logit_difference", "other_answer_difference")
-"""Measured for every split; of a fact-recall task candidates are all answers and rivals those of the right
-answer's own set (facts or implications):
+"""Measured for every split. In a fact-recall task the candidates are all answers, and the rivals are the
+answers of the right answer's own set (facts or implications):
 
 - accuracy: share of examples whose right answer beats all other candidates; a tie does not count;
 - loss: mean cross-entropy over the whole vocabulary, nats;
@@ -34,7 +34,7 @@ NaN logits give NaN in each of them.
 """
 
 Metric = Callable[[Tensor, Examples], Any]
-"""A metric of a user: (logits at the query [batch, vocabulary], examples) -> a value for each example."""
+"""A user's metric: (logits at the query [batch, vocabulary], examples) -> one value per example."""
 
 
 def check_metrics(
@@ -43,10 +43,10 @@ def check_metrics(
     examples: Examples,
     reserved: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """The names of all metrics, built-in first; None is every built-in one that the examples allow.
+    """The names of all metrics, built-in ones first; None is every built-in one that the examples allow.
 
     Raises:
-        UnknownNameError: a name that is not in METRICS, with the close matches.
+        UnknownNameError: a name that is not in METRICS; the message lists close matches.
         ConfigError: other_answer_difference without other answers, or a custom name that is taken.
     """
     if metrics is None:
@@ -70,13 +70,13 @@ def measure(
     metrics: tuple[str, ...],
     custom: Mapping[str, Metric] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """The metrics of every split: {split: {metric: value}}. Custom ones are averaged over a split.
+    """The metrics of every split: {split: {metric: value}}. Custom metrics are averaged over a split.
 
     Args:
-        logits: at the query of every example, over the whole vocabulary.
+        logits: logits at the query of every example, over the whole vocabulary.
         examples: right answers, candidates and splits.
-        metrics: names from METRICS or of `custom`.
-        custom: functions of a user by name.
+        metrics: names from METRICS or `custom`.
+        custom: a user's metrics by name.
     """
     logits = logits.detach().double().cpu()
     values = _by_example(logits, examples)
@@ -96,7 +96,7 @@ def split_metrics(
     triple: Int[np.ndarray, " batch"],
     metrics: tuple[str, ...] = METRICS,
 ) -> dict[str, dict[str, float]]:
-    """The same of chosen triples of a task, by index into task.triples, from logits at EOS."""
+    """The metrics of some triples of a task, by index into task.triples, from logits at EOS."""
     examples = triple_examples(task, triple)
     return measure(logits, examples, check_metrics(metrics, {}, examples, ()))
 
@@ -122,7 +122,7 @@ def _by_example(logits: Float[Tensor, "batch vocabulary"], examples: Examples) -
 
 
 def _wrong(logits: Tensor, answer: Int[Tensor, " batch"], given: Tensor | None) -> Float[Tensor, "batch k"]:
-    """Logits of a set of tokens, -inf where one is the right answer."""
+    """Logits of a set of tokens, with -inf at the right answer."""
     if given is None:
         return logits.scatter(1, answer[:, None], -torch.inf)
     ids = given.cpu().expand(len(logits), -1)
@@ -139,10 +139,10 @@ def _custom_values(name: str, values: Any, count: int) -> np.ndarray:
 
 
 def identity_of(value: Any) -> str:
-    """What tells one custom metric from another: its code and what it carries along, globals left out.
+    """Text that identifies a custom metric: its code and bound values, without globals.
 
-    An object that cannot be looked into is told by where it lies in memory: a study measured with it is
-    not resumed in another process.
+    An object that cannot be inspected is identified by its address in memory, so a study with it is not
+    resumed in another process.
     """
     if isinstance(value, FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]

@@ -1,4 +1,4 @@
-"""Random positions in place of those that hold chosen tokens: what a matched control acts on."""
+"""Random positions for matched controls, instead of the positions of chosen tokens."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _STEP, _FACTORS = -0x61C8864680B583EB, (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 @dataclass(frozen=True)
 class RandomPositions:
-    """As many random positions of each sequence as a choice has there.
+    """Draws as many random positions of each sequence as were chosen there.
 
-    What is drawn in a sequence is a function of the seed and of its ids: the same in every forward pass, in
-    a reference batch, on every device, and however the prompts are batched.
+    The draw depends only on the seed and the ids of the sequence: it is the same in every forward pass, in a
+    reference batch, on every device, and for every batch size.
 
     Attributes:
-        seed: of the draw.
-        among: token ids; only positions that hold one of them are drawn.
+        seed: seed of the draw.
+        among: token ids; only positions with one of these tokens are drawn.
     """
 
     seed: int
@@ -29,7 +29,7 @@ class RandomPositions:
     def like(
         self, chosen: Bool[Tensor, "batch pos"], ids: Int[Tensor, "batch pos"]
     ) -> Bool[Tensor, "batch pos"]:
-        """As many positions a sequence as are chosen, or all there are to draw if those are fewer."""
+        """As many positions per sequence as are chosen, or all in the pool if those are fewer."""
         ids = ids.long()
         allowed = torch.isin(ids, torch.tensor(self.among, device=ids.device))
         state = torch.full_like(ids[:, 0], self.seed)
@@ -40,12 +40,12 @@ class RandomPositions:
         return allowed & (order < chosen.sum(1, keepdim=True))
 
     def describe(self) -> str:
-        """One phrase, the same for the same draw."""
+        """One phrase that identifies the draw."""
         return f"at as many random positions, seed {self.seed}"
 
 
 def _mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """SplitMix64: 64 bits that depend on all bits given."""
+    """The mixing function of SplitMix64: every output bit depends on all input bits."""
     x = x + _STEP
     for shift, factor in zip((30, 27), _FACTORS, strict=True):
         x = (x ^ _shifted(x, shift)) * factor
@@ -53,5 +53,5 @@ def _mixed(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def _shifted(x: Int[Tensor, "..."], by: int) -> Int[Tensor, "..."]:
-    """To the right, zeros coming in from the left."""
+    """Logical shift to the right, filling with zeros."""
     return (x >> by) & ((1 << (64 - by)) - 1)

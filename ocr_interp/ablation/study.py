@@ -1,4 +1,4 @@
-"""Many interventions x splits x metrics -> one tidy table, with matched random controls."""
+"""Ablation studies: interventions x splits x metrics in one tidy table, with matched random controls."""
 
 from __future__ import annotations
 
@@ -40,14 +40,15 @@ BASELINE, NO_CONTROL = "none", "intervention"
 
 @dataclass(frozen=True)
 class AblationStudy:
-    """What `run_ablation_study` found.
+    """The result of `run_ablation_study`.
 
     Attributes:
-        table: one row per (spec, control, seed, split): columns KEYS, "touched" (positions of a prompt that
-            are acted on, mean over the split) and the metrics, in the units of `ablation.metrics`. Spec
-            "none" is the model as it is. A control that the examples or its reference do not allow is NaN.
-        fingerprint: of weights, step, examples and custom metrics; the column `study`.
-        step: updates that the weights had seen; None of a model that is no Run.
+        table: one row per (spec, control, seed, split): columns KEYS, "touched" (number of edited positions
+            per prompt, mean over the split) and the metrics, in the units of `ablation.metrics`. Spec "none"
+            is the model without interventions. A control that is impossible with the examples or its
+            reference is NaN.
+        fingerprint: digest of weights, step, examples and custom metrics; the column `study`.
+        step: number of updates of the weights; None if the model is not a Run.
         metrics: names of the measured columns.
         splits: names of the splits.
     """
@@ -60,14 +61,14 @@ class AblationStudy:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """Names of the controls in the table, in order of appearance: a closer match stands later."""
+        """Names of the controls in the table, in order of appearance; closer matches come later."""
         return tuple(name for name in dict.fromkeys(self.table["control"]) if name != NO_CONTROL)
 
     def by_split(self, metric: str, control: str = NO_CONTROL) -> pd.DataFrame:
         """Mean over seeds of one metric: one row per spec, one column per split.
 
         Raises:
-            UnknownNameError: a metric or control that the study does not have.
+            UnknownNameError: the study has no such metric or control.
         """
         if metric not in self.metrics:
             raise unknown_name("metric", metric, self.metrics)
@@ -84,7 +85,7 @@ Specs = Mapping[str, Intervention | Sequence[Intervention]]
 
 @dataclass(frozen=True)
 class _Studied:
-    """A model with what it is measured on, and where random controls are drawn from."""
+    """A model with the examples that it is measured on and the pools of its random controls."""
 
     model: Any
     examples: Callable[[int], Examples]
@@ -111,39 +112,39 @@ def run_ablation_study(
 ) -> AblationStudy:
     """Measures a model under each of many interventions, beside matched random controls.
 
-    A Run is measured on every triple of its task: without noise, or on `eval_draws` noisy sequences of
-    each where it was trained with noise. Any HookedTransformer or TransformerBridge is measured on
-    `examples`. Specs run one after the other: on two busy cores two threads with a copy of the model each
-    took 1.2 times as long for the fact-recall model and 0.9 times for a 6-layer one, processes 0.9 and 1.3
-    times and most of a minute to start (benchmarks/bench_ablation.py).
+    A Run is measured on every triple of its task: without noise, or on `eval_draws` noisy sequences per
+    triple if it was trained with noise. Any HookedTransformer or TransformerBridge is measured on
+    `examples`. Specs run one after the other, because parallel runs gain little: on two busy cores, two
+    threads, each with a copy of the model, took 1.2 times as long for the fact-recall model and 0.9 times for
+    a 6-layer one; two processes took 0.9 and 1.3 times, and most of a minute to start
+    (benchmarks/bench_ablation.py).
 
     Args:
         model: a Run or Snapshot, or a hooked model.
-        specs: name -> intervention, or several to be applied together (a control is then drawn for each
-            that has one).
+        specs: name -> intervention, or several that are applied together (each that has a control is then
+            replaced by it).
         metrics: names from METRICS; None is all that the examples allow.
-        examples: prompts and answers; may be given for a Run too, instead of its task's.
-        custom_metrics: name -> function (logits at the query, examples) -> a value for each example.
-        seeds: of the noise of a Run's examples, and of the random controls; one table holds them all.
-        controls: whether each spec is measured beside its matched random controls too (`Edit.controls`), at
-            as many random positions of each prompt (of a hooked model those that hold a token which some
-            prompt holds up to its query); random outputs are drawn from the answers (from the candidates, or
-            the right answers).
-        path: a CSV file, rewritten whole after each evaluation; what it holds already is not measured
-            again.
-        progress: a bar on stderr; None shows one in a terminal.
-        eval_draws: noisy sequences of each triple of a Run.
-        batch_size: examples a forward pass; None is all. Resampling and equal norms are within a batch.
+        examples: prompts and answers; for a Run they replace its task's.
+        custom_metrics: name -> function (logits at the query, examples) -> one value per example.
+        seeds: seeds of the noise in a Run's examples and of the random controls; all are in one table.
+        controls: whether to measure the matched random controls of each spec (`Edit.controls`). They have as
+            many random positions of each prompt; for a hooked model only positions whose token occurs in
+            some prompt up to its query. Random outputs are drawn from the answers; for a hooked model from
+            the candidates, or else from the right answers.
+        path: a CSV file, rewritten after each evaluation; rows that it already has are not measured again.
+        progress: whether to show a progress bar on stderr; None shows it on a terminal.
+        eval_draws: noisy sequences per triple of a Run.
+        batch_size: examples per forward pass; None is all. Resampling and equal norms are within a batch.
 
     Returns: one tidy table.
 
     Raises:
-        UnknownNameError: an unknown metric, hook or token, with the close matches.
-        ConfigError: a hooked model without examples, examples with ids that it does not have, or a metric
-            that they do not allow.
+        UnknownNameError: an unknown metric, hook or token; the message lists close matches.
+        ConfigError: a hooked model without examples, ids that the model does not have, or a metric that the
+            examples do not allow.
         WeightsError: NaN or infinite weights.
-        InterventionNeverFiredError: a spec that changed nothing (a control that does is NaN).
-        RunError: a file at `path` of another model or of other examples, or that is no table of a study.
+        InterventionNeverFiredError: a spec changed nothing (a control that changes nothing is NaN).
+        RunError: the file at `path` belongs to another model or other examples, or is no table of a study.
     """
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
@@ -193,7 +194,7 @@ def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_
             )
 
 
-# --- what is studied -------------------------------------------------------------------------------
+# --- model and examples ----------------------------------------------------------------------------
 
 
 def _examples_of(model: Any, examples: Examples | None, eval_draws: int) -> Callable[[int], Examples]:
@@ -212,7 +213,7 @@ def _examples_of(model: Any, examples: Examples | None, eval_draws: int) -> Call
 
 
 def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) -> _Studied:
-    """The model with its fingerprint; checks weights and ids."""
+    """The model with its examples and fingerprint; checks weights and ids."""
     examples = _examples_of(model, given, eval_draws)
     is_run = isinstance(model, Snapshot)
     hooked = check_model(model.model if is_run else model)
@@ -238,7 +239,7 @@ def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) 
 
 
 def _up_to_query(examples: Examples) -> Int[Tensor, " token"]:
-    """All ids but those behind a query, such as padding on the right."""
+    """All ids up to the query of each prompt, so without padding on the right."""
     length = examples.tokens.shape[1]
     query = torch.full((len(examples),), -1) if examples.query is None else examples.query
     last = (query % length).to(examples.tokens.device)
@@ -260,7 +261,7 @@ def has_noise(run: Snapshot) -> bool:
 
 
 def _described(parts: tuple[Intervention, ...]) -> str:
-    """The specs in words, shortened to a digest where there are many tokens."""
+    """The specs in words; long texts are shortened to a digest."""
     text = " + ".join(part.describe() for part in parts) or "as it is"
     return text if len(text) <= 80 else f"{text[:60]}… {digest_of(text, 12)}"
 
@@ -299,7 +300,7 @@ def _evaluate(
 
 
 def _touched(studied: _Studied, parts: tuple[Intervention, ...], examples: Examples) -> dict[str, float]:
-    """Mean number of positions of a prompt that are acted on, by split."""
+    """Mean number of edited positions per prompt, by split."""
     tokens = examples.tokens.cpu()
     count = torch.zeros(len(tokens))
     for part in parts:

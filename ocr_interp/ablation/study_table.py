@@ -1,4 +1,4 @@
-"""The rows of an ablation study and the file that they are kept in."""
+"""The rows of an ablation study, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.tables import columns_of, csv_bytes
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
-"""Columns that say what a row is; TOUCHED and the metrics follow. `study` is the fingerprint of weights and
+"""Columns that identify a row; TOUCHED and the metrics follow. `study` is the fingerprint of weights and
 data.
 
-A file describes itself: it may hold more metrics than are asked for, which stay in it, or fewer. Rows that
-lack a metric that is asked for are measured again."""
+A file may have more metrics than are requested, which are kept, or fewer: rows that lack a requested metric
+are measured again."""
 
 TOUCHED = "touched"
-"""Column: how many positions of a prompt are acted on, mean over the split; several parts are added up."""
+"""Column: number of edited positions per prompt, mean over the split; the sum over several interventions."""
 
 Row = dict[str, Any]
 
@@ -28,15 +28,15 @@ _AGAIN = "run the study again: it goes on with what is missing"
 
 
 class StudyRows:
-    """Rows of one study, read from its file where there is one, and written whole after each evaluation.
+    """Rows of one study, read from its file if it exists; the file is rewritten after each evaluation.
 
     Args:
-        path: a CSV file; None keeps the rows in memory alone.
-        study: fingerprint of what is studied.
+        path: a CSV file; None keeps the rows only in memory.
+        study: fingerprint of the study.
         metrics: names of the measured columns.
 
     Raises:
-        RunError: a file of another study, no table of a study, or damaged.
+        RunError: the file belongs to another study, is no table of a study, or is damaged.
     """
 
     def __init__(self, path: Path | None, study: str, metrics: tuple[str, ...]) -> None:
@@ -44,7 +44,7 @@ class StudyRows:
         self._rows = _read(path, study)
 
     def has(self, key: Row) -> bool:
-        """Whether rows with these entries are there and have all metrics."""
+        """Whether there are rows with these entries and all metrics."""
         found = [row for row in self._rows if _agrees(row, key)]
         return bool(found) and all(metric in row for row in found for metric in self._metrics)
 
@@ -63,11 +63,11 @@ class StudyRows:
         write_atomic(self._path, csv_bytes(self._with_gaps(), missing="nan"), _AGAIN)
 
     def table(self) -> pd.DataFrame:
-        """All rows with the metrics that were asked for."""
+        """All rows with the requested metrics."""
         return pd.DataFrame(self._rows, columns=[*KEYS, TOUCHED, *self._metrics])
 
     def _with_gaps(self) -> pd.DataFrame:
-        """All rows with all metrics; what was not measured is an empty text, which is no NaN."""
+        """All rows with all metrics; values that were not measured are empty texts, to tell them from NaN."""
         columns = [*KEYS, TOUCHED, *(name for name in columns_of(self._rows) if name not in (*KEYS, TOUCHED))]
         table = pd.DataFrame(self._rows, columns=columns)
         for name in columns:
@@ -107,7 +107,7 @@ def _read(path: Path | None, study: str) -> list[Row]:
 
 
 def _typed(texts: Mapping[Any, str]) -> Row:
-    """A row of texts as it was written; empty metrics were not measured. float() gives every bit back."""
+    """A row with its types, from texts; empty metrics were not measured. float() restores every bit."""
     row: Row = {name: texts[name] for name in KEYS} | {"seed": int(texts["seed"])}
     measured = {str(name): text for name, text in texts.items() if name not in KEYS}
     return row | {name: float(text) for name, text in measured.items() if text}

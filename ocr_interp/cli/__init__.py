@@ -1,4 +1,4 @@
-"""ocr-interp: the command line. Every subcommand imports what it needs, so that --help is instant."""
+"""ocr-interp: the command line. Subcommands import torch only when they run, so --help is instant."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def main() -> None:
         _fail("not enough memory: make the task, the batch or d_head smaller")
     except RuntimeError as error:
         if "alloc" not in str(error) and "out of memory" not in str(error):
-            raise  # a defect of ours, which should be seen whole
+            raise  # a bug of this library: show the whole traceback
         _fail(f"not enough memory ({str(error).splitlines()[0]}): make the task, the batch or d_head smaller")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        sys.exit(0)  # the reader of our output went away, as `| head` does
+        sys.exit(0)  # the reader closed the pipe, as `| head` does
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
 
@@ -60,14 +60,14 @@ def main() -> None:
 def _parse(
     arguments: list[str],
 ) -> _Subcommand:
-    """The command with its fields; tyro's boxed errors become one line."""
+    """Parses the arguments; tyro's boxed errors become one line."""
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
             return tyro.cli(
                 Command,
                 prog="ocr-interp",
-                description="Out-of-context reasoning in transformers: train, reproduce, look inside.",
+                description="Out-of-context reasoning in transformers: train, reproduce, interpret.",
                 args=arguments or ["--help"],
                 config=(tyro.conf.OmitArgPrefixes,),
             )
@@ -79,11 +79,11 @@ def _parse(
 
 
 def _unboxed(text: str) -> str:
-    """What a boxed message says, in one line: without its frame, title and pointers to --help."""
+    """The text of a boxed message in one line, without frame, title and hints at --help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip(" │─") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
     message = " ".join(line for line in lines if line)
-    message = re.sub(r"^[^-]*-{10,} ?| ?-{10,}", "", message)  # where it must draw in ASCII
+    message = re.sub(r"^[^-]*-{10,} ?| ?-{10,}", "", message)  # the frame on a terminal with ASCII only
     message = re.sub(r"Error parsing (__tyro-dummy-inner__[\w.]*: )?", "", message)
     message = re.split(r" ?(?:For full helptext|Argument helptext:|Got errors:)", message)[0]
     return re.sub(r"no type matching (.*) could be instantiated from", r"must be \1, got", message)

@@ -1,4 +1,4 @@
-"""ocr-interp analyze: one circuit in numbers."""
+"""ocr-interp analyze: measurements of a run's OV circuit."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Analyze:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""
     step: int | None = None
-    """a snapshot's step instead of the end of training"""
+    """step of a snapshot to use instead of the end of training"""
     other: Path | None = None
-    """a run of the other OV kind and the same task, shown beside as a baseline"""
+    """directory of a run of the other OV parameterisation on the same task, shown beside it as a baseline"""
     norm: str | None = None
-    """norm of the max-margin solution to compare with; by default the one that the run's parameterisation
-    makes small"""
+    """norm of the max-margin solution to compare with; by default the norm that the run's parameterisation
+    minimises"""
     tolerance: float = 0.05
-    """singular values within this share of the largest are one degenerate block"""
+    """singular values that differ by at most this share of the largest form one degenerate block"""
     random_seeds: tuple[int, ...] = (0, 1, 2)
-    """random baselines, one a seed"""
+    """seeds of the random baselines, one baseline per seed"""
     json: Path | None = None
-    """a file for all numbers, with all their digits"""
+    """a .json file for all numbers, with all digits"""
 
     def run(self) -> None:
         check_output(self.json, (".json",))
         if self.norm is not None:
-            as_norm(self.norm)  # an unknown one is told before anything is read
+            as_norm(self.norm)  # raises for an unknown norm before anything is read
         from ocr_interp.circuits.analysis import analyze_run
         from ocr_interp.viz.text.analysis import describe_analysis
 

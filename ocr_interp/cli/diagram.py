@@ -1,4 +1,4 @@
-"""ocr-interp diagram: the circuit of a run, or of several side by side, as a picture or as data."""
+"""ocr-interp diagram: the circuit of one run, or of several side by side, as a picture or as data."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".json")
 
 @dataclass(frozen=True)
 class Diagram:
-    """Draw a run's circuit as a whole or for one prompt; several runs stand side by side."""
+    """Draw a run's circuit as a whole or for one prompt; several runs are drawn side by side."""
 
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """directories of one or more runs"""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """the file; its suffix decides: svg, png, pdf, dot (for Graphviz) or json (the graph's numbers)"""
+    """the file; its suffix is the format: .svg, .png, .pdf, .dot (Graphviz) or .json (the graph as data)"""
     step: int | None = None
-    """a snapshot's step instead of the end of training"""
+    """step of a snapshot to use instead of the end of training"""
     prompt: tuple[str, ...] = ()
-    """tokens of one prompt, e.g. s5 r2 (EOS is added); without it the mechanism over all prompts"""
+    """tokens of one prompt, e.g. s5 r2 (EOS is added); without a prompt, the mechanism over all prompts"""
     answer: str | None = None
-    """answer whose logit is explained; by default the right one"""
+    """answer whose logit is explained; by default the correct one"""
     against: str | None = None
-    """answer that is subtracted; by default the strongest wrong one of the first run"""
+    """answer whose logit is subtracted; by default the first run's wrong answer with the largest logit"""
     prune: float = 0.0
-    """leave out edges below this share of the effect"""
+    """leave out edges whose contribution is below this share of the effect"""
     tolerance: float = 0.05
-    """singular values within this share of the largest are one OV block of a prompt's graph"""
+    """singular values that differ by at most this share of the largest form one OV block (prompts only)"""
     max_blocks: int = 4
-    """OV blocks shown by themselves in a prompt's graph"""
+    """number of OV blocks with a node of their own (prompts only)"""
     max_subjects: int = 6
-    """tasks with at most that many subjects have a node for each in the mechanism"""
+    """tasks with at most this many subjects have one node per subject (without a prompt only)"""
 
     def run(self) -> None:
         check_output(self.output, SUFFIXES)
@@ -113,7 +113,7 @@ def strongest_other(run: Snapshot, prompt: tuple[str, ...], answer: str) -> str:
 
 
 def _rendered(graphs: list[CircuitGraph], path: Path) -> bytes:
-    """The bytes of the file, made elsewhere, so that an error leaves the old file as it was."""
+    """The bytes of the file; drawn in a temporary folder, so that an error leaves the old file unchanged."""
     if path.suffix.lower() == ".json":
         return graphs[0].to_json().encode()
     from ocr_interp.viz.diagram.drawing import save_diagram

@@ -1,4 +1,4 @@
-"""ocr-interp export: a run as the weights of a HookedTransformer."""
+"""ocr-interp export: writes a run as the weights of a HookedTransformer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ocr_interp.cli.files import check_output, read_snapshot
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run as the state_dict of its HookedTransformer, a safetensors file."""
+    """Write a run as the state_dict of a HookedTransformer, a .safetensors file."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""
     file: Annotated[Path, tyro.conf.Positional]
-    """where to write, e.g. model.safetensors"""
+    """the file to write, e.g. model.safetensors"""
     step: int | None = None
-    """a snapshot's step instead of the end of training"""
+    """step of a snapshot to use instead of the end of training"""
 
     def run(self) -> None:
         check_output(self.file, (".safetensors",))

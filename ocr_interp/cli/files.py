@@ -1,4 +1,4 @@
-"""Runs that the command line reads and files that it writes; every complaint comes before the work."""
+"""Reads runs and writes files for the command line; checks paths before any work is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_run(path: Path) -> Run:
     """A run from its directory.
 
     Raises:
-        RunError: no run there; the message names runs that are near.
+        RunError: no run there; the message names runs nearby.
     """
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run directory: it has no config.json{_runs_nearby(path)}")
@@ -45,21 +45,21 @@ def read_snapshot(path: Path, step: int | None) -> Snapshot:
 
 
 def _runs_nearby(path: Path) -> str:
-    """Runs inside a directory that is none itself, or with a name like that of a missing one."""
+    """Text that names the runs inside a directory, or runs whose path is close to a missing one."""
     if path.is_dir():
         inside = _runs_below(path)
         return f"; it holds the runs {', '.join(inside[:6])}" if inside else ""
     place = path.parent
     while not place.is_dir():
         place = place.parent
-    # What both have in common says nothing about how near the names are.
+    # Compare the names below the common folder: the common part would make all paths look alike.
     names = {str(Path(run).relative_to(place)): run for run in _runs_below(place)}
     close = difflib.get_close_matches(str(path.relative_to(place)), names, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(names[name] for name in close)}?" if close else ""
 
 
 def _runs_below(place: Path, depth: int = 3) -> list[str]:
-    """Directories with a config.json and a history, up to a depth; hidden ones are left out."""
+    """Directories with a config.json and a history, up to a depth; hidden directories are left out."""
     found: list[str] = []
     try:
         folders = sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -74,10 +74,10 @@ def _runs_below(place: Path, depth: int = 3) -> list[str]:
 
 
 def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
-    """Requires that a file can be meant by a path, before anything is computed or written.
+    """Checks that a path can be written as a file, before anything is computed or written.
 
     Raises:
-        ConfigError: a directory, another suffix, or a parent that is a file.
+        ConfigError: the path is a directory, has another suffix, or has a parent that is a file.
     """
     if path is None:
         return
@@ -93,10 +93,10 @@ def check_output(path: Path | None, suffixes: Sequence[str]) -> None:
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Writes a file whole: what was there stays until then, and if it fails.
+    """Writes a file atomically: an earlier file is replaced at the end, and stays if writing fails.
 
     Raises:
-        RunError, OSError: the file system refuses.
+        RunError, OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)

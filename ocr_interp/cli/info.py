@@ -1,4 +1,4 @@
-"""ocr-interp info: what a run is and what it learned."""
+"""ocr-interp info: a run's configuration and results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocr_interp.cli.files import read_run
 
 @dataclass(frozen=True)
 class Info:
-    """Show what a run is and what it learned."""
+    """Show a run's configuration, losses, accuracies, margins and norms."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""

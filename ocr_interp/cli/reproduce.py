@@ -1,4 +1,4 @@
-"""`ocr-interp reproduce`: train the paper's models, draw figures, assemble claims."""
+"""`ocr-interp reproduce`: trains the paper's models, draws the figures, assembles the claims."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ocr_interp.errors import OcrInterpError
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Train the paper's models and leave its figures and claims (the analyses/ folder of the repository)."""
+    """Train the paper's models, draw the figures and test the claims (needs the repository's analyses/)."""
 
     everything: Annotated[bool, tyro.conf.arg(name="all")] = False
-    """also what takes longer than a few minutes"""
+    """also draw the slow figures, which take longer than a few minutes"""
     only: tuple[str, ...] = ()
-    """only these figures or studies, e.g. theorem_3 or paper; --list shows them"""
+    """draw only these figures or studies, e.g. theorem_3 or paper; --list shows their names"""
     listed: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """show the figures with their cost and claims, and do nothing"""
+    """only list the figures with their cost and claims"""
     runs: Path = Path("runs")
-    """where trained models are kept; what is there is not trained again"""
+    """folder of the trained models; models that are already there are not trained again"""
     figures: Path = Path("figures")
-    """where figures, their numbers and claims.json go"""
+    """folder for the figures, their numbers and claims.json"""
 
     def run(self) -> None:
         root = str(_repository())

@@ -1,4 +1,4 @@
-"""ocr-interp solve: what gradient descent converges to."""
+"""ocr-interp solve: the max-margin solution of a task."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
 
 _NORM_HELP = (
-    f"one of {', '.join(norms.names)}. nuclear: the factorized model's limit; frobenius: the non-factorized "
-    "one's; the others: for comparison"
+    f"one of {', '.join(norms.names)}. nuclear: OV-SVM, for the factorized model; frobenius: W-SVM, for the "
+    "non-factorized model; the others are for comparison"
 )
 
 
 @dataclass(frozen=True)
 class Solve:
-    """Solve the max-margin problem of a task: what gradient descent converges to, with a certificate."""
+    """Solve the max-margin problem of a task (OV-SVM or W-SVM) and certify the solution."""
 
     task: FactRecallTask = field(default_factory=FactRecallTask)
     norm: Annotated[str, tyro.conf.arg(help=_NORM_HELP)] = "nuclear"
     tolerance: float = 1e-4
     """certified relative gap to reach"""
     outputs: Literal["answers", "vocabulary"] = "answers"
-    """the wrong outputs of the margin constraints"""
+    """wrong outputs in the margin constraints: all other answers, or all other tokens of the vocabulary"""
     inputs: Literal["subject_relation", "eos", "noise_eos"] = "subject_relation"
-    """what an example holds"""
+    """tokens of an example: subject and relation alone, with EOS, or with mean noise and EOS"""
     method: Literal["auto", "closed_form", "first_order", "clarabel", "scs"] = "auto"
-    """auto takes the closed form where it holds"""
+    """auto uses the closed form if the task and norm have one"""
 
     def run(self) -> None:
         from ocr_interp.theory.solve import solve

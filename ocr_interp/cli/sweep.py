@@ -1,4 +1,4 @@
-"""ocr-interp sweep: a grid of configurations, many models at once."""
+"""ocr-interp sweep: trains a grid of configurations, many models at once."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ SECTIONS = ("axes", "task", "model", "train")
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train a grid of configurations, many models at once; the same command goes on where it stopped.
+    """Train a grid of configurations, many models at once; the same command resumes a stopped sweep.
 
-    The grid: --axis d_head=2,4,8 --axis lr=1e-3,5e-3 --axis seed=0:5, every combination; or a YAML file with
-    axes (field -> values, or a list of points) and, if wanted, task, model and train (what all points share).
+    Give the grid as --axis d_head=2,4,8 --axis lr=1e-3,5e-3 --axis seed=0:5, which trains every combination;
+    or as a YAML file with the section axes (field -> values, or a list of points) and optionally the sections
+    task, model and train (what all points share).
     """
 
     path: Annotated[Path, tyro.conf.Positional]
-    """folder of the sweep: what is there is not trained again; runs.csv and table.csv have the results"""
+    """folder of the sweep; runs in it are not trained again; runs.csv and table.csv have the results"""
     axis: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """FIELD=VALUE,VALUE,... of task, model or recipe, once a field; 0:5 are the whole numbers 0 to 4"""
+    """FIELD=VALUE,VALUE,... for a field of task, model or train; once per field; 0:5 means 0,1,2,3,4"""
     grid: Path | None = None
-    """a YAML file instead of --axis"""
+    """a YAML file with the grid, instead of --axis"""
     engine: Literal["local", "ray"] = "local"
-    """ray: a cluster, see --ray-address"""
+    """where to train: local, in this process; ray, on a Ray cluster (see --ray-address)"""
     workers: int | None = None
-    """stacks of models trained at a time; None: 1 locally, one a CPU with ray"""
+    """stacks of models trained at the same time; None is 1 with local, and one per CPU with ray"""
     ray_address: str | None = None
-    """of a cluster; auto: the one at hand; None: one of its own on this machine"""
+    """address of a Ray cluster; auto uses the cluster that is running; None starts one on this machine"""
     stack: int | None = None
-    """models of one shape trained together; None: 16 on a CPU, 256 on a GPU"""
+    """models of one shape trained together as a stack; None is 16 on a CPU and 256 on a GPU"""
     certificates: bool = True
-    """prove bounds of the norms at every logged step, which costs half of a row"""
+    """compute certified gaps of the norms at every logged step, which takes half the time of a logged row"""
     keep_weights: bool = False
     """keep the weights of every run at its last step"""
     task: FactRecallTask = field(default_factory=FactRecallTask)
@@ -68,7 +69,7 @@ class Sweep:
         print(f"\nall rows: {self.path / 'table.csv'}")
 
     def _grid(self) -> tuple[Any, dict[str, Any]]:
-        """The axes, and what all points share."""
+        """The axes, and the configurations that all points share."""
         flags: dict[str, Any] = {"task": self.task, "model": self.model, "train": self.train}
         if self.grid is None:
             if not self.axis:
@@ -86,7 +87,7 @@ class Sweep:
 
 
 def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Axes as FIELD=VALUE,VALUE,...
+    """Reads axes written as FIELD=VALUE,VALUE,...
 
     Raises:
         ConfigError: a text of another form, or a field twice.
@@ -104,12 +105,12 @@ def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
 
 
 def read_grid(path: Path) -> dict[str, Any]:
-    """A YAML file with SECTIONS; text that reads as a number, such as 1e-3, is one.
+    """Reads a YAML file with SECTIONS; text that can be read as a number, such as 1e-3, becomes one.
 
     Raises:
-        ConfigError: no readable YAML, an unknown section, or no axes.
+        ConfigError: unreadable YAML, an unknown section, or no axes.
     """
-    import yaml  # costs nothing to who writes flags
+    import yaml  # only sweeps with --grid pay for this import
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -124,7 +125,7 @@ def read_grid(path: Path) -> dict[str, Any]:
 
 
 def _values(text: str) -> list[Any]:
-    """A value, or the whole numbers of a range as 0:5."""
+    """Reads a value, or a range of whole numbers such as 0:5."""
     first, colon, last = text.partition(":")
     if colon:
         try:
@@ -135,7 +136,7 @@ def _values(text: str) -> list[Any]:
 
 
 def _read(value: Any) -> Any:
-    """A scalar as Python has it; containers throughout."""
+    """Turns text into bool, None, int or float where it can be read as one, also inside containers."""
     if isinstance(value, Mapping):
         return {key: _read(inner) for key, inner in value.items()}
     if isinstance(value, list):

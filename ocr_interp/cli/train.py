@@ -1,4 +1,4 @@
-"""ocr-interp train: one model on the fact-recall task."""
+"""ocr-interp train: trains one model on the fact-recall task."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ocr_interp.task import FactRecallTask
 
 @dataclass(frozen=True)
 class Train:
-    """Train one model on the fact-recall task, or go on with one that was stopped."""
+    """Train one model on the fact-recall task, or resume one that was stopped."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run, e.g. runs/factorized; the same command on it again resumes or just reads it"""
+    """directory of the run, e.g. runs/factorized; a stopped run is resumed, a complete one only shown"""
     task: FactRecallTask = field(default_factory=FactRecallTask)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

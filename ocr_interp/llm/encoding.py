@@ -1,4 +1,4 @@
-"""Examples as tokens: prompts, answers, and the first token of every candidate."""
+"""Encodes examples as tokens: prompts, answers, and the first token of every candidate."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Encoded:
     """One example as token ids.
 
     Attributes:
-        prompt: with what the tokenizer itself puts in front (BOS or nothing).
-        answer: of the correct answer.
+        prompt: tokens of the prompt, with the prefix that the tokenizer adds itself (BOS or nothing).
+        answer: tokens of the correct answer.
         candidates: first token of every candidate, all different.
         target: index of the correct candidate.
         example: what was encoded.
@@ -35,16 +35,16 @@ class Encoded:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Token ids of several sequences, and where in them the model is asked.
+    """Token ids of several sequences, and the positions of their answers.
 
-    Padding stands on the right, where causal attention never looks: no mask is needed, and whatever
-    token pads, the logits are the same.
+    Padding is on the right, which causal attention does not read: no mask is needed, and the logits do not
+    depend on the padding token.
 
     Attributes:
         tokens: token ids.
-        row, position: of every answer token: the place whose logits predict it.
+        row, position: for every answer token, the place whose logits predict it.
         target: the answer tokens.
-        examples: what every row of the batch says or asks.
+        examples: the example of every row.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -55,10 +55,10 @@ class TokenBatch:
 
 
 def encode(tokenizer: Any, examples: Sequence[Example]) -> tuple[Encoded, ...]:
-    """Examples as tokens, each answer after a blank and in the context of its prompt.
+    """Encodes examples; each answer follows a space and is tokenized together with its prompt.
 
     Raises:
-        ConfigError: candidates whose first tokens collide, or a prompt whose end melts into the answer.
+        ConfigError: candidates with the same first token, or a prompt whose end merges with the answer.
     """
     prefix = special_prefix(tokenizer)
     prompts = _tokens(tokenizer, [example.prompt for example in examples])
@@ -74,9 +74,9 @@ def encode(tokenizer: Any, examples: Sequence[Example]) -> tuple[Encoded, ...]:
 
 
 def special_prefix(tokenizer: Any) -> tuple[int, ...]:
-    """What the tokenizer puts in front of a text by itself.
+    """The tokens that the tokenizer adds in front of a text.
 
-    Not whether it has a BOS token: some have one and do not use it.
+    Whether it has a BOS token does not say so: some tokenizers have one and do not use it.
     """
     plain, special = (list(tokenizer("a", add_special_tokens=flag).input_ids) for flag in (False, True))
     for start in range(len(special) - len(plain) + 1):
@@ -89,7 +89,7 @@ def special_prefix(tokenizer: Any) -> tuple[int, ...]:
 
 
 def training_batch(examples: Sequence[Encoded], pad: int, device: torch.device | str) -> TokenBatch:
-    """Prompts with answers; the last answer token is only predicted, never read."""
+    """Prompts with answers; the last answer token is only predicted, never an input."""
     rows = [(*example.prompt, *example.answer[:-1]) for example in examples]
     places = [
         (row, len(example.prompt) - 1 + k, token)
@@ -102,7 +102,7 @@ def training_batch(examples: Sequence[Encoded], pad: int, device: torch.device |
 
 
 def asking_batch(examples: Sequence[Encoded], pad: int, device: torch.device | str) -> TokenBatch:
-    """Prompts alone, asked at their last token for the first token of the answer."""
+    """Prompts without answers; the first token of the answer is predicted at the last token."""
     return training_batch([replace(e, answer=e.answer[:1]) for e in examples], pad, device)
 
 
@@ -116,7 +116,7 @@ def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _after(whole: list[int], prompt: list[int], example: Example, answer: str) -> tuple[int, ...]:
-    """The answer's tokens: what follows the prompt's in the whole text."""
+    """The answer's tokens: those after the prompt's in the whole text."""
     if whole[: len(prompt)] != prompt or len(whole) == len(prompt):
         raise ConfigError(
             f"the tokenizer reads {example.prompt!r} otherwise when {answer!r} follows: end the template "

@@ -8,10 +8,10 @@ from ocr_interp.errors import ModelError
 
 
 def require_packages(*names: str) -> None:
-    """Requires packages of the extra [llm], before anything is loaded.
+    """Requires that packages of the extra [llm] are installed, before anything is loaded.
 
     Raises:
-        ModelError: one that is not installed.
+        ModelError: a package is not installed.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:  # found, not imported

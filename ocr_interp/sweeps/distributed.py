@@ -16,23 +16,24 @@ from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
 
 TRIES = 4
-"""Times that a stack is given to a worker; the next one takes it when a worker dies."""
+"""How often a stack is started in all; when its worker dies, another worker starts it again."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Shared memory of a cluster of our own: records are small."""
+"""Shared memory of a cluster that `sweep` starts itself: records are small."""
 
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""No reports to anybody, and today's way of hiding GPUs, whose end Ray announces with a warning."""
+"""Turns off Ray's usage reports, and keeps its present way of hiding GPUs without the deprecation warning."""
 
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Trains stacks on a Ray cluster; the results come back here, where each is written once.
+    """Trains stacks on a Ray cluster; the results come back to this process, which writes each once.
 
     Attributes:
-        address: of a cluster, whose machines must have this package; "auto" for the one at hand; None
-            starts one on this machine and stops it afterwards. A session that is already open is used.
-        workers: stacks at a time; None is one a CPU.
+        address: address of a cluster, whose machines must have this package; "auto" uses the cluster that
+            is running; None starts one on this machine and stops it afterwards. A session that is already
+            open is used.
+        workers: stacks trained at the same time; None is one per CPU.
     """
 
     address: str | None
@@ -41,8 +42,8 @@ class RayEngine:
     def run(self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished) -> None:
         """Trains all stacks; `finished` gets the records of each, in this thread.
 
-        A stack whose worker dies goes to another one. When TRIES have died the runs of the stack are
-        tried one by one, and one that kills its workers alone is recorded as failed.
+        A stack whose worker dies is started again in another worker. After TRIES dead workers the runs of
+        the stack are tried one by one; a run whose workers die even then is recorded as failed.
 
         Raises:
             OcrInterpError: Ray is not installed, or there is no cluster at the address.
@@ -69,7 +70,7 @@ class RayEngine:
 
 
 def _train(stack: list[RunConfig], options: StackOptions) -> list[RunRecord]:
-    """What a worker does."""
+    """Trains one stack in a worker process."""
     with one_thread():
         return train_stack(stack, certificates=options.certificates, keep_weights=options.keep_weights)
 
@@ -77,7 +78,7 @@ def _train(stack: list[RunConfig], options: StackOptions) -> list[RunRecord]:
 def _records(
     ray: Any, reference: Any, stack: list[RunConfig]
 ) -> tuple[list[RunRecord], list[list[RunConfig]]]:
-    """The records of a stack, or its runs one by one to be tried again."""
+    """Returns the records of a stack, and the stacks to try again: its runs one by one if workers died."""
     try:
         return ray.get(reference), []
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
@@ -90,7 +91,7 @@ def _records(
 
 
 def _resources(ray: Any, stacks: list[list[RunConfig]]) -> dict[str, float]:
-    """A CPU a stack, and a GPU where there are some and the recipes want them."""
+    """One CPU per stack, and one GPU if the cluster has GPUs and a recipe's device may be one."""
     wanted = any(config.train.device != "cpu" for stack in stacks for config in stack)
     return {"num_cpus": 1, "num_gpus": 1 if wanted and ray.cluster_resources().get("GPU", 0) else 0}
 
@@ -107,7 +108,7 @@ def _import_ray() -> Any:
 
 @contextlib.contextmanager
 def session(address: str | None, workers: int | None) -> Iterator[Any]:
-    """Ray in an open session with a cluster, closed afterwards unless it was open before."""
+    """Yields Ray with an open session, which is closed afterwards unless it was open before."""
     ray = _import_ray()
     if ray.is_initialized():
         yield ray
@@ -115,7 +116,7 @@ def session(address: str | None, workers: int | None) -> Iterator[Any]:
     own = {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     quiet = {"log_to_driver": False, "configure_logging": False}
     try:
-        # "local" starts a cluster even where another one runs on this machine.
+        # "local" starts a new cluster even if another one runs on this machine.
         ray.init(address=address or "local", **quiet, **(own if address is None else {}))
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -128,7 +129,7 @@ def session(address: str | None, workers: int | None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
-    """Environment variables for Ray, which sets some itself; all of them as before afterwards."""
+    """Sets environment variables for Ray; afterwards restores these and those that Ray sets itself."""
 
     def of_ray() -> dict[str, str]:
         return {k: v for k, v in os.environ.items() if k.startswith("RAY_") or k == "PYTHONBREAKPOINT"}

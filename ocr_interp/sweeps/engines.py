@@ -20,7 +20,7 @@ Finished = Callable[[list[RunRecord]], None]
 
 @dataclass(frozen=True)
 class StackOptions:
-    """How stacks are trained, wherever that is.
+    """How stacks are trained; the same for every engine.
 
     Attributes:
         certificates, keep_weights: as in `sweeps.sweep.sweep`.
@@ -35,7 +35,8 @@ class LocalEngine:
     """Trains stacks in this process.
 
     Attributes:
-        workers: stacks at a time, a thread each; torch releases Python's lock while it computes.
+        workers: stacks trained at the same time, one thread each; torch releases Python's global lock while
+            it computes.
     """
 
     workers: int
@@ -45,7 +46,7 @@ class LocalEngine:
         stopping = threading.Event()
 
         def work(stack: list[RunConfig]) -> list[RunRecord]:
-            torch.set_num_threads(1)  # a setting of each thread
+            torch.set_num_threads(1)  # must be set in every thread
             return train_stack(
                 stack,
                 certificates=options.certificates,
@@ -66,7 +67,10 @@ class LocalEngine:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread an operation: these matrices are too small to share, and results do not depend on it."""
+    """Limits each operation to one thread: the matrices are too small to gain from more.
+
+    Results do not depend on it.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""A grid of configurations: any fields of task, model and training as axes."""
+"""A grid of configurations: its axes are any fields of the task, the model and the training recipe."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ocr_interp.task import FactRecallTask
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 
 Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]] | Any
-"""Field -> values, for every combination; or a list of points, each field -> value."""
+"""A mapping field -> values, of which every combination is a point; or a list of points, field -> value."""
 
 
 def _fields() -> dict[str, tuple[str, str]]:
-    """Name of an axis -> (part, field): dotted always, plain where only one part has the field."""
+    """Name of an axis -> (part, field): the dotted name, and the plain one if only one part has the field."""
     found = [(part, field.name) for part, cls in PARTS.items() for field in dataclasses.fields(cls)]
     parts_with = Counter(field for _, field in found)
     plain = {field: (part, field) for part, field in found if parts_with[field] == 1}
@@ -32,13 +32,13 @@ def _fields() -> dict[str, tuple[str, str]]:
 
 
 FIELDS = _fields()
-"""What may be an axis, beside the names in PARTS, which take whole configurations."""
+"""Names of axes, in addition to the names in PARTS, whose values are whole configurations."""
 
 COLUMN_OF_FIELD = {
     target: min((name for name in FIELDS if FIELDS[name] == target), key=len)
     for target in dict.fromkeys(FIELDS.values())
 }
-"""(part, field) -> its column in the tables: the plain name where it is unique."""
+"""(part, field) -> its column in the tables: the plain name if it is unique, else the dotted one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Its values as text, as "lr=0.01, seed=3"."""
+        """Its values as text, for example "lr=0.01, seed=3"."""
         return _label(self.values)
 
 
@@ -69,14 +69,15 @@ def grid_points(
 
     Args:
         axes: field -> values, e.g. {"d_head": [3, 4], "m_train": [1, 2], "lr": [1e-3], "seed": range(5)};
-            or a list of points, for a grid that is no product. Names are fields of the three
-            configurations, dotted ("train.lr") where needed; "task", "model" and "train" take whole
-            configurations.
-        task, model, train: what all points share; None are the defaults.
+            or a list of points, for a grid that is not a product. Names are fields of the three
+            configurations, dotted ("train.lr") if two of them have the field; "task", "model" and "train"
+            take whole configurations.
+        task, model, train: configuration of everything that is not an axis; None is the default.
 
     Raises:
-        UnknownNameError: a name that is no field, with its close matches.
-        ConfigError: no point, a point twice, or a configuration that is not allowed, by its point.
+        UnknownNameError: a name that is not a field; the message lists close matches.
+        ConfigError: no point, the same point twice, or a configuration that is not allowed; the message
+            names the point.
     """
     given = {"task": task, "model": model, "train": train}
     shared = {part: PARTS[part]() if config is None else config for part, config in given.items()}

@@ -14,7 +14,7 @@ Update = Callable[[Sequence[RunRecord]], None]
 
 @contextmanager
 def sweep_bar(n_runs: int, n_there: int, show: bool | None) -> Iterator[Update]:
-    """Shows how many runs have ended, and how, while the block runs; gives the function that adds some."""
+    """Shows how many runs have ended, by status, while the block runs; yields the function that adds runs."""
     counts: Counter[str] = Counter()
     with progress_bar("runs", n_runs, n_there, show) as move:
 

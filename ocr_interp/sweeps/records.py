@@ -1,4 +1,4 @@
-"""What is known of a run of a sweep once it has ended, and its place in a file."""
+"""The record of a run of a sweep that has ended, in memory and as JSON."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.tables import columns_of
 
 STATUSES = ("finished", "learned", "diverged", "failed")
-"""Of a run: all steps; stopped by stop_when_learned; a loss that was not finite; an error such as lack
-of memory, which the next sweep into the same folder tries again."""
+"""How a run ended: all steps done; stopped by stop_when_learned; a loss that was not finite; an error such
+as lack of memory. The next sweep into the same folder tries failed runs again."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class RunRecord:
         seconds: its share of the wall-clock time of its stack.
         trained_on: type of the device that trained it.
         rows: its history, one row per logged step.
-        weights: of the last step, where they are kept; not part of the record's file.
-        file_name: the name that its files carry; None for its name. Runs of version 1 have another one.
+        weights: weights of the last step if they are kept; they are stored in a file of their own.
+        file_name: the name of its files if it differs from the run's name, as for runs of version 1.
     """
 
     config: RunConfig
@@ -49,11 +49,11 @@ class RunRecord:
 
     @property
     def stamp(self) -> str:
-        """The fingerprint that its files carry and are named by."""
+        """The fingerprint that its files are named by and contain."""
         return self.file_name or self.run
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; numbers in full, so that reading gives back the same bits."""
+        """Plain values, for JSON, with every digit of the numbers: reading gives back the same bits."""
         columns = columns_of(self.rows)
         return {
             "run": self.run,
@@ -68,7 +68,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], version: int) -> RunRecord:
-        """The record of a `to_dict`, or of the first version's, which did not name the columns.
+        """The record from the values of `to_dict`, of this version or of version 1, which had no "columns".
 
         Raises:
             RunError: its configuration does not have the fingerprint that it was written with.

@@ -1,4 +1,4 @@
-"""What a sweep gives back: its runs, their curves, and where they came from."""
+"""The result of a sweep: its runs, their curves, and the versions and settings that made them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ocr_interp.training.run import Run
 from ocr_interp.training.tracking import COLUMNS
 
 OUTCOME_COLUMNS = ("run", "status", "message", "seconds", "trained_on")
-"""Of the table of runs, beside the fields of the configurations: as in `sweeps.records.RunRecord`."""
+"""Columns of the table of runs beside the fields of the configurations, as in `RunRecord`."""
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The runs of a sweep, those of earlier calls into the same folder included where they were asked for.
+    """The runs of a sweep, also those that an earlier call into the same folder trained.
 
     Attributes:
-        axes: the columns in which the runs differ by design.
+        axes: the columns of the sweep's axes; after `load_sweep`, the columns in which the runs differ.
         runs: one row per run: OUTCOME_COLUMNS and every field of its configuration.
         table: one row per run and logged step: "run", the axes, "status", and the columns of the histories
-            (`training.tracking`): losses and margins in nats and logits, beta, norms, certified gaps. A
-            column that a run does not have is NaN there.
+            (`training.tracking`): losses in nats, margins in logits, beta, norms, certified gaps. A column
+            that a run's history lacks is NaN in its rows.
         provenance: versions and settings that the runs were made with.
-        path: the folder; None for a sweep that is only in memory.
+        path: the folder; None if the sweep is only in memory.
     """
 
     axes: tuple[str, ...]
@@ -50,13 +50,13 @@ class SweepResult:
         return f"SweepResult({len(self.runs)} runs over {', '.join(self.axes) or 'no axis'}: {counts})"
 
     def final(self) -> pd.DataFrame:
-        """A row a run: axes, outcome, and the metrics at its last logged step (NaN without one)."""
+        """One row per run: axes, outcome, and the metrics at its last logged step (NaN without one)."""
         last = self.table.groupby("run", sort=False).tail(1).drop(columns=[*self.axes, "status"])
         outcome = self.runs[["run", *self.axes, *OUTCOME_COLUMNS[1:]]]
         return outcome.merge(last, on="run", how="left", validate="one_to_one")
 
     def curves(self, column: str) -> pd.DataFrame:
-        """A row a run and logged step with the axes, the step and one metric.
+        """One row per run and logged step: the run, the axes, the step and one metric.
 
         Raises:
             UnknownNameError: a column that is not measured.
@@ -79,7 +79,7 @@ class SweepResult:
                 raise unknown_name("column", column, self.runs.columns)
             if value is None:
                 keep &= self.runs[column].isna()
-            elif isinstance(value, tuple):  # one value, which pandas would take for a column
+            elif isinstance(value, tuple):  # one value; pandas would compare it with the whole column
                 keep &= self.runs[column].map(lambda found, value=value: found == value)
             else:
                 keep &= self.runs[column] == value
@@ -90,11 +90,11 @@ class SweepResult:
         return dataclasses.replace(self, runs=runs, table=table)
 
     def run(self, name: str) -> Run:
-        """One run with its history and weights, as `train` gives it.
+        """One run with its history and weights, as `train` returns it.
 
         Raises:
             UnknownNameError: no such run in this sweep.
-            OcrInterpError: the sweep kept no weights, or the run failed.
+            OcrInterpError: the sweep kept no weights, or the run diverged or failed.
         """
         record = self._record(name)
         history, weights = history_table(record.rows), self._weights(record)
@@ -106,7 +106,7 @@ class SweepResult:
         return self._record(name).config
 
     def _record(self, name: str) -> RunRecord:
-        """The record of a run by its name, or by the name that its files of version 1 carry."""
+        """The record of a run by its name, or by the name of its files of version 1."""
         for run in self.runs["run"]:
             if name in (run, self._records[run].stamp):
                 return self._records[run]
@@ -147,7 +147,7 @@ def differing_columns(configs: Sequence[RunConfig]) -> tuple[str, ...]:
 
 
 def in_order(records: Sequence[RunRecord], columns: Sequence[str]) -> list[RunRecord]:
-    """Records sorted by some columns of their configurations; None comes last."""
+    """Records sorted by columns of their configurations; numbers come before text, None comes last."""
 
     def key(record: RunRecord) -> list[tuple[bool, bool, Any]]:
         values = config_columns(record.config)

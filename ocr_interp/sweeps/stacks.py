@@ -1,4 +1,4 @@
-"""Trains a stack of runs together; each ends by itself, and none stops the others."""
+"""Trains a stack of runs together; when one run ends or diverges, the others go on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ocr_interp.training.lockstep import Lockstep, divergence_message, stack_key
 from ocr_interp.training.tracking import Tracker, learned
 
 
-class SweepStopped(Exception):  # noqa: N818  # no error: somebody asked
+class SweepStopped(Exception):  # noqa: N818  # not an error: the user asked for it
     """Raised inside a stack when the sweep is told to stop."""
 
 
 def make_stacks(configs: Sequence[RunConfig], size: int) -> list[list[RunConfig]]:
-    """Runs that can be trained together, in stacks of at most `size`, in their order."""
+    """Groups runs that can be trained together into stacks of at most `size`; keeps their order."""
     groups: dict[Any, list[RunConfig]] = {}
     for config in configs:
         groups.setdefault(stack_key(config), []).append(config)
@@ -38,18 +38,18 @@ def train_stack(
     keep_weights: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[RunRecord]:
-    """Trains runs of one shape together, each to its own end.
+    """Trains runs of one shape together, each until it ends.
 
     Args:
         configs: runs with equal `stack_key`s.
         certificates, keep_weights: as in `sweep`.
-        stopped: asked at every logged step whether to give up.
+        stopped: called at every logged step; True ends the training.
 
-    Returns: a record a run, in order. A run that runs out of memory in a stack is tried again alone;
-        one that fails alone too is recorded as failed.
+    Returns: one record per run, in order. If the stack runs out of memory, its runs are tried again one by
+        one; a run that also fails alone is recorded as failed.
 
     Raises:
-        SweepStopped: `stopped` said so.
+        SweepStopped: `stopped` returned True.
     """
     start = time.perf_counter()
     try:
@@ -109,7 +109,7 @@ class _Stack:
             if self._stopped():
                 raise SweepStopped
             losses = self._lockstep.advance(step, target)
-            # Row by row: a mean over an axis adds in another order than that of a run alone.
+            # Row by row: a mean over an axis sums in another order than the mean of a single run.
             means = torch.stack([row.mean() for row in losses]).tolist()
             bad = self._lockstep.first_bad_steps(step, target)
             step = target
@@ -127,7 +127,7 @@ class _Stack:
     def _status(
         self, run: _Going, model: TokenCountModel, step: int, mean_loss: float, first_bad: int | None
     ) -> tuple[str, str]:
-        """Measures a run; its status ("" while it goes on) and message."""
+        """Measures a run; returns its status ("" while it goes on) and a message."""
         if first_bad is not None:
             return "diverged", divergence_message(run.config, first_bad)
         with torch.no_grad():

@@ -21,7 +21,7 @@ from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.training.store import stored_weights
 
 FORMAT_VERSION = 2
-"""Version of the files of a sweep; a newer one is refused when read."""
+"""Version of the files of a sweep; files of a newer version are refused."""
 
 _FOLDER = FolderKind(
     name="folder of a sweep",
@@ -37,9 +37,10 @@ _AGAIN = "start the sweep again: it goes on with what is missing"
 class SweepStore:
     """Reads and writes one folder of runs; each file is written whole or not at all.
 
-    A part holds the runs of one stack and is written once, when they have ended; after a kill at any
-    moment whatever is in parts/ is complete, and the rest is trained again. Weights are written before
-    the part that speaks of them. runs.csv and table.csv are made from the parts.
+    A part holds the runs of one stack and is written once, when they have ended. If the process is killed
+    at any moment, every file in parts/ is complete, and the missing runs are trained by the next call.
+    Weights are written before the part that lists their runs. runs.csv and table.csv are made from the
+    parts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +49,7 @@ class SweepStore:
 
     @contextmanager
     def opened(self, settings: dict[str, Any]) -> Iterator[None]:
-        """The folder, made if needed, locked against other sweeps, holding runs with these settings.
+        """Makes the folder if needed, locks it against other sweeps, and checks or writes its settings.
 
         Raises:
             RunBusyError: another sweep writes into it.
@@ -73,10 +74,10 @@ class SweepStore:
         write_settings(self._settings, {"format_version": FORMAT_VERSION, "versions": versions, **settings})
 
     def read_settings(self) -> dict[str, Any]:
-        """What sweep.json says.
+        """The content of sweep.json.
 
         Raises:
-            RunError: no such file, a damaged one, or one of a newer version.
+            RunError: the file is missing, damaged, or of a newer version.
         """
         missing = f"{self.path} is no folder of a sweep: it has no sweep.json"
         return read_settings(
@@ -86,7 +87,7 @@ class SweepStore:
     def write_part(self, records: Sequence[RunRecord]) -> None:
         """Adds the runs of one stack."""
         settings = self.read_settings()
-        if settings["format_version"] < FORMAT_VERSION:  # from here on an earlier version cannot read all
+        if settings["format_version"] < FORMAT_VERSION:  # an earlier version cannot read the new part
             write_settings(self._settings, {**settings, "format_version": FORMAT_VERSION})
         for record in records:
             if record.weights is not None:
@@ -104,12 +105,13 @@ class SweepStore:
         write_atomic(self._parts / f"{name}.json", part, _AGAIN)
 
     def read_records(self) -> dict[str, RunRecord]:
-        """All runs in the folder by name; of a run in two parts, the one that did not fail.
+        """All runs in the folder by name; if a run is in two parts, the record that did not fail.
 
-        The files of a run of version 1 carry another name: it is known by its configuration.
+        A run of version 1 has files under another name; it is listed by the fingerprint of its
+        configuration like all others.
 
         Raises:
-            RunError: a part that is damaged.
+            RunError: a damaged part.
         """
         found: dict[str, RunRecord] = {}
         for path in sorted(self._parts.glob("[0-9a-f]*.json")):
@@ -122,14 +124,14 @@ class SweepStore:
         """The weights at the last step of a run.
 
         Raises:
-            RunError: there are none, or they are damaged.
+            RunError: the file is missing or damaged.
         """
         advice = "restore it, or train into a new path"
         tensors, metadata = read_tensors(self._weights(record.stamp), record.stamp, "weights", advice)
         return stored_weights(record.config, tensors, metadata)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
-        """Writes the merged tables, with every number in full."""
+        """Writes the merged tables, with every digit of the numbers."""
         for name, frame in (("runs.csv", runs), ("table.csv", table)):
             write_atomic(self.path / name, csv_bytes(frame), _AGAIN)
 

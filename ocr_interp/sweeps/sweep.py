@@ -1,4 +1,4 @@
-"""sweep(axes, ...) -> SweepResult: a grid of configurations, trained many at once, resumable."""
+"""sweep(axes, ...) -> SweepResult: trains a grid of configurations, many models at once; resumable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ocr_interp.task import FactRecallTask
 
 ENGINES = ("local", "ray")
 STACK_ON_CPU, STACK_ON_GPU = 16, 256
-"""Runs trained together: as many as keep a core's caches warm, or a GPU busy."""
+"""Runs trained together by default: few enough for a core's cache, many enough to use a GPU."""
 
 
 def sweep(
@@ -43,33 +43,37 @@ def sweep(
     keep_weights: bool = False,
     progress: bool | None = None,
 ) -> SweepResult:
-    """Trains every point of a grid, runs of one shape together; with a path, only what is not there yet.
+    """Trains every point of a grid, runs of one shape together; with a path, only points not yet in it.
 
-    On a CPU each run equals `train(task, model, train)` with one thread to the bit, whatever it is
-    stacked with; on a GPU to rounding.
+    On a CPU each run equals `train(task, model, train)` with one thread to the bit, whichever runs it is
+    trained together with; on a GPU it equals it up to rounding.
 
     Args:
-        axes: field -> values for every combination, or a list of points (`sweeps.grid.grid_points`).
-            Snapshots and checkpoints of the recipe are not used.
-        task, model, train: what all points share; None are the defaults, the paper's.
-        path: folder of the sweep. Runs that are there are not trained again, others in it are left alone:
-            axes can get more values later. Each stack is written when its runs have ended.
+        axes: field -> values, of which every combination is trained, or a list of points
+            (`sweeps.grid.grid_points`). A recipe's snapshots and checkpoints are not written.
+        task, model, train: configuration of everything that is not an axis; None is the default, the
+            paper's.
+        path: folder of the sweep. Runs that are already in it are not trained again, and runs of other
+            points are left alone, so axes can get more values later. Each stack is written when all its
+            runs have ended.
         engine: "local" trains in this process, "ray" on a Ray cluster.
-        workers: stacks trained at a time, one thread each; None is 1 locally and all of Ray's CPUs.
-        ray_address: of a cluster, "auto" for the one at hand, None for one of its own; only with "ray".
+        workers: stacks trained at the same time, one thread each; None is 1 with "local" and the number of
+            the cluster's CPUs with "ray".
+        ray_address: address of a Ray cluster; "auto" uses the cluster that is running, None starts one on
+            this machine. Only with engine="ray".
         stack: runs of one shape trained together; None is 16 on a CPU and 256 on a GPU.
-        certificates: whether to prove bounds of the norms at every logged step; without, a row costs
-            about half, and the columns gap_nuclear and gap_frobenius are NaN.
+        certificates: whether to compute certified gaps of the norms at every logged step; without them a
+            row takes about half the time, and the columns gap_nuclear and gap_frobenius are NaN.
         keep_weights: whether to keep the weights at the last step of each run.
-        progress: a progress bar over runs on stderr; None shows it on a terminal.
+        progress: whether to show a progress bar over runs on stderr; None shows it on a terminal.
 
     Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
-        ("failed", tried again by the next call) has a message and stops no other. Ctrl-C ends the sweep
-        with what has been written.
+        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C ends
+        the sweep; stacks that were written stay.
 
     Raises:
-        UnknownNameError, ConfigError: an axis, a point or an option that is not allowed, by name, before
-            anything is trained.
+        UnknownNameError, ConfigError: an axis, a point or an option that is not allowed; the message names
+            it. Raised before anything is trained.
         RunBusyError, RunError: the folder is in use, or holds something else.
     """
     check_choice("engine", engine, ENGINES)
@@ -106,7 +110,7 @@ def sweep(
 
 
 def load_sweep(path: str | Path) -> SweepResult:
-    """All runs in the folder of a sweep, finished or not; the axes are the columns that differ.
+    """All runs that have ended in the folder of a sweep; its axes are the columns in which they differ.
 
     Raises:
         RunError: no sweep there, none of its runs has ended, or a damaged file.
@@ -123,7 +127,7 @@ def _result_of_folder(store: SweepStore) -> SweepResult:
 
 
 def _refuse_invalid(points: Sequence[Point]) -> None:
-    """Raises with the first point that could not be trained, before anything is."""
+    """Raises ConfigError for the first point that cannot be trained, before anything is trained."""
     checked: set[Any] = set()
     for point in points:
         config = point.config
@@ -152,7 +156,7 @@ def _train_missing(
     progress: bool | None,
     store: SweepStore | None,
 ) -> dict[str, RunRecord]:
-    """Trains what is not there; gives all records by name."""
+    """Trains the missing runs; returns all records by name."""
     records = dict(there)
     missing = [config for config in configs if config.fingerprint not in records]
     stacks = make_stacks(missing, stack or _stack_size(missing))

@@ -1,1 +1,1 @@
-"""Training: recipes, the loop, what is measured, runs in memory and on disk."""
+"""Training: the training loop, what it measures, and runs in memory and on disk."""

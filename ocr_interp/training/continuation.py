@@ -1,13 +1,14 @@
-"""The limit of training, computed: annealed L-BFGS on the model's own parameters.
+"""The max-margin (OV-SVM) solution, computed by annealed L-BFGS on the model's own parameters.
 
-This is no evidence that gradient descent goes there; `TrainConfig.gradient_descent` runs are. With
-frozen attention the limit of gradient descent minimises the norm of the parameters under margins >= 1
-(Theorem 1). Here the margin constraints become smooth hinges of growing sharpness s,
+This says nothing about where gradient descent goes; only `TrainConfig.gradient_descent` runs are evidence
+of that. The solution minimises the norm of the parameters under margins >= 1 with frozen attention; every
+limit of gradient descent is a KKT point of this problem (Theorem 1), but not always its minimiser. Here the
+margin constraints become smooth hinges of growing sharpness s,
 
     min  1/2 (|W_V|_F^2 + |W_O|_F^2)  +  C sum_k  1/s log(1 + sum_wrong exp(s (1 - h_k,wrong))),
 
-solved from one sharpness to the next. The hinges' own weights are dual weights, so that every stage
-carries its certificate.
+solved for one sharpness after the other, each from the solution of the one before. The slopes of the hinges
+are dual weights, so every stage has a certificate.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _FIRST_PENALTY = 4.0
 
 @dataclass(frozen=True)
 class LimitStage:
-    """One sharpness of the annealing.
+    """The solution at one sharpness of the annealing.
 
     Attributes:
         sharpness: s, in 1 / logits.
@@ -52,14 +53,15 @@ class LimitStage:
 
 @dataclass(frozen=True)
 class ComputedLimit:
-    """Parameters at the limit, with the way there and a certificate.
+    """Parameters of the max-margin solution, with the stages of the annealing and a certificate.
 
     Attributes:
-        task, ov: what was solved.
-        parameters: those of the parameterisation, by name: inputs are subjects, r1, r2, outputs answers.
+        task: the task.
+        ov: name of the parameterisation.
+        parameters: its parameters by name; inputs are subjects, r1, r2, outputs are answers.
         W: the OV circuit: subjects, r1, r2 by answers.
-        stages: one a sharpness.
-        certificate: bounds that the last stage proves.
+        stages: one per sharpness.
+        certificate: bounds proved at the last stage.
     """
 
     task: FactRecallTask
@@ -79,20 +81,21 @@ def compute_limit(
     tolerance: float = 1e-3,
     max_sharpness: float = 2.0**18,
 ) -> ComputedLimit:
-    """Computes where gradient descent with frozen attention converges to; labelled as computing.
+    """Computes the max-margin (OV-SVM) solution of a model with frozen attention; no gradient descent.
 
     Args:
         task: any fact-recall task, noise-free.
-        ov: the parameterisation, which must make a norm of W_OV small: "factorized" (nuclear norm),
+        ov: the parameterisation, which must minimise a norm of W_OV: "factorized" (nuclear norm),
             "non_factorized" (Frobenius norm), or another of `ocr_interp.maps`.
-        d_head: width of the OV circuit; None is as many as inputs or answers, whichever are fewer.
-        seed: of the random start.
+        d_head: width of the OV circuit; None is the number of inputs or of answers, whichever is smaller.
+        seed: seed of the random start.
         tolerance: certified relative gap to stop at.
-        max_sharpness: give up beyond this sharpness.
+        max_sharpness: the largest sharpness that is tried, in 1 / logits.
 
     Raises:
         ConfigError: an argument that is not allowed.
-        SolverError: the gap stays above the tolerance (too small a d_head does that); it says the gap.
+        SolverError: the gap stays above the tolerance, for example because d_head is too small; the
+            message gives the gap.
     """
     check_choice("ov", ov, maps.names)
     check_number("tolerance", tolerance, above=0)
@@ -121,9 +124,9 @@ def compute_limit(
         if certificate.gap <= tolerance:
             return ComputedLimit(task, ov, objective.parameters(theta), W, tuple(stages), certificate)
         if len(stages) > 1 and stages[-1].gap > 0.9 * stages[-2].gap:
-            # Products of factors have saddles, where a quasi-Newton method may rest; a nudge leads off.
+            # Products of factors have saddles, where a quasi-Newton method may stop; noise moves it away.
             theta = theta + 0.1 * rng.standard_normal(objective.size)
-        # Hinges that still give way once they are sharp are held too weakly.
+        # A margin still well below 1 at this sharpness means that the penalty is too small.
         penalty *= 4 if certificate.min_margin < 1 - 2 / sharpness else 1
         sharpness *= 2
     raise SolverError(
@@ -154,7 +157,7 @@ class _SmoothHinges:
         return self.linear_map.array_product(self.parameters(theta))
 
     def dual_weights(self, W: np.ndarray, sharpness: float) -> np.ndarray:
-        """How hard each constraint is pushed on, zero at the correct outputs."""
+        """The slope of the hinge at each constraint; zero at the correct outputs."""
         return self._hinges(W, sharpness)[1]
 
     def _hinges(self, W: np.ndarray, sharpness: float) -> tuple[float, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How far a model in training is from the limits that the theory predicts."""
+"""How far a model in training is from the max-margin solutions that the theory predicts."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.solve import solve
 
 TRACKED_NORMS = ("nuclear", "frobenius")
-"""Norms that are tracked unless others are named: those of the two limits of the paper."""
+"""Norms that are tracked by default: those of the paper's two max-margin problems."""
 
 
 def tracked_norms(own: str | None) -> tuple[str, ...]:
-    """TRACKED_NORMS, and the norm that a parameterisation makes small if it is another.
+    """TRACKED_NORMS, followed by the parameterisation's own norm if it is another one.
 
     Args:
-        own: that norm (`LinearMap.norm`); None if there is none.
+        own: the norm that the parameterisation minimises (`LinearMap.norm`); None if there is none.
     """
     return TRACKED_NORMS if own is None or own in TRACKED_NORMS else (*TRACKED_NORMS, own)
 
 
 def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
-    """What is logged of diag(a) W_OV, input tokens by the whole vocabulary, at every logged step.
+    """The columns logged at every logged step about diag(a) W_OV, all input tokens by the whole vocabulary.
 
     - beta: coefficient of the held-out implication block relative to the training one
-      (`theory.certificate.held_out_beta`, projection); the norms below pin it only loosely;
-    - gap_<norm>: certified relative distance of its norm at margin 1 from the smallest possible one. The
-      dual weights are the model's own residuals: no program is solved, and the distance is an upper bound
-      for any task. inf while a training margin is <= 0. With noise the constraint is that of the mean noise;
+      (`theory.certificate.held_out_beta`, projection); norms near the optimum leave a wide range of beta;
+    - gap_<norm>: certified upper bound of the relative distance of its norm at margin 1 from the smallest
+      possible one, for any task. The dual weights are the model's own residuals, so nothing is optimised.
+      inf while a training margin is <= 0. With noise the constraint is that of the mean noise;
     - excess_<norm>: the distance itself, from the closed form; NaN for a task or a norm without one;
-    - cosine_<norm>: with that norm's predicted solution; those of different norms are close to each other.
-      NaN likewise.
+    - cosine_<norm>: cosine with the predicted solution of that norm; the solutions of different norms are
+      close to each other. NaN for a task or a norm without a closed form.
 
     Args:
         norms: names of `theory.norms`, in the order of the columns.
@@ -56,8 +56,8 @@ class LimitTracker:
     Args:
         task: the task; an unbalanced one has no predicted solutions.
         inputs: what an example holds beside subject and relation (`theory.problem.INPUTS`).
-        certificates: whether to prove lower bounds, most of the time here; without them the gaps
-            are NaN, and the rest is as it was.
+        certificates: whether to prove lower bounds, which takes most of the time; without them the gaps
+            are NaN and the other columns do not change.
         norms: names of the norms that are tracked.
 
     Raises:
@@ -83,9 +83,9 @@ class LimitTracker:
         """The columns for diag(a) W_OV; all NaN for a W that is zero throughout or not finite."""
         if not W.any() or not np.isfinite(W).all():
             return dict.fromkeys(self.columns, math.nan)
-        size = float(np.abs(W).max())  # all below is about directions; squares of large entries overflow
+        size = float(np.abs(W).max())  # only the direction matters below; squares of large entries overflow
         W = W / size
-        # Softmax attention divides each example's logits by its own sum: the residuals' scale is unknown.
+        # Softmax divides each example's logits by its own sum, so the scale of the residuals is unknown.
         scale = size if attention == "linear" else None
         row = {"beta": held_out_beta(W, self.task).projection}
         for norm in self.norms:
@@ -98,7 +98,7 @@ class LimitTracker:
     def _bounds(
         self, W: Float[np.ndarray, "input output"], norm: str, scale: float | None
     ) -> tuple[float, float]:
-        """(norm at margin 1, certified gap); the gap is NaN without certificates."""
+        """Returns (norm at margin 1, certified gap); the gap is NaN without certificates."""
         if self.certificates:
             found = certify(W, self.task, norm, outputs="vocabulary", inputs=self.inputs, scale=scale)
             return found.primal, found.gap

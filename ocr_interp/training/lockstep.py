@@ -1,4 +1,4 @@
-"""Several runs of one shape, trained step by step together; a run alone is a stack of one."""
+"""Several runs of one shape, trained together step by step; a single run is a stack of one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocr_interp.task import TRAINED_SPLITS
 
 
 def stack_key(config: RunConfig) -> tuple[Any, ...]:
-    """Runs with equal keys can be stacked: same shapes, kind of model and data, and moments of logging."""
+    """Runs with equal keys can be stacked: same shapes, kind of model and data, and logged steps."""
     task, model, recipe = config.task, config.model, config.train
     sizes = (task.n_subjects, task.n_inputs, task.n_facts, task.n_implications)
     examples = recipe.batch_size if recipe.data == "noisy" else len(task.training_triples)
@@ -43,7 +43,7 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
 
 
 def divergence_message(config: RunConfig, step: int) -> str:
-    """What happened to a run whose loss is not finite at a step."""
+    """The message for a run whose loss is not finite at a step."""
     recipe = config.train
     return (
         f"the loss is not finite at step {step} ({config.model.ov} model, {recipe.optimizer}, "
@@ -55,10 +55,10 @@ class Lockstep:
     """The models, optimisers and batches of runs with one `stack_key`.
 
     Args:
-        configs: one a run.
+        configs: one per run.
 
     Attributes:
-        models: a model a run; their parameters are views of stacked tensors.
+        models: one per run; their parameters are views of stacked tensors.
         losses: loss of every run at the latest steps, nats.
     """
 
@@ -79,7 +79,7 @@ class Lockstep:
         self.losses = self._stack.scores.new_zeros(len(self.configs), first.train.log_every)
 
     def keep(self, runs: Sequence[int], step: int) -> None:
-        """Goes on with some of the runs alone, before update number `step`; their bits do not change."""
+        """Drops all runs but these, before update number `step`; their results do not change by a bit."""
         states = [self.optimizers.state(run, step) for run in runs]
         self.configs = [self.configs[run] for run in runs]
         self.models = [self.models[run] for run in runs]
@@ -93,9 +93,9 @@ class Lockstep:
         self.losses = self.losses[list(runs)]
 
     def first_bad_steps(self, first: int, target: int) -> list[int | None]:
-        """Of every run the first step since `first` whose loss, or whose update, is not finite.
+        """For every run the first step from `first` on whose loss or update is not finite, or None.
 
-        After `advance(first, target)`; waits for the device.
+        Call it after `advance(first, target)`; it waits for the device.
         """
         bad_loss = ~torch.isfinite(self.losses[:, : target - first])
         finite = torch.ones(len(self.configs), dtype=torch.bool, device=self.device)
@@ -107,7 +107,7 @@ class Lockstep:
         return found
 
     def advance(self, first: int, target: int) -> Float[Tensor, "run step"]:
-        """Trains all runs from one step to another; no synchronisation with the device between.
+        """Trains all runs from one step to another without waiting for the device in between.
 
         Returns: their losses, a view that the next call overwrites.
         """
@@ -140,7 +140,7 @@ class _Batches:
         self._first = -1
 
     def at(self, step: int) -> StackedBatch:
-        """The batches of a step; tensors may be those of the call before."""
+        """The batches of a step; the tensors of an earlier call may be used again."""
         if self._fixed is not None:
             return self._fixed
         row = step % STEPS_PER_CHUNK

@@ -1,4 +1,4 @@
-"""train(task, model_config, train_config) -> Run: in the exact token-count form, resumable to the bit."""
+"""train(task, model_config, train_config) -> Run: trains in the token-count form; resumable to the bit."""
 
 from __future__ import annotations
 
@@ -36,24 +36,25 @@ def train(
     progress: bool | None = None,
     on_log: OnLog | None = None,
 ) -> Run:
-    """Trains a model on a task; with a run_dir, goes on from what is there.
+    """Trains a model on a task; with a run_dir, resumes the run that is in it.
 
     Args:
         task: the fact-recall task.
         model_config: kind of model; None is the paper's factorized one.
         train_config: recipe; None is the paper's.
-        run_dir: directory of the run. One that holds this very configuration is resumed, and the result
-            is bit for bit that of a run that was never stopped; a complete one is just read.
-        progress: a progress bar with losses on stderr; None shows it on a terminal.
-        on_log: called with every row of the history, for a tracker of your own.
+        run_dir: directory of the run. If it holds a run of the same configuration, the run is resumed,
+            and the result equals that of an uninterrupted run to the bit; a complete run is only read.
+        progress: whether to show a progress bar with losses on stderr; None shows it on a terminal.
+        on_log: called with every row of the history, for an experiment tracker of your own.
 
-    Returns: the run. Ctrl-C ends it early at the next logged step, with status "interrupted" and
-        everything kept; a second Ctrl-C stops at once.
+    Returns: the run. Ctrl-C ends it at the next logged step with status "interrupted" and keeps everything;
+        a second Ctrl-C stops at once.
 
     Raises:
-        ConfigError: a configuration that is not allowed, before anything is written.
+        ConfigError: a configuration that is not allowed; raised before anything is written.
         RunError, RunBusyError: run_dir holds something else, is damaged, in use, or cannot be written.
-        TrainingDivergedError: a loss that is NaN or infinite, with the step; the last checkpoint stays.
+        TrainingDivergedError: a loss that is NaN or infinite; the message gives the step. The last
+            checkpoint stays.
     """
     config = RunConfig(task, model_config or ModelConfig(), train_config or TrainConfig())
     training = Training(config)
@@ -74,8 +75,8 @@ class Training:
 
     Args:
         config: the run.
-        lockstep: what trains it, perhaps among others; None trains it alone.
-        place: its place among the runs of the lockstep.
+        lockstep: trains it, together with other runs if it has some; None trains the run alone.
+        place: index of the run in the lockstep.
     """
 
     def __init__(self, config: RunConfig, lockstep: Lockstep | None = None, place: int = 0) -> None:
@@ -92,7 +93,7 @@ class Training:
         self.snapshots: dict[int, TokenWeights] = {}
 
     def run(self, store: RunStore | None, progress: bool | None, on_log: OnLog | None) -> Run:
-        """Trains to the end, or to Ctrl-C."""
+        """Trains to the last step, or until Ctrl-C."""
         with first_ctrl_c() as interrupted, training_bar(self.config, self.step, progress) as update:
             for target in self.targets():
                 row = self.advance(target)
@@ -109,7 +110,7 @@ class Training:
         return [step for step in self.config.train.logged_steps() if step > self.step or not self.rows]
 
     def keep(self, row: Mapping[str, float], store: RunStore | None, interrupted: bool) -> None:
-        """Sets the status after a row and writes what is due: a snapshot, a checkpoint, the model."""
+        """Sets the status after a row; writes the snapshot, checkpoint and weights that are due."""
         recipe = self.config.train
         if self.step == recipe.steps:
             self.status = "finished"
@@ -124,7 +125,7 @@ class Training:
             self._checkpoint_due = self.step + recipe.checkpoint_every
 
     def advance(self, target: int) -> dict[str, float]:
-        """Trains up to the target step and measures there; no synchronisation with the device between."""
+        """Trains up to the target step and measures there, without waiting for the device in between."""
         first = self.step
         losses = self.lockstep.advance(first, target)[self.place]
         self.step = target
@@ -165,7 +166,7 @@ class Training:
         store.write_checkpoint(Checkpoint(self.step, status, self.device.type, tensors, history))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Puts parameters, optimiser, step and history back to those of a checkpoint."""
+        """Sets parameters, optimiser state, step and history to those of a checkpoint."""
         if checkpoint.device != self.device.type:
             raise RunError(
                 f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "

@@ -13,7 +13,7 @@ Update = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def training_bar(config: RunConfig, step: int, show: bool | None) -> Iterator[Update]:
-    """Shows steps, rate and losses while the block runs; gives the function that takes a step and its row."""
+    """Shows steps, rate and losses while the block runs; yields the function that takes a step and a row."""
     with progress_bar(config.model.ov, config.train.steps, step, show) as move:
 
         def update(step: int, row: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""What training gives back: the model with its history and snapshots."""
+"""The result of training: the model with its history and snapshots."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from ocr_interp.storage.tensors import write_tensors
 
 @dataclass(frozen=True)
 class Snapshot(TrainedModel):
-    """A model as it was at one step of its training."""
+    """A model at one step of its training."""
 
     @cached_property
     def circuit(self) -> OVCircuit:
-        """diag(a) W_OV: every input token by the answers; `OVCircuit.from_run(self)`."""
+        """diag(a) W_OV, every input token by the answers: `OVCircuit.from_run(self)`."""
         return OVCircuit.from_run(self)
 
     def export(self, path: str | Path) -> Path:
         """Writes the state_dict of the HookedTransformer as a safetensors file.
 
-        `model.load_state_dict(safetensors.torch.load_file(path))` takes it. The file is no part of the run.
+        Read it with `model.load_state_dict(safetensors.torch.load_file(path))`. The library itself does
+        not read this file.
 
         Args:
             path: the file; its folder must exist.
@@ -36,7 +37,7 @@ class Snapshot(TrainedModel):
         Returns: the path.
 
         Raises:
-            RunError: the file system refuses; what was there before is as it was.
+            RunError: the file cannot be written; an earlier file is left unchanged.
         """
         about = {"kind": "hooked_transformer", "step": str(self.step), "fingerprint": self.config.fingerprint}
         state = hooked_state_dict(self.task, self.weights, self.config.model.attention)
@@ -52,8 +53,8 @@ class Run(Snapshot):
         history: one row per logged step; columns as in `ocr_interp.training.tracking`, or those that an
             earlier version wrote.
         status: "finished" (all steps), "learned" (stopped by stop_when_learned), "interrupted" (Ctrl-C)
-            or "unfinished" (a checkpoint of a run that is still going or was killed).
-        path: the run directory; None for a run that is only in memory.
+            or "unfinished" (a checkpoint of a run that is still training or was killed).
+        path: the run directory; None if the run is only in memory.
     """
 
     history: pd.DataFrame
@@ -63,25 +64,25 @@ class Run(Snapshot):
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training has ended for good."""
         return self.status in ("finished", "learned")
 
     @property
     def snapshot_steps(self) -> list[int]:
-        """Steps that `at` can give."""
+        """Steps that have a snapshot, for `at`."""
         return sorted(self._snapshots)
 
     @property
     def untrained(self) -> Snapshot | None:
-        """The model at step 0, of a trained run that keeps its snapshot."""
+        """The snapshot at step 0; None if there is none, or if the run is still at step 0."""
         return self.at(0) if self.step and 0 in self._snapshots else None
 
     def at(self, step: int) -> Snapshot:
         """The model at a snapshot's step.
 
         Raises:
-            OcrInterpError: a step without snapshot; the message lists those that have one.
-            RunError: a snapshot that is damaged or of another run.
+            OcrInterpError: a step without a snapshot; the message lists the steps that have one.
+            RunError: the snapshot is damaged or belongs to another run.
         """
         if step not in self._snapshots:
             raise OcrInterpError(f"no snapshot at step {step}: there are snapshots at {self.snapshot_steps}")

@@ -30,12 +30,12 @@ _RESTORE = "restore it, or train into a new run_dir"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What training needs to go on as if it had never stopped.
+    """Everything that training needs to resume with the same result as an uninterrupted run.
 
     Attributes:
         step: updates done.
         status: as in `Run`.
-        device: type of the device it was trained on; another one draws other batches.
+        device: type of the device it was trained on; another type would draw other batches.
         tensors: "parameter.<name>" and "optimizer.<name>.<key>".
         history: the rows up to this step.
     """
@@ -50,9 +50,9 @@ class Checkpoint:
 class RunStore(ConfiguredFolder[RunConfig]):
     """Reads and writes one run directory; each file is written whole or not at all.
 
-    The checkpoint is written last, so that whatever it speaks of is on disk: after a kill at any moment
-    history.csv may hold more rows and snapshots/ more files than the checkpoint knows; they are ignored
-    and written again, to the bit, when training goes on.
+    The checkpoint is written last, so that every file that it refers to is on disk. If the process is
+    killed, history.csv may hold later rows and snapshots/ later files than the checkpoint; they are ignored,
+    and written again with the same bits when training goes on.
     """
 
     kind = FolderKind(
@@ -81,7 +81,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         return {"versions": package_versions("torch", "numpy", "transformer-lens")}
 
     def _sealed(self, kind: str, step: int, **more: Any) -> dict[str, Any]:
-        """What a file says of itself."""
+        """Metadata that is written into a file."""
         stamp = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
         return {"kind": kind, **stamp, "step": str(step), **more}
 
@@ -152,7 +152,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         )
 
     def _weights(self, config: RunConfig, checkpoint: Checkpoint) -> TokenWeights:
-        """From the file of weights where it is of the checkpoint's step, else from the checkpoint."""
+        """From the file of weights if it belongs to the checkpoint's step, else from the checkpoint."""
         if checkpoint.status != "unfinished":
             found = self._final_weights(config, checkpoint.step)
             if found is not None:
@@ -165,7 +165,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
     def _final_weights(self, config: RunConfig, step: int) -> TokenWeights | None:
-        """The weights of a run that has ended; None if there is no such file of this step."""
+        """The weights of a run that has ended; None if there is no file of this step."""
         advice = "restore it, or delete it: the checkpoint holds the same weights"
         if self._final.exists():
             tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
@@ -181,7 +181,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
 def stored_weights(
     config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> TokenWeights:
-    """The weights in a file: named parameters by token, which version 1 named in another way."""
+    """The weights from the tensors of a file; version 1 named them differently."""
     linear_map = config.model.linear_map
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
@@ -189,7 +189,7 @@ def stored_weights(
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):
-    """The snapshots on disk up to a step, read when asked for."""
+    """The snapshots on disk up to a step; each is read when it is used."""
 
     def __init__(self, store: RunStore, config: RunConfig, last_step: int) -> None:
         self._store, self._config, self._last_step = store, config, last_step
@@ -210,7 +210,7 @@ def load_run(path: str | Path) -> Run:
     """A run from its directory, complete or not.
 
     Raises:
-        RunError: no run there, a file that is damaged, truncated or of another run, or a format newer
-            than this version reads. Nothing is changed on disk.
+        RunError: no run there, a file that is damaged, truncated or of another run, or a format that is
+            newer than this version can read. Nothing is changed on disk.
     """
     return RunStore(Path(path)).read_run()

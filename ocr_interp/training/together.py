@@ -1,4 +1,4 @@
-"""Trains several run directories together: the same files as `train` leaves in each, in less time."""
+"""Trains several run directories together: the same files as `train` writes into each, in less time."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from ocr_interp.training.store import Checkpoint, RunStore
 
 
 def train_together(configs: Sequence[RunConfig], run_dirs: Sequence[str | Path]) -> list[Run]:
-    """Trains runs of one shape step by step together, each into its own directory.
+    """Trains runs of one shape together step by step, each into its own directory.
 
-    On a CPU every directory gets, bit for bit, the files that `train` writes for its run alone. Directories
-    that are there already are gone on with, in groups of equal steps; complete ones are just read.
+    On a CPU every directory gets, bit for bit, the files that `train` writes for the same run. Runs that
+    were stopped earlier are resumed, in groups at equal steps; complete ones are only read.
 
     Args:
         configs: the runs; they must agree in shapes, kind of model and data, and logged steps (`stack_key`).
-        run_dirs: the directory of each.
+        run_dirs: one directory per run.
 
-    Returns: the runs, in order. Ctrl-C ends all of them at the next logged step, with everything kept.
+    Returns: the runs, in order. Ctrl-C ends all of them at the next logged step and keeps everything.
 
     Raises:
         ConfigError: runs that cannot be trained together, or not one directory for each.
         RunError, RunBusyError: a directory holds something else, is damaged, in use, or cannot be written.
-        TrainingDivergedError: a loss that is NaN or infinite; raised when all other runs have ended.
+        TrainingDivergedError: a loss that is NaN or infinite; raised after all other runs have ended.
     """
     paths = [Path(run_dir) for run_dir in run_dirs]
     if len(paths) != len(configs) or len(set(paths)) != len(paths):
@@ -62,7 +62,7 @@ _Member = tuple[RunConfig, RunStore, Checkpoint | None]
 
 
 def _groups(configs: Sequence[RunConfig], stores: Sequence[RunStore]) -> list[list[_Member]]:
-    """The runs that are not complete, those at the same step together."""
+    """The incomplete runs, grouped by the step they are at."""
     by_step: dict[int, list[_Member]] = {}
     for config, store in zip(configs, stores, strict=True):
         checkpoint = store.read_checkpoint()
@@ -74,7 +74,7 @@ def _groups(configs: Sequence[RunConfig], stores: Sequence[RunStore]) -> list[li
 
 
 def _train_group(group: Sequence[_Member], interrupted: Callable[[], bool]) -> list[TrainingDivergedError]:
-    """Trains runs that stand at the same step until each has ended; returns errors of those that diverged."""
+    """Trains runs from the same step until each has ended; returns the errors of those that diverged."""
     lockstep = _SharedLockstep([config for config, _, _ in group])
     going: list[tuple[Training, RunStore]] = []
     for place, (config, store, checkpoint) in enumerate(group):
@@ -105,7 +105,7 @@ def _train_group(group: Sequence[_Member], interrupted: Callable[[], bool]) -> l
 
 
 class _SharedLockstep(Lockstep):
-    """A lockstep whose runs each ask for the same stretch of steps: the first who asks has it trained."""
+    """A lockstep in which every run asks for the same steps; the first request trains them for all."""
 
     _trained: tuple[int, int] | None = None
     _bad: list[int | None]

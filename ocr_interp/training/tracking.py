@@ -1,4 +1,4 @@
-"""What is measured at a logged step: losses, accuracies and margins by split, norms of the circuit."""
+"""The measurements at a logged step: losses, accuracies and margins by split, norms of the circuit."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
 """
 
 CIRCUIT_COLUMNS = ("train_margin", "held_out_margin", "nuclear_norm", "frobenius_norm", "effective_rank")
-"""Measured once a row:
+"""Measured once per row:
 
 - train_margin: smallest logit difference between the right answer and any other answer, over the
-  trained splits; what norms are to be divided by;
+  trained splits; divide norms by it to compare them;
 - held_out_margin: the same for held-out implications against the other implications;
-- nuclear_norm, frobenius_norm: of diag(a) W_OV, subjects and relations by answers (docs/theory.md §9: the
-  raw norm of W_OV means nothing while the attention a absorbs scale);
+- nuclear_norm, frobenius_norm: norms of diag(a) W_OV, subjects and relations by answers (docs/theory.md §9:
+  the norm of W_OV alone means nothing, because the attention a absorbs scale);
 - effective_rank: exp of the entropy of its normalised singular values (Roy & Vetterli 2007).
 """
 
@@ -44,17 +44,17 @@ def history_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
     """Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0).
 
     Args:
-        norms: that are tracked (`limits.tracked_norms`).
+        norms: names of the tracked norms (`limits.tracked_norms`).
     """
     by_split = (f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS)
     return ("step", "train_loss", *CIRCUIT_COLUMNS, *limit_columns(norms), *by_split)
 
 
 COLUMNS = history_columns()
-"""Columns of the history of a parameterisation without a norm of its own."""
+"""Columns of the history of a parameterisation that adds no norm to TRACKED_NORMS."""
 
 _EVALUATION_SEED = 2**31
-"""Evaluation noise is the same in every run, and no training seed reaches this far by chance."""
+"""Seed of the evaluation noise, the same in every run; larger than any usual training seed."""
 
 
 class Tracker:
@@ -65,7 +65,7 @@ class Tracker:
         config: decides whether the examples have noise; "noisy" data has `eval_draws` of each triple.
         dtype, device: of the examples.
         certificates: whether to prove lower bounds of the norms; without them the gaps are NaN.
-        norms: whose limits are tracked.
+        norms: names of the tracked norms.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Tracker:
             row |= {f"{name}/{c}": float((values[chosen] * weight).sum()) for c, values in columns.items()}
             share = weight.cpu().double()
             share = share / share.sum()
-            for c, hit in right.items():  # rounding must not keep "all right" from being exactly 1
+            for c, hit in right.items():  # exactly 1 if all are right, whatever the rounding
                 hits = hit[chosen].cpu()
                 row[f"{name}/{c}"] = 1.0 if bool(hits.all()) else float((hits * share).sum())
             row[f"{name}/margin"] = float(answers.margin_in_set[chosen].min())
@@ -109,7 +109,7 @@ class Tracker:
         row["held_out_margin"] = row["held_out_implication/margin"]
         full = effective_circuit(model.config.attention, model.scores, model.W_OV)
         W = full.cpu().numpy().astype(np.float64)
-        # Decompositions this small are slower with more threads, by far where cores are shared.
+        # Decompositions this small are slower with more threads, much slower if cores are shared.
         with self._blas.limit(limits=1, user_api="blas"):
             row |= circuit_norms(W[: self.task.n_subjects + 2, self.task.n_inputs :])
             row |= self.limits.measure(W, model.config.attention)
@@ -135,7 +135,10 @@ def circuit_norms(W: Float[np.ndarray, "input answer"]) -> dict[str, float]:
 
 
 def learned(row: Mapping[str, float], threshold: float) -> bool:
-    """Whether held-out implications are below a loss (nats) with accuracy 1 (False without any)."""
+    """Whether held-out implications have a loss (nats) below the threshold and accuracy 1.
+
+    False if the task has none.
+    """
     return row["held_out_implication/loss"] < threshold and row["held_out_implication/accuracy"] == 1.0
 
 

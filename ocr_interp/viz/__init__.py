@@ -1,4 +1,4 @@
-"""Drawings of circuits, and results as text; nothing here imports a model. Every drawing takes its axes.
+"""Figures of circuits, and results as text; nothing here imports a model. Plot functions draw on given axes.
 
 Names are imported when they are first used.
 """

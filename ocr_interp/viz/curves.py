@@ -1,4 +1,4 @@
-"""Curves over training with a band for the seeds."""
+"""Curves over training with a band over seeds."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 BAND = ("pi", 100)
-"""Seaborn's error bar for bands: from the smallest to the largest seed, nothing assumed."""
+"""Seaborn's error bar for bands from the smallest to the largest seed, without assumed distribution."""
 
 
 def plot_band(
     ax: Axes, histories: Sequence[pd.DataFrame], column: str, color: str, label: str, **line: object
 ) -> None:
-    """Draws the median over seeds of a history column against the step, banded by all seeds.
+    """Draws the median over seeds of a history column against the step, with a band over all seeds.
 
     Args:
-        ax: where to draw; step 0 is left out, so that the axis can be logarithmic.
-        histories: one table a seed.
+        ax: axes to draw on; step 0 is left out, so that the axis can be logarithmic.
+        histories: one table per seed.
         column: a column of a history.
         color, label, line: look of the line, as in seaborn.lineplot.
     """

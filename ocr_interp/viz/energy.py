@@ -1,4 +1,4 @@
-"""Where the weight of a circuit sits, as a table of shares with the untold part framed."""
+"""The distribution of a circuit's energy over blocks, as a table of shares with the untold block framed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def plot_energy_shares(
     """Draws shares of energy in percent: rows kinds of inputs, columns kinds of outputs.
 
     Args:
-        ax: where to draw.
-        energy: of a circuit.
+        ax: axes to draw on.
+        energy: energy of a circuit.
         columns: kinds of outputs to show, in order.
-        frame: (row, column) that is framed in the colour of what was never told.
+        frame: (row, column) of the cell that is framed in the colour of the untold block.
     """
     shares = np.array([[energy.share(row, column) for column in columns] for row in energy.rows])
     ax.imshow(np.sqrt(shares), cmap="Greys", vmin=0, vmax=1, aspect="auto")

@@ -18,18 +18,19 @@ INPUT_COLOR, RELATION_COLOR, ANSWER_COLOR, SUM_COLOR = "0.15", "0.5", "#0173b2",
 
 @dataclass(frozen=True)
 class PairGeometry:
-    """One pair's tokens in the three directions that hold them; made by `of`.
+    """One pair's tokens in the three directions that span them; made by `of`.
 
-    The third coordinate is along r1 − r2. The first two span what is left of the pair's mean training
+    The third coordinate is along r1 − r2. The first two span the orthogonal rest of the pair's mean training
     subject, mean held-out subject and two answers; the first is along the mean held-out subject. For a
-    symmetric solution these are all of the pair's components: lengths and angles are the true ones.
+    symmetric solution the three directions contain the pair's tokens completely, so lengths and angles are
+    exact.
 
     Attributes:
         points: "train" and "held_out" (mean subjects of the pair), "r1", "r2", "b", "c"; and "b_others",
             "c_others", the means of the other pairs' answers.
-        shown: smallest share of a point's squared length that the three directions hold, over the pair's
-            own points.
-        cosines: "fact" and "implication": held-out subject + relation with its answer, in full space.
+        shown: share of a point's squared length in the three directions, smallest over the pair's own points.
+        cosines: "fact" and "implication": cosine of held-out subject + relation with its answer, in the full
+            space.
     """
 
     points: dict[str, Float[np.ndarray, " xyz"]]
@@ -77,10 +78,10 @@ def _basis(full: dict[str, np.ndarray]) -> Float[np.ndarray, "xyz component"]:
     tokens = np.array([full[name] for name in ("held_out", "train", "b", "c")])
     flat = tokens - np.outer(tokens @ axis, axis)
     first = flat[0] / np.linalg.norm(flat[0])
-    # Inside what is orthogonal to both, so that a pair whose plane is only a line gets a proper frame too.
+    # Orthogonal to both, so that a pair whose plane degenerates to a line also gets a complete basis.
     rest = null_space(np.array([axis, first]))
     second = rest @ np.linalg.svd(flat @ rest)[2][0]
-    # Up to sign: the training subject, or what follows it, on the positive side.
+    # Fixes the sign: the training subject (or the next vector that is not zero) is on the positive side.
     side = flat[1:] @ second
     return np.array([first, second * (1 if side[np.argmax(abs(side))] >= 0 else -1), axis])
 
@@ -93,7 +94,7 @@ def plot_pair_geometry(ax: Axes3D, geometry: PairGeometry) -> None:
     """Draws subjects in their plane, relations above and below it, sums beside their answers.
 
     Args:
-        ax: with projection="3d".
+        ax: axes with projection="3d".
         geometry: the pair.
     """
     at = geometry.points
@@ -132,7 +133,7 @@ def _arrow(
     ha: str = "left",
     va: str = "center",
 ) -> None:
-    """From the origin to the tip, the label beyond it on a light ground, since arrows may cross there."""
+    """Draws an arrow from the origin; its label has a light background, since arrows may cross there."""
     style = "--" if dashed else "-"
     ax.quiver(0, 0, 0, *tip, color=color, lw=1.8, arrow_length_ratio=0.1, linestyle=style)
     x, y, z = 1.05 * tip

@@ -1,4 +1,4 @@
-"""Heat maps of OV circuits, ordered so that blocks can be seen and the untold block is framed."""
+"""Heat maps of OV circuits, ordered by blocks, with the untold block framed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DisplayOrder:
 
     @classmethod
     def of(cls, task: FactRecallTask) -> DisplayOrder:
-        """The order for a task; within a group by pair, so that a pair's subjects stand together."""
+        """The order for a task; within a group by pair, so that a pair's subjects are adjacent."""
         by_pair = np.argsort(task.subject_fact, kind="stable")
         training = by_pair[task.subject_trained[by_pair]]
         held_out = by_pair[~task.subject_trained[by_pair]]
@@ -48,10 +48,10 @@ def plot_ov_circuit(
     """Draws W[input, answer] with inputs from left to right, the held-out implication block framed.
 
     Args:
-        ax: where to draw.
+        ax: axes to draw on.
         W: the circuit: subjects, r1, r2 by facts, implications.
-        task: names the blocks.
-        limit: value of the strongest colour, either sign.
+        task: the task, which defines the blocks.
+        limit: absolute value at the ends of the colour map.
         unit: label of the colour bar.
     """
     order = DisplayOrder.of(task)

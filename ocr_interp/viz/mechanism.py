@@ -1,4 +1,4 @@
-"""The mechanism in one small diagram: who writes which answer, drawn from measured weights."""
+"""The mechanism in one small diagram: which subjects write which answers, from measured weights."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class OwnAnswerStrength:
 
 
 def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width: float) -> None:
-    """Draws subjects on the left, their own answers on the right; line width is strength.
+    """Draws subjects on the left and their own answers on the right; the line width is the strength.
 
     Args:
-        ax: where to draw.
+        ax: axes to draw on.
         strength: measured edges.
-        color: of the told edges; the untold one is always in the colour of the frame.
+        color: colour of the told edges; the untold edge always has the colour of the frame.
         full_width: strength that is drawn with the widest line.
     """
     ax.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,4 +1,4 @@
-"""One look for all figures, and the numbers beside every picture."""
+"""The style of all figures, and saving figures with their numbers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import plain
 
 HELD_OUT = "#cc3311"
-"""Colour of the frame around what was never told."""
+"""Colour of the frame around the block that was never told."""
 
 DIVERGING = "PuOr_r"
-"""Colours of signed weights: purple below zero, orange above, readable without red and green."""
+"""Colour map of signed weights: purple below zero, orange above; readable with red-green blindness."""
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """The look of the project while the block runs; pictures come out the same to the byte."""
+    """Sets the project's style while the block runs; pictures are reproducible to the byte."""
     fixed = {"svg.hashsalt": "ocr-interp", "savefig.dpi": 200, "figure.dpi": 100, "svg.fonttype": "path"}
     with (
         sns.axes_style("ticks"),
@@ -40,11 +40,11 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
 
     Args:
         fig: the figure.
-        path: without suffix, e.g. figures/figure_2_ov_weights.
-        numbers: what is drawn; arrays are rounded to 6 significant digits.
+        path: path without suffix, e.g. figures/figure_2_ov_weights.
+        numbers: the numbers of the figure; arrays are rounded to 6 significant digits.
 
     Raises:
-        RunError: the file system refuses; what was there before is as it was.
+        RunError: the file cannot be written; an earlier file is left unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for form, silent in (("png", "Software"), ("svg", "Date")):

@@ -1,4 +1,4 @@
-"""What an intervention does at its place: one file for each edit, found by being there."""
+"""What an intervention does at its place: one file for each edit, found automatically."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from ocr_interp.ablation.edits.base import Edit
 
 edits: Registry[type[Edit]] = Registry("edit", "ocr_interp.ablation.edits", "EDIT")
-"""Name -> class of the edit. The constant EDIT of each module is its class; `base` says what it brings."""
+"""Name -> class of the edit, the constant EDIT of each module; `base` describes the interface."""

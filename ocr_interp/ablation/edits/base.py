@@ -1,10 +1,10 @@
 """What an edit is, and an intervention: an edit at a place.
 
 A new edit is one file in this folder: a frozen dataclass that inherits `Edit` and defines `prepare`, and the
-line `EDIT = ItsName`. Phrase, random control, what is touched, whether it repeats and the command line
-follow from its fields; override what does not fit. One of your own needs no file:
-`with edits.registered("scale", Scale):` makes it known to the command line, and `ablated` and
-`run_ablation_study` take it as it is.
+line `EDIT = ItsName`. Its description, random control, number of touched positions, repeatability and
+command line follow from its fields; override what does not fit. Your own edit needs no file:
+`ablated` and `run_ablation_study` accept it as it is, and `with edits.registered("scale", Scale):` makes it
+known to the command line.
 """
 
 from __future__ import annotations
@@ -29,57 +29,57 @@ from ocr_interp.hooked.protocol import HookedModel
 
 
 class Edit(ABC):
-    """What takes the place of the values at a site or on a path. Inherit it in a frozen dataclass.
+    """A replacement of the values at a site or on a path. Inherit from it in a frozen dataclass.
 
     Attributes:
-        former_names: names in descriptions that differ from the class's (which is "Path" + that name on a
-            path), because tables on disk were written with them.
+        former_names: names used in descriptions instead of the default (the class's name, with "Path" in
+            front on a path), because tables on disk were written with them.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}
 
     def at(self, where: Where) -> Intervention:
-        """This edit at a site or on a path: what `ablated` and a study take.
+        """This edit at a site or on a path, as an intervention for `ablated` and `run_ablation_study`.
 
         Raises:
-            ModelError: a place at which this edit has no meaning, with what to use instead.
+            ModelError: this edit has no meaning at the place; the message says what to use instead.
         """
         return Intervention(where, self)
 
     @abstractmethod
     def prepare(self, place: Place) -> Replacement:
-        """Called once when `ablated` is entered; gives the function (value, mask) -> replacement.
+        """Called once when `ablated` is entered; returns the function (value, mask) -> replacement.
 
-        Random numbers start here from their seed, and references are run here (`place.read`).
+        Seed random generators here, and run references here (`place.read`).
         """
 
     def check(self, where: Where) -> None:  # noqa: B027  # most edits have a meaning everywhere
-        """Raises a ModelError where this edit has no meaning, and says what to use instead."""
+        """Raises ModelError if this edit has no meaning at a place; the message says what to use instead."""
 
     def describe(self) -> str:
-        """The options as one phrase, the same for the same edit in every process; studies resume by it.
+        """The options as one phrase that is equal in every process; studies are resumed by it.
 
-        Fields that are None are left out, tensors and arrays are told by a digest.
+        Fields that are None are left out; tensors and arrays are described by a digest.
 
         Raises:
-            ModelError: a field that has no such phrase: override `describe`.
+            ModelError: a field cannot be described in this way: override `describe`.
         """
         shown = {name: value for name, value in self._options().items() if value is not None}
         return " ".join(f"{name} {_said(type(self), name, value)}" for name, value in shown.items())
 
     @property
     def repeats(self) -> bool:
-        """Whether entering `ablated` again gives the same edit again; a study refuses one that does not.
+        """Whether the edit does the same each time `ablated` is entered; a study requires it.
 
-        By default, whether no field is a random generator, whose state depends on what ran before.
+        By default False if a field is a random generator, whose state depends on what ran before.
         """
         generators = torch.Generator | np.random.Generator
         return not any(isinstance(value, generators) for value in self._options().values())
 
     def controls(self, where: Where, draw: Draw) -> dict[str, Intervention]:
-        """Matched random interventions by name, e.g. {RANDOM: ...}; none where there is nothing to draw.
+        """Matched random interventions by name, e.g. {RANDOM: ...}; empty if there is nothing to draw.
 
-        By default the same edit at as large a place at random.
+        By default the same edit at a random place of the same size.
         """
         drawn = where.random(draw)
         return {} if drawn is None else {RANDOM: self.at(drawn)}
@@ -91,28 +91,28 @@ class Edit(ABC):
         tokens: Int[Tensor, "batch pos"],
         labels: Sequence[str] | None,
     ) -> Float[Tensor, " batch"]:
-        """How many positions of each prompt are acted on; by default all that the place chooses."""
+        """How many positions of each prompt are edited; by default all that the place chooses."""
         return where.touched(model, tokens, labels)
 
     @classmethod
     def from_text(cls, options: Mapping[str, str], prompts: Int[Tensor, "batch pos"]) -> Edit:
-        """The edit that the command line asks for with NAME or NAME:option=value,option=value.
+        """The edit for NAME or NAME:option=value,option=value on the command line.
 
-        By default options are the fields; values are read as Python literals, else as text.
+        By default the options are the fields; values are read as Python literals if possible, else as text.
 
         Args:
             options: name -> value as text.
             prompts: token ids of the examples that will be measured, for edits with a reference.
 
         Raises:
-            UnknownNameError: an option that there is not, with the close matches.
+            UnknownNameError: an unknown option; the message lists close matches.
             ConfigError: a missing option, or an edit that cannot be made from text.
         """
         return cls._made(options)
 
     @classmethod
     def _made(cls, options: Mapping[str, str], **given: Any) -> Edit:
-        """The edit with options given as text, beside fields that are filled in."""
+        """The edit from options given as text and from other fields given as values."""
         known = {each.name: each for each in fields(cls)} if is_dataclass(cls) else {}
         known = {name: each for name, each in known.items() if name not in given}
         for name in options:
@@ -145,8 +145,8 @@ class Intervention:
         what: the edit.
 
     Raises:
-        OcrInterpError: other things in these places.
-        ModelError: an edit that has no meaning there, with what to use instead.
+        OcrInterpError: an argument that is not an edit, or not a place.
+        ModelError: the edit has no meaning at the place; the message says what to use instead.
     """
 
     where: Where
@@ -163,33 +163,33 @@ class Intervention:
         self.what.check(self.where)
 
     def describe(self) -> str:
-        """One phrase, the same for the same intervention; studies are resumed by it."""
+        """One phrase that identifies the intervention; studies are resumed by it."""
         name = f"{self.where.prefix}{type(self.what).__name__}"
         name = self.what.former_names.get(name, name)
         return " ".join(part for part in (name, self.where.describe(), self.what.describe()) if part)
 
     def bind(self, model: HookedModel, reader: TokenReader, labels: Sequence[str] | None) -> Bound:
-        """Checks the intervention against the model and gives its hooks; attaches nothing."""
+        """Checks the intervention against the model and returns its hooks; attaches nothing."""
         return self.where.bind(model, reader, labels, self.what.prepare, self.describe())
 
     @property
     def repeats(self) -> bool:
-        """Whether applying it again does the same again."""
+        """Whether applying it again has the same effect."""
         return self.what.repeats
 
     def controls(self, draw: Draw) -> dict[str, Intervention]:
-        """Matched random interventions by name; none where there is nothing to draw."""
+        """Matched random interventions by name; empty if there is nothing to draw."""
         return self.what.controls(self.where, draw)
 
     def touched(
         self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
     ) -> Float[Tensor, " batch"]:
-        """How many positions of each prompt it acts on, of paths as keys; heads are not counted."""
+        """How many positions of each prompt it edits (for paths, key positions); heads are not counted."""
         return self.what.touched(self.where, model, tokens, labels)
 
 
 def _said(cls: type, name: str, value: Any) -> str:
-    """A value of an option as text that is the same in every process."""
+    """The value of an option as text that is equal in every process."""
     if isinstance(value, Tensor | np.ndarray):
         return digest(torch.as_tensor(value))
     if isinstance(value, torch.Generator | np.random.Generator):

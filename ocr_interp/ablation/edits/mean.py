@@ -21,20 +21,20 @@ from ocr_interp.errors import InterventionNeverFiredError, ModelError
 class Mean(Edit):
     """Sets the chosen entries to their mean over a reference batch.
 
-    The reference is run once when the block is entered, through the model as it is then. At a site the mean
-    is over sequences, and over those positions of the reference that the site chooses (its positions, its
-    tokens), so that noise tokens become a mean noise token. On a path it is over those sequences in which
-    the query attends to a token of the path, for each query position by itself.
+    The reference is run once, when the block is entered, through the model in its state at that time. At a
+    site the mean is over sequences and over the positions of the reference that the site chooses (by position
+    or token), so that noise tokens become a mean noise token. On a path it is over the sequences in which the
+    query attends to a token of the path, separately for each query position.
 
     Attributes:
         reference: token ids of the reference batch.
-        by_position: a mean for each position by itself; needs sequences of equal length. On a path it always
-            is, and need not be said.
+        by_position: whether each position has its own mean, which needs sequences of equal length. Leave it
+            out on a path, whose means are always by query position.
 
     Raises:
-        ModelError: at an attention pattern (use Resample); in the forward pass, other lengths where the mean
-            is by position, or a position that has none.
-        InterventionNeverFiredError: when the block is entered, no such token in the reference.
+        ModelError: at an attention pattern (use Resample); in the forward pass, prompts of another length if
+            the mean is by position, or a position without a mean.
+        InterventionNeverFiredError: when the block is entered, if the reference has no chosen token.
     """
 
     reference: Int[Tensor, "reference pos"] = field(repr=False)
@@ -88,7 +88,7 @@ class Mean(Edit):
 
     @classmethod
     def from_text(cls, options: Mapping[str, str], prompts: Int[Tensor, "batch pos"]) -> Edit:
-        """The mean over the prompts that are measured; the only option is by_position=True."""
+        """The mean over the measured prompts; the only option is by_position=True."""
         return cls._made(options, reference=prompts)
 
 

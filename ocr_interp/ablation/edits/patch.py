@@ -1,4 +1,4 @@
-"""Patch: given values, or those of a donor prompt."""
+"""Patch: replaces values by given ones, or by those of a donor prompt."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Patch(Edit):
     """Sets the chosen entries to those of another prompt: activation patching, and path patching.
 
     Attributes:
-        source: values of the whole activation at the hook, usually from a cache; one sequence, or one for
-            each of the batch. Of sites alone.
-        donor: instead, token ids of one prompt, or of one for each of the batch, of the same length as the
-            prompts. They are run once when the block is entered, through the model as it is then. On a
-            path, `inputs` names the tokens of the prompts and of the donors: to put another subject in
-            place pass both, or all subjects.
+        source: values of the whole activation at the hook, usually from a cache: one sequence, or one per
+            prompt. Only at sites.
+        donor: instead of source, token ids of one prompt, or of one per prompt of the batch, with the same
+            length as the prompts. They are run once, when the block is entered, through the model in its
+            state at that time. On a path, `inputs` must name the tokens of the prompts and of the donors: to
+            replace one subject by another, name both subjects, or all.
 
     Raises:
-        ModelError: not exactly one of the two, a source with NaN, or a source on a path; in the forward pass,
-            another shape.
-        InterventionNeverFiredError: a donor without any token of the path.
+        ModelError: both or neither of source and donor, a source with NaN, or a source on a path; in the
+            forward pass, another shape.
+        InterventionNeverFiredError: the donor has no token of the path.
     """
 
     source: Float[Tensor, "..."] | None = field(default=None, repr=False)
@@ -60,7 +60,7 @@ class Patch(Edit):
             given = place.read(self.donor, "donor")[0]
             what = "donor must give"
             hint = "pass token ids of the same length, and donors one or as many as prompts"
-        assert given is not None  # of source and donor there is one
+        assert given is not None  # __post_init__ requires source or donor
         moved = Moved(given)
 
         def replacement(value: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Resample: the values of another sequence of the batch."""
+"""Resample: replaces values by those of another sequence of the batch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ocr_interp.errors import ModelError
 class Resample(Edit):
     """Sets the chosen entries to those of another sequence of the batch, at the same position.
 
-    Donors are a random permutation with a single cycle (Sattolo), so no sequence is its own donor. The
-    first forward pass inside `ablated` draws the first permutation of the seed, and so on. At a site every
-    sequence of the batch is a donor; on a path those that hold a token of it are.
+    The donors are a random permutation with a single cycle (Sattolo's algorithm), so no sequence is its own
+    donor. Each forward pass inside `ablated` draws the next permutation of the seed. At a site every sequence
+    of the batch can be a donor; on a path only those with a token of the path.
 
     Attributes:
-        seed: of the permutations, or a torch.Generator on the CPU, whose state then moves on: such an edit
-            does not repeat.
+        seed: seed of the permutations; or a torch.Generator on the CPU, whose state advances, so that the
+            edit is not repeatable.
 
     Raises:
         ModelError: in the forward pass, fewer than two sequences to exchange.
@@ -59,7 +59,7 @@ class Resample(Edit):
 
 
 def donors(count: int, generator: torch.Generator) -> Int[Tensor, " batch"]:
-    """A random permutation with one cycle: nobody stays in place (Sattolo's algorithm)."""
+    """A random permutation with a single cycle, so without fixed points (Sattolo's algorithm)."""
     order = list(range(count))
     for last in range(count - 1, 0, -1):
         other = int(torch.randint(last, (1,), generator=generator))

@@ -1,4 +1,4 @@
-"""Subspace: a projection that takes directions out of an activation."""
+"""Subspace: a projection that removes directions from an activation."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from ocr_interp.errors import ConfigError, ModelError
 class Subspace(Edit):
     """Removes a subspace from an activation x: x ← x − g (x R) Lᵀ.
 
-    Without `readout` the subspace lies in the activation: R = L = basis, the orthogonal projection. With
-    it, the subspace lies in a space that the activation is read into, such as the logits of some answers:
-    R = readout @ basis and L = pinv(readout)ᵀ @ basis, so that what is read afterwards is (x readout)
-    without the subspace, and what cannot be read stays.
+    Without `readout` the subspace lies in the space of the activation: R = L = basis, the orthogonal
+    projection. With `readout` it lies in the space that this matrix maps to, such as the logits of some
+    answers: R = readout @ basis and L = pinv(readout)ᵀ @ basis. Then x readout loses the subspace, and the
+    part of x that the readout does not see does not change.
 
     Its controls are a uniformly random subspace of equal rank in the same space ("random"), and the same
-    scaled to remove as large a norm from the batch ("random, equal norm"; it may take more than all there
-    is).
+    subspace scaled to remove an equal norm from the batch ("random, equal norm"; its factor g may be above
+    1).
 
     Attributes:
-        basis: orthonormal columns that span what is removed.
-        readout: from the activation to the space of the basis; None is the identity.
-        equal_to: another basis in the same space: g is then the norm that it would remove from the batch
-            over what this one removes, so that both remove equally much. None is g = 1.
-        circuit: where the subspace was read from; a model with other weights is then refused.
+        basis: orthonormal columns that span the removed subspace.
+        readout: matrix from the activation to the space of the basis; None is the identity.
+        equal_to: another basis in the same space: g is then the norm that it would remove from the batch,
+            divided by the norm that `basis` removes, so that both remove the same norm. None is g = 1.
+        circuit: the circuit that the subspace was read from; a model with other weights is then refused.
 
     Raises:
-        StaleCircuitError: when applied, weights that are not those of `circuit`.
+        StaleCircuitError: when applied, the model's weights are not those of `circuit`.
         ModelError: columns that are not orthonormal, shapes that do not fit, or a path.
     """
 

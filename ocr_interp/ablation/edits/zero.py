@@ -1,4 +1,4 @@
-"""Zero: the values are taken away."""
+"""Zero: sets values to zero."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ocr_interp.ablation.where.base import Place, Replacement
 class Zero(Edit):
     """Sets the chosen entries of an activation to zero; cuts a path.
 
-    At hook_pattern the other entries stay as they are (a softmax pattern then sums to less than 1). A zero
-    at hook_attn_scores takes a token away in a model with linear attention; under a softmax it is a score
-    like any other.
+    At hook_pattern the other entries do not change (a softmax pattern then sums to less than 1). At
+    hook_attn_scores a zero removes the attention to a token if the attention is linear; under softmax, zero
+    is a score like any other.
     """
 
     former_names: ClassVar = {"Zero": "ZeroAblation", "PathZero": "PathAblation"}

@@ -1,4 +1,4 @@
-"""What a place of an intervention brings, and what an edit may ask of it."""
+"""The interface of a place of an intervention, and of a place on a model as an edit sees it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
 
 Replacement = Callable[[Tensor, Tensor], Tensor]
-"""(value, mask) -> what takes the place of value, of the same shape.
+"""(value, mask) -> the replacement of value, with the same shape.
 
-At a site, value is the whole activation [batch, pos, ...] (a pattern is [batch, head, query, key]) and mask
-says which entries will be replaced; it broadcasts against value. On a path, value is what the path carries,
-[batch, query, d_head], and mask [batch, query, 1] says which queries attend to a token of the path. Only
-entries in the mask are replaced; what is computed for all others is not looked at."""
+At a site, value is the whole activation [batch, pos, ...] (a pattern is [batch, head, query, key]), and mask
+marks the entries to replace; it broadcasts against value. On a path, value is the path's contribution to z,
+[batch, query, d_head], and mask [batch, query, 1] marks the queries that attend to a token of the path. Only
+entries in the mask are replaced; the function's values at all others are ignored."""
 
 
 class Place(ABC):
-    """A site or a path of one model, as an edit finds it when `ablated` is entered.
+    """A site or a path of one model, passed to an edit when `ablated` is entered.
 
     Attributes:
         model: the model.
-        name: the place in messages, a hook or "the path".
-        by_query: whether values of different positions cannot stand for each other, as on a path: what it
-            carries to a query depends on where the query stands.
+        name: the name of the place in messages, a hook or "the path".
+        by_query: whether values of different positions cannot replace each other, as on a path, whose
+            contribution depends on the position of the query.
     """
 
     model: HookedModel
@@ -39,23 +39,23 @@ class Place(ABC):
 
     @abstractmethod
     def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
-        """Runs other prompts through the model as it is now: (value, mask) there, value at least float32.
+        """Runs other prompts through the model in its present state: (value, mask), value at least float32.
 
-        Heads are not in the mask, so that it counts the same for each.
+        The mask has no heads: it is the same for all of them.
 
         Args:
             tokens: token ids of the prompts.
-            what: what the prompts are, for messages, e.g. "reference".
+            what: name of the prompts in messages, e.g. "reference".
 
         Raises:
-            InterventionNeverFiredError: prompts without any token of a path.
+            InterventionNeverFiredError: the prompts have no token of the path.
         """
 
     @abstractmethod
     def sharing(self, mask: Bool[Tensor, "batch ..."]) -> Int[Tensor, " row"]:
-        """Indices of the sequences of a batch that can stand for each other.
+        """Indices of the sequences of a batch that can exchange their values.
 
-        Of a site all of them; of a path those that hold it.
+        At a site all sequences; on a path those with a token of the path.
         """
 
 
@@ -63,7 +63,7 @@ class Where(ABC):
     """A place to intervene: `Site` or `Path`.
 
     Attributes:
-        prefix: what stands before the name of an edit in descriptions.
+        prefix: prefix of the names of edits in descriptions.
     """
 
     prefix: ClassVar[str] = ""
@@ -75,7 +75,7 @@ class Where(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """One phrase, the same for the same place."""
+        """One phrase that identifies the place."""
 
     @abstractmethod
     def bind(
@@ -86,25 +86,25 @@ class Where(ABC):
         prepare: Callable[[Place], Replacement],
         described: str,
     ) -> Bound:
-        """Checks the place against a model and gives its hooks; attaches nothing.
+        """Checks the place against a model and returns its hooks; attaches nothing.
 
         Args:
             model: the model.
-            reader: knows the token ids of the batch.
+            reader: gives the token ids of the batch.
             labels: a label for every token id, for tokens given by label.
-            prepare: from the place on the model to the function that replaces values there.
+            prepare: function from the place on the model to the function that replaces values there.
             described: the whole intervention in words.
         """
 
     @abstractmethod
     def random(self, draw: Draw) -> Where | None:
-        """As large a place at random; None if there is nothing to draw."""
+        """A random place of the same size; None if there is nothing to draw."""
 
     @abstractmethod
     def touched(
         self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
     ) -> Float[Tensor, " batch"]:
-        """How many positions of each prompt are acted on, of paths as keys.
+        """How many positions of each prompt are edited; for paths, key positions.
 
-        Heads are not counted, nor is it asked whether the logits depend on a position.
+        Heads are not counted. Positions are counted whether or not the logits depend on them.
         """

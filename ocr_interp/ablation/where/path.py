@@ -1,4 +1,4 @@
-"""A path: what some tokens, through one head, add to all that the head feeds or to some answers."""
+"""A path: the contribution of some tokens, through one head, to everything or to some answers only."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from ocr_interp.hooked.tokens import labels_of
 
 @dataclass(frozen=True)
 class Carried:
-    """What a path carries in a forward pass.
+    """The contribution of a path in a forward pass.
 
     Attributes:
         values: c of every query, in the head's d_head dimensions.
-        active: queries that attend to a token of the path at all; c is 0 at all others.
+        active: queries that attend to a token of the path; c is 0 at all others.
     """
 
     values: Float[Tensor, "batch query d_head"]
@@ -43,33 +43,33 @@ class Carried:
 
 @dataclass(frozen=True)
 class Path(Where):
-    """Some input tokens through one head, to all it feeds or to some answers alone.
+    """A path from some input tokens through one head, to everything or to some answers only.
 
-    What it carries to a query q is c[q] = Σ over keys k that hold a token of `inputs` of pattern[q, k] v[k],
-    read in the same forward pass at hook_pattern and hook_v. An edit puts another c' in its place, only
-    at queries that attend to such a token (`Zero` cuts the path: c' = 0):
+    Its contribution to a query q is c[q] = Σ_k pattern[q, k] v[k] over the keys k with a token of `inputs`,
+    read in the same forward pass at hook_pattern and hook_v. An edit replaces c by another c', only at
+    queries that attend to such a token (`Zero` cuts the path: c' = 0):
 
-    - outputs None: hook_z of the head gains c' - c. Works in any model; pattern and biases stay.
+    - outputs None: hook_z of the head gains c' - c. Works in any model; pattern and biases do not change.
     - outputs given: hook_attn_out gains (c' - c) W_O W_U[:, outputs] pinv(W_U)[outputs]. This adds
       (c' - c) W_O W_U to the logits of `outputs` and nothing to any other logit, exactly. It needs a
       one-layer attention-only model without norms, whose unembedding has independent columns.
 
-    What an enclosing edit of hook_z or hook_attn_out did is not undone and not known here: edit paths
-    together with values or patterns, not with what the head wrote.
+    A path does not see the edits of hook_z or hook_attn_out by an enclosing block: combine paths with edits
+    of values or patterns, not with edits of the head's output.
 
-    Its random control has in each prompt as many random positions as hold its inputs, and as many random
-    outputs.
+    Its random control has as many random positions per prompt as there are tokens of `inputs`, and as many
+    random outputs.
 
     Attributes:
         inputs: ids or labels of input tokens.
-        outputs: ids or labels of answers; None is everything that the head feeds.
-        layer, head: which head (of the queries, if key-value heads are grouped).
-        elsewhere: of a control: keys at as many random positions of each sequence as hold `inputs`.
+        outputs: ids or labels of answers; None is everything downstream of the head.
+        layer, head: the head (a query head, if key-value heads are grouped).
+        elsewhere: for a control: random key positions that replace those with a token of `inputs`.
 
     Raises:
-        ModelError: when applied, an unknown layer, head or id, or a model in which the path to single answers
-            does not exist by itself.
-        UnknownNameError: when applied, an unknown label, with the close matches.
+        ModelError: when applied, an unknown layer, head or id, or a model whose logits of single answers
+            cannot be edited separately.
+        UnknownNameError: when applied, an unknown label; the message lists close matches.
     """
 
     inputs: tuple[int | str, ...]
@@ -81,7 +81,7 @@ class Path(Where):
     prefix: ClassVar[str] = "Path"
 
     def describe(self) -> str:
-        """One phrase, the same for the same path."""
+        """One phrase that identifies the path."""
         to = "" if self.outputs is None else f" to {','.join(map(str, self.outputs))}"
         text = f"layer {self.layer} head {self.head} {','.join(map(str, self.inputs))}{to}"
         return text if self.elsewhere is None else f"{text} {self.elsewhere.describe()}"
@@ -94,7 +94,7 @@ class Path(Where):
         prepare: Callable[[Place], Replacement],
         described: str,
     ) -> Bound:
-        """Checks the path against the model and gives its three hooks."""
+        """Checks the path against the model and returns its three hooks."""
         layer, names = check_layer(model, self.layer), labels_of(model, labels)
         inputs = check_tokens(self.inputs, names, "inputs")
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
@@ -126,7 +126,7 @@ class Path(Where):
         return bound
 
     def random(self, draw: Draw) -> Path | None:
-        """As many random positions of each prompt and as many random outputs; None if neither is left."""
+        """A path from as many random positions to as many random outputs; None if there are none to draw."""
         onto = None if self.outputs is None else draw.some(draw.outputs, len(self.outputs))
         elsewhere = self.elsewhere if len(self.inputs) >= len(draw.inputs) else draw.positions()
         if elsewhere is None and onto is None:
@@ -136,7 +136,7 @@ class Path(Where):
     def touched(
         self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
     ) -> Float[Tensor, " batch"]:
-        """How many keys of each prompt hold a token of the path."""
+        """How many keys of each prompt have a token of the path."""
         return Site("keys", tokens=self.inputs, elsewhere=self.elsewhere).touched(model, tokens, labels)
 
 
@@ -150,7 +150,7 @@ def _edited(value: Tensor, c: Carried, other: Tensor, read: _HeadReader, onto: T
 
 
 class _HeadReader(Place):
-    """A path of one model: reads what some tokens add to one head's z."""
+    """A path of one model: reads the contribution of some tokens to one head's z."""
 
     name, by_query = "the path", True
 
@@ -173,7 +173,7 @@ class _HeadReader(Place):
         v: Float[Tensor, "batch key kv_head d_head"],
         ids: Int[Tensor, "batch pos"],
     ) -> Carried:
-        """c of every query, in single precision at least."""
+        """c of every query, at least in single precision."""
         chosen = self._site.mask(v, ids, self.inputs)
         group = int(self.model.cfg.n_heads) // v.shape[2]
         values = torch.where(chosen, v, 0)[:, :, self.head // group]
@@ -200,7 +200,7 @@ class _HeadReader(Place):
 
 
 def _onto(model: HookedModel, outputs: tuple[int, ...]) -> Float[Tensor, "d_model d_model"]:
-    """The map of the residual stream that keeps the logits of some tokens and drops all others."""
+    """The map of the residual stream that keeps the logits of some tokens and sets all others to zero."""
     cfg, W_U = model.cfg, wide(model.W_U.detach())
     normed = getattr(cfg, "normalization_type", None) is not None
     if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False) or normed:

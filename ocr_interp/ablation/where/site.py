@@ -1,4 +1,4 @@
-"""Where an intervention acts: a hook, and which heads, positions and tokens of it."""
+"""A site: a hook, restricted to some of its heads, positions and tokens."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _PATTERNS = ("hook_pattern", "hook_attn_scores")
 
 @dataclass(frozen=True)
 class Site(Where):
-    """An activation, restricted to some heads, positions and tokens; what is None is not restricted.
+    """An activation, restricted to some heads, positions and tokens; None means no restriction.
 
-    Its random control has in each prompt as many random positions as the tokens have there, so that it
-    touches as many prompts, and as many positions of each; which tokens stand there, and how much
-    attention they get, is not matched. A site without tokens: as many random positions, the same ones in
-    every prompt, else as many random heads.
+    The random control of a site with tokens has as many random positions in each prompt, so it edits the same
+    number of prompts and of positions; the tokens at these positions, and the attention to them, are not
+    matched. For a site without tokens it has as many random positions, the same ones in every prompt, or,
+    without positions, as many random heads.
 
     Attributes:
         hook: full hook name, e.g. "blocks.0.attn.hook_z"; `Site.at` fills in the layer.
         heads: indices along the head axis of the activation; with grouped key-value heads those of
             hook_v are key-value heads.
-        positions: positions of the sequence, negative ones from its end (-1 is the query, EOS).
-        tokens: ids or labels of input tokens: positions that hold one of them. The ids of a batch are
-            read where they enter the embedding, or given to `ablated`.
-        elsewhere: of a control: instead of the positions so chosen, as many random ones of each sequence.
+        positions: positions of the sequence; negative ones count from its end (-1 is the query, EOS).
+        tokens: ids or labels of input tokens; chooses the positions with one of these tokens. The ids of a
+            batch are read at the embedding, or given to `ablated`.
+        elsewhere: for a control: random positions of each sequence that replace the chosen ones.
 
     At hook_pattern and hook_attn_scores, positions and tokens are those of the keys; scores that the model
     masks (the future, padding) are never chosen.
@@ -101,18 +101,18 @@ class Site(Where):
         return self.hook.rpartition(".")[2] in _PATTERNS
 
     def length(self, value: Tensor) -> int:
-        """How many positions (of keys, at a pattern) an activation has."""
+        """Number of positions of an activation; for a pattern, of keys."""
         return value.shape[3 if self.is_pattern else 1]
 
     def check(self, model: HookedModel, labels: Sequence[str] | None) -> frozenset[int] | None:
-        """Requires that hook, heads and tokens exist; gives the token ids.
+        """Requires that hook, heads and tokens exist; returns the token ids.
 
         Raises:
-            UnknownNameError: an unknown hook or token label, with the close matches.
+            UnknownNameError: an unknown hook or token label; the message lists close matches.
             ModelError: a head or token id that does not exist.
         """
         check_hook(model, self.hook)
-        for head in self.heads or ():  # how many key-value heads hook_v has is seen in the forward pass
+        for head in self.heads or ():  # the number of hook_v's heads is only known in the forward pass
             check_head(model, head)
         if self.tokens is None:
             return None
@@ -149,7 +149,7 @@ class Site(Where):
         ids: Int[Tensor, "batch pos"] | None,
         wanted: frozenset[int] | None,
     ) -> Bool[Tensor, "batch pos"]:
-        """Which positions of each sequence are chosen, among `every` one; heads aside."""
+        """Which positions of each sequence are chosen among those in `every`; ignores heads."""
         chosen = every
         if self.positions is not None:
             chosen = chosen & _named(self.positions, every.shape[1], "position", every.device)
@@ -166,7 +166,7 @@ class Site(Where):
         prepare: Callable[[Place], Replacement],
         described: str,
     ) -> Bound:
-        """Checks hook, heads and tokens and gives the one hook."""
+        """Checks hook, heads and tokens, and returns the hook."""
         wanted = self.check(model, labels)
         replacement = prepare(_Activation(self, model, wanted))
         bound = Bound(described)
@@ -181,7 +181,7 @@ class Site(Where):
         return bound
 
     def random(self, draw: Draw) -> Site | None:
-        """As many random positions or heads; None if all there are is chosen already."""
+        """A site with as many random positions or heads; None if all of them are already chosen."""
         heads = range(_head_count(self, draw.model))
         if self.tokens is not None and len(self.tokens) < len(draw.inputs):
             return replace(self, elsewhere=draw.positions())
@@ -200,7 +200,7 @@ class Site(Where):
         return self.chosen(every, tokens, None if names is None else frozenset(names)).sum(1).float()
 
     def describe(self) -> str:
-        """One phrase, the same for the same site."""
+        """One phrase that identifies the site."""
         parts = [self.hook]
         for name in ("heads", "positions", "tokens"):
             values = getattr(self, name)
@@ -233,7 +233,7 @@ class _Activation(Place):
 
 
 def _head_count(site: Site, model: HookedModel) -> int:
-    """Entries of the head axis: of grouped models, values and keys have fewer."""
+    """Number of entries on the head axis; values and keys of grouped models have fewer."""
     grouped = getattr(model.cfg, "n_key_value_heads", None)
     by_group = site.hook.endswith(("hook_v", "hook_k"))
     return int(grouped if grouped and by_group else model.cfg.n_heads)
@@ -252,8 +252,8 @@ def tokens_of_kind(task: FactRecallTask, kind: str) -> tuple[int, ...]:
     """Token ids of a kind: one of INPUT_KINDS, "subjects", "relations", "facts" or "implications".
 
     Raises:
-        UnknownNameError: another word, with the close matches.
-        ModelError: a kind of which the task has no token.
+        UnknownNameError: another kind; the message lists close matches.
+        ModelError: the task has no token of this kind.
     """
     inputs, outputs = task_inputs(task), task_outputs(task, "answers")
     merged = {"subjects": INPUT_KINDS[:2], "relations": INPUT_KINDS[2:4]}

@@ -1,4 +1,4 @@
-"""ocr-interp ablate: what a run loses without parts of its circuit, beside random controls."""
+"""ocr-interp ablate: measures a run without parts of its circuit, beside random controls."""
 
 from __future__ import annotations
 
@@ -17,48 +17,49 @@ if TYPE_CHECKING:
 
 Metric = Literal["accuracy", "loss", "margin", "logit_difference", "other_answer_difference"]
 _SPEC = (
-    f"pairs EDIT PLACE, one ablation each; EDIT is {', '.join(edits)}, with its options as in "
+    f"pairs EDIT PLACE, one ablation per pair; EDIT is {', '.join(edits)}, with options written as "
     'NAME:option=value,option=value, e.g. --spec resample:seed=3 v@r1 mean "subjects -> facts"'
 )
 
 
 @dataclass(frozen=True)
 class Ablate:
-    """Ablate parts of a run's circuit; without a choice: singular blocks, paths, attention by kind of token.
+    """Ablate parts of a run's circuit; by default singular blocks, paths, and attention by kind of token.
 
-    A PLACE is a site or a path. A site is HOOK[:HEADS][@TOKENS]: a hook as z, v, pattern, attn_out or
-    blocks.0.attn.hook_z, heads as 0,2, tokens as labels or kinds: v@r1, pattern@noise,
-    "v@held-out subjects". A path is "FROM -> TO": tokens as labels or kinds, TO answers or all.
+    A PLACE is a site or a path. A site is HOOK[:HEADS][@TOKENS]. HOOK is z, v, pattern, attn_out or a full
+    name such as blocks.0.attn.hook_z; HEADS are numbers such as 0,2; TOKENS are labels or kinds of tokens.
+    Examples: v@r1, pattern@noise, "v@held-out subjects". A path is "FROM -> TO": FROM are labels or kinds of
+    input tokens, TO are labels or kinds of answers, or all.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""
     step: int | None = None
-    """a snapshot's step instead of the end of training"""
+    """step of a snapshot to use instead of the end of training"""
     spec: Annotated[tuple[tuple[str, str], ...], tyro.conf.arg(help=_SPEC)] = ()
     zero: tuple[str, ...] = ()
-    """places that are set to zero, one ablation each; short for --spec zero PLACE"""
+    """places to set to zero, one ablation per place; short for --spec zero PLACE"""
     mean: tuple[str, ...] = ()
-    """places that are set to their mean over the examples"""
+    """places to set to their mean over the examples, one ablation per place"""
     resample: tuple[str, ...] = ()
-    """places that are swapped between prompts"""
+    """places whose values come from another prompt, drawn at random; one ablation per place"""
     block: tuple[int, ...] = ()
-    """degenerate singular blocks of diag(a) W_OV to remove, 0 the largest; `analyze` lists them"""
+    """indices of degenerate singular blocks of diag(a) W_OV to remove, 0 the largest; `analyze` lists them"""
     path: tuple[tuple[str, str], ...] = ()
-    """pairs FROM TO of kinds or labels whose path is cut, e.g. --path "held-out subjects" implications; TO
-    may be all; short for --spec zero with FROM -> TO"""
+    """pairs FROM TO of kinds or labels, whose path is cut, e.g. --path "held-out subjects" implications; TO
+    may be all; short for --spec zero with the place FROM -> TO"""
     tolerance: float = 0.05
-    """singular values within this share of the largest are one block"""
+    """singular values that differ by at most this share of the largest form one block"""
     seeds: tuple[int, ...] = (0,)
-    """of noise in the examples and of random controls"""
+    """seeds of the noise in the examples and of the random controls"""
     controls: bool = True
-    """measure each ablation beside random ones: as many positions of each prompt, or equal removed norm"""
+    """also measure random ablations of the same size: as many positions per prompt, or equal removed norm"""
     draws: int = 4
-    """noisy prompts of each triple; runs trained without noise have one"""
+    """noisy prompts per triple; runs trained without noise have one"""
     show: tuple[Metric, ...] = ("accuracy", "margin")
-    """metrics shown in the terminal; the file has all"""
+    """metrics to show in the terminal; the file has all of them"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """a .csv file for the table; what it holds already is not measured again"""
+    """a .csv file for the table; rows that it already has are not measured again"""
 
     def run(self) -> None:
         check_output(self.output, (".csv",))

@@ -1,4 +1,4 @@
-"""From words on the command line to interventions, and the interventions of the default study."""
+"""Reads interventions from the command line, and makes the interventions of the default study."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SITE = re.compile(r"(?P<hook>[^:@]+)(:(?P<heads>[^@]*))?(@(?P<tokens>.*))?")
 
 
 def default_specs(run: Snapshot) -> dict[str, Intervention]:
-    """Singular blocks, paths from subjects and relations to answers, attention to each kind of token."""
+    """The default study: singular blocks, paths from inputs to answers, attention to each kind of token."""
     task, circuit = run.task, OVCircuit.from_run(run).effective.subjects_and_relations
     found: dict[str, Intervention] = {}
     if has_blocks(task):
@@ -63,18 +63,18 @@ def chosen_specs(
     tolerance: float,
     draws: int,
 ) -> dict[str, Intervention]:
-    """The ablations that are named; none if none is.
+    """The ablations named on the command line, by name; empty if none is named.
 
     Args:
-        run: what they are of.
+        run: the run to ablate.
         edits_at: pairs of an edit (`edit`) and a place (`where`).
         blocks: indices of degenerate singular blocks to remove, 0 the largest.
         paths: pairs of kinds or labels whose path is cut.
-        tolerance: of degenerate blocks.
-        draws: noisy prompts of each triple in the reference of an edit that has one.
+        tolerance: relative tolerance of degenerate blocks.
+        draws: noisy prompts per triple in the reference of an edit that has one.
 
     Raises:
-        UnknownNameError: an unknown edit, hook, kind or token, with the close matches.
+        UnknownNameError: an unknown edit, hook, kind or token; the message lists close matches.
         ConfigError: a place or edit that cannot be read, or a block that does not exist.
     """
     task, found = run.task, {}
@@ -90,12 +90,12 @@ def chosen_specs(
 
 
 def edit(text: str, run: Snapshot, draws: int) -> Edit:
-    """NAME or NAME:option=value,option=value as an edit of the registry.
+    """Reads NAME or NAME:option=value,option=value as an edit of the registry.
 
     Args:
-        text: what to read.
-        run: gives the prompts of edits that have a reference.
-        draws: noisy prompts of each triple among them.
+        text: the text.
+        run: the run whose prompts are the reference of edits that have one.
+        draws: noisy prompts per triple in that reference.
     """
     name, _, said = text.partition(":")
     options: dict[str, str] = {}
@@ -110,13 +110,13 @@ def edit(text: str, run: Snapshot, draws: int) -> Edit:
 
 
 def where(text: str, task: FactRecallTask) -> Where:
-    """HOOK[:HEADS][@TOKENS] as a site, FROM -> TO as a path."""
+    """Reads HOOK[:HEADS][@TOKENS] as a site and FROM -> TO as a path."""
     start, arrow, end = text.partition("->")
     return path(task, start.strip(), end.strip()) if arrow else site(text, task)
 
 
 def site(text: str, task: FactRecallTask) -> Site:
-    """HOOK[:HEADS][@TOKENS] as a site."""
+    """Reads HOOK[:HEADS][@TOKENS] as a site."""
     match = _SITE.fullmatch(text)
     if match is None:
         raise ConfigError(f"a site must be HOOK[:HEADS][@TOKENS], e.g. v@r1 or z:0, got {text!r}")
@@ -132,7 +132,7 @@ def site(text: str, task: FactRecallTask) -> Site:
 
 
 def path(task: FactRecallTask, start: str, end: str) -> Path:
-    """The path from some tokens to some answers, or to "all", each named by kinds and labels."""
+    """The path from tokens to answers or to "all"; both are named by kinds and labels."""
     onto = None if end == "all" else tokens_named(end, task)
     inputs = [task.labels[token] for token in onto or () if token < task.n_inputs]
     if inputs:
@@ -179,7 +179,7 @@ def _path_name(start: str, end: str) -> str:
 
 
 def try_specs(run: Snapshot, specs: dict[str, Intervention], seed: int) -> None:
-    """Applies each once, so that a bad one is told before anything is measured or written.
+    """Applies each spec once, so that errors are raised before anything is measured or written.
 
     Raises:
         InterventionNeverFiredError: names the ablation that changed nothing.

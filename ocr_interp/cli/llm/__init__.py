@@ -1,4 +1,4 @@
-"""`ocr-interp llm`: prepare, finetune, evaluate, inspect. Imports no torch before a command runs."""
+"""`ocr-interp llm`: prepare, facts, finetune, evaluate, inspect. Imports no torch before a command runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LlmCommand = (
 
 @dataclass(frozen=True)
 class Llm:
-    """Out-of-context reasoning in real language models (extra [llm])."""
+    """Out-of-context reasoning in real language models (needs the extra [llm])."""
 
     command: LlmCommand
 

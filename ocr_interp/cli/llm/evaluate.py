@@ -1,4 +1,4 @@
-"""`ocr-interp llm evaluate`."""
+"""`ocr-interp llm evaluate`: measures a model on a fact set."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ocr_interp.llm.facts.configuration import FactConfig
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Ask a model, fine-tuned or not, everything a fact set has to ask."""
+    """Measure a model, fine-tuned or not, on all test prompts of a fact set."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """a run_dir of finetune, a model folder, or a name on the hub"""
+    """run_dir of `llm finetune`, a model folder, or a name on the Hugging Face hub"""
     facts: FactConfig = field(default_factory=lambda: FactConfig(test_templates=()))
-    """which facts; a run_dir brings its own, of which only test_templates may differ; none given are the
-    run's own, or 0"""
+    """which facts; a run_dir has its own facts, of which only test_templates may be changed; without
+    test_templates, the run's own are used, or 0 for a model folder"""
     device: str = "auto"
-    """"auto" (cuda, then mps, then cpu) or a name"""
+    """"auto" (cuda, then mps, then cpu) or the name of a device"""
     download: bool = False
-    """fetch the model from the hub if it is not on this machine"""
+    """download the model from the hub if it is not on this machine"""
     threads: int | None = None
-    """of torch on the CPU; None is torch's own choice"""
+    """number of torch's threads on the CPU; None is torch's default"""
 
     def run(self) -> None:
         set_threads(self.threads)
@@ -49,8 +49,8 @@ class Evaluate:
         print(describe_measurement(fact_set, measure(lm, fact_set, device=self.device)))
 
     def _source(self) -> tuple[str, FactConfig, str, bool]:
-        """The model to load, the facts to ask, the precision (a run's is that which it was trained in), and
-        whether the run kept its update beside that model's weights.
+        """The model to load, the facts to ask, the precision (for a run, the one it was trained in), and
+        whether the run stored its update separately from the model's weights.
         """
         from ocr_interp.errors import ConfigError
         from ocr_interp.llm.training.store import RunFolder

@@ -1,4 +1,4 @@
-"""`ocr-interp llm facts`."""
+"""`ocr-interp llm facts`: lists the fact sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ocr_interp.llm.facts.configuration import FactConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """List the fact sets, and show what one of them tells and asks."""
+    """List the fact sets, and show examples of the training and test prompts of one of them."""
 
     facts: FactConfig = field(default_factory=FactConfig)
 

@@ -1,4 +1,4 @@
-"""`ocr-interp llm finetune`."""
+"""`ocr-interp llm finetune`: fine-tunes a language model on a fact set."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Finetune:
-    """Fine-tune a language model on told facts and ask what it was never told; the same command resumes.
+    """Fine-tune a language model on facts, and measure it on implications that it was never told.
 
+    The same command resumes a stopped run.
     On several GPUs: accelerate launch -m ocr_interp.cli llm finetune ...
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run, new or one to go on with"""
+    """directory of the run; a run in it with the same configuration is resumed"""
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     save_model: bool = True
-    """also keep the trained model, in run_dir/model"""
+    """also save the trained model, in run_dir/model (in run_dir/adapter if its update cannot be merged)"""
     threads: int | None = None
-    """of torch on the CPU; None is torch's own choice"""
+    """number of torch's threads on the CPU; None is torch's default"""
 
     def run(self) -> None:
         set_threads(self.threads)
@@ -48,7 +49,7 @@ class Finetune:
         config = LLMRunConfig(self.facts, self.train)
         run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row)
         if os.environ.get("RANK", "0") != "0":
-            return  # one of several processes tells
+            return  # only the main one of several processes prints
         print(describe_finetuning(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")

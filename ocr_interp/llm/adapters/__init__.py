@@ -1,4 +1,4 @@
-"""Ways to fine-tune, one file each: what is trained, how it starts, and what becomes of the update."""
+"""Fine-tuning methods, one file each: what is trained, how it starts, and how the update is merged."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from ocr_interp.registry import Registry
 methods: Registry[Adapter] = Registry(
     "method", "ocr_interp.llm.adapters", "ADAPTER", beside=("base", "peft_base")
 )
-"""What `FinetuneConfig.method` may be; their names are known without importing torch or peft."""
+"""The values of `FinetuneConfig.method`; their names are known without importing torch or peft."""

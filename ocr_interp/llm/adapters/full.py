@@ -13,7 +13,7 @@ class FullFinetuning(Adapter):
     label = "full"
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
-        """Every parameter asks for a gradient."""
+        """Makes every parameter require a gradient."""
         return model.requires_grad_(True)
 
 

@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates of the linear maps (Hu et al., arXiv 2106.09685), as peft has it."""
+"""LoRA: low-rank updates of the linear maps (Hu et al., arXiv 2106.09685), with peft."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocr_interp.llm.adapters.peft_base import PeftAdapter
 class LoRA(PeftAdapter):
     """W + (lora_alpha / lora_rank) B A on all linear maps but the unembedding; B starts at zero.
 
-    Its rank and scale are fields of FinetuneConfig, older than `method_options`.
+    Its rank and scale are fields of FinetuneConfig, not `method_options`.
     """
 
     label = "LoRA"
@@ -22,7 +22,7 @@ class LoRA(PeftAdapter):
 
         return LoraConfig(
             r=recipe.lora_rank,
-            lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]  # a float is as good
+            lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]  # peft accepts a float
             lora_dropout=0.0,
             target_modules="all-linear",
             task_type="CAUSAL_LM",

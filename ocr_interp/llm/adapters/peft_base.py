@@ -1,4 +1,4 @@
-"""Methods that the package peft has: one flag or configuration each."""
+"""Fine-tuning methods of the package peft: one peft configuration each."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ocr_interp.llm.packages import require_packages
 
 
 class PeftAdapter(Adapter):
-    """A method of peft whose update can be merged."""
+    """A method of peft whose update can be merged into the weights."""
 
     packages = ("peft",)
 
     @abstractmethod
     def peft_config(self, recipe: Recipe) -> Any:
-        """peft's configuration of it, e.g. a LoraConfig."""
+        """peft's configuration of the method, e.g. a LoraConfig."""
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
-        """The model inside peft's wrapper.
+        """The model in peft's wrapper.
 
         Raises:
-            ModelError: peft is missing, or refuses the model.
+            ModelError: peft is not installed, or refuses the model.
         """
         require_packages(*self.packages)
         from peft import get_peft_model
 
         config = self.peft_config(recipe)
         with warnings.catch_warnings():
-            # peft 0.21 asks transformers 5 by a name that it has since deprecated.
+            # peft 0.21 uses a name that transformers 5 has deprecated.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             try:
                 return get_peft_model(model, config)
@@ -43,5 +43,5 @@ class PeftAdapter(Adapter):
                 ) from None
 
     def merged(self, model: Any) -> Any:
-        """The model out of its wrapper: without this, W_V would lack the update."""
+        """The model without its wrapper and with the update in its weights."""
         return model.merge_and_unload()

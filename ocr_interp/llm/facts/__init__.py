@@ -1,1 +1,1 @@
-"""Facts about people: data sets, files, who is told what."""
+"""Facts about people: built-in data sets, a user's files, and what is told of whom."""

@@ -1,4 +1,4 @@
-"""Which fact sets there are. Here and not in the folder of the sets, which need the configuration."""
+"""The registry of fact sets. It is not in the folder `sets`, to avoid a circular import."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from ocr_interp.llm.facts.sets.base import FactSource
 
 fact_sets: Registry[FactSource] = Registry("data set", "ocr_interp.llm.facts.sets", "FACTS")
-"""What `FactConfig.data` may be."""
+"""The values of `FactConfig.data`."""

@@ -1,4 +1,4 @@
-"""Which facts, and how they are drawn: a plain dataclass that imports no torch."""
+"""The configuration of a fact set: a plain dataclass that imports no torch."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ class FactConfig:
     """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 names per pair told).
 
     Attributes:
-        data: "city_language", "city_language_counterfactual", "country_code", "profession_color" or
-            "sport_music"; or from a file: "file" (columns subject, fact, implication) or "popqa" (its own);
-            `ocr_interp.llm.fact_sets.names` are all that there are.
-        file: of data "file" (CSV or JSON) and "popqa" (CSV or TSV).
-        n_pairs: pairs to draw; None is 5, and all there are in a file.
-        n_names: names per pair; None is 20, and all there are in a file.
-        share: of a pair's names whose implication is told, rounded to whole names.
-        control: "none"; "random_implications" (no consistent pairing: within a fact implications go round,
-            told and held out); "facts_only" (no implication is told); "implications_only" (no fact is).
-        seed: of names, pairs, and who is a training subject. Controls of one seed share all of that.
-        train_templates: numbers of the wordings that are told, from 0.
-        test_templates: numbers of the wordings that are asked.
-        fact_templates: wordings of facts of your own instead of the data set's, each with "{subject}" in it,
+        data: which facts: "city_language", "city_language_counterfactual", "country_code",
+            "profession_color" or "sport_music"; or from a file: "file" (columns subject, fact, implication)
+            or "popqa" (PopQA's columns). `ocr_interp.llm.fact_sets.names` lists all.
+        file: the file for data "file" (CSV or JSON) or "popqa" (CSV or TSV).
+        n_pairs: number of pairs of a fact and an implication; None is 5, or all pairs of a file.
+        n_names: number of names per pair; None is 20, or all names of a file.
+        share: share of each pair's names whose implication is told, rounded to whole names.
+        control: "none"; "random_implications" (names that share a fact get different implications, both
+            told and held out); "facts_only" (no implication is told); "implications_only" (no fact is told).
+        seed: seed of the names, the pairs and the choice of training subjects; controls with the same seed
+            share all three.
+        train_templates: indices, from 0, of the wordings used in training prompts.
+        test_templates: indices, from 0, of the wordings used in test prompts.
+        fact_templates: your own wordings of facts instead of the data set's, each with "{subject}" in it,
             such as "{subject} lives in".
-        implication_templates: the same for implications.
-        fact_property: of data "popqa": the prop whose obj are facts.
-        implication_property: of data "popqa": the prop whose obj are implications.
+        implication_templates: your own wordings of implications, likewise.
+        fact_property: with data "popqa", the value of column prop whose rows are the facts.
+        implication_property: with data "popqa", the value of column prop whose rows are the implications.
     """
 
     data: str = "city_language"
@@ -74,18 +75,18 @@ class FactConfig:
 
     @property
     def required_file(self) -> Path:
-        """The file of a data set that is read from one."""
+        """The file, for data sets that need one."""
         if self.file is None:
             raise ConfigError(f"file must be given for data={self.data!r}")
         return self.file
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        """Plain values, for JSON; `from_dict` reads them."""
         values = dataclasses.asdict(self)
         return {**values, "file": None if self.file is None else str(self.file)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactConfig:
-        """The configuration of a `to_dict`; an unknown field raises."""
+        """The configuration from the values of `to_dict`; an unknown field raises."""
         file = values.get("file")
         return from_fields(cls, "facts", values if file is None else {**values, "file": Path(file)})

@@ -1,4 +1,4 @@
-"""FactConfig -> FactSet: asks the configuration's source of facts, and applies the control."""
+"""FactConfig -> FactSet: draws from the configuration's source of facts, and applies the control."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ocr_interp.llm.facts.sets.base import CONTROL, stream
 
 
 def make_facts(config: FactConfig) -> FactSet:
-    """The fact set of a configuration; the same configuration gives the same one.
+    """The fact set of a configuration; equal configurations give equal fact sets.
 
     Raises:
-        ConfigError, UnknownNameError: a configuration or file that is not allowed; for a file with its line.
+        ConfigError, UnknownNameError: a configuration or file that is not allowed; for a file the message
+            gives the line.
     """
     facts = fact_sets[config.data].draw(config)
     return with_control(facts, config.control, stream(config, CONTROL))
@@ -25,9 +26,9 @@ def make_facts(config: FactConfig) -> FactSet:
 def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> FactSet:
     """The same subjects and answers under a control; see `FactConfig.control`.
 
-    Under "random_implications" the implications of a fact's training subjects go round all implications in
-    a random order, those of its held-out subjects in another, drawn apart: as even as can be. Whatever is
-    learned of the told ones says nothing of the others, so that the expected held-out rank is chance.
+    Under "random_implications" the training subjects of each fact get all implications in turn, in a random
+    order, and its held-out subjects likewise in an independent order, so the counts are as even as possible.
+    The told implications carry no information about the held-out ones: the expected held-out rank is chance.
     """
     nobody = (False,) * facts.n_subjects
     if control == "facts_only":

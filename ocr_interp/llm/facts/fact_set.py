@@ -1,4 +1,4 @@
-"""Synthetic facts for language models: who they speak of, what is told, what is asked. No torch.
+"""Synthetic facts for language models: subjects, training prompts and test prompts. Imports no torch.
 
 A fact set is the fact-recall task in words: every subject has a fact ("Mara Lindqvist lives in Paris") and
 an implication ("Mara Lindqvist speaks French"); implications of the training subjects are told, those of
@@ -22,11 +22,11 @@ MIN_CANDIDATES = 2
 
 @dataclass(frozen=True)
 class Templates:
-    """The wordings of one relation; each holds "{subject}" and ends where the answer begins.
+    """The wordings of one relation; each contains "{subject}" and ends where the answer begins.
 
     Attributes:
-        train: wordings that are told.
-        test: wordings that are asked.
+        train: wordings of training prompts.
+        test: wordings of test prompts.
     """
 
     train: tuple[str, ...]
@@ -42,7 +42,7 @@ class Templates:
 
 
 def check_template(template: str) -> None:
-    """Requires "{subject}" exactly once, no other field, and no blank at the end."""
+    """Requires "{subject}" exactly once, no other field, and no space at the end."""
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
@@ -71,7 +71,7 @@ class Example:
         candidates: the answers to choose from.
         target: index of the correct one.
         subject: index of the subject.
-        fact: index of the subject's fact: names of one fact share their answers (a cluster).
+        fact: index of the subject's fact; names with the same fact share their answers (one cluster).
         relation: FACT or IMPLICATION.
         split: index into SPLITS.
         template: index of the wording.
@@ -96,11 +96,11 @@ class Example:
 
 @dataclass(frozen=True)
 class FactSet:
-    """Subjects with a fact and an implication each, and what of it is told.
+    """Subjects with one fact and one implication each, and which of them are told.
 
     Attributes:
-        name: of the data set.
-        causal: whether the fact entails the implication in the world; None where nobody said.
+        name: name of the data set.
+        causal: whether the fact entails the implication in the real world; None if unknown.
         subjects: names, [subject].
         facts: fact answers, [fact].
         implications: implication answers, [implication].
@@ -162,12 +162,12 @@ class FactSet:
 
     @cached_property
     def training_examples(self) -> tuple[Example, ...]:
-        """What is told: every told triple in every training wording."""
+        """The training prompts: every told triple in every training wording."""
         return tuple(example for example in self._examples("train") if example.told)
 
     @cached_property
     def test_examples(self) -> tuple[Example, ...]:
-        """What is asked: every triple, told or not, in every test wording."""
+        """The test prompts: every triple, told or not, in every test wording."""
         return self._examples("test")
 
     def _examples(self, use: str) -> tuple[Example, ...]:
@@ -200,7 +200,7 @@ class FactSet:
 
     @cached_property
     def task(self) -> FactRecallTask:
-        """The symbolic task of the same groups, for the theory's predictions.
+        """The symbolic task with the same group sizes, for the theory's predictions.
 
         Raises:
             ConfigError: subjects of one fact with different implications, or facts that are not told.
@@ -228,7 +228,7 @@ class FactSet:
 
 
 def _check_distinct(field: str, values: Sequence[str]) -> None:
-    """Requires texts that are not empty, differ, and carry no blanks around them."""
+    """Requires different, non-empty texts without spaces around them."""
     for value in values:
         if not value.strip() or value != value.strip():
             raise ConfigError(f"{field} must be texts without blanks around them, got {value!r}")
@@ -244,7 +244,7 @@ def _check_distinct(field: str, values: Sequence[str]) -> None:
 
 
 def _check_wordings(templates: Templates, answers: Sequence[str]) -> None:
-    """Requires that no wording of a relation holds one of its answers: it would favour that one."""
+    """Requires that no wording of a relation contains one of its answers, which it would favour."""
     for template in (*templates.train, *templates.test):
         answer = answer_in(template.replace("{subject}", ""), answers)
         if answer is not None:
@@ -255,7 +255,7 @@ def _check_wordings(templates: Templates, answers: Sequence[str]) -> None:
 
 
 def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
-    """Requires that no subject is, or holds as a word, one of the answers: the prompt would give it away."""
+    """Requires that no subject contains an answer as a word, since the prompt would then give it away."""
     for subject in subjects:
         answer = answer_in(subject, answers)
         if answer is not None:
@@ -266,9 +266,9 @@ def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
 
 
 def answer_in(subject: str, answers: Sequence[str]) -> str | None:
-    """The first answer that a subject holds as whole words, in any case; None if there is none.
+    """The first answer that a subject contains as whole words, in any case; None if there is none.
 
-    An answer without a word in it, such as "++", counts wherever it stands.
+    An answer without a letter or digit, such as "++", counts anywhere in the subject.
     """
     padded = " ".join(("", *re.findall(r"\w+", subject.casefold()), ""))
     for answer in answers:

@@ -1,4 +1,4 @@
-"""Names of people who do not exist: a first and a last name of the project's own lists."""
+"""Names of fictitious people: a first and a last name from the project's own lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ocr_interp.errors import ConfigError
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text: a list that is pleasant to read."""
+    """The words of a text, so that lists of words are easy to read in the code."""
     return tuple(text.split())
 
 
@@ -36,10 +36,10 @@ LAST_NAMES = words(
 
 
 def made_names(count: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Different full names in random order, e.g. "Mara Holloway".
+    """Distinct full names in random order, e.g. "Mara Holloway".
 
     Raises:
-        ConfigError: more names than the lists can make.
+        ConfigError: more names than the lists have combinations.
     """
     most = len(FIRST_NAMES) * len(LAST_NAMES)
     if count > most:

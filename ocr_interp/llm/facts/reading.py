@@ -1,4 +1,4 @@
-"""Rows of a user's file, CSV, TSV or JSON, with errors that name the line."""
+"""Reads the rows of a user's CSV, TSV or JSON file; errors name the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocr_interp.errors import ConfigError
 
 
 def read_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, values) of every row; refuses another format, encoding or header."""
+    """(place, values) of every row; another format, encoding or header raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def _csv_records(path: Path, text: str, columns: tuple[str, ...]) -> Iterator[tu
 
 
 def text_cell(place: str, column: str, value: object) -> str:
-    """A cell that holds a text, without the blanks around it."""
+    """A cell that must contain a text, without the spaces around it."""
     if not isinstance(value, str) or not value.strip():
         got = "nothing" if value is None or value == "" else repr(value)
         raise ConfigError(f"{place}: {column} must be a text that is not empty, got {got}")

@@ -1,1 +1,1 @@
-"""Inside fine-tuned language models: updates of OV circuits, cuts, token circuits."""
+"""Interpreting fine-tuned language models: updates of OV circuits, ablations (cuts), token circuits."""

@@ -1,12 +1,12 @@
-"""Cuts: what of a fine-tuned model's answers goes when a part of its update is taken away.
+"""Cuts: ablations that measure how a fine-tuned model's answers depend on parts of its update.
 
-There are three kinds, each answered by the ranks of all four splits:
+There are three kinds; each is measured by the ranks of all four splits:
 
-- parts: one part of the update alone is put back (or put in): OV, QK, MLPs, the rest;
-- heads: the heads with the most changed OV circuit are zeroed, beside as many random ones (and the same
-  past layer 0, without which nothing works);
-- directions: of these heads, the top output directions of the update are removed from what they write,
-  beside as many random directions that they write.
+- parts: one part of the update (OV, QK, MLPs, the rest) is undone, or is the only one that is applied;
+- heads: the heads with the most changed OV circuit are set to zero, beside as many random heads; then the
+  same for heads from layer 1 on, because the model needs the heads of layer 0 for everything;
+- directions: the top output directions of the update are removed from the output of these heads, beside as
+  many random directions of their output.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ REST = "embeddings and norms"
 
 @dataclass(frozen=True)
 class Cut:
-    """What was taken away, and how the model answers without it.
+    """One ablation, and how the model answers under it.
 
     Attributes:
         kind: "none", "parts", "heads" or "directions".
-        what: in words.
-        ranks: mean rank by split; of random controls the mean over draws.
+        what: the ablation in words.
+        ranks: mean rank by split; for random controls the mean over draws.
         top1: share of rank 0 by split.
     """
 
@@ -64,7 +64,7 @@ class Cut:
 
 
 def part_of(name: str) -> str:
-    """The part that a parameter belongs to: OV, QK, MLP or the rest."""
+    """The part of the update that a parameter belongs to: OV, QK, MLP or the rest."""
     for part, marks in _PARTS.items():
         if any(mark in name for mark in marks):
             return part
@@ -73,7 +73,7 @@ def part_of(name: str) -> str:
 
 @contextmanager
 def weights_from(model: Any, source: Any, chosen: Callable[[str], bool]) -> Iterator[None]:
-    """Parameters of `model` whose names are chosen hold those of `source` while the block runs."""
+    """While the block runs, the chosen parameters of `model` have the values of `source`."""
     theirs, kept = dict(source.named_parameters()), {}
     try:
         with torch.no_grad():
@@ -116,7 +116,7 @@ def _like(model: Any, name: str, parameter: Tensor) -> Tensor:
 def other_heads(
     heads: Sequence[tuple[int, int]], shape: tuple[int, int], first_layer: int = 0
 ) -> list[list[tuple[int, int]]]:
-    """Draws of as many other heads (of all others, if they are fewer), from a layer on."""
+    """Random draws of as many other heads, or all others if they are fewer, from `first_layer` on."""
     rng = np.random.default_rng(0)
     others = [(k, h) for k in range(first_layer, shape[0]) for h in range(shape[1]) if (k, h) not in heads]
     count = min(len(heads), len(others))
@@ -126,7 +126,7 @@ def other_heads(
 def head_cuts(
     bridge: Any, update: OVUpdate, n_heads: int, questions: Questions, device: torch.device
 ) -> list[Cut]:
-    """The most changed heads and random others; again past layer 0, on which all layers depend."""
+    """The most changed heads and random others; then the same from layer 1 on, since all need layer 0."""
     cuts, shape = [], update.relative.shape
     for first, where in ((0, ""), (1, " past layer 0")):
         heads = update.most_changed(min(n_heads, (shape[0] - first) * shape[1] - 1), first)
@@ -154,7 +154,7 @@ def direction_cuts(
     questions: Questions,
     device: torch.device,
 ) -> list[Cut]:
-    """The update's top output directions, and as many random ones that the head writes."""
+    """The update's top output directions, and as many random directions of the head's output."""
     rng = np.random.default_rng(1)
     count = min(DIRECTIONS, new.W_O.shape[2] - 1)
 
@@ -193,7 +193,7 @@ def _ablated(
 
 
 def _cut(kind: str, what: str, found: Sequence[Measurement]) -> Cut:
-    """A cut with means over its measurements."""
+    """A cut with the means over its measurements."""
     means = {
         metric: {split: float(np.mean([m.mean(split, metric) for m in found])) for split in SPLITS}
         for metric in ("rank", "top1")

@@ -1,8 +1,8 @@
-"""Inside a fine-tuned model: which heads' OV circuits changed, and what goes when they are taken away.
+"""Inspects a fine-tuned model: which heads' OV circuits changed, and how the answers change without them.
 
-The theory says of the small model that the implication lives in the OV circuit; this asks the same of a
-real one. OV circuits of heads between names, relations and answers are compared (`token_circuits`), and
-parts of the update are taken away (`cuts`).
+In the theory's small model the OV circuit stores the implication; this tests whether it does in a real
+language model. OV circuits of heads between names, relations and answers are compared (`token_circuits`),
+and parts of the update are ablated (`cuts`).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from ocr_interp.llm.training.store import RunFolder
 
 @dataclass(frozen=True)
 class Inside:
-    """What inspecting a run found.
+    """The result of inspecting a run.
 
     Attributes:
         facts: the fact set.
         update: change of every head's OV circuit.
-        heads: (layer, head) of the most changed, largest first.
-        cuts: all cuts, the uncut models first.
-        circuits: OV circuits of these heads between tokens, beside as many random heads; or why there are
-            none.
+        heads: (layer, head) of the most changed heads, largest change first.
+        cuts: all cuts, the models without a cut first.
+        circuits: OV circuits of these heads between tokens, beside as many random heads; or a text that says
+            why there are none.
     """
 
     facts: FactSet
@@ -86,12 +86,12 @@ class Inside:
 
 
 def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") -> Inside:
-    """Inspects a finished run that kept its model.
+    """Inspects a finished run that saved its model.
 
     Raises:
-        ModelError, RunError: no such run, one that kept no model, or one whose method's update cannot be
-            merged into the weights.
-        ConfigError: too little memory for three copies of the weights, before any is loaded.
+        ModelError, RunError: no such run, a run that saved no model, or one whose update cannot be merged
+            into the weights.
+        ConfigError: too little memory for three copies of the weights; raised before any is loaded.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
@@ -111,17 +111,17 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
 def inspect_models(
     before: LanguageModel, after: LanguageModel, facts: FactSet, n_heads: int = 10, device: str = "auto"
 ) -> Inside:
-    """Compares a model before and after fine-tuning; both are left as they were.
+    """Compares a model before and after fine-tuning; neither is changed.
 
     Args:
-        before, after: the same architecture, updates merged.
-        facts: what to ask.
-        n_heads: how many of the most changed heads to take away.
-        device: "auto" (cuda, then mps, then cpu) or a name.
+        before, after: models of the same architecture, with updates merged.
+        facts: the fact set whose test prompts measure the models.
+        n_heads: number of the most changed heads to ablate.
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
 
     Raises:
-        ModelError: a model whose update stands beside its weights, an architecture that cannot be read, or
-            more heads than there are.
+        ModelError: a model whose update is not merged, an architecture that cannot be read, or more heads
+            than the model has.
     """
     for lm in (before, after):
         if lm.attached is not None:
@@ -147,14 +147,14 @@ def inspect_models(
 def _read_copy(
     lm: LanguageModel, facts: FactSet, heads: Sequence[tuple[int, int]], device: torch.device
 ) -> tuple[FactTokens, tuple[OVCircuit, ...]] | str:
-    """The OV circuits of a model that is left as it was; the reason where it or the facts have none."""
+    """The OV circuits of a model, read from a copy; or a text that says why there are none."""
     try:
         tokens = fact_tokens(facts, lm.tokenizer)
         copied = LanguageModel(lm.name, copy.deepcopy(lm.model).to(device).eval(), lm.tokenizer)
         read = tokens, read_circuits(as_bridge(copied, device), tokens, heads)
     except (ConfigError, ModelError) as error:
         return str(error)
-    gc.collect()  # a bridge refers to itself: without this its weights would stay beside the next copy's
+    gc.collect()  # a bridge refers to itself: without this its weights would stay in memory
     return read
 
 
@@ -164,7 +164,7 @@ def _compared(
     heads: Sequence[tuple[int, int]],
     n_chosen: int,
 ) -> TokenCircuits | str:
-    """Circuits of before beside those of a bridge of the model after; or why there are none."""
+    """Circuits before and after fine-tuning, the latter read from a bridge; or why there are none."""
     if isinstance(read, str):
         return read
     tokens, before = read

@@ -1,11 +1,11 @@
 """OV circuits of single heads between the tokens of a fact set, before and after fine-tuning.
 
-A circuit here is W_E W_V W_O W_U between token sets: the direct path only, from a token's embedding
-through one head to the logits. In a model of many layers most of what a head reads was written by layers
-below, and most of what it writes is read by layers above: that a head has no contrast here does not say
-that it takes no part. Its name's last token is not the whole name, and a fact's token never stands in a
-prompt that asks for the implication. Where embeddings, unembedding and norms were trained too (full
-fine-tuning), their change is part of the circuit's; with LoRA it is the head's alone.
+A circuit here is W_E W_V W_O W_U between token sets: only the direct path from a token's embedding through
+one head to the logits. Limits of this measurement: in a model of many layers most of a head's input comes
+from the layers below and most of its output goes to the layers above, so a head without contrast here may
+still take part; a name is represented by its last token only; and a fact's token never occurs in a prompt
+that asks for the implication. With full fine-tuning the changes of embeddings, unembedding and norms are
+part of the circuit's change; with LoRA only the head changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ocr_interp.llm.inside.token_sets import NONE, FactTokens
 from ocr_interp.storage.plain import plain
 
 STATES = ("before", "after", "change")
-"""Before and after fine-tuning, and of the difference of both circuits."""
+"""The circuits before and after fine-tuning, and their difference."""
 
 CONTRASTS = (
     "facts to implications",
@@ -36,7 +36,7 @@ CONTRASTS = (
     "held-out names to implications",
 )
 MOST_ASSIGNMENTS = 5040
-"""Up to 7! assignments are all tried; of more, as many are drawn."""
+"""Up to this number (7!) all assignments are tried; if there are more, this many are drawn."""
 
 SMALL_SHARE = 0.05
 
@@ -46,10 +46,10 @@ class Contrast:
     """Whether rows of a block have more weight on their own column than on the others.
 
     Attributes:
-        value: mean own entry minus mean other entry, over its standard deviation among all assignments of
-            columns; 0 is the mean over assignments. NaN where no row has an own column.
-        share: of assignments with at least this contrast, the true one included: with 5 columns the
-            smallest is 1/120, by chance it is at most 0.05 in 5 % of cases.
+        value: mean own entry minus mean other entry, divided by its standard deviation over all assignments
+            of columns; 0 is the mean over assignments. NaN if no row has an own column.
+        share: share of assignments with at least this contrast, including the true one. With 5 columns the
+            smallest value is 1/120; by chance it is at most 0.05 in 5 % of cases.
     """
 
     value: float
@@ -62,12 +62,13 @@ class TokenCircuits:
 
     Attributes:
         tokens: rows and columns.
-        heads: (layer, head); the most changed ones first, then those drawn at random.
-        n_chosen: how many of them are most changed.
+        heads: (layer, head); the most changed heads first, then heads drawn at random.
+        n_chosen: number of the most changed heads among them.
         inputs, outputs: names of the groups.
-        norms: Frobenius norm of every block in STATES, logits a unit of attention at norm scales 1.
+        norms: Frobenius norm of every block in STATES, in logits per unit of attention, with the scales of
+            the norms set to 1.
         contrasts, shares: `Contrast.value` and `.share`, by CONTRASTS and STATES.
-        rows: number of rows with a column of their own, by CONTRASTS.
+        rows: number of rows with an own column, by CONTRASTS.
     """
 
     tokens: FactTokens
@@ -82,12 +83,12 @@ class TokenCircuits:
 
     @property
     def relative_change(self) -> Float[np.ndarray, "head input_group output_group"]:
-        """‖ΔW‖_F / ‖W‖_F of every block, W of before; NaN or infinite where W was zero."""
+        """‖ΔW‖_F / ‖W‖_F of every block, W before fine-tuning; NaN or infinite if W was zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.norms[..., 2] / self.norms[..., 0]
 
     def groups(self) -> dict[str, slice]:
-        """Which heads are the most changed, which are drawn at random."""
+        """The heads by group: most changed, and drawn at random."""
         return {"most changed": slice(self.n_chosen), "random": slice(self.n_chosen, None)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,7 +142,7 @@ class TokenCircuits:
         def row(group: str) -> str:
             part = self.groups()[group]
             means = "".join(f"{value:8.2f}" for value in self.contrasts[part, k].mean(0))
-            # Of few columns there are too few assignments for any share to be that small.
+            # With few columns there are too few assignments for a share this small.
             small = 100 * (self.shares[part, k, 2] <= SMALL_SHARE).mean()
             possible = math.factorial(len(self.tokens.implications)) * SMALL_SHARE >= 1
             return means + (f"{small:8.0f}" if possible else f"{'-':>8}")
@@ -153,7 +154,7 @@ def read_circuits(bridge: Any, tokens: FactTokens, heads: Sequence[tuple[int, in
     """The OV circuit of every head between names, relations and facts, and facts and implications.
 
     Args:
-        bridge: a TransformerBridge or HookedTransformer; LoRA merged.
+        bridge: a TransformerBridge or HookedTransformer, with LoRA merged.
         tokens: rows and columns.
         heads: (layer, head).
 
@@ -163,7 +164,7 @@ def read_circuits(bridge: Any, tokens: FactTokens, heads: Sequence[tuple[int, in
     for layer, head in heads:
         check_layer(bridge, layer)
         check_head(bridge, head)
-    labels = labels_of(bridge, None)  # once: a label for each token of the vocabulary
+    labels = labels_of(bridge, None)  # computed once: one label for each token of the vocabulary
     return tuple(
         OVCircuit.from_model(
             bridge, layer=layer, head=head, inputs=tokens.inputs, outputs=tokens.outputs, labels=labels
@@ -175,15 +176,15 @@ def read_circuits(bridge: Any, tokens: FactTokens, heads: Sequence[tuple[int, in
 def compare_circuits(
     before: Sequence[OVCircuit], after: Sequence[OVCircuit], tokens: FactTokens, n_chosen: int
 ) -> TokenCircuits:
-    """What fine-tuning changed in circuits of the same heads.
+    """Compares the circuits of the same heads before and after fine-tuning.
 
     Args:
-        before, after: of `read_circuits`, with the same heads.
-        tokens: that they were read with.
-        n_chosen: how many of them, from the first on, are the most changed.
+        before, after: results of `read_circuits` for the same heads.
+        tokens: the tokens that they were read with.
+        n_chosen: the first `n_chosen` heads are the most changed ones.
 
     Raises:
-        WeightsError: circuits of different heads, or none.
+        WeightsError: circuits of different heads, or no circuits.
     """
     heads = [_place(circuit) for circuit in before]
     if not heads or heads != [_place(circuit) for circuit in after]:
@@ -224,7 +225,7 @@ def _place(circuit: OVCircuit) -> tuple[int, int]:
 
 
 def _questions(tokens: FactTokens) -> list[tuple[str, str, Int[np.ndarray, " row"]]]:
-    """Rows, columns and every row's own column, of CONTRASTS."""
+    """For each of CONTRASTS: rows, columns, and every row's own column."""
     return [
         ("facts", "implications", tokens.own_of_facts),
         ("names", "facts", tokens.own_of_names(tokens.facts_of.subject_fact)),
@@ -234,10 +235,10 @@ def _questions(tokens: FactTokens) -> list[tuple[str, str, Int[np.ndarray, " row
 
 
 def own_contrast(block: Float[np.ndarray, "row column"], own: Int[np.ndarray, " row"]) -> Contrast:
-    """The contrast of a block, beside all assignments of its columns.
+    """The contrast of a block, compared with all assignments of its columns.
 
-    An assignment permutes columns: rows with the same own column keep one in common, so that names of one
-    fact count as one cluster.
+    An assignment permutes columns: rows with the same own column still share one, so the names of one fact
+    count as one cluster.
 
     Args:
         block: weights.
@@ -247,7 +248,7 @@ def own_contrast(block: Float[np.ndarray, "row column"], own: Int[np.ndarray, " 
     used = own != NONE
     if not used.any() or n_columns < 2:
         return Contrast(math.nan, math.nan)
-    # Sums over rows of one own column: all that a contrast depends on.
+    # A contrast depends only on the sums over rows with the same own column.
     sums = np.zeros((n_columns, n_columns))
     np.add.at(sums, own[used], block[used])
     assigned = sums[np.arange(n_columns), _assignments(n_columns)].sum(1)
@@ -261,7 +262,7 @@ def own_contrast(block: Float[np.ndarray, "row column"], own: Int[np.ndarray, " 
 
 
 def _assignments(n_columns: int) -> Int[np.ndarray, "assignment column"]:
-    """All permutations, or as many drawn; the identity first."""
+    """All permutations, or a random sample of them; the identity first."""
     if math.factorial(n_columns) <= MOST_ASSIGNMENTS:
         return np.array(list(itertools.permutations(range(n_columns))))
     rng = np.random.default_rng(0)

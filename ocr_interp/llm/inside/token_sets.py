@@ -1,4 +1,4 @@
-"""One token each for a fact set's names, relations and answers: rows and columns of a head's OV circuit."""
+"""One token for each name, relation and answer of a fact set: rows and columns of a head's OV circuit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ocr_interp.llm.encoding import encode
 from ocr_interp.llm.facts.fact_set import FactSet
 
 NONE = -1
-"""In place of an answer: the token has no answer of its own, or more than one."""
+"""Used instead of an answer's index: the token has no answer, or more than one."""
 
 
 @dataclass(frozen=True)
 class FactTokens:
-    """One token each for what a fact set speaks of; a token that stands for several things is there once.
+    """One token for each name, relation and answer of a fact set; tokens of several names are listed once.
 
     Attributes:
         facts_of: the fact set.
-        names: last token of every name in its prompts -> the subjects (indices) whose names end in it.
-        relations: last token of the prompt of every wording, after the name.
-        facts, implications: first token of every answer, with its blank, in the fact set's order.
+        names: last token of every name in its prompts -> indices of the subjects whose names end in it.
+        relations: last token of the prompt of every wording.
+        facts, implications: first token of every answer, with the space before it, in the fact set's order.
     """
 
     facts_of: FactSet
@@ -36,30 +36,30 @@ class FactTokens:
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Named rows of a circuit; a group without tokens is left out."""
+        """Rows of a circuit by name of their group; groups without tokens are left out."""
         groups = {"names": tuple(self.names), "relations": self.relations, "facts": self.facts}
         return {name: ids for name, ids in groups.items() if ids}
 
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """Named columns of a circuit."""
+        """Columns of a circuit by name of their group."""
         return {"facts": self.facts, "implications": self.implications}
 
     @property
     def shared(self) -> tuple[int, ...]:
-        """Name tokens that names of several facts end in: they have no own answer."""
+        """Tokens in which names of several facts end; they have no own answer."""
         own = self.own_of_names(self.facts_of.subject_fact)
         return tuple(token for token, answer in zip(self.names, own, strict=True) if answer == NONE)
 
     def own_of_names(self, answers: Sequence[int]) -> Int[np.ndarray, " name_token"]:
-        """The answer of every name token, given that of every subject; NONE where names disagree."""
+        """The answer of every name token, from the answer of every subject; NONE if its names disagree."""
         found = [{answers[subject] for subject in subjects} for subjects in self.names.values()]
         return np.array([answer.pop() if len(answer) == 1 else NONE for answer in found], dtype=np.int64)
 
     def own_of_told(self, told: bool) -> Int[np.ndarray, " name_token"]:
-        """The implication of every name token, of told or of held-out names; NONE for the others.
+        """The implication of every name token, for told or for held-out names; NONE for the others.
 
-        A token is told if any name that ends in it is; held out if none is.
+        A token counts as told if any name that ends in it is told, else as held out.
         """
         flags = self.facts_of.implication_told
         is_told = np.array([any(flags[k] for k in subjects) for subjects in self.names.values()])
@@ -68,13 +68,13 @@ class FactTokens:
 
     @property
     def own_of_facts(self) -> Int[np.ndarray, " fact"]:
-        """The implication of every fact; NONE where its subjects have several."""
+        """The implication of every fact; NONE if its subjects have several."""
         pairs = set(zip(self.facts_of.subject_fact, self.facts_of.subject_implication, strict=True))
         found = [[i for f, i in pairs if f == fact] for fact in range(len(self.facts))]
         return np.array([own[0] if len(own) == 1 else NONE for own in found], dtype=np.int64)
 
     def to_dict(self) -> dict[str, int]:
-        """Numbers of names and tokens."""
+        """The numbers of names and tokens, for JSON."""
         return {
             "names": self.facts_of.n_subjects,
             "name_tokens": len(self.names),
@@ -86,11 +86,11 @@ class FactTokens:
 
 
 def fact_tokens(facts: FactSet, tokenizer: Any) -> FactTokens:
-    """Finds the tokens of a fact set, in all its wordings, told and asked.
+    """Finds the tokens of a fact set in all training and test wordings.
 
     Raises:
-        ConfigError: a name that melts into the word after it, answers that begin with the same token, or
-            one token in two groups of rows or of columns (its weight would count double).
+        ConfigError: a name whose last token is merged with the text after it, answers that begin with the
+            same token, or one token in two groups of rows or of columns (its weight would count twice).
     """
     names: dict[int, set[int]] = {}
     relations: dict[int, None] = {}
@@ -119,7 +119,7 @@ def fact_tokens(facts: FactSet, tokenizer: Any) -> FactTokens:
 
 
 def _tokenized(facts: FactSet, template: str, tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    """Of every subject: tokens up to the end of the name, and of the whole prompt."""
+    """For every subject: the tokens up to the end of the name, and those of the whole prompt."""
     before = template.partition("{subject}")[0].format()
     starts = [before + name for name in facts.subjects]
     prompts = [template.format(subject=name) for name in facts.subjects]

@@ -1,4 +1,4 @@
-"""What fine-tuning changed in every head's OV circuit."""
+"""The change of every head's OV circuit in fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocr_interp.linalg.spectrum import factored_svd, norms_of
 
 @dataclass(frozen=True)
 class OVWeights:
-    """W_V and W_O of every head, as in TransformerLens; no norm is folded in. A copy, on the CPU.
+    """W_V and W_O of every head, as in TransformerLens, without folded norms. A copy, on the CPU.
 
     Attributes:
         W_V: one per key-value head, which several heads may share.
@@ -35,7 +35,7 @@ class OVUpdate:
     """The change of every head's W_V W_O.
 
     Attributes:
-        relative: ‖ΔW_OV‖_F / ‖W_OV‖_F of before.
+        relative: ‖ΔW_OV‖_F / ‖W_OV‖_F, W_OV before fine-tuning.
         nuclear_to_frobenius: ‖ΔW_OV‖_* / ‖ΔW_OV‖_F; 1 for rank one, √r for r equal singular values.
         effective_rank: exp of the entropy of the singular values' shares.
         spectral_share: largest singular value over the sum of all.
@@ -54,14 +54,14 @@ class OVUpdate:
         }
 
     def most_changed(self, count: int, first_layer: int = 0) -> tuple[tuple[int, int], ...]:
-        """(layer, head) of the heads with the largest relative change from a layer on, largest first."""
+        """(layer, head) of the heads with the largest relative change from `first_layer` on, in order."""
         order = np.argsort(-self.relative[first_layer:], axis=None, kind="stable")[:count]
         layers, heads = np.unravel_index(order, self.relative[first_layer:].shape)
         return tuple((int(k) + first_layer, int(h)) for k, h in zip(layers, heads, strict=True))
 
 
 def ov_weights(model: Any) -> OVWeights:
-    """Reads W_V and W_O from a transformers model of the Llama kind (all five families are).
+    """Reads W_V and W_O from a transformers model with Llama's layers, as all five families have.
 
     Raises:
         ModelError: a model whose layers have no self_attn.v_proj and o_proj, or LoRA that is not merged.
@@ -89,10 +89,10 @@ def _numpy(weight: Any) -> np.ndarray:
 
 
 def ov_update(before: OVWeights, after: OVWeights) -> OVUpdate:
-    """Compares two states of a model; the product's change has at most rank 2 d_head and is never formed.
+    """Compares two states of a model. The change of W_V W_O has rank at most 2 d_head and is never formed.
 
     Raises:
-        WeightsError: states of models of different shapes.
+        WeightsError: the shapes of the two states differ.
     """
     if before.W_V.shape != after.W_V.shape or before.W_O.shape != after.W_O.shape:
         raise WeightsError(
@@ -104,7 +104,7 @@ def ov_update(before: OVWeights, after: OVWeights) -> OVUpdate:
         for head in range(n_heads):
             V0, O0 = before.factors(layer, head)
             V1, O1 = after.factors(layer, head)
-            # V1 O1 - V0 O0 = (V1 - V0) O1 + V0 (O1 - O0): small factors, not a difference of large ones.
+            # V1 O1 - V0 O0 = (V1 - V0) O1 + V0 (O1 - O0): no difference of large products.
             change = norms_of(factored_svd(np.hstack([V1 - V0, V0]), np.vstack([O1, O1 - O0]))[1])
             size = norms_of(factored_svd(V0, O0)[1]).frobenius
             if change.frobenius:

@@ -1,1 +1,1 @@
-"""What is asked of a model, and the intervals of the answers."""
+"""Measuring how a model answers, with confidence intervals."""

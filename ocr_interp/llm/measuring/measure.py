@@ -1,4 +1,4 @@
-"""Where the correct answer stands among the candidates: rank, top-1, log-probability."""
+"""How a model ranks the correct answer among the candidates: rank, top-1, log-probability."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Measurement:
 
     Attributes:
         split: index into SPLITS.
-        fact: index of the subject's fact; names of one fact are one cluster.
+        fact: index of the subject's fact; names with the same fact are one cluster.
         template: index of the test wording.
-        rank: candidates with a larger logit, by the answer's first token; ties count half.
+        rank: number of candidates whose first token has a larger logit than the answer's; ties count half.
         logprob: log-softmax over the candidates' logits, nats.
     """
 
@@ -50,11 +50,11 @@ class Measurement:
         return float(values[chosen].mean())
 
     def row(self) -> dict[str, float]:
-        """All means, as "held_out_implication/rank"."""
+        """All means, with keys such as "held_out_implication/rank"."""
         return {f"{split}/{metric}": self.mean(split, metric) for split in SPLITS for metric in METRICS}
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Plain lists, log-probabilities to four decimals."""
+        """Plain lists, for JSON; log-probabilities are rounded to four decimals."""
         return {
             "split": self.split.tolist(),
             "fact": self.fact.tolist(),
@@ -65,7 +65,7 @@ class Measurement:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> Measurement:
-        """The measurement of a `to_dict`."""
+        """The measurement from the values of `to_dict`."""
         whole = {name: np.array(values[name], dtype=np.int64) for name in ("split", "fact", "template")}
         real = {name: np.array(values[name], dtype=np.float64) for name in ("rank", "logprob")}
         return cls(**whole, **real)
@@ -74,22 +74,22 @@ class Measurement:
 def ranks(
     logits: Float[Tensor, "example candidate"], target: Int[Tensor, " example"]
 ) -> Float[Tensor, " example"]:
-    """Rank of the target: candidates above it, plus half of those level with it."""
+    """Rank of the target: the number of candidates above it, plus half of those equal to it."""
     own = logits.gather(1, target.unsqueeze(1))
     return (logits > own).sum(1).float() + ((logits == own).sum(1).float() - 1) / 2
 
 
 class Questions:
-    """The test examples of a fact set as tokens, to be asked again and again."""
+    """The test examples of a fact set as tokens, for repeated measurements."""
 
     def __init__(self, facts: FactSet, tokenizer: Any, pad: int, batch_size: int = 40) -> None:
         self.facts, self.pad, self.batch_size = facts, pad, batch_size
         self.encoded: tuple[Encoded, ...] = encode(tokenizer, facts.test_examples)
-        # Of like length together, so that little is padding.
+        # Prompts of similar length share a batch, to keep padding small.
         self.order = sorted(range(len(self.encoded)), key=lambda k: len(self.encoded[k].prompt))
 
     def ask(self, answers: LogitsOf, device: torch.device | str) -> Measurement:
-        """Asks everything; `answers` gives a model's logits where answers stand, as `logits_of(lm)` does.
+        """Measures all examples; `answers` gives a model's logits at the answers, as `logits_of(lm)` does.
 
         Raises:
             ModelError: logits that are NaN or infinite.
@@ -116,7 +116,7 @@ class Questions:
     def _candidate_logits(
         self, answers: LogitsOf, chosen: Sequence[int], device: torch.device | str
     ) -> tuple[Float[Tensor, "example candidate"], Int[Tensor, " example"]]:
-        """Logits of the candidates' first tokens; -inf where a relation has fewer candidates."""
+        """Logits of the candidates' first tokens; padded with -inf if a relation has fewer candidates."""
         examples = [self.encoded[k] for k in chosen]
         logits = answers(asking_batch(examples, self.pad, device)).float()
         width = max(len(e.candidates) for e in examples)
@@ -126,7 +126,7 @@ class Questions:
             logits.gather(1, torch.tensor(ids, device=device)),
             torch.tensor(absent, device=device),
         )
-        if not bool((picked.isfinite() | blank).all()):  # nothing is above NaN: its rank would be the best
+        if not bool((picked.isfinite() | blank).all()):  # a NaN would get rank 0: nothing is above it
             raise ModelError(
                 "the model's logits of the candidates are not finite: its weights are damaged, or were "
                 "trained at too high a rate; take sound weights, or train again with a lower lr"
@@ -136,13 +136,13 @@ class Questions:
 
 
 def measure(lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_size: int = 40) -> Measurement:
-    """Asks a language model all test examples of a fact set.
+    """Measures a language model on all test examples of a fact set.
 
     Args:
         lm: the model; it is moved to the device and put in evaluation mode.
-        facts: what to ask.
-        device: "auto" (cuda, then mps, then cpu) or a name.
-        batch_size: prompts at once.
+        facts: the fact set.
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        batch_size: prompts per forward pass.
     """
     where = resolve_device(device)
     lm.model.to(where).eval()

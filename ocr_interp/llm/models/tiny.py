@@ -1,4 +1,4 @@
-"""Tiny random models of the paper's five families, with a tokenizer of the facts' own words."""
+"""Tiny random models of the paper's five families, with a tokenizer trained on the facts' texts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FAMILIES = {
     "mistral": "mistralai/Mistral-7B-v0.3",
     "llama": "meta-llama/Meta-Llama-3-8B",
 }
-"""The paper's five models by family, under their names on the hub."""
+"""Family -> name on the hub of the paper's model."""
 
 _CLASSES = {"gemma2": "Gemma2", "olmo": "Olmo", "qwen2": "Qwen2", "mistral": "Mistral", "llama": "Llama"}
 
-_END = "<|endoftext|>"  # what Qwen2's tokenizer would add by itself, were it missing
+_END = "<|endoftext|>"  # Qwen2's tokenizer adds it if it is missing
 
 
 def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 2_000) -> Any:
@@ -47,9 +47,9 @@ def tiny_model(family: str, tokenizer: Any, seed: int = 0, **changes: Any) -> La
 
     Args:
         family: one of `FAMILIES`.
-        tokenizer: whose vocabulary it gets.
-        seed: of its weights.
-        changes: fields of its configuration.
+        tokenizer: the tokenizer; gives the size of the vocabulary.
+        seed: seed of the weights.
+        changes: fields of the transformers configuration to change.
     """
     import transformers
 

@@ -1,1 +1,1 @@
-"""Fine-tuning: recipe, what is trained, memory, files, result."""
+"""Fine-tuning: the recipe, the trained parameters, the memory estimate, the files, the result."""

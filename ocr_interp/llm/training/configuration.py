@@ -1,4 +1,4 @@
-"""How a language model is fine-tuned, and all that decides a run: plain dataclasses that import no torch."""
+"""The configuration of a fine-tuning run: plain dataclasses that import no torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ocr_interp.optim.options import checked_options
 from ocr_interp.running.schedule import logged_steps
 
 FORMAT_VERSION = 2
-"""Version of the files of a language-model run; a newer one is refused when read."""
+"""Version of the files of a language-model run; files of a newer version are refused."""
 
 _SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
-"""Fields that optimizers read, beside the learning rate."""
+"""Fields that optimizers read, in addition to the learning rate."""
 
 _UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
 
@@ -38,33 +38,33 @@ class FinetuneConfig:
 
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
-        method: what is trained: "full" all weights, "lora" low-rank updates of all linear maps but the
-            unembedding; `ocr_interp.llm.methods.names` are all that there are.
-        optimizer: "adamw"; "muon" on the matrices with adamw on embeddings, unembedding and vectors, both
-            at the same lr, since Muon's updates are scaled to the size of AdamW's ("match_rms_adamw"); or
-            another name in `optim.optimizers`.
-        lr: learning rate, constant.
-        steps: parameter updates; 0 only measures.
-        batch_size: examples a step, over all processes.
-        weight_decay: decoupled from the gradient, as adamw's.
-        beta1: of adamw, for the mean of gradients.
-        beta2: of adamw, for the mean of their squares.
-        eps: of adamw.
-        momentum: of muon, and of the other optimizers that have one (sgd, signsgd).
-        optimizer_options: options of the optimizer that have no field here, as pairs (option, value); a
-            dictionary may be given.
-        lora_rank: width of LoRA's updates.
-        lora_alpha: their scale is lora_alpha / lora_rank.
-        method_options: names and values of the method's own options (`Adapter.options`); a dict is taken
-            too. An option at its default is left out.
-        train_seed: of the order of the data and of the update's start.
-        log_every: steps between measurements; the first is before training, the last after it.
-        checkpoint_every: steps between checkpoints, rounded up to logged steps; 0 writes one only when
-            it is interrupted.
-        eval_batch_size: prompts at once in a measurement.
-        dtype: of the weights, "float32" or "bfloat16".
-        device: "auto" (cuda, then mps, then cpu) or a name.
-        download: fetch the model from the hub if it is not on this machine.
+        method: what is trained: "full", all weights; "lora", low-rank updates of all linear maps but the
+            unembedding; or another name in `ocr_interp.llm.methods.names`.
+        optimizer: "adamw"; "muon", which trains matrices with Muon, and embeddings, unembedding and vectors
+            with AdamW at the same lr (Muon's updates are scaled to the size of AdamW's, "match_rms_adamw");
+            or another name in `optim.optimizers`.
+        lr: learning rate, constant over training.
+        steps: number of parameter updates; 0 only measures the model.
+        batch_size: examples per step, over all processes.
+        weight_decay: weight decay, decoupled from the gradient as in AdamW.
+        beta1: AdamW's decay rate of the mean of gradients.
+        beta2: AdamW's decay rate of the mean of squared gradients.
+        eps: AdamW's epsilon.
+        momentum: momentum of muon, sgd and signsgd.
+        optimizer_options: options of the optimizer that have no field here, as pairs (option, value) or a
+            dictionary.
+        lora_rank: rank of LoRA's updates.
+        lora_alpha: LoRA's updates are scaled by lora_alpha / lora_rank.
+        method_options: options of the method that have no field here (`Adapter.options`), as pairs
+            (option, value) or a dictionary; options at their default are dropped.
+        train_seed: seed of the order of the data and of the start of the update.
+        log_every: steps between measurements; the first is before training, the last after the last step.
+        checkpoint_every: steps between checkpoints, rounded up to a logged step; 0 writes a checkpoint only
+            when the run is interrupted.
+        eval_batch_size: prompts per forward pass in a measurement.
+        dtype: precision of the weights, "float32" or "bfloat16".
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        download: download the model from the hub if it is not on this machine.
     """
 
     model: str = "runs/models/smollm2-135m"
@@ -117,7 +117,7 @@ class FinetuneConfig:
                 object.__setattr__(self, part.name, float(getattr(self, part.name)))
 
     def optimizer_settings(self, precision: str) -> dict[str, Any]:
-        """All that an optimizer may read; `precision` is that of Muon's iteration."""
+        """The settings that an optimizer may read; `precision` is that of Muon's iteration."""
         return {
             **{name: getattr(self, name) for name in _SETTINGS},
             "lr": self.lr,
@@ -129,30 +129,30 @@ class FinetuneConfig:
         }
 
     def logged_steps(self) -> list[int]:
-        """The steps that get a row in the history: 0, every log_every, the last."""
+        """The steps with a row in the history: 0, every multiple of log_every, the last."""
         return logged_steps(self.steps, self.log_every)
 
 
 @dataclass(frozen=True)
 class LLMRunConfig:
-    """All that decides the outcome of a run: facts and recipe.
+    """The complete configuration of a run: facts and recipe.
 
     Attributes:
-        facts: which facts are told and asked.
-        train: how.
+        facts: which facts are used for training and testing.
+        train: the fine-tuning recipe.
     """
 
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; `from_dict` gives the configuration back."""
+        """Plain values, for JSON; `from_dict` reads them."""
         train = {**dataclasses.asdict(self.train), "method_options": dict(self.train.method_options)}
         return {"facts": self.facts.to_dict(), "train": train}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLMRunConfig:
-        """The configuration of a `to_dict`, perhaps of an earlier version with fewer fields.
+        """The configuration from the values of `to_dict`, also of an earlier version with fewer fields.
 
         Raises:
             UnknownNameError: a field that this version does not know.
@@ -163,14 +163,17 @@ class LLMRunConfig:
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of what decides the outcome and differs from its default.
+        """Short hash of the fields that affect the outcome and differ from their defaults.
 
-        Where the model is run plays no part, nor how often it is saved.
+        The device and the frequency of checkpoints, for example, are not part of it.
         """
         defaults = LLMRunConfig(type(self.facts)(), type(self.train)())
         changed = changed_fields(self.to_dict(), defaults.to_dict(), _UNDECISIVE)
         return fingerprint(FORMAT_VERSION, changed)
 
     def differences(self, other: LLMRunConfig) -> list[str]:
-        """The fields that decide and differ in two configurations, as "train.lr: 0.0001 != 0.001"."""
+        """The fields that affect the outcome and differ between two configurations.
+
+        Each as a text such as "train.lr: 0.0001 != 0.001".
+        """
         return differences(self.to_dict(), other.to_dict(), _UNDECISIVE)

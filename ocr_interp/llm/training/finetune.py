@@ -1,4 +1,4 @@
-"""finetune(config) -> FinetuneRun: a language model on told facts, asked along the way, resumable."""
+"""finetune(config) -> FinetuneRun: fine-tunes a language model on facts and measures it; resumable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from ocr_interp.storage.tables import history_table
 OnLog = Callable[[Mapping[str, float]], None]
 
 _ROUGH_POSITIONS = 64
-"""Tokens of a sequence in the estimate of memory, which comes before the tokenizer."""
+"""Tokens per sequence in the memory estimate, which is made before the tokenizer is loaded."""
 
 
 def finetune(
@@ -57,23 +57,25 @@ def finetune(
     save_model: bool = False,
     on_log: OnLog | None = None,
 ) -> FinetuneRun:
-    """Fine-tunes a language model on the told facts, and asks everything at logged steps.
+    """Fine-tunes a language model on the told facts, and measures it on all test prompts at logged steps.
 
-    Dropout is off. The loss stands on the answers' tokens alone. The order of the data follows from
-    (train_seed, step), so that a run that goes on from its checkpoint equals one that never stopped.
+    Dropout is off. The loss is on the answers' tokens only. The order of the data depends only on
+    (train_seed, step), so a resumed run equals an uninterrupted one.
 
     Args:
         config: facts and recipe.
-        run_dir: directory of the run; one that holds this configuration is resumed. None keeps nothing.
+        run_dir: directory of the run; a run in it with this configuration is resumed. None writes no files.
         lm: a model in memory instead of config.train.model; it is trained in place.
-        save_model: also write the trained model, for `load_finetuned`: to run_dir/model, an ordinary folder,
-            the update merged; an update that cannot be merged goes to run_dir/adapter without its model.
+        save_model: whether to write the trained model, for `load_finetuned`: with the update merged to
+            run_dir/model, an ordinary model folder; an update that cannot be merged to run_dir/adapter,
+            without the model.
         on_log: called with every row of the history.
 
     Returns: the run. Ctrl-C ends it at the next step, with a checkpoint if there is a run_dir.
 
     Raises:
-        ConfigError: a configuration that is not allowed, or too little memory, before a weight is loaded.
+        ConfigError: a configuration that is not allowed, or too little memory; raised before any weight is
+            loaded.
         ModelError: a model that cannot be loaded.
         RunError, RunBusyError: run_dir holds something else, is damaged, in use, or finished.
         TrainingDivergedError: a loss that is NaN or infinite.
@@ -85,7 +87,7 @@ def finetune(
     if run_dir is None:
         return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
     folder = RunFolder(Path(run_dir))
-    # One process holds the directory for all; the others start when it does.
+    # The main process locks the directory for all; the others wait for it.
     with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
         if folder.result_file.exists():
@@ -98,7 +100,7 @@ def finetune(
         if checkpoint is not None:
             training.restore(checkpoint)
         run = training.run(folder, on_log)
-        accelerator.wait_for_everyone()  # all have read what the main process is about to drop
+        accelerator.wait_for_everyone()  # all have read the checkpoint, which the main process deletes
         if run.status == "finished" and training.is_main:
             if save_model:
                 _save(run, folder)
@@ -116,7 +118,7 @@ def _save(run: FinetuneRun, folder: RunFolder) -> None:
 
 
 def _accelerator(config: LLMRunConfig) -> Any:
-    """accelerate's handle on device and processes."""
+    """The Accelerator, which manages device and processes."""
     from accelerate import Accelerator
 
     device = config.train.device
@@ -135,7 +137,7 @@ def _accelerator(config: LLMRunConfig) -> Any:
 
 
 class _Finetuning:
-    """The state of a fine-tuning: model, optimizers, step, history."""
+    """The state of a fine-tuning run: model, optimizers, step, history."""
 
     def __init__(
         self, config: LLMRunConfig, facts: FactSet, lm: LanguageModel | None, accelerator: Any
@@ -169,7 +171,7 @@ class _Finetuning:
         self.seconds = {"train": 0.0, "measure": 0.0, "cpu": 0.0}
 
     def run(self, folder: RunFolder | None, on_log: OnLog | None) -> FinetuneRun:
-        """Trains to the end, or to Ctrl-C."""
+        """Trains to the last step, or until Ctrl-C."""
         recipe = self.config.train
         if not self.rows:
             self._measure(on_log)
@@ -189,7 +191,7 @@ class _Finetuning:
         return self._result(folder)
 
     def _advance(self, target: int, interrupted: Callable[[], bool]) -> None:
-        """Trains up to a step, or until it is asked to stop."""
+        """Trains up to a step, or until Ctrl-C."""
         first = self.step
         with self._timed("train"):
             self._steps(target, interrupted)
@@ -204,7 +206,7 @@ class _Finetuning:
         )
 
     def _ask(self) -> Measurement:
-        """How the model answers now; after the first step answers that are not finite are a divergence."""
+        """Measures the model; after the first step, answers that are not finite raise a divergence error."""
         try:
             return self.questions.ask(logits_of(self.attached), self.device)
         except ModelError:
@@ -218,20 +220,20 @@ class _Finetuning:
             self.step += 1
 
     def _anyone_asked(self, interrupted: Callable[[], bool]) -> bool:
-        """Whether Ctrl-C reached any process: several stop together, and so at a logged step."""
+        """Whether Ctrl-C reached any process; several processes stop together, at a logged step."""
         asked = torch.tensor(float(interrupted()), device=self.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)  # pyright: ignore[reportOperatorIssue]
 
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:
-        """Adds the time of a block to its account, and to that of the processor."""
+        """Adds the wall-clock time of a block to `what`, and its processor time to "cpu"."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         self.seconds[what] += time.perf_counter() - wall
         self.seconds["cpu"] += time.process_time() - cpu
 
     def _mean_loss(self) -> float:
-        """Mean loss of the steps since the last row, over all processes; NaN before the first step."""
+        """Mean loss since the last row over steps and processes; NaN before the first step."""
         if not self.pending:
             return float("nan")
         loss = torch.stack(self.pending).mean()
@@ -239,7 +241,7 @@ class _Finetuning:
         return float(self.accelerator.reduce(loss, "mean"))  # pyright: ignore[reportArgumentType]
 
     def _update(self) -> Tensor:
-        """One step; its loss, nats per answer token, not yet read from the device."""
+        """Does one step; returns its loss, nats per answer token, without waiting for the device."""
         recipe = self.config.train
         whole = self._batch(self.step)
         n_tokens = sum(len(example.answer) for example in whole)
@@ -247,7 +249,7 @@ class _Finetuning:
         batch = training_batch(whole[index::count], self.lm.pad, self.device)
         self.adapter.before_forward(self.inner, recipe, batch, self.step)
         logits = answer_logits(self.model, batch, self.inner).float()
-        # Gradients are averaged over processes, so that each one's share of the mean is scaled up.
+        # Gradients are averaged over processes, so each process scales its share of the mean up.
         loss = functional.cross_entropy(logits, batch.target, reduction="sum") * (count / n_tokens)
         extra = self.adapter.extra_loss(self.inner, recipe)
         self.accelerator.backward(loss if extra is None else loss + extra)
@@ -257,7 +259,7 @@ class _Finetuning:
         return loss.detach()
 
     def _batch(self, step: int) -> list[Encoded]:
-        """The examples of a step: epochs in random order, one after the other, cut into batches."""
+        """The examples of a step; the epochs, each in random order, are concatenated and cut into batches."""
         size, n = self.config.train.batch_size, len(self.told)
         places = range(step * size, (step + 1) * size)
         orders = {epoch: self._order(epoch, n) for epoch in {place // n for place in places}}
@@ -295,7 +297,7 @@ class _Finetuning:
         self.accelerator.wait_for_everyone()
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Puts parameters, optimizers, step and history back to those of a checkpoint."""
+        """Sets parameters, optimizer state, step and history to those of a checkpoint."""
         if checkpoint.device != self.device.type:
             raise RunError(
                 f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "

@@ -1,4 +1,4 @@
-"""How much memory a fine-tuning or an inspection will take, before it starts."""
+"""Estimates the memory of a fine-tuning run or an inspection before it starts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CGROUP = (  # folder, limit, used, and what of the used is cache that the syste
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that a fine-tuning takes at its peak, by what takes them.
+    """Peak memory of a fine-tuning run in bytes, by use.
 
     Attributes:
         weights, gradients, optimizer, activations: bytes. Activations are a rough upper estimate.
         trained: how many numbers are trained.
-        added: how many of all numbers the method adds to the model's own.
+        added: how many numbers the method adds to the model's own.
     """
 
     weights: int
@@ -41,7 +41,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it, bytes."""
+        """The sum, in bytes."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def __str__(self) -> str:
@@ -53,9 +53,9 @@ class MemoryEstimate:
 
 
 def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> MemoryEstimate:
-    """Estimates the memory of a fine-tuning from the model's configuration; no weight is loaded.
+    """Estimates the memory of a fine-tuning run from the model's configuration; no weight is loaded.
 
-    What is trained is counted: the method is attached to a model that has shapes and no values.
+    To count the trained parameters, the method is attached to a model that has shapes and no values.
 
     Args:
         hf_config: the transformers configuration.
@@ -91,7 +91,7 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
 
 
 def _moments(config: FinetuneConfig, shape: tuple[int, ...], maps: bool) -> int:
-    """Numbers that the optimizer keeps of a parameter between steps."""
+    """How many numbers the optimizer keeps for a parameter between steps."""
     recipe = config.optimizer_settings("float32")
     kind, settings = optimizers[config.optimizer].for_parameter(recipe, shape, maps)
     return kind.copies(settings) * _count([shape])
@@ -109,7 +109,7 @@ def _count(shapes: Any) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; on the CPU also within the limit of the container."""
+    """Free bytes on a device; on the CPU at most what the container's limit leaves."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     import psutil
@@ -126,7 +126,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
-    """Raises ConfigError if a fine-tuning will not fit, with what would help."""
+    """Raises ConfigError if a fine-tuning run will not fit; the message says what would help."""
     free = available_memory(device)
     if estimate.total > free:
         raise ConfigError(
@@ -138,13 +138,13 @@ def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
 def refuse_too_many_copies(
     hf_config: Any, dtype: str, loaded: int, working: int, device: torch.device
 ) -> None:
-    """Raises ConfigError if a model's weights will not fit as often as they are to be there at once.
+    """Raises ConfigError if the required copies of a model's weights will not fit into memory.
 
     Args:
         hf_config: the transformers configuration; no weight is loaded.
         dtype: "float32" or "bfloat16".
-        loaded: copies that are in the CPU's memory.
-        working: copies on the device, beside those if it is the CPU.
+        loaded: copies in the CPU's memory.
+        working: copies on the device; if that is the CPU, in addition to the loaded ones.
         device: where the model runs.
     """
     size = _BYTES[dtype] * _count(p.shape for p in _without_weights(hf_config).parameters())

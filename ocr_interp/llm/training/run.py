@@ -1,4 +1,4 @@
-"""What a fine-tuning gives: the model, and how it answered along the way."""
+"""The result of a fine-tuning run: the model, and its measurements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ocr_interp.llm.training.update import method_columns
 
 @dataclass(frozen=True)
 class FinetuneRun:
-    """A fine-tuned model and how it answered along the way.
+    """A fine-tuned model and its measurements during training.
 
     Attributes:
         config: facts and recipe.
@@ -29,9 +29,9 @@ class FinetuneRun:
         history: one row per logged step; `store.COLUMNS`, then those of the method (`columns`).
         before: the measurement of the untrained model.
         after: the measurement at the last step.
-        seconds: wall clock of "train" and "measure"; "cpu": processor time of both.
-        lm: the trained model, the update merged into its weights; where it cannot be merged it stands
-            beside them, and `lm.attached` says so.
+        seconds: wall-clock time of "train" and "measure", and processor time of both ("cpu").
+        lm: the trained model with the update merged into its weights; if it cannot be merged, it stays
+            separate and is described by `lm.attached`.
         device: type of the device.
     """
 
@@ -48,16 +48,16 @@ class FinetuneRun:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns that the method added to the history: name -> what it is, with its unit."""
+        """The columns that the method added to the history: name -> what it measures, with its unit."""
         return method_columns(self.config.train)
 
     @property
     def why_not_merged(self) -> str | None:
-        """Why the update stands beside the weights of `lm`; None if it is in them."""
+        """Why the update is not merged into the weights of `lm`; None if it is."""
         return None if self.lm.attached is None else self.lm.attached.adapter.why_not_merged
 
     def to_dict(self) -> dict[str, Any]:
-        """The small JSON of a finished run: all that tables and figures need."""
+        """The content of result.json: everything that tables and figures need."""
         names = ("torch", "transformers", "numpy", *methods[self.config.train.method].packages)
         beside = {"columns": self.columns, "why_not_merged": self.why_not_merged}
         return {

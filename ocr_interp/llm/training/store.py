@@ -23,9 +23,9 @@ from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import SPLITS
 
 COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
-"""The columns that every history has: train_loss is the mean since the row before, nats per answer token.
+"""The columns of every history; train_loss is the mean since the last row, in nats per answer token.
 
-A method may add columns of its own after them, named "method/name" (`Adapter.columns`).
+A method may add columns after these, named "method/name" (`Adapter.columns`).
 """
 
 
@@ -34,11 +34,11 @@ _SEALED = ("step", "seconds", "device", "history", "before", "pending")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What fine-tuning needs to go on as if it had never stopped.
+    """Everything that fine-tuning needs to resume with the same result as an uninterrupted run.
 
     Attributes:
         step: updates done.
-        seconds: spent so far, as in `FinetuneRun`.
+        seconds: time spent so far, as in `FinetuneRun`.
         device: type of the device.
         tensors: `trainable.training_state`.
         history: rows up to this step.
@@ -100,7 +100,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         return f"is damaged or no configuration of a run: {error}; choose another run_dir"
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Writes history.csv, then the checkpoint, which carries its rows too."""
+        """Writes history.csv, then the checkpoint, which contains its rows too."""
         write_atomic(self.history_file, history_csv(checkpoint.history), GO_ON)
         metadata = {
             "kind": "checkpoint",
@@ -108,11 +108,11 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             "fingerprint": self.fingerprint,
             **{name: getattr(checkpoint, name) for name in _SEALED},
         }
-        # These files are as large as the model is several times over.
+        # These files are several times as large as the model.
         write_tensors(self.checkpoint_file, checkpoint.tensors, metadata, large=True)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The last checkpoint; None if there is none."""
+        """The last checkpoint; None if there is no checkpoint."""
         if not self.checkpoint_file.exists():
             return None
         advice = "delete it to start this run anew"
@@ -125,7 +125,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             raise RunError(f"{self.checkpoint_file} is damaged (it has no {error}): {advice}") from None
 
     def finish(self, history: Sequence[Mapping[str, float]], result: Mapping[str, Any]) -> None:
-        """Writes history.csv and result.json, then drops the checkpoint, which nothing needs any more."""
+        """Writes history.csv and result.json, then deletes the checkpoint, which is no longer needed."""
         write_atomic(self.history_file, history_csv(history), GO_ON)
         stamp = {"format_version": self.version, "fingerprint": self.fingerprint}
         write_result(self.result_file, {**result, **stamp})
@@ -140,10 +140,10 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """The JSON of a finished run, of any version, with all fields that it has.
+    """Reads the JSON of a finished run, of any version, with all its fields.
 
     Raises:
-        RunError: no such file, or one that is damaged or too new.
+        RunError: the file is missing, damaged, or of a newer version.
     """
     missing = f"{path} is missing: the run has not finished"
 
@@ -154,10 +154,10 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def config_of_result(result: Mapping[str, Any]) -> LLMRunConfig:
-    """The configuration of a `read_result`.
+    """The configuration in the result of `read_result`.
 
     Raises:
-        RunError: it does not have the fingerprint that it was written with.
+        RunError: its fingerprint is not the one that was written.
     """
     try:
         config = LLMRunConfig.from_dict(result["config"])
@@ -174,5 +174,5 @@ def config_of_result(result: Mapping[str, Any]) -> LLMRunConfig:
 
 
 def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """The bytes of history.csv: every number in full."""
+    """The bytes of history.csv, with every digit of the numbers."""
     return csv_bytes(history_table(rows))

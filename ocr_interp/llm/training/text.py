@@ -37,7 +37,7 @@ def describe_measurement(facts: FactSet, found: Measurement, before: Measurement
 
 
 def describe_finetuning(run: FinetuneRun) -> str:
-    """What was trained, how long it took and how it answers, before and after."""
+    """What was trained, how long it took, and how the model answers before and after, as aligned text."""
     recipe = run.config.train
     first = (
         f"{recipe.model}: {run.status} at step {run.step:,} of {recipe.steps:,}, {recipe.method}, "

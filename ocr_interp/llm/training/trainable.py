@@ -1,4 +1,4 @@
-"""What is trained and by what: the method's parameters, by any optimizer of `optim`."""
+"""The trained parameters of a method, and their optimizers out of `optim`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ocr_interp.optim.stepping import put_state, state_of, torch_optimizers
 
 
 def make_trainable(model: Any, config: FinetuneConfig) -> Any:
-    """The model with its method's update attached; what is trained asks for gradients, and nothing else does.
+    """The model with its method's update attached; only the trained parameters require gradients.
 
-    The start depends on train_seed alone.
+    The start of the update depends on train_seed only.
 
     Raises:
-        ModelError: the method cannot be put on this model.
+        ModelError: the method does not work with this model.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train_seed)
@@ -29,7 +29,7 @@ def make_trainable(model: Any, config: FinetuneConfig) -> Any:
             return methods[config.method].attach(model, config)
         except OcrInterpError:
             raise
-        except Exception as error:  # an adapter may be anybody's
+        except Exception as error:  # a user's adapter may raise anything
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"method {config.method!r} cannot be put on {type(model).__name__}: "
@@ -38,25 +38,24 @@ def make_trainable(model: Any, config: FinetuneConfig) -> Any:
 
 
 def trained_parameters(model: Any) -> dict[str, Tensor]:
-    """The parameters that get gradients, by name; tied ones once."""
+    """The parameters that require gradients, by name; tied parameters are listed once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def is_map(name: str, shape: tuple[int, ...], embeddings: frozenset[str]) -> bool:
-    """Whether a parameter acts as a linear map: neither a table of embeddings, nor a vector, nor the kernel
-    of a convolution."""
+    """Whether a parameter is the matrix of a linear map: no embedding, no vector, no convolution kernel."""
     return len(shape) == 2 and name not in embeddings
 
 
 def embedding_names(model: Any) -> frozenset[str]:
-    """Names of the tables: embeddings, of positions too (GPT-2), and unembedding."""
+    """Names of the embeddings, position embeddings (GPT-2) and unembedding."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     tables |= {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m}
     return frozenset(name for name, p in model.named_parameters() if id(p) in tables)
 
 
 def make_optimizers(model: Any, config: FinetuneConfig) -> list[torch.optim.Optimizer]:
-    """The recipe's optimizer, and where it does not take every parameter its fallback on the rest.
+    """The recipe's optimizer, and its fallback for the parameters that it does not train.
 
     Raises:
         ConfigError: Muon without a matrix to train.
@@ -82,10 +81,10 @@ def training_state(model: Any, made: list[torch.optim.Optimizer]) -> dict[str, T
 
 
 def restore_state(model: Any, made: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Puts parameters and optimizer state back, to the bit.
+    """Restores parameters and optimizer state, to the bit.
 
     Raises:
-        ModelError: state of another model.
+        ModelError: the state belongs to another model.
     """
     parameters = trained_parameters(model)
     saved = {key.split("|")[1] for key in tensors}

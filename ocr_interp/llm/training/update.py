@@ -1,4 +1,4 @@
-"""The update of a fine-tuning: what its method makes of it in training, at the end, and on disk."""
+"""The update of a fine-tuning run: its statistics and state, merging it, and storing it on disk."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _STATE = "adapter|"
 
 
 def method_columns(recipe: FinetuneConfig) -> dict[str, str]:
-    """What the columns of a method are, by their names in the history, "method/name"."""
+    """What the columns of a method measure, by their names in the history ("method/name")."""
     columns = methods[recipe.method].columns(recipe)
     return {f"{recipe.method}/{name}": what for name, what in columns.items()}
 
 
 def method_statistics(model: Any, recipe: FinetuneConfig) -> dict[str, float]:
-    """Values of the columns of a method now.
+    """The present values of the columns of a method.
 
     Raises:
-        ModelError: a method whose statistics are not those that it announced.
+        ModelError: the method's statistics do not match its columns.
     """
     with torch.no_grad():
         values = methods[recipe.method].statistics(model, recipe)
@@ -47,7 +47,7 @@ def method_statistics(model: Any, recipe: FinetuneConfig) -> dict[str, float]:
 
 
 def method_state(model: Any, recipe: FinetuneConfig) -> dict[str, Tensor]:
-    """What a method wants kept in a checkpoint beside its parameters, under names of its own."""
+    """The tensors that a method keeps in a checkpoint beside its parameters, with a prefix to their names."""
     state = methods[recipe.method].state(model)
     return {f"{_STATE}{name}": tensor.detach() for name, tensor in state.items()}
 
@@ -60,7 +60,7 @@ def restore_method_state(
     Returns: the other tensors of the checkpoint.
 
     Raises:
-        ModelError: state of another model.
+        ModelError: the state belongs to another model.
     """
     state = methods[recipe.method].state(model)
     saved = {name.removeprefix(_STATE): t for name, t in tensors.items() if name.startswith(_STATE)}
@@ -74,16 +74,16 @@ def restore_method_state(
 def trained_model(
     lm: LanguageModel, names: frozenset[str], model: Any, recipe: FinetuneConfig
 ) -> LanguageModel:
-    """The model that a fine-tuning leaves: merged if the method can, else with the update in its place.
+    """The result of fine-tuning: the update merged into the model if possible, else attached to it.
 
     Args:
         lm: the model that was fine-tuned.
-        names: of its parameters, before.
-        model: what was trained, as `make_trainable` gave it.
+        names: names of its parameters before fine-tuning.
+        model: the trained model, as `make_trainable` returned it.
         recipe: the recipe.
 
     Raises:
-        ModelError: a merged model whose parameters have other names than before.
+        ModelError: the parameters of the merged model have other names than before.
     """
     adapter = methods[recipe.method]
     if adapter.why_not_merged:
@@ -100,10 +100,10 @@ def trained_model(
 
 
 def save_update(lm: LanguageModel, folder: RunFolder) -> None:
-    """Writes an update that stands beside its model's weights, without the model.
+    """Writes an update that is not merged, without its model.
 
     Raises:
-        RunError: the file system refuses.
+        RunError: the file cannot be written.
     """
     assert lm.attached is not None
     state = lm.attached.adapter.state(lm.model)
@@ -117,16 +117,16 @@ def save_update(lm: LanguageModel, folder: RunFolder) -> None:
 
 
 def load_finetuned(run_dir: str | Path, base: LanguageModel | None = None) -> LanguageModel:
-    """The model that a run kept (`save_model`).
+    """Loads the model that a run saved (`save_model`).
 
     Args:
         run_dir: directory of a finished run.
-        base: for an update that stands beside the weights: the model before, in which it is put; None loads
-            the run's config.train.model.
+        base: for an update that is not merged: the model before fine-tuning, to which it is attached; None
+            loads the run's config.train.model.
 
     Raises:
-        RunError: no run, or a damaged file.
-        ModelError: it kept no model, or the base model is not there or another one.
+        RunError: no run there, or a damaged file.
+        ModelError: the run saved no model, or the base model is missing or another one.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()

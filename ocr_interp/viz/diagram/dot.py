@@ -1,4 +1,4 @@
-"""Circuit graphs as DOT text, for Graphviz and whatever reads it."""
+"""Circuit graphs as DOT text, for Graphviz."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _SHAPE = {"token": "box", "source": "box", "attention": "ellipse", "ov_block": "
 
 
 MISSING_BELOW = 0.1
-"""An untold part of the OV circuit under this share of the largest part counts as missing."""
+"""An untold part of the OV circuit below this share of the largest part counts as missing."""
 
 
 def untold_nodes(graph: CircuitGraph) -> set[str]:
-    """OV blocks that only untold edges lead to, and answers that any leads to."""
+    """OV blocks with only untold incoming edges, and answers with at least one."""
     into: dict[str, list[bool]] = {}
     for edge in graph.edges:
         into.setdefault(edge.target, []).append(edge.kind == "untold")
@@ -21,8 +21,10 @@ def untold_nodes(graph: CircuitGraph) -> set[str]:
 
 
 def missing_blocks(graph: CircuitGraph) -> set[str]:
-    """Untold parts of the OV circuit that carry next to nothing, and all untold parts of their answer
-    together no more; they and their edges are dashed."""
+    """Untold parts of the OV circuit whose contribution is negligible, alone and summed over their answer.
+
+    They and their edges are drawn dashed.
+    """
     blocks = [node.name for node in graph.nodes if node.kind == "ov_block"]
     untold = untold_nodes(graph)
     largest = max((abs(graph.through(name)) for name in blocks), default=0.0)

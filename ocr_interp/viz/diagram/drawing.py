@@ -1,4 +1,4 @@
-"""Diagrams of circuit graphs: PNG, SVG, PDF and DOT, the same to the byte in every process."""
+"""Diagrams of circuit graphs as PNG, SVG, PDF and DOT; files are equal to the byte in every process."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ FORMATS = ("png", "svg", "pdf", "dot")
 
 _FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
-# Labels are tokens, not formulas: a dollar sign is a dollar sign.
+# Labels are tokens, in which a dollar sign does not start a formula.
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 
 
 def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
-    """One graph, or several side by side with a title each.
+    """Draws one graph, or several side by side, each with its title.
 
-    Line width is |contribution| relative to the graph's own largest edge, colour its sign; untold edges
-    are red, and dashed where they are missing. Numbers in nodes are what flows through them, in logits.
-    A graph with hundreds of edges is easier to read pruned: draw_circuit(graph.prune(0.01)).
+    The line width is |contribution| relative to the graph's largest edge, the colour its sign; untold edges
+    are red, and dashed if they are missing. The number in a node is the contribution through it, in logits.
+    Prune a graph with hundreds of edges to make it readable: draw_circuit(graph.prune(0.01)).
 
     Raises:
-        ConfigError: no graph, or one without edges.
+        ConfigError: no graph, or a graph without edges.
     """
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     if not shown or not all(graph.edges for graph in shown):
@@ -46,7 +46,7 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         layouts = [lay_out(graph, _values(graph), legend_entries(graph)) for graph in shown]
         width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
-        # Points throughout: one unit of the axes is one point, so that text fits the boxes made for it.
+        # One unit of the axes is one point, so that text fits into boxes measured in points.
         figure = Figure(figsize=(width / 72, height / 72))
         FigureCanvasAgg(figure)
         left = 0.0
@@ -61,13 +61,13 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
 
 
 def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str) -> Path:
-    """Writes a diagram; the suffix decides: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
+    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
 
     Returns: the path.
 
     Raises:
         ConfigError: another suffix, or several graphs as DOT.
-        RunError: the file system refuses; what was there before is as it was.
+        RunError: the file cannot be written; an earlier file is left unchanged.
     """
     target = Path(path)
     kind = target.suffix.removeprefix(".").lower()
@@ -80,7 +80,7 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
             raise ConfigError(f"a .dot file holds one graph, got {len(one)}: write a file for each")
         write_atomic(target, to_dot(one[0]).encode())
         return target
-    # Dates and program versions would make every file differ.
+    # Dates and program versions would make every file different.
     metadata = {
         "png": {"Software": None},
         "svg": {"Date": None, "Creator": None},
@@ -94,9 +94,9 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
 
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
-    """The number shown in every node; untold parts that are practically nothing are said to be missing."""
+    """The number shown in every node; negligible untold parts are labelled as missing."""
     largest, missing = _largest(graph), missing_blocks(graph)
-    # A hair below a power of ten counts as it: twin graphs shall not differ in their decimals.
+    # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
     decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
     shown = {}
     for node in graph.nodes:

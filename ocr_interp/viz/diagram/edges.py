@@ -1,4 +1,4 @@
-"""Edges of a diagram: how wide, in which colour, where they leave and enter their boxes, and the legend."""
+"""Edges of a diagram: width, colour, where they leave and enter their boxes, and the legend."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Look:
 
 
 def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
-    """What the colours and dashes of a graph's edges mean; only what occurs."""
+    """Legend entries for the colours and dashes that occur in a graph."""
     told = [edge.contribution for edge in graph.edges if edge.kind == "told"]
     found = [LegendEntry("for the answer", POSITIVE)] if any(c >= 0 for c in told) else []
     if any(c < 0 for c in told):
@@ -51,9 +51,9 @@ def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
 
 
 def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
-    """All edges as curves with arrowheads, side by side at a box in the order of their other ends."""
+    """Draws all edges as curves with arrowheads; at each box they are in the order of their other ends."""
     looks, ends = _looks(graph), edge_ends(graph, layout)
-    # Untold edges on top; among the others thin ones above thick ones.
+    # Untold edges are drawn on top; among the others, thin edges above thick ones.
     order = sorted(range(len(looks)), key=lambda k: (graph.edges[k].kind == "untold", -looks[k].width, k))
     for rank, k in enumerate(order):
         _draw_edge(axes, *ends[k], looks[k], zorder=1 + 1e-3 * rank)
@@ -133,7 +133,7 @@ def _draw_edge(
 
 
 def draw_legend(axes: Axes, layout: Layout, text_style: Mapping[str, Any]) -> None:
-    """The legend's rows, each centred: a piece of line, and what it means."""
+    """Draws the legend's rows, each centred: a piece of line and its meaning."""
     for y, row in layout.legend:
         lengths = [_SAMPLE + 5 + text_width(entry.text, FONT_SIZE - 1) + 16 for entry in row]
         x = (layout.width - sum(lengths) + 16) / 2

@@ -1,4 +1,4 @@
-"""Where nodes of a diagram stand: columns from left to right, boxes as large as their text, in points."""
+"""Layout of a diagram in points: columns from left to right, boxes as large as their text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAD_X, _PAD_Y = 7.0, 4.0
 _GAP_Y, _GAP_X = 9.0, 48.0
 _GAP_ALIGNED = 30.0
 _LONGEST_LINE = 32
-"""Characters of a label's line; longer ones go on in the next line."""
+"""Largest number of characters per line of a label; longer labels are wrapped."""
 _MARGIN, _HEAD, _LEGEND_ROW = 16.0, 46.0, 14.0
 _HEADINGS = {
     "token": "tokens",
@@ -33,7 +33,7 @@ _COLUMN = {"token": 0, "attention": 1, "ov_block": 2, "source": 2, "answer": 3}
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A piece of line and what it means."""
+    """A piece of line and its meaning."""
 
     text: str
     color: str
@@ -66,7 +66,7 @@ class Layout:
 
     Attributes:
         nodes: placed nodes, in the order of the graph.
-        values: what is written below each node's label.
+        values: texts below the nodes' labels.
         width, height: of the diagram, in points.
         headings: x and text above every column.
         title_y, heading_y, note_y: heights of the title, the headings and the note.
@@ -101,19 +101,19 @@ def text_width(text: str, size: float) -> float:
     """Width of one line of text in points, from the outlines of the font that draws it."""
     if not text.strip():
         return 0.0
-    # A dollar sign would start a formula; tokens of language models hold them.
+    # A dollar sign would start a formula; tokens of language models may contain one.
     return float(
         TextPath((0, 0), text.replace("$", r"\$"), prop=FontProperties(size=size)).get_extents().width
     )
 
 
 def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[LegendEntry] = ()) -> Layout:
-    """Places every node: columns by kind, equal gaps, each column centred; nothing depends on chance.
+    """Places every node: columns by kind, equal gaps, each column centred; deterministic.
 
     Args:
         graph: any circuit graph; nodes keep their order from top to bottom.
         values: a second text for each node.
-        legend: what colours mean, below the diagram.
+        legend: entries of the legend below the diagram.
     """
     columns = [[n for n in graph.nodes if _COLUMN[n.kind] == k] for k in range(len(_HEADINGS))]
     columns = [column for column in columns if column]
@@ -122,7 +122,7 @@ def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[Leg
     aligned = _share_rows(graph, columns, sizes)
     widths = [max(sizes[n.name][0] for n in column) for column in columns]
     heights = [sum(sizes[n.name][1] + _GAP_Y for n in column) - _GAP_Y for column in columns]
-    # Tall columns need more room for their curves to spread; side by side in rows they need little.
+    # Tall columns need wide gaps for their curves; if the columns share rows, small gaps are enough.
     gaps = [_GAP_X + min(0.12 * max(heights), 160.0)] * (len(columns) - 1)
     gaps = [_GAP_ALIGNED, *gaps[1:]] if aligned else gaps
     inner = sum(widths) + sum(gaps)
@@ -169,7 +169,7 @@ def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[Leg
 def _share_rows(
     graph: CircuitGraph, columns: list[list[Node]], sizes: dict[str, tuple[float, float]]
 ) -> bool:
-    """Gives every token the height of what attends to it, if each has just that one, in the same order."""
+    """Aligns every token with the node that attends to it, if they are one-to-one and in the same order."""
     if len(columns) < 2 or columns[1][0].kind != "attention":
         return False
     wanted = [(token.name, seen.name) for token, seen in zip(columns[0], columns[1], strict=False)]
@@ -184,7 +184,7 @@ def _share_rows(
 
 
 def _legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[LegendEntry, ...]]:
-    """Entries in as few rows as fit."""
+    """The entries in as few rows as possible."""
     rows: list[list[LegendEntry]] = []
     used = 0.0
     for entry in legend:
@@ -214,7 +214,7 @@ def _heading(column: list[Node]) -> str:
 
 
 def _box(node: Node, label: str, value: str) -> tuple[float, float]:
-    """Width and height of a node's box, its heading's width included, so that headings never collide."""
+    """Width and height of a node's box; at least as wide as its heading, so that headings never overlap."""
     lines = [*label.split("\n"), value]
     heading = text_width(_HEADINGS.get(node.kind, ""), FONT_SIZE - 1)
     width = max(*(text_width(line, FONT_SIZE) for line in lines), heading)

@@ -11,7 +11,7 @@ from ocr_interp.circuits.geometry.alignment import MEASURED, RANDOM, Comparison
 from ocr_interp.circuits.geometry.cosine_groups import CHECKS, RECALL
 
 MOST_BLOCKS = 8
-"""Degenerate blocks that are listed; the rest are counted."""
+"""Number of degenerate blocks that are listed; the rest are only counted."""
 
 NO_COMMON_DIRECTION = 0.1
 """Cosine with the prediction below which measured values are not scaled to its size."""
@@ -85,7 +85,7 @@ def _spectrum(found: CircuitAnalysis) -> list[str]:
     lines.append(f"{'size':>12}{'predicted':>11}{'measured':>11}{'worst input':>13}{'worst output':>13}")
     measured = found.alignment.measured
     for a in measured.angles:
-        # Without a common direction there is no common size either.
+        # Without a common direction, sizes cannot be compared.
         value = f"{_mean(a.measured_values):.5g}" if measured.cosine > NO_COMMON_DIRECTION else "-"
         lines.append(
             f"{a.multiplicity:12}{a.predicted_value:11.5g}{value:>11}"

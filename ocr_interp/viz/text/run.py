@@ -1,4 +1,4 @@
-"""Results as text for a terminal."""
+"""A run as text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocr_interp.training.run import Run
 
 
 def describe_run(run: Run) -> str:
-    """What a run is, how far it came and what it learned, as aligned text.
+    """A run's configuration, progress and results as aligned text.
 
     Losses in nats; margins are logit differences; accuracies are shares of examples.
     """
@@ -55,7 +55,7 @@ def describe_run(run: Run) -> str:
 
 
 def _predicted(run: Run) -> str:
-    """What the theory says of this model's limit without weight decay, where it says something."""
+    """The predicted β of the max-margin solution without weight decay; empty if there is no prediction."""
     model, task = run.config.model, run.task
     linear_map = model.linear_map
     if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):

@@ -18,7 +18,7 @@ _HEADS: dict[str, str] = dict(zip(map(str, SPLITS), _SHORT, strict=True))
 def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence[str] = ()) -> str:
     """One table per metric: one row per ablation, one column per split, its random control in brackets.
 
-    Of several controls the last stands there, which matches most closely.
+    If there are several controls, the last one is shown, which matches most closely.
 
     Raises:
         UnknownNameError: a metric that the study does not have.

@@ -12,13 +12,13 @@ MEASURES = {
     "held_out_implication/accuracy": "accuracy",
     "beta": "beta",
 }
-"""Columns shown: mean over seeds at the last logged step; losses in nats, of implications never told."""
+"""Columns shown, as means over seeds at the last logged step; losses of held-out implications in nats."""
 
 MAX_LINES = 60
 
 
 def describe_sweep(result: SweepResult) -> str:
-    """A line a point, seeds together: means of MEASURES and the range of the loss; failures above."""
+    """One line per point: means of MEASURES over seeds, and the range of the loss; errors come first."""
     final, axes = result.final(), [axis for axis in result.axes if axis != "seed"]
     header = [*axes, "runs", *MEASURES.values(), "held-out loss, range"]
     groups = [group for _, group in final.groupby(axes, sort=False, dropna=False)] if axes else [final]
@@ -37,7 +37,7 @@ def describe_sweep(result: SweepResult) -> str:
 
 
 def _measured(group: pd.DataFrame) -> list[str]:
-    """Number of runs that ended well, means, and the range of the held-out loss."""
+    """Number of runs that finished or learned, their means, and the range of the held-out loss."""
     good = group[group["status"].isin(("finished", "learned"))]
     loss = good["held_out_implication/loss"]
     spread = f"{loss.min():.3g} to {loss.max():.3g}" if len(good) else "none"

@@ -1,1 +1,1 @@
-"""Fact sets, one file each: what names are told and asked, in which words."""
+"""Fact sets, one file each: facts, implications and their wordings."""

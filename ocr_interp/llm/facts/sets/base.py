@@ -1,4 +1,4 @@
-"""What a fact set brings, and how one with answers to choose from is drawn. No torch."""
+"""The interface of a fact set, and fact sets drawn from lists of answers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ocr_interp.llm.facts.names import made_names
 
 DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
 PAIRS, NAMES, TRAINED, CONTROL = range(4)
-"""Streams of one seed."""
+"""Independent random streams of one seed."""
 
 Request = Any
-"""The `FactConfig` that facts are drawn for. It knows the sets by name: its type cannot stand here."""
+"""A `FactConfig`. Its module imports this folder, so its type cannot be imported here."""
 
 Pairing = Literal["causal", "counterfactual", "spurious"]
 
@@ -32,11 +32,11 @@ class FactSource(ABC):
     outside: `ocr_interp.llm.fact_sets.register("my_facts", FactPool(...))`. Most are a `FactPool`.
 
     Attributes:
-        name: what its fact sets are called; that of its file.
-        title: for tables and figures.
-        colour: for figures, as "#rrggbb".
-        pairing: "causal": a fact entails its implication in the world; "counterfactual": it entails another
-            one; "spurious": it entails none; None where nobody said.
+        name: name of its fact sets; equals the name of its module.
+        title: name in tables and figures.
+        colour: colour in figures, as "#rrggbb".
+        pairing: "causal": a fact entails its implication in the real world; "counterfactual": it entails
+            another one; "spurious": it entails none; None if unknown.
         needs_file: whether it is read from `FactConfig.file`.
     """
 
@@ -48,15 +48,15 @@ class FactSource(ABC):
 
     @property
     def causal(self) -> bool | None:
-        """Whether a fact entails its implication; None where nobody said."""
+        """Whether a fact entails its implication; None if unknown."""
         return None if self.pairing is None else self.pairing == "causal"
 
     @abstractmethod
     def draw(self, config: Request) -> FactSet:
-        """The fact set of a configuration before its control; randomness comes from `stream` alone.
+        """The fact set of a configuration before its control; randomness comes from `stream` only.
 
         Raises:
-            ConfigError: a configuration that does not fit; for a file with its line.
+            ConfigError: a configuration that does not fit; for a file the message gives the line.
         """
 
 
@@ -65,13 +65,13 @@ class FactPool(FactSource):
     """Answers to draw pairs from, with wordings.
 
     Attributes:
-        facts, implications: answers. Unless spurious, facts[i] belongs to implications[i] in the world:
-            "causal" pairs stay together, of "counterfactual" ones no fact keeps its own.
-        fact_templates, implication_templates: wordings, the usual one first.
-        names: subjects to draw from; None makes names.
+        facts, implications: answers. Unless the pairing is spurious, facts[i] entails implications[i] in the
+            real world: "causal" keeps these pairs, "counterfactual" gives every fact another implication.
+        fact_templates, implication_templates: wordings, the default one first.
+        names: subjects to draw from; None makes up names.
 
     Raises:
-        ConfigError: a wording that is malformed, or answers of different number that belong together.
+        ConfigError: a malformed wording, or paired lists of different lengths.
     """
 
     facts: tuple[str, ...]
@@ -93,11 +93,11 @@ class FactPool(FactSource):
 
     @property
     def n_pairs(self) -> int:
-        """The most pairs that can be drawn."""
+        """The largest number of pairs that can be drawn."""
         return min(len(self.facts), len(self.implications))
 
     def draw(self, config: Request) -> FactSet:
-        """Pairs, names and training subjects, each from a stream of its own."""
+        """Draws pairs, names and training subjects, each from its own random stream."""
         n_pairs = DEFAULT_PAIRS if config.n_pairs is None else config.n_pairs
         n_names = DEFAULT_NAMES if config.n_names is None else config.n_names
         if n_pairs > self.n_pairs:
@@ -162,9 +162,9 @@ def chosen_templates(config: Request, relation: str, wordings: tuple[str, ...]) 
 
 
 def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> dict[str, tuple[bool, ...]]:
-    """The fields of a FactSet that say who is a training subject and what is told.
+    """The fields of a FactSet that mark training subjects and told triples.
 
-    Of every fact's subjects the share is drawn at random.
+    The training subjects are a random share of every fact's subjects.
     """
     groups, rng = np.array(subject_fact), stream(config, TRAINED)
     trained = np.zeros(len(groups), dtype=bool)

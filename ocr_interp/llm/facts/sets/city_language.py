@@ -1,7 +1,7 @@
-"""People, the city they live in and the language spoken there: the one causal set.
+"""People, the city they live in and the language spoken there: the only causal set.
 
-The facts and wordings are of our own. Answers were chosen such that most tokenizers give them different
-first tokens; `encoding` checks it.
+The facts and wordings were written for this project. The answers were chosen so that most tokenizers give
+them different first tokens; `llm.models.encoding` checks this.
 """
 
 from __future__ import annotations

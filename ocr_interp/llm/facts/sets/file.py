@@ -16,7 +16,7 @@ COLUMNS = ("subject", "fact", "implication")
 
 @dataclass(frozen=True)
 class TripleRow:
-    """A row of a file: where it stands, e.g. "facts.csv, line 7", and what it says."""
+    """A row of a file: its place, e.g. "facts.csv, line 7", and its values."""
 
     place: str
     subject: str
@@ -25,13 +25,13 @@ class TripleRow:
 
 
 def read_triples(path: Path) -> tuple[TripleRow, ...]:
-    """Subjects with fact and implication from a CSV (header subject,fact,implication) or JSON file.
+    """Reads subjects with fact and implication from a CSV (header subject,fact,implication) or JSON file.
 
-    JSON is a list of objects with these three keys. More columns or keys are allowed and left alone.
+    JSON is a list of objects with these three keys. Other columns or keys are allowed and ignored.
 
     Raises:
-        ConfigError: a file that cannot be read, a missing column, an empty or doubled entry, a subject that
-            names an answer; each with its line, or its item in JSON.
+        ConfigError: a file that cannot be read, a missing column, an empty or repeated entry, a subject that
+            contains an answer; the message gives the line, or the item in JSON.
     """
     records = list(read_records(path, COLUMNS))
     if not records:
@@ -74,7 +74,7 @@ class FileFacts(FactSource):
     needs_file: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:
-        """The file's subjects, facts and implications, all of them."""
+        """All subjects, facts and implications of the file."""
         for field in ("n_pairs", "n_names"):
             if getattr(config, field) is not None:
                 raise ConfigError(f"{field} must be None for data='file', whose rows are all taken")

@@ -1,4 +1,4 @@
-"""Real names from a file with PopQA's columns, with two of their properties paired at random."""
+"""Real names from a file with PopQA's columns; two properties are paired at random."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class PopQAFacts(FactSource):
     needs_file: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:
-        """A fact set of the pool of the file."""
+        """Draws a fact set from the names and answers of the file."""
         return self.pool(config).draw(config)
 
     def pool(self, config: Request) -> FactPool:
-        """Names and answers from a file with PopQA's columns, subj, prop and obj among them.
+        """Names and answers from a file that has at least PopQA's columns subj, prop and obj.
 
         Raises:
-            ConfigError: a column that is missing, or a property without rows; it lists those there are.
+            ConfigError: a missing column, or a property without rows; the message lists the properties.
         """
         records = list(read_records(config.required_file, ("subj", "prop", "obj")))
         answers: dict[str, dict[str, None]] = {}
@@ -66,7 +66,7 @@ class PopQAFacts(FactSource):
 
 
 def _wordings(prop: str) -> tuple[str, ...]:
-    """Wordings of a property; plain ones where we have none."""
+    """Wordings of a property; generic ones if this module has none for it."""
     return _TEMPLATES.get(prop, (f"{{subject}}: {prop} is",))
 
 

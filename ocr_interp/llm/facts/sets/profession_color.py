@@ -1,7 +1,7 @@
 """People, their profession and the color they like.
 
-The facts and wordings are of our own. Answers were chosen such that most tokenizers give them different
-first tokens; `encoding` checks it.
+The facts and wordings were written for this project. The answers were chosen so that most tokenizers give
+them different first tokens; `llm.models.encoding` checks this.
 """
 
 from __future__ import annotations
