@@ -137,7 +137,17 @@ class LinearMap(ABC):
     @classmethod
     def options(cls) -> dict[str, Option]:
         """Names and defaults of its options: the fields of the dataclass beside d_head."""
-        return {field.name: field.default for field in dataclasses.fields(cls) if field.name != "d_head"}
+        found: dict[str, Option] = {}
+        for field in dataclasses.fields(cls):
+            if field.name == "d_head":
+                continue
+            if not isinstance(field.default, bool | int | float | str):
+                raise ConfigError(
+                    f"option {field.name!r} of ov={cls.name!r} must have a default that is a number, a text or a "
+                    "flag, got none"
+                )
+            found[field.name] = field.default
+        return found
 
     def width(self, n_tokens: int) -> int:
         """Width of the OV circuit for a vocabulary of this size: `d_head`, or the vocabulary's.

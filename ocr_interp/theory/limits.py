@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.norms import norms
+from ocr_interp.theory.norms.nuclear import NORM
 
 
 def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]:
@@ -29,4 +29,4 @@ def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]
     sizes = task.balanced_sizes
     if sizes is None:
         raise ConfigError("the trained-attention interval needs a balanced task, got an unbalanced one")
-    return norms["nuclear"].beta_with_trained_attention(*sizes[1:])
+    return NORM.beta_with_trained_attention(*sizes[1:])
