@@ -143,7 +143,7 @@ class LinearMap(ABC):
                 continue
             if not isinstance(field.default, bool | int | float | str):
                 raise ConfigError(
-                    f"option {field.name!r} of ov={cls.name!r} must have a default that is a number, a text or a "
+                    f"option {field.name!r} of ov={cls.name!r} must have a default: a number, a text or a "
                     "flag, got none"
                 )
             found[field.name] = field.default
