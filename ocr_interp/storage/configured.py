@@ -111,7 +111,10 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             config = self._configuration(values)
             expected = config.fingerprint if version > 1 else self._fingerprint_of_version_1(values)
         except UnknownVariantError as error:
-            raise RunError(f"{self.path} cannot be read in this process: {error}") from None
+            raise RunError(
+                f"{self.config_file} cannot be read in this process: {error}; if nothing of that name was "
+                f"registered when it was written, it is damaged: {self._way_out()}"
+            ) from None
         except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{self.config_file} {self._damaged(error)}") from None
         if values.get("fingerprint") != expected:
@@ -125,10 +128,10 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     def _damaged(self, error: Exception) -> str:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        return (
-            f"is damaged or no configuration of a run: {what}; put the original back, or choose another "
-            f"{self.kind.argument}"
-        )
+        return f"is damaged or no configuration of a run: {what}; {self._way_out()}"
+
+    def _way_out(self) -> str:
+        return f"put the original back, or choose another {self.kind.argument}"
 
     @abstractmethod
     def _configuration(self, values: dict[str, Any]) -> AnyConfiguration:
