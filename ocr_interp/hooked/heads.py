@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
-from ocr_interp.hooked.probes import HeadProbe, embedded_rows, probe_head
+from ocr_interp.hooked.probes import embedded_rows, probe_head
 from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
+from ocr_interp.hooked.steps import HeadProbe
 
 
 @dataclass(frozen=True)

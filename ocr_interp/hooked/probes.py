@@ -10,16 +10,15 @@ vectors, computed in float32 or better.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ModelError
+from ocr_interp.hooked.alone import by_itself, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
@@ -30,122 +29,13 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_layer,
 )
+from ocr_interp.hooked.steps import HeadProbe, Step
 
 LIMITED = 100.0
 """Values of one row are multiplied by this, so that a clamp acts whatever the prompt."""
 
 COLUMNS = 1024
 """At most so many columns of W_U are compared with the logits."""
-
-COARSE = 1e-3
-"""Where the tolerance is above this, the precision allows no check worth the name."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step on the way from tokens to logits: what the model did beside what the weights say.
-
-    Attributes:
-        what: the equation that was asked.
-        error: size of the difference over the size of what is compared; None if it could not be asked.
-        tolerance: what the model's dtype allows.
-        factor: the number that the model multiplies by, if that is the whole difference; else None.
-        grows: whether what the model gives is at least a growing function of what the weights say.
-        note: why it could not be asked, or what the difference looks like.
-    """
-
-    what: str
-    error: float | None
-    tolerance: float
-    factor: float | None = None
-    grows: bool = False
-    note: str = ""
-
-    @property
-    def tallies(self) -> bool:
-        """Whether the model was seen to do what the weights say, as far as its precision tells."""
-        return self.error is not None and self.error <= self.tolerance
-
-    @property
-    def differs(self) -> bool:
-        """Whether the model was seen to do something else."""
-        return self.error is not None and not self.error <= self.tolerance
-
-    def describe(self) -> str:
-        """One phrase with the error."""
-        if self.error is None:
-            return f"{self.what}: not checked, {self.note}"
-        if self.differs:
-            by = f"the model has {self.factor:.6g} times that" if self.factor is not None else self.note
-            return f"{self.what}: off by {self.error:.2g} of its size" + (f", {by}" if by else "")
-        if self.tolerance > COARSE:
-            return (
-                f"{self.what}: no real check, the model's precision tells only differences above "
-                f"{self.tolerance:.1%} (found {self.error:.1%})"
-            )
-        return f"{self.what}: to {self.error:.1g}"
-
-
-@dataclass(frozen=True)
-class HeadProbe:
-    """What a model was seen to do around one attention head.
-
-    Attributes:
-        layer, head: which head.
-        values: hook_v = ln1(resid_pre) W_V + b_V.
-        attention: sum over keys of pattern × v = z.
-        writing: the change of the stream when z is edited = the edit through W_O.
-        reading: the last stream through the final norm and W_U, plus b_U = the logits.
-        embedding: what enters the first block = the token's row of W_E.
-        embeds: "rows" (as W_E has them, positions aside), "tokens" (another function of the token alone),
-            "scaled" (rows times `embedding.factor`, positions aside) or "mixed" (token and position).
-        limited: whether values a hundred times as large reach z as something else.
-    """
-
-    layer: int
-    head: int
-    values: Step
-    attention: Step
-    writing: Step
-    reading: Step
-    embedding: Step
-    embeds: str
-    limited: bool
-
-    def steps(self, names: Sequence[str] = ("values", "attention", "writing", "reading")) -> dict[str, Step]:
-        """Some of the steps by name."""
-        return {name: getattr(self, name) for name in names}
-
-    def require(self, names: Sequence[str], purpose: str) -> None:
-        """Requires that none of these steps was seen to be something else.
-
-        Raises:
-            ModelError: says which step failed, by how much, and what to do.
-        """
-        for name, step in self.steps(names).items():
-            if step.differs:
-                raise ModelError(
-                    f"{purpose} of layer {self.layer}, head {self.head} needs {step.what}, got a difference "
-                    f"of {step.error:.2g} of its size{self._measured(step)}: {_ADVICE[name]}"
-                )
-
-    @staticmethod
-    def _measured(step: Step) -> str:
-        if step.factor is not None:
-            return f" (the model has {step.factor:.6g} times that)"
-        return f" ({step.note})" if step.note else ""
-
-
-_ADVICE = {
-    "values": "merge adapters first (merge_and_unload), undo parametrisations and quantization; a post-norm "
-    "model has no OV circuit",
-    "attention": "something stands between the values and W_O (a clamp such as clip_qkv, a gate, a norm); "
-    "edit or attribute activations at hook_z instead",
-    "writing": "something stands between W_O and the residual stream (an unmerged adapter, a norm, a gate, a "
-    "multiplier); merge adapters, or attribute activations at hook_attn_out instead",
-    "reading": "something stands between the residual stream and the logits (an unmerged adapter, a cap, a "
-    "multiplier of logits or another norm); merge adapters, or measure logits by ablation instead",
-}
 
 _CACHE: weakref.WeakKeyDictionary[Any, tuple[Any, dict[int, tuple[HeadProbe, ...]]]] = (
     weakref.WeakKeyDictionary()
@@ -160,13 +50,13 @@ def probe_head(model: HookedModel, layer: int, head: int) -> HeadProbe:
     """
     layer, head = check_layer(model, layer), check_head(model, head)
     kept = _CACHE.get(model)
-    if kept is None or kept[0] != _state_of(model):
+    if kept is None or kept[0] != state_of(model):
         kept = None
     layers = {} if kept is None else kept[1]
     if layer not in layers:
         layers[layer] = _LayerProbe(model, layer).heads()
         # After the pass: transformers attaches hooks of its own in the first one.
-        _CACHE[model] = (_state_of(model), layers)
+        _CACHE[model] = (state_of(model), layers)
     return layers[layer][head]
 
 
@@ -184,7 +74,7 @@ def embedded_rows(model: HookedModel, probe: HeadProbe, ids: Sequence[int]) -> T
         return None
     name, found = LAYER_HOOKS["resid_pre"].format(layer=0), []
     for batch in rows[:, None].split(256):
-        seen = _run(model, batch, (name,), {})[1]
+        seen = run_alone(model, batch, (name,), {})[1]
         found.append(seen[name][:, 0])
     return torch.cat(found)
 
@@ -227,7 +117,7 @@ class _LayerProbe:
             self.name("z"): self._edit_heads,
             f"blocks.{self.layer}.hook_mlp_out": _hold_first_row,
         }
-        return _run(self.model, rows.to(self.model.W_E.device), wanted, edits)
+        return run_alone(self.model, rows.to(self.model.W_E.device), wanted, edits)
 
     def _enlarge(self, v: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
         v = v.clone()
@@ -312,7 +202,7 @@ class _LayerProbe:
             return None
         x = self.seen[self.name("resid_pre")][:1, -1:]
         try:
-            with torch.no_grad(), _by_itself(self.model):
+            with torch.no_grad(), by_itself(self.model):
                 joint, *split = (module(x).flatten() for module in inside if module is not None)
         except (RuntimeError, TypeError, ValueError, AttributeError):
             return None
@@ -444,93 +334,3 @@ def _probe_ids(model: HookedModel) -> list[int]:
     allowed = [i for i in range(min(size, 64)) if i not in special] or [0]
     a, b, c, d = (i if i not in special else allowed[k % len(allowed)] for k, i in enumerate(spread))
     return [a, b, c, a, b, d][: max(1, int(getattr(model.cfg, "n_ctx", 6) or 6))]
-
-
-def _run(
-    model: HookedModel,
-    tokens: Tensor,
-    wanted: Sequence[str],
-    edits: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits and activations of the model by itself, activations before they are edited."""
-    seen: dict[str, Tensor] = {}
-
-    def hook_of(name: str) -> Callable[[Any, Any], Any]:
-        def run(value: Any, hook: Any) -> Any:
-            if name in wanted and isinstance(value, Tensor):
-                seen[name] = value.detach()
-            return edits[name](value, seen) if name in edits else None
-
-        return run
-
-    names = [name for name in dict.fromkeys([*wanted, *edits]) if name in model.hook_dict]
-    with torch.no_grad(), _by_itself(model):
-        try:
-            logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise ModelError(
-                f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: "
-                f"{error}"
-            ) from error
-    logits = getattr(logits, "logits", logits)
-    if not isinstance(logits, Tensor) or logits.ndim != 3:
-        raise ModelError(
-            f"the model must give logits [batch, position, token], got {type(logits).__name__}: only "
-            "decoder-only language models have OV circuits between tokens"
-        )
-    return logits.detach(), seen
-
-
-@contextlib.contextmanager
-def _by_itself(model: HookedModel) -> Iterator[None]:
-    """The model in eval mode and without hooks of users; both are restored."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    training = [module for module in modules if module.training]
-    points = {id(point): point for point in model.hook_dict.values()}.values()
-    taken = [(point, dict(point._forward_hooks), point.fwd_hooks) for point in points if point.fwd_hooks]
-    for module in training:
-        module.training = False
-    for point, _, handles in taken:
-        for handle in handles:
-            point._forward_hooks.pop(handle.hook.id, None)
-        point.fwd_hooks = []
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for point, hooks, handles in taken:
-            point._forward_hooks.clear()
-            point._forward_hooks.update(hooks)
-            point.fwd_hooks = handles
-
-
-def _state_of(model: HookedModel) -> tuple[Any, ...]:
-    """A cheap fingerprint of weights (places, versions, a few entries of each) and of settings."""
-    if not isinstance(model, torch.nn.Module):
-        return (object(),)  # nothing is known of it: ask every time
-    tensors = [*model.parameters(), *model.buffers()]
-    places, samples = [], []
-    for tensor in tensors:
-        try:
-            version = tensor._version
-        except RuntimeError:  # inference tensors keep none
-            version = -1
-        places.append((tensor.data_ptr(), version, tuple(tensor.shape), tensor.dtype))
-        flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().flatten()
-        if flat.numel() and tensor.device.type != "meta":
-            samples.append(flat[:: max(1, flat.numel() // 8)][:9].double().to(model.W_E.device))
-    content = torch.cat(samples).cpu().numpy().tobytes() if samples else b""
-    settings = []
-    for module in model.modules():
-        kept = vars(module)
-        # Names with an underscore are what a forward pass remembers.
-        named = ((k, v) for k, v in kept.items() if not k.startswith("_") and k != "training")
-        own = tuple((k, v) for k, v in named if isinstance(v, int | float | str))
-        hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
-        settings.append((id(module), id(kept.get("forward")), own, hooks))
-    inner = getattr(getattr(model, "original_model", None), "config", None)
-    for config in (model.cfg, inner):
-        fields = vars(config) if hasattr(config, "__dict__") else {}
-        settings.append(tuple((k, v) for k, v in fields.items() if isinstance(v, int | float | str)))
-    return (tuple(places), content, tuple(settings))

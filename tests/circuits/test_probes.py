@@ -298,8 +298,8 @@ def test_a_probe_is_asked_once_and_again_when_anything_changes(monkeypatch):
     from ocr_interp.hooked import probes
 
     runs = []
-    run = probes._run
-    monkeypatch.setattr(probes, "_run", lambda *args: (runs.append(1), run(*args))[1])
+    run = probes.run_alone
+    monkeypatch.setattr(probes, "run_alone", lambda *args: (runs.append(1), run(*args))[1])
     model = bridge(hugging_face_model("Granite", residual_multiplier=0.5))
     assert probe_head(model, 1, 4).writing.factor == pytest.approx(0.5)
     probe_head(model, 1, 2)
