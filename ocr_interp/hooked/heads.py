@@ -21,6 +21,7 @@ from torch import Tensor
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
+from ocr_interp.hooked.projections import adapters_of, projections
 from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
 from ocr_interp.hooked.steps import HeadProbe
@@ -88,14 +89,13 @@ def _normed_after(block: Any) -> bool:
 
 
 def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str, Tensor], int]:
-    """The raw weights of a head by name (W_V, W_O, b_V if any), and the key-value head it uses.
+    """The weights of a head by name (W_V, W_O, b_V if any; with adapters), and the key-value head it uses.
 
     With grouped key-value heads, head h uses number h // (heads a group), as in transformers. A bridge's
     W_V has one entry a group, a HookedTransformer's has it repeated for every head.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
-    attention = attention_of(model, layer)
-    W_V, W_O = attention.W_V.detach(), attention.W_O.detach()
+    W_V, W_O, b_V = projections(model, layer)
     heads = int(model.cfg.n_heads)
     if W_V.ndim != 3 or W_O.ndim != 3 or W_O.shape[0] != heads or heads % W_V.shape[0]:
         raise ModelError(
@@ -105,9 +105,8 @@ def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str
     entry = head // (heads // W_V.shape[0])
     kv_head = head // (heads // int(getattr(model.cfg, "n_key_value_heads", None) or W_V.shape[0]))
     found = {"W_V": W_V[entry], "W_O": W_O[head]}
-    b_V = getattr(attention, "b_V", None)
-    if isinstance(b_V, Tensor):
-        found["b_V"] = b_V.detach().reshape(W_V.shape[0], -1)[entry]
+    if b_V is not None:
+        found["b_V"] = b_V.reshape(W_V.shape[0], -1)[entry]
     return found, kv_head
 
 
@@ -131,24 +130,11 @@ def used_weights(
         norm = read_norm(module, model.cfg, found["W_V"].dtype)
         found |= {f"{name}.gain": norm.gain} if norm.gain is not None else {}
         found |= {f"{name}.bias": norm.bias} if norm.bias is not None else {}
-    found |= _beside_weights(attention_of(model, layer))
+    found |= adapters_of(attention_of(model, layer))
     embedded = embedded_rows(model, probe_head(model, layer, head), inputs)
     if embedded is not None:
         found["embedded"] = embedded
     return found, kv_head
-
-
-def _beside_weights(attention: Any) -> dict[str, Tensor]:
-    """Parameters of the projections of values and outputs beside weight and bias: adapters."""
-    found = {}
-    for part in ("qkv", "v", "o"):
-        module = getattr(attention, part, None)
-        if not isinstance(module, torch.nn.Module):
-            continue
-        own = dict(module.named_parameters())
-        if sum(name.rpartition(".")[2] != "bias" for name in own) > 1:
-            found |= {f"{part}.{name}": tensor.detach() for name, tensor in own.items()}
-    return found
 
 
 def read_head(
@@ -169,6 +155,7 @@ def read_head(
     check_finite(raw, f"{name}, layer {layer}, head {head}")
     probe = probe_head(model, layer, head)
     _require_readable(probe)
+    adapted = bool(adapters_of(attention_of(model, layer)))
     device = raw["W_V"].device
     dtype = working_dtype(device)
     ln1 = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
@@ -191,7 +178,10 @@ def read_head(
         head=head,
         kv_head=kv_head,
         dtype=str(raw["W_V"].dtype).removeprefix("torch."),
-        folded=_folded(ln1, last, "b_V" in raw, "embedded" in raw),
+        folded=(
+            *_folded(ln1, last, "b_V" in raw, "embedded" in raw),
+            *(["unmerged adapters: in W_V and W_O, as the projections apply them"] if adapted else []),
+        ),
         flags=_flags(model, probe),
         checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
     )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ocr_interp.hooked.alone import by_itself, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
+from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     LAYER_HOOKS,
@@ -87,10 +88,9 @@ class _LayerProbe:
         self.n_heads = int(model.cfg.n_heads)
         self.dtype = working_dtype(model.W_U.device)
         self.device = model.W_U.device
-        attention = attention_of(model, layer)
-        self.W_V, self.W_O = self.to(attention.W_V), self.to(attention.W_O)
-        b_V = getattr(attention, "b_V", None)
-        self.b_V = self.to(b_V).reshape(len(self.W_V), -1) if isinstance(b_V, Tensor) else None
+        W_V, W_O, b_V = projections(model, layer)
+        self.W_V, self.W_O = self.to(W_V), self.to(W_O)
+        self.b_V = None if b_V is None else self.to(b_V).reshape(len(W_V), -1)
         self.ids = _probe_ids(model)
         self.change: dict[int, Tensor] = {}
         self.logits, self.seen = self._look()

@@ -198,26 +198,47 @@ def with_adapters(kind, targets, **fields):
 @pytest.mark.parametrize(
     ("kind", "targets", "step"),
     [
-        ("Llama", ["q_proj", "v_proj"], "hook_v"),
-        ("Llama", ["o_proj"], "change of the residual stream"),
         ("Qwen2", ["lm_head"], "the final norm, W_U"),
-        ("GPTNeoX", ["dense"], "change of the residual stream"),
         ("GPTNeoX", ["query_key_value"], "hook_v"),  # the bridge does not run these at all
     ],
 )
-def test_unmerged_adapters_are_refused_and_merged_ones_read(kind, targets, step):
+def test_unmerged_adapters_that_are_not_read_are_refused_and_merged_ones_read(kind, targets, step):
     wrapped = with_adapters(kind, targets)
     with pytest.raises(ModelError, match=f"needs {step}.*merge adapters"):
         OVCircuit.from_model(bridge(wrapped.get_base_model()), **READ)
-    merged = wrapped.merge_and_unload()
-    circuit = OVCircuit.from_model(bridge(merged), **READ)
+    circuit = OVCircuit.from_model(bridge(wrapped.merge_and_unload()), **READ)
     assert not any("left out:" in flag for flag in circuit.provenance.flags)
-    if kind == "Llama":  # the oracle: the dense product
-        block, head, kv = merged.model.layers[1], slice(16, 20), slice(4, 8)
-        left = merged.model.embed_tokens.weight[2:8] * block.input_layernorm.weight
-        left = left @ block.self_attn.v_proj.weight[kv].mT @ block.self_attn.o_proj.weight[:, head].mT
-        wanted = (left * merged.model.norm.weight) @ merged.lm_head.weight[10:13].mT
-        assert pytest.approx(wanted.numpy(), rel=1e-8) == circuit.W
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [
+        ("Llama", ["q_proj", "v_proj"]),
+        ("Llama", ["v_proj", "o_proj"]),
+        ("Qwen2", ["v_proj", "o_proj"]),  # with biases of values
+        ("GPTNeoX", ["dense"]),
+    ],
+)
+def test_unmerged_adapters_are_read_as_the_model_applies_them(kind, targets):
+    wrapped = with_adapters(kind, targets)
+    model = bridge(wrapped.get_base_model())
+    found = OVCircuit.from_model(model, **READ)
+    assert "unmerged adapters" in found.provenance.folded[-1]
+    here = attribute_model(model, PROMPT, 7, 8, layer=1, head=4)
+    merged = wrapped.merge_and_unload()
+    there = attribute_model(bridge(merged), PROMPT, 7, 8, layer=1, head=4)
+    assert here.contributions == pytest.approx(there.contributions, rel=1e-6, abs=1e-9)
+    wanted = OVCircuit.from_model(bridge(merged), **READ)
+    assert found.bias == pytest.approx(wanted.bias, rel=1e-8, abs=1e-12)
+    if kind != "Llama":
+        assert pytest.approx(wanted.W, rel=1e-8, abs=1e-12) == found.W
+        return
+    # The oracle: the dense product.
+    block, head, kv = merged.model.layers[1], slice(16, 20), slice(4, 8)
+    left = merged.model.embed_tokens.weight[2:8] * block.input_layernorm.weight
+    left = left @ block.self_attn.v_proj.weight[kv].mT @ block.self_attn.o_proj.weight[:, head].mT
+    dense = (left * merged.model.norm.weight) @ merged.lm_head.weight[10:13].mT
+    assert pytest.approx(dense.numpy(), rel=1e-8) == found.W
 
 
 def test_adapters_of_the_embedding_are_folded_and_all_adapters_count_in_the_fingerprint():

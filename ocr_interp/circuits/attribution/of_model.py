@@ -15,6 +15,7 @@ from ocr_interp.errors import AttributionError, ModelError
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import probe_head
+from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     HookedModel,
@@ -177,7 +178,7 @@ class SeenPrompt:
 
     def _check_writing(self) -> None:
         """The heads and b_O together are what attention adds to the residual stream."""
-        W_O = attention_of(self.model, self.layer).W_O.detach().to(self.dtype)
+        W_O = projections(self.model, self.layer)[1].to(self.dtype)
         put_together = torch.einsum("hd,hdm->m", self.cache["z"][-1], W_O) + self.b_O
         self._require_equal(put_together, self.cache["attn_out"][-1], "the heads add to attn_out")
 
