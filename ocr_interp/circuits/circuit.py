@@ -97,7 +97,7 @@ class OVCircuit(OVMatrix):
         key-value heads are looked up; biases go to `bias`; `provenance.folded` and `.flags` say so.
 
         Args:
-            model: the model, which is not changed; merge adapters into it first.
+            model: left as it is; adapters of values and outputs are read unmerged, others must be merged.
             layer, head: which attention head (of the queries, if key-value heads are grouped).
             inputs, outputs: ids, labels or strings of one token each, or named groups of them.
             labels: a label for every token id; without them the tokenizer's tokens.

@@ -12,7 +12,9 @@ from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
-from ocr_interp.hooked.heads import head_parameters, read_norm, working_dtype
+from ocr_interp.hooked.heads import head_parameters
+from ocr_interp.hooked.norms import read_norm, working_dtype
+from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
 from ocr_interp.hooked.tokens import labels_of
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
@@ -51,6 +53,7 @@ def head_graph(
     """
     check_count("max_blocks", max_blocks, 1)
     found = attribute_model(model, prompt, answer, against, layer=layer, head=head, labels=labels)
+    probe_head(model, layer, head).require(("values",), "a graph of singular blocks")
     spectrum = head_spectrum(model, layer, head, tolerance)
     asked = [answer] if against is None else [answer, against]
     seen = SeenPrompt(model, *encoded(model, prompt, asked, labels_of(model, labels)), layer)

@@ -120,8 +120,18 @@ def layer_hook(model: HookedModel, layer: int, kind: str) -> str:
 
 
 def block_of(model: HookedModel, layer: int) -> Any:
-    """The transformer block of a layer, with ln1, attn and the rest."""
-    return cast(Any, model).blocks[check_layer(model, layer)]
+    """The transformer block of a layer, with ln1, attn and the rest.
+
+    Raises:
+        ModelError: an unknown layer, or a model that has no single stack of blocks.
+    """
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        raise ModelError(
+            f"the model must be decoder-only, with one stack of blocks, got {type(model).__name__} without "
+            "`blocks`, such as an encoder-decoder model (T5, BART): no head of it has an OV circuit here"
+        )
+    return cast(Any, blocks)[check_layer(model, layer)]
 
 
 def attention_of(model: HookedModel, layer: int) -> Any:
@@ -133,15 +143,28 @@ def attention_of(model: HookedModel, layer: int) -> Any:
     """
     attention = getattr(block_of(model, layer), "attn", None)
     try:
-        missing = [name for name in ("W_V", "W_O") if getattr(attention, name, None) is None]
+        missing = not _has_weights(attention)
     except NotImplementedError as error:
         raise ModelError(f"layer {layer} must have attention with W_V and W_O: {error}") from None
     if missing:
+        others = [i for i in range(int(model.cfg.n_layers)) if _is_readable(model, i)]
         raise ModelError(
             f"layer {layer} must have attention with W_V and W_O, got "
-            f"{'no attention' if attention is None else type(attention).__name__}: choose another layer"
+            f"{'no attention' if attention is None else type(attention).__name__}: "
+            + (f"choose another layer ({', '.join(map(str, others[:12]))})" if others else "no layer has it")
         )
     return attention
+
+
+def _has_weights(attention: Any) -> bool:
+    return all(getattr(attention, name, None) is not None for name in ("W_V", "W_O"))
+
+
+def _is_readable(model: HookedModel, layer: int) -> bool:
+    try:
+        return _has_weights(getattr(block_of(model, layer), "attn", None))
+    except NotImplementedError:
+        return False
 
 
 def tokenizer_of(model: HookedModel) -> Any:

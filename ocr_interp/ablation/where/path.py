@@ -17,6 +17,7 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import (
     HookedModel,
     attention_of,
@@ -67,8 +68,8 @@ class Path(Where):
         elsewhere: for a control: random key positions that replace those with a token of `inputs`.
 
     Raises:
-        ModelError: when applied, an unknown layer, head or id, or a model whose logits of single answers
-            cannot be edited separately.
+        ModelError: when applied, an unknown layer, head or id, a model whose logits of single answers cannot
+            be edited separately, or one in which something stands between values and z (a clamp, a gate).
         UnknownNameError: when applied, an unknown label; the message lists close matches.
     """
 
@@ -101,6 +102,9 @@ class Path(Where):
         onto = None
         if self.outputs is not None:
             onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
+        probe = probe_head(model, layer, self.head)
+        steps = ("attention",) if onto is None else ("attention", "writing", "reading")
+        probe.require(steps, "a path")
         replacement = prepare(read)
         bound, seen = Bound(described), {}
 
@@ -113,8 +117,10 @@ class Path(Where):
                     f"a path needs hook_pattern and hook_v of layer {layer} in the same forward pass, got "
                     f"{sorted(seen) or 'neither'}: this attention does not run them"
                 )
-            values = seen.pop("v")
-            carried = read.carried(seen.pop("pattern"), values, reader.ids(values.shape[1]))
+            values, pattern = seen.pop("v"), seen.pop("pattern")
+            if probe.limited and onto is None:
+                read.check_linear(pattern, values, value)
+            carried = read.carried(pattern, values, reader.ids(values.shape[1]))
             bound.note(carried.active)
             return _edited(value, carried, replacement(carried.values, carried.active), read, onto)
 
@@ -181,6 +187,19 @@ class _HeadReader(Place):
         active = ((weights != 0) & chosen.reshape(len(v), 1, -1)).any(-1, keepdim=True)
         values = wide(values)
         return Carried(weights.to(values) @ values, active)
+
+    def check_linear(self, pattern: Tensor, v: Tensor, z: Tensor) -> None:
+        """Requires that nothing limited the values of these prompts, in a model that limits large ones."""
+        group = int(self.model.cfg.n_heads) // v.shape[2]
+        ours = wide(pattern[:, self.head]) @ wide(v[:, :, self.head // group])
+        theirs = wide(z[:, :, self.head])
+        error = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+        if error > max(1e-4, 8 * torch.finfo(z.dtype).eps):
+            raise ModelError(
+                f"a path of layer {self.layer}, head {self.head} needs sum over keys of pattern × v = z, "
+                f"got a difference of {error:.2g} of its size on these prompts: the model limits large "
+                "values (a clamp such as clip_qkv), or another intervention edits them; edit hook_z instead"
+            )
 
     def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]

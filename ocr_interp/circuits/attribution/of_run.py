@@ -115,7 +115,8 @@ def attribute_run(
     # The model's own order of summation: attention first, then W_O over the whole vocabulary.
     total = float(((a @ W_V[ids]) @ W_O)[list(columns)] @ sign)
     labels = tuple(task.labels[i] for i in columns)
-    residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels))
+    size = float((a.abs() @ W_V[ids].abs()) @ W_O[:, list(columns)].abs().sum(1))
+    residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels), size)
     return Attribution(
         tokens=tuple(task.labels[i] for i in ids),
         kinds=kinds_of(task, ids),
