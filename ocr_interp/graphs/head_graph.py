@@ -14,15 +14,15 @@ from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
 from ocr_interp.hooked.heads import head_parameters, read_norm, working_dtype
 from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens import Token, TokenList, labels_of
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 
 
 def head_graph(
     model: HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int,
     head: int,

@@ -150,7 +150,7 @@ def tokenizer_of(model: HookedModel) -> Any:
 
 
 def check_tokens(
-    tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
+    tokens: Any, labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
 ) -> tuple[int, ...]:
     """Token ids of ids or labels.
 
@@ -180,6 +180,8 @@ def check_tokens(
 
 
 def _token_id(token: object, known: Mapping[str, int], d_vocab: int) -> int:
+    if isinstance(token, Tensor) and token.ndim == 0:
+        token = token.item()
     if isinstance(token, str):
         if token not in known:
             raise unknown_name("token", token, known)

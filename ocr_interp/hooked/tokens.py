@@ -7,14 +7,63 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.protocol import HookedModel, check_tokens, tokenizer_of
 from ocr_interp.task import FactRecallTask
 
-Tokens = Sequence[int | str] | Mapping[str, Sequence[int | str]]
-"""Tokens as a user gives them: ids or labels, or named groups of them."""
+Token = int | str | np.integer | Tensor
+"""One token as a user gives it: an id (also of an array or a tensor), or a label."""
+
+TokenList = Sequence[int | str | np.integer | Tensor] | np.ndarray | Tensor
+"""Tokens as a user gives them: ids in a list, an array or a tensor, or labels."""
+
+Tokens = TokenList | Mapping[str, TokenList]
+"""The same, or named groups of them."""
+
+Ids = Any
+"""Ids of a field that takes lists, arrays and tensors, and holds a tensor of int64 (see `id_tensor`)."""
+
+
+def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
+    """Whole numbers, such as token ids or positions, of lists, numpy arrays or tensors; tensors stay on
+    their device.
+
+    Raises:
+        ModelError: other things than whole numbers, or rows of unequal length.
+    """
+    if not isinstance(given, Tensor):
+        try:
+            rows = [each.tolist() if isinstance(each, Tensor | np.ndarray) else each for each in given]
+            given = torch.as_tensor(np.array(rows) if rows else np.zeros(0, np.int64))
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"{what} must be ids in a list, an array or a tensor, in rows of equal length, got "
+                f"{given!r:.80}: pad shorter prompts and pass attention_mask"
+            ) from None
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ModelError(
+            f"{what} must be token ids >= 0, at least one, got {given.dtype} {given.flatten()[:8].tolist()}"
+        )
+    return given.long()
+
+
+def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:
+    """Ids and labels of a list, an array or a tensor as Python's own numbers and strings.
+
+    Raises:
+        ModelError: one string: a sequence of tokens was meant.
+    """
+    if isinstance(given, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {given!r}: pass [{given!r}]")
+    return tuple(given.tolist() if isinstance(given, Tensor | np.ndarray) else map(_plain, given))
+
+
+def _plain(token: Any) -> Any:
+    return token.item() if isinstance(token, Tensor | np.generic) and token.ndim == 0 else token
 
 
 @dataclass(frozen=True)
@@ -121,7 +170,7 @@ def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[st
         return tokens
     known = set(labels)
 
-    def encoded(token: int | str) -> int | str:
+    def encoded(token: Any) -> Any:
         if not isinstance(token, str) or token in known:
             return token
         ids = tokenizer.encode(token, add_special_tokens=False)

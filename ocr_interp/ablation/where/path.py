@@ -16,7 +16,7 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
-from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
     HookedModel,
     attention_of,
@@ -25,7 +25,7 @@ from ocr_interp.hooked.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens import labels_of, plain_tokens
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Path(Where):
     random outputs.
 
     Attributes:
-        inputs: ids or labels of input tokens.
-        outputs: ids or labels of answers; None is everything downstream of the head.
+        inputs: ids or labels of input tokens; kept as a tuple.
+        outputs: ids or labels of answers, a tuple too; None is everything downstream of the head.
         layer, head: the head (a query head, if key-value heads are grouped).
         elsewhere: for a control: random key positions that replace those with a token of `inputs`.
 
@@ -72,13 +72,18 @@ class Path(Where):
         UnknownNameError: when applied, an unknown label; the message lists close matches.
     """
 
-    inputs: tuple[int | str, ...]
-    outputs: tuple[int | str, ...] | None = None
+    inputs: Any
+    outputs: Any = None
     layer: int = field(kw_only=True)
     head: int = field(kw_only=True)
     elsewhere: RandomPositions | None = field(default=None, kw_only=True)
 
     prefix: ClassVar[str] = "Path"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", plain_tokens(self.inputs, "inputs"))
+        if self.outputs is not None:
+            object.__setattr__(self, "outputs", plain_tokens(self.outputs, "outputs"))
 
     def describe(self) -> str:
         """One phrase that identifies the path."""
@@ -114,7 +119,15 @@ class Path(Where):
                     f"{sorted(seen) or 'neither'}: this attention does not run them"
                 )
             values = seen.pop("v")
-            carried = read.carried(seen.pop("pattern"), values, reader.ids(values.shape[1]))
+            given = value, values, reader.ids(values.shape[1]), seen.pop("pattern")
+            return (
+                cut_in(*given)
+                if reader.padding is None
+                else reader.padding.apart(cut_in, *given, patterns=(3,))
+            )
+
+        def cut_in(value: Tensor, values: Tensor, ids: Tensor, pattern: Tensor) -> Tensor:
+            carried = read.carried(pattern, values, ids)
             bound.note(carried.active)
             return _edited(value, carried, replacement(carried.values, carried.active), read, onto)
 
@@ -182,10 +195,10 @@ class _HeadReader(Place):
         values = wide(values)
         return Carried(weights.to(values) @ values, active)
 
-    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+    def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad(), reference_run():
+        with torch.no_grad(), own_run(self.model), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):

@@ -8,14 +8,15 @@ from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.tokens import Token, TokenList
 from ocr_interp.models.trained import TrainedModel
 
 
 def attribute(
     model: TrainedModel | HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,

@@ -21,6 +21,7 @@ from ocr_interp.hooked.heads import (
     used_weights,
     working_dtype,
 )
+from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     HookedModel,
@@ -32,7 +33,7 @@ from ocr_interp.hooked.protocol import (
     layer_hook,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import encode_single_tokens, labels_of
+from ocr_interp.hooked.tokens import Token, TokenList, encode_single_tokens, labels_of
 from ocr_interp.linalg.sums import checked_residual
 
 FROZEN = (
@@ -43,9 +44,9 @@ FROZEN = (
 
 def attribute_model(
     model: HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,
@@ -60,7 +61,7 @@ def attribute_model(
     folded into b_O has them there.
 
     Args:
-        model: any HookedTransformer or TransformerBridge; run once, in its own dtype.
+        model: any HookedTransformer or TransformerBridge; run once, in eval mode and its own dtype.
         prompt: token ids or single-token strings; nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head; required for models that are not one-layer attention-only.
@@ -107,7 +108,7 @@ def attribute_model(
 
 
 def encoded(
-    model: HookedModel, prompt: Sequence[int | str], answers: Sequence[int | str], names: Sequence[str]
+    model: HookedModel, prompt: TokenList, answers: Sequence[Token], names: Sequence[str]
 ) -> tuple[list[int], tuple[int, ...]]:
     """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
     coded: Any = encode_single_tokens(model, list(prompt), names)
@@ -157,7 +158,7 @@ class SeenPrompt:
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
         wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
-        with torch.no_grad():
+        with torch.no_grad(), own_run(model):
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
         _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)
