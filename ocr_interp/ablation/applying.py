@@ -13,6 +13,7 @@ from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.used_hooks import uses_hook
 
 
 @contextmanager
@@ -22,6 +23,7 @@ def ablated(
     tokens: Ids = None,
     labels: Sequence[str] | None = None,
     attention_mask: Any = None,
+    output_labels: Sequence[str] | None = None,
 ) -> Iterator[Any]:
     """Applies interventions to a HookedTransformer or TransformerBridge while the block runs.
 
@@ -41,6 +43,7 @@ def ablated(
         attention_mask: of padded prompts, 1 at tokens and 0 at padding; pass it to the model too. Padding is
             then never acted on, and positions are counted within each prompt. Prompts are edited by length:
             resampling takes values of another prompt of the same length.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
 
     Returns: the model, inside the block.
 
@@ -49,7 +52,8 @@ def ablated(
         ModelError: in a forward pass, a key-value cache that already has positions; at the end, hooks that
             were removed inside the block, or padding that only the model or only this function was told of.
         InterventionNeverFiredError: at the end, an intervention that changed no forward pass (forward passes
-            of the reference or donor of an inner block do not count). If the block raises, its own
+            of the reference or donor of an inner block do not count), or one at a hook whose value the model
+            does not use (native attention; see `hooked.used_hooks`). If the block raises, its own
             exception is raised instead.
     """
     model = check_model(model)
@@ -63,6 +67,7 @@ def ablated(
     if ids is not None and padding is None:
         check_unpadded(model, ids, "tokens")
     with reading_tokens(model, ids, padding) as reader:
+        reader.output_labels = output_labels
         bound = [each.bind(model, reader, labels) for each in interventions]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
         try:
@@ -79,6 +84,7 @@ def ablated(
         )
     reader.check_padding()
     _check_fired(bound)
+    _check_used(model, bound)
 
 
 def _remove(point: Any, function: Any) -> bool:
@@ -99,3 +105,15 @@ def _check_fired(bound: Sequence[Bound]) -> None:
             "inside the block: run the model there, on prompts that hold its tokens, and see that the hook "
             "is used (hook_result needs cfg.use_attn_result)"
         )
+
+
+def _check_used(model: HookedModel, bound: Sequence[Bound]) -> None:
+    """Requires that the model goes on with what the edits returned; asked once per model and hook."""
+    for each in bound:
+        name = each.hooks[-1][0]  # those before it only read
+        if not uses_hook(model, name):
+            raise InterventionNeverFiredError(
+                f"an intervention changed nothing: {each.what[:160]}. This model calls {name} and does not "
+                "use what it returns (its attention is native): intervene at hook_z or hook_attn_out, or "
+                "load the model so that its attention goes through the hook"
+            )

@@ -50,6 +50,7 @@ class Examples:
         other_answer: id of another answer of each example, e.g. the fact if the implication is asked.
         query: index of the logits of each example among `tokens`; None is the last token of the prompt.
         labels: a label for every token of the vocabulary, for interventions that name tokens by label.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
         attention_mask: of prompts padded on the left or right, 1 at tokens and 0 at padding. Each prompt is
             then run without its padding, together with those of its length, so that nothing depends on how a
             model treats padding; positions of interventions are counted within the prompt.
@@ -69,6 +70,7 @@ class Examples:
     query: Ids = field(default=None, repr=False)
     labels: tuple[str, ...] | None = field(default=None, repr=False)
     attention_mask: Any = field(default=None, repr=False)
+    output_labels: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("tokens", "answer", "candidates", "rivals", "other_answer", "query"):
@@ -167,18 +169,19 @@ class Examples:
         names = tuple(dict.fromkeys(self.split))
         return tuple(sorted(names, key=SPLITS.index)) if set(names) <= set(SPLITS) else names
 
-    def check_vocabulary(self, d_vocab: int) -> None:
-        """Requires that every id is a token of the model.
+    def check_vocabulary(self, d_vocab: int, d_vocab_out: int | None = None) -> None:
+        """Requires that every id is a token of the model; answers are ids of its outputs.
 
         Raises:
             ConfigError: an id is not.
         """
         for name in ("tokens", "answer", "candidates", "rivals", "other_answer"):
             value = getattr(self, name)
-            if value is not None and int(value.max()) >= d_vocab:
+            count = d_vocab if name == "tokens" or d_vocab_out is None else d_vocab_out
+            if value is not None and int(value.max()) >= count:
                 raise ConfigError(
-                    f"{name} must be token ids in 0..{d_vocab - 1}, got {int(value.max())}: the model has "
-                    f"{d_vocab} tokens"
+                    f"{name} must be token ids in 0..{count - 1}, got {int(value.max())}: the model has "
+                    f"{count} tokens"
                 )
 
     @property

@@ -238,7 +238,7 @@ def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) 
         length = task.seq_len if has_noise(model) else 3
         pools = range(task.n_inputs), task.answer_tokens, length
     else:
-        given.check_vocabulary(int(hooked.W_U.shape[1]))
+        given.check_vocabulary(int(hooked.W_E.shape[0]), int(hooked.W_U.shape[1]))
         if given.attention_mask is None:
             check_unpadded(hooked, given.tokens, "tokens", given.query)
         outputs = given.answer if given.candidates is None else given.candidates
@@ -353,7 +353,8 @@ def _logits(
 ) -> Float[Tensor, "batch vocabulary"]:
     """Logits at the query of every example, on the CPU."""
     rows, found = [], []
-    applied = ablated(model, *parts, labels=examples.labels) if parts else nullcontext()
+    labels = {"labels": examples.labels, "output_labels": examples.output_labels}
+    applied = ablated(model, *parts, **labels) if parts else nullcontext()
     with torch.no_grad(), own_run(model), applied:
         for batch in examples.batches(batch_size):
             logits = model(batch.tokens.to(model.W_E.device))

@@ -138,7 +138,11 @@ def begins_with_padding(tokens: Int[Tensor, "batch pos"], pad: int, is_text: boo
 
 
 def check_unpadded(
-    model: HookedModel, tokens: Any, what: str, query: Int[Tensor, " batch"] | None = None
+    model: HookedModel,
+    tokens: Any,
+    what: str,
+    query: Int[Tensor, " batch"] | None = None,
+    hint: str = "pass attention_mask=, 1 at tokens and 0 at padding (all 1 if that token is meant)",
 ) -> None:
     """Requires prompts without padding at or before the query; called where no mask was given.
 
@@ -159,6 +163,5 @@ def check_unpadded(
         found = ((ids == known[0]) & (torch.arange(ids.shape[1]) <= last[:, None])).any()
     if bool(found):
         raise ModelError(
-            f"{what} must hold no padding up to the query, got the tokenizer's padding, id {known[0]}: pass "
-            "attention_mask=, 1 at tokens of prompts and 0 at padding (all 1 if that token is meant)"
+            f"{what} must hold no padding up to the query, got the tokenizer's padding, id {known[0]}: {hint}"
         )

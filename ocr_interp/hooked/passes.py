@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -68,10 +68,12 @@ class TokenReader:
     Attributes:
         given: the ids, if they were given.
         padding: the padding, if a mask was given.
+        output_labels: labels of the logits, if they were given.
     """
 
     def __init__(self, given: Int[Tensor, "batch pos"] | None, padding: Padding | None = None) -> None:
         self.given, self.padding = given, padding
+        self.output_labels: Sequence[str] | None = None
         self.entered: list[Tensor] = []
         self._unsaid: dict[str, Tensor] = {}
 

@@ -88,12 +88,12 @@ def hugging_face_model(kind="Llama", seed=0, **fields):
     return model
 
 
-def bridge(model):
+def bridge(model, dtype=torch.float64):
     """A TransformerBridge of a copy (the bridge rewrites what it is given)."""
     from transformer_lens.model_bridge import TransformerBridge
 
     return TransformerBridge.boot_transformers(
-        "tiny-random", hf_model=copy.deepcopy(model), tokenizer=tokenizer(), device="cpu", dtype=torch.float64
+        "tiny-random", hf_model=copy.deepcopy(model), tokenizer=tokenizer(), device="cpu", dtype=dtype
     )
 
 

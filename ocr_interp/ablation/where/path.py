@@ -25,7 +25,7 @@ from ocr_interp.hooked.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of, plain_tokens
+from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Path(Where):
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
         onto = None
         if self.outputs is not None:
+            names = output_labels_of(model, labels, reader.output_labels)
             onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
         replacement = prepare(read)
         bound, seen = Bound(described), {}

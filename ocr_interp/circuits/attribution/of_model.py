@@ -21,6 +21,7 @@ from ocr_interp.hooked.heads import (
     used_weights,
     working_dtype,
 )
+from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
@@ -33,7 +34,14 @@ from ocr_interp.hooked.protocol import (
     layer_hook,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import Token, TokenList, encode_single_tokens, labels_of
+from ocr_interp.hooked.tokens import (
+    Token,
+    TokenList,
+    encode_prompt,
+    encode_single_tokens,
+    labels_of,
+    output_labels_of,
+)
 from ocr_interp.linalg.sums import checked_residual
 
 FROZEN = (
@@ -44,7 +52,7 @@ FROZEN = (
 
 def attribute_model(
     model: HookedModel,
-    prompt: TokenList,
+    prompt: TokenList | str,
     answer: Token,
     against: Token | None = None,
     *,
@@ -52,6 +60,7 @@ def attribute_model(
     head: int | None = None,
     kinds: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    output_labels: Sequence[str] | None = None,
 ) -> Attribution:
     """Contributions of a prompt's positions to a logit (difference) at the last position.
 
@@ -62,11 +71,12 @@ def attribute_model(
 
     Args:
         model: any HookedTransformer or TransformerBridge; run once, in eval mode and its own dtype.
-        prompt: token ids or single-token strings; nothing is prepended.
+        prompt: token ids or single-token strings, or a text for the tokenizer; nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head; required for models that are not one-layer attention-only.
         kinds: kind of every position, for `of_kind`; without them each is "token".
         labels: a label for every token id; without them the tokenizer's tokens.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
 
     Raises:
         ModelError: a missing or unknown layer or head, kinds of another length, norms after attention, or
@@ -76,19 +86,21 @@ def attribute_model(
             norm and W_U alone (1e-4).
     """
     model = check_model(model)
-    names = labels_of(model, labels)
+    names, output_names = labels_of(model, labels), output_labels_of(model, labels, output_labels)
     whole = _is_whole(model, layer, head)
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
-    ids, columns = encoded(model, prompt, [answer] if against is None else [answer, against], names)
+    ids, columns = encoded(
+        model, prompt, [answer] if against is None else [answer, against], names, output_names
+    )
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
     seen = SeenPrompt(model, ids, columns, at)
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
-    shown = tuple(names[i] for i in columns)
+    shown = tuple(output_names[i] for i in columns)
     residual = checked_residual(np.append(parts, [direct, bias]), total, seen.eps, " - ".join(shown))
     return Attribution(
         tokens=tuple(names[i] for i in ids),
@@ -108,13 +120,16 @@ def attribute_model(
 
 
 def encoded(
-    model: HookedModel, prompt: TokenList, answers: Sequence[Token], names: Sequence[str]
+    model: HookedModel,
+    prompt: TokenList | str,
+    answers: Sequence[Token],
+    names: Sequence[str],
+    output_names: Sequence[str],
 ) -> tuple[list[int], tuple[int, ...]]:
     """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
-    coded: Any = encode_single_tokens(model, list(prompt), names)
-    ids = list(check_tokens(coded, names, "prompt", repeats=True))
-    wanted: Any = encode_single_tokens(model, list(answers), names)
-    return ids, check_tokens(wanted, names, "answers")
+    ids = list(encode_prompt(model, prompt, names))
+    check_unpadded(model, [ids], "prompt", hint="leave the padding out")
+    return ids, check_tokens(encode_single_tokens(model, answers, output_names), output_names, "answers")
 
 
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:

@@ -81,7 +81,7 @@ class Attribution:
 
 
 def attribute_run(
-    run: TrainedModel, prompt: TokenList, answer: Token, against: Token | None = None
+    run: TrainedModel, prompt: TokenList | str, answer: Token, against: Token | None = None
 ) -> Attribution:
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
