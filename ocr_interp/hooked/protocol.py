@@ -173,7 +173,7 @@ def tokenizer_of(model: HookedModel) -> Any:
 
 
 def check_tokens(
-    tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
+    tokens: Any, labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
 ) -> tuple[int, ...]:
     """Token ids of ids or labels.
 
@@ -185,12 +185,14 @@ def check_tokens(
 
     Raises:
         UnknownNameError: a label or id that does not exist, with the close matches.
-        ModelError: no token at all, or one twice.
+        ModelError: no token at all, or one twice; a string instead of a sequence; a label of several ids.
     """
+    if isinstance(tokens, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {tokens!r}: pass [{tokens!r}]")
     known: dict[str, int] = {}
     for index, label in enumerate(labels):
         known.setdefault(label, index)
-    ids = tuple(_token_id(token, known, len(labels)) for token in tokens)
+    ids = tuple(_token_id(token, known, labels) for token in tokens)
     if not ids:
         raise ModelError(f"{what} must hold at least one token, got none")
     if not repeats and len(set(ids)) < len(ids):
@@ -202,11 +204,28 @@ def check_tokens(
     return ids
 
 
-def _token_id(token: object, known: Mapping[str, int], d_vocab: int) -> int:
+def _token_id(token: object, known: Mapping[str, int], labels: Sequence[str]) -> int:
+    if isinstance(token, Tensor) and token.ndim == 0:
+        token = token.item()
     if isinstance(token, str):
         if token not in known:
             raise unknown_name("token", token, known)
+        if len(known) < len(labels):
+            check_one_meaning(token, [index for index, label in enumerate(labels) if label == token])
         return known[token]
-    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < d_vocab:
-        raise ModelError(f"a token must be a label or an id in 0..{d_vocab - 1}, got {token!r}")
+    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < len(labels):
+        raise ModelError(f"a token must be a label or an id in 0..{len(labels) - 1}, got {token!r}")
     return int(token)
+
+
+def check_one_meaning(label: str, ids: Sequence[int]) -> None:
+    """Requires that a label or string means one token.
+
+    Raises:
+        ModelError: names the ids that it may mean.
+    """
+    if len(ids) > 1:
+        raise ModelError(
+            f"a token must be named by a label that is its own, got {label!r}, which may mean the ids "
+            f"{', '.join(map(str, ids[:5]))}: pass the id"
+        )

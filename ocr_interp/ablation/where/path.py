@@ -16,7 +16,7 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
-from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import (
     HookedModel,
@@ -26,7 +26,7 @@ from ocr_interp.hooked.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Path(Where):
     random outputs.
 
     Attributes:
-        inputs: ids or labels of input tokens.
-        outputs: ids or labels of answers; None is everything downstream of the head.
+        inputs: ids or labels of input tokens; kept as a tuple.
+        outputs: ids or labels of answers, a tuple too; None is everything downstream of the head.
         layer, head: the head (a query head, if key-value heads are grouped).
         elsewhere: for a control: random key positions that replace those with a token of `inputs`.
 
@@ -73,13 +73,18 @@ class Path(Where):
         UnknownNameError: when applied, an unknown label; the message lists close matches.
     """
 
-    inputs: tuple[int | str, ...]
-    outputs: tuple[int | str, ...] | None = None
+    inputs: Any
+    outputs: Any = None
     layer: int = field(kw_only=True)
     head: int = field(kw_only=True)
     elsewhere: RandomPositions | None = field(default=None, kw_only=True)
 
     prefix: ClassVar[str] = "Path"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", plain_tokens(self.inputs, "inputs"))
+        if self.outputs is not None:
+            object.__setattr__(self, "outputs", plain_tokens(self.outputs, "outputs"))
 
     def describe(self) -> str:
         """One phrase that identifies the path."""
@@ -101,6 +106,7 @@ class Path(Where):
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
         onto = None
         if self.outputs is not None:
+            names = output_labels_of(model, labels, reader.output_labels)
             onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
         probe = probe_head(model, layer, self.head)
         steps = ("attention",) if onto is None else ("attention", "writing", "reading")
@@ -120,7 +126,15 @@ class Path(Where):
             values, pattern = seen.pop("v"), seen.pop("pattern")
             if probe.limited and onto is None:
                 read.check_linear(pattern, values, value)
-            carried = read.carried(pattern, values, reader.ids(values.shape[1]))
+            given = value, values, reader.ids(values.shape[1]), pattern
+            return (
+                cut_in(*given)
+                if reader.padding is None
+                else reader.padding.apart(cut_in, *given, patterns=(3,))
+            )
+
+        def cut_in(value: Tensor, values: Tensor, ids: Tensor, pattern: Tensor) -> Tensor:
+            carried = read.carried(pattern, values, ids)
             bound.note(carried.active)
             return _edited(value, carried, replacement(carried.values, carried.active), read, onto)
 
@@ -201,10 +215,10 @@ class _HeadReader(Place):
                 "values (a clamp such as clip_qkv), or another intervention edits them; edit hook_z instead"
             )
 
-    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+    def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad(), reference_run():
+        with torch.no_grad(), own_run(self.model), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):

@@ -14,6 +14,8 @@ from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
+from ocr_interp.hooked.padding import check_unpadded
+from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
@@ -27,7 +29,14 @@ from ocr_interp.hooked.protocol import (
     layer_hook,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import encode_single_tokens, labels_of
+from ocr_interp.hooked.tokens import (
+    Token,
+    TokenList,
+    encode_prompt,
+    encode_single_tokens,
+    labels_of,
+    output_labels_of,
+)
 from ocr_interp.linalg.sums import checked_residual
 
 FROZEN = (
@@ -38,14 +47,15 @@ FROZEN = (
 
 def attribute_model(
     model: HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList | str,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,
     kinds: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    output_labels: Sequence[str] | None = None,
 ) -> Attribution:
     """Contributions of a prompt's positions to a logit (difference) at the last position.
 
@@ -55,12 +65,13 @@ def attribute_model(
     folded into b_O has them there.
 
     Args:
-        model: any HookedTransformer or TransformerBridge; run once, in its own dtype.
-        prompt: token ids or single-token strings; nothing is prepended.
+        model: any HookedTransformer or TransformerBridge; run once, in eval mode and its own dtype.
+        prompt: token ids or single-token strings, or a text for the tokenizer; nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head; required for models that are not one-layer attention-only.
         kinds: kind of every position, for `of_kind`; without them each is "token".
         labels: a label for every token id; without them the tokenizer's tokens.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
 
     Raises:
         ModelError: a missing or unknown layer or head, kinds of another length, norms after attention, or
@@ -71,12 +82,14 @@ def attribute_model(
             not joined by W_O, the final norm and W_U alone (compared as vectors, relative to their size).
     """
     model = check_model(model)
-    names = labels_of(model, labels)
+    names, output_names = labels_of(model, labels), output_labels_of(model, labels, output_labels)
     whole = _is_whole(model, layer, head)
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
-    ids, columns = encoded(model, prompt, [answer] if against is None else [answer, against], names)
+    ids, columns = encoded(
+        model, prompt, [answer] if against is None else [answer, against], names, output_names
+    )
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
     seen = SeenPrompt(model, ids, columns, at)
@@ -85,7 +98,7 @@ def attribute_model(
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
-    shown = tuple(names[i] for i in columns)
+    shown = tuple(output_names[i] for i in columns)
     size = sum(seen.size_of(h) for _, h in heads)
     residual = checked_residual(np.append(parts, [direct, bias]), total, seen.eps, " - ".join(shown), size)
     return Attribution(
@@ -106,13 +119,16 @@ def attribute_model(
 
 
 def encoded(
-    model: HookedModel, prompt: Sequence[int | str], answers: Sequence[int | str], names: Sequence[str]
+    model: HookedModel,
+    prompt: TokenList | str,
+    answers: Sequence[Token],
+    names: Sequence[str],
+    output_names: Sequence[str],
 ) -> tuple[list[int], tuple[int, ...]]:
     """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
-    coded: Any = encode_single_tokens(model, list(prompt), names)
-    ids = list(check_tokens(coded, names, "prompt", repeats=True))
-    wanted: Any = encode_single_tokens(model, list(answers), names)
-    return ids, check_tokens(wanted, names, "answers")
+    ids = list(encode_prompt(model, prompt, names))
+    check_unpadded(model, [ids], "prompt", hint="leave the padding out")
+    return ids, check_tokens(encode_single_tokens(model, answers, output_names), output_names, "answers")
 
 
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:
@@ -156,7 +172,7 @@ class SeenPrompt:
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
         wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
-        with torch.no_grad():
+        with torch.no_grad(), own_run(model):
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
         _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.hooked.tokens import INPUT_KINDS, Token, TokenList, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
@@ -81,7 +81,7 @@ class Attribution:
 
 
 def attribute_run(
-    run: TrainedModel, prompt: Sequence[int | str], answer: int | str, against: int | str | None = None
+    run: TrainedModel, prompt: TokenList | str, answer: Token, against: Token | None = None
 ) -> Attribution:
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
