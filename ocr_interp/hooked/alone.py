@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 
 
@@ -51,21 +52,16 @@ def run_alone(
 @contextlib.contextmanager
 def by_itself(model: HookedModel) -> Iterator[None]:
     """The model in eval mode and without hooks of users; both are restored."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    training = [module for module in modules if module.training]
     points = {id(point): point for point in model.hook_dict.values()}.values()
     taken = [(point, dict(point._forward_hooks), point.fwd_hooks) for point in points if point.fwd_hooks]
-    for module in training:
-        module.training = False
     for point, _, handles in taken:
         for handle in handles:
             point._forward_hooks.pop(handle.hook.id, None)
         point.fwd_hooks = []
     try:
-        yield
+        with own_run(model):
+            yield
     finally:
-        for module in training:
-            module.training = True
         for point, hooks, handles in taken:
             point._forward_hooks.clear()
             point._forward_hooks.update(hooks)
