@@ -6,22 +6,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxtyping import Int
-from torch import Tensor
-
 from ocr_interp.ablation.binding import Bound
 from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
+from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.used_hooks import uses_hook
 
 
 @contextmanager
 def ablated(
     model: HookedModel,
     *interventions: Intervention,
-    tokens: Int[Tensor, "batch pos"] | None = None,
+    tokens: Ids = None,
     labels: Sequence[str] | None = None,
+    attention_mask: Any = None,
+    output_labels: Sequence[str] | None = None,
 ) -> Iterator[Any]:
     """Applies interventions to a HookedTransformer or TransformerBridge while the block runs.
 
@@ -38,15 +40,20 @@ def ablated(
         interventions: what to apply, in order, e.g. Zero().at(Site.at("z", layer=0, heads=[3])).
         tokens: ids of the batch, if the model does not get ids itself (inputs_embeds, start_at_layer).
         labels: a label for every token id, e.g. task.labels, for interventions that name tokens by label.
+        attention_mask: of padded prompts, 1 at tokens and 0 at padding; pass it to the model too. Padding is
+            then never acted on, and positions are counted within each prompt. Prompts are edited by length:
+            resampling takes values of another prompt of the same length.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
 
     Returns: the model, inside the block.
 
     Raises:
         UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
         ModelError: in a forward pass, a key-value cache that already has positions; at the end, hooks that
-            were removed inside the block.
+            were removed inside the block, or padding that only the model or only this function was told of.
         InterventionNeverFiredError: at the end, an intervention that changed no forward pass (forward passes
-            of the reference or donor of an inner block do not count). If the block raises, its own
+            of the reference or donor of an inner block do not count), or one at a hook whose value the model
+            does not use (native attention; see `hooked.used_hooks`). If the block raises, its own
             exception is raised instead.
     """
     model = check_model(model)
@@ -55,7 +62,12 @@ def ablated(
     for each in interventions:
         if not isinstance(each, Intervention):
             raise OcrInterpError(f"ablated takes interventions such as Zero().at(site), got {each!r}")
-    with reading_tokens(model, tokens) as reader:
+    ids = None if tokens is None else id_tensor(tokens, "tokens")
+    padding = None if attention_mask is None else Padding.of(attention_mask, ids)
+    if ids is not None and padding is None:
+        check_unpadded(model, ids, "tokens")
+    with reading_tokens(model, ids, padding) as reader:
+        reader.output_labels = output_labels
         bound = [each.bind(model, reader, labels) for each in interventions]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
         try:
@@ -70,7 +82,9 @@ def ablated(
             f"{removed.count(False)} of {len(removed)} hooks of the interventions were taken away inside the "
             "block: call reset_hooks without including_permanent=True there"
         )
+    reader.check_padding()
     _check_fired(bound)
+    _check_used(model, bound)
 
 
 def _remove(point: Any, function: Any) -> bool:
@@ -91,3 +105,15 @@ def _check_fired(bound: Sequence[Bound]) -> None:
             "inside the block: run the model there, on prompts that hold its tokens, and see that the hook "
             "is used (hook_result needs cfg.use_attn_result)"
         )
+
+
+def _check_used(model: HookedModel, bound: Sequence[Bound]) -> None:
+    """Requires that the model goes on with what the edits returned; asked once per model and hook."""
+    for each in bound:
+        name = each.hooks[-1][0]  # those before it only read
+        if not uses_hook(model, name):
+            raise InterventionNeverFiredError(
+                f"an intervention changed nothing: {each.what[:160]}. This model calls {name} and does not "
+                "use what it returns (its attention is native): intervene at hook_z or hook_attn_out, or "
+                "load the model so that its attention goes through the hook"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,9 +12,26 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ocr_interp.data import noisy_examples
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.hooked.padding import Padding
 from ocr_interp.hooked.provenance import fingerprint_of
+from ocr_interp.hooked.tokens import Ids, id_tensor
 from ocr_interp.task import SPLITS, FactRecallTask
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Prompts of one length that are run together.
+
+    Attributes:
+        rows: which examples they are.
+        tokens: their ids, without padding.
+        query: position of the logits of each.
+    """
+
+    rows: Int[Tensor, " prompt"]
+    tokens: Int[Tensor, "prompt pos"]
+    query: Int[Tensor, " prompt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,31 +42,39 @@ class Examples:
     the right answer are ignored, so rows of unequal length can be padded with it.
 
     Attributes:
-        tokens: ids of the prompts, all of one length.
-        answer: id of the right answer of each example.
+        tokens: ids of the prompts [batch, pos], all of one length.
+        answer: id of the right answer of each example [batch].
         split: a name for each example, by which metrics are grouped; one string names all.
         candidates: tokens that the right answer must beat to count as right; None is the whole vocabulary.
         rivals: tokens that margin and logit difference compare it with; None is the candidates.
         other_answer: id of another answer of each example, e.g. the fact if the implication is asked.
-        query: position of the logits of each example; None is the last. For prompts padded on the right.
+        query: index of the logits of each example among `tokens`; None is the last token of the prompt.
         labels: a label for every token of the vocabulary, for interventions that name tokens by label.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
+        attention_mask: of prompts padded on the left or right, 1 at tokens and 0 at padding. Each prompt is
+            then run without its padding, together with those of its length, so that nothing depends on how a
+            model treats padding; positions of interventions are counted within the prompt.
+
+    All ids may be given as lists, numpy arrays or tensors.
 
     Raises:
         ConfigError: lengths that do not fit, ids below 0, an example without a wrong candidate.
     """
 
-    tokens: Int[Tensor, "batch pos"]
-    answer: Int[Tensor, " batch"]
+    tokens: Ids
+    answer: Ids
     split: str | tuple[str, ...] = "all"
-    candidates: Int[Tensor, "batch candidate"] | Int[Tensor, " candidate"] | None = field(
-        default=None, repr=False
-    )
-    rivals: Int[Tensor, "batch rival"] | Int[Tensor, " rival"] | None = field(default=None, repr=False)
-    other_answer: Int[Tensor, " batch"] | None = field(default=None, repr=False)
-    query: Int[Tensor, " batch"] | None = field(default=None, repr=False)
+    candidates: Ids = field(default=None, repr=False)
+    rivals: Ids = field(default=None, repr=False)
+    other_answer: Ids = field(default=None, repr=False)
+    query: Ids = field(default=None, repr=False)
     labels: tuple[str, ...] | None = field(default=None, repr=False)
+    attention_mask: Any = field(default=None, repr=False)
+    output_labels: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("tokens", "answer", "candidates", "rivals", "other_answer", "query"):
+            self._take_ids(name)
         if self.tokens.ndim != 2 or not len(self.tokens) or not self.tokens.shape[1]:
             raise ConfigError(f"tokens must be [batch, pos], not empty, got {tuple(self.tokens.shape)}")
         if isinstance(self.split, str):
@@ -70,6 +96,54 @@ class Examples:
             )
         for name in ("candidates", "rivals"):
             self._check_set(name, getattr(self, name))
+        if self.attention_mask is not None:
+            self._check_mask()
+
+    def _take_ids(self, name: str) -> None:
+        value = getattr(self, name)
+        if value is None or (
+            isinstance(value, Tensor) and name == "tokens" and not value.is_floating_point()
+        ):
+            return  # tokens in fewer bits stay so: their dtype is part of the fingerprint
+        try:
+            object.__setattr__(self, name, id_tensor(value, name))
+        except ModelError as error:
+            raise ConfigError(str(error)) from None
+
+    def _check_mask(self) -> None:
+        try:
+            padding = Padding.of(self.attention_mask, self.tokens)
+        except ModelError as error:
+            raise ConfigError(str(error)) from None
+        object.__setattr__(self, "attention_mask", padding.mask)
+        if self.query is not None:
+            query = (self.query.cpu() % self.tokens.shape[1])[:, None]
+            if not bool(padding.mask.gather(1, query).all()):
+                raise ConfigError(
+                    f"query must be tokens of the prompts, got padding, {self.query.tolist()}: leave it out "
+                    "for the last token of each"
+                )
+
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """The prompts in batches of at most `size`; padded ones by length, without their padding."""
+        count = size or len(self)
+        length = self.tokens.shape[1]
+        query = None if self.query is None else self.query.cpu()
+        if self.attention_mask is None:
+            rows = torch.arange(len(self))
+            at = torch.full((len(self),), -1) if query is None else query
+            for start in range(0, len(self), count):
+                one = slice(start, start + count)
+                yield Batch(rows[one], self.tokens[one], at[one])
+            return
+        padding = Padding.of(self.attention_mask, self.tokens)
+        at = padding.stop - 1 if query is None else query % length
+        for part in padding.parts:
+            tokens = self.tokens[part.of(self.tokens)]
+            places = (at - padding.start)[part.rows]
+            for start in range(0, len(tokens), count):
+                one = slice(start, start + count)
+                yield Batch(part.rows[one], tokens[one], places[one])
 
     def _check_set(self, name: str, given: Tensor | None) -> None:
         if given is None:
@@ -95,18 +169,19 @@ class Examples:
         names = tuple(dict.fromkeys(self.split))
         return tuple(sorted(names, key=SPLITS.index)) if set(names) <= set(SPLITS) else names
 
-    def check_vocabulary(self, d_vocab: int) -> None:
-        """Requires that every id is a token of the model.
+    def check_vocabulary(self, d_vocab: int, d_vocab_out: int | None = None) -> None:
+        """Requires that every id is a token of the model; answers are ids of its outputs.
 
         Raises:
             ConfigError: an id is not.
         """
         for name in ("tokens", "answer", "candidates", "rivals", "other_answer"):
             value = getattr(self, name)
-            if value is not None and int(value.max()) >= d_vocab:
+            count = d_vocab if name == "tokens" or d_vocab_out is None else d_vocab_out
+            if value is not None and int(value.max()) >= count:
                 raise ConfigError(
-                    f"{name} must be token ids in 0..{d_vocab - 1}, got {int(value.max())}: the model has "
-                    f"{d_vocab} tokens"
+                    f"{name} must be token ids in 0..{count - 1}, got {int(value.max())}: the model has "
+                    f"{count} tokens"
                 )
 
     @property

@@ -20,6 +20,7 @@ from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.ablation.examples import Examples, task_examples
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
 from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
+from ocr_interp.ablation.where.site import Site
 from ocr_interp.checks import check_count
 from ocr_interp.errors import (
     ConfigError,
@@ -28,6 +29,8 @@ from ocr_interp.errors import (
     OcrInterpError,
     unknown_name,
 )
+from ocr_interp.hooked.padding import check_unpadded
+from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.running.progress import progress_bar
@@ -114,7 +117,9 @@ def run_ablation_study(
 
     A Run is measured on every triple of its task: without noise, or on `eval_draws` noisy sequences per
     triple if it was trained with noise. Any HookedTransformer or TransformerBridge is measured on
-    `examples`. Specs run one after the other, because parallel runs gain little: on two busy cores, two
+    `examples`. The model is run in eval mode, and each module gets its own mode back.
+
+    Specs run one after the other, because parallel runs gain little: on two busy cores, two
     threads, each with a copy of the model, took 1.2 times as long for the fact-recall model and 0.9 times for
     a 6-layer one; two processes took 0.9 and 1.3 times, and most of a minute to start
     (benchmarks/bench_ablation.py).
@@ -152,6 +157,7 @@ def run_ablation_study(
     wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED))
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
     studied = _studied(model, examples, eval_draws, options)
+    _check_exchanges(studied, specs, seeds, batch_size)
     rows = StudyRows(None if path is None else Path(path), studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
     with progress_bar("ablations", len(plan), show=progress) as move:
@@ -232,18 +238,51 @@ def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) 
         length = task.seq_len if has_noise(model) else 3
         pools = range(task.n_inputs), task.answer_tokens, length
     else:
-        given.check_vocabulary(int(hooked.W_U.shape[1]))
+        given.check_vocabulary(int(hooked.W_E.shape[0]), int(hooked.W_U.shape[1]))
+        if given.attention_mask is None:
+            check_unpadded(hooked, given.tokens, "tokens", given.query)
         outputs = given.answer if given.candidates is None else given.candidates
-        pools = _up_to_query(given).unique().tolist(), outputs.unique().tolist(), given.tokens.shape[1]
+        pools = _up_to_query(given).unique().tolist(), outputs.unique().tolist(), _shortest(given)
     return _Studied(hooked, examples, fingerprint, model.step if is_run else None, *pools)
 
 
 def _up_to_query(examples: Examples) -> Int[Tensor, " token"]:
-    """All ids up to the query of each prompt, so without padding on the right."""
-    length = examples.tokens.shape[1]
-    query = torch.full((len(examples),), -1) if examples.query is None else examples.query
-    last = (query % length).to(examples.tokens.device)
-    return examples.tokens[torch.arange(length, device=last.device) <= last[:, None]]
+    """All ids of the prompts up to their queries."""
+    found = []
+    for batch in examples.batches():
+        length = batch.tokens.shape[1]
+        last = (batch.query % length).to(batch.tokens.device)
+        found.append(batch.tokens[torch.arange(length, device=last.device) <= last[:, None]])
+    return torch.cat(found)
+
+
+def _shortest(examples: Examples) -> int:
+    """Tokens of the shortest prompt: positions below it are in all of them."""
+    return min(batch.tokens.shape[1] for batch in examples.batches())
+
+
+def _check_exchanges(studied: _Studied, specs: Specs, seeds: Sequence[int], batch_size: int | None) -> None:
+    """Requires that no batch leaves a prompt alone whose values are to be exchanged, before anything is run.
+
+    Raises:
+        ModelError: one that does, with what to pass.
+    """
+    exchanging = {name: [part for part in _parts(spec) if part.needs_others] for name, spec in specs.items()}
+    for seed in seeds if any(exchanging.values()) else ():
+        examples = studied.examples(int(seed))
+        for batch in examples.batches(batch_size):
+            for name, part in ((name, part) for name, parts in exchanging.items() for part in parts):
+                touched = part.touched(studied.model, batch.tokens.cpu(), examples.labels)
+                alone = (
+                    len(batch.tokens) == 1 if isinstance(part.where, Site) else int((touched > 0).sum()) == 1
+                )
+                if alone:
+                    raise ModelError(
+                        f"resampling needs >= 2 sequences of a length in each batch, got 1 in one of "
+                        f"{len(batch.tokens)} x {batch.tokens.shape[1]} tokens for spec {name!r} "
+                        f"({len(examples)} examples, batch_size {batch_size}): pass another batch_size or "
+                        "more prompts"
+                    )
 
 
 def _tensors(model: Any) -> dict[str, Tensor]:
@@ -300,11 +339,11 @@ def _evaluate(
 
 
 def _touched(studied: _Studied, parts: tuple[Intervention, ...], examples: Examples) -> dict[str, float]:
-    """Mean number of edited positions per prompt, by split."""
-    tokens = examples.tokens.cpu()
-    count = torch.zeros(len(tokens))
-    for part in parts:
-        count = count + part.touched(studied.model, tokens, examples.labels)
+    """Mean number of positions of a prompt that are acted on, by split."""
+    count = torch.zeros(len(examples))
+    for batch in examples.batches():
+        for part in parts:
+            count[batch.rows] += part.touched(studied.model, batch.tokens.cpu(), examples.labels)
     names = np.array(examples.split)
     return {split: float(count.numpy()[names == split].mean()) for split in examples.splits}
 
@@ -313,12 +352,13 @@ def _logits(
     model: Any, parts: tuple[Intervention, ...], examples: Examples, batch_size: int | None
 ) -> Float[Tensor, "batch vocabulary"]:
     """Logits at the query of every example, on the CPU."""
-    tokens = examples.tokens.to(model.W_E.device)
-    query = torch.full((len(tokens),), -1) if examples.query is None else examples.query.cpu()
-    size, found = batch_size or len(tokens), []
-    with torch.no_grad(), ablated(model, *parts, labels=examples.labels) if parts else nullcontext():
-        for start in range(0, len(tokens), size):
-            logits = model(tokens[start : start + size])
-            rows = torch.arange(len(logits), device=logits.device)
-            found.append(logits[rows, query[start : start + size].to(logits.device)].cpu())
-    return torch.cat(found)
+    rows, found = [], []
+    labels = {"labels": examples.labels, "output_labels": examples.output_labels}
+    applied = ablated(model, *parts, **labels) if parts else nullcontext()
+    with torch.no_grad(), own_run(model), applied:
+        for batch in examples.batches(batch_size):
+            logits = model(batch.tokens.to(model.W_E.device))
+            places = torch.arange(len(logits), device=logits.device)
+            found.append(logits[places, batch.query.to(logits.device)].cpu())
+            rows.append(batch.rows)
+    return torch.cat(found)[torch.cat(rows).argsort()]

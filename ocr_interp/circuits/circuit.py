@@ -24,6 +24,7 @@ from ocr_interp.hooked.tokens import (
     Tokens,
     encode_single_tokens,
     labels_of,
+    output_labels_of,
     task_inputs,
     task_outputs,
     token_set,
@@ -87,6 +88,7 @@ class OVCircuit(OVMatrix):
         inputs: Tokens,
         outputs: Tokens,
         labels: Sequence[str] | None = None,
+        output_labels: Sequence[str] | None = None,
         step: int | None = None,
         seed: int | None = None,
     ) -> OVCircuit:
@@ -97,10 +99,11 @@ class OVCircuit(OVMatrix):
         key-value heads are looked up; biases go to `bias`; `provenance.folded` and `.flags` say so.
 
         Args:
-            model: the model, which is not changed; merge adapters into it first.
+            model: left as it is; adapters of values and outputs are read unmerged, others must be merged.
             layer, head: which attention head (of the queries, if key-value heads are grouped).
             inputs, outputs: ids, labels or strings of one token each, or named groups of them.
             labels: a label for every token id; without them the tokenizer's tokens.
+            output_labels: a label for every logit, where the outputs are another vocabulary.
             step, seed: for the provenance, if known.
 
         Raises:
@@ -112,6 +115,7 @@ class OVCircuit(OVMatrix):
         model = check_model(model)
         names = labels_of(model, labels)
         rows = token_set(encode_single_tokens(model, inputs, names), names, "inputs")
+        names = output_labels_of(model, labels, output_labels)
         columns = token_set(encode_single_tokens(model, outputs, names), names, "outputs")
         factors = read_head(model, layer, head, rows.ids, columns.ids)
         return cls(

@@ -102,9 +102,11 @@ class OVMatrix:
         )
 
     def restrict(
-        self: Circuit, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None
+        self: Circuit,
+        inputs: Sequence[str | int] | None = None,
+        outputs: Sequence[str | int] | None = None,
     ) -> Circuit:
-        """The circuit between some of its tokens, by label and in the order given."""
+        """The circuit between some of its tokens, by label or id and in the order given."""
         rows = np.arange(len(self.inputs)) if inputs is None else self.inputs.positions(inputs)
         columns = np.arange(len(self.outputs)) if outputs is None else self.outputs.positions(outputs)
         if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):

@@ -34,4 +34,5 @@ def summarize(circuit: OVMatrix, seed: int = 0) -> str:
         lines.append(f"EOS attends to (mean |a| of a token, share of a prompt): {said}")
     lines += [f"folded: {text}" for text in circuit.provenance.folded]
     lines += [f"note: {text}" for text in circuit.provenance.flags]
+    lines += [f"checked: {text}" for text in circuit.provenance.checks]
     return "\n".join(lines)

@@ -12,23 +12,26 @@ from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
-from ocr_interp.hooked.heads import head_parameters, read_norm, working_dtype
+from ocr_interp.hooked.heads import head_parameters
+from ocr_interp.hooked.norms import read_norm, working_dtype
+from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens import Token, TokenList, labels_of, output_labels_of
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 
 
 def head_graph(
     model: HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList | str,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int,
     head: int,
     tolerance: float = 0.05,
     max_blocks: int = 3,
     labels: Sequence[str] | None = None,
+    output_labels: Sequence[str] | None = None,
 ) -> CircuitGraph:
     """Tokens of a prompt, what the last position attends to, singular blocks of W_V W_O, and the answer.
 
@@ -38,22 +41,26 @@ def head_graph(
 
     Args:
         model: any HookedTransformer or TransformerBridge.
-        prompt: token ids or single-token strings; nothing is prepended.
+        prompt: token ids or single-token strings, or a text for the tokenizer; nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head.
         tolerance: of the degenerate blocks, see `OVCircuit.spectrum`.
         max_blocks: number of blocks with nodes of their own, those that contribute most; the rest share a
             node.
         labels: a label for every token id; without them the tokenizer's tokens.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
 
     Raises:
         ModelError, UnknownNameError, AttributionError: as `attribute_model`.
     """
     check_count("max_blocks", max_blocks, 1)
-    found = attribute_model(model, prompt, answer, against, layer=layer, head=head, labels=labels)
+    named = {"labels": labels, "output_labels": output_labels}
+    found = attribute_model(model, prompt, answer, against, layer=layer, head=head, **named)
+    probe_head(model, layer, head).require(("values",), "a graph of singular blocks")
     spectrum = head_spectrum(model, layer, head, tolerance)
     asked = [answer] if against is None else [answer, against]
-    seen = SeenPrompt(model, *encoded(model, prompt, asked, labels_of(model, labels)), layer)
+    names = labels_of(model, labels), output_labels_of(model, labels, output_labels)
+    seen = SeenPrompt(model, *encoded(model, prompt, asked, *names), layer)
     parts = _by_block(seen, head, spectrum)
     # What no block spans (a bias of the values that W_V never writes) stands with the small blocks.
     outside = found.by_position - parts.sum(1)

@@ -10,8 +10,7 @@ rows that differ by a constant, which cancels in logit differences.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,30 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
+from ocr_interp.hooked.probes import embedded_rows, probe_head
+from ocr_interp.hooked.projections import adapters_of, projections
 from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
-
-
-@dataclass(frozen=True)
-class Norm:
-    """The linear part of a norm, on the device of the model, in the requested dtype.
-
-    Attributes:
-        gain: multiplies each dimension; None if there is none (or it is folded in the model already).
-        bias: added after it; None if there is none.
-        centred: whether the mean over dimensions is taken out first (LayerNorm).
-        exists: False for a model without norms.
-    """
-
-    gain: Float[Tensor, " d_model"] | None
-    bias: Float[Tensor, " d_model"] | None
-    centred: bool
-    exists: bool
-
-    def reads(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """x through the norm at scale 1, without its bias."""
-        x = x - x.mean(-1, keepdim=True) if self.centred else x
-        return x if self.gain is None else x * self.gain
+from ocr_interp.hooked.steps import HeadProbe
 
 
 @dataclass(frozen=True)
@@ -64,78 +45,20 @@ class HeadFactors:
     provenance: Provenance
 
 
-def working_dtype(device: torch.device) -> torch.dtype:
-    """float64, or float32 on devices that have no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
-    """The gain, bias and centring of a norm of a HookedTransformer or a TransformerBridge."""
-    name = type(module).__name__
-    if module is None or name == "Identity":
-        return Norm(None, None, centred=False, exists=False)
-    bridged = "Bridge" in name
-    # A bridge's norms each say of which kind they are; its configuration is true of most of them.
-    rms = "RMS" in name or (bridged and bool(getattr(module, "uses_rms_norm", cfg.uses_rms_norm)))
-    gain = _parameter(module, ("w", "weight"))
-    bias = _parameter(module, ("b", "bias"))
-    if gain is not None:
-        # Gemma stores gain − 1 in Hugging Face's weights; HookedTransformers have it added already.
-        offset = 1.0 if bridged and getattr(cfg, "rmsnorm_uses_offset", False) else 0.0
-        gain = gain.detach().to(dtype) + offset
-    norm = Norm(gain, None if bias is None else bias.detach().to(dtype), centred=not rms, exists=True)
-    inner = getattr(module, "original_component", None)
-    if gain is None or inner is None or not _runs_inner_norm(module, cfg) or not gain.isfinite().all():
-        return norm  # non-finite weights are reported by name later
-    return _as_computed(norm, inner, name)
-
-
-def _runs_inner_norm(module: Any, cfg: Any) -> bool:
-    """Whether a bridge's norm runs the norm inside it; else it computes gain and scale itself."""
-    native = getattr(module, "use_native_layernorm_autograd", False)
-    return bool(native or getattr(cfg, "layer_norm_folding", False))
-
-
-def _as_computed(norm: Norm, inner: torch.nn.Module, name: str) -> Norm:
-    """The norm, or the one with gain + 1 (stored so in Nemotron), whichever the module inside computes.
-
-    Raises:
-        ModelError: neither, so its weight is not a gain.
-    """
-    assert norm.gain is not None
-    weight = next(inner.parameters())
-    probe = 10 * torch.cos(torch.arange(1.0, len(norm.gain) + 1)).to(weight)
-    with torch.no_grad():
-        wanted = inner(probe[None, None])[0, 0].to(norm.gain)
-    for offset in (0.0, 1.0):
-        tried = dataclasses.replace(norm, gain=norm.gain + offset)
-        x = probe.to(norm.gain)
-        centred = x - x.mean() if norm.centred else x
-        found = tried.reads(x) / centred.pow(2).mean().sqrt() + (0 if norm.bias is None else norm.bias)
-        if torch.allclose(found, wanted, rtol=0.02, atol=0.02 * float(wanted.abs().max())):
-            return tried
-    raise ModelError(
-        f"a norm must be (x - mean) / scale * gain + bias, got a {type(inner).__name__} in {name} that "
-        "computes something else with its weight"
-    )
-
-
-def _parameter(module: Any, names: Sequence[str]) -> Tensor | None:
-    for name in names:
-        value = getattr(module, name, None)
-        if isinstance(value, Tensor):
-            return value
-    return None
-
-
 def check_architecture(model: HookedModel, layer: int) -> None:
     """Refuses what W_E W_V W_O W_U does not describe: layers without W_V and W_O, norms after attention.
 
     Raises:
-        ModelError: the layer has no attention with W_V and W_O, normalises what attention writes, or norms
-            come after every block.
+        ModelError: the layer has no attention with W_V and W_O, normalises what attention writes, norms come
+            after every block, or W_E or W_U has another width than the residual stream.
     """
-    attention_of(model, layer)
+    width = int(attention_of(model, layer).W_V.shape[1])
+    for name, size in (("W_E", int(model.W_E.shape[1])), ("W_U", int(model.W_U.shape[0]))):
+        if size != width:
+            raise ModelError(
+                f"{name} must be as wide as the residual stream ({width}), got {size}: a projection "
+                "stands between them (as in OPT with word_embed_proj_dim), so there is no W_E W_V W_O W_U"
+            )
     cfg, block = model.cfg, block_of(model, layer)
     if getattr(cfg, "use_normalization_before_and_after", False) or _normed_after(block):
         raise ModelError(
@@ -166,14 +89,13 @@ def _normed_after(block: Any) -> bool:
 
 
 def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str, Tensor], int]:
-    """The raw weights of a head by name (W_V, W_O, b_V if any), and the key-value head it uses.
+    """The weights of a head by name (W_V, W_O, b_V if any; with adapters), and the key-value head it uses.
 
     With grouped key-value heads, head h uses number h // (heads per group), as in transformers. A bridge's
     W_V has one entry per group, that of a HookedTransformer repeats it for every head.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
-    attention = attention_of(model, layer)
-    W_V, W_O = attention.W_V.detach(), attention.W_O.detach()
+    W_V, W_O, b_V = projections(model, layer)
     heads = int(model.cfg.n_heads)
     if W_V.ndim != 3 or W_O.ndim != 3 or W_O.shape[0] != heads or heads % W_V.shape[0]:
         raise ModelError(
@@ -183,16 +105,19 @@ def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str
     entry = head // (heads // W_V.shape[0])
     kv_head = head // (heads // int(getattr(model.cfg, "n_key_value_heads", None) or W_V.shape[0]))
     found = {"W_V": W_V[entry], "W_O": W_O[head]}
-    b_V = getattr(attention, "b_V", None)
-    if isinstance(b_V, Tensor):
-        found["b_V"] = b_V.detach().reshape(W_V.shape[0], -1)[entry]
+    if b_V is not None:
+        found["b_V"] = b_V.reshape(W_V.shape[0], -1)[entry]
     return found, kv_head
 
 
 def used_weights(
     model: HookedModel, layer: int, head: int, inputs: Sequence[int], outputs: Sequence[int]
 ) -> tuple[dict[str, Tensor], int]:
-    """Every weight that the circuit between two token sets depends on, and the key-value head."""
+    """Every weight that the circuit between two token sets depends on, and the key-value head.
+
+    Where the model makes something else of a token than its row of W_E (a norm or scale of the embedding),
+    that is there too, as "embedded".
+    """
     found, kv_head = head_parameters(model, layer, head)
     rows = torch.as_tensor(list(inputs), device=model.W_E.device)
     columns = torch.as_tensor(list(outputs), device=model.W_U.device)
@@ -205,12 +130,11 @@ def used_weights(
         norm = read_norm(module, model.cfg, found["W_V"].dtype)
         found |= {f"{name}.gain": norm.gain} if norm.gain is not None else {}
         found |= {f"{name}.bias": norm.bias} if norm.bias is not None else {}
+    found |= adapters_of(attention_of(model, layer))
+    embedded = embedded_rows(model, probe_head(model, layer, head), inputs)
+    if embedded is not None:
+        found["embedded"] = embedded
     return found, kv_head
-
-
-def final_norm(model: HookedModel) -> Any:
-    """The norm before the unembedding, or None."""
-    return getattr(model, "ln_final", None)
 
 
 def read_head(
@@ -221,19 +145,23 @@ def read_head(
     Nothing of the model is changed and no tensor of it is kept: the factors are new tensors.
 
     Raises:
-        ModelError: an unknown layer or head, or an architecture with norms after attention.
+        ModelError: an unknown layer or head, an architecture with norms after attention, or a model that was
+            seen to do something else than its weights say (`probe_head`).
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
     raw, kv_head = used_weights(model, layer, head, inputs, outputs)
     name = str(getattr(model.cfg, "model_name", type(model).__name__))
     check_finite(raw, f"{name}, layer {layer}, head {head}")
+    probe = probe_head(model, layer, head)
+    _require_readable(probe)
+    adapted = bool(adapters_of(attention_of(model, layer)))
     device = raw["W_V"].device
     dtype = working_dtype(device)
     ln1 = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
     last = read_norm(final_norm(model), model.cfg, dtype)
     W_V, W_O = raw["W_V"].to(dtype), raw["W_O"].to(dtype)
-    left = ln1.reads(raw["W_E"].to(device=device, dtype=dtype)) @ W_V
+    left = ln1.reads(raw.get("embedded", raw["W_E"]).to(device=device, dtype=dtype)) @ W_V
     W_U = raw["W_U"].to(device=device, dtype=dtype)
     right = last.reads(W_O) @ W_U
     constant = torch.zeros(W_V.shape[1], dtype=dtype, device=device)
@@ -250,14 +178,18 @@ def read_head(
         head=head,
         kv_head=kv_head,
         dtype=str(raw["W_V"].dtype).removeprefix("torch."),
-        folded=_folded(ln1, last, "b_V" in raw),
-        flags=_flags(model, layer),
+        folded=(
+            *_folded(ln1, last, "b_V" in raw, "embedded" in raw),
+            *(["unmerged adapters: in W_V and W_O, as the projections apply them"] if adapted else []),
+        ),
+        flags=_flags(model, probe),
+        checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
     )
     return HeadFactors(left, right, constant @ right, provenance)
 
 
-def _folded(ln1: Norm, last: Norm, has_b_V: bool) -> tuple[str, ...]:
-    said = []
+def _folded(ln1: Norm, last: Norm, has_b_V: bool, embedded: bool) -> tuple[str, ...]:
+    said = ["norm or scale of the embedding: folded into W_E, as the model computes it"] if embedded else []
     for label, norm, where in (("ln1", ln1, "W_V"), ("ln_final", last, "W_U")):
         if norm.exists:
             parts = (["centring"] if norm.centred else []) + (["gain"] if norm.gain is not None else [])
@@ -270,41 +202,70 @@ def _folded(ln1: Norm, last: Norm, has_b_V: bool) -> tuple[str, ...]:
 
 
 _MULTIPLIERS = {
-    "embedding_multiplier": "it rescales what the first norm reads",
-    "scale_emb": "it rescales what the first norm reads",
-    "residual_multiplier": "it multiplies what every head writes",
-    "scale_depth": "it rescales what every head writes",
-    "logit_scale": "it multiplies all logits",
-    "logits_scaling": "it divides all logits",
+    "writing": {
+        "residual_multiplier": "it multiplies what every head writes",
+        "scale_depth": "it rescales what every head writes",
+        "attention_out_multiplier": "it multiplies what every head writes",
+    },
+    "reading": {
+        "logit_scale": "it multiplies all logits",
+        "logits_scaling": "it divides all logits",
+        "lm_head_multiplier": "it multiplies all logits",
+    },
 }
-"""Multipliers outside of the weights (Granite, Cohere, MiniCPM), by their names in configurations."""
+"""What configurations call numbers outside of the weights: explains a factor that was measured."""
 
 
-def _setting(model: HookedModel, name: str) -> float | None:
-    """A multiplier of the bridge's configuration or of the model inside it; None if it is absent or 1."""
+def _require_readable(probe: HeadProbe) -> None:
+    """Requires that W is what the model does, up to factors and a growing function of the logits.
+
+    Raises:
+        ModelError: it is not; see `HeadProbe.require`.
+    """
+    names = [name for name, step in probe.steps().items() if step.factor is None]
+    if probe.reading.grows and "reading" in names:
+        names.remove("reading")
+    probe.require(names, "the OV circuit")
+
+
+def _settings(model: HookedModel, names: Iterable[str]) -> dict[str, float]:
+    """Those of the names that the bridge's configuration or that of the model inside it sets, not to 1."""
     inner = getattr(getattr(model, "original_model", None), "config", None)
-    for cfg in (model.cfg, inner):
-        value = getattr(cfg, name, None)
-        if isinstance(value, int | float) and value != 1:
-            return float(value)
-    return None
+    found = {}
+    for name in names:
+        for cfg in (inner, model.cfg):
+            value = getattr(cfg, name, None)
+            if isinstance(value, int | float) and value != 1:
+                found[name] = float(value)
+    return found
 
 
-def _flags(model: HookedModel, layer: int) -> tuple[str, ...]:
+def _flags(model: HookedModel, probe: HeadProbe) -> tuple[str, ...]:
     cfg, said = model.cfg, []
     if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False):
         said.append("direct path only: embedding to this head to logits, without MLPs and other layers")
-    if (getattr(cfg, "output_logits_soft_cap", None) or -1.0) > 0:
+    capped = (getattr(cfg, "output_logits_soft_cap", None) or -1.0) > 0
+    if capped or (probe.reading.differs and probe.reading.factor is None):
         said.append("the model caps its logits softly: W speaks of logits before the cap")
-    if getattr(cfg, "post_embedding_ln", False) or hasattr(model, "embed_ln"):
-        said.append("the norm after the embedding is left out")
-    said += [
-        f"{name} = {value:g} is left out: {what}"
-        for name, what in _MULTIPLIERS.items()
-        if (value := _setting(model, name)) is not None
-    ]
-    if getattr(cfg, "rmsnorm_uses_offset", False) or getattr(cfg, "scale_embedding", None):
-        said.append("the scale of the embedding (Gemma: sqrt(d_model)) is left out; it rescales all of W")
+    if probe.embeds == "mixed":
+        said.append(
+            "what the first block reads depends on token and position together, the model's rows of W_E are "
+            f"off by {probe.embedding.error:.2g} of its size: W speaks of the rows of W_E"
+        )
+    for name, step in probe.steps().items():
+        if step.error is None:
+            said.append(step.describe())
+        elif step.differs and step.factor is not None:
+            told = _MULTIPLIERS.get(name, {})
+            named = _settings(model, told)
+            said += [f"{key} = {value:g} is left out: {told[key]}" for key, value in named.items()]
+            if not named:
+                said.append(f"left out: {step.describe()}")
+    if probe.limited:
+        said.append(
+            "something limits large values before z (a clamp such as clip_qkv, or a norm); it did not act on "
+            "the probe and is left out"
+        )
     if getattr(cfg, "positional_embedding_type", "standard") == "standard":
         said.append("position embeddings, which attention reads too, are left out")
     return tuple(said)

@@ -1,9 +1,10 @@
-"""The token ids of a forward pass, and a check that it does not continue a key-value cache."""
+"""How a user's model is run: in eval mode, on which token ids, and with no key-value cache before them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,15 +12,89 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.padding import Padding, begins_with_padding, pad_token
 from ocr_interp.hooked.protocol import HookedModel
+
+PADDED = (
+    "prompts must not begin with padding, got the padding of the model's tokenizer: pass attention_mask= to "
+    "`ablated` and to the model, 1 at tokens of prompts and 0 at padding (all 1 if that token is meant)"
+)
+MASKED = (
+    "the model was run with an attention_mask that leaves positions out: pass the same attention_mask= to "
+    "`ablated`, so that positions and means leave them out too"
+)
+NOT_MASKED = (
+    "prompts that are padded on the left were run without attention_mask: pass it to the model too, "
+    "model(tokens, attention_mask=mask)"
+)
+
+
+@contextmanager
+def eval_mode(model: object) -> Iterator[None]:
+    """Every module of a model in eval mode while the block runs; each gets its own mode back afterwards.
+
+    In training mode dropout would give another answer in each pass. Modes are set one by one: `train()` of
+    some models does more than that, and one call could not restore modules that differ.
+    """
+    roots = (model, getattr(model, "original_model", None))  # a bridge does not list all that is inside it
+    found = [each for root in roots if isinstance(root, torch.nn.Module) for each in root.modules()]
+    were = [(each, each.training) for each in found]
+    try:
+        for each in found:
+            each.training = False
+        yield
+    finally:
+        for each, was in were:
+            each.training = was
+
+
+_own: ContextVar[bool] = ContextVar("own", default=False)
+
+
+@contextmanager
+def own_run(model: object) -> Iterator[None]:
+    """Around every run of a user's model by this package: in eval mode, on prompts whose padding is known."""
+    token = _own.set(True)
+    try:
+        with eval_mode(model):
+            yield
+    finally:
+        _own.reset(token)
 
 
 class TokenReader:
-    """The token ids of the batch that the model is being run on."""
+    """The token ids of the batch that the model is being run on, and its padding.
 
-    def __init__(self, given: Int[Tensor, "batch pos"] | None) -> None:
-        self.given = given
+    Attributes:
+        given: the ids, if they were given.
+        padding: the padding, if a mask was given.
+        output_labels: labels of the logits, if they were given.
+    """
+
+    def __init__(self, given: Int[Tensor, "batch pos"] | None, padding: Padding | None = None) -> None:
+        self.given, self.padding = given, padding
+        self.output_labels: Sequence[str] | None = None
         self.entered: list[Tensor] = []
+        self._unsaid: dict[str, Tensor] = {}
+
+    def note(self, what: str, found: Tensor) -> None:
+        """Remembers what will be refused at the end; stays on the device, so that no pass waits for it.
+
+        Of runs by the user alone: in those of this package the padding has been looked at.
+        """
+        if _own.get():
+            return
+        self._unsaid[what] = self._unsaid[what] | found if what in self._unsaid else found
+
+    def check_padding(self) -> None:
+        """Requires that no forward pass was padded otherwise than was said.
+
+        Raises:
+            ModelError: one that was, with what to pass.
+        """
+        for what, found in self._unsaid.items():
+            if bool(found):
+                raise ModelError(what)
 
     def ids(self, length: int) -> Int[Tensor, "batch pos"]:
         """The ids given, or those that entered the embedding for sequences of this length.
@@ -46,15 +121,19 @@ class TokenReader:
 
 
 @contextmanager
-def reading_tokens(model: HookedModel, given: Int[Tensor, "batch pos"] | None) -> Iterator[TokenReader]:
+def reading_tokens(
+    model: HookedModel, given: Int[Tensor, "batch pos"] | None, padding: Padding | None = None
+) -> Iterator[TokenReader]:
     """Reads the ids that enter the embedding of the model while the block runs, and refuses caches.
+
+    Padding that was not said, or not said to the model, is noted for `TokenReader.check_padding`.
 
     Raises:
         ModelError: in the forward pass, one that continues a key-value cache. Its activations hold the
             newest positions alone and its keys all of them, so positions, tokens and paths of a spec would
             not mean the same as in a run over the whole sequence.
     """
-    reader = TokenReader(given)
+    reader = TokenReader(given, padding)
     with ExitStack() as stack:
         for module, hook in _watchers(model, reader):
             handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -72,7 +151,22 @@ def _watchers(model: HookedModel, reader: TokenReader) -> Iterator[tuple[torch.n
         for value in (*args, *kwargs.values()):
             if isinstance(value, Tensor) and not value.is_floating_point() and value.ndim == 2:
                 reader.entered.append(value.detach())
+                if pad is not None and reader.padding is None and value.shape[1] > 1:
+                    reader.note(PADDED, begins_with_padding(value.detach(), *pad))
                 return
+
+    def compare(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        mask = kwargs.get("attention_mask")
+        is_mask = isinstance(mask, Tensor) and mask.ndim == 2
+        if reader.padding is None and is_mask:
+            reader.note(MASKED, (mask == 0).any())
+        if reader.padding is not None and not is_mask and bool(reader.padding.start.any()):
+            reader.note(NOT_MASKED, torch.tensor(True))
+
+    pad = pad_token(model)
+    inner = getattr(model, "original_model", model)  # a bridge does not always run through itself
+    if isinstance(inner, torch.nn.Module):
+        yield inner, compare
 
     embed: Any = getattr(model, "embed", None)
     if reader.given is None and isinstance(embed, torch.nn.Module):
@@ -89,17 +183,28 @@ def _watchers(model: HookedModel, reader: TokenReader) -> Iterator[tuple[torch.n
 
 
 def _check_no_past(value: Any, layer: int) -> None:
-    """Requires that an argument of a block is not a cache that holds positions."""
-    past = 0
-    if hasattr(value, "past_keys"):  # transformer_lens
-        past = int(value.past_keys.shape[1])
-    elif hasattr(value, "get_seq_length"):  # transformers
-        past = int(value.get_seq_length(layer))
-    elif getattr(value, "has_previous_state", False) is True:  # transformers, state-space layers
-        past = 1
+    """Requires that an argument of a block is no cache that holds positions already."""
+    of_lens = hasattr(value, "past_keys")  # transformer_lens; others are of transformers
+    past = int(value.past_keys.shape[1]) if of_lens else _positions_held(value, layer)
     if past:
         raise ModelError(
             f"an intervention needs the whole sequence in one forward pass, got one that continues a cache "
             f"of {past} positions: pass use_past_kv_cache=False to generate (use_cache=False in "
             "transformers), or run the model on all tokens without a cache"
         )
+
+
+def _positions_held(cache: Any, layer: int) -> int:
+    """How many positions a cache of transformers holds; 1 where state-space layers hold a state of any.
+
+    Each question is refused (ValueError) for layers of the other kind, so both are asked.
+    """
+    for name in ("get_seq_length", "has_previous_state"):
+        asked = getattr(cache, name, None)
+        try:
+            found = asked(layer) if callable(asked) else asked
+        except ValueError:
+            continue
+        if isinstance(found, int | Tensor) and int(found):
+            return int(found)
+    return 0

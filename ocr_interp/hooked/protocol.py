@@ -120,8 +120,18 @@ def layer_hook(model: HookedModel, layer: int, kind: str) -> str:
 
 
 def block_of(model: HookedModel, layer: int) -> Any:
-    """The transformer block of a layer, with ln1, attn and the rest."""
-    return cast(Any, model).blocks[check_layer(model, layer)]
+    """The transformer block of a layer, with ln1, attn and the rest.
+
+    Raises:
+        ModelError: an unknown layer, or a model that has no single stack of blocks.
+    """
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        raise ModelError(
+            f"the model must be decoder-only, with one stack of blocks, got {type(model).__name__} without "
+            "`blocks`, such as an encoder-decoder model (T5, BART): no head of it has an OV circuit here"
+        )
+    return cast(Any, blocks)[check_layer(model, layer)]
 
 
 def attention_of(model: HookedModel, layer: int) -> Any:
@@ -133,15 +143,28 @@ def attention_of(model: HookedModel, layer: int) -> Any:
     """
     attention = getattr(block_of(model, layer), "attn", None)
     try:
-        missing = [name for name in ("W_V", "W_O") if getattr(attention, name, None) is None]
+        missing = not _has_weights(attention)
     except NotImplementedError as error:
         raise ModelError(f"layer {layer} must have attention with W_V and W_O: {error}") from None
     if missing:
+        others = [i for i in range(int(model.cfg.n_layers)) if _is_readable(model, i)]
         raise ModelError(
             f"layer {layer} must have attention with W_V and W_O, got "
-            f"{'no attention' if attention is None else type(attention).__name__}: choose another layer"
+            f"{'no attention' if attention is None else type(attention).__name__}: "
+            + (f"choose another layer ({', '.join(map(str, others[:12]))})" if others else "no layer has it")
         )
     return attention
+
+
+def _has_weights(attention: Any) -> bool:
+    return all(getattr(attention, name, None) is not None for name in ("W_V", "W_O"))
+
+
+def _is_readable(model: HookedModel, layer: int) -> bool:
+    try:
+        return _has_weights(getattr(block_of(model, layer), "attn", None))
+    except NotImplementedError:
+        return False
 
 
 def tokenizer_of(model: HookedModel) -> Any:
@@ -150,7 +173,7 @@ def tokenizer_of(model: HookedModel) -> Any:
 
 
 def check_tokens(
-    tokens: Sequence[int | str], labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
+    tokens: Any, labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
 ) -> tuple[int, ...]:
     """Token ids of ids or labels.
 
@@ -162,12 +185,14 @@ def check_tokens(
 
     Raises:
         UnknownNameError: a label or id that does not exist, with the close matches.
-        ModelError: no token at all, or one twice.
+        ModelError: no token at all, or one twice; a string instead of a sequence; a label of several ids.
     """
+    if isinstance(tokens, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {tokens!r}: pass [{tokens!r}]")
     known: dict[str, int] = {}
     for index, label in enumerate(labels):
         known.setdefault(label, index)
-    ids = tuple(_token_id(token, known, len(labels)) for token in tokens)
+    ids = tuple(_token_id(token, known, labels) for token in tokens)
     if not ids:
         raise ModelError(f"{what} must hold at least one token, got none")
     if not repeats and len(set(ids)) < len(ids):
@@ -179,11 +204,28 @@ def check_tokens(
     return ids
 
 
-def _token_id(token: object, known: Mapping[str, int], d_vocab: int) -> int:
+def _token_id(token: object, known: Mapping[str, int], labels: Sequence[str]) -> int:
+    if isinstance(token, Tensor) and token.ndim == 0:
+        token = token.item()
     if isinstance(token, str):
         if token not in known:
             raise unknown_name("token", token, known)
+        if len(known) < len(labels):
+            check_one_meaning(token, [index for index, label in enumerate(labels) if label == token])
         return known[token]
-    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < d_vocab:
-        raise ModelError(f"a token must be a label or an id in 0..{d_vocab - 1}, got {token!r}")
+    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < len(labels):
+        raise ModelError(f"a token must be a label or an id in 0..{len(labels) - 1}, got {token!r}")
     return int(token)
+
+
+def check_one_meaning(label: str, ids: Sequence[int]) -> None:
+    """Requires that a label or string means one token.
+
+    Raises:
+        ModelError: names the ids that it may mean.
+    """
+    if len(ids) > 1:
+        raise ModelError(
+            f"a token must be named by a label that is its own, got {label!r}, which may mean the ids "
+            f"{', '.join(map(str, ids[:5]))}: pass the id"
+        )

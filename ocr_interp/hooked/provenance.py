@@ -26,6 +26,7 @@ class Provenance:
         dtype: of the model's weights. Circuits themselves are computed in float64.
         folded: what was multiplied into the factors, or left out of them, one sentence each.
         flags: what the circuit leaves out of the model's own computation, one sentence each.
+        checks: what the model was seen to do as its weights say, one phrase with its relative error each.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Provenance:
     dtype: str
     folded: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line: model, head, step, seed, fingerprint."""

@@ -7,14 +7,63 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.hooked.protocol import HookedModel, check_tokens, tokenizer_of
+from ocr_interp.hooked.protocol import HookedModel, check_one_meaning, check_tokens, tokenizer_of
 from ocr_interp.task import FactRecallTask
 
-Tokens = Sequence[int | str] | Mapping[str, Sequence[int | str]]
-"""Tokens as a user gives them: ids or labels, or named groups of them."""
+Token = int | str | np.integer | Tensor
+"""One token as a user gives it: an id (also of an array or a tensor), or a label."""
+
+TokenList = Sequence[int | str | np.integer | Tensor] | np.ndarray | Tensor
+"""Tokens as a user gives them: ids in a list, an array or a tensor, or labels."""
+
+Tokens = TokenList | Mapping[str, TokenList]
+"""The same, or named groups of them."""
+
+Ids = Any
+"""Ids of a field that takes lists, arrays and tensors, and holds a tensor of int64 (see `id_tensor`)."""
+
+
+def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
+    """Whole numbers, such as token ids or positions, of lists, numpy arrays or tensors; tensors stay on
+    their device.
+
+    Raises:
+        ModelError: other things than whole numbers, or rows of unequal length.
+    """
+    if not isinstance(given, Tensor):
+        try:
+            rows = [each.tolist() if isinstance(each, Tensor | np.ndarray) else each for each in given]
+            given = torch.as_tensor(np.array(rows) if rows else np.zeros(0, np.int64))
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"{what} must be ids in a list, an array or a tensor, in rows of equal length, got "
+                f"{given!r:.80}: pad shorter prompts and pass attention_mask"
+            ) from None
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ModelError(
+            f"{what} must be token ids >= 0, at least one, got {given.dtype} {given.flatten()[:8].tolist()}"
+        )
+    return given.long()
+
+
+def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:
+    """Ids and labels of a list, an array or a tensor as Python's own numbers and strings.
+
+    Raises:
+        ModelError: one string: a sequence of tokens was meant.
+    """
+    if isinstance(given, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {given!r}: pass [{given!r}]")
+    return tuple(given.tolist() if isinstance(given, Tensor | np.ndarray) else map(_plain, given))
+
+
+def _plain(token: Any) -> Any:
+    return token.item() if isinstance(token, Tensor | np.generic) and token.ndim == 0 else token
 
 
 @dataclass(frozen=True)
@@ -36,12 +85,26 @@ class TokenSet:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def positions(self, labels: Sequence[str]) -> Int[np.ndarray, " token"]:
-        """Positions of labels in this set; an unknown one raises with the close matches."""
-        where = {label: k for k, label in enumerate(self.labels)}
+    def positions(self, labels: Sequence[str | int]) -> Int[np.ndarray, " token"]:
+        """Where labels (or ids) stand in this set.
+
+        Raises:
+            UnknownNameError: one that is not there, with the close matches.
+            ModelError: a label of several tokens of the set, or a string instead of a sequence.
+        """
+        if isinstance(labels, str):
+            raise ModelError(f"tokens must be a sequence, got the string {labels!r}: pass [{labels!r}]")
+        where: dict[str | int, int] = {}
+        for k, (token, label) in enumerate(zip(self.ids, self.labels, strict=True)):
+            where.setdefault(label, k)
+            where.setdefault(token, k)
+        is_double = len(set(self.labels)) < len(self.labels)
         for label in labels:
             if label not in where:
                 raise unknown_name("token of the circuit", label, self.labels)
+            if is_double and isinstance(label, str):
+                alike = zip(self.ids, self.labels, strict=True)
+                check_one_meaning(label, [token for token, name in alike if name == label])
         return np.array([where[label] for label in labels], dtype=np.int64)
 
     def of_group(self, name: str) -> Int[np.ndarray, " token"]:
@@ -87,29 +150,88 @@ def token_set(tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
 
 
 def labels_of(model: HookedModel, labels: Sequence[str] | None) -> Sequence[str]:
-    """A label for every token id: those given, or the tokenizer's, or "token 17".
+    """A label for every token id that goes in: those given, or the tokenizer's, or "token 17".
 
     Raises:
         ModelError: labels of another length than the vocabulary.
     """
-    d_vocab = int(model.W_U.shape[1])
+    return _labels(model, labels, int(model.W_E.shape[0]), "token", "labels")
+
+
+def output_labels_of(
+    model: HookedModel, labels: Sequence[str] | None, output_labels: Sequence[str] | None = None
+) -> Sequence[str]:
+    """A label for every logit: `output_labels`, or where none are given the labels of the inputs.
+
+    A model whose outputs are another vocabulary (d_vocab_out is not d_vocab) has the tokenizer's labels, or
+    "output 17".
+
+    Raises:
+        ModelError: labels of another length than the vocabulary.
+    """
+    count = int(model.W_U.shape[1])
+    if output_labels is None and count == int(model.W_E.shape[0]):
+        return labels_of(model, labels)
+    return _labels(model, output_labels, count, "output", "output_labels")
+
+
+def _labels(
+    model: HookedModel, labels: Sequence[str] | None, count: int, word: str, what: str
+) -> Sequence[str]:
     if labels is not None:
-        if len(labels) != d_vocab:
-            raise ModelError(f"labels must have one entry a token ({d_vocab}), got {len(labels)}")
+        if len(labels) != count:
+            raise ModelError(f"{what} must have one entry a token ({count}), got {len(labels)}")
         return labels
     tokenizer: Any = tokenizer_of(model)
     if tokenizer is None:
-        return [f"token {index}" for index in range(d_vocab)]
-    names = tokenizer.convert_ids_to_tokens(list(range(min(d_vocab, len(tokenizer)))))
-    names += [None] * (d_vocab - len(names))
-    return [f"token {index}" if name is None else name for index, name in enumerate(names)]
+        return [f"{word} {index}" for index in range(count)]
+    names = tokenizer.convert_ids_to_tokens(list(range(min(count, len(tokenizer)))))
+    names += [None] * (count - len(names))
+    return [f"{word} {index}" if name is None else name for index, name in enumerate(names)]
 
 
-def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[str]) -> Tokens:
-    """Replaces strings that are not labels by their token id, if the tokenizer makes them one token.
+def encode_prompt(model: HookedModel, prompt: TokenList | str, labels: Sequence[str]) -> tuple[int, ...]:
+    """Token ids of a prompt: of a text what the tokenizer makes of it, of a sequence one for each entry.
+
+    Raises:
+        ModelError: a text that the tokenizer has no token for, or without a tokenizer; see
+            `encode_single_tokens`.
+        UnknownNameError: an unknown token, with the close matches.
+    """
+    if not isinstance(prompt, str):
+        coded: Any = encode_single_tokens(model, prompt, labels)
+        return check_tokens(coded, labels, "prompt", repeats=True)
+    tokenizer: Any = tokenizer_of(model)
+    if tokenizer is None:
+        raise ModelError(
+            f"prompt must be a sequence of tokens where a model has no tokenizer, got the string {prompt!r}: "
+            f"pass [{prompt!r}] if it is one token"
+        )
+    ids = [int(token) for token in tokenizer.encode(prompt, add_special_tokens=False)]
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    if not ids or (unknown is not None and unknown in ids):
+        raise ModelError(
+            f"prompt must be a text of the model's tokenizer, got {prompt!r}, which gives "
+            f"{tokenizer.convert_ids_to_tokens(ids)}: pass token ids"
+        )
+    alike = [index for index, label in enumerate(labels) if label == prompt]
+    if alike and ids != alike[:1]:
+        raise ModelError(
+            f"prompt must have one meaning, got {prompt!r}: as a text it is the ids {ids}, as a label "
+            f"{alike[:5]}: pass token ids"
+        )
+    return check_tokens(ids, labels, "prompt", repeats=True)
+
+
+def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[str]) -> Any:
+    """Strings that are no label, as ids: what the tokenizer makes of them, if it is one token.
 
     " Paris" is a string for a user and "ĠParis" for the tokenizer; both are accepted. A beginning-of-text
     token is never added.
+
+    Raises:
+        ModelError: a string of several tokens, or one that is a label of the tokenizer and, as a text,
+            another token (SentencePiece: "Paris" is a label, and as a text "▁Paris").
     """
     tokenizer: Any = tokenizer_of(model)
     if isinstance(tokens, Mapping):
@@ -121,10 +243,17 @@ def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[st
         return tokens
     known = set(labels)
 
-    def encoded(token: int | str) -> int | str:
-        if not isinstance(token, str) or token in known:
+    def encoded(token: Any) -> Any:
+        if not isinstance(token, str):
             return token
         ids = tokenizer.encode(token, add_special_tokens=False)
+        if token in known:
+            own = tokenizer.convert_tokens_to_ids(token)
+            unknown = getattr(tokenizer, "unk_token_id", None)
+            is_own = isinstance(own, int) and own < len(labels) and labels[own] == token
+            if is_own and len(ids) == 1 and ids[0] not in (own, unknown):
+                check_one_meaning(token, [own, ids[0]])
+            return token
         if len(ids) > 1:
             raise ModelError(
                 f"a token must be one token of the model's tokenizer, got {token!r}, which is {len(ids)}: "

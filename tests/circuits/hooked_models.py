@@ -88,10 +88,44 @@ def hugging_face_model(kind="Llama", seed=0, **fields):
     return model
 
 
-def bridge(model):
+def bridge(model, dtype=torch.float64):
     """A TransformerBridge of a copy (the bridge rewrites what it is given)."""
     from transformer_lens.model_bridge import TransformerBridge
 
     return TransformerBridge.boot_transformers(
-        "tiny-random", hf_model=copy.deepcopy(model), tokenizer=tokenizer(), device="cpu", dtype=torch.float64
+        "tiny-random", hf_model=copy.deepcopy(model), tokenizer=tokenizer(), device="cpu", dtype=dtype
     )
+
+
+def family(kind, seed=0, architecture=None, **fields):
+    """A random transformers model of any family in float64, as the cases of users' models are made."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(vocab_size=len(WORDS), **fields)
+    name = architecture or f"{kind}ForCausalLM"
+    config.architectures = [name]
+    torch.manual_seed(seed)
+    model = getattr(transformers, name)(config).double().eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        if parameter.ndim == 1:
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+        else:
+            parameter.mul_(10)
+    return model
+
+
+GPT2_FIELDS = {
+    "n_embd": 24,
+    "n_head": 6,
+    "n_inner": 32,
+    "n_layer": 2,
+    "n_positions": 32,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+MAMBA_FIELDS = {"hidden_size": 24, "num_hidden_layers": 2, "state_size": 4}
+
+
+def gpt2(seed=0):
+    return family("GPT2", seed, "GPT2LMHeadModel", **GPT2_FIELDS)

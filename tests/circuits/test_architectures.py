@@ -103,9 +103,10 @@ def test_weights_in_less_precision(dtype):
 def test_multipliers_outside_of_the_weights_are_flagged_and_never_attributed():
     fields = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0}
     model = bridge(hugging_face_model("Granite", **fields))
-    flags = " ".join(OVCircuit.from_model(model, **READ).provenance.flags)
-    for name, value in fields.items():
-        assert f"{name} = {value:g} is left out" in flags
+    circuit = OVCircuit.from_model(model, **READ)
+    for name in ("residual_multiplier", "logits_scaling"):
+        assert f"{name} = {fields[name]:g} is left out" in " ".join(circuit.provenance.flags)
+    assert any("of the embedding: folded into W_E" in said for said in circuit.provenance.folded)
     with pytest.raises(AttributionError, match=r"heads add to attn_out must be .* multiplier of res"):
         attribute_model(model, PROMPT, 7, 8, layer=0, head=4)
     model = bridge(hugging_face_model("Granite", logits_scaling=2.0))
@@ -136,11 +137,6 @@ def test_a_gain_that_is_stored_less_one_without_saying_so():
     model.blocks[0].ln1.original_component.forward = lambda x: x.sign()
     with pytest.raises(ModelError, match="computes something else with its weight"):
         OVCircuit.from_model(model, **READ)
-
-
-def test_a_norm_of_the_embedding_is_flagged():
-    circuit = OVCircuit.from_model(bridge(hugging_face_model("Bloom")), **READ)
-    assert "the norm after the embedding is left out" in circuit.provenance.flags
 
 
 def test_attention_without_a_pattern_says_how_to_get_one():

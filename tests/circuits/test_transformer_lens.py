@@ -318,14 +318,14 @@ def test_norms_after_attention_are_refused():
 
 
 def test_gains_that_are_stored_less_one(llama_bridge):
-    """Gemma stores gain − 1: the circuit uses the gain, and says that the embedding's scale is left out."""
+    """Gemma stores gain − 1: the circuit uses the gain, and the embedding's scale is folded in."""
     bridge = hooked_models.bridge(hooked_models.hugging_face_model("Gemma"))
     circuit = OVCircuit.from_model(bridge, layer=0, head=4, inputs=[3, 4], outputs=[7, 8])
-    assert any("sqrt(d_model)" in flag for flag in circuit.provenance.flags)
+    assert any("of the embedding: folded into W_E" in said for said in circuit.provenance.folded)
     _, cache = bridge.run_with_cache(torch.tensor([PROMPT]))
     scale = cache["blocks.0.ln1.hook_scale"][0, :2, 0] * cache["ln_final.hook_scale"][0, -1, 0]
     pattern = cache["blocks.0.attn.hook_pattern"][0, 4, -1, :2]
-    wanted = np.sqrt(24) * (circuit.W @ [1, -1]) * (pattern / scale).detach().numpy()
+    wanted = (circuit.W @ [1, -1]) * (pattern / scale).detach().numpy()
     found = attribute_model(bridge, PROMPT, 7, 8, layer=0, head=4)
     assert found.contributions[0, :2] == pytest.approx(wanted, rel=1e-4)
 

@@ -34,9 +34,12 @@ class Edit(ABC):
     Attributes:
         former_names: names used in descriptions instead of the default (the class's name, with "Path" in
             front on a path), because tables on disk were written with them.
+        needs_others: whether values come from other prompts of the same batch and length; a study refuses
+            batches that leave one prompt alone.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}
+    needs_others: ClassVar[bool] = False
 
     def at(self, where: Where) -> Intervention:
         """This edit at a site or on a path, as an intervention for `ablated` and `run_ablation_study`.
@@ -176,6 +179,11 @@ class Intervention:
     def repeats(self) -> bool:
         """Whether applying it again has the same effect."""
         return self.what.repeats
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether it takes values of other prompts of the batch."""
+        return self.what.needs_others
 
     def controls(self, draw: Draw) -> dict[str, Intervention]:
         """Matched random interventions by name; empty if there is nothing to draw."""

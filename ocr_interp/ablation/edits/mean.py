@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -15,6 +15,8 @@ from ocr_interp.ablation.edits.base import Edit
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.hooked.padding import Padding
+from ocr_interp.hooked.tokens import Ids, id_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +29,11 @@ class Mean(Edit):
     query attends to a token of the path, separately for each query position.
 
     Attributes:
-        reference: token ids of the reference batch.
+        reference: token ids of the reference batch [reference, pos].
         by_position: whether each position has its own mean, which needs sequences of equal length. Leave it
             out on a path, whose means are always by query position.
+        attention_mask: of a padded reference, 1 at tokens and 0 at padding, which is left out. A mean by
+            position is then over the prompts that have the position, counted from their first token.
 
     Raises:
         ModelError: at an attention pattern (use Resample); in the forward pass, prompts of another length if
@@ -37,10 +41,17 @@ class Mean(Edit):
         InterventionNeverFiredError: when the block is entered, if the reference has no chosen token.
     """
 
-    reference: Int[Tensor, "reference pos"] = field(repr=False)
+    reference: Ids = field(repr=False)
     by_position: bool = False
+    attention_mask: Any = field(default=None, repr=False, kw_only=True)
 
     former_names: ClassVar = {"Mean": "MeanAblation"}
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reference", id_tensor(self.reference, "reference"))
+        if self.attention_mask is not None:
+            mask = Padding.of(self.attention_mask, self.reference).mask
+            object.__setattr__(self, "attention_mask", mask)
 
     def check(self, where: Where) -> None:
         if where.is_pattern:
@@ -54,22 +65,26 @@ class Mean(Edit):
             )
 
     def describe(self) -> str:
-        return f"reference {digest(self.reference)}{' by position' if self.by_position else ''}"
+        reference = digest(self.reference, self.attention_mask)
+        return f"reference {reference}{' by position' if self.by_position else ''}"
 
     def prepare(self, place: Place) -> Replacement:
-        value, chosen = place.read(self.reference, "reference")
+        value, chosen = place.read(self.reference, "reference", self.attention_mask)
         by_position = self.by_position or place.by_query
         over: tuple[int, ...] = (0,) if by_position else (0, 1)
         count = chosen.to(value.dtype).sum(over, keepdim=True)
-        lacking = count == 0
-        if bool(lacking.all()):
+        none = count == 0
+        if bool(none.all()):
             raise InterventionNeverFiredError(
                 f"reference must hold a chosen token or position of {place.name}, got none"
             )
-        mean = torch.where(chosen, value, 0).sum(over, keepdim=True) / count
-        is_lacking = bool(lacking.any())
+        every = torch.where(chosen, value, 0).sum(over, keepdim=True) / count
+        is_lacking = bool(none.any())
 
         def replacement(value: Tensor, mask: Tensor) -> Tensor:
+            mean, lacking = every, none
+            if by_position and self.attention_mask is not None:  # prompts may be shorter than the longest
+                mean, lacking = every[:, : value.shape[1]], none[:, : value.shape[1]]
             if by_position and value.shape[1] != mean.shape[1]:
                 raise ModelError(
                     f"a mean by position needs sequences of {mean.shape[1]} tokens as the reference, got "
@@ -89,7 +104,7 @@ class Mean(Edit):
     @classmethod
     def from_text(cls, options: Mapping[str, str], prompts: Int[Tensor, "batch pos"]) -> Edit:
         """The mean over the measured prompts; the only option is by_position=True."""
-        return cls._made(options, reference=prompts)
+        return cls._made(options, reference=prompts, attention_mask=None)
 
 
 EDIT = Mean

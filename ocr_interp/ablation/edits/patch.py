@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ocr_interp.ablation.binding import Moved
@@ -13,6 +15,8 @@ from ocr_interp.ablation.edits.base import Edit
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.hooked.padding import Padding
+from ocr_interp.hooked.tokens import Ids, id_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class Patch(Edit):
             length as the prompts. They are run once, when the block is entered, through the model in its
             state at that time. On a path, `inputs` must name the tokens of the prompts and of the donors: to
             replace one subject by another, name both subjects, or all.
+        attention_mask: of padded donors, 1 at tokens and 0 at padding. All donors must have one length.
 
     Raises:
         ModelError: both or neither of source and donor, a source with NaN, or a source on a path; in the
@@ -33,8 +38,9 @@ class Patch(Edit):
         InterventionNeverFiredError: the donor has no token of the path.
     """
 
-    source: Float[Tensor, "..."] | None = field(default=None, repr=False)
-    donor: Int[Tensor, "donor pos"] | None = field(default=None, repr=False, kw_only=True)
+    source: Any = field(default=None, repr=False)
+    donor: Ids = field(default=None, repr=False, kw_only=True)
+    attention_mask: Any = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if (self.source is None) == (self.donor is None):
@@ -42,6 +48,19 @@ class Patch(Edit):
                 f"a patch needs either source or donor, got {'neither' if self.donor is None else 'both'}: "
                 "pass source=cache[hook], or donor=token ids of a prompt"
             )
+        if self.source is not None:
+            object.__setattr__(self, "source", torch.as_tensor(self.source))
+        if self.donor is not None:
+            ids = id_tensor(self.donor, "donor")
+            object.__setattr__(self, "donor", ids[None] if ids.ndim == 1 else ids)
+        if self.attention_mask is not None:
+            padding = Padding.of(self.attention_mask, self.donor)
+            if len(padding.parts) > 1:
+                raise ModelError(
+                    f"donors must be of one length, got {[part.columns.shape[1] for part in padding.parts]} "
+                    "tokens: patch the prompts of each length by themselves"
+                )
+            object.__setattr__(self, "attention_mask", padding.mask)
         missing = 0 if self.source is None else int(self.source.isnan().sum())
         if self.source is not None and missing:
             raise ModelError(f"source must hold numbers, got {missing} NaN of {self.source.numel()} entries")
@@ -57,7 +76,7 @@ class Patch(Edit):
         given = self.source
         what, hint = "source must be", "cache it from prompts of the same length"
         if self.donor is not None:
-            given = place.read(self.donor, "donor")[0]
+            given = place.read(self.donor, "donor", self.attention_mask)[0]
             what = "donor must give"
             hint = "pass token ids of the same length, and donors one or as many as prompts"
         assert given is not None  # __post_init__ requires source or donor

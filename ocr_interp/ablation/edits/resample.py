@@ -34,6 +34,8 @@ class Resample(Edit):
 
     former_names: ClassVar = {"Resample": "ResampleAblation"}
 
+    needs_others: ClassVar = True
+
     def prepare(self, place: Place) -> Replacement:
         generator = self.seed
         if not isinstance(generator, torch.Generator):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ocr_interp.ablation.binding import Bound
 from ocr_interp.ablation.controls import Draw
+from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.tokens import id_tensor
 
 Replacement = Callable[[Tensor, Tensor], Tensor]
 """(value, mask) -> the replacement of value, with the same shape.
@@ -37,19 +39,39 @@ class Place(ABC):
     name: str
     by_query: bool
 
-    @abstractmethod
-    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
-        """Runs other prompts through the model in its present state: (value, mask), value at least float32.
+    def read(self, tokens: Any, what: str, attention_mask: Any = None) -> tuple[Tensor, Tensor]:
+        """Runs other prompts through the model as it is now: (value, mask) there, value at least float32.
 
-        The mask has no heads: it is the same for all of them.
+        Heads are not in the mask, so that it counts the same for each. Padded prompts are run without their
+        padding, by length; position p of what is given is the p-th of each prompt, and shorter ones are
+        filled up with zeros that are not in the mask.
 
         Args:
-            tokens: token ids of the prompts.
-            what: name of the prompts in messages, e.g. "reference".
+            tokens: token ids of the prompts [batch, pos], or of one [pos].
+            what: what the prompts are, for messages, e.g. "reference".
+            attention_mask: of padded prompts, 1 at tokens and 0 at padding.
 
         Raises:
-            InterventionNeverFiredError: the prompts have no token of the path.
+            InterventionNeverFiredError: prompts without any token of a path.
+            ModelError: padded prompts without a mask, or a mask that is not theirs.
         """
+        ids = id_tensor(tokens, what)
+        ids = ids[None] if ids.ndim == 1 else ids
+        if attention_mask is None:
+            check_unpadded(self.model, ids, what)
+            return self.read_prompts(ids, what)
+        padding = Padding.of(attention_mask, ids)
+        found: list[Tensor] = []
+        for part in reversed(padding.parts):
+            read = self.read_prompts(ids[part.of(ids)], what)
+            found = found or [each.new_zeros(len(ids), *each.shape[1:]) for each in read]  # of the longest
+            for filled, each in zip(found, read, strict=True):
+                filled[(part.rows.to(each.device), *(slice(size) for size in each.shape[1:]))] = each
+        return found[0], found[1]
+
+    @abstractmethod
+    def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+        """The same of prompts without padding."""
 
     @abstractmethod
     def sharing(self, mask: Bool[Tensor, "batch ..."]) -> Int[Tensor, " row"]:

@@ -16,7 +16,8 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
-from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.passes import TokenReader, own_run
+from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import (
     HookedModel,
     attention_of,
@@ -25,7 +26,7 @@ from ocr_interp.hooked.protocol import (
     check_tokens,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens
 
 
 @dataclass(frozen=True)
@@ -61,24 +62,29 @@ class Path(Where):
     random outputs.
 
     Attributes:
-        inputs: ids or labels of input tokens.
-        outputs: ids or labels of answers; None is everything downstream of the head.
+        inputs: ids or labels of input tokens; kept as a tuple.
+        outputs: ids or labels of answers, a tuple too; None is everything downstream of the head.
         layer, head: the head (a query head, if key-value heads are grouped).
         elsewhere: for a control: random key positions that replace those with a token of `inputs`.
 
     Raises:
-        ModelError: when applied, an unknown layer, head or id, or a model whose logits of single answers
-            cannot be edited separately.
+        ModelError: when applied, an unknown layer, head or id, a model whose logits of single answers cannot
+            be edited separately, or one in which something stands between values and z (a clamp, a gate).
         UnknownNameError: when applied, an unknown label; the message lists close matches.
     """
 
-    inputs: tuple[int | str, ...]
-    outputs: tuple[int | str, ...] | None = None
+    inputs: Any
+    outputs: Any = None
     layer: int = field(kw_only=True)
     head: int = field(kw_only=True)
     elsewhere: RandomPositions | None = field(default=None, kw_only=True)
 
     prefix: ClassVar[str] = "Path"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", plain_tokens(self.inputs, "inputs"))
+        if self.outputs is not None:
+            object.__setattr__(self, "outputs", plain_tokens(self.outputs, "outputs"))
 
     def describe(self) -> str:
         """One phrase that identifies the path."""
@@ -100,7 +106,11 @@ class Path(Where):
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
         onto = None
         if self.outputs is not None:
+            names = output_labels_of(model, labels, reader.output_labels)
             onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
+        probe = probe_head(model, layer, self.head)
+        steps = ("attention",) if onto is None else ("attention", "writing", "reading")
+        probe.require(steps, "a path")
         replacement = prepare(read)
         bound, seen = Bound(described), {}
 
@@ -113,8 +123,18 @@ class Path(Where):
                     f"a path needs hook_pattern and hook_v of layer {layer} in the same forward pass, got "
                     f"{sorted(seen) or 'neither'}: this attention does not run them"
                 )
-            values = seen.pop("v")
-            carried = read.carried(seen.pop("pattern"), values, reader.ids(values.shape[1]))
+            values, pattern = seen.pop("v"), seen.pop("pattern")
+            if probe.limited and onto is None:
+                read.check_linear(pattern, values, value)
+            given = value, values, reader.ids(values.shape[1]), pattern
+            return (
+                cut_in(*given)
+                if reader.padding is None
+                else reader.padding.apart(cut_in, *given, patterns=(3,))
+            )
+
+        def cut_in(value: Tensor, values: Tensor, ids: Tensor, pattern: Tensor) -> Tensor:
+            carried = read.carried(pattern, values, ids)
             bound.note(carried.active)
             return _edited(value, carried, replacement(carried.values, carried.active), read, onto)
 
@@ -182,10 +202,23 @@ class _HeadReader(Place):
         values = wide(values)
         return Carried(weights.to(values) @ values, active)
 
-    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+    def check_linear(self, pattern: Tensor, v: Tensor, z: Tensor) -> None:
+        """Requires that nothing limited the values of these prompts, in a model that limits large ones."""
+        group = int(self.model.cfg.n_heads) // v.shape[2]
+        ours = wide(pattern[:, self.head]) @ wide(v[:, :, self.head // group])
+        theirs = wide(z[:, :, self.head])
+        error = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
+        if error > max(1e-4, 8 * torch.finfo(z.dtype).eps):
+            raise ModelError(
+                f"a path of layer {self.layer}, head {self.head} needs sum over keys of pattern × v = z, "
+                f"got a difference of {error:.2g} of its size on these prompts: the model limits large "
+                "values (a clamp such as clip_qkv), or another intervention edits them; edit hook_z instead"
+            )
+
+    def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad(), reference_run():
+        with torch.no_grad(), own_run(self.model), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.hooked.passes import TokenReader
+from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,
     HookedModel,
@@ -23,7 +23,14 @@ from ocr_interp.hooked.protocol import (
     check_hook,
     check_tokens,
 )
-from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS, labels_of, task_inputs, task_outputs
+from ocr_interp.hooked.tokens import (
+    INPUT_KINDS,
+    OUTPUT_KINDS,
+    labels_of,
+    plain_tokens,
+    task_inputs,
+    task_outputs,
+)
 from ocr_interp.task import FactRecallTask
 
 _BY_HEAD = ("hook_z", "hook_v", "hook_k", "hook_q", "hook_result")
@@ -63,6 +70,8 @@ class Site(Where):
             values = getattr(self, name)
             if values is None:
                 continue
+            values = plain_tokens(values, name)
+            object.__setattr__(self, name, values)
             if not values or len(set(values)) < len(values):
                 raise ModelError(f"{name} must name at least one and each once, got {values!r}; None is all")
         if self.elsewhere is not None and self.tokens is None:
@@ -81,18 +90,21 @@ class Site(Where):
         kind: str,
         *,
         layer: int,
-        heads: Iterable[int] | None = None,
-        positions: Iterable[int] | None = None,
-        tokens: Iterable[int | str] | None = None,
+        heads: Any = None,
+        positions: Any = None,
+        tokens: Any = None,
     ) -> Site:
-        """A site by kind of hook, a key of `protocol.LAYER_HOOKS`: Site.at("z", layer=0, heads=[2])."""
+        """A site by kind of hook, a key of `protocol.LAYER_HOOKS`: Site.at("z", layer=0, heads=[2]).
+
+        Heads, positions and tokens are lists, arrays or tensors.
+        """
         if kind not in LAYER_HOOKS:
             raise unknown_name("kind of hook", kind, LAYER_HOOKS)
         return cls(
             LAYER_HOOKS[kind].format(layer=layer),
-            None if heads is None else tuple(heads),
-            None if positions is None else tuple(positions),
-            None if tokens is None else tuple(tokens),
+            None if heads is None else plain_tokens(heads, "heads"),
+            None if positions is None else plain_tokens(positions, "positions"),
+            None if tokens is None else plain_tokens(tokens, "tokens"),
         )
 
     @property
@@ -171,11 +183,16 @@ class Site(Where):
         replacement = prepare(_Activation(self, model, wanted))
         bound = Bound(described)
 
-        def edit(value: Tensor, hook: Any) -> Tensor:
-            ids = None if wanted is None else reader.ids(self.length(value))
+        def edited(value: Tensor, ids: Tensor | None) -> Tensor:
             mask = self.mask(value, ids, wanted)
             bound.note(mask)
             return torch.where(mask, replacement(value, mask).to(value.dtype), value)
+
+        def edit(value: Tensor, hook: Any) -> Tensor:
+            ids = None if wanted is None else reader.ids(self.length(value))
+            if reader.padding is None:
+                return edited(value, ids)
+            return reader.padding.apart(edited, value, ids, patterns=(0,) if self.is_pattern else ())
 
         bound.hooks = ((self.hook, edit),)
         return bound
@@ -220,8 +237,8 @@ class _Activation(Place):
         self.model, self.name = model, site.describe()[:160]
         self._site, self._wanted = site, wanted
 
-    def read(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), reference_run():
+    def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), own_run(self.model), reference_run():
             _, cache = self.model.run_with_cache(
                 tokens.to(self.model.W_E.device), names_filter=self._site.hook
             )

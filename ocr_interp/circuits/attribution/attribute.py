@@ -8,19 +8,21 @@ from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.tokens import Token, TokenList
 from ocr_interp.models.trained import TrainedModel
 
 
 def attribute(
     model: TrainedModel | HookedModel,
-    prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str | None = None,
+    prompt: TokenList | str,
+    answer: Token,
+    against: Token | None = None,
     *,
     layer: int | None = None,
     head: int | None = None,
     kinds: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
+    output_labels: Sequence[str] | None = None,
 ) -> Attribution:
     """Contributions of a prompt's positions to an answer's logit, or to a logit difference, at its end.
 
@@ -29,8 +31,8 @@ def attribute(
 
     Args:
         model: a Run or Snapshot, or any HookedTransformer or TransformerBridge.
-        prompt: token ids, labels or single-token strings, the query last (EOS for a run); nothing is
-            prepended.
+        prompt: token ids, labels or single-token strings, the query last (EOS for a run); of a hooked model
+            also a text for its tokenizer. Nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head of a hooked model; left out for one-layer attention-only models, of which
             all heads, the direct path and the biases are given. A run has one head.
@@ -38,6 +40,7 @@ def attribute(
             from its task.
         labels: of a hooked model, a label for every token id; without them the tokenizer's tokens. A run's
             labels are those of its task.
+        output_labels: of a hooked model, a label for every logit, where the outputs are another vocabulary.
 
     Raises:
         UnknownNameError: an unknown token, with the close matches.
@@ -47,12 +50,21 @@ def attribute(
     """
     if not isinstance(model, TrainedModel):
         return attribute_model(
-            model, prompt, answer, against, layer=layer, head=head, kinds=kinds, labels=labels
+            model,
+            prompt,
+            answer,
+            against,
+            layer=layer,
+            head=head,
+            kinds=kinds,
+            labels=labels,
+            output_labels=output_labels,
         )
-    if (layer, head) not in ((None, None), (0, 0)) or kinds is not None or labels is not None:
+    named = labels is not None or output_labels is not None
+    if (layer, head) not in ((None, None), (0, 0)) or kinds is not None or named:
         raise ModelError(
             f"a fact-recall run has one head and the tokens of its task, got layer={layer}, head={head}"
-            f"{', kinds' if kinds is not None else ''}{', labels' if labels is not None else ''}: leave them "
+            f"{', kinds' if kinds is not None else ''}{', labels' if named else ''}: leave them "
             "out, or pass run.model"
         )
     return attribute_run(model, prompt, answer, against)

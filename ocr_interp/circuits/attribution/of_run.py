@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.hooked.tokens import INPUT_KINDS, Token, TokenList, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
@@ -81,7 +81,7 @@ class Attribution:
 
 
 def attribute_run(
-    run: TrainedModel, prompt: Sequence[int | str], answer: int | str, against: int | str | None = None
+    run: TrainedModel, prompt: TokenList | str, answer: Token, against: Token | None = None
 ) -> Attribution:
     """The exact contributions of a prompt's tokens in a fact-recall model, in float64.
 
@@ -115,7 +115,8 @@ def attribute_run(
     # The model's own order of summation: attention first, then W_O over the whole vocabulary.
     total = float(((a @ W_V[ids]) @ W_O)[list(columns)] @ sign)
     labels = tuple(task.labels[i] for i in columns)
-    residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels))
+    size = float((a.abs() @ W_V[ids].abs()) @ W_O[:, list(columns)].abs().sum(1))
+    residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels), size)
     return Attribution(
         tokens=tuple(task.labels[i] for i in ids),
         kinds=kinds_of(task, ids),

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.circuits.matrix import OVMatrix
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ConfigError, ModelError, unknown_name
 from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.hooked.tokens import TokenSet
 from ocr_interp.linalg.vectors import cosine_table, factor_imbalance, span_shares
@@ -146,9 +146,7 @@ class Embeddings:
             return self.output[self.outputs.positions([name])[0]]
         if side == "in" or in_inputs:
             return self.input[self.inputs.positions([name])[0]]
-        both = TokenSet((), self.inputs.labels + self.outputs.labels, (), ())
-        both.positions([name])  # raises, with the close matches of both sides
-        raise AssertionError("an unknown label was found")
+        raise unknown_name("token of the circuit", name, self.inputs.labels + self.outputs.labels)
 
     def gram(self, labels: Sequence[str], others: Sequence[str] | None = None) -> Float[np.ndarray, "a b"]:
         """Inner products of embeddings, in logits."""

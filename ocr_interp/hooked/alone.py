@@ -1,0 +1,99 @@
+"""A model run by itself: in eval mode, without gradients and without hooks of users; and its state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocr_interp.errors import ModelError
+from ocr_interp.hooked.passes import own_run
+from ocr_interp.hooked.protocol import HookedModel
+
+
+def run_alone(
+    model: HookedModel,
+    tokens: Tensor,
+    wanted: Sequence[str],
+    edits: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and activations of the model by itself, activations before they are edited."""
+    seen: dict[str, Tensor] = {}
+
+    def hook_of(name: str) -> Callable[[Any, Any], Any]:
+        def run(value: Any, hook: Any) -> Any:
+            if name in wanted and isinstance(value, Tensor):
+                seen[name] = value.detach()
+            return edits[name](value, seen) if name in edits else None
+
+        return run
+
+    names = [name for name in dict.fromkeys([*wanted, *edits]) if name in model.hook_dict]
+    with torch.no_grad(), by_itself(model):
+        try:
+            logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+            raise ModelError(
+                f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: "
+                f"{error}"
+            ) from error
+    logits = getattr(logits, "logits", logits)
+    if not isinstance(logits, Tensor) or logits.ndim != 3:
+        raise ModelError(
+            f"the model must give logits [batch, position, token], got {type(logits).__name__}: only "
+            "decoder-only language models have OV circuits between tokens"
+        )
+    return logits.detach(), seen
+
+
+@contextlib.contextmanager
+def by_itself(model: HookedModel) -> Iterator[None]:
+    """The model in eval mode and without hooks of users; both are restored."""
+    points = {id(point): point for point in model.hook_dict.values()}.values()
+    taken = [(point, dict(point._forward_hooks), point.fwd_hooks) for point in points if point.fwd_hooks]
+    for point, _, handles in taken:
+        for handle in handles:
+            point._forward_hooks.pop(handle.hook.id, None)
+        point.fwd_hooks = []
+    try:
+        with own_run(model):
+            yield
+    finally:
+        for point, hooks, handles in taken:
+            point._forward_hooks.clear()
+            point._forward_hooks.update(hooks)
+            point.fwd_hooks = handles
+
+
+def state_of(model: HookedModel) -> tuple[Any, ...]:
+    """A cheap fingerprint of weights (places, versions, a few entries of each) and of settings."""
+    if not isinstance(model, torch.nn.Module):
+        return (object(),)  # nothing is known of it: ask every time
+    tensors = [*model.parameters(), *model.buffers()]
+    places, samples = [], []
+    for tensor in tensors:
+        try:
+            version = tensor._version
+        except RuntimeError:  # inference tensors keep none
+            version = -1
+        places.append((tensor.data_ptr(), version, tuple(tensor.shape), tensor.dtype))
+        flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().flatten()
+        if flat.numel() and tensor.device.type != "meta":
+            samples.append(flat[:: max(1, flat.numel() // 8)][:9].double().to(model.W_E.device))
+    content = torch.cat(samples).cpu().numpy().tobytes() if samples else b""
+    settings = []
+    for module in model.modules():
+        kept = vars(module)
+        # Names with an underscore are what a forward pass remembers.
+        named = ((k, v) for k, v in kept.items() if not k.startswith("_") and k != "training")
+        own = tuple((k, v) for k, v in named if isinstance(v, int | float | str))
+        hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
+        settings.append((id(module), id(kept.get("forward")), own, hooks))
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    for config in (model.cfg, inner):
+        fields = vars(config) if hasattr(config, "__dict__") else {}
+        settings.append(tuple((k, v) for k, v in fields.items() if isinstance(v, int | float | str)))
+    return (tuple(places), content, tuple(settings))
