@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
 from ocr_interp.ablation.edits.base import Intervention
-from ocr_interp.ablation.examples import Examples, task_examples
+from ocr_interp.ablation.examples import Examples
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
+from ocr_interp.ablation.studied import StudiedModel, examples_by_seed, studied_model
 from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.checks import check_count
 from ocr_interp.errors import (
-    ConfigError,
     InterventionNeverFiredError,
     ModelError,
     OcrInterpError,
     unknown_name,
 )
-from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.protocol import HookedModel, check_model
-from ocr_interp.hooked.provenance import check_finite, fingerprint_of
+from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import progress_bar
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.training.run import Snapshot
@@ -84,19 +82,6 @@ class AblationStudy:
 
 
 Specs = Mapping[str, Intervention | Sequence[Intervention]]
-
-
-@dataclass(frozen=True)
-class _Studied:
-    """A model with the examples that it is measured on and the pools of its random controls."""
-
-    model: Any
-    examples: Callable[[int], Examples]
-    fingerprint: str
-    step: int | None
-    inputs: Sequence[int]
-    outputs: Sequence[int]
-    length: int
 
 
 def run_ablation_study(
@@ -153,10 +138,10 @@ def run_ablation_study(
     """
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
-    first = _examples_of(model, examples, eval_draws)(int(seeds[0]))
+    first = examples_by_seed(model, examples, eval_draws)(int(seeds[0]))
     wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED))
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
-    studied = _studied(model, examples, eval_draws, options)
+    studied = studied_model(model, examples, eval_draws, options)
     _check_exchanges(studied, specs, seeds, batch_size)
     rows = StudyRows(None if path is None else Path(path), studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
@@ -200,68 +185,9 @@ def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_
             )
 
 
-# --- model and examples ----------------------------------------------------------------------------
-
-
-def _examples_of(model: Any, examples: Examples | None, eval_draws: int) -> Callable[[int], Examples]:
-    """Seed -> examples."""
-    if examples is not None:
-        is_labelled = examples.labels is not None or not isinstance(model, Snapshot)
-        given = examples if is_labelled else replace(examples, labels=model.task.labels)
-        return lambda seed: given
-    if not isinstance(model, Snapshot):
-        check_model(model)
-        raise ConfigError(
-            f"a study of a {type(model).__name__} needs examples, got none: pass examples=Examples(tokens, "
-            "answer, candidates=...)"
-        )
-    return lambda seed: task_examples(model.task, has_noise(model), seed, eval_draws)
-
-
-def _studied(model: Any, given: Examples | None, eval_draws: int, options: str) -> _Studied:
-    """The model with its examples and fingerprint; checks weights and ids."""
-    examples = _examples_of(model, given, eval_draws)
-    is_run = isinstance(model, Snapshot)
-    hooked = check_model(model.model if is_run else model)
-    weights = model.weights.tensors() if is_run else _tensors(hooked)
-    said = f"{eval_draws} {options}"
-    if is_run:
-        check_finite(weights, f"the run at step {model.step}")
-        said += f" {model.config.task.to_dict()} {model.config.model} step {model.step} {has_noise(model)}"
-    else:
-        cfg = hooked.cfg
-        said += f" {type(hooked).__name__} {cfg.n_layers} {cfg.n_heads} {cfg.d_head}"
-    said += "" if given is None else given.fingerprint
-    fingerprint = digest_of(f"{said} {fingerprint_of(weights)}", 16)
-    if given is None:
-        task = model.task
-        length = task.seq_len if has_noise(model) else 3
-        pools = range(task.n_inputs), task.answer_tokens, length
-    else:
-        given.check_vocabulary(int(hooked.W_E.shape[0]), int(hooked.W_U.shape[1]))
-        if given.attention_mask is None:
-            check_unpadded(hooked, given.tokens, "tokens", given.query)
-        outputs = given.answer if given.candidates is None else given.candidates
-        pools = _up_to_query(given).unique().tolist(), outputs.unique().tolist(), _shortest(given)
-    return _Studied(hooked, examples, fingerprint, model.step if is_run else None, *pools)
-
-
-def _up_to_query(examples: Examples) -> Int[Tensor, " token"]:
-    """All ids of the prompts up to their queries."""
-    found = []
-    for batch in examples.batches():
-        length = batch.tokens.shape[1]
-        last = (batch.query % length).to(batch.tokens.device)
-        found.append(batch.tokens[torch.arange(length, device=last.device) <= last[:, None]])
-    return torch.cat(found)
-
-
-def _shortest(examples: Examples) -> int:
-    """Tokens of the shortest prompt: positions below it are in all of them."""
-    return min(batch.tokens.shape[1] for batch in examples.batches())
-
-
-def _check_exchanges(studied: _Studied, specs: Specs, seeds: Sequence[int], batch_size: int | None) -> None:
+def _check_exchanges(
+    studied: StudiedModel, specs: Specs, seeds: Sequence[int], batch_size: int | None
+) -> None:
     """Requires that no batch leaves a prompt alone whose values are to be exchanged, before anything is run.
 
     Raises:
@@ -285,17 +211,6 @@ def _check_exchanges(studied: _Studied, specs: Specs, seeds: Sequence[int], batc
                     )
 
 
-def _tensors(model: Any) -> dict[str, Tensor]:
-    """All parameters and buffers of a model; parameters must be finite."""
-    check_finite({n: p for n, p in model.named_parameters() if p.is_floating_point()}, type(model).__name__)
-    return {name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-
-
-def has_noise(run: Snapshot) -> bool:
-    """Whether a run is measured on noisy sequences, as it was trained."""
-    return run.config.train.data != "noise_free" and run.task.seq_len > 3
-
-
 # --- one evaluation --------------------------------------------------------------------------------
 
 
@@ -306,7 +221,7 @@ def _described(parts: tuple[Intervention, ...]) -> str:
 
 
 def _variants(
-    studied: _Studied, parts: tuple[Intervention, ...], seed: int, controls: bool
+    studied: StudiedModel, parts: tuple[Intervention, ...], seed: int, controls: bool
 ) -> Iterator[tuple[str, tuple[Intervention, ...]]]:
     """The intervention itself, then its controls."""
     yield NO_CONTROL, parts
@@ -319,7 +234,7 @@ def _variants(
 
 
 def _evaluate(
-    studied: _Studied,
+    studied: StudiedModel,
     parts: tuple[Intervention, ...],
     key: dict[str, Any],
     metrics: tuple[str, ...],
@@ -338,7 +253,7 @@ def _evaluate(
     return [{**key, "split": split, TOUCHED: counts[split], **values} for split, values in found.items()]
 
 
-def _touched(studied: _Studied, parts: tuple[Intervention, ...], examples: Examples) -> dict[str, float]:
+def _touched(studied: StudiedModel, parts: tuple[Intervention, ...], examples: Examples) -> dict[str, float]:
     """Mean number of positions of a prompt that are acted on, by split."""
     count = torch.zeros(len(examples))
     for batch in examples.batches():

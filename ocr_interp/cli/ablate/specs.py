@@ -14,7 +14,7 @@ from ocr_interp.ablation.edits import edits
 from ocr_interp.ablation.edits.base import Edit, Intervention
 from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import task_examples
-from ocr_interp.ablation.study import has_noise
+from ocr_interp.ablation.studied import has_noise
 from ocr_interp.ablation.where.base import Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.ablation.where.site import Site, tokens_of_kind
