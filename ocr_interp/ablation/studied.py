@@ -71,11 +71,11 @@ def studied_model(model: Any, given: Examples | None, eval_draws: int, options: 
         if given.attention_mask is None:
             check_unpadded(hooked, given.tokens, "tokens", given.query)
         outputs = given.answer if given.candidates is None else given.candidates
-        pools = _up_to_query(given).unique().tolist(), outputs.unique().tolist(), _shortest(given)
+        pools = ids_up_to_query(given).unique().tolist(), outputs.unique().tolist(), _shortest(given)
     return StudiedModel(hooked, examples, fingerprint, model.step if is_run else None, *pools)
 
 
-def _up_to_query(examples: Examples) -> Int[Tensor, " token"]:
+def ids_up_to_query(examples: Examples) -> Int[Tensor, " token"]:
     """All ids of the prompts up to their queries."""
     found = []
     for batch in examples.batches():

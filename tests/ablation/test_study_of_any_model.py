@@ -19,6 +19,7 @@ from ocr_interp.ablation.edits.subspace import Subspace
 from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.examples import Examples, task_examples
 from ocr_interp.ablation.metrics import identity_of
+from ocr_interp.ablation.studied import ids_up_to_query
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.ablation.where.site import Site
@@ -149,7 +150,7 @@ def test_prompts_may_be_padded_and_batched(hooked):
     assert (
         touched["random"].to_dict() == touched["intervention"].to_dict() == {"a": 1, "b": 1, "c": 1, "d": 0}
     )
-    assert 1 not in study_module._up_to_query(examples)  # controls are not drawn in the padding
+    assert 1 not in ids_up_to_query(examples)  # controls are not drawn in the padding
     for k, name in enumerate("abc"):
         alone = Examples(padded[k : k + 1, : last[k] + 1], QUESTIONS.answer[k : k + 1])
         one = run_ablation_study(hooked, specs, examples=alone, controls=False).table

@@ -140,6 +140,19 @@ def test_a_norm_of_the_embedding_counts_in_the_fingerprint():
     assert OVCircuit.from_model(model, **READ).provenance.fingerprint != before
 
 
+def test_a_write_that_drowns_in_the_streams_rounding_is_said_to_be_unchecked():
+    model = hugging_face_model("Llama")
+    plain = probe_head(in_dtype(model, torch.float32), 1, 4)
+    assert plain.writing.tallies
+    model.model.layers[1].mlp.down_proj.weight.mul_(1e12)  # the head writes as much as before
+    drowned = in_dtype(model, torch.float32)
+    step = probe_head(drowned, 1, 4).writing
+    assert (step.error, step.tallies, step.differs) == (None, False, False)
+    said = " ".join(OVCircuit.from_model(drowned, **READ).provenance.checks)
+    assert "not checked, the stream is so large that its rounding may be" in said
+    assert probe_head(bridge(model), 1, 4).writing.error is not None  # float64 still tells
+
+
 # --- C: between the values and W_O ----------------------------------------------------------------
 
 
