@@ -9,5 +9,11 @@ from .limits import trained_attention_beta_interval as trained_attention_beta_in
 from .norms import Norm as Norm
 from .norms import UnitarilyInvariantNorm as UnitarilyInvariantNorm
 from .norms import norms as norms
+from .saddle import FlowPath as FlowPath
+from .saddle import SaddleCertificate as SaddleCertificate
+from .saddle import SaddleSolution as SaddleSolution
+from .saddle import SymmetricFactors as SymmetricFactors
+from .saddle import saddle_solution as saddle_solution
+from .saddle import symmetric_flow as symmetric_flow
 from .solution import Solution as Solution
 from .solve import solve as solve

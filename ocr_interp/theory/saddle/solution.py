@@ -1,0 +1,388 @@
+"""The strict saddle that gradient descent goes to from a small start, with its certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from ocr_interp.checks import check_choice
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import FactRecallTask
+from ocr_interp.theory.closed.closed_form import ClosedForm, closed_form
+from ocr_interp.theory.geometry import Cosines, SpectrumBlock
+from ocr_interp.theory.norms.nuclear import NORM
+from ocr_interp.theory.problem import check_problem, feature_length, max_margin_problem
+from ocr_interp.theory.saddle.flow import saddle_sizes
+from ocr_interp.theory.saddle.program import RankOneOptimum, frozen_optimum, trained_optimum
+
+ATTENTION = ("frozen", "trained")
+
+
+@dataclass(frozen=True)
+class SaddleCertificate:
+    """What shows that a point is a KKT point of ½(‖W_V‖² + ‖W_O‖²) at margin 1, and whether it is a saddle.
+
+    All are of the blocks, so they hold for any number of pairs; the tests compute them at full size too.
+
+    Attributes:
+        min_margin: smallest training margin, 1 up to rounding.
+        min_multiplier: smallest dual weight, relative to the largest; >= 0 up to rounding.
+        complementarity: largest product of a dual weight with its margin above 1, relative to the largest.
+        stationarity: largest distance of G v from u and of Gᵀ u from v over the modes (u, v) of W, where
+            G is the matrix of the dual weights; 0 at a KKT point.
+        dual_norm: largest singular value of G. 1: W has the smallest norm. Above 1: adding the mode of G that
+            W lacks lowers the norm at margin 1 to second order, so the point is a strict saddle.
+    """
+
+    min_margin: float
+    min_multiplier: float
+    complementarity: float
+    stationarity: float
+    dual_norm: float
+
+    def is_kkt_point(self, tolerance: float = 1e-9) -> bool:
+        """Whether all conditions hold to a tolerance."""
+        return (
+            self.min_margin >= 1 - tolerance
+            and self.min_multiplier >= -tolerance
+            and self.complementarity <= tolerance
+            and self.stationarity <= tolerance
+        )
+
+
+@dataclass(frozen=True)
+class SaddleSolution:
+    """The KKT point with a pair block of rank one and the smallest norm; made by `saddle_solution`.
+
+    For m_train < m_test it is a strict saddle of the norm, where gradient descent from a small start goes at
+    any time that can be written down. For m_train >= m_test it is the max-margin solution itself.
+
+    Attributes:
+        task, outputs, inputs: the problem.
+        attention: "frozen" or "trained".
+        beta: coefficient of the held-out implication block relative to the training one.
+        objective: nuclear norm of W_OV at margin 1; with trained attention plus half the squared scores.
+        kappa: relative to the others, the mode that W lacks grows like (smallest margin)^kappa. 0 at the
+            max-margin solution.
+        start_exponent: that mode begins smaller than the first by size^start_exponent when the start has
+            isotropic factors of this size; so W leaves the saddle at margins
+            R ~ size^(−start_exponent / kappa).
+        scores: attention of training subjects, held-out subjects, r1, r2; 1 if frozen.
+        found: the effective circuit diag(a) W_OV in blocks.
+    """
+
+    task: FactRecallTask
+    outputs: str
+    inputs: str
+    attention: str
+    beta: float
+    objective: float
+    kappa: float
+    start_exponent: float
+    scores: Float[np.ndarray, " token_kind"]
+    found: ClosedForm = field(repr=False)
+    optimum: RankOneOptimum = field(repr=False)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """(n, m_train, m_test)."""
+        return self.found.sizes
+
+    @property
+    def is_strict_saddle(self) -> bool:
+        """Whether the norm can be lowered to second order; else it is the smallest."""
+        return self.kappa > 1e-9
+
+    @property
+    def norm(self) -> str:
+        """The norm of which it is a KKT point."""
+        return "nuclear"
+
+    @property
+    def W(self) -> Float[np.ndarray, "input output"]:
+        """The effective circuit diag(a) W_OV at margin 1, in the task's order."""
+        return self.found.W
+
+    @property
+    def spectrum(self) -> tuple[SpectrumBlock, ...]:
+        """Non-zero singular values of W with multiplicities, largest first."""
+        return self.found.spectrum
+
+    @property
+    def rank(self) -> int:
+        """Rank of W: n, against 2n − 1 of the max-margin solution for m_train < m_test."""
+        return sum(block.multiplicity for block in self.spectrum)
+
+    @property
+    def pair_block(self) -> Float[np.ndarray, "status kind"]:
+        """As in `ClosedForm`."""
+        return self.found.pair_block
+
+    @property
+    def constant_block(self) -> Float[np.ndarray, "group column_group"]:
+        """As in `ClosedForm`."""
+        return self.found.constant_block
+
+    @property
+    def cosines(self) -> Cosines:
+        """Predicted cosines between balanced embeddings of W; see `Cosines`."""
+        return self.found.cosines
+
+    @property
+    def held_out_margin(self) -> float:
+        """Held-out implication against another implication, in logits: β."""
+        return self.found.held_out_margin
+
+    @property
+    def held_out_margin_own_fact(self) -> float:
+        """Held-out implication against the subject's own fact, in logits."""
+        return self.found.held_out_margin_own_fact
+
+    @property
+    def held_out_margin_overall(self) -> float:
+        """Held-out implication against every output, in logits."""
+        return self.found.held_out_margin_overall
+
+    def input_embeddings(self) -> Float[np.ndarray, "input component"]:
+        """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
+        return self.found.input_embeddings()
+
+    def output_embeddings(self) -> Float[np.ndarray, "answer component"]:
+        """V Σ^½ for the answers, in the same components."""
+        return self.found.output_embeddings()
+
+    @cached_property
+    def dual_pair_block(self) -> Float[np.ndarray, "status kind"]:
+        """The pair block of G, the matrix of the dual weights of W_OV = diag(1/a) W.
+
+        Its modes are those of W_OV. Held-out implications have no constraint of their own: their entry comes
+        from held-out facts, whose own implication is a wrong answer.
+        """
+        n, _, b = self.sizes
+        left, right = _modes(self.optimum, self.sizes)
+        held = -self.optimum.multipliers[2] / (n * np.sqrt(b)) * self.scores[1]
+        fact = (left[1] - held * right[1]) / right[0]
+        implication = (right[1] - held * left[1]) / left[0]
+        return np.array([[(left[0] - implication * right[1]) / right[0], implication], [fact, held]])
+
+    def _by_kind(self) -> Float[np.ndarray, "kind example"]:
+        """Dual weights of one constraint: [within the kind, own answer of the other kind] by example kind."""
+        n, a, b = self.sizes
+        own = self.optimum.multipliers / np.array([n * a, n * a, n * b])
+        scale = np.sqrt(np.array([a, a, b])) * self.scores[[0, 0, 1]]
+        G = self.dual_pair_block
+        direct = np.array([G[0, 0], G[0, 1], G[1, 0]]) / scale
+        within = (direct - own + np.array([own[1], own[0], 0.0])) / n
+        return np.stack([within, own])
+
+    @cached_property
+    def weights(self) -> Float[np.ndarray, "example output"]:
+        """Dual weights at full size, as in task.training_triples, for `certify(..., weights=)`."""
+        problem = max_margin_problem(self.task, self.outputs, self.inputs)
+        task, triples = self.task, self.task.training_triples
+        within, own = self._by_kind()
+        trained = task.subject_trained[triples.subject]
+        kind = np.where(triples.relation == 1, 1, np.where(trained, 0, 2))
+        first = problem.shape[1] - task.n_answers
+        fact = first + task.subject_fact[triples.subject]
+        implication = first + task.n_facts + task.fact_implication[task.subject_fact[triples.subject]]
+        found = np.zeros((len(triples.subject), problem.shape[1]))
+        columns = np.arange(problem.shape[1])
+        is_fact = (columns >= first) & (columns < first + task.n_facts)
+        is_implication = columns >= first + task.n_facts
+        found += within[kind][:, None] * np.where((kind == 1)[:, None], is_implication, is_fact)
+        example = np.arange(len(found))
+        found[example, np.where(kind == 1, fact, implication)] = own[kind]
+        found[example, np.where(kind == 1, implication, fact)] = 0.0
+        # Within the kind a weight of rounding size below 0 is 0; a real one is refused by the certificate.
+        return np.where(np.abs(found) < 1e-9 * np.abs(found).max(), 0.0, found)
+
+    @cached_property
+    def certificate(self) -> SaddleCertificate:
+        """The KKT conditions and the dual norm, computed from the blocks."""
+        left, right = _modes(self.optimum, self.sizes)
+        G = self.dual_pair_block
+        relation = self._relation_direction()
+        within, own = self._by_kind()
+        scale = float(np.abs(self._by_kind()).max())
+        coefficients = np.array([self.optimum.tau, 1.0, 1.0])
+        margins = np.array([coefficients, self._own_margins()])
+        stationarity = max(
+            float(np.abs(G @ right - left).max()),
+            float(np.abs(G.T @ left - right).max()),
+            abs(relation[0] - 1),
+            relation[1],
+        )
+        second = float(np.linalg.svd(G, compute_uv=False)[0])
+        return SaddleCertificate(
+            min_margin=float(margins.min()),
+            min_multiplier=float(min(within.min(), own.min())) / scale,
+            complementarity=float(np.abs(np.stack([within, own]) * (margins - 1)).max()) / scale,
+            stationarity=stationarity,
+            dual_norm=max(second, relation[0]),
+        )
+
+    def _own_margins(self) -> Float[np.ndarray, " example"]:
+        """Own fact against own implication (training and held-out facts), and the reverse under r2."""
+        n = self.sizes[0]
+        q, tau, rows = 1 - 1 / n, self.optimum.tau, self.optimum.rows
+        train, held, r1, r2, constant = rows
+        return np.array(
+            [
+                q * (tau - 1) + train + r1 + constant,
+                q * (1 - tau) - train - r2 - constant,
+                q * (1 - 1 / tau) + held + r1 + constant,
+            ]
+        )
+
+    def _relation_direction(self) -> tuple[float, float]:
+        """The constant block of G on W's mode: its gain, and what lies across; 1 and 0 at a KKT point."""
+        n, a, b = self.sizes
+        facts, implications, held = self.optimum.multipliers
+        by_row = np.array(
+            [facts - implications, held, facts + held, -implications, facts - implications + held]
+        )
+        size = np.array([np.sqrt(n * a), np.sqrt(n * b), 1.0, 1.0, 0.0])
+        size[4] = 1 / feature_length(self.task, self.inputs) if self.inputs != "subject_relation" else np.inf
+        scores = np.r_[self.scores, 1.0]
+        G = scores * by_row / size * np.sqrt(2 / n)
+        W = self.optimum.rows * np.r_[size[:4], 0.0 if np.isinf(size[4]) else size[4]] / scores
+        length = float(np.linalg.norm(W))
+        gain = float(G @ W) / length
+        return gain, float(np.linalg.norm(G - gain * W / length))
+
+    def summary(self) -> str:
+        """Readable text: β, norm against the smallest, rank, escape, certificate."""
+        n, a, b = self.sizes
+        best, proof = closed_form(self.task, "nuclear").objective, self.certificate
+        lines = [
+            f"rank-one KKT point of {n} pairs, {a} training and {b} held-out subjects a pair, "
+            f"attention {self.attention}",
+            f"  beta              {self.beta:.8g}",
+            f"  rank              {self.rank}",
+        ]
+        if self.attention == "frozen":
+            above = self.objective / best - 1
+            lines.append(f"  nuclear norm      {self.objective:.8g}, {above:.3%} above the smallest")
+        lines += [
+            f"  certificate       margin {proof.min_margin:.9g}, smallest dual weight "
+            f"{proof.min_multiplier:.1e}, stationarity {proof.stationarity:.1e}",
+            f"  dual norm         {proof.dual_norm:.8g}: "
+            + ("a strict saddle" if self.is_strict_saddle else "the smallest norm"),
+        ]
+        if self.is_strict_saddle:
+            lines.append(
+                f"  escape            missing mode grows like margin^{self.kappa:.4g}; from a start of size "
+                f"s it is s^{self.start_exponent:.3g} smaller than the first"
+            )
+        return "\n".join(lines)
+
+
+def saddle_solution(
+    task: FactRecallTask,
+    *,
+    attention: str = "frozen",
+    outputs: str = "answers",
+    inputs: str = "subject_relation",
+) -> SaddleSolution:
+    """The KKT point of rank n that gradient descent goes to from a small start, beside `solve`.
+
+    Its β is near r^¼ with r = m_train / m_test < 1 (trained attention: r^⅓), where the smallest nuclear norm
+    has √r; the norms differ by 0.3 % at (20, 1, 3).
+
+    Args:
+        task: balanced, m_train and m_test >= 1; any number of pairs.
+        attention: "frozen" (uniform) or "trained" (from a start as small as that of the factors).
+        outputs, inputs: see `theory.problem`. What every example holds (EOS, noise) takes part here, unlike
+            in the max-margin solution.
+
+    Raises:
+        ConfigError: another task, an unknown name, inputs with trained attention, or outputs="vocabulary"
+            where the other tokens' constraints bind (n = 2).
+        SolverError: the small program has not converged.
+
+    Source: docs/theory.md, "Where gradient descent goes".
+    """
+    check_problem(NORM, outputs, inputs)
+    check_choice("attention", attention, ATTENTION)
+    sizes = saddle_sizes(task)
+    n, a, b = sizes
+    if attention == "trained" and inputs != "subject_relation":
+        raise ConfigError(
+            f"attention='trained' has a saddle for inputs='subject_relation' alone, got {inputs!r}: use "
+            "that, or attention='frozen'"
+        )
+    feature = feature_length(task, inputs)
+    optimum = frozen_optimum(sizes, feature) if attention == "frozen" else trained_optimum(sizes)
+    tau = optimum.tau
+    pair_block = np.array([[np.sqrt(a) * tau, np.sqrt(a)], [np.sqrt(b), np.sqrt(b) / tau]])
+    size = np.array([np.sqrt(n * a), np.sqrt(n * b), 1.0, 1.0, 1 / feature if feature else 0.0])
+    constant_block = np.zeros((5, 3))
+    constant_block[:, 0] = np.sqrt(n) / 2 * optimum.rows * size
+    constant_block[:, 1] = -constant_block[:, 0]
+    norm = float(
+        (n - 1) * np.linalg.norm(pair_block) + np.linalg.norm(constant_block)
+    )  # both blocks have rank one
+    found = ClosedForm(
+        task=task,
+        norm=NORM,
+        outputs=outputs,
+        inputs=inputs,
+        sizes=sizes,
+        beta=1 / tau,
+        objective=norm,
+        pair_block=pair_block,
+        constant_block=constant_block,
+    )
+    solution = SaddleSolution(
+        task=task,
+        outputs=outputs,
+        inputs=inputs,
+        attention=attention,
+        beta=1 / tau,
+        objective=optimum.objective,
+        kappa=0.0,
+        start_exponent=_start_exponent(a, b),
+        scores=optimum.attention,
+        found=found,
+        optimum=optimum,
+    )
+    _check_other_tokens(solution)
+    kappa = max(0.0, float(np.linalg.svd(solution.dual_pair_block, compute_uv=False)[0]) - 1)
+    return replace(solution, kappa=kappa)
+
+
+def _modes(optimum: RankOneOptimum, sizes: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Unit left and right mode of the pair block of W_OV = diag(1/a) W."""
+    _, a, b = sizes
+    left = np.array([np.sqrt(a) * optimum.tau, np.sqrt(b)]) / optimum.attention[:2]
+    right = np.array([1.0, 1 / optimum.tau])
+    return left / np.linalg.norm(left), right / np.linalg.norm(right)
+
+
+def _start_exponent(a: int, b: int) -> float:
+    """2 (1 − s_2 / s_1), with the modes' rates at the start: singular values of [[√a, √a], [√b, 0]]."""
+    rates = np.linalg.svd(np.array([[np.sqrt(a), np.sqrt(a)], [np.sqrt(b), 0.0]]), compute_uv=False)
+    return float(2 * (1 - rates[1] / rates[0]))
+
+
+def _check_other_tokens(solution: SaddleSolution) -> None:
+    """Requires that tokens that are never an answer stay below every correct answer by 1."""
+    if solution.outputs != "vocabulary":
+        return
+    n = solution.sizes[0]
+    q, tau = 1 - 1 / n, solution.optimum.tau
+    train, held, r1, r2, constant = solution.optimum.rows / 2
+    logits = [
+        q * tau + train + r1 + constant,
+        q - train - r2 - constant,
+        q + held + r1 + constant,
+    ]
+    if min(logits) < 1 - 1e-12:
+        raise ConfigError(
+            f"outputs='vocabulary' changes the saddle at {solution.sizes}: a correct answer is only "
+            f"{min(logits):.4g} above the other tokens, required 1; use outputs='answers'"
+        )
