@@ -41,9 +41,9 @@ def test_with_a_fixed_rate_it_is_our_training(ov):
 
 @pytest.mark.slow
 def test_growing_steps_go_where_small_fixed_ones_go():
-    far = long_descent(TASK, entries=0.2, log10_time=3, logit_step=0.01, relative_step=0.005)
-    near = long_descent(TASK, entries=0.2, log10_time=3, lr=0.2, log_every=100)
-    for log10_time in (1.5, 2.0, 2.9):
+    far = long_descent(TASK, entries=0.2, log10_time=3, logit_step=0.01, relative_step=0.005, log_every=5)
+    near = long_descent(TASK, entries=0.2, log10_time=3, lr=0.2, log_every=10)
+    for log10_time in (2.0, 2.9):
         assert far.beta_at(log10_time) == pytest.approx(near.beta_at(log10_time), abs=2e-3)
     margins = [np.interp(2.9, d.history["log10_time"], d.history["margin"]) for d in (far, near)]
     assert margins[0] == pytest.approx(margins[1], rel=2e-3)

@@ -97,12 +97,9 @@ def symmetric_flow(
 
     Source: docs/theory.md, "Where gradient descent goes".
     """
-    for name, value, above in (
-        ("log10_margin", log10_margin, None),
-        ("sharpness", sharpness, 10.0),
-        ("tolerance", tolerance, 0.0),
-    ):
-        check_number(name, value, above=above) if above is not None else check_number(name, value)
+    check_number("log10_margin", log10_margin)
+    check_number("sharpness", sharpness, above=10.0)
+    check_number("tolerance", tolerance, above=0.0)
     flow = _Flow(saddle_sizes(task), start, sharpness)
     vector = start.as_vector()
     length = float(np.linalg.norm(vector))
@@ -115,7 +112,7 @@ def symmetric_flow(
         late = -flow.state(y).log_residual / math.log(10) if math.isfinite(log10_time) else -math.inf
         return max(far - log10_margin, late - log10_time)
 
-    reached.terminal = True
+    reached.__dict__["terminal"] = True  # where solve_ivp looks for it
     found = solve_ivp(
         flow.slope,
         (0.0, 1e7),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq, minimize, nnls
+from scipy.optimize import minimize, nnls, root_scalar
 
 from ocr_interp.errors import SolverError
 
@@ -61,7 +61,7 @@ def frozen_optimum(sizes: tuple[int, int, int], feature: float) -> RankOneOptimu
     log_tau = 0.0
     if highest > 0 and slope(0.0) < 0:
         # At τ⁴ = b/a the block's own norm is smallest, and the relation rows only grow with τ.
-        log_tau = float(brentq(slope, 0.0, highest, xtol=1e-15, rtol=1e-14, maxiter=500))
+        log_tau = float(root_scalar(slope, bracket=(0.0, highest), xtol=1e-15, rtol=1e-14).root)
     found = _at(sizes, feature, log_tau, np.log(ones))
     return RankOneOptimum(float(np.exp(log_tau)), found.rows, found.multipliers, ones, float(found.value))
 

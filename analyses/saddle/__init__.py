@@ -1,0 +1,1 @@
+"""Where gradient descent goes from a small start: a strict saddle, not the max-margin solution."""
