@@ -1,7 +1,8 @@
 """β of gradient descent against time: it stays near the saddle, and leaves it at times nobody can wait for.
 
 Left: full-batch gradient descent without weight decay, from entries of 0.001 to 1, to t = 1e100. Right: the
-reduced flow of infinitely wide models from starts of the same sizes, to a margin of 1e100 logits, t = exp(1e100).
+reduced flow of infinitely wide models with starts of the same size, to a margin of 1e100 logits, where t is
+exp(1e100).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ocr_interp.viz.style import figure_style, save_figure
 PICTURE = "saddle_over_time"
 COLORS = dict(zip(STARTS, ("#08306b", "#2171b5", "#6baed6", "#fdae6b", "#d94801"), strict=True))
 MARGINS = tuple(range(0, 101, 2))
+WIDTH = 2 * TASK[0]
+"""d_head of the descents; a wide start with the same entries × √width is isotropic."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def make(runs: Path, figures: Path) -> Measured:
         descents=descents,
         seeds=[descend(runs, TASK, TIME, entries=STARTS[0], seed=seed) for seed in SEEDS],
         non_factorized=descend(runs, TASK, TIME, entries=STARTS[0], ov="non_factorized"),
-        flows={start: flow(TASK, start) for start in STARTS},
+        flows={start: flow(TASK, start * WIDTH**0.5) for start in STARTS},
     )
     with figure_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.0), sharey=True, layout="constrained")
@@ -54,7 +57,10 @@ def make(runs: Path, figures: Path) -> Measured:
         for ax in (left, right):
             mark_solutions(ax)
         left.set_ylabel("held-out coefficient β")
-        left.legend(title="entries at the start", frameon=False, fontsize=8.5, loc="lower right")
+        handles, labels = left.get_legend_handles_labels()
+        right.legend(
+            handles, labels, title="entries at the start", frameon=False, fontsize=9, loc="lower right"
+        )
         save_figure(fig, figures / PICTURE, numbers_of(measured))
         plt.close(fig)
     return measured
@@ -73,10 +79,10 @@ def mark_solutions(ax: Axes) -> None:
 
 def draw_descents(ax: Axes, measured: Measured) -> None:
     for start, descent in measured.descents.items():
-        late = descent.history[descent.history["log10_time"] >= 2]
+        late = descent.history[descent.history["log10_time"] >= 3]
         ax.plot(late["log10_time"], late["beta"], color=COLORS[start], lw=2, label=f"{start:g}")
-    ax.set(xscale="log", xlim=(2, 100), xlabel="time t of gradient descent")
-    shown = (2, 5, 10, 20, 50, 100)
+    ax.set(xscale="log", xlim=(3, 100), xlabel="time t of gradient descent")
+    shown = (3, 5, 10, 20, 50, 100)
     ax.set_xticks(shown, [f"$10^{{{t}}}$" for t in shown])
     ax.minorticks_off()
     ax.set_title("Gradient descent stays near the saddle …", loc="left")

@@ -100,7 +100,7 @@ class LongDescent:
 
 def long_descent(
     task: FactRecallTask,
-    ov: str = "factorized",
+    ov: str | LinearMap = "factorized",
     *,
     log10_time: float = 100.0,
     entries: float = 0.01,
@@ -124,7 +124,7 @@ def long_descent(
 
     Args:
         task: any task; noise-free.
-        ov: the parameterisation, of `ocr_interp.maps`.
+        ov: the parameterisation: a name of `ocr_interp.maps`, or a LinearMap, which may hold constants.
         log10_time: log10 of the time to reach, the sum of the step sizes.
         entries: standard deviation of the normal entries at the start.
         seed: of these draws, which are float64 on the CPU.
@@ -148,7 +148,6 @@ def long_descent(
         ConfigError: an argument that is not allowed.
         RunError: the file is damaged or of another descent, or max_steps were not enough.
     """
-    check_choice("ov", ov, maps.names)
     check_number("log10_time", log10_time)
     check_number("entries", entries, above=0.0)
     for name, value in (("lr", lr), ("scores", scores)):
@@ -160,8 +159,7 @@ def long_descent(
     check_count("max_steps", max_steps, 1)
     check_count("seed", seed, 0)
     problem = max_margin_problem(task, outputs, inputs)
-    width = task.n_answers if d_head is None and maps[ov].takes_d_head else d_head
-    linear_map = maps[ov].of(width, dict(ov_options or {}), "entries")
+    linear_map = _linear_map(task, ov, d_head, ov_options, file)
     parameters = _start(problem, linear_map, entries, seed, start, scores)
     where = resolve_device(device, "float64")
     descent = _Descent(problem, linear_map, parameters, where, lr, logit_step, relative_step)
@@ -169,7 +167,7 @@ def long_descent(
         "task": [list(map(int, task.subject_fact)), list(map(bool, task.subject_trained)), task.d_vocab],
         "implications": list(map(int, task.fact_implication)),
         "problem": [outputs, inputs, task.n_noise, task.seq_len],
-        "map": [ov, width, dict(ov_options or {})],
+        "map": [linear_map.name, linear_map.d_head, dict(ov_options or {})],
         "start": digest_of_tensors(parameters),
         "steps": [lr, logit_step, relative_step, log_every],
         "device": where.type,
@@ -200,6 +198,30 @@ def long_descent(
     W = descent.W().cpu().numpy()
     kept = {name: value.cpu() for name, value in descent.parameters.items()}
     return LongDescent(task, pd.DataFrame(rows, columns=list(COLUMNS)), kept, W, complete)
+
+
+def _linear_map(
+    task: FactRecallTask,
+    ov: str | LinearMap,
+    d_head: int | None,
+    ov_options: Mapping[str, Any] | None,
+    file: str | Path | None,
+) -> LinearMap:
+    """The parameterisation.
+
+    Raises:
+        ConfigError: an unknown name, or a LinearMap with options of its own or a file beside it.
+    """
+    if isinstance(ov, LinearMap):
+        if d_head is not None or ov_options or file is not None:
+            raise ConfigError(
+                "with ov= a LinearMap, d_head and ov_options are its own and no file can tell what it holds: "
+                "leave d_head, ov_options and file out"
+            )
+        return ov
+    check_choice("ov", ov, maps.names)
+    width = task.n_answers if d_head is None and maps[ov].takes_d_head else d_head
+    return maps[ov].of(width, dict(ov_options or {}), "entries")
 
 
 def _start(
