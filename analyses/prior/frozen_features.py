@@ -1,8 +1,8 @@
 """What is deduced when the answers' features are known and frozen: β against the cosine of b_i's and c_i's.
 
 W_OV = V F with F frozen. V one matrix (full fine-tuning of the input side): β = ρ, whatever the ratio of told
-subjects: a spurious implication (ρ = 0) is not deduced, a known one is. V = P Q (LoRA on the input side): u = β
-solves u³(u − ρ) = r (1 − ρ u), above ρ.
+subjects: a spurious implication (ρ = 0) is not deduced, a known one is. V = P Q (LoRA on the input side): u
+= β solves u³(u − ρ) = r (1 − ρ u), above ρ.
 """
 
 from __future__ import annotations

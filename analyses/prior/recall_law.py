@@ -1,7 +1,7 @@
-"""How much is recalled from facts alone: the coefficient that the pretrained features predict, and the measured.
+"""How much is recalled from facts alone: the coefficient that pretrained features predict, and the measured.
 
-1 to 6 of 6 old subjects told, three lengths of pretraining, four of fine-tuning. The features' ratio is β of the
-pretraining; while fine-tuning goes on, facts outgrow it by an exact factor.
+1 to 6 of 6 old subjects told, three lengths of pretraining, four of fine-tuning. The features' ratio is β of
+the pretraining; while fine-tuning goes on, facts outgrow it by an exact factor.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def claims(points: list[Point]) -> list[Claim]:
     return [
         Claim(
             id="prior_recall_law",
-            statement="Facts alone recall the pretrained implication by the features' ratio, less what the fact "
+            statement="Facts alone recall the pretrained implication by the features' ratio, less what "
+            "the fact "
             "features grow in fine-tuning",
             source="derived after a first trial (docs/theory.md §11)",
             expected=f"within {RECALL_WITHIN} of the law, {len(points)} cases",
@@ -99,7 +100,8 @@ def claims(points: list[Point]) -> list[Claim]:
         ),
         Claim(
             id="prior_feature_ratio",
-            statement="The features' ratio is β of the pretraining: 1 if every old subject was told, near r^¼ else",
+            statement="The features' ratio is β of the pretraining: 1 if every old subject was told, "
+            "near r^¼ else",
             source="derived (docs/theory.md §11)",
             expected=f"within {RATIO_WITHIN} after pretraining to t = 1e{PRETRAINING_TIMES[-1]:g}",
             measured={

@@ -41,10 +41,11 @@ class Pretrained:
     def recall(self, fact: float, new: int = NEW) -> float:
         """Recall coefficient that the features predict after fine-tuning on facts alone.
 
-        A new subject's value vector v grows along b_i's feature of squared length p², and with it what it adds
-        to c_i: `feature_ratio` of what it adds to b_i, at first. The feature grows too: ‖b_i‖² − Σ ‖v‖² over the
-        `new` subjects of the pair stays p² (balancedness), while c_i has no gradient along it. So with the
-        fact's coefficient f = |v| |b_i| the ratio falls by |b_i| / p = √((1 + √(1 + 4 · new · f² / p⁴)) / 2).
+        A new subject's value vector v grows along b_i's feature of squared length p², and with it what it
+        adds to c_i: `feature_ratio` of what it adds to b_i, at first. The feature grows too: ‖b_i‖² − Σ ‖v‖²
+        over the `new` subjects of the pair stays p² (balancedness), while c_i has no gradient along it. So
+        with the fact's coefficient f = |v| |b_i| the ratio falls by
+        |b_i| / p = √((1 + √(1 + 4 · new · f² / p⁴)) / 2).
 
         Args:
             fact: f, the fact's coefficient that fine-tuning reached, logits.
@@ -81,7 +82,7 @@ def pretrain(
 
 
 def new_task(told: str, share: int = 1, new: int = NEW) -> FactRecallTask:
-    """New subjects: facts of all; implications of `share` of `new` a pair: none, the pretrained one, another."""
+    """New subjects: all facts; implications of `share` of `new` a pair: none, the pretrained one, another."""
     shift = 1 if told == "mislead" else 0
     implication = [(pair + shift) % N for pair in range(N)]
     fact = [pair for pair in range(N) for _ in range(new)]
@@ -120,7 +121,7 @@ def fine_tune(
     log10_time: float = FINE_TUNING,
     d_head: int = 2 * N,
 ) -> tuple[Outcome, dict[str, Tensor]]:
-    """Trains the new subjects from a pretrained model (None: from scratch); returns outcome and parameters."""
+    """Trains new subjects from a pretrained model (None: from scratch); returns outcome and parameters."""
     options = {"log10_time": log10_time, "entries": ENTRIES, "seed": 1000 + seed, **STEPS}
     if before is None:
         found = long_descent(task, "factorized", d_head=d_head, **options)

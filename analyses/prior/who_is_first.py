@@ -88,7 +88,8 @@ def claims(measured: Measured) -> list[Claim]:
         found.append(
             Claim(
                 id=f"prior_{model}_{told}",
-                statement=f"Prior knowledge, {MODELS[model].replace(chr(10), ' ')}; told: {told}: rank of the "
+                statement=f"Prior knowledge, {MODELS[model].replace(chr(10), ' ')}; told: {told}: rank "
+                "of the "
                 "task's untold implication and of the pretrained one",
                 source="arXiv 2506.10887, made a model (docs/theory.md §11)",
                 expected="mean rank "

@@ -96,7 +96,7 @@ class RulePath:
 
 
 def follow(rule: Rule, start: dict[str, Tensor], seed: int) -> tuple[list[int], list[float], float, float]:
-    """STEPS steps of a rule: steps, β, second mode over the first of the pair block, and the training loss."""
+    """STEPS steps of a rule: steps, β, second mode over the first of the pair block, training loss."""
     task = noise_free(SIZES)
     problem = max_margin_problem(task)
     x, correct = torch.from_numpy(problem.x.toarray()), torch.from_numpy(problem.correct)
@@ -179,11 +179,10 @@ def claims(measured: dict[str, RulePath]) -> list[Claim]:
         found.append(
             Claim(
                 id="saddle_escape_" + "".join(c if c.isalnum() else "_" for c in name.lower()),
-                statement=f"{name} {PREDICTED[name]} {'at' if stays else ''} the saddle of gradient descent".replace(
-                    "  ", " "
-                ),
+                statement=f"{name}: {'stays at' if stays else 'leaves'} the saddle of gradient descent",
                 source="conjectured (analyses/saddle/escape_criteria.py)",
-                expected=f"|change of β| {'<' if stays else '>'} {STAYS if stays else LEAVES} in {STEPS:,} steps, "
+                expected=f"|change of β| {'<' if stays else '>'} {STAYS if stays else LEAVES} in "
+                f"{STEPS:,} steps, "
                 "every seed",
                 measured={
                     "change_of_beta": moved,

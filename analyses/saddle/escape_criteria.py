@@ -22,5 +22,5 @@ PREDICTED = {
     "SignSGD": "leaves",
     "Muon": "leaves",
 }
-"""What was expected: rules that follow the gradient of the loss alone stay (the escape needs margins of 1e40);
+"""What was expected: rules that follow the gradient of the loss alone stay (to escape takes margins of 1e40);
 rules with a penalty, or with a geometry of their own, leave."""

@@ -118,7 +118,8 @@ def claims(points: list[Point]) -> list[Claim]:
     return [
         Claim(
             id="saddle_law",
-            statement="From entries of 0.001 β of gradient descent at t = 1e100 is the saddle's for every ratio "
+            statement="From entries of 0.001 β of gradient descent at t = 1e100 is the saddle's for "
+            "every ratio "
             "below 1, near r^¼ and above √r",
             source="derived (docs/theory.md §10)",
             expected=f"within {NEAR_SADDLE} of the saddle's β, {len(frozen)} tasks",
@@ -133,7 +134,8 @@ def claims(points: list[Point]) -> list[Claim]:
         ),
         Claim(
             id="saddle_gap",
-            statement="At the saddle the certified gap of the residuals is κ, so no certificate of a small start "
+            statement="At the saddle the certified gap of the residuals is κ, so no certificate of a "
+            "small start "
             "falls below it before the escape",
             source="derived (docs/theory.md §10)",
             expected=f"gap of the flow from a start of size 1e-9 at a margin of 1e8 within {KAPPA:.0%} of κ",
@@ -144,7 +146,8 @@ def claims(points: list[Point]) -> list[Claim]:
         ),
         Claim(
             id="saddle_law_trained_attention",
-            statement="With attention trained from a small start too, β is near r^⅓, outside of the interval of "
+            statement="With attention trained from a small start too, β is near r^⅓, outside of the "
+            "interval of "
             "the smallest norms",
             source="derived (docs/theory.md §10)",
             expected=f"within {NEAR_SADDLE} of the saddle's β and above the interval, {len(trained)} tasks",

@@ -100,10 +100,12 @@ def claims(measured: Measured) -> list[Claim]:
     return [
         Claim(
             id="memory_of_the_start",
-            statement="At a training loss of 1e-100 β still falls with the size of the start: above the max-margin "
+            statement="At a training loss of 1e-100 β still falls with the size of the start: above the "
+            "max-margin "
             "solution's for small starts, below it for large ones",
             source="derived (docs/theory.md §10)",
-            expected="β of the flow decreases with the size at every loss, and crosses the max-margin solution's",
+            expected="β of the flow decreases with the size at every loss, and crosses the max-margin "
+            "solution's",
             measured={"beta_at_1e-100": late, "max_margin": best},
             tolerance=0.0,
             holds=bool((np.diff(measured.of_flow, axis=0) < 0).all() and late[0] > best > late[-1]),
@@ -113,7 +115,8 @@ def claims(measured: Measured) -> list[Claim]:
             id="memory_of_the_start_at_finite_width",
             statement="Models of finite width follow the flow of infinite width at equal entries × √d_head",
             source="derived (docs/theory.md §10)",
-            expected=f"β of descent within {POINTS_WITHIN} of the flow at width {WIDTHS[-1]}, every size and loss",
+            expected=f"β of descent within {POINTS_WITHIN} of the flow at width {WIDTHS[-1]}, every size "
+            "and loss",
             measured={f"largest_difference_width_{w}": float(off[k].max()) for k, w in enumerate(WIDTHS)},
             tolerance=POINTS_WITHIN,
             holds=bool(off[-1].max() <= POINTS_WITHIN),

@@ -116,7 +116,8 @@ def claims(measured: Measured) -> list[Claim]:
     return [
         Claim(
             id="saddle_at_1e100",
-            statement="From entries of 0.001 gradient descent on the factorized model is at the rank-one saddle at "
+            statement="From entries of 0.001 gradient descent on the factorized model is at the rank-one "
+            "saddle at "
             f"t = 1e100, not at the max-margin solution (β {best.beta:.3f})",
             source="derived (docs/theory.md §10)",
             expected=f"β within {NEAR_SADDLE} of {saddle.beta:.4f}, every seed",
@@ -159,7 +160,7 @@ def claims(measured: Measured) -> list[Claim]:
 
 
 def half_way(path: FlowPath, saddle: float, best: float) -> float:
-    """log10 of the margin at which β is half way from the saddle's to the max-margin solution's; NaN if never."""
+    """log10 of the margin at which β is half way from the saddle's to the max-margin one; NaN if never."""
     x, beta = path.log10_margin, path.beta
     above = np.flatnonzero(np.isfinite(x) & (beta > (saddle + best) / 2) & (x > 0))
     return float(x[above[-1]]) if len(above) else math.nan
