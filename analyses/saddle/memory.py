@@ -106,7 +106,7 @@ def claims(measured: Measured) -> list[Claim]:
             source="derived (docs/theory.md §10)",
             expected="β of the flow decreases with the size at every loss, and crosses the max-margin "
             "solution's",
-            measured={"beta_at_1e-100": late, "max_margin": best},
+            measured={"beta_at_1e-100": late.tolist(), "max_margin": best},
             tolerance=0.0,
             holds=bool((np.diff(measured.of_flow, axis=0) < 0).all() and late[0] > best > late[-1]),
             figure=PICTURE,
