@@ -16,10 +16,11 @@ from ocr_interp.task import FactRecallTask
 
 @dataclass(frozen=True)
 class Train:
-    """Train one model on the fact-recall task, or resume one that was stopped."""
+    """Train one model on the fact-recall task, or go on with one that was stopped or needs more steps."""
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run, e.g. runs/factorized; a stopped run is resumed, a complete one only shown"""
+    """directory of the run, e.g. runs/factorized; a stopped run is resumed, a finished one goes on if
+    --steps is larger, else it is only shown"""
     task: FactRecallTask = field(default_factory=FactRecallTask)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -28,10 +29,11 @@ class Train:
         import torch
 
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
+        from ocr_interp.running.progress import bar_or_lines
         from ocr_interp.training.loop import train
         from ocr_interp.viz.text.run import describe_run
 
-        run = train(self.task, self.model, self.train, self.run_dir)
+        run = train(self.task, self.model, self.train, self.run_dir, progress=bar_or_lines())
         print(describe_run(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -12,6 +12,7 @@ from ocr_interp.cli.llm.facts import Facts
 from ocr_interp.cli.llm.finetune import Finetune
 from ocr_interp.cli.llm.inspect import Inspect
 from ocr_interp.cli.llm.prepare import Prepare
+from ocr_interp.cli.suggestions import subcommands
 
 LlmCommand = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]
@@ -25,6 +26,8 @@ LlmCommand = (
 @dataclass(frozen=True)
 class Llm:
     """Out-of-context reasoning in real language models (needs the extra [llm])."""
+
+    COMMANDS: ClassVar[dict[str, type]] = subcommands(LlmCommand)
 
     command: LlmCommand
 
