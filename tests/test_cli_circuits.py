@@ -74,7 +74,8 @@ def test_analyze_a_snapshot_and_an_unbalanced_run(call):
     assert call("analyze {runs}/factorized --step 60")[1] == call("analyze {runs}/factorized")[1]
     code, shown, _ = call("analyze {runs}/unbalanced")
     assert code == 0
-    assert "nan" in shown, "cosines with closed forms, which unbalanced tasks do not have"
+    assert "nan" not in shown
+    assert "- : no cosine: the closed forms are of tasks with equal groups" in shown
     assert "pair patterns" not in shown
 
 
@@ -181,7 +182,7 @@ def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
         ("analyze {runs}", ["it holds the runs", "non_factorized"]),
         ("info {runs}/factorised", ["did you mean"]),
         ("analyze {runs}/factorized --step 7", ["no snapshot at step 7", "nearest are 0, "]),
-        ("analyze {runs}/factorized --other {runs}/quiet", ["other OV kind, got factorized for both"]),
+        ("analyze {runs}/factorized --other {runs}/factorized", ["another model, got the same weights"]),
         ("analyze {runs}/non_factorized --other {runs}/unbalanced", ["same task"]),
         ("analyze {runs}/factorized --tolerance -1 --json kept.json", ["tolerance must be"]),
         ("analyze {runs}/factorized --json kept.json/x.json", ["kept.json is a file"]),

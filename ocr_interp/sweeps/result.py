@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ocr_interp.checks import as_options, as_tuples
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, unknown_name
 from ocr_interp.models.weights import TokenWeights
@@ -67,7 +68,7 @@ class SweepResult:
         return self.table.loc[:, ["run", *self.axes, "step", column]]
 
     def select(self, **values: Any) -> SweepResult:
-        """The runs whose configuration has these values, by column of `runs`.
+        """The runs whose configuration has these values, by column of `runs`; options as pairs or a dict.
 
         Raises:
             UnknownNameError: a column that does not exist.
@@ -77,6 +78,8 @@ class SweepResult:
         for column, value in values.items():
             if column not in self.runs.columns:
                 raise unknown_name("column", column, self.runs.columns)
+            if isinstance(value, Mapping | list):  # a configuration keeps such a value as a tuple
+                value = _as_kept(column, value)
             if value is None:
                 keep &= self.runs[column].isna()
             elif isinstance(value, tuple):  # one value; pandas would compare it with the whole column
@@ -121,6 +124,11 @@ class SweepResult:
             assert record.weights is not None
             return record.weights
         return SweepStore(self.path).read_weights(record)
+
+
+def _as_kept(column: str, value: Any) -> tuple[Any, ...]:
+    """A dict of options or a list as a configuration keeps it: sorted pairs, or a tuple."""
+    return as_options(column, value) if isinstance(value, Mapping) else as_tuples(value)
 
 
 def make_result(

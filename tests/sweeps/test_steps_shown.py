@@ -11,7 +11,7 @@ def test_a_sweep_counts_the_steps_of_all_runs(capsys, tmp_path):
     sweep(axes, task=TASK, train=RECIPE, path=tmp_path / "s", progress="lines")
     lines = capsys.readouterr().err.splitlines()
     done = [int(line.split()[1].split("/")[0]) for line in lines]
-    assert done == [0, 20, 40, 60, 80, 80, 100, 120, 140, 160]
+    assert done == [0, 20, 40, 60, 80, 100, 120, 140, 160]
     assert lines[-1].startswith("sweep 160/160 steps: 4 of 4 runs ended (4 finished)")
     sweep({**axes, "seed": [0, 1, 2]}, task=TASK, train=RECIPE, path=tmp_path / "s", progress="lines")
     lines = capsys.readouterr().err.splitlines()
@@ -24,6 +24,6 @@ def test_training_prints_step_losses_and_rate(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == [f"{k}/40" for k in (0, 10, 20, 30, 40)]
     assert "training" not in lines[0], "before the first step there is no training loss"
-    assert "loss training 0." in lines[-1] or "loss training 1." in lines[-1]
-    assert "held-out implication" in lines[-1]
+    assert ": loss training " in lines[-1]
+    assert ", held-out implication " in lines[-1]
     assert lines[-1].endswith("steps/s)")
