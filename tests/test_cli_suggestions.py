@@ -6,8 +6,8 @@ import pytest
 
 import ocr_interp
 from ocr_interp import cli
-from ocr_interp.cli.options import _pairs
-from ocr_interp.cli.suggestions import complaint, options
+from ocr_interp.cli.arguments.options import _pairs
+from ocr_interp.cli.arguments.suggestions import complaint, options
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import re
 import sys
@@ -10,17 +11,16 @@ from typing import Annotated
 
 import tyro
 
-import ocr_interp
 from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
+from ocr_interp.cli.arguments.options import READING
+from ocr_interp.cli.arguments.suggestions import complaint, subcommands
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.export import Export
 from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
-from ocr_interp.cli.options import READING
 from ocr_interp.cli.reproduce import Reproduce
 from ocr_interp.cli.solve import Solve
-from ocr_interp.cli.suggestions import complaint, subcommands
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
@@ -69,7 +69,7 @@ def _parse(
 ) -> _Subcommand:
     """Parses the arguments; tyro's boxed errors become one line."""
     if arguments[:1] in (["--version"], ["-V"]):
-        print(f"ocr-interp {ocr_interp.__version__}")
+        print(f"ocr-interp {importlib.metadata.version('ocr-interp')}")
         sys.exit(0)
     boxed = io.StringIO()
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_run, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_run, read_snapshot, write_output
 from ocr_interp.theory.norms import as_norm
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_snapshot, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Diagram:
             )
         if not self.prompt and (self.answer or self.against):
             raise ConfigError("--answer and --against belong to a prompt: pass --prompt too")
-        graphs = self._graphs([read_snapshot(path, self.step) for path in self.run_dirs])
+        graphs, said = self._graphs([read_snapshot(path, self.step) for path in self.run_dirs])
         if self.prune is None:
             graphs = [graph.readable() for graph in graphs]
         elif self.prune:
@@ -64,21 +64,21 @@ class Diagram:
         names = zip(_names(self.run_dirs), graphs, strict=True)
         graphs = [replace(graph, title=f"{name}, {graph.title}") for name, graph in names]
         write_output(self.output, _rendered(graphs, self.output))
-        print(self.output)
+        print(self.output, *said, sep="\n")
 
-    def _graphs(self, runs: list[Snapshot]) -> list[CircuitGraph]:
+    def _graphs(self, runs: list[Snapshot]) -> tuple[list[CircuitGraph], list[str]]:
+        """One graph per run, and what was chosen for the user, in words."""
         if not self.prompt:
             from ocr_interp.graphs.mechanism_graph import mechanism_graph
 
-            return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs]
+            return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs], []
         from ocr_interp.graphs.answers import right_answer, strongest_other
         from ocr_interp.graphs.building import prompt_graph
 
         prompt = self.prompt if self.prompt[-1] == "EOS" else (*self.prompt, "EOS")
         answer = self.answer or right_answer(runs[0], prompt)
         against = self.against or strongest_other(runs[0], prompt, answer)
-        if self.against is None:
-            print(f"{answer} against {against}, the strongest other answer of {self.run_dirs[0]} (--against)")
+        said = [f"{answer} against {against}, the strongest other answer in {self.run_dirs[0]} (--against)"]
         options = {"tolerance": self.tolerance, "max_blocks": self.max_blocks}
         found = []
         for path, run in zip(self.run_dirs, runs, strict=True):
@@ -86,7 +86,7 @@ class Diagram:
                 found.append(prompt_graph(run, prompt, answer, against, **options))
             except OcrInterpError as error:
                 raise type(error)(f"{path}: {error}") from error
-        return found
+        return found, said if self.against is None else []
 
 
 def _names(paths: tuple[Path, ...]) -> list[str]:

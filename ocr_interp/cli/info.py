@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import read_run
+from ocr_interp.cli.arguments.files import read_run
 
 
 @dataclass(frozen=True)

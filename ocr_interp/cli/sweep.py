@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ocr_interp.cli.values import as_value
+from ocr_interp.cli.arguments.values import as_value
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, unknown_name

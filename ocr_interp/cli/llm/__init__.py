@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from ocr_interp.cli.arguments.suggestions import subcommands
 from ocr_interp.cli.llm.evaluate import Evaluate
 from ocr_interp.cli.llm.facts import Facts
 from ocr_interp.cli.llm.finetune import Finetune
 from ocr_interp.cli.llm.inspect import Inspect
 from ocr_interp.cli.llm.prepare import Prepare
-from ocr_interp.cli.suggestions import subcommands
 
 LlmCommand = (
     Annotated[Prepare, tyro.conf.subcommand("prepare")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ocr_interp.sweeps.result import SweepResult
@@ -49,17 +50,16 @@ def describe_sweep(result: SweepResult) -> str:
 def _measured(group: pd.DataFrame, numbers: Numbers) -> list[str]:
     """Number of runs that finished or learned, their means, and the range of the held-out loss."""
     good = group[group["status"].isin(("finished", "learned"))]
-    loss = good["held_out_implication/loss"]
-    spread = f"{loss.min():.3g} to {loss.max():.3g}" if loss.notna().any() else "none"
+    values = {column: np.asarray(good[column], dtype=float) for column in MEASURES}
+    loss = values["held_out_implication/loss"]
+    spread = f"{loss.min():.3g} to {loss.max():.3g}" if np.isfinite(loss).any() else "none"
     why_not = (
         "the task has no held-out implications, or none to compare them with"
         if len(good)
         else "no run of this point finished or learned"
     )
-    means = [
-        numbers.show(float(good[column].to_numpy(dtype=float).mean()), ".4g", why_not) for column in MEASURES
-    ]
-    return [f"{len(good)}/{len(group)}", *means, spread]
+    means = [float(each.mean()) if len(each) else np.nan for each in values.values()]
+    return [f"{len(good)}/{len(group)}", *(numbers.show(mean, ".4g", why_not) for mean in means), spread]
 
 
 def _plain(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import tyro
 
 from ocr_interp.checks import Option, Options
-from ocr_interp.cli.values import as_value
+from ocr_interp.cli.arguments.values import as_value
 
 READING = tyro.constructors.ConstructorRegistry()
 """Rules that tyro follows beside its own."""
