@@ -36,8 +36,8 @@ class Diagram:
     against: str | None = None
     """answer whose logit is subtracted; by default the strongest other one of the first run, then printed"""
     prune: float | None = None
-    """leave out edges whose contribution is below this share of the effect; None leaves out what is below 1%
-    or would be shown as zero, 0 nothing"""
+    """leave out edges whose contribution is below this share of the effect; None leaves out of pictures what
+    is below 1% or would be shown as zero, and nothing of .json; 0 leaves out nothing"""
     tolerance: float = 0.05
     """singular values that differ by at most this share of the largest form one OV block (prompts only)"""
     max_blocks: int = 4
@@ -57,7 +57,7 @@ class Diagram:
         if not self.prompt and (self.answer or self.against):
             raise ConfigError("--answer and --against belong to a prompt: pass --prompt too")
         graphs, said = self._graphs([read_snapshot(path, self.step) for path in self.run_dirs])
-        if self.prune is None:
+        if self.prune is None and self.output.suffix.lower() != ".json":
             graphs = [graph.readable() for graph in graphs]
         elif self.prune:
             graphs = [graph.prune(self.prune) for graph in graphs]
