@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, attribute, swee
 from ocr_interp.ablation import Mean, Patch, Site, Zero, ablated, run_ablation_study
 from ocr_interp.ablation import Path as KeyPath
 from ocr_interp.circuits.analysis import analyze_run
-from ocr_interp.errors import ModelError, UnknownNameError
+from ocr_interp.errors import ModelError, OcrInterpError, UnknownNameError
 from ocr_interp.graphs import circuit_graph, mechanism_graph, prompt_graph
+from ocr_interp.maps import maps
+from ocr_interp.maps.base import LinearMap
 from ocr_interp.training.columns import column_meaning, glossary
 from ocr_interp.training.tracking import COLUMNS, history_columns
 from ocr_interp.viz import describe_analysis, describe_run, describe_study, describe_sweep
@@ -202,11 +205,33 @@ def test_a_mapping_needs_no_counts():
     assert FactRecallTask(**mapping) == FactRecallTask.from_mapping(**mapping, n_noise=5, seq_len=16)
 
 
-def test_a_sweep_is_selected_by_options_in_a_dict(tmp_path):
-    recipe = dataclasses.replace(RECIPE, optimizer="sgd", steps=2)
-    found = sweep({"seed": [0, 1]}, task=TASK, train=recipe, progress=False)
-    assert len(found.select(ov_options={}).runs) == 2
-    assert len(found.select(optimizer_options=[]).runs) == 2
+def test_a_sweep_is_selected_by_options_in_a_dict():
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(LinearMap):
+        name: ClassVar[str] = "scaled"
+        label: ClassVar[str] = "scaled"
+        colour: ClassVar[str] = "#000000"
+        factor: float = 2.0
+
+        def shapes(self, n_in, n_out):
+            return {"W": (n_in, n_out)}
+
+        def start(self, draw):
+            return {"W": draw.normal("W", draw.n_tokens, draw.n_tokens)}
+
+        def product(self, parameters):
+            return self.factor * parameters["W"]
+
+    axes = [{"ov": "scaled", "ov_options": {"factor": f}} for f in (2.0, 3.0)] + [{"ov": "factorized"}]
+    with maps.registered("scaled", Scaled):
+        recipe = dataclasses.replace(RECIPE, steps=1, log_every=1)
+        found = sweep(axes, task=TASK, train=recipe, progress=False)
+        for factor in (2.0, 3.0):  # 2 is the default, which a configuration leaves out
+            (run,) = found.select(ov_options={"factor": factor}).runs["run"]
+            assert vars(found.config(run).model.linear_map)["factor"] == factor
+        assert len(found.select(ov_options={}).runs) == 2
+        with pytest.raises(OcrInterpError, match="no run of this sweep has"):
+            found.select(ov_options={"factor": 4.0})
 
 
 @pytest.mark.parametrize("place", [Site.at("z", layer=0), KeyPath(("s0", "s1"), layer=0, head=0)])
