@@ -5,7 +5,8 @@ import sys
 import pytest
 
 import ocr_interp
-from ocr_interp import cli
+from ocr_interp import FactRecallTask, TrainConfig, cli
+from ocr_interp.cli.arguments.flags import flags_of
 from ocr_interp.cli.arguments.options import _pairs
 from ocr_interp.cli.arguments.suggestions import complaint, options
 from ocr_interp.cli.sweep import Sweep
@@ -90,3 +91,28 @@ def test_pairs_are_read_in_their_types():
         ("kind", "tanh"),
         ("on", True),
     )
+
+
+def test_another_run_in_the_directory_comes_with_its_command(said, tmp_path, monkeypatch, capsys):
+    flags = "--n-pairs 3 --m-test 1 --n-noise 2 --seq-len 5 --no-train-attention --steps 4 --batch-size 9"
+    rest = "--lr 0.02 --log-every 2 --snapshots 0 --device cpu"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ocr-interp", "train", "here", *f"{flags} {rest}".split()])
+    cli.main()
+    capsys.readouterr()
+    shown = said("train", "here", "--steps", "8")
+    assert "train.lr: 0.005 != 0.02" in shown
+    command = shown.split("goes on with: ocr-interp ")[1].split()
+    assert command == f"train here {flags.replace('--steps 4', '--steps 8')} {rest}".split()
+    monkeypatch.setattr(sys, "argv", ["ocr-interp", *command])
+    cli.main()
+    assert "finished at step 8 of 8" in capsys.readouterr().out
+    assert "goes on with" not in said("train", "here", *command[2:-1], "cpu", "--steps", "4")
+
+
+def test_flags_are_read_as_what_they_are_made_of():
+    task = FactRecallTask.from_mapping((0, 0, 1), (0, 1), (True, False, True), n_noise=2, seq_len=5)
+    recipe = TrainConfig(lr=1 / 3, second_optimizer="sgd", switch_step=3, second_lr=0.5, muon_nesterov=False)
+    read = cli._parse(["train", "x", *flags_of(task, recipe).split()])
+    assert isinstance(read, Train)
+    assert (read.task, read.train) == (task, recipe)

@@ -70,7 +70,6 @@ class Ablate:
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
         from ocr_interp.ablation.study import run_ablation_study
         from ocr_interp.cli.ablate.specs import SANITY, SANITY_NOTE, chosen_specs, default_specs, try_specs
-        from ocr_interp.running.progress import bar_or_lines
         from ocr_interp.viz.text.study import describe_study
 
         snapshot = read_snapshot(self.run_dir, self.step)
@@ -80,13 +79,7 @@ class Ablate:
         specs = chosen_specs(snapshot, named, self.block, self.path, **reading) or default_specs(snapshot)
         try_specs(snapshot, specs, self.seeds[0])
         study = run_ablation_study(
-            snapshot,
-            specs,
-            seeds=self.seeds,
-            controls=self.controls,
-            path=self.output,
-            eval_draws=self.draws,
-            progress=bar_or_lines(),
+            snapshot, specs, seeds=self.seeds, controls=self.controls, path=self.output, eval_draws=self.draws
         )
         print(_title(self.run_dir, snapshot, self.seeds))
         print(describe_study(study, self.show, [SANITY_NOTE] if SANITY in specs else []))
