@@ -32,7 +32,7 @@ from ocr_interp.hooked.tokens import (
 from ocr_interp.models.trained import TrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OVCircuit(OVMatrix):
     """An OV circuit between two token sets, W[input, output] = left @ right, in float64 on the CPU.
 
@@ -75,6 +75,7 @@ class OVCircuit(OVMatrix):
             scores=_as_array(scores),
             linear_map=run.weights.linear_map,
             has_factors=run.weights.linear_map.has_factors,
+            has_noise=run.config.has_noise,
         )
         return circuit if raw else circuit.effective
 

@@ -51,6 +51,53 @@ def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
     return given.long()
 
 
+def prompts_given(given: Any, what: str) -> Any:
+    """Prompts as ids [prompt, position], or as tuples of labels and strings, which need a model to be read.
+
+    Args:
+        given: ids of one prompt or of several; a list of labels or single-token strings, which is one prompt,
+            or a list of such lists; one text for the tokenizer.
+        what: what the prompts are, for messages.
+
+    Returns: a tensor, or one tuple (or text) per prompt.
+
+    Raises:
+        ModelError: ids as in `id_tensor`.
+    """
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, list | tuple):
+        rows = [each for each in given if isinstance(each, list | tuple)]
+        if any(isinstance(each, str) for row in (rows or [given]) for each in row):
+            if len(rows) not in (0, len(given)):
+                raise ModelError(f"{what} must be one prompt, or a list of prompts, got {given!r:.80}")
+            return tuple(plain_tokens(row, what) for row in rows or [given])
+    ids = id_tensor(given, what)
+    return ids[None] if ids.ndim == 1 else ids
+
+
+def encode_prompts(
+    model: HookedModel, given: Any, labels: Sequence[str] | None, what: str
+) -> Int[Tensor, "prompt pos"]:
+    """The ids of the result of `prompts_given`.
+
+    Raises:
+        UnknownNameError: an unknown token, with the close matches.
+        ModelError: prompts of different lengths, or a text without a tokenizer.
+    """
+    if isinstance(given, Tensor):
+        return given
+    names = labels_of(model, labels)
+    rows = [encode_prompt(model, prompt, names) for prompt in given]
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) > 1:
+        raise ModelError(
+            f"{what} in words must be prompts of one length, got lengths {lengths}: pass ids and their "
+            "attention_mask"
+        )
+    return torch.tensor(rows)
+
+
 def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:
     """Ids and labels of a list, an array or a tensor as Python's own numbers and strings.
 

@@ -104,6 +104,7 @@ class Path(Where):
         layer, names = check_layer(model, self.layer), labels_of(model, labels)
         inputs = check_tokens(self.inputs, names, "inputs")
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
+        read.labels = labels
         onto = None
         if self.outputs is not None:
             names = output_labels_of(model, labels, reader.output_labels)

@@ -180,7 +180,9 @@ class Site(Where):
     ) -> Bound:
         """Checks hook, heads and tokens, and returns the hook."""
         wanted = self.check(model, labels)
-        replacement = prepare(_Activation(self, model, wanted))
+        place = _Activation(self, model, wanted)
+        place.labels = labels
+        replacement = prepare(place)
         bound = Bound(described)
 
         def edited(value: Tensor, ids: Tensor | None) -> Tensor:
