@@ -19,10 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.adapted.projections import adapters_of, projections
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
-from ocr_interp.hooked.projections import adapters_of, projections
-from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
+from ocr_interp.hooked.protocol import (
+    HookedModel,
+    attention_of,
+    block_of,
+    check_head,
+    check_layer,
+)
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
 from ocr_interp.hooked.steps import HeadProbe
 
@@ -177,15 +183,18 @@ def read_head(
         layer=layer,
         head=head,
         kv_head=kv_head,
-        dtype=str(raw["W_V"].dtype).removeprefix("torch."),
+        dtype=str(attention_of(model, layer).W_V.dtype).removeprefix("torch."),
         folded=(
             *_folded(ln1, last, "b_V" in raw, "embedded" in raw),
-            *(["unmerged adapters: in W_V and W_O, as the projections apply them"] if adapted else []),
+            *([ADAPTED] if adapted else []),
         ),
         flags=_flags(model, probe),
         checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
     )
     return HeadFactors(left, right, constant @ right, provenance)
+
+
+ADAPTED = "unmerged adapters or parametrisations: in W_V and W_O, as the projections apply them"
 
 
 def _folded(ln1: Norm, last: Norm, has_b_V: bool, embedded: bool) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.alone import by_itself, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
-from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     LAYER_HOOKS,
@@ -41,9 +41,10 @@ COLUMNS = 1024
 UNCHECKABLE = 0.5
 """Where rounding alone may be this share of what is compared, the step counts as not checked."""
 
-_CACHE: weakref.WeakKeyDictionary[Any, tuple[Any, dict[int, tuple[HeadProbe, ...]]]] = (
+_CACHE: weakref.WeakKeyDictionary[Any, list[tuple[Any, dict[int, tuple[HeadProbe, ...]]]]] = (
     weakref.WeakKeyDictionary()
 )
+"""What was found in the last two states of a model, newest first: with its adapters and without them."""
 
 
 def probe_head(model: HookedModel, layer: int, head: int) -> HeadProbe:
@@ -53,14 +54,13 @@ def probe_head(model: HookedModel, layer: int, head: int) -> HeadProbe:
         ModelError: an unknown layer or head, or a model that does not run on token ids.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
-    kept = _CACHE.get(model)
-    if kept is None or kept[0] != state_of(model):
-        kept = None
-    layers = {} if kept is None else kept[1]
+    kept, now = _CACHE.get(model, []), state_of(model)
+    layers = next((found for state, found in kept if state == now), {})
     if layer not in layers:
         layers[layer] = _LayerProbe(model, layer).heads()
         # After the pass: transformers attaches hooks of its own in the first one.
-        _CACHE[model] = (state_of(model), layers)
+        others = [entry for entry in kept if entry[1] is not layers]
+        _CACHE[model] = [(state_of(model), layers), *others][:2]
     return layers[layer][head]
 
 

@@ -64,6 +64,19 @@ class HookedModel(Protocol):
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
+@runtime_checkable
+class AdaptedModel(Protocol):
+    """A transformers model in peft's wrapper (PeftModel), known by what it offers.
+
+    Attributes:
+        peft_config: configuration of each adapter by name.
+    """
+
+    peft_config: Any
+
+    def get_base_model(self) -> Any: ...
+
+
 def check_model(model: object) -> HookedModel:
     """The model, if it has the weights and hooks of `HookedModel`.
 
@@ -72,6 +85,12 @@ def check_model(model: object) -> HookedModel:
     """
     if isinstance(model, HookedModel):
         return model
+    if isinstance(model, AdaptedModel):
+        raise ModelError(
+            f"model must have hooks here, got a {type(model).__name__}, which has none: pass "
+            "TransformerBridge.boot_transformers(name, hf_model=copy.deepcopy(model).merge_and_unload(), "
+            "tokenizer=tokenizer); OVCircuit.from_model, attribute and head_graph take the PeftModel itself"
+        )
     wanted = ("cfg", "hook_dict", "W_E", "W_U", "b_U", "run_with_cache", "run_with_hooks")
     missing = [name for name in wanted if not hasattr(model, name)]
     raise ModelError(
