@@ -16,7 +16,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ocr_interp.errors import ModelError
-from ocr_interp.hooked.adapted.switches import any_switched_off, check_switchable, without_adapters
+from ocr_interp.hooked.adapted.switches import (
+    any_switched_off,
+    check_switchable,
+    is_switched,
+    without_adapters,
+)
 from ocr_interp.hooked.alone import state_of
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, check_model
 
@@ -95,13 +100,24 @@ def _unwrapped(model: Any, side: str) -> Any:
             if side == "base":
                 if any(getattr(each, "merged_adapters", ()) for each in own.modules()):
                     own.unmerge_adapter()
+                _restore_modules(own)
                 return own.unload()
             return own.merge_and_unload()
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(
                 f"a PeftModel must have adapters that can be merged, got {type(error).__name__} from peft: "
                 f"{error}: merge them yourself, or pass a bridge of model.get_base_model()"
             ) from error
+
+
+def _restore_modules(model: Any) -> None:
+    """Puts modules back that were trained whole (modules_to_save); `unload` would keep the trained ones."""
+    whole = [name for name, each in model.named_modules() if hasattr(each, "modules_to_save")]
+    for name in whole:
+        wrapper = model.get_submodule(name)
+        if is_switched(wrapper):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, wrapper.original_module)
 
 
 def _name(model: Any) -> str:
