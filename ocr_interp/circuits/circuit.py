@@ -22,12 +22,11 @@ from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.tokens import (
     Tokens,
-    encode_single_tokens,
     labels_of,
     output_labels_of,
     task_inputs,
     task_outputs,
-    token_set,
+    token_set_of,
 )
 from ocr_interp.models.trained import TrainedModel
 
@@ -105,7 +104,7 @@ class OVCircuit(OVMatrix):
                 the bridge runs (not of a joint projection).
             layer, head: which attention head (of the queries, if key-value heads are grouped).
             inputs, outputs: ids, labels or strings of one token each, or named groups of them.
-            labels: a label for every token id; without them the tokenizer's tokens.
+            labels: a label for every token id; else those attached (`name_tokens`) or the tokenizer's.
             output_labels: a label for every logit, where the outputs are another vocabulary.
             of: of a model with adapters, "merged" (what the model uses), "base" (without them) or "update",
                 merged - base.
@@ -119,9 +118,9 @@ class OVCircuit(OVMatrix):
         """
         hooked = as_hooked(model, "base" if of == "base" else "merged")
         names = labels_of(hooked, labels)
-        rows = token_set(encode_single_tokens(hooked, inputs, names), names, "inputs")
+        rows = token_set_of(hooked, inputs, names, "inputs")
         names = output_labels_of(hooked, labels, output_labels)
-        columns = token_set(encode_single_tokens(hooked, outputs, names), names, "outputs")
+        columns = token_set_of(hooked, outputs, names, "outputs")
         factors = read_side(model, layer, head, rows.ids, columns.ids, of)
         return cls(
             left=_as_array(factors.left),

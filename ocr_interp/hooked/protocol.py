@@ -7,8 +7,10 @@ class of transformer_lens is imported, so that its next major version changes on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -186,9 +188,28 @@ def _is_readable(model: HookedModel, layer: int) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Names:
+    """What was attached to a model by `tokens.name_tokens`; None where nothing was."""
+
+    labels: Sequence[str] | None = None
+    output_labels: Sequence[str] | None = None
+    tokenizer: Any = None
+
+
+NAMES: WeakKeyDictionary[Any, Names] = WeakKeyDictionary()
+"""Names by model, as long as the model lives."""
+
+
+def names_of(model: object) -> Names:
+    """What was attached to a model."""
+    return NAMES.get(model, Names())
+
+
 def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer, or None."""
-    return getattr(model, "tokenizer", None)
+    """The tokenizer that was attached to a model, or its own, or None."""
+    attached = names_of(model).tokenizer
+    return getattr(model, "tokenizer", None) if attached is None else attached
 
 
 def check_tokens(

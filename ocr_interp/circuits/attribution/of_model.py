@@ -26,7 +26,6 @@ from ocr_interp.hooked.protocol import (
     attention_of,
     check_head,
     check_layer,
-    check_tokens,
     layer_hook,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
@@ -34,9 +33,9 @@ from ocr_interp.hooked.tokens import (
     Token,
     TokenList,
     encode_prompt,
-    encode_single_tokens,
     labels_of,
     output_labels_of,
+    token_ids,
 )
 from ocr_interp.linalg.sums import checked_residual
 
@@ -129,7 +128,7 @@ def encoded(
     """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
     ids = list(encode_prompt(model, prompt, names))
     check_unpadded(model, [ids], "prompt", hint="leave the padding out")
-    return ids, check_tokens(encode_single_tokens(model, answers, output_names), output_names, "answers")
+    return ids, token_ids(model, answers, output_names, "answers")
 
 
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:

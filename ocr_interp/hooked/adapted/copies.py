@@ -23,7 +23,7 @@ from ocr_interp.hooked.adapted.switches import (
     without_adapters,
 )
 from ocr_interp.hooked.alone import state_of
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, check_model
+from ocr_interp.hooked.protocol import NAMES, AdaptedModel, HookedModel, check_model, names_of
 
 _COPIES: WeakKeyDictionary[Any, tuple[Any, dict[str, Any]]] = WeakKeyDictionary()
 
@@ -48,8 +48,9 @@ def as_hooked(model: object, side: str = "merged") -> HookedModel:
     kept = _COPIES.get(model)
     copies = kept[1] if kept is not None and kept[0] == state else {}
     if side not in copies:
-        copies[side] = _bridge(_unwrapped(model, side), _name(model))
+        copies[side] = bridge_of(_unwrapped(model, side), _name(model))
     _COPIES[model] = (state, copies)
+    NAMES[copies[side]] = names_of(model)
     return copies[side]
 
 
@@ -125,7 +126,7 @@ def _name(model: Any) -> str:
     return str(getattr(config, "_name_or_path", "") or type(model.get_base_model()).__name__)
 
 
-def _bridge(model: Any, name: str) -> Any:
+def bridge_of(model: Any, name: str) -> Any:
     """A bridge without a tokenizer: labels are those attached to the PeftModel, or "token 17"."""
     from tokenizers import Tokenizer, models
     from transformer_lens.model_bridge import TransformerBridge
