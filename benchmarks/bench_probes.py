@@ -85,6 +85,7 @@ def products(model: Any, layer: int, head: int) -> torch.Tensor:
 def measure(model: Any, rounds: int, layer: int) -> dict[str, float]:
     """CPU-seconds of each way."""
     tokens = torch.arange(1000, 1000 + TOKENS)[None]
+    prompt = tokens[0].tolist()
     read = {"inputs": SET, "outputs": SET, "layer": layer}
     best: dict[str, float] = {}
 
@@ -107,7 +108,6 @@ def measure(model: Any, rounds: int, layer: int) -> dict[str, float]:
             forget()
             timed(READ, lambda: OVCircuit.from_model(model, head=0, **read))
             timed(READ_LATER, lambda k=k: OVCircuit.from_model(model, head=1 + k % 11, **read))
-            prompt = tokens[0].tolist()
             timed(ATTRIBUTE, lambda: attribute_model(model, prompt, 5, 6, layer=layer, head=0))
     return best
 

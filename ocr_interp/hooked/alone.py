@@ -77,8 +77,8 @@ def state_of(model: object) -> tuple[Any, ...]:
     for module in model.modules():
         kept = vars(module)
         # Other names with an underscore are what a forward pass remembers.
-        named = ((k, v) for k, v in kept.items() if k in _SWITCHES or not k.startswith("_"))
-        own = tuple((k, _plain(v)) for k, v in named if k != "training" and _plain(v) is not None)
+        named = [k for k in kept if (k[0] != "_" and k != "training") or k in _SWITCHES]
+        own = tuple((k, value) for k in named if (value := _plain(kept[k])) is not None)
         hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
         settings.append((id(module), id(kept.get("forward")), own, hooks))
     inner = getattr(getattr(model, "original_model", None), "config", None)
@@ -112,8 +112,16 @@ def state_of_tensors(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         except RuntimeError:  # inference tensors keep none
             version = -1
         places.append((tensor.data_ptr(), version, tuple(tensor.shape), tensor.dtype))
-        flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().flatten()
-        if flat.numel() and tensor.device.type != "meta":
-            samples.append(flat[:: max(1, flat.numel() // 8)][:9].double().to(tensors[0].device))
+        if tensor.numel() and tensor.device.type != "meta":
+            samples.append(_some(tensor.detach()).double().to(tensors[0].device))
     content = torch.cat(samples).cpu().numpy().tobytes() if samples else b""
     return (tuple(places), content)
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """At most nine entries, spread over a tensor; none of it is copied first."""
+    step = max(1, tensor.numel() // 8)
+    if tensor.is_contiguous():
+        return tensor.reshape(-1)[::step][:9]
+    at = torch.arange(0, tensor.numel(), step, device=tensor.device)[:9]
+    return tensor[torch.unravel_index(at, tensor.shape)]

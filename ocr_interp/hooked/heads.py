@@ -117,7 +117,12 @@ def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str
 
 
 def used_weights(
-    model: HookedModel, layer: int, head: int, inputs: Sequence[int], outputs: Sequence[int]
+    model: HookedModel,
+    layer: int,
+    head: int,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    probe: HeadProbe | None = None,
 ) -> tuple[dict[str, Tensor], int]:
     """Every weight that the circuit between two token sets depends on, and the key-value head.
 
@@ -137,7 +142,7 @@ def used_weights(
         found |= {f"{name}.gain": norm.gain} if norm.gain is not None else {}
         found |= {f"{name}.bias": norm.bias} if norm.bias is not None else {}
     found |= adapters_of(attention_of(model, layer))
-    embedded = embedded_rows(model, probe_head(model, layer, head), inputs)
+    embedded = embedded_rows(model, probe or probe_head(model, layer, head), inputs)
     if embedded is not None:
         found["embedded"] = embedded
     return found, kv_head
@@ -156,10 +161,11 @@ def read_head(
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
-    raw, kv_head = used_weights(model, layer, head, inputs, outputs)
+    head_parameters(model, layer, head)  # refuses an unknown head and odd shapes before anything is run
+    probe = probe_head(model, layer, head)
+    raw, kv_head = used_weights(model, layer, head, inputs, outputs, probe)
     name = str(getattr(model.cfg, "model_name", type(model).__name__))
     check_finite(raw, f"{name}, layer {layer}, head {head}")
-    probe = probe_head(model, layer, head)
     _require_readable(probe)
     adapted = bool(adapters_of(attention_of(model, layer)))
     device = raw["W_V"].device

@@ -127,7 +127,7 @@ def test_strings_mean_the_same_in_ablations_and_restrictions(cats):
     with pytest.raises(ModelError, match="must be one token"):
         circuit.restrict(["catcat"])
     prompt = torch.tensor([[5, 7, 2]])
-    for named in ([" cat"], ["Ġcat"], [7]):
+    for named in ([" cat"], [7]):
         assert Zero().at(Site.at("v", layer=1, tokens=named)).touched(cats, prompt, None).tolist() == [1]
         with ablated(cats, Zero().at(Path(named, **HEAD))):
             assert torch.equal(cats(prompt), cats(prompt))
