@@ -46,7 +46,13 @@ def alone(model, *specs, prompts=PROMPTS, answers=ANSWERS):
     return float(torch.stack(losses).mean())
 
 
-@pytest.fixture(scope="module", params=["GPT2", "Bloom", "Llama", "hooked"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=["GPT2", "hooked", pytest.param("Bloom", marks=SLOW), pytest.param("Llama", marks=SLOW)],
+)
 def model(request):
     """Learned positions, alibi, rotations; and a HookedTransformer, which has no tokenizer."""
     if request.param == "hooked":
@@ -56,7 +62,7 @@ def model(request):
     return hooked_models.bridge(hooked_models.hugging_face_model(request.param))
 
 
-@pytest.mark.parametrize(("side", "batch_size"), [("left", None), ("right", 2)])
+@pytest.mark.parametrize(("side", "batch_size"), [("left", None), pytest.param("right", 2, marks=SLOW)])
 def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, model):
     tokens, mask = padded(side)
     specs = {

@@ -287,6 +287,40 @@ def test_other_questions_take_a_peft_model_or_say_what_to_pass():
         check_model(model)  # of `ablated`, which acts on the model that the user runs
 
 
+class Own(torch.nn.Module):
+    """LoRA as somebody may write it, without a switch; not linear where `bent`."""
+
+    def __init__(self, linear, bent):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.linear, self.bent, out = linear, bent, linear.out_features
+        self.A = torch.nn.Parameter(torch.randn(2, 24, generator=generator, dtype=torch.float64))
+        self.B = torch.nn.Parameter(torch.randn(out, 2, generator=generator, dtype=torch.float64))
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x):
+        inner = x @ self.A.mT
+        return self.linear(x) + (inner.relu() if self.bent else inner) @ self.B.mT
+
+
+def test_an_adapter_of_ones_own_is_read_if_it_is_linear():
+    for bent in (False, True):
+        model = plain("Llama").requires_grad_(False)
+        attention = model.model.layers[1].self_attn
+        attention.v_proj = Own(attention.v_proj, bent)
+        hooked = bridge(model)
+        if bent:
+            with pytest.raises(ModelError, match="needs hook_v"):
+                OVCircuit.from_model(hooked, **READ)
+            continue
+        written = plain("Llama")
+        written.model.layers[1].self_attn.v_proj.weight += (attention.v_proj.B @ attention.v_proj.A).detach()
+        found = OVCircuit.from_model(hooked, **READ)
+        np.testing.assert_allclose(found.W, dense(written, "Llama"), rtol=1e-8)
+        with pytest.raises(ModelError, match="needs adapters that can be switched off"):
+            OVCircuit.from_model(hooked, of="base", **READ)
+
+
 # --- parametrisations and quantization --------------------------------------------------------------
 
 
