@@ -202,20 +202,24 @@ def test_disabled_and_merged_adapters():
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
 
 
-def test_training_the_adapter_changes_the_fingerprint_of_what_it_changes():
-    model = adapted("GPT2")
-    hooked = bridge(adapted("Llama").get_base_model())
-    inside = hooked.blocks[1].attn.v.original_component
-    for source, layer in ((model, model.get_base_model().transformer.h[1].attn.c_attn), (hooked, inside)):
-        found = sides(source)
-        layer.lora_B["default"].weight.data.mul_(1.5)  # keeps the version
-        found["base"].check_fresh(source)
-        for of in ("merged", "update"):
-            with pytest.raises(StaleCircuitError):
-                found[of].check_fresh(source)
-            assert np.abs(OVCircuit.from_model(source, of=of, **READ).W - found[of].W).max() > 1e-3
+@pytest.mark.parametrize("source", ["bridge", pytest.param("PeftModel", marks=SLOW)])
+def test_training_the_adapter_changes_the_fingerprint_of_what_it_changes(source):
+    model = adapted("GPT2" if source == "PeftModel" else "Llama")
+    if source == "PeftModel":
+        layer = model.get_base_model().transformer.h[1].attn.c_attn
+    else:
+        model = bridge(model.get_base_model())
+        layer = model.blocks[1].attn.v.original_component
+    found = sides(model)
+    layer.lora_B["default"].weight.data.mul_(1.5)  # keeps the version
+    found["base"].check_fresh(model)
+    for of in ("merged", "update"):
+        with pytest.raises(StaleCircuitError):
+            found[of].check_fresh(model)
+        assert np.abs(OVCircuit.from_model(model, of=of, **READ).W - found[of].W).max() > 1e-3
 
 
+@SLOW
 def test_what_the_base_cannot_be_without_is_said():
     model = adapted("Qwen2", bias="lora_only")
     for source in (model, bridge(model.get_base_model())):
@@ -224,12 +228,14 @@ def test_what_the_base_cannot_be_without_is_said():
 
 
 def test_an_update_elsewhere_is_zero_and_says_so():
-    found = OVCircuit.from_model(adapted("Llama", target_modules=["q_proj"]), of="update", **READ)
+    model = bridge(adapted("Llama", target_modules=["q_proj"]).get_base_model())
+    found = OVCircuit.from_model(model, of="update", **READ)
     assert not found.W.any()
     assert "the adapters change nothing of this circuit: they act elsewhere" in found.provenance.flags
     assert found.singular_values.max() == 0
 
 
+@SLOW
 def test_a_small_update_of_a_coarse_model_is_not_rounded_away():
     """In bfloat16 a merge would round an update of 0.1 % away."""
     model = adapted("Llama", target_modules=["v_proj"])
@@ -329,7 +335,7 @@ class Cubed(torch.nn.Module):
         return 2 * x + 0.1 * x**3
 
 
-@pytest.mark.parametrize("part", ["v_proj", "o_proj"])
+@pytest.mark.parametrize("part", ["v_proj", pytest.param("o_proj", marks=SLOW)])
 @pytest.mark.parametrize(
     "make",
     [
