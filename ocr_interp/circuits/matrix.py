@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -15,7 +14,7 @@ from ocr_interp.circuits.attention import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.provenance import Provenance
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens import TokenList, TokenSet
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.task import FactRecallTask
@@ -110,10 +109,10 @@ class OVMatrix:
 
     def restrict(
         self: Circuit,
-        inputs: Sequence[str | int] | None = None,
-        outputs: Sequence[str | int] | None = None,
+        inputs: TokenList | None = None,
+        outputs: TokenList | None = None,
     ) -> Circuit:
-        """The circuit between some of its tokens, by label or id and in the order given."""
+        """The circuit between some of its tokens, by label, string or id and in the order given."""
         rows = np.arange(len(self.inputs)) if inputs is None else self.inputs.positions(inputs)
         columns = np.arange(len(self.outputs)) if outputs is None else self.outputs.positions(outputs)
         if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
