@@ -65,8 +65,8 @@ def check_mapping(
     if m_train is not None or m_test is not None or n_pairs != len(implication_of_fact):
         raise ConfigError(
             "with a mapping n_pairs must be the number of facts and m_train and m_test must be None, "
-            f"got n_pairs={n_pairs}, m_train={m_train}, m_test={m_test}: use FactRecallTask.from_mapping, or "
-            "on the command line --n-pairs FACTS --m-train None --m-test None"
+            f"got n_pairs={n_pairs}, m_train={m_train}, m_test={m_test}: leave them out, or use "
+            "FactRecallTask.from_mapping"
         )
     if len(trained) != len(fact_of_subject):
         raise ConfigError(

@@ -78,8 +78,8 @@ class FactRecallTask:
         n_noise: number of different noise tokens.
         seq_len: tokens per sequence: seq_len - 3 noise tokens, subject, relation, EOS.
         fact_of_subject: for an unbalanced task, the index of each subject's fact. n_pairs is then the number
-            of facts, and m_train and m_test are None, as `FactRecallTask.from_mapping` sets them. None for a
-            balanced task.
+            of facts, and m_train and m_test are None, as `FactRecallTask.from_mapping` sets them; left at
+            their defaults they become that. None for a balanced task.
         implication_of_fact: for an unbalanced task, the index of each fact's implication; else None.
         trained: for an unbalanced task, whether each subject's implication is in the training set; else None.
 
@@ -114,8 +114,18 @@ class FactRecallTask:
             if sum(self._group) == 0:
                 raise ConfigError("m_train + m_test must be >= 1, got 0: a pair needs a subject")
         else:
+            self._take_sizes_of_mapping()
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
         as_plain(self)
+
+    def _take_sizes_of_mapping(self) -> None:
+        """With a mapping, counts that were left at their defaults follow from it."""
+        default = {each.name: each.default for each in dataclasses.fields(self)}
+        if self.n_pairs == default["n_pairs"] and self.implication_of_fact is not None:
+            object.__setattr__(self, "n_pairs", len(self.implication_of_fact))
+        if (self.m_train, self.m_test) == (default["m_train"], default["m_test"]):
+            object.__setattr__(self, "m_train", None)
+            object.__setattr__(self, "m_test", None)
 
     @classmethod
     def from_mapping(

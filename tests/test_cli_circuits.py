@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def test_analyze_a_snapshot_and_an_unbalanced_run(call):
     assert call("analyze {runs}/factorized --step 60")[1] == call("analyze {runs}/factorized")[1]
     code, shown, _ = call("analyze {runs}/unbalanced")
     assert code == 0
-    assert "nan" in shown, "cosines with closed forms, which unbalanced tasks do not have"
+    assert "nan" not in shown
+    assert "- : no cosine: the closed forms are of tasks with equal groups" in shown
     assert "pair patterns" not in shown
 
 
@@ -144,20 +146,27 @@ def test_diagrams_in_every_format(call, runs, tmp_path):
         assert (code, shown) == (0, f"out/one{suffix}\n")
         assert (tmp_path / "out" / f"one{suffix}").read_bytes().startswith(start)
     assert call("diagram {runs}/factorized -o graph.json")[0] == 0
-    assert CircuitGraph.from_json(Path("graph.json").read_text()) == mechanism_graph(run)
+    named, whole = CircuitGraph.from_json(Path("graph.json").read_text()), mechanism_graph(run)
+    assert named == replace(whole, title="factorized, factorized"), "data has every edge and names its run"
     assert call("diagram {runs}/factorized -o graph.json --prune 0.1 --step 0")[0] == 0
-    assert CircuitGraph.from_json(Path("graph.json").read_text()) == mechanism_graph(run.at(0)).prune(0.1)
+    pruned = replace(mechanism_graph(run.at(0)).prune(0.1), title="factorized, factorized")
+    assert CircuitGraph.from_json(Path("graph.json").read_text()) == pruned
     from ocr_interp.viz import save_diagram
 
     assert call("diagram {runs}/factorized {runs}/non_factorized -o both.svg")[0] == 0
-    save_diagram([mechanism_graph(run), mechanism_graph(other)], "expected.svg")
+    drawn = [
+        replace(mechanism_graph(each).readable(), title=title)
+        for each, title in ((run, "factorized, factorized"), (other, "non_factorized, non-factorized"))
+    ]
+    save_diagram(drawn, "expected.svg")
     assert Path("both.svg").read_bytes() == Path("expected.svg").read_bytes()
 
 
 @pytest.mark.slow
 def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
     run = load_run(runs / "factorized")
-    assert call("diagram {runs}/factorized --prompt s1 r2 -o graph.json")[0] == 0
+    code, shown, _ = call("diagram {runs}/factorized --prompt s1 r2 -o graph.json")
+    assert code == 0
     graph = CircuitGraph.from_json(Path("graph.json").read_text())
     answers = run.task.labels[run.task.n_inputs :]
     W = OVCircuit.from_run(run).effective
@@ -165,7 +174,9 @@ def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
     logits = dict(zip(answers, W.W[rows].sum(0), strict=True))
     right = logits.pop("c0")
     against = max(logits, key=lambda label: logits[label])
-    assert graph == prompt_graph(run, ["s1", "r2", "EOS"], "c0", against)
+    assert f"c0 against {against}, the strongest other answer in" in shown
+    wanted = prompt_graph(run, ["s1", "r2", "EOS"], "c0", against)
+    assert graph == replace(wanted, title=f"factorized, {wanted.title}")
     assert graph.total == pytest.approx(right - logits[against])
     line = "diagram {runs}/factorized {runs}/non_factorized --prompt noise0 s1 r1 EOS --answer b0"
     assert call(line + " --against c0 -o both.svg")[0] == 0
@@ -181,7 +192,7 @@ def test_a_prompt_has_its_right_answer_against_the_strongest_other(call, runs):
         ("analyze {runs}", ["it holds the runs", "non_factorized"]),
         ("info {runs}/factorised", ["did you mean"]),
         ("analyze {runs}/factorized --step 7", ["no snapshot at step 7", "nearest are 0, "]),
-        ("analyze {runs}/factorized --other {runs}/quiet", ["other OV kind, got factorized for both"]),
+        ("analyze {runs}/factorized --other {runs}/factorized", ["another model, got the same weights"]),
         ("analyze {runs}/non_factorized --other {runs}/unbalanced", ["same task"]),
         ("analyze {runs}/factorized --tolerance -1 --json kept.json", ["tolerance must be"]),
         ("analyze {runs}/factorized --json kept.json/x.json", ["kept.json is a file"]),

@@ -183,8 +183,8 @@ def test_bad_mappings_name_field_value_and_what_is_allowed(unchecked, facts, imp
 
 def test_mapping_beside_counts_is_refused():
     mapping = {"fact_of_subject": (0, 1), "implication_of_fact": (0, 1), "trained": (True, True)}
-    with pytest.raises(ConfigError, match=r"m_train=1, m_test=3.*from_mapping"):
-        FactRecallTask(n_pairs=2, **mapping)
+    with pytest.raises(ConfigError, match=r"m_train=2, m_test=3.*from_mapping"):
+        FactRecallTask(n_pairs=2, m_train=2, **mapping)
     with pytest.raises(ConfigError, match=r"n_pairs must be the number of facts .*got n_pairs=3"):
         FactRecallTask(n_pairs=3, m_train=None, m_test=None, **mapping)
 

@@ -98,4 +98,4 @@ def _tensors(model: Any) -> dict[str, Tensor]:
 
 def has_noise(run: Snapshot) -> bool:
     """Whether a run is measured on noisy sequences, as it was trained."""
-    return run.config.train.data != "noise_free" and run.task.seq_len > 3
+    return run.config.has_noise

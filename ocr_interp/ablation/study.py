@@ -31,7 +31,7 @@ from ocr_interp.errors import (
 )
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.running.progress import progress_bar
+from ocr_interp.running.progress import Show, progress_bar
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.training.run import Snapshot
 
@@ -94,7 +94,7 @@ def run_ablation_study(
     seeds: Sequence[int] = (0,),
     controls: bool = True,
     path: Path | str | None = None,
-    progress: bool | None = None,
+    progress: Show = None,
     eval_draws: int = 4,
     batch_size: int | None = None,
 ) -> AblationStudy:
@@ -122,7 +122,8 @@ def run_ablation_study(
             some prompt up to its query. Random outputs are drawn from the answers; for a hooked model from
             the candidates, or else from the right answers.
         path: a CSV file, rewritten after each evaluation; rows that it already has are not measured again.
-        progress: whether to show a progress bar on stderr; None shows it on a terminal.
+        progress: True shows a progress bar on stderr, "lines" plain lines, False nothing; None a bar on a
+            terminal.
         eval_draws: noisy sequences per triple of a Run.
         batch_size: examples per forward pass; None is all. Resampling and equal norms are within a batch.
 
@@ -145,7 +146,7 @@ def run_ablation_study(
     _check_exchanges(studied, specs, seeds, batch_size)
     rows = StudyRows(None if path is None else Path(path), studied.fingerprint, wanted)
     plan = [(name, spec, seed) for seed in seeds for name, spec in {BASELINE: (), **specs}.items()]
-    with progress_bar("ablations", len(plan), show=progress) as move:
+    with progress_bar("ablate", len(plan), show=progress, unit="ablations") as move:
         for done, (name, spec, seed) in enumerate(plan, start=1):
             parts = _parts(spec)
             for control, drawn in _variants(studied, parts, seed, controls):

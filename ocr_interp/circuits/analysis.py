@@ -13,7 +13,6 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.alignment import AlignmentReport
 from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_blocks, has_blocks
 from ocr_interp.circuits.geometry.embeddings import SpanShare, held_out_span
-from ocr_interp.errors import ConfigError
 from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
@@ -33,7 +32,7 @@ class CircuitAnalysis:
 
     Attributes:
         ov: name of the parameterisation of W_OV.
-        circuit: diag(a) W_OV, all inputs by answers.
+        circuit: diag(a) W_OV, all inputs by answers; of a run trained without noise, without noise tokens.
         random: random circuits like it (`OVCircuit.random_like`), one per seed.
         spectrum: of its rows of subjects and relations, in degenerate blocks.
         parts: relation block and pair patterns; none for unbalanced tasks.
@@ -131,26 +130,24 @@ def analyze_run(
         norm: of the max-margin solution to compare with, any of `theory.norms`; None is the one that the
             model's parameterisation makes small: nuclear for a factorized model, frobenius for a
             non-factorized one.
-        other: a model of the other OV kind and the same task, as a baseline.
+        other: another model of the same task, as a baseline: of the same OV kind or of another one.
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
         random_seeds: seeds of the random baselines, one baseline per seed.
 
     Raises:
-        ConfigError: `other` is of the same OV kind.
-        ModelError: `other` is of another task.
+        ModelError: `other` is of another task, or has the same weights.
         SolverError: an unbalanced task whose prediction was not found.
     """
     linear_map = run.weights.linear_map
-    if other is not None and type(other.weights.linear_map) is type(linear_map):
-        raise ConfigError(f"the other model must be of the other OV kind, got {linear_map.name} for both")
-    circuit = OVCircuit.from_run(run)
+    whole = OVCircuit.from_run(run)
+    circuit = whole.seen
     relevant = circuit.subjects_and_relations
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
     if untrained is None:
         untrained = run.untrained
     chosen = norm or linear_map.norm or COMPARED
-    report = circuit.alignment(
+    report = whole.alignment(
         solve(run.task, chosen), untrained=untrained, other=other, random_seeds=random_seeds
     )
     both = run.task.subject_trained.any() and not run.task.subject_trained.all()
@@ -160,7 +157,7 @@ def analyze_run(
         random=tuple(circuit.random_like(seed) for seed in random_seeds),
         spectrum=spectrum,
         parts=answer_blocks(relevant) if has_blocks(run.task) else (),
-        attention=circuit.attention_by_kind,
+        attention=whole.attention_by_kind,
         alignment=report,
         norm=chosen,
         span=held_out_span(relevant) if both else None,
@@ -177,6 +174,8 @@ def _imbalance(run: TrainedModel) -> float:
 def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
+    if task.n_noise and not run.config.has_noise:
+        said.append("trained without noise: noise tokens, which no prompt holds, are left out")
     if run.config.train.weight_decay:
         said.append("trained with weight decay, an explicit norm penalty: no evidence of implicit bias")
     if model.attention != "linear":

@@ -25,7 +25,8 @@ class AttentionByKind:
             subjects average to about 0 in any case: use `mean_size`.
         mean_size: mean of |a|.
         tokens_in_prompt: how many tokens of the kind a prompt has on average over the task's subjects
-            and relations: seq_len − 3 noise tokens, one subject, one relation, one EOS.
+            and relations: seq_len − 3 noise tokens (0 if the run's recipe has no noise), one subject, one
+            relation, one EOS.
         share: mean |a| × tokens in the prompt, over the sum of that; sums to 1 over kinds. With softmax
             attention it is the share of attention of a prompt of average scores.
         fingerprint: of the weights, as in Provenance.
@@ -43,15 +44,19 @@ class AttentionByKind:
 
 
 def attention_by_kind(
-    task: FactRecallTask, attention: str, scores: Float[np.ndarray, " input"], fingerprint: str
+    task: FactRecallTask,
+    attention: str,
+    scores: Float[np.ndarray, " input"],
+    fingerprint: str,
+    noise_in_prompt: int,
 ) -> AttentionByKind:
-    """Groups the scores that EOS gives to every input token."""
+    """Groups the scores that EOS gives to every input token; a prompt has this many noise tokens."""
     kind = input_kinds(task)
     scores = np.asarray(scores, dtype=np.float64)
     weight = scores if attention == "linear" else np.exp(scores)
     members = [kind == k for k in range(len(INPUT_KINDS))]
     held_out = float((~task.subject_trained).mean())
-    tokens = np.array([1 - held_out, held_out, 0.5, 0.5, task.seq_len - 3, 1.0])
+    tokens = np.array([1 - held_out, held_out, 0.5, 0.5, noise_in_prompt, 1.0])
 
     def of_kinds(values: np.ndarray, statistic) -> np.ndarray:
         return np.array([statistic(values[m]) if m.any() else np.nan for m in members])

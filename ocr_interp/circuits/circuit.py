@@ -16,23 +16,22 @@ from ocr_interp.circuits.freshness import require_fresh
 from ocr_interp.circuits.geometry.alignment import AlignmentReport, align
 from ocr_interp.circuits.geometry.embeddings import Embeddings
 from ocr_interp.circuits.matrix import RAW, OVMatrix
-from ocr_interp.circuits.reading import read_run
+from ocr_interp.circuits.reading import read_run, read_side
 from ocr_interp.circuits.summary import summarize
-from ocr_interp.hooked.heads import read_head
-from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.adapted.copies import as_hooked
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.tokens import (
     Tokens,
-    encode_single_tokens,
     labels_of,
     output_labels_of,
     task_inputs,
     task_outputs,
-    token_set,
+    token_set_of,
 )
 from ocr_interp.models.trained import TrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OVCircuit(OVMatrix):
     """An OV circuit between two token sets, W[input, output] = left @ right, in float64 on the CPU.
 
@@ -75,13 +74,14 @@ class OVCircuit(OVMatrix):
             scores=_as_array(scores),
             linear_map=run.weights.linear_map,
             has_factors=run.weights.linear_map.has_factors,
+            has_noise=run.config.has_noise,
         )
         return circuit if raw else circuit.effective
 
     @classmethod
     def from_model(
         cls,
-        model: HookedModel,
+        model: HookedModel | AdaptedModel,
         *,
         layer: int,
         head: int,
@@ -89,35 +89,40 @@ class OVCircuit(OVMatrix):
         outputs: Tokens,
         labels: Sequence[str] | None = None,
         output_labels: Sequence[str] | None = None,
+        of: str = "merged",
         step: int | None = None,
         seed: int | None = None,
     ) -> OVCircuit:
-        """The circuit of a head of any HookedTransformer or TransformerBridge between two token sets.
+        """The circuit of a head of any HookedTransformer, TransformerBridge or PeftModel between token sets.
 
         W = W_E W_V W_O W_U restricted to the sets; a matrix over the whole vocabulary is never formed.
         Gains and centring of ln1 and of the final norm are folded in, their scales frozen at 1; grouped
         key-value heads are looked up; biases go to `bias`; `provenance.folded` and `.flags` say so.
 
         Args:
-            model: left as it is; adapters of values and outputs are read unmerged, others must be merged.
+            model: left as it is. Adapters are read without merging by hand: of a PeftModel every kind that
+                changes weights (in a copy, kept as long as the PeftModel), of a bridge of its base those that
+                the bridge runs (not of a joint projection).
             layer, head: which attention head (of the queries, if key-value heads are grouped).
             inputs, outputs: ids, labels or strings of one token each, or named groups of them.
-            labels: a label for every token id; without them the tokenizer's tokens.
+            labels: a label for every token id; else those attached (`name_tokens`) or the tokenizer's.
             output_labels: a label for every logit, where the outputs are another vocabulary.
+            of: of a model with adapters, "merged" (what the model uses), "base" (without them) or "update",
+                merged - base.
             step, seed: for the provenance, if known.
 
         Raises:
-            ModelError: no hooked model, an unknown layer or head, overlapping token sets, or norms after
-                attention.
+            ModelError: no hooked model, an unknown layer or head, overlapping token sets, norms after
+                attention, or `of` a side that the model's adapters do not have.
             UnknownNameError: an unknown token, with the close matches.
             WeightsError: NaN or infinite weights.
         """
-        model = check_model(model)
-        names = labels_of(model, labels)
-        rows = token_set(encode_single_tokens(model, inputs, names), names, "inputs")
-        names = output_labels_of(model, labels, output_labels)
-        columns = token_set(encode_single_tokens(model, outputs, names), names, "outputs")
-        factors = read_head(model, layer, head, rows.ids, columns.ids)
+        hooked = as_hooked(model, "base" if of == "base" else "merged")
+        names = labels_of(hooked, labels)
+        rows = token_set_of(hooked, inputs, names, "inputs")
+        names = output_labels_of(hooked, labels, output_labels)
+        columns = token_set_of(hooked, outputs, names, "outputs")
+        factors = read_side(model, layer, head, rows.ids, columns.ids, of)
         return cls(
             left=_as_array(factors.left),
             right=_as_array(factors.right),
@@ -161,7 +166,7 @@ class OVCircuit(OVMatrix):
 
     # --- freshness ------------------------------------------------------------------------------
 
-    def check_fresh(self, source: HookedModel | TrainedModel) -> None:
+    def check_fresh(self, source: HookedModel | AdaptedModel | TrainedModel) -> None:
         """Requires that the model still has the weights that the circuit was read from.
 
         Args:

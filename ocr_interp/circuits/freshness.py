@@ -5,15 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from ocr_interp.circuits.matrix import OVMatrix
-from ocr_interp.circuits.reading import weights_of_model
+from ocr_interp.circuits.reading import weights_of, weights_of_model
 from ocr_interp.errors import StaleCircuitError
-from ocr_interp.hooked.heads import check_architecture, used_weights
-from ocr_interp.hooked.protocol import HookedModel, check_model
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, check_model
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.models.trained import TrainedModel
 
 
-def require_fresh(circuit: OVMatrix, source: HookedModel | TrainedModel) -> None:
+def require_fresh(circuit: OVMatrix, source: HookedModel | AdaptedModel | TrainedModel) -> None:
     """Requires that the model still has the weights that a circuit was read from.
 
     Raises:
@@ -27,7 +26,7 @@ def require_fresh(circuit: OVMatrix, source: HookedModel | TrainedModel) -> None
         )
 
 
-def weights_now(circuit: OVMatrix, source: HookedModel | TrainedModel) -> dict[str, Tensor]:
+def weights_now(circuit: OVMatrix, source: HookedModel | AdaptedModel | TrainedModel) -> dict[str, Tensor]:
     """The current weights of a model, Run or Snapshot that the circuit depends on.
 
     Raises:
@@ -38,9 +37,8 @@ def weights_now(circuit: OVMatrix, source: HookedModel | TrainedModel) -> dict[s
     if task is None:
         if isinstance(source, TrainedModel):
             source = source.model
-        layer, head = circuit.provenance.layer, circuit.provenance.head
-        check_architecture(check_model(source), layer)
-        return used_weights(source, layer, head, circuit.inputs.ids, circuit.outputs.ids)[0]
+        where = circuit.provenance
+        return weights_of(source, where.layer, where.head, circuit.inputs.ids, circuit.outputs.ids, where.of)
     if isinstance(source, TrainedModel):
         return source.weights.used(task, list(circuit.outputs.ids))
     weights = weights_of_model(task, check_model(source), circuit.has_factors)

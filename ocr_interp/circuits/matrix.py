@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -15,7 +14,7 @@ from ocr_interp.circuits.attention import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.provenance import Provenance
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens import TokenList, TokenSet
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.task import FactRecallTask
@@ -27,7 +26,7 @@ LARGEST_MATRIX = 2**26
 """Most entries for which W is formed (half a gigabyte); larger circuits have only their factors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OVMatrix:
     """W[input, output] = left @ right between two token sets, in float64 on the CPU; see `OVCircuit`.
 
@@ -44,6 +43,7 @@ class OVMatrix:
         linear_map: the parameterisation of W_OV of a fact-recall model, None for other models.
         has_factors: whether left and right are both weights; False where left is W itself and right only
             selects outputs.
+        has_noise: whether prompts of the run's recipe hold noise tokens; True for other models.
         whole: the circuit that this one was restricted from, for `check_fresh`; None if not restricted.
     """
 
@@ -59,7 +59,13 @@ class OVMatrix:
     is_effective: bool = False
     linear_map: LinearMap | None = None
     has_factors: bool = True
+    has_noise: bool = True
     whole: OVMatrix | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        rows = "effective" if self.is_effective else "raw" if self.task is not None else "of a head"
+        shape = f"{len(self.inputs)} inputs x {len(self.outputs)} outputs"
+        return f"{type(self).__name__}({shape}, {rows}, {self.provenance.summary()})"
 
     # --- the matrix -----------------------------------------------------------------------------
 
@@ -103,10 +109,10 @@ class OVMatrix:
 
     def restrict(
         self: Circuit,
-        inputs: Sequence[str | int] | None = None,
-        outputs: Sequence[str | int] | None = None,
+        inputs: TokenList | None = None,
+        outputs: TokenList | None = None,
     ) -> Circuit:
-        """The circuit between some of its tokens, by label or id and in the order given."""
+        """The circuit between some of its tokens, by label, string or id and in the order given."""
         rows = np.arange(len(self.inputs)) if inputs is None else self.inputs.positions(inputs)
         columns = np.arange(len(self.outputs)) if outputs is None else self.outputs.positions(outputs)
         if len(set(rows)) < len(rows) or len(set(columns)) < len(columns):
@@ -158,6 +164,12 @@ class OVMatrix:
         """
         return spectrum_of(self.left, self.right, tolerance, null_tolerance)
 
+    @property
+    def rank(self) -> int:
+        """Number of singular values that are not rounding: above 1e-10 of the largest."""
+        values = self.singular_values
+        return int((values > 1e-10 * values.max(initial=0.0)).sum())
+
     @cached_property
     def norms(self) -> Norms:
         """Nuclear, Frobenius and spectral norm, effective and stable rank."""
@@ -194,7 +206,20 @@ class OVMatrix:
         task = self._task
         if self.scores is None or len(self.scores) != task.n_inputs:
             raise ModelError("attention by kind needs all input tokens: call it on OVCircuit.from_run(run)")
-        return attention_by_kind(task, self.attention or "linear", self.scores, self.provenance.fingerprint)
+        noise = task.seq_len - 3 if self.has_noise else 0
+        stamp = self.provenance.fingerprint
+        return attention_by_kind(task, self.attention or "linear", self.scores, stamp, noise)
+
+    @property
+    def seen(self: Circuit) -> Circuit:
+        """The circuit without the noise tokens, if no prompt of the run's recipe holds any; else itself.
+
+        Their rows are then those of the random start, which nothing ever asked for.
+        """
+        if self.has_noise or self.task is None:
+            return self
+        noise = {self.task.labels[token] for token in self.task.noise_tokens}
+        return self.restrict([label for label in self.inputs.labels if label not in noise])
 
     @property
     def _task(self) -> FactRecallTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import re
 import sys
@@ -12,6 +13,8 @@ import tyro
 
 from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
+from ocr_interp.cli.arguments.options import READING
+from ocr_interp.cli.arguments.suggestions import complaint, subcommands
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.export import Export
 from ocr_interp.cli.info import Info
@@ -35,6 +38,10 @@ Command = (
     | Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )
+
+
+COMMANDS = subcommands(Command)
+"""The commands by name."""
 
 
 def main() -> None:
@@ -61,20 +68,25 @@ def _parse(
     arguments: list[str],
 ) -> _Subcommand:
     """Parses the arguments; tyro's boxed errors become one line."""
+    if arguments[:1] in (["--version"], ["-V"]):
+        print(f"ocr-interp {importlib.metadata.version('ocr-interp')}")
+        sys.exit(0)
     boxed = io.StringIO()
     try:
         with contextlib.redirect_stderr(boxed):
             return tyro.cli(
                 Command,
                 prog="ocr-interp",
-                description="Out-of-context reasoning in transformers: train, reproduce, interpret.",
+                description="Out-of-context reasoning in transformers: train, reproduce, interpret. "
+                "ocr-interp COMMAND --help lists a command's options; ocr-interp --version, the version.",
                 args=arguments or ["--help"],
                 config=(tyro.conf.OmitArgPrefixes,),
+                registry=READING,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        _fail(_unboxed(boxed.getvalue()))
+        _fail(complaint("ocr-interp", COMMANDS, arguments) or _unboxed(boxed.getvalue()))
         raise
 
 
@@ -85,6 +97,11 @@ def _unboxed(text: str) -> str:
     message = " ".join(line for line in lines if line)
     message = re.sub(r"^[^-]*-{10,} ?| ?-{10,}", "", message)  # the frame on a terminal with ASCII only
     message = re.sub(r"Error parsing (__tyro-dummy-inner__[\w.]*: )?", "", message)
+    message = re.sub(
+        r"Unrecognized (?:or misplaced )?options: (.*?)( \(applied to.*| Perhaps you meant.*|$)",
+        r"unexpected argument \1",
+        message,
+    )
     message = re.split(r" ?(?:For full helptext|Argument helptext:|Got errors:)", message)[0]
     return re.sub(r"no type matching (.*) could be instantiated from", r"must be \1, got", message)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_run, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_run, read_snapshot, write_output
 from ocr_interp.theory.norms import as_norm
 
 
@@ -21,7 +21,8 @@ class Analyze:
     step: int | None = None
     """step of a snapshot to use instead of the end of training"""
     other: Path | None = None
-    """directory of a run of the other OV parameterisation on the same task, shown beside it as a baseline"""
+    """directory of another run on the same task, of the same OV parameterisation or of another one, shown
+    beside it as a baseline"""
     norm: str | None = None
     """norm of the max-margin solution to compare with; by default the norm that the run's parameterisation
     minimises"""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_snapshot, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ class Diagram:
     answer: str | None = None
     """answer whose logit is explained; by default the correct one"""
     against: str | None = None
-    """answer whose logit is subtracted; by default the first run's wrong answer with the largest logit"""
-    prune: float = 0.0
-    """leave out edges whose contribution is below this share of the effect"""
+    """answer whose logit is subtracted; by default the strongest other one of the first run, then printed"""
+    prune: float | None = None
+    """leave out edges whose contribution is below this share of the effect; None leaves out of pictures what
+    is below 1% or would be shown as zero, and nothing of .json; 0 leaves out nothing"""
     tolerance: float = 0.05
     """singular values that differ by at most this share of the largest form one OV block (prompts only)"""
     max_blocks: int = 4
@@ -55,22 +56,29 @@ class Diagram:
             )
         if not self.prompt and (self.answer or self.against):
             raise ConfigError("--answer and --against belong to a prompt: pass --prompt too")
-        graphs = self._graphs([read_snapshot(path, self.step) for path in self.run_dirs])
-        if self.prune:
+        graphs, said = self._graphs([read_snapshot(path, self.step) for path in self.run_dirs])
+        if self.prune is None and self.output.suffix.lower() != ".json":
+            graphs = [graph.readable() for graph in graphs]
+        elif self.prune:
             graphs = [graph.prune(self.prune) for graph in graphs]
+        names = zip(_names(self.run_dirs), graphs, strict=True)
+        graphs = [replace(graph, title=f"{name}, {graph.title}") for name, graph in names]
         write_output(self.output, _rendered(graphs, self.output))
-        print(self.output)
+        print(self.output, *said, sep="\n")
 
-    def _graphs(self, runs: list[Snapshot]) -> list[CircuitGraph]:
+    def _graphs(self, runs: list[Snapshot]) -> tuple[list[CircuitGraph], list[str]]:
+        """One graph per run, and what was chosen for the user, in words."""
         if not self.prompt:
             from ocr_interp.graphs.mechanism_graph import mechanism_graph
 
-            return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs]
+            return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs], []
+        from ocr_interp.graphs.answers import right_answer, strongest_other
         from ocr_interp.graphs.building import prompt_graph
 
         prompt = self.prompt if self.prompt[-1] == "EOS" else (*self.prompt, "EOS")
         answer = self.answer or right_answer(runs[0], prompt)
         against = self.against or strongest_other(runs[0], prompt, answer)
+        said = [f"{answer} against {against}, the strongest other answer in {self.run_dirs[0]} (--against)"]
         options = {"tolerance": self.tolerance, "max_blocks": self.max_blocks}
         found = []
         for path, run in zip(self.run_dirs, runs, strict=True):
@@ -78,38 +86,13 @@ class Diagram:
                 found.append(prompt_graph(run, prompt, answer, against, **options))
             except OcrInterpError as error:
                 raise type(error)(f"{path}: {error}") from error
-        return found
+        return found, said if self.against is None else []
 
 
-def right_answer(run: Snapshot, prompt: tuple[str, ...]) -> str:
-    """The answer that the task gives to the subject and relation of a prompt.
-
-    Raises:
-        UnknownNameError: a token that does not exist, with the close matches.
-        ConfigError: not one subject and one relation.
-    """
-    task = run.task
-    ids = [task.token(label) for label in prompt]
-    subjects = [i for i in ids if i < task.n_subjects]
-    relations = [i for i in ids if i in task.relation_tokens]
-    if len(subjects) != 1 or len(relations) != 1:
-        raise ConfigError(
-            f"a prompt with {len(subjects)} subjects and {len(relations)} relations has no right answer: "
-            "pass --answer"
-        )
-    fact = int(task.subject_fact[subjects[0]])
-    is_fact = relations[0] == task.relation_tokens[0]
-    answer = fact if is_fact else task.n_facts + int(task.fact_implication[fact])
-    return task.labels[task.n_inputs + answer]
-
-
-def strongest_other(run: Snapshot, prompt: tuple[str, ...], answer: str) -> str:
-    """The answer with the largest logit that is not the one given."""
-    from ocr_interp.circuits.attribution.of_run import attribute_run
-
-    answers = run.task.labels[run.task.n_inputs :]
-    logits = {label: attribute_run(run, prompt, label).total for label in answers if label != answer}
-    return max(logits, key=lambda label: logits[label])
+def _names(paths: tuple[Path, ...]) -> list[str]:
+    """Names of the runs for titles: the last part of each path, or the whole paths if those are equal."""
+    short = [path.resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
 def _rendered(graphs: list[CircuitGraph], path: Path) -> bytes:

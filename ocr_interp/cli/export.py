@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_snapshot
+from ocr_interp.cli.arguments.files import check_output, read_snapshot
 
 
 @dataclass(frozen=True)

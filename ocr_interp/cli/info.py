@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import read_run
+from ocr_interp.cli.arguments.files import read_run
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,11 @@ class Info:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run"""
+    columns: bool = False
+    """instead, list the columns of its history.csv: the last value of each and what it means"""
 
     def run(self) -> None:
         run = read_run(self.run_dir)
-        from ocr_interp.viz.text.run import describe_run
+        from ocr_interp.viz.text.run import describe_columns, describe_run
 
-        print(describe_run(run))
+        print(describe_columns(run) if self.columns else describe_run(run))

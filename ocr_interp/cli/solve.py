@@ -16,6 +16,10 @@ _NORM_HELP = (
 )
 
 
+_MOST_FACTS = 20
+"""Rows of facts that are shown for a task with unequal groups."""
+
+
 @dataclass(frozen=True)
 class Solve:
     """Solve the max-margin problem of a task (OV-SVM or W-SVM) and certify the solution."""
@@ -42,4 +46,27 @@ class Solve:
             inputs=self.inputs,
             method=self.method,
         )
+        if self.task.balanced_sizes is None:
+            print("\n".join(_groups(self.task)))
         print(solved.summary())
+
+
+def _groups(task: FactRecallTask) -> list[str]:
+    """One row per fact of a task with unequal groups: its implication and who is asked about it."""
+    lines = [f"{'fact':6}{'implies':9}{'training subjects':34}held-out subjects"]
+    for fact in range(min(task.n_facts, _MOST_FACTS)):
+        members = [s for s in range(task.n_subjects) if task.subject_fact[s] == fact]
+        told, untold = (
+            [task.labels[s] for s in members if bool(task.subject_trained[s]) is trained]
+            for trained in (True, False)
+        )
+        implication = task.labels[task.n_inputs + task.n_facts + int(task.fact_implication[fact])]
+        lines.append(f"b{fact:<5}{implication:9}{_few(told):34}{_few(untold)}")
+    if task.n_facts > _MOST_FACTS:
+        lines.append(f"... {task.n_facts - _MOST_FACTS} more facts")
+    return [*lines, ""]
+
+
+def _few(labels: list[str]) -> str:
+    shown = ", ".join(labels[:5]) + (f", ... ({len(labels)} in all)" if len(labels) > 5 else "")
+    return shown or "none"

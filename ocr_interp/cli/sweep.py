@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ocr_interp.cli.arguments.values import as_value
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, unknown_name
@@ -51,6 +52,7 @@ class Sweep:
 
     def run(self) -> None:
         axes, shared = self._grid()
+        from ocr_interp.running.progress import bar_or_lines
         from ocr_interp.sweeps.sweep import sweep
         from ocr_interp.viz.text.sweep import describe_sweep
 
@@ -64,6 +66,7 @@ class Sweep:
             stack=self.stack,
             certificates=self.certificates,
             keep_weights=self.keep_weights,
+            progress=bar_or_lines(),
         )
         print(describe_sweep(result))
         print(f"\nall rows: {self.path / 'table.csv'}")
@@ -121,7 +124,7 @@ def read_grid(path: Path) -> dict[str, Any]:
     for section in content:
         if section not in SECTIONS:
             raise unknown_name(f"section of {path}", section, SECTIONS)
-    return {section: _read(value) for section, value in content.items()}
+    return {section: as_value(value) for section, value in content.items()}
 
 
 def _values(text: str) -> list[Any]:
@@ -132,26 +135,7 @@ def _values(text: str) -> list[Any]:
             return list(range(int(first), int(last)))
         except ValueError:
             raise ConfigError(f"a range must be FIRST:END in whole numbers, got {text!r}") from None
-    return [_read(text)]
-
-
-def _read(value: Any) -> Any:
-    """Turns text into bool, None, int or float where it can be read as one, also inside containers."""
-    if isinstance(value, Mapping):
-        return {key: _read(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_read(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if value.lower() in words:
-        return words[value.lower()]
-    for number in (int, float):
-        try:
-            return number(value)
-        except ValueError:
-            continue
-    return value
+    return [as_value(text)]
 
 
 def _with_fields(part: str, config: Any, fields: Any) -> Any:

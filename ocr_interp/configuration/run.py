@@ -53,6 +53,11 @@ class RunConfig:
             from_fields(TrainConfig, "train", values["train"]),
         )
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether the prompts of the recipe hold noise tokens."""
+        return self.train.data != "noise_free" and self.task.n_noise > 0 and self.task.seq_len > 3
+
     @cached_property
     def fingerprint(self) -> str:
         """Short hash of the fields that differ from their defaults: files of one run share it."""

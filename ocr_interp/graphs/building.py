@@ -11,6 +11,7 @@ from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ModelError
+from ocr_interp.graphs.answers import right_answer, strongest_other
 from ocr_interp.graphs.circuit_graph import NULL
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.training.run import Snapshot
@@ -19,8 +20,8 @@ from ocr_interp.training.run import Snapshot
 def prompt_graph(
     run: Snapshot,
     prompt: Sequence[int | str],
-    answer: int | str,
-    against: int | str,
+    answer: int | str | None = None,
+    against: int | str | None = None,
     *,
     tolerance: float = 0.05,
     max_blocks: int = 4,
@@ -30,7 +31,8 @@ def prompt_graph(
     Args:
         run: a fact-recall Run or Snapshot.
         prompt: token ids or labels of inputs, EOS last.
-        answer, against: the answers whose logits are subtracted.
+        answer: the answer that is explained; None is the right one.
+        against: the answer whose logit is subtracted; None is the strongest other one of this run.
         tolerance: of the degenerate blocks of diag(a) W_OV, see `OVCircuit.spectrum`.
         max_blocks: number of blocks with nodes of their own, largest singular values first; the rest share a
             node.
@@ -38,11 +40,14 @@ def prompt_graph(
     Raises:
         UnknownNameError: an unknown token, or one that is no input or no answer.
         ModelError: a prompt that does not end with EOS.
+        ConfigError: no answer given, and a prompt that has none.
     """
     check_count("max_blocks", max_blocks, 1)
     if not len(prompt) or prompt[-1] not in ("EOS", run.task.eos_token):
         shown = " ".join(map(str, prompt))
         raise ModelError(f"prompt must end with the query 'EOS', got {shown!r}: add 'EOS' at its end")
+    answer = right_answer(run, prompt) if answer is None else answer
+    against = strongest_other(run, prompt, answer) if against is None else against
     found = attribute_run(run, prompt, answer, against)
     circuit = run.circuit
     names = _grouped_tokens(found.tokens, found.kinds)

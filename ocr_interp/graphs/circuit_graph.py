@@ -18,6 +18,12 @@ from ocr_interp.linalg.spectrum import Spectrum
 NULL = 1e-13
 """Singular values below this share of the largest are rounding and belong to no block."""
 
+MEAN_ENTRY = (
+    "mean entry of W between two groups, which lifts all answers of a group alike and tells none from "
+    "another (pairs=[(input, own answer), ...] does)"
+)
+"""What a graph without pairs shows."""
+
 
 @dataclass(frozen=True)
 class _Cell:
@@ -101,7 +107,7 @@ def circuit_graph(
         total = sum(cells[key].mean(circuit.left, circuit.right.T) for key in present)
         effects.append(Effect(f"out {target}", total))
     where = circuit.provenance
-    what = "mean entry of W" if pairs is None else "own answer minus the mean of its group, mean over pairs"
+    what = MEAN_ENTRY if pairs is None else "own answer minus the mean of its group, mean over pairs"
     return CircuitGraph(
         title=title or f"OV circuit of {where.model}, layer {where.layer}, head {where.head}",
         nodes=_nodes(circuit, cells, labels, own=pairs is not None),

@@ -23,6 +23,9 @@ COLUMNS = ("token", "attention", "ov_block", "answer")
 the OV blocks, since they also write to answers."""
 
 NODE_KINDS = (*COLUMNS, "source")
+READABLE, ROUNDED = 0.01, 0.005
+"""Share of the effect, and share of the largest edge, below which `readable` leaves edges out."""
+
 EDGE_KINDS = ("told", "untold")
 """Whether training ever asked for what an edge does; "untold" is out-of-context reasoning itself."""
 
@@ -187,12 +190,18 @@ class CircuitGraph:
         check_number("share", share, at_least=0.0)
         if share > 1:
             raise ConfigError(f"share must be <= 1, got {share}")
+        return self._without(share, [])
+
+    def _without(self, share: float, zeros: list[Edge]) -> CircuitGraph:
+        """The graph without edges below a share and without some untold edges."""
         least = share * self.size_of_effect
         attention = {node.name for node in self.nodes if node.kind == "attention"}
         kept = tuple(
             e
             for e in self.edges
-            if e.kind == "untold" or e.target in attention or abs(e.contribution) >= least
+            if (e.kind == "untold" and e not in zeros)
+            or e.target in attention
+            or (e.kind != "untold" and abs(e.contribution) >= least)
         )
         # A node that lost all its edges on one side is no longer connected: drop its other edges too.
         while True:
@@ -211,6 +220,19 @@ class CircuitGraph:
         return dataclasses.replace(
             self, nodes=nodes, edges=kept, effects=tuple(effects), pruned_below=max(share, self.pruned_below)
         )
+
+    def readable(self) -> CircuitGraph:
+        """The graph without edges below 1% of the effect, and without those that would be shown as zero.
+
+        Numbers are shown with about three digits of the largest edge. Of the untold edges into an answer,
+        those that would be shown as zero are left out only if another one stays.
+        """
+        zero = ROUNDED * max((abs(edge.contribution) for edge in self.edges), default=0.0)
+        share = min(max(READABLE, zero / self.size_of_effect), 1.0) if self.size_of_effect else 0.0
+        answers = {effect.node for effect in self.effects}
+        untold = [edge for edge in self.edges if edge.kind == "untold" and edge.target in answers]
+        large = {edge.target for edge in untold if abs(edge.contribution) >= zero}
+        return self._without(share, [e for e in untold if abs(e.contribution) < zero and e.target in large])
 
     @staticmethod
     def _stands(node: Node, sources: set[str], targets: set[str]) -> bool:

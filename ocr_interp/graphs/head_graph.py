@@ -12,16 +12,17 @@ from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
+from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.heads import head_parameters
 from ocr_interp.hooked.norms import read_norm, working_dtype
 from ocr_interp.hooked.probes import probe_head
-from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, block_of, check_model
 from ocr_interp.hooked.tokens import Token, TokenList, labels_of, output_labels_of
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 
 
 def head_graph(
-    model: HookedModel,
+    model: HookedModel | AdaptedModel,
     prompt: TokenList | str,
     answer: Token,
     against: Token | None = None,
@@ -40,7 +41,7 @@ def head_graph(
     head's direct contribution as `attribute_model` gives it.
 
     Args:
-        model: any HookedTransformer or TransformerBridge.
+        model: any HookedTransformer, TransformerBridge or PeftModel.
         prompt: token ids or single-token strings, or a text for the tokenizer; nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head.
@@ -54,6 +55,7 @@ def head_graph(
         ModelError, UnknownNameError, AttributionError: as `attribute_model`.
     """
     check_count("max_blocks", max_blocks, 1)
+    model = as_hooked(model)
     named = {"labels": labels, "output_labels": output_labels}
     found = attribute_model(model, prompt, answer, against, layer=layer, head=head, **named)
     probe_head(model, layer, head).require(("values",), "a graph of singular blocks")

@@ -24,7 +24,7 @@ class _Sources:
     Attributes:
         names: of the groups, e.g. "training subjects", or of single subjects.
         blocks: name of the group's rows in the OV circuit.
-        of_input: index of every input token's group.
+        of_input: index of every input token's group; -1 for noise that no prompt holds.
     """
 
     names: tuple[str, ...]
@@ -48,9 +48,10 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
     """
     check_count("max_subjects", max_subjects, 0)
     task, circuit = run.task, OVCircuit.from_run(run, raw=True)
-    sources = _sources(task, one_by_one=task.n_subjects <= max_subjects)
+    noise = task.n_noise if run.config.has_noise else 0
+    sources = _sources(task, noise, one_by_one=task.n_subjects <= max_subjects)
     splits = [split for split in SPLITS if len(task.triples.of_split(split))]
-    prompts = _Prompts(circuit, task)
+    prompts = _Prompts(circuit, task, noise)
     flows = _flows(prompts, sources, splits)
     nodes, edges = [], []
     for k, name in enumerate(sources.names):
@@ -69,13 +70,14 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
         status, kind = split.rsplit("_", 1)
         label = f"own {kind} of\n{status.replace('_', '-')} subjects"
         nodes.append(Node(f"answer {split}", "answer", label))
-    noise = "exact for average noise" if circuit.attention == "linear" else "at average scores of noise"
+    said = "exact for average noise" if circuit.attention == "linear" else "at average scores of noise"
+    said = said if noise else "exact, prompts without noise"
     return CircuitGraph(
         title=run.config.model.ov.replace("_", "-"),
         nodes=tuple(nodes),
         edges=tuple(edges),
         effects=tuple(Effect(f"answer {split}", prompts.total(split)) for split in splits),
-        statement=f"right answer's logit minus the mean over all answers, mean over triples; {noise}",
+        statement=f"right answer's logit minus the mean over all answers, mean over triples; {said}",
         source=circuit.provenance.summary(),
         fingerprint=circuit.provenance.fingerprint,
     )
@@ -108,7 +110,7 @@ def _summed(flows: dict[tuple[str, str, str], float], keep: tuple[int, int]) -> 
     return [Edge(*ends, value, "untold" if UNTOLD_BLOCK in ends else "told") for ends, value in found.items()]
 
 
-def _sources(task: FactRecallTask, one_by_one: bool) -> _Sources:
+def _sources(task: FactRecallTask, noise: int, one_by_one: bool) -> _Sources:
     status = np.where(task.subject_trained, "training subjects", "held-out subjects")
     groups = list(task.labels[: task.n_subjects]) if one_by_one else list(map(str, status))
     others = ["r1", "r2", *(["noise"] * task.n_noise), "EOS"]
@@ -120,23 +122,29 @@ def _sources(task: FactRecallTask, one_by_one: bool) -> _Sources:
     else:
         names = [name for name in ("training subjects", "held-out subjects") if name in groups]
     of_name = {name: str(status[k]) for k, name in enumerate(groups)}
-    names += list(dict.fromkeys(others))
+    names += [name for name in dict.fromkeys(others) if noise or name != "noise"]
     blocks = tuple(of_name.get(name, name) for name in names)
-    of_input = np.array([names.index(name) for name in [*groups, *others]])
+    of_input = np.array([names.index(name) if name in names else -1 for name in [*groups, *others]])
     return _Sources(tuple(names), blocks, of_input)
 
 
 class _Prompts:
-    """All triples of a task, each as one prompt with average noise, and what every input adds to it."""
+    """All triples of a task, each as one prompt with average noise, and what every input adds to it.
 
-    def __init__(self, circuit: OVCircuit, task: FactRecallTask) -> None:
+    Args:
+        circuit: the raw circuit.
+        task: its task.
+        noise: number of different noise tokens in prompts; 0 for prompts without noise.
+    """
+
+    def __init__(self, circuit: OVCircuit, task: FactRecallTask, noise: int) -> None:
         triples = task.triples
         n = len(triples)
         counts = np.zeros((n, task.n_inputs))
         counts[np.arange(n), triples.subject] += 1
         counts[np.arange(n), task.n_subjects + triples.relation] += 1
-        if task.n_noise:
-            counts[:, list(task.noise_tokens)] = (task.seq_len - 3) / task.n_noise
+        if noise:
+            counts[:, list(task.noise_tokens)] = (task.seq_len - 3) / noise
         counts[:, task.eos_token] += 1
         self.counts, self.split = counts, triples.split
         assert circuit.scores is not None

@@ -68,11 +68,43 @@ def by_itself(model: HookedModel) -> Iterator[None]:
             point.fwd_hooks = handles
 
 
-def state_of(model: HookedModel) -> tuple[Any, ...]:
+def state_of(model: object) -> tuple[Any, ...]:
     """A cheap fingerprint of weights (places, versions, a few entries of each) and of settings."""
     if not isinstance(model, torch.nn.Module):
         return (object(),)  # nothing is known of it: ask every time
-    tensors = [*model.parameters(), *model.buffers()]
+    weights = state_of_tensors([*model.parameters(), *model.buffers()])
+    settings = []
+    for module in model.modules():
+        kept = vars(module)
+        # Other names with an underscore are what a forward pass remembers.
+        named = [k for k in kept if (k[0] != "_" and k != "training") or k in _SWITCHES]
+        own = tuple((k, value) for k in named if (value := _plain(kept[k])) is not None)
+        hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
+        settings.append((id(module), id(kept.get("forward")), own, hooks))
+    inner = getattr(getattr(model, "original_model", None), "config", None)
+    for config in (getattr(model, "cfg", None), inner):
+        fields = vars(config) if hasattr(config, "__dict__") else {}
+        settings.append(tuple((k, v) for k, v in fields.items() if isinstance(v, int | float | str)))
+    return (*weights, tuple(settings))
+
+
+_SWITCHES = ("_disable_adapters", "_active_adapter")
+"""How peft's layers keep whether and which of their adapters act."""
+
+
+def _plain(value: Any) -> Any:
+    """A setting: a number or text, or a few of them, such as the scaling of each adapter; else None."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, dict | list | tuple) and len(value) <= 32:
+        parts = tuple(value.items()) if isinstance(value, dict) else tuple(value)
+        flat = [x for part in parts for x in (part if isinstance(value, dict) else (part,))]
+        return parts if all(isinstance(each, int | float | str) for each in flat) else None
+    return None
+
+
+def state_of_tensors(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Places, versions and a few entries of tensors: changes with them, also where a version does not."""
     places, samples = [], []
     for tensor in tensors:
         try:
@@ -80,20 +112,16 @@ def state_of(model: HookedModel) -> tuple[Any, ...]:
         except RuntimeError:  # inference tensors keep none
             version = -1
         places.append((tensor.data_ptr(), version, tuple(tensor.shape), tensor.dtype))
-        flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().flatten()
-        if flat.numel() and tensor.device.type != "meta":
-            samples.append(flat[:: max(1, flat.numel() // 8)][:9].double().to(model.W_E.device))
+        if tensor.numel() and tensor.device.type != "meta":
+            samples.append(_some(tensor.detach()).double().to(tensors[0].device))
     content = torch.cat(samples).cpu().numpy().tobytes() if samples else b""
-    settings = []
-    for module in model.modules():
-        kept = vars(module)
-        # Names with an underscore are what a forward pass remembers.
-        named = ((k, v) for k, v in kept.items() if not k.startswith("_") and k != "training")
-        own = tuple((k, v) for k, v in named if isinstance(v, int | float | str))
-        hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
-        settings.append((id(module), id(kept.get("forward")), own, hooks))
-    inner = getattr(getattr(model, "original_model", None), "config", None)
-    for config in (model.cfg, inner):
-        fields = vars(config) if hasattr(config, "__dict__") else {}
-        settings.append(tuple((k, v) for k, v in fields.items() if isinstance(v, int | float | str)))
-    return (tuple(places), content, tuple(settings))
+    return (tuple(places), content)
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """At most nine entries, spread over a tensor; none of it is copied first."""
+    step = max(1, tensor.numel() // 8)
+    if tensor.is_contiguous():
+        return tensor.reshape(-1)[::step][:9]
+    at = torch.arange(0, tensor.numel(), step, device=tensor.device)[:9]
+    return tensor[torch.unravel_index(at, tensor.shape)]

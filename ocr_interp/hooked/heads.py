@@ -19,10 +19,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.adapted.projections import adapters_of, projections
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
-from ocr_interp.hooked.projections import adapters_of, projections
-from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
+from ocr_interp.hooked.protocol import (
+    HookedModel,
+    attention_of,
+    block_of,
+    check_head,
+    check_layer,
+)
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
 from ocr_interp.hooked.steps import HeadProbe
 
@@ -111,7 +117,12 @@ def head_parameters(model: HookedModel, layer: int, head: int) -> tuple[dict[str
 
 
 def used_weights(
-    model: HookedModel, layer: int, head: int, inputs: Sequence[int], outputs: Sequence[int]
+    model: HookedModel,
+    layer: int,
+    head: int,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    probe: HeadProbe | None = None,
 ) -> tuple[dict[str, Tensor], int]:
     """Every weight that the circuit between two token sets depends on, and the key-value head.
 
@@ -131,7 +142,7 @@ def used_weights(
         found |= {f"{name}.gain": norm.gain} if norm.gain is not None else {}
         found |= {f"{name}.bias": norm.bias} if norm.bias is not None else {}
     found |= adapters_of(attention_of(model, layer))
-    embedded = embedded_rows(model, probe_head(model, layer, head), inputs)
+    embedded = embedded_rows(model, probe or probe_head(model, layer, head), inputs)
     if embedded is not None:
         found["embedded"] = embedded
     return found, kv_head
@@ -150,10 +161,11 @@ def read_head(
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
-    raw, kv_head = used_weights(model, layer, head, inputs, outputs)
+    head_parameters(model, layer, head)  # refuses an unknown head and odd shapes before anything is run
+    probe = probe_head(model, layer, head)
+    raw, kv_head = used_weights(model, layer, head, inputs, outputs, probe)
     name = str(getattr(model.cfg, "model_name", type(model).__name__))
     check_finite(raw, f"{name}, layer {layer}, head {head}")
-    probe = probe_head(model, layer, head)
     _require_readable(probe)
     adapted = bool(adapters_of(attention_of(model, layer)))
     device = raw["W_V"].device
@@ -177,15 +189,18 @@ def read_head(
         layer=layer,
         head=head,
         kv_head=kv_head,
-        dtype=str(raw["W_V"].dtype).removeprefix("torch."),
+        dtype=str(attention_of(model, layer).W_V.dtype).removeprefix("torch."),
         folded=(
             *_folded(ln1, last, "b_V" in raw, "embedded" in raw),
-            *(["unmerged adapters: in W_V and W_O, as the projections apply them"] if adapted else []),
+            *([ADAPTED] if adapted else []),
         ),
         flags=_flags(model, probe),
         checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
     )
     return HeadFactors(left, right, constant @ right, provenance)
+
+
+ADAPTED = "unmerged adapters or parametrisations: in W_V and W_O, as the projections apply them"
 
 
 def _folded(ln1: Norm, last: Norm, has_b_V: bool, embedded: bool) -> tuple[str, ...]:

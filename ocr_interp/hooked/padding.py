@@ -57,13 +57,15 @@ class Padding:
     parts: tuple[SameLength, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, mask: Any, tokens: Int[Tensor, "batch pos"] | None = None) -> Padding:
+    def of(cls, mask: Any, tokens: Int[Tensor, "batch pos"] | tuple[Any, ...] | None = None) -> Padding:
         """The padding that an attention mask says (1 at tokens, 0 at padding).
 
         Raises:
             ModelError: a mask of another shape than the tokens, of other values, or with a prompt that has
                 no token or a gap.
         """
+        if isinstance(tokens, tuple):
+            raise ModelError("attention_mask goes with token ids, got prompts in words: pass their ids")
         known = mask if isinstance(mask, Tensor) else torch.as_tensor(mask)
         known = known.detach().cpu()
         if known.ndim != 2 or (tokens is not None and known.shape != tokens.shape):

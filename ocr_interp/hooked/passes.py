@@ -38,14 +38,14 @@ def eval_mode(model: object) -> Iterator[None]:
     """
     roots = (model, getattr(model, "original_model", None))  # a bridge does not list all that is inside it
     found = [each for root in roots if isinstance(root, torch.nn.Module) for each in root.modules()]
-    were = [(each, each.training) for each in found]
+    trained = [each for each in found if each.training]
     try:
-        for each in found:
+        for each in trained:
             each.training = False
         yield
     finally:
-        for each, was in were:
-            each.training = was
+        for each in trained:
+            each.training = True
 
 
 _own: ContextVar[bool] = ContextVar("own", default=False)

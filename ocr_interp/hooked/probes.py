@@ -1,11 +1,11 @@
 """What a model does between tokens, values, heads, stream and logits, asked on a short prompt.
 
 Lists of names know some architectures; a probe knows the model at hand. One forward pass for each layer, in
-eval mode and without gradients or the hooks that a user added, has these rows: the prompt as it is; one row
-for each head, whose z is edited at the last position while the MLP's output is held; one with values a
-hundred times as large, which shows whether something limits them; and one with the prompt's tokens in
-another order, which shows what the embedding does with tokens and with positions. Errors are relative, on
-vectors, computed in float32 or better.
+eval mode and without gradients or the hooks that a user added, has these rows: the prompt as it is; rows in
+which the z of one head is edited at each position, while the MLP's output is held; one with values a hundred
+times as large, which shows whether something limits them; and one with the prompt's tokens in another order,
+which shows what the embedding does with tokens and with positions. Errors are relative, on vectors, computed
+in float32 or better.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.alone import by_itself, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
-from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     LAYER_HOOKS,
@@ -41,9 +42,12 @@ COLUMNS = 1024
 UNCHECKABLE = 0.5
 """Where rounding alone may be this share of what is compared, the step counts as not checked."""
 
-_CACHE: weakref.WeakKeyDictionary[Any, tuple[Any, dict[int, tuple[HeadProbe, ...]]]] = (
+VALUES = "hook_v = ln1(resid_pre) W_V + b_V"
+
+_CACHE: weakref.WeakKeyDictionary[Any, list[tuple[Any, dict[int, tuple[HeadProbe, ...]]]]] = (
     weakref.WeakKeyDictionary()
 )
+"""What was found in the last two states of a model, newest first: with its adapters and without them."""
 
 
 def probe_head(model: HookedModel, layer: int, head: int) -> HeadProbe:
@@ -53,14 +57,13 @@ def probe_head(model: HookedModel, layer: int, head: int) -> HeadProbe:
         ModelError: an unknown layer or head, or a model that does not run on token ids.
     """
     layer, head = check_layer(model, layer), check_head(model, head)
-    kept = _CACHE.get(model)
-    if kept is None or kept[0] != state_of(model):
-        kept = None
-    layers = {} if kept is None else kept[1]
+    kept, now = _CACHE.get(model, []), state_of(model)
+    layers = next((found for state, found in kept if state == now), {})
     if layer not in layers:
         layers[layer] = _LayerProbe(model, layer).heads()
         # After the pass: transformers attaches hooks of its own in the first one.
-        _CACHE[model] = (state_of(model), layers)
+        others = [entry for entry in kept if entry[1] is not layers]
+        _CACHE[model] = [(state_of(model), layers), *others][:2]
     return layers[layer][head]
 
 
@@ -95,6 +98,7 @@ class _LayerProbe:
         self.W_V, self.W_O = self.to(W_V), self.to(W_O)
         self.b_V = None if b_V is None else self.to(b_V).reshape(len(W_V), -1)
         self.ids = _probe_ids(model)
+        self.n_rows = 3 + -(-self.n_heads // len(self.ids))
         self.change: dict[int, Tensor] = {}
         self.logits, self.seen = self._look()
         self.eps = float(torch.finfo(self.logits.dtype).eps)
@@ -113,7 +117,7 @@ class _LayerProbe:
         last = int(self.model.cfg.n_layers) - 1
         wanted = [self.name(kind) for kind in kinds]
         wanted += [self.name("resid_pre", 0), self.name("resid_post", last), HOOK_FINAL_SCALE]
-        rows = torch.tensor([self.ids]).repeat(self.n_heads + 3, 1)
+        rows = torch.tensor([self.ids]).repeat(self.n_rows, 1)
         rows[-1] = torch.roll(rows[-1], 1)
         edits = {
             self.name("v"): self._enlarge,
@@ -128,18 +132,24 @@ class _LayerProbe:
         return v
 
     def _edit_heads(self, z: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
-        """Every head in its own row, as much as the stream is large: the change is not lost in rounding."""
+        """Every head at a place of its own, as much as the stream is large: no change is lost in rounding."""
         if z.ndim != 4 or z.shape[2] != self.n_heads:
             return z
         edited = z.clone()
         direction = torch.cos(torch.arange(1.0, z.shape[3] + 1)).to(z.device)
-        size = float(seen[self.name("resid_pre")][0, -1].to(self.dtype).norm())
+        sizes = self.to(seen[self.name("resid_pre")][0]).norm(dim=-1).tolist()
+        written = (self.to(direction) @ self.W_O).norm(dim=-1).tolist()
         for head in range(self.n_heads):
-            per_unit = float((self.to(direction) @ self.W_O[head]).norm())
-            edit = direction * (size / per_unit if per_unit > 0 and size > 0 else 1.0)
-            edited[1 + head, -1, head] += edit.to(z)
-            self.change[head] = self.to(edited[1 + head, -1, head]) - self.to(z[1 + head, -1, head])
+            row, position = self._place(head)
+            is_seen = written[head] > 0 and sizes[position] > 0
+            edit = direction * (sizes[position] / written[head] if is_seen else 1.0)
+            edited[row, position, head] += edit.to(z)
+            self.change[head] = self.to(edited[row, position, head]) - self.to(z[row, position, head])
         return edited
+
+    def _place(self, head: int) -> tuple[int, int]:
+        """The row and the position where a head's z is edited."""
+        return 1 + head // len(self.ids), head % len(self.ids)
 
     # --- what was seen ------------------------------------------------------------------------------
 
@@ -171,7 +181,7 @@ class _LayerProbe:
         return Step(what, None, self.tolerance, note=f"the forward pass does not come by {', '.join(silent)}")
 
     def _values(self, head: int) -> Step:
-        what = "hook_v = ln1(resid_pre) W_V + b_V"
+        what = VALUES
         missing = self._missing(what, self.name("resid_pre"), self.name("v"))
         if missing is not None:
             return missing
@@ -185,15 +195,16 @@ class _LayerProbe:
         norm = read_norm(getattr(block_of(self.model, self.layer), "ln1", None), self.model.cfg, self.dtype)
         read = self._normed(norm, x, self.seen.get(self.name("ln1_scale")))
         step = self._compare(what, read @ self.W_V[entry] + bias, theirs)
-        if step.tallies and (split := self._split_joint(what)) is not None:
-            return split
+        if step.tallies and self._split is not None:
+            return self._split
         if step.differs and not self._compare(what, x @ self.W_V[entry] + bias, theirs).differs:
             return replace(
                 step, factor=None, note="values read the stream without ln1: the model is post-norm"
             )
         return step
 
-    def _split_joint(self, what: str) -> Step | None:
+    @cached_property
+    def _split(self) -> Step | None:
         """Whether a bridge that runs split copies of one joint projection leaves out what was added to that.
 
         Which output belongs to what differs by family, so all outputs are compared in order of size.
@@ -213,14 +224,14 @@ class _LayerProbe:
         if len(ours) != len(theirs):
             return None
         note = "the bridge runs split copies of the joint projection, without what was added to that since"
-        step = replace(self._compare(what, ours, theirs), factor=None, note=note)
+        step = replace(self._compare(VALUES, ours, theirs), factor=None, note=note)
         return step if step.differs else None
 
     def _normed(self, norm: Norm, x: Tensor, scale: Tensor | None) -> Tensor:
         if not norm.exists:
             return x
         if scale is not None:
-            scale = self.to(scale).reshape(self.n_heads + 3, -1, 1)[0]
+            scale = self.to(scale).reshape(self.n_rows, -1, 1)[0]
         else:
             centred = x - x.mean(-1, keepdim=True) if norm.centred else x
             scale = (centred.pow(2).mean(-1, keepdim=True) + float(self.model.cfg.eps)).sqrt()
@@ -242,7 +253,7 @@ class _LayerProbe:
             ours = self.to(pattern[row, head]) @ (enlarged * self.to(v[row, :, head // group]))
             return self._compare(what, ours, self.to(z[row, :, head]))
 
-        enlarged = compared(self.n_heads + 1, LIMITED)
+        enlarged = compared(self.n_rows - 2, LIMITED)
         return compared(0, 1.0), bool(enlarged.differs and enlarged.factor is None)
 
     def _writing(self, head: int) -> Step:
@@ -251,9 +262,10 @@ class _LayerProbe:
         if missing is not None or head not in self.change:
             return missing or Step(what, None, self.tolerance, note="hook_z does not run or has no heads")
         stream = self.seen[self.name("resid_post")]
-        before = self.to(stream[0, -1])
+        row, position = self._place(head)
+        before = self.to(stream[0, position])
         ours = self.change[head] @ self.W_O[head]
-        step = self._compare(what, ours, self.to(stream[1 + head, -1]) - before)
+        step = self._compare(what, ours, self.to(stream[row, position]) - before)
         # Two numbers as large as the stream are subtracted: their rounding is that of the stream.
         lost = 8 * self.eps * float(before.norm()) / max(float(ours.norm()), 1e-300)
         if lost > UNCHECKABLE:

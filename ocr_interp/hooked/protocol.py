@@ -7,8 +7,10 @@ class of transformer_lens is imported, so that its next major version changes on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Protocol, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -64,6 +66,19 @@ class HookedModel(Protocol):
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
+@runtime_checkable
+class AdaptedModel(Protocol):
+    """A transformers model in peft's wrapper (PeftModel), known by what it offers.
+
+    Attributes:
+        peft_config: configuration of each adapter by name.
+    """
+
+    peft_config: Any
+
+    def get_base_model(self) -> Any: ...
+
+
 def check_model(model: object) -> HookedModel:
     """The model, if it has the weights and hooks of `HookedModel`.
 
@@ -72,6 +87,12 @@ def check_model(model: object) -> HookedModel:
     """
     if isinstance(model, HookedModel):
         return model
+    if isinstance(model, AdaptedModel):
+        raise ModelError(
+            f"model must have hooks here, got a {type(model).__name__}, which has none: pass "
+            "TransformerBridge.boot_transformers(name, hf_model=copy.deepcopy(model).merge_and_unload(), "
+            "tokenizer=tokenizer); OVCircuit.from_model, attribute and head_graph take the PeftModel itself"
+        )
     wanted = ("cfg", "hook_dict", "W_E", "W_U", "b_U", "run_with_cache", "run_with_hooks")
     missing = [name for name in wanted if not hasattr(model, name)]
     raise ModelError(
@@ -167,9 +188,28 @@ def _is_readable(model: HookedModel, layer: int) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Names:
+    """What was attached to a model by `tokens.name_tokens`; None where nothing was."""
+
+    labels: Sequence[str] | None = None
+    output_labels: Sequence[str] | None = None
+    tokenizer: Any = None
+
+
+NAMES: WeakKeyDictionary[Any, Names] = WeakKeyDictionary()
+"""Names by model, as long as the model lives."""
+
+
+def names_of(model: object) -> Names:
+    """What was attached to a model."""
+    return NAMES.get(model, Names())
+
+
 def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer, or None."""
-    return getattr(model, "tokenizer", None)
+    """The tokenizer that was attached to a model, or its own, or None."""
+    attached = names_of(model).tokenizer
+    return getattr(model, "tokenizer", None) if attached is None else attached
 
 
 def check_tokens(

@@ -27,6 +27,8 @@ class Provenance:
         folded: what was multiplied into the factors, or left out of them, one sentence each.
         flags: what the circuit leaves out of the model's own computation, one sentence each.
         checks: what the model was seen to do as its weights say, one phrase with its relative error each.
+        of: of a model with adapters, "merged" (what the model uses), "base" (without them) or "update" (the
+            difference).
     """
 
     model: str
@@ -40,12 +42,15 @@ class Provenance:
     folded: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    of: str = "merged"
 
     def summary(self) -> str:
         """One line: model, head, step, seed, fingerprint."""
         when = "" if self.step is None else f", step {self.step:,}"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.model}, layer {self.layer}, head {self.head}{when}{seed}, weights {self.fingerprint}"
+        side = {"base": ", without its adapters", "update": ", what its adapters add"}.get(self.of, "")
+        where = f"{self.model}, layer {self.layer}, head {self.head}{side}"
+        return f"{where}{when}{seed}, weights {self.fingerprint}"
 
 
 def fingerprint_of(weights: Mapping[str, Tensor]) -> str:

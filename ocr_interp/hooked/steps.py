@@ -107,12 +107,13 @@ class HeadProbe:
 
 
 _ADVICE = {
-    "values": "merge adapters first (merge_and_unload), undo parametrisations and quantization; a post-norm "
-    "model has no OV circuit",
+    "values": "merge adapters first (merge_and_unload) or pass the PeftModel itself to from_model, undo "
+    "parametrisations and quantization; a post-norm model has no OV circuit",
     "attention": "something stands between the values and W_O (a clamp such as clip_qkv, a gate, a norm); "
     "edit or attribute activations at hook_z instead",
     "writing": "something stands between W_O and the residual stream (an unmerged adapter, a norm, a gate, a "
     "multiplier); merge adapters, or attribute activations at hook_attn_out instead",
     "reading": "something stands between the residual stream and the logits (an unmerged adapter, a cap, a "
-    "multiplier of logits or another norm); merge adapters, or measure logits by ablation instead",
+    "multiplier of logits or another norm); merge adapters or pass the PeftModel itself to from_model, or "
+    "measure logits by ablation instead",
 }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.hooked.protocol import HookedModel, check_one_meaning, check_tokens, tokenizer_of
+from ocr_interp.hooked.protocol import (
+    NAMES,
+    AdaptedModel,
+    HookedModel,
+    Names,
+    check_one_meaning,
+    check_tokens,
+    names_of,
+    tokenizer_of,
+)
 from ocr_interp.task import FactRecallTask
 
 Token = int | str | np.integer | Tensor
@@ -51,6 +61,53 @@ def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
     return given.long()
 
 
+def prompts_given(given: Any, what: str) -> Any:
+    """Prompts as ids [prompt, position], or as tuples of labels and strings, which need a model to be read.
+
+    Args:
+        given: ids of one prompt or of several; a list of labels or single-token strings, which is one prompt,
+            or a list of such lists; one text for the tokenizer.
+        what: what the prompts are, for messages.
+
+    Returns: a tensor, or one tuple (or text) per prompt.
+
+    Raises:
+        ModelError: ids as in `id_tensor`.
+    """
+    if isinstance(given, str):
+        return (given,)
+    if isinstance(given, list | tuple):
+        rows = [each for each in given if isinstance(each, list | tuple)]
+        if any(isinstance(each, str) for row in (rows or [given]) for each in row):
+            if len(rows) not in (0, len(given)):
+                raise ModelError(f"{what} must be one prompt, or a list of prompts, got {given!r:.80}")
+            return tuple(plain_tokens(row, what) for row in rows or [given])
+    ids = id_tensor(given, what)
+    return ids[None] if ids.ndim == 1 else ids
+
+
+def encode_prompts(
+    model: HookedModel, given: Any, labels: Sequence[str] | None, what: str
+) -> Int[Tensor, "prompt pos"]:
+    """The ids of the result of `prompts_given`.
+
+    Raises:
+        UnknownNameError: an unknown token, with the close matches.
+        ModelError: prompts of different lengths, or a text without a tokenizer.
+    """
+    if isinstance(given, Tensor):
+        return given
+    names = labels_of(model, labels)
+    rows = [encode_prompt(model, prompt, names) for prompt in given]
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) > 1:
+        raise ModelError(
+            f"{what} in words must be prompts of one length, got lengths {lengths}: pass ids and their "
+            "attention_mask"
+        )
+    return torch.tensor(rows)
+
+
 def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:
     """Ids and labels of a list, an array or a tensor as Python's own numbers and strings.
 
@@ -75,37 +132,42 @@ class TokenSet:
         labels: their labels.
         group_names: names of the groups, in order.
         group: index into `group_names` of every token.
+        read: makes ids of strings as the model's tokenizer does (see `encode_single_tokens`); None without.
     """
 
     ids: tuple[int, ...]
     labels: tuple[str, ...]
     group_names: tuple[str, ...]
     group: tuple[int, ...]
+    read: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def positions(self, labels: Sequence[str | int]) -> Int[np.ndarray, " token"]:
-        """Where labels (or ids) stand in this set.
+    def positions(self, labels: TokenList) -> Int[np.ndarray, " token"]:
+        """Where labels, strings of one token each or ids stand in this set.
 
         Raises:
             UnknownNameError: one that is not there, with the close matches.
-            ModelError: a label of several tokens of the set, or a string instead of a sequence.
+            ModelError: a label of several tokens of the set, a string that is a label and, as a text, another
+                token, or a string instead of a sequence.
         """
         if isinstance(labels, str):
             raise ModelError(f"tokens must be a sequence, got the string {labels!r}: pass [{labels!r}]")
+        asked = plain_tokens(labels, "tokens")
         where: dict[str | int, int] = {}
         for k, (token, label) in enumerate(zip(self.ids, self.labels, strict=True)):
             where.setdefault(label, k)
             where.setdefault(token, k)
         is_double = len(set(self.labels)) < len(self.labels)
-        for label in labels:
-            if label not in where:
+        tokens = asked if self.read is None else self.read(asked)
+        for label, token in zip(asked, tokens, strict=True):
+            if token not in where:
                 raise unknown_name("token of the circuit", label, self.labels)
-            if is_double and isinstance(label, str):
+            if is_double and isinstance(token, str):
                 alike = zip(self.ids, self.labels, strict=True)
-                check_one_meaning(label, [token for token, name in alike if name == label])
-        return np.array([where[label] for label in labels], dtype=np.int64)
+                check_one_meaning(token, [index for index, name in alike if name == token])
+        return np.array([where[token] for token in tokens], dtype=np.int64)
 
     def of_group(self, name: str) -> Int[np.ndarray, " token"]:
         """Positions of a group's tokens; an unknown name raises with the close matches."""
@@ -115,12 +177,62 @@ class TokenSet:
 
     def select(self, keep: Sequence[int] | Int[np.ndarray, " kept"]) -> TokenSet:
         """The tokens at some positions, in that order; all group names stay."""
-        return TokenSet(
-            tuple(self.ids[k] for k in keep),
-            tuple(self.labels[k] for k in keep),
-            self.group_names,
-            tuple(self.group[k] for k in keep),
+        return replace(
+            self,
+            ids=tuple(self.ids[k] for k in keep),
+            labels=tuple(self.labels[k] for k in keep),
+            group=tuple(self.group[k] for k in keep),
         )
+
+
+def name_tokens(
+    model: HookedModel | AdaptedModel,
+    labels: Sequence[str] | None = None,
+    output_labels: Sequence[str] | None = None,
+    *,
+    tokenizer: Any = None,
+) -> None:
+    """Attaches labels to a model once: circuits, attributions, graphs and ablations of it know them then.
+
+    Labels given to one of those calls go before the attached ones, and these before a tokenizer's tokens.
+    What was attached before is replaced; without arguments it is taken away. The model is left as it is.
+
+    Args:
+        model: a HookedTransformer, a TransformerBridge or a PeftModel; a copy of it has no labels attached.
+        labels: a label for every token id.
+        output_labels: a label for every logit, where the outputs are another vocabulary.
+        tokenizer: makes ids of texts, where the model has none (a PeftModel) or another one is meant.
+
+    Raises:
+        ModelError: labels of another length than the vocabulary.
+    """
+    if isinstance(model, HookedModel):
+        labels_of(model, labels)
+        if output_labels is not None:
+            output_labels_of(model, labels, output_labels)
+    given = (None if each is None else tuple(each) for each in (labels, output_labels))
+    NAMES[model] = Names(*given, tokenizer=tokenizer)
+
+
+def token_set_of(model: HookedModel, tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
+    """A token set of a model, in which strings mean what the model's tokenizer makes of them.
+
+    Raises:
+        ModelError, UnknownNameError: see `token_set` and `encode_single_tokens`.
+    """
+    read = partial(_encoded, tokenizer_of(model), labels=labels)
+    return replace(token_set(read(tokens), labels, what), read=read)
+
+
+def token_ids(
+    model: HookedModel, tokens: Any, labels: Sequence[str], what: str, *, repeats: bool = False
+) -> tuple[int, ...]:
+    """Token ids of ids, labels and strings of one token each: the one rule for all who take tokens.
+
+    Raises:
+        ModelError, UnknownNameError: see `check_tokens` and `encode_single_tokens`.
+    """
+    return check_tokens(encode_single_tokens(model, tokens, labels), labels, what, repeats=repeats)
 
 
 def token_set(tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
@@ -150,18 +262,19 @@ def token_set(tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
 
 
 def labels_of(model: HookedModel, labels: Sequence[str] | None) -> Sequence[str]:
-    """A label for every token id that goes in: those given, or the tokenizer's, or "token 17".
+    """A label for every token id that goes in: those given or attached, or the tokenizer's, or "token 17".
 
     Raises:
         ModelError: labels of another length than the vocabulary.
     """
+    labels = names_of(model).labels if labels is None else labels
     return _labels(model, labels, int(model.W_E.shape[0]), "token", "labels")
 
 
 def output_labels_of(
     model: HookedModel, labels: Sequence[str] | None, output_labels: Sequence[str] | None = None
 ) -> Sequence[str]:
-    """A label for every logit: `output_labels`, or where none are given the labels of the inputs.
+    """A label for every logit: those given or attached, or where there are none the labels of the inputs.
 
     A model whose outputs are another vocabulary (d_vocab_out is not d_vocab) has the tokenizer's labels, or
     "output 17".
@@ -170,6 +283,7 @@ def output_labels_of(
         ModelError: labels of another length than the vocabulary.
     """
     count = int(model.W_U.shape[1])
+    output_labels = names_of(model).output_labels if output_labels is None else output_labels
     if output_labels is None and count == int(model.W_E.shape[0]):
         return labels_of(model, labels)
     return _labels(model, output_labels, count, "output", "output_labels")
@@ -199,8 +313,7 @@ def encode_prompt(model: HookedModel, prompt: TokenList | str, labels: Sequence[
         UnknownNameError: an unknown token, with the close matches.
     """
     if not isinstance(prompt, str):
-        coded: Any = encode_single_tokens(model, prompt, labels)
-        return check_tokens(coded, labels, "prompt", repeats=True)
+        return token_ids(model, prompt, labels, "prompt", repeats=True)
     tokenizer: Any = tokenizer_of(model)
     if tokenizer is None:
         raise ModelError(
@@ -233,12 +346,12 @@ def encode_single_tokens(model: HookedModel, tokens: Tokens, labels: Sequence[st
         ModelError: a string of several tokens, or one that is a label of the tokenizer and, as a text,
             another token (SentencePiece: "Paris" is a label, and as a text "▁Paris").
     """
-    tokenizer: Any = tokenizer_of(model)
+    return _encoded(tokenizer_of(model), tokens, labels)
+
+
+def _encoded(tokenizer: Any, tokens: Any, labels: Sequence[str]) -> Any:
     if isinstance(tokens, Mapping):
-        return {
-            name: encode_single_tokens(model, members, labels)  # pyright: ignore[reportReturnType]
-            for name, members in tokens.items()
-        }
+        return {name: _encoded(tokenizer, members, labels) for name, members in tokens.items()}
     if tokenizer is None or isinstance(tokens, str):
         return tokens
     known = set(labels)

@@ -14,6 +14,7 @@ from transformer_lens.components.attention import Attention
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.errors import OcrInterpError
+from ocr_interp.hooked.tokens import name_tokens
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict
 from ocr_interp.task import FactRecallTask
@@ -83,7 +84,7 @@ def build_model(
     False.
 
     Args:
-        task: the task; its labels are the tokens.
+        task: the task; its labels are attached to the model (`name_tokens`).
         config: configuration of the model; None: the paper's factorized model.
         seed: random seed of the initial weights (`ocr_interp.models.starts`); not used with `weights`.
         device: "auto", "cpu", "cuda", "mps".
@@ -126,4 +127,5 @@ def build_model(
     trained = weights.linear_map.hooked_trained | ({"W_Q"} if config.train_attention else set())
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.removeprefix("blocks.0.attn.") in trained)
+    name_tokens(model, task.labels)
     return model

@@ -89,6 +89,8 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             differences = config.differences(self.read_config())
             if not differences:
                 return
+            if self._extend(config):
+                return
             if not self._holds_nothing():
                 raise RunError(
                     f"{self.path} holds a run with another configuration ({'; '.join(differences)}): pass "
@@ -123,7 +125,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
                 f"{values.get('fingerprint')}, its content has {expected}): put the original back, or train "
                 f"into a new {self.kind.argument}"
             )
-        self._stamp = version, expected
+        self._stamp = version, self._stamp_of(values, expected)
         return config
 
     def _damaged(self, error: Exception) -> str:
@@ -144,6 +146,20 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
     def _beside(self) -> dict[str, Any]:
         """Content of config.json besides the configuration."""
         return {}
+
+    def _extend(self, config: AnyConfiguration) -> bool:
+        """Makes the run in the folder a longer one, if it differs in its length alone.
+
+        Returns: whether it did.
+
+        Raises:
+            RunError: it differs in its length alone and cannot go on; says why.
+        """
+        return False
+
+    def _stamp_of(self, values: Mapping[str, Any], fingerprint: str) -> str:
+        """The fingerprint that the files carry, from the content of config.json and its fingerprint."""
+        return fingerprint
 
     def _holds_nothing(self) -> bool:
         """Whether the run in the folder ended before it stored any results."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError
-from ocr_interp.sweeps.engines import Finished, StackOptions, one_thread
+from ocr_interp.sweeps.engines import Finished, StackOptions, Trained, one_thread
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
 
@@ -39,8 +39,10 @@ class RayEngine:
     address: str | None
     workers: int | None
 
-    def run(self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished) -> None:
-        """Trains all stacks; `finished` gets the records of each, in this thread.
+    def run(
+        self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished, trained: Trained
+    ) -> None:
+        """Trains all stacks; `finished` gets the records of each, in this thread; `trained` is not told.
 
         A stack whose worker dies is started again in another worker. After TRIES dead workers the runs of
         the stack are tried one by one; a run whose workers die even then is recorded as failed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
 
 Finished = Callable[[list[RunRecord]], None]
+Trained = Callable[[Sequence[RunConfig], int], None]
+"""Is told that runs have reached a step; may be called from any thread."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class LocalEngine:
 
     workers: int
 
-    def run(self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished) -> None:
+    def run(
+        self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished, trained: Trained
+    ) -> None:
         """Trains all stacks; `finished` gets the records of each, in this thread."""
         stopping = threading.Event()
 
@@ -52,6 +56,7 @@ class LocalEngine:
                 certificates=options.certificates,
                 keep_weights=options.keep_weights,
                 stopped=stopping.is_set,
+                trained=trained,
             )
 
         with one_thread(), ThreadPoolExecutor(self.workers) as pool:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, unknown_name
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.tables import columns_of, history_table
-from ocr_interp.sweeps.grid import config_columns
+from ocr_interp.sweeps.grid import FIELDS, config_columns
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.store import SweepStore
 from ocr_interp.training.run import Run
@@ -67,7 +68,7 @@ class SweepResult:
         return self.table.loc[:, ["run", *self.axes, "step", column]]
 
     def select(self, **values: Any) -> SweepResult:
-        """The runs whose configuration has these values, by column of `runs`.
+        """The runs whose configuration has these values, by column of `runs`; options as pairs or a dict.
 
         Raises:
             UnknownNameError: a column that does not exist.
@@ -77,7 +78,9 @@ class SweepResult:
         for column, value in values.items():
             if column not in self.runs.columns:
                 raise unknown_name("column", column, self.runs.columns)
-            if value is None:
+            if isinstance(value, Mapping | list):
+                keep &= self.runs["run"].map(lambda run, c=column, v=value: _has(self.config(run), c, v))
+            elif value is None:
                 keep &= self.runs[column].isna()
             elif isinstance(value, tuple):  # one value; pandas would compare it with the whole column
                 keep &= self.runs[column].map(lambda found, value=value: found == value)
@@ -121,6 +124,16 @@ class SweepResult:
             assert record.weights is not None
             return record.weights
         return SweepStore(self.path).read_weights(record)
+
+
+def _has(config: RunConfig, column: str, value: Any) -> bool:
+    """Whether a configuration is what it would be with this value, e.g. options without their defaults."""
+    part, field = FIELDS[column]
+    mine = getattr(config, part)
+    try:
+        return dataclasses.replace(mine, **{field: as_tuples(value)}) == mine
+    except OcrInterpError:  # options that this run's parameterisation or optimiser does not have
+        return False
 
 
 def make_result(

@@ -37,6 +37,7 @@ def train_stack(
     certificates: bool = True,
     keep_weights: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    trained: Callable[[Sequence[RunConfig], int], None] = lambda configs, step: None,
 ) -> list[RunRecord]:
     """Trains runs of one shape together, each until it ends.
 
@@ -44,6 +45,7 @@ def train_stack(
         configs: runs with equal `stack_key`s.
         certificates, keep_weights: as in `sweep`.
         stopped: called at every logged step; True ends the training.
+        trained: called at every logged step with the runs that have reached it.
 
     Returns: one record per run, in order. If the stack runs out of memory, its runs are tried again one by
         one; a run that also fails alone is recorded as failed.
@@ -53,7 +55,7 @@ def train_stack(
     """
     start = time.perf_counter()
     try:
-        return _Stack(configs, certificates, keep_weights, stopped).run(start)
+        return _Stack(configs, certificates, keep_weights, stopped, trained).run(start)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -61,7 +63,8 @@ def train_stack(
     if len(configs) == 1:
         seconds = time.perf_counter() - start
         return [RunRecord(configs[0], "failed", message, seconds, configs[0].train.device, [])]
-    options: dict[str, Any] = {"certificates": certificates, "keep_weights": keep_weights, "stopped": stopped}
+    options: dict[str, Any] = {"certificates": certificates, "keep_weights": keep_weights}
+    options |= {"stopped": stopped, "trained": trained}
     return [train_stack([config], **options)[0] for config in configs]
 
 
@@ -88,8 +91,9 @@ class _Stack:
         certificates: bool,
         keep_weights: bool,
         stopped: Callable[[], bool],
+        trained: Callable[[Sequence[RunConfig], int], None],
     ) -> None:
-        self._lockstep = Lockstep(configs)
+        self._lockstep, self._trained = Lockstep(configs), trained
         self._keep_weights, self._stopped, self._count = keep_weights, stopped, len(configs)
         trackers: dict[Any, Tracker] = {}
         self._going: list[_Going] = []
@@ -113,6 +117,7 @@ class _Stack:
             means = torch.stack([row.mean() for row in losses]).tolist()
             bad = self._lockstep.first_bad_steps(step, target)
             step = target
+            self._trained([run.config for run in self._going], step)
             statuses = [
                 self._status(run, model, step, mean, first_bad)
                 for run, model, mean, first_bad in zip(

@@ -14,6 +14,7 @@ from ocr_interp.data import NoisyBatches, count_noise_multisets
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.models.starts import initial_weights
+from ocr_interp.running.progress import Show
 from ocr_interp.sweeps.engines import LocalEngine, StackOptions
 from ocr_interp.sweeps.grid import Axes, Point, grid_points
 from ocr_interp.sweeps.progress import sweep_bar
@@ -41,7 +42,7 @@ def sweep(
     stack: int | None = None,
     certificates: bool = True,
     keep_weights: bool = False,
-    progress: bool | None = None,
+    progress: Show = None,
 ) -> SweepResult:
     """Trains every point of a grid, runs of one shape together; with a path, only points not yet in it.
 
@@ -65,7 +66,8 @@ def sweep(
         certificates: whether to compute certified gaps of the norms at every logged step; without them a
             row takes about half the time, and the columns gap_nuclear and gap_frobenius are NaN.
         keep_weights: whether to keep the weights at the last step of each run.
-        progress: whether to show a progress bar over runs on stderr; None shows it on a terminal.
+        progress: True shows a progress bar over the steps of all runs on stderr, "lines" plain lines, False
+            nothing; None a bar on a terminal. With "ray" it moves when a stack has ended.
 
     Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
         ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C ends
@@ -153,23 +155,23 @@ def _train_missing(
     run_stacks: Callable[..., None],
     stack: int | None,
     options: StackOptions,
-    progress: bool | None,
+    progress: Show,
     store: SweepStore | None,
 ) -> dict[str, RunRecord]:
     """Trains the missing runs; returns all records by name."""
     records = dict(there)
     missing = [config for config in configs if config.fingerprint not in records]
     stacks = make_stacks(missing, stack or _stack_size(missing))
-    with sweep_bar(len(configs), len(configs) - len(missing), progress) as update:
+    with sweep_bar(configs, missing, progress) as shown:
 
         def finished(ended: list[RunRecord]) -> None:
             if store is not None:
                 store.write_part(ended)
             records.update((record.run, record) for record in ended)
-            update(ended)
+            shown.ended(ended)
 
         if stacks:
-            run_stacks(stacks, options, finished)
+            run_stacks(stacks, options, finished, shown.trained)
     return records
 
 

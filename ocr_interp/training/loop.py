@@ -15,6 +15,7 @@ from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.running.progress import Show
 from ocr_interp.storage.tables import history_table
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.limits import tracked_norms
@@ -33,7 +34,7 @@ def train(
     train_config: TrainConfig | None = None,
     run_dir: str | Path | None = None,
     *,
-    progress: bool | None = None,
+    progress: Show = None,
     on_log: OnLog | None = None,
 ) -> Run:
     """Trains a model on a task; with a run_dir, resumes the run that is in it.
@@ -43,8 +44,11 @@ def train(
         model_config: kind of model; None is the paper's factorized one.
         train_config: recipe; None is the paper's.
         run_dir: directory of the run. If it holds a run of the same configuration, the run is resumed,
-            and the result equals that of an uninterrupted run to the bit; a complete run is only read.
-        progress: whether to show a progress bar with losses on stderr; None shows it on a terminal.
+            and the result equals that of an uninterrupted run to the bit; a complete run is only read. A run
+            of the same configuration with fewer steps goes on likewise; its earlier snapshots stay, and
+            later ones follow the longer schedule.
+        progress: True shows a progress bar with losses on stderr, "lines" plain lines, False nothing; None a
+            bar on a terminal.
         on_log: called with every row of the history, for an experiment tracker of your own.
 
     Returns: the run. Ctrl-C ends it at the next logged step with status "interrupted" and keeps everything;
@@ -92,7 +96,7 @@ class Training:
         self.rows: list[dict[str, float]] = []
         self.snapshots: dict[int, TokenWeights] = {}
 
-    def run(self, store: RunStore | None, progress: bool | None, on_log: OnLog | None) -> Run:
+    def run(self, store: RunStore | None, progress: Show, on_log: OnLog | None) -> Run:
         """Trains to the last step, or until Ctrl-C."""
         with first_ctrl_c() as interrupted, training_bar(self.config, self.step, progress) as update:
             for target in self.targets():

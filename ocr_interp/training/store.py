@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,14 @@ from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
-from ocr_interp.storage.folders import FolderKind, package_versions
+from ocr_interp.storage.folders import FolderKind, package_versions, write_settings
 from ocr_interp.storage.tables import csv_bytes, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.training.run import Run
+from ocr_interp.training.tracking import learned
+
+_FIRST_STEPS = "steps_at_first"
+"""Entry of config.json: the steps of a run before it was made longer, whose fingerprint its files carry."""
 
 _RESTORE = "restore it, or train into a new run_dir"
 
@@ -80,6 +86,64 @@ class RunStore(ConfiguredFolder[RunConfig]):
     def _beside(self) -> dict[str, Any]:
         return {"versions": package_versions("torch", "numpy", "transformer-lens")}
 
+    # --- a run that is made longer ----------------------------------------------------------------
+
+    def _extend(self, config: RunConfig) -> bool:
+        """Writes the larger number of steps into config.json; the files keep the fingerprint that they have.
+
+        Everything but `steps` must be equal, and what is there must be what one long run has at that step.
+        """
+        found = self.read_config()
+        more = dataclasses.replace(found.train, steps=config.train.steps)
+        if config.differences(dataclasses.replace(found, train=more)):
+            return False
+        why_not = self._why_not_longer(found, config)
+        if why_not:
+            raise RunError(
+                f"{self.path} holds a run of {found.train.steps:,} steps that cannot become one of "
+                f"{config.train.steps:,} steps: {why_not}, or choose another run_dir"
+            )
+        values = json.loads(self.config_file.read_text(encoding="utf-8"))
+        first = {_FIRST_STEPS: values.get(_FIRST_STEPS, found.train.steps)}
+        values = {**values, **first, "train": {**values["train"], "steps": config.train.steps}}
+        newest = values["format_version"] > 1
+        values["fingerprint"] = config.fingerprint if newest else self._fingerprint_of_version_1(values)
+        write_settings(self.config_file, values)
+        self.read_config()
+        return True
+
+    def _why_not_longer(self, found: RunConfig, wanted: RunConfig) -> str | None:
+        """Why a run cannot go on as one long run would have; None if it can."""
+        if wanted.train.steps < found.train.steps:
+            return "a run only gets longer; pass the steps that it has, and run.at(step) for a snapshot"
+        checkpoint = self.read_checkpoint()
+        if checkpoint is None:
+            return None
+        if checkpoint.step % found.train.log_every:
+            return (
+                f"its last row is at step {checkpoint.step:,}, no multiple of log_every="
+                f"{found.train.log_every}, where one long run has none: pass the steps that it has"
+            )
+        last = {str(name): float(value) for name, value in checkpoint.history.iloc[-1].items()}
+        if learned(last, found.train.stop_when_learned):
+            return (
+                f"it learned at step {checkpoint.step:,}, where stop_when_learned="
+                f"{found.train.stop_when_learned:g} ends one long run too: pass the steps that it has"
+            )
+        return None
+
+    def _stamp_of(self, values: Mapping[str, Any], fingerprint: str) -> str:
+        """The fingerprint of the run as it was begun, before it was made longer."""
+        steps = values.get(_FIRST_STEPS)
+        if steps is None:
+            return fingerprint
+        begun = {**values, "train": {**values["train"], "steps": steps}}
+        if values["format_version"] > 1:
+            return self._configuration(begun).fingerprint
+        return self._fingerprint_of_version_1(begun)
+
+    # --- files ------------------------------------------------------------------------------------
+
     def _sealed(self, kind: str, step: int, **more: Any) -> dict[str, Any]:
         """Metadata that is written into a file."""
         stamp = {"format_version": FORMAT_VERSION, "fingerprint": self.fingerprint}
@@ -113,7 +177,10 @@ class RunStore(ConfiguredFolder[RunConfig]):
                 f"{self._history} was changed or cut (its rows up to step {step} are not those of the "
                 f"checkpoint): {_RESTORE}"
             )
-        return Checkpoint(step, metadata["status"], metadata["device"], tensors, history)
+        status = metadata["status"]
+        if status == "finished" and step < self.read_config().train.steps:
+            status = "unfinished"  # the run was made longer since
+        return Checkpoint(step, status, metadata["device"], tensors, history)
 
     def write_snapshot(self, step: int, weights: TokenWeights) -> None:
         """Writes the weights at a step."""

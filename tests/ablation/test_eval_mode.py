@@ -25,7 +25,7 @@ def modes(model):
     return [(id(each), each.training) for root in roots for each in root.modules()]
 
 
-@pytest.fixture(scope="module", params=["GPT2", "GPTNeoX"])
+@pytest.fixture(scope="module", params=["GPT2", pytest.param("GPTNeoX", marks=pytest.mark.slow)])
 def pair(request):
     """A bridge in training mode with dropout, one module apart, and the same in eval mode."""
     if request.param == "GPT2":

@@ -75,7 +75,9 @@ def test_other_things_than_ids_say_what_to_pass():
     with pytest.raises(ConfigError, match="token ids"):
         Examples([[0.5, 4]], [7])
     with pytest.raises(ModelError, match="ids"):
-        Mean(["one", "two"])
+        Mean([0.5, 1.0])
+    with pytest.raises(ModelError, match="one prompt, or a list of prompts"):
+        Mean([["one"], "two"])
     with pytest.raises(ModelError, match=r"pass \['r1'\]"):
         Site.at("v", layer=0, tokens="r1")
     with pytest.raises(ModelError, match=r"pass \['r1'\]"):

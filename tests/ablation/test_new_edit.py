@@ -83,7 +83,7 @@ def test_a_study_of_a_run_has_its_controls_and_resumes(run, tmp_path, monkeypatc
     assert (touched[RANDOM].drop("none") == touched["intervention"].drop("none")).all()
     whole = study.by_split("loss")
     assert (study.by_split("loss", "other noise").loc["path"] != whole.loc["path"]).all()
-    assert "(" in describe_study(study, ["margin"]).splitlines()[2]
+    assert "(" in describe_study(study, ["margin"]).splitlines()[3]
     monkeypatch.setattr(study_module, "_evaluate", None)  # nothing is measured again
     again = run_ablation_study(run, SPECS, seeds=(0, 1), path=path)
     pd.testing.assert_frame_equal(again.table, study.table)

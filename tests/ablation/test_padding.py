@@ -46,7 +46,13 @@ def alone(model, *specs, prompts=PROMPTS, answers=ANSWERS):
     return float(torch.stack(losses).mean())
 
 
-@pytest.fixture(scope="module", params=["GPT2", "Bloom", "Llama", "hooked"])
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=["GPT2", "hooked", pytest.param("Bloom", marks=SLOW), pytest.param("Llama", marks=SLOW)],
+)
 def model(request):
     """Learned positions, alibi, rotations; and a HookedTransformer, which has no tokenizer."""
     if request.param == "hooked":
@@ -56,8 +62,15 @@ def model(request):
     return hooked_models.bridge(hooked_models.hugging_face_model(request.param))
 
 
-@pytest.mark.parametrize(("side", "batch_size"), [("left", None), ("right", 2)])
-def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, model):
+@pytest.mark.parametrize(
+    ("side", "batch_size", "left_out"),
+    [
+        ("left", None, ("query", "first", "path", "mean")),
+        pytest.param("left", None, (), marks=SLOW),
+        pytest.param("right", 2, (), marks=SLOW),
+    ],
+)
+def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, left_out, model):
     tokens, mask = padded(side)
     specs = {
         "head": Zero().at(HEAD),
@@ -69,6 +82,7 @@ def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, model):
         "mean by position": Mean(tokens, True, attention_mask=mask).at(HEAD),
         "mean on a path": Mean(tokens, attention_mask=mask).at(Path((4,), layer=1, head=2)),
     }
+    specs = {name: spec for name, spec in specs.items() if name not in left_out}
     examples = Examples(tokens, ANSWERS, attention_mask=mask)
     study = run_ablation_study(model, specs, examples=examples, batch_size=batch_size)
     table = study.table[study.table["control"] == "intervention"].set_index("spec")

@@ -94,7 +94,7 @@ def test_bad_predictions_and_baselines():
         circuit.alignment(solve(TASK), untrained=other)
     with pytest.raises(ModelError, match="untrained must be a model at step 0, got step"):
         circuit.alignment(solve(TASK), untrained=random_snapshot(TASK))
-    with pytest.raises(ModelError, match="one that is factorized too"):
+    with pytest.raises(ModelError, match="other must be another model, got the same weights"):
         circuit.alignment(solve(TASK), other=random_snapshot(TASK))
     swapped = solve(FactRecallTask(3, 2, 1, n_noise=1, seq_len=4))
     with pytest.raises(ConfigError, match="of a task with other groups"):

@@ -70,7 +70,7 @@ def test_a_model_with_folded_norms_has_the_same_circuit(norm):
         assert again.contributions == pytest.approx(seen.contributions, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Gemma"])
+@pytest.mark.parametrize("kind", ["Llama", pytest.param("Gemma", marks=pytest.mark.slow)])
 def test_a_bridge_in_compatibility_mode_has_the_same_logit_differences(kind):
     model = hugging_face_model(kind)
     plain, compatible = bridge(model), bridge(model)
@@ -81,7 +81,7 @@ def test_a_bridge_in_compatibility_mode_has_the_same_logit_differences(kind):
     assert ours.contributions == pytest.approx(theirs.contributions, abs=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_weights_in_less_precision(dtype):
     from transformer_lens.model_bridge import TransformerBridge
 

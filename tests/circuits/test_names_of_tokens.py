@@ -20,6 +20,8 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ModelError, UnknownNameError
 from ocr_interp.graphs.circuit_graph import circuit_graph
 from ocr_interp.graphs.head_graph import head_graph
+from ocr_interp.hooked.tokens import name_tokens
+from ocr_interp.models.hooked39 import build_model
 
 HEAD = {"layer": 1, "head": 2}
 
@@ -115,6 +117,86 @@ def test_duplicate_labels_are_refused_with_both_ids_everywhere(places, hooked):
     assert both.restrict(["w9"]).inputs.ids == (9,)  # the others keep their names
 
 
+def test_strings_mean_the_same_in_ablations_and_restrictions(cats):
+    circuit = OVCircuit.from_model(cats, inputs=[" cat", "c", 2], outputs=[3, 8], **HEAD)
+    assert circuit.inputs.labels == ("Ġcat", "c", "a")
+    assert circuit.restrict([" cat", "a"]).inputs.ids == (7, 2)
+    assert circuit.restrict([np.int64(1)]).inputs.ids == (1,)
+    with pytest.raises(UnknownNameError, match="token of the circuit"):
+        circuit.restrict(["b"])
+    with pytest.raises(ModelError, match="must be one token"):
+        circuit.restrict(["catcat"])
+    prompt = torch.tensor([[5, 7, 2]])
+    for named in ([" cat"], [7]):
+        assert Zero().at(Site.at("v", layer=1, tokens=named)).touched(cats, prompt, None).tolist() == [1]
+        with ablated(cats, Zero().at(Path(named, **HEAD))):
+            assert torch.equal(cats(prompt), cats(prompt))
+    cats.tokenizer = sentence_piece()
+    both = OVCircuit.from_model(cats, inputs=[1, 2, 4], outputs=[3], **HEAD)
+    for call in (
+        lambda: both.restrict(["Paris"]),
+        lambda: Zero().at(Site.at("v", layer=1, tokens=["Paris"])).touched(cats, prompt, None),
+        lambda: ablated(cats, Zero().at(Path(["Paris"], **HEAD))).__enter__(),
+    ):
+        with pytest.raises(ModelError, match="may mean the ids 1, 2"):
+            call()
+
+
+def test_labels_are_attached_once_and_known_everywhere(hooked):
+    labels = [f"w{k}" for k in range(32)]
+    outputs = [f"out{k}" for k in range(32)]
+    prompt = torch.tensor([[5, 9]])
+    try:
+        name_tokens(hooked, labels, outputs)
+        circuit = OVCircuit.from_model(hooked, inputs=["w5", 9], outputs=["out7"], **HEAD)
+        assert (circuit.inputs.labels, circuit.outputs.labels) == (("w5", "w9"), ("out7",))
+        found = attribute(hooked, ["w5", "w9"], "out7", "out8", **HEAD)
+        assert (found.tokens, found.answer) == (("w5", "w9"), "out7")
+        assert head_graph(hooked, ["w5", "w9"], "out7", **HEAD).nodes[-1].label == "out7"
+        with ablated(hooked, Zero().at(Path(["w5"], **HEAD))):
+            hooked(prompt)
+        spec = {"word": Zero().at(Site.at("v", layer=1, tokens=["w5"]))}
+        assert len(run_ablation_study(hooked, spec, examples=Examples(prompt, [7])).table)
+        with pytest.raises(UnknownNameError):
+            attribute(hooked, ["w5"], "w7", **HEAD)  # outputs have names of their own
+        # Labels of one call go before those attached.
+        given = OVCircuit.from_model(
+            hooked, inputs=["x5"], outputs=["out7"], labels=["x5", *labels[1:]], **HEAD
+        )
+        assert given.inputs.ids == (0,)
+        name_tokens(hooked, labels)  # replaces both
+        assert attribute(hooked, [5], 7, **HEAD).answer == "w7"
+        name_tokens(hooked, tokenizer=byte_level())
+        assert attribute(hooked, "cat cat", "a", **HEAD).tokens == ("cat", "Ġcat")
+        name_tokens(hooked)
+        assert attribute(hooked, [5], 7, **HEAD).tokens == ("token 5",)
+        labels[5] = "w9"
+        name_tokens(hooked, labels)
+        with pytest.raises(ModelError, match="may mean the ids 5, 9"):
+            OVCircuit.from_model(hooked, inputs=["w9"], outputs=[7], **HEAD)
+        for wrong in ({"labels": ["x"]}, {"output_labels": ["x"]}):
+            with pytest.raises(ModelError, match=rf"{next(iter(wrong))} must have one entry a token \(32\)"):
+                name_tokens(hooked, **wrong)
+    finally:
+        name_tokens(hooked)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_and_a_peft_model_know_their_labels(tiny_task):
+    model = build_model(tiny_task, device="cpu")
+    with ablated(model, Zero().at(Site.at("v", layer=0, tokens=["s0"]))):
+        model(torch.as_tensor(tiny_task.tokens("noise0", "noise1", "s0", "r1", "EOS"))[None])
+    assert attribute(model, ["s0", "r1", "EOS"], "b0").tokens == ("s0", "r1", "EOS")
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(hooked_models.gpt2().train(), peft.LoraConfig(target_modules=["c_attn"]))
+    adapted = adapted.double()
+    name_tokens(adapted, hooked_models.WORDS)
+    circuit = OVCircuit.from_model(adapted, layer=1, head=2, inputs=["w3"], outputs=["w4", "<eos>"])
+    assert (circuit.inputs.ids, circuit.outputs.ids) == ((5,), (6, 1))
+    name_tokens(adapted, tokenizer=hooked_models.tokenizer())
+    assert attribute(adapted, "w3 w4", "w5", layer=1, head=2).tokens == ("w3", "w4")
+
+
 # --- two vocabularies ------------------------------------------------------------------------------
 
 
@@ -203,6 +285,16 @@ def test_inputs_and_outputs_may_be_two_vocabularies(d_vocab, d_vocab_out, form):
         part = attribute_model(model, prompt, answer, **at).contributions[0, -1]
         assert float(change[answer]) == pytest.approx(-part)
         assert float(change[:answer].abs().max()) < 1e-9
+    # attached once
+    name_tokens(model, inputs, outputs)
+    again = OVCircuit.from_model(model, inputs=[f"in{last}", 2], outputs=[f"class{answer}", 0], **at)
+    assert again.outputs.labels == circuit.outputs.labels
+    assert attribute_model(model, prompt, outputs[answer], outputs[other], **at).total == found.total
+    with ablated(model, specs["path"]):
+        model(torch.tensor([prompt]))
+    unnamed = Examples([prompt, [1, 2, last]], [answer, 0])
+    assert run_ablation_study(model, specs, examples=unnamed).table["loss"].tolist() == table["loss"].tolist()
+    name_tokens(model)
     # what is no token of a side
     with pytest.raises(UnknownNameError):
         OVCircuit.from_model(model, inputs=["class0"], outputs=[0], **names, **at)

@@ -226,10 +226,10 @@ def test_unmerged_adapters_that_are_not_read_are_refused_and_merged_ones_read(ki
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [
-        ("Llama", ["q_proj", "v_proj"]),
+        pytest.param("Llama", ["q_proj", "v_proj"], marks=pytest.mark.slow),
         ("Llama", ["v_proj", "o_proj"]),
-        ("Qwen2", ["v_proj", "o_proj"]),  # with biases of values
-        ("GPTNeoX", ["dense"]),
+        pytest.param("Qwen2", ["v_proj", "o_proj"], marks=pytest.mark.slow),  # with biases of values
+        pytest.param("GPTNeoX", ["dense"], marks=pytest.mark.slow),
     ],
 )
 def test_unmerged_adapters_are_read_as_the_model_applies_them(kind, targets):
@@ -254,6 +254,7 @@ def test_unmerged_adapters_are_read_as_the_model_applies_them(kind, targets):
     assert pytest.approx(dense.numpy(), rel=1e-8) == found.W
 
 
+@pytest.mark.slow
 def test_adapters_of_the_embedding_are_folded_and_all_adapters_count_in_the_fingerprint():
     wrapped = with_adapters("Qwen2", ["embed_tokens"])
     found = OVCircuit.from_model(bridge(wrapped.get_base_model()), **READ)

@@ -24,6 +24,31 @@ def test_a_bar_shows_how_far_it_is_and_what_it_is_told(capsys):
     assert "two [red] open" in shown.err
 
 
+def test_plain_lines_are_few_and_say_how_fast(capsys):
+    with progress_bar("boxes", 1000, show="lines", unit="boxes") as move:
+        for done in range(0, 1001, 10):
+            move(done, f"lid {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21, "one at the start and one per 5%, not one per call"
+    assert lines[0] == "boxes 0/1,000 boxes: lid 0"
+    assert lines[1].startswith("boxes 50/1,000 boxes: lid 50 (")
+    assert lines[-1].startswith("boxes 1,000/1,000 boxes: lid 1000 (")
+    assert lines[-1].endswith(" boxes/s)")
+
+
+def test_a_long_silence_is_broken(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("ocr_interp.running.progress.time.monotonic", lambda: now[0])
+    with progress_bar("slow", 10**6, show="lines") as move:
+        for done in range(4):
+            now[0] += 20
+            move(done, "")
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "slow 0/1,000,000 steps",
+        "slow 2/1,000,000 steps",
+    ]
+
+
 def test_a_bar_that_is_not_shown_says_nothing_and_costs_nothing():
     code = (
         "import sys\nfrom ocr_interp.running.progress import progress_bar\n"

@@ -16,7 +16,7 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 from ocr_interp.hooked.padding import Padding
-from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.tokens import Ids, prompts_given
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Mean(Edit):
     query attends to a token of the path, separately for each query position.
 
     Attributes:
-        reference: token ids of the reference batch [reference, pos].
+        reference: the reference batch: token ids [reference, pos], or prompts in words as for `Patch`.
         by_position: whether each position has its own mean, which needs sequences of equal length. Leave it
             out on a path, whose means are always by query position.
         attention_mask: of a padded reference, 1 at tokens and 0 at padding, which is left out. A mean by
@@ -48,7 +48,7 @@ class Mean(Edit):
     former_names: ClassVar = {"Mean": "MeanAblation"}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", id_tensor(self.reference, "reference"))
+        object.__setattr__(self, "reference", prompts_given(self.reference, "reference"))
         if self.attention_mask is not None:
             mask = Padding.of(self.attention_mask, self.reference).mask
             object.__setattr__(self, "attention_mask", mask)
@@ -65,7 +65,11 @@ class Mean(Edit):
             )
 
     def describe(self) -> str:
-        reference = digest(self.reference, self.attention_mask)
+        reference = (
+            digest(self.reference, self.attention_mask)
+            if isinstance(self.reference, Tensor)
+            else " ".join(map(str, self.reference))
+        )
         return f"reference {reference}{' by position' if self.by_position else ''}"
 
     def prepare(self, place: Place) -> Replacement:

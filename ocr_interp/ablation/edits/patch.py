@@ -16,7 +16,7 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
-from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.tokens import Ids, prompts_given
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,9 @@ class Patch(Edit):
     Attributes:
         source: values of the whole activation at the hook, usually from a cache: one sequence, or one per
             prompt. Only at sites.
-        donor: instead of source, token ids of one prompt, or of one per prompt of the batch, with the same
-            length as the prompts. They are run once, when the block is entered, through the model in its
+        donor: instead of source, one prompt, or one per prompt of the batch, with the same length as the
+            prompts: token ids in lists, arrays or tensors, labels or single-token strings in lists, or one
+            text for the tokenizer. They are run once, when the block is entered, through the model in its
             state at that time. On a path, `inputs` must name the tokens of the prompts and of the donors: to
             replace one subject by another, name both subjects, or all.
         attention_mask: of padded donors, 1 at tokens and 0 at padding. All donors must have one length.
@@ -51,8 +52,7 @@ class Patch(Edit):
         if self.source is not None:
             object.__setattr__(self, "source", torch.as_tensor(self.source))
         if self.donor is not None:
-            ids = id_tensor(self.donor, "donor")
-            object.__setattr__(self, "donor", ids[None] if ids.ndim == 1 else ids)
+            object.__setattr__(self, "donor", prompts_given(self.donor, "donor"))
         if self.attention_mask is not None:
             padding = Padding.of(self.attention_mask, self.donor)
             if len(padding.parts) > 1:

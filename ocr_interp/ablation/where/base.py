@@ -14,7 +14,7 @@ from ocr_interp.ablation.controls import Draw
 from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens import id_tensor
+from ocr_interp.hooked.tokens import encode_prompts, prompts_given
 
 Replacement = Callable[[Tensor, Tensor], Tensor]
 """(value, mask) -> the replacement of value, with the same shape.
@@ -33,7 +33,10 @@ class Place(ABC):
         name: the name of the place in messages, a hook or "the path".
         by_query: whether values of different positions cannot replace each other, as on a path, whose
             contribution depends on the position of the query.
+        labels: a label for every token id, for prompts in words; None takes the model's own.
     """
+
+    labels: Sequence[str] | None = None
 
     model: HookedModel
     name: str
@@ -47,7 +50,8 @@ class Place(ABC):
         filled up with zeros that are not in the mask.
 
         Args:
-            tokens: token ids of the prompts [batch, pos], or of one [pos].
+            tokens: token ids of the prompts [batch, pos], or of one [pos]; or prompts in words
+                (`hooked.tokens.prompts_given`).
             what: what the prompts are, for messages, e.g. "reference".
             attention_mask: of padded prompts, 1 at tokens and 0 at padding.
 
@@ -55,8 +59,7 @@ class Place(ABC):
             InterventionNeverFiredError: prompts without any token of a path.
             ModelError: padded prompts without a mask, or a mask that is not theirs.
         """
-        ids = id_tensor(tokens, what)
-        ids = ids[None] if ids.ndim == 1 else ids
+        ids = encode_prompts(self.model, prompts_given(tokens, what), self.labels, what)
         if attention_mask is None:
             check_unpadded(self.model, ids, what)
             return self.read_prompts(ids, what)

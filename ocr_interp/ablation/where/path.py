@@ -23,10 +23,9 @@ from ocr_interp.hooked.protocol import (
     attention_of,
     check_head,
     check_layer,
-    check_tokens,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens
+from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens, token_ids
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,13 @@ class Path(Where):
     ) -> Bound:
         """Checks the path against the model and returns its three hooks."""
         layer, names = check_layer(model, self.layer), labels_of(model, labels)
-        inputs = check_tokens(self.inputs, names, "inputs")
+        inputs = token_ids(model, self.inputs, names, "inputs")
         read = _HeadReader(model, layer, self.head, inputs, self.elsewhere)
+        read.labels = labels
         onto = None
         if self.outputs is not None:
             names = output_labels_of(model, labels, reader.output_labels)
-            onto = _onto(model, check_tokens(self.outputs, names, "outputs"))
+            onto = _onto(model, token_ids(model, self.outputs, names, "outputs"))
         probe = probe_head(model, layer, self.head)
         steps = ("attention",) if onto is None else ("attention", "writing", "reading")
         probe.require(steps, "a path")

@@ -21,7 +21,6 @@ from ocr_interp.hooked.protocol import (
     HookedModel,
     check_head,
     check_hook,
-    check_tokens,
 )
 from ocr_interp.hooked.tokens import (
     INPUT_KINDS,
@@ -30,6 +29,7 @@ from ocr_interp.hooked.tokens import (
     plain_tokens,
     task_inputs,
     task_outputs,
+    token_ids,
 )
 from ocr_interp.task import FactRecallTask
 
@@ -128,7 +128,7 @@ class Site(Where):
             check_head(model, head)
         if self.tokens is None:
             return None
-        return frozenset(check_tokens(self.tokens, labels_of(model, labels)))
+        return frozenset(token_ids(model, self.tokens, labels_of(model, labels), "tokens"))
 
     def mask(
         self, value: Tensor, ids: Int[Tensor, "batch pos"] | None, wanted: frozenset[int] | None
@@ -180,7 +180,9 @@ class Site(Where):
     ) -> Bound:
         """Checks hook, heads and tokens, and returns the hook."""
         wanted = self.check(model, labels)
-        replacement = prepare(_Activation(self, model, wanted))
+        place = _Activation(self, model, wanted)
+        place.labels = labels
+        replacement = prepare(place)
         bound = Bound(described)
 
         def edited(value: Tensor, ids: Tensor | None) -> Tensor:
@@ -212,9 +214,10 @@ class Site(Where):
         self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
     ) -> Float[Tensor, " batch"]:
         """How many positions of each prompt are chosen; heads are not counted."""
-        names = None if self.tokens is None else check_tokens(self.tokens, labels_of(model, labels))
+        names = labels_of(model, labels)
+        wanted = None if self.tokens is None else frozenset(token_ids(model, self.tokens, names, "tokens"))
         every = torch.ones_like(tokens, dtype=torch.bool)
-        return self.chosen(every, tokens, None if names is None else frozenset(names)).sum(1).float()
+        return self.chosen(every, tokens, wanted).sum(1).float()
 
     def describe(self) -> str:
         """One phrase that identifies the site."""

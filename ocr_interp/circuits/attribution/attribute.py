@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
-from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.tokens import Token, TokenList
 from ocr_interp.models.trained import TrainedModel
 
 
 def attribute(
-    model: TrainedModel | HookedModel,
+    model: TrainedModel | HookedModel | AdaptedModel,
     prompt: TokenList | str,
     answer: Token,
     against: Token | None = None,
@@ -30,7 +30,7 @@ def attribute(
     against a forward pass.
 
     Args:
-        model: a Run or Snapshot, or any HookedTransformer or TransformerBridge.
+        model: a Run or Snapshot, or any HookedTransformer, TransformerBridge or PeftModel.
         prompt: token ids, labels or single-token strings, the query last (EOS for a run); of a hooked model
             also a text for its tokenizer. Nothing is prepended.
         answer, against: the answer, and the one that is subtracted.

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
+from ocr_interp.hooked.adapted.copies import as_hooked
+from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.probes import probe_head
-from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
+    AdaptedModel,
     HookedModel,
     attention_of,
     check_head,
     check_layer,
-    check_model,
-    check_tokens,
     layer_hook,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
@@ -33,9 +33,9 @@ from ocr_interp.hooked.tokens import (
     Token,
     TokenList,
     encode_prompt,
-    encode_single_tokens,
     labels_of,
     output_labels_of,
+    token_ids,
 )
 from ocr_interp.linalg.sums import checked_residual
 
@@ -46,7 +46,7 @@ FROZEN = (
 
 
 def attribute_model(
-    model: HookedModel,
+    model: HookedModel | AdaptedModel,
     prompt: TokenList | str,
     answer: Token,
     against: Token | None = None,
@@ -81,7 +81,7 @@ def attribute_model(
             float64, 1e-4 in float32, 8 machine precisions below), or a model in which heads and logits are
             not joined by W_O, the final norm and W_U alone (compared as vectors, relative to their size).
     """
-    model = check_model(model)
+    model = as_hooked(model)
     names, output_names = labels_of(model, labels), output_labels_of(model, labels, output_labels)
     whole = _is_whole(model, layer, head)
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
@@ -128,7 +128,7 @@ def encoded(
     """Token ids of a prompt and of its answers; an unknown token raises with the close matches."""
     ids = list(encode_prompt(model, prompt, names))
     check_unpadded(model, [ids], "prompt", hint="leave the padding out")
-    return ids, check_tokens(encode_single_tokens(model, answers, output_names), output_names, "answers")
+    return ids, token_ids(model, answers, output_names, "answers")
 
 
 def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:

@@ -17,6 +17,9 @@ from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
 
+MOST_ROWS = 40
+"""Rows of positions in a summary."""
+
 EXACT = "exact: every contribution to the logits of a one-layer attention-only model"
 
 
@@ -71,12 +74,27 @@ class Attribution:
             raise unknown_name("kind of token in this prompt", kind, self.kind_names)
         return float(self.by_position[np.array(self.kinds) == kind].sum())
 
+    def _kind_beside(self, position: int) -> str:
+        """The kind of a position, unless its token says it."""
+        kind = self.kinds[position]
+        return "" if kind in ("token", self.tokens[position]) else kind
+
     def summary(self) -> str:
-        """Readable text: the contribution of every kind of token, and that they sum to the total."""
+        """Readable text: one row per position, and that they sum to the total.
+
+        Of a prompt of more than MOST_ROWS positions, the largest contributions and the sum of the others.
+        """
         of = self.answer if self.against is None else f"{self.answer} - {self.against}"
         lines = [f"logit {of} = {self.total:.6g}   ({self.model}, weights {self.fingerprint})"]
-        lines += [f"  {kind:20}{self.of_kind(kind):12.6g}" for kind in self.kind_names]
-        lines += [f"  {'direct path':20}{self.direct:12.6g}", f"  {'biases':20}{self.bias:12.6g}"]
+        parts = self.by_position
+        shown = np.sort(np.argsort(-np.abs(parts), kind="stable")[:MOST_ROWS])
+        names = [f"{k:>4}  {self.tokens[k]!s:12} {self._kind_beside(int(k))}".rstrip() for k in shown]
+        others = f"      {len(parts) - len(shown)} other positions"
+        rows = list(zip(names, parts[shown], strict=True))
+        rows += [(others, parts.sum() - parts[shown].sum())] if len(shown) < len(parts) else []
+        rows += [("      direct path", self.direct), ("      biases", self.bias)]
+        width = max(len(name) for name, _ in rows) + 1
+        lines += [f"{name:{width}}{value:12.6g}" for name, value in rows]
         return "\n".join([*lines, f"  {self.statement}; residual {self.residual:.1e}"])
 
 

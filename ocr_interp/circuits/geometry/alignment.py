@@ -31,13 +31,15 @@ from ocr_interp.task import FactRecallTask
 from ocr_interp.theory import solve
 from ocr_interp.theory.certificate import held_out_beta
 
-MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED = (
+MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, PREDICTED = (
     "measured",
     "random weights",
     "untrained",
     "other OV kind",
+    "other run",
     "prediction",
 )
+"""Roles: OTHER is a model of another parameterisation of W_OV, SIBLING another model of the same one."""
 
 
 @runtime_checkable
@@ -114,21 +116,23 @@ class AlignmentReport:
 
     def of_role(self, role: str) -> tuple[Comparison, ...]:
         """Comparisons of a role, e.g. "random weights"; empty if that baseline was not given."""
-        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, PREDICTED)
+        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, PREDICTED)
         if role not in roles:
             raise unknown_name("role", role, roles)
         return tuple(c for c in self.comparisons if c.role == role)
 
     def summary(self) -> str:
         """Readable text: one row per circuit, then the cosines of the geometry."""
-        named = f"{'':18}{'cosine':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
+        named = f"{'cosine of W with':18}{'it':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
         head = f"{named}{'worst angle by block (in/out)':>34}"
-        lines = [self.provenance.summary(), f"against {self.prediction}", head]
+        against = f"against {self.prediction} (it); nuclear, frobenius: the closed forms of those norms"
+        lines = [self.provenance.summary(), against, head]
         for c in self.comparisons:
             angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
             cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
             lines.append(f"{c.role:18}{cosines}{c.beta:8.3f}{angles:>34}")
-        absent = [role for role in (RANDOM, UNTRAINED, OTHER) if not self.of_role(role)]
+        absent = [role for role in (RANDOM, UNTRAINED) if not self.of_role(role)]
+        absent += [] if self.of_role(OTHER) or self.of_role(SIBLING) else [OTHER]
         lines += [f"baselines not given: {', '.join(absent)}"] if absent else []
         lines.append(f"{'cosine of':38}{'measured':>10}{'predicted':>10}{'deviation':>10}")
         lines += [
@@ -153,12 +157,13 @@ def align(
         circuit: of a fact-recall model, with all subjects, relations and answers.
         prediction: a Solution, or anything with .W [subjects r1 r2, answers].
         untrained: the circuit before training, e.g. of run.at(0).
-        other: the circuit of a model with another parameterisation of W_OV.
+        other: the circuit of another model, of another parameterisation of W_OV (OTHER) or of the same one,
+            e.g. with another seed or recipe (SIBLING).
         random_seeds: baselines as in `OVCircuit.random_like`, one per seed.
 
     Raises:
         ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
-            trained, or an `other` of the same OV kind.
+            trained, or an `other` with the same weights.
         ConfigError: a prediction of another shape or task, or one that is not finite or zero.
     """
     task = circuit.task
@@ -167,7 +172,8 @@ def align(
     target = _predicted_matrix(prediction, task)
     frame = _Frame(task, target)
     found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
-    for role, baseline in ((UNTRAINED, untrained), (OTHER, other)):
+    same_kind = other is not None and type(other.linear_map) is type(circuit.linear_map)
+    for role, baseline in ((UNTRAINED, untrained), (SIBLING if same_kind else OTHER, other)):
         if baseline is not None:
             W = _part(baseline, task).W
             _check_role(role, baseline, circuit)
@@ -190,9 +196,11 @@ def _check_role(role: str, given: OVMatrix, circuit: OVMatrix) -> None:
     """Requires that a baseline fits its role."""
     if role == UNTRAINED and given.provenance.step not in (0, None):
         raise ModelError(f"untrained must be a model at step 0, got step {given.provenance.step:,}")
-    if role == OTHER and type(given.linear_map) is type(circuit.linear_map):
-        kind = "none" if circuit.linear_map is None else circuit.linear_map.name.replace("_", "-")
-        raise ModelError(f"other must be a model of the other OV kind, got one that is {kind} too")
+    if role == SIBLING and given.provenance.fingerprint == circuit.provenance.fingerprint:
+        raise ModelError(
+            f"other must be another model, got the same weights {given.provenance.fingerprint}: pass a run "
+            "of another seed, recipe or OV kind"
+        )
 
 
 class _Frame:

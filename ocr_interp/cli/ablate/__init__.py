@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ocr_interp.ablation.edits import edits
-from ocr_interp.cli.files import check_output, read_snapshot
+from ocr_interp.cli.arguments.files import check_output, read_snapshot
 from ocr_interp.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
+from ocr_interp.cli.arguments.suggestions import subcommands
 from ocr_interp.cli.llm.evaluate import Evaluate
 from ocr_interp.cli.llm.facts import Facts
 from ocr_interp.cli.llm.finetune import Finetune
@@ -25,6 +26,8 @@ LlmCommand = (
 @dataclass(frozen=True)
 class Llm:
     """Out-of-context reasoning in real language models (needs the extra [llm])."""
+
+    COMMANDS: ClassVar[dict[str, type]] = subcommands(LlmCommand)
 
     command: LlmCommand
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
-from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, legend_entries
+from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
 from ocr_interp.viz.style import HELD_OUT
 
@@ -33,9 +34,11 @@ _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     """Draws one graph, or several side by side, each with its title.
 
-    The line width is |contribution| relative to the graph's largest edge, the colour its sign; untold edges
-    are red, and dashed if they are missing. The number in a node is the contribution through it, in logits.
-    Prune a graph with hundreds of edges to make it readable: draw_circuit(graph.prune(0.01)).
+    The line width is |contribution| relative to the largest edge of all graphs, the colour its sign; untold
+    edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
+    logits; of a node whose contributions cancel, the sums of the positive and of the negative ones. Graphs of
+    equal titles get the first digits of their weights' fingerprints. Leave small edges out to make a graph
+    readable: draw_circuit(graph.readable()), or graph.prune(0.05).
 
     Raises:
         ConfigError: no graph, or a graph without edges.
@@ -43,8 +46,10 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
+    shown, largest = _told_apart(shown), largest_edge(shown)
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
-        layouts = [lay_out(graph, _values(graph), legend_entries(graph)) for graph in shown]
+        several = len(shown) > 1
+        layouts = [lay_out(graph, _values(graph), legend_entries(graph), several) for graph in shown]
         width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
         # One unit of the axes is one point, so that text fits into boxes measured in points.
         figure = Figure(figsize=(width / 72, height / 72))
@@ -55,7 +60,7 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
             axes = figure.add_axes(box)
             axes.set(xlim=(0, layout.width), ylim=(0, layout.height))
             axes.axis("off")
-            _draw(axes, graph, layout)
+            _draw(axes, graph, layout, largest)
             left += layout.width
     return figure
 
@@ -95,23 +100,42 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
     """The number shown in every node; negligible untold parts are labelled as missing."""
-    largest, missing = _largest(graph), missing_blocks(graph)
+    largest, missing = largest_edge([graph]), missing_blocks(graph)
     # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
     decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
     shown = {}
     for node in graph.nodes:
         number = f"{graph.through(node.name):+.{decimals}f}"
-        number = number.lstrip("+-") if float(number) == 0 else number
+        if float(number) == 0:
+            number = _cancelled(graph, node.name, decimals) or number.lstrip("+-")
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
     return shown
 
 
-def _largest(graph: CircuitGraph) -> float:
-    return max(abs(edge.contribution) for edge in graph.edges) or 1.0
+def _cancelled(graph: CircuitGraph, name: str, decimals: int) -> str | None:
+    """The positive and the negative part of what a node passes on, if they cancel; None if both are zero."""
+    passed = [edge for edge in graph.edges if edge.source == name]
+    if graph.node(name).kind == "token" and len(passed) == 1:  # what its attention passes on
+        passed = [edge for edge in graph.edges if edge.source == passed[0].target]
+    parts = [edge.contribution for edge in passed]
+    positive, negative = sum(c for c in parts if c > 0), sum(c for c in parts if c < 0)
+    shown = f"{positive:+.{decimals}f}"
+    return f"{shown} {negative:+.{decimals}f}" if float(shown) else None
 
 
-def _draw(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
-    draw_edges(axes, graph, layout)
+def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:
+    """The graphs; equal titles are told apart by the fingerprints of the weights."""
+    titles = [graph.title for graph in graphs]
+    return [
+        replace(graph, title=f"{graph.title} ({graph.fingerprint[:8]})")
+        if titles.count(graph.title) > 1 and graph.fingerprint
+        else graph
+        for graph in graphs
+    ]
+
+
+def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> None:
+    draw_edges(axes, graph, layout, largest)
     untold, gone = untold_nodes(graph), missing_blocks(graph)
     for placed in layout.nodes:
         _draw_node(axes, placed, layout.values[placed.name], placed.name in untold, placed.name in gone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,18 +50,32 @@ def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
     return found
 
 
-def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout) -> None:
-    """Draws all edges as curves with arrowheads; at each box they are in the order of their other ends."""
-    looks, ends = _looks(graph), edge_ends(graph, layout)
+def largest_edge(graphs: Sequence[CircuitGraph]) -> float:
+    """Size of the largest contribution in graphs that are drawn together: the edge of full width."""
+    return max((abs(edge.contribution) for graph in graphs for edge in graph.edges), default=0.0) or 1.0
+
+
+def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> None:
+    """Draws all edges as curves with arrowheads; at each box they are in the order of their other ends.
+
+    Args:
+        axes: axes in points.
+        graph: the graph.
+        layout: of the graph.
+        largest: contribution of full width (`largest_edge`).
+    """
+    looks, ends = _looks(graph, largest), edge_ends(graph, layout, largest)
     # Untold edges are drawn on top; among the others, thin edges above thick ones.
     order = sorted(range(len(looks)), key=lambda k: (graph.edges[k].kind == "untold", -looks[k].width, k))
     for rank, k in enumerate(order):
         _draw_edge(axes, *ends[k], looks[k], zorder=1 + 1e-3 * rank)
 
 
-def edge_ends(graph: CircuitGraph, layout: Layout) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def edge_ends(
+    graph: CircuitGraph, layout: Layout, largest: float | None = None
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """(x, y) where every edge leaves its source and where it enters its target, in points."""
-    looks = _looks(graph)
+    looks = _looks(graph, largest_edge([graph]) if largest is None else largest)
     leaves = _ports(graph, layout, looks, outgoing=True)
     enters = _ports(graph, layout, looks, outgoing=False)
     found = []
@@ -72,9 +86,8 @@ def edge_ends(graph: CircuitGraph, layout: Layout) -> list[tuple[tuple[float, fl
     return found
 
 
-def _looks(graph: CircuitGraph) -> list[_Look]:
+def _looks(graph: CircuitGraph, largest: float) -> list[_Look]:
     gone = missing_blocks(graph)
-    largest = max(abs(edge.contribution) for edge in graph.edges) or 1.0
     looks = []
     for edge in graph.edges:
         missing = edge.source in gone or edge.target in gone

@@ -107,13 +107,19 @@ def text_width(text: str, size: float) -> float:
     )
 
 
-def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[LegendEntry] = ()) -> Layout:
+def lay_out(
+    graph: CircuitGraph,
+    values: Mapping[str, str],
+    legend: Sequence[LegendEntry] = (),
+    one_scale: bool = False,
+) -> Layout:
     """Places every node: columns by kind, equal gaps, each column centred; deterministic.
 
     Args:
         graph: any circuit graph; nodes keep their order from top to bottom.
         values: a second text for each node.
         legend: entries of the legend below the diagram.
+        one_scale: whether line widths are on one scale with those of other graphs beside it.
     """
     columns = [[n for n in graph.nodes if _COLUMN[n.kind] == k] for k in range(len(_HEADINGS))]
     columns = [column for column in columns if column]
@@ -128,7 +134,7 @@ def lay_out(graph: CircuitGraph, values: Mapping[str, str], legend: Sequence[Leg
     inner = sum(widths) + sum(gaps)
     needed = max(text_width(graph.title, TITLE_SIZE) * 1.12, inner)  # 1.12: bold
     width = needed + 2 * _MARGIN
-    note = _wrapped(_note(graph), width - 2 * _MARGIN)
+    note = _wrapped(_note(graph, one_scale), width - 2 * _MARGIN)
     rows = _legend_rows(legend, width - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * (FONT_SIZE - 2) + 14
     foot = note_height + _LEGEND_ROW * len(rows)
@@ -202,8 +208,9 @@ def _wrapped_label(label: str) -> str:
     return "\n".join(line for parts in lines for line in parts)
 
 
-def _note(graph: CircuitGraph) -> str:
-    lines = [f"logits; line width: size. {graph.statement}", graph.source]
+def _note(graph: CircuitGraph, one_scale: bool) -> str:
+    scale = ", one scale for all" if one_scale else ""
+    lines = [f"logits; line width: size{scale}. {graph.statement}", graph.source]
     if graph.pruned_below:
         lines.append(f"edges below {100 * graph.pruned_below:g}% of the effect are left out")
     return "\n".join(lines)

@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ocr_interp.circuits.analysis import CircuitAnalysis
-from ocr_interp.circuits.geometry.alignment import MEASURED, RANDOM, Comparison
+from ocr_interp.circuits.geometry.alignment import (
+    MEASURED,
+    OTHER,
+    RANDOM,
+    SIBLING,
+    Comparison,
+)
 from ocr_interp.circuits.geometry.cosine_groups import CHECKS, RECALL
+from ocr_interp.viz.text.undefined import Numbers
 
 MOST_BLOCKS = 8
 """Number of degenerate blocks that are listed; the rest are only counted."""
@@ -21,8 +28,17 @@ _KIND = 20
 
 def describe_analysis(found: CircuitAnalysis) -> str:
     """All sections; numbers are in logits unless a heading says otherwise."""
-    sections = (_head(found), _energy(found), _spectrum(found), _attention(found), _alignment(found))
-    return "\n\n".join("\n".join(section) for section in (*sections, _checks(found), _notes(found)))
+    numbers = Numbers()
+    sections = (
+        _head(found),
+        _energy(found),
+        _spectrum(found, numbers),
+        _attention(found),
+        _alignment(found, numbers),
+        _checks(found, numbers),
+    )
+    notes = [*numbers.notes, *(f"note: {text}" for text in found.notes)]
+    return "\n\n".join("\n".join(section) for section in (*sections, notes))
 
 
 def _head(found: CircuitAnalysis) -> list[str]:
@@ -34,6 +50,7 @@ def _head(found: CircuitAnalysis) -> list[str]:
         f"  all inputs               {circuit.norms.summary()}",
         f"  subjects and relations   {rows.norms.summary()}",
         *(f"  random weights           {each.norms.summary()}" for each in found.random[:1]),
+        *(f"{c.role}: {c.source}" for c in found.alignment.comparisons if c.role in (OTHER, SIBLING)),
     ]
 
 
@@ -45,6 +62,8 @@ def _energy(found: CircuitAnalysis) -> list[str]:
     for name, shares, means, counts in zip(
         energy.rows, energy.shares, energy.means, energy.counts, strict=True
     ):
+        if not counts.any():  # noise of a run without noise
+            continue
         cells = [
             f"{100 * shares[k]:8.2f}% {f'({means[k]:.2g})':>10}" if counts[k] else f"{'-':>20}"
             for k in columns
@@ -54,12 +73,14 @@ def _energy(found: CircuitAnalysis) -> list[str]:
         lines.append(f"the same of random weights, mean of {len(found.random)} seeds")
         drawn = np.mean([each.energy.shares for each in found.random], axis=0)
         for name, shares, counts in zip(energy.rows, drawn, energy.counts, strict=True):
+            if not counts.any():
+                continue
             cells = [f"{100 * shares[k]:8.2f}%{'':11}" if counts[k] else f"{'-':>20}" for k in columns]
             lines.append(f"{name:{_KIND}}" + "".join(cells).rstrip())
     return lines
 
 
-def _spectrum(found: CircuitAnalysis) -> list[str]:
+def _spectrum(found: CircuitAnalysis, numbers: Numbers) -> list[str]:
     spectrum = found.spectrum
     lines = [
         f"singular values of subjects and relations, blocks at tolerance {spectrum.tolerance:g}",
@@ -85,11 +106,19 @@ def _spectrum(found: CircuitAnalysis) -> list[str]:
     lines.append(f"{'size':>12}{'predicted':>11}{'measured':>11}{'worst input':>13}{'worst output':>13}")
     measured = found.alignment.measured
     for a in measured.angles:
-        # Without a common direction, sizes cannot be compared.
-        value = f"{_mean(a.measured_values):.5g}" if measured.cosine > NO_COMMON_DIRECTION else "-"
+        value, why_not = _mean(a.measured_values), "the circuit has fewer directions than the prediction"
+        if not measured.cosine > NO_COMMON_DIRECTION:
+            value, why_not = np.nan, f"with a cosine of {measured.cosine:.2f}, sizes cannot be compared"
+        why_not = f"no measured value: {why_not}"
+        absent = "*" if len(a.measured_values) < a.multiplicity else " "
         lines.append(
-            f"{a.multiplicity:12}{a.predicted_value:11.5g}{value:>11}"
-            f"{a.input_angles.max():13.1f}{a.output_angles.max():13.1f}"
+            f"{a.multiplicity:12}{a.predicted_value:11.5g}{numbers.show(value, '11.5g', why_not)}"
+            f"{a.input_angles.max():13.1f}{absent}{a.output_angles.max():12.1f}{absent}".rstrip()
+        )
+    if any(len(a.measured_values) < a.multiplicity for a in measured.angles):
+        rank, wanted = found.circuit.subjects_and_relations.rank, sum(a.multiplicity for a in measured.angles)
+        lines.append(
+            f"  * 90 degrees for want of a direction: the circuit has rank {rank}, the prediction {wanted}"
         )
     return lines
 
@@ -101,7 +130,7 @@ def _attention(found: CircuitAnalysis) -> list[str]:
         f"{'':{_KIND}}{'mean score':>12}{'spread':>10}{'mean |a|':>10}{'in a prompt':>13}{'share':>9}",
     ]
     for k, kind in enumerate(a.kinds):
-        if np.isnan(a.mean_score[k]):
+        if np.isnan(a.mean_score[k]) or not a.tokens_in_prompt[k]:
             continue
         lines.append(
             f"{kind:{_KIND}}{a.mean_score[k]:12.4g}{a.std_score[k]:10.3g}{a.mean_size[k]:10.4g}"
@@ -110,22 +139,26 @@ def _attention(found: CircuitAnalysis) -> list[str]:
     return lines
 
 
-def _alignment(found: CircuitAnalysis) -> list[str]:
+def _alignment(found: CircuitAnalysis, numbers: Numbers) -> list[str]:
     report = found.alignment
+    unequal = "no cosine: the closed forms are of tasks with equal groups, these are unequal"
+    neither = "no beta: it compares held-out with training implications, and one of them is missing or zero"
     lines = [
-        f"alignment with {report.prediction}",
-        f"{'':{_KIND}}{'cosine':>9}{'with nuclear':>14}{'with frobenius':>16}{'beta':>9}{'by margins':>12}",
+        f"alignment with {report.prediction} (it), subjects and relations by answers",
+        f"{'cosine of W':{_KIND}}{'with it':>9}{'with nuclear':>14}{'with frobenius':>16}{'beta':>9}"
+        f"{'by margins':>12}",
     ]
     for c in report.comparisons:
-        name = c.role if c.role == MEASURED or c.role != RANDOM else f"random, {c.source.split()[-1]}"
+        name = c.role if c.role == MEASURED or c.role != RANDOM else f"random, seed {c.source.split()[-1]}"
         lines.append(
-            f"{name:{_KIND}}{c.cosine:9.4f}{c.cosine_nuclear:14.4f}{c.cosine_frobenius:16.4f}"
-            f"{c.beta:9.4f}{c.beta_margin:12.4f}"
+            f"{name:{_KIND}}{c.cosine:9.4f}{numbers.show(c.cosine_nuclear, '14.4f', unequal)}"
+            f"{numbers.show(c.cosine_frobenius, '16.4f', unequal)}{numbers.show(c.beta, '9.4f', neither)}"
+            f"{numbers.show(c.beta_margin, '12.4f', neither)}"
         )
     return lines
 
 
-def _checks(found: CircuitAnalysis) -> list[str]:
+def _checks(found: CircuitAnalysis, numbers: Numbers) -> list[str]:
     report = found.alignment
     others = [c for c in report.comparisons if c.role not in (MEASURED, RANDOM, "prediction")]
     named = [("measured", [report.measured]), *((c.role, [c]) for c in others)]
@@ -137,8 +170,9 @@ def _checks(found: CircuitAnalysis) -> list[str]:
     for name in (*CHECKS, *RECALL):
         group = report.measured.group(name)
         if group.count:
-            cells = "".join(f"{_mean_of(circuits, name):15.3f}" for _, circuits in named)
-            lines.append(f"{_SHOWN[name]:{_KIND + 12}}{group.predicted:10.3f}" + cells)
+            zero = "no cosine: an embedding is zero"
+            cells = "".join(numbers.show(_mean_of(circuits, name), "15.3f", zero) for _, circuits in named)
+            lines.append(f"{_SHOWN[name]:{_KIND + 12}}{numbers.show(group.predicted, '10.3f', zero)}" + cells)
     if found.span is not None:
         span = found.span
         lines.append(
@@ -167,7 +201,3 @@ def _mean_of(circuits: Sequence[Comparison], name: str) -> float:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _notes(found: CircuitAnalysis) -> list[str]:
-    return [f"note: {text}" for text in found.notes]

@@ -9,8 +9,10 @@ from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.norms import norms
+from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
+from ocr_interp.viz.text.undefined import Numbers
 
 
 def describe_run(run: Run) -> str:
@@ -32,26 +34,42 @@ def describe_run(run: Run) -> str:
         f"recipe    {recipe.data} data, {recipe.optimizer}, lr {recipe.lr:g}, weight decay "
         f"{recipe.weight_decay:g}, seed {recipe.seed}",
         "",
-        f"{'':22}{'loss':>10}{'accuracy':>10}{'in its set':>12}{'margin':>10}",
+        f"{'':22}{'loss':>10}{'accuracy':>12}{'accuracy':>12}{'margin':>10}",
+        f"{'among':22}{'all tokens':>10}{'all answers':>12}{'its set':>12}{'its set':>10}",
     ]
+    numbers = Numbers()
     for split in SPLITS:
         columns = ("loss", "accuracy", "accuracy_in_set", "margin")
         loss, accuracy, in_set, margin = (row[f"{split}/{column}"] for column in columns)
         name = split.replace("_", " ") + (" *" if split == SPLITS[-1] else "")
-        lines.append(f"{name:22}{loss:10.4g}{accuracy:10.3f}{in_set:12.3f}{margin:10.3f}")
+        nobody = f"the task has no {split.replace('_', ' ')}s"
+        shown = ((loss, "10.4g"), (accuracy, "12.3f"), (in_set, "12.3f"), (margin, "10.3f"))
+        lines.append(f"{name:22}" + "".join(numbers.show(value, spec, nobody) for value, spec in shown))
     guess = math.log(task.n_implications)
     lines += [
+        *numbers.notes,
+        "its set: facts or implications alone; margin: smallest logit difference to a rival there",
         f"* never told; guessing among the implications has loss ln {task.n_implications} = {guess:.3f}",
         "",
         f"diag(a) W_OV: nuclear norm {row['nuclear_norm']:.4g}, Frobenius norm {row['frobenius_norm']:.4g}, "
         f"effective rank {row['effective_rank']:.2f}",
-        f"divided by the smallest training margin ({row['train_margin']:.4g}): "
+        f"divided by the smallest training margin among all answers ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
-        f"held-out coefficient beta {row['beta']:.4f}" + _predicted(run),
-        *(_limit_line(row, norm) for norm in tracked_norms(run.weights.linear_map.norm)),
+        _beta_line(run, row["beta"]),
+        *(_limit_line(run, row, norm) for norm in tracked_norms(run.weights.linear_map.norm)),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
+
+
+def describe_columns(run: Run) -> str:
+    """Every column of a run's history: its last value and its meaning, with the answer set or reference."""
+    last = run.history.iloc[-1]
+    width = max(len(str(name)) for name in last.index)
+    return "\n".join(
+        f"{name!s:{width}}{float(value):12.5g}  {column_meaning(str(name)) or 'of an earlier version'}"
+        for name, value in last.items()
+    )
 
 
 def _predicted(run: Run) -> str:
@@ -71,12 +89,32 @@ def _predicted(run: Run) -> str:
     return "" if trained is None else f" (limit with trained attention: {trained[0]:.4f} to {trained[1]:.4f})"
 
 
-def _limit_line(row: Mapping[str, float], norm: str) -> str:
-    """How far the circuit is from the smallest norm at margin 1."""
-    shown = f"{norm} norm: certified gap {row[f'gap_{norm}']:.3g}"
-    if math.isfinite(row[f"cosine_{norm}"]):
-        shown += f", above the optimum by {row[f'excess_{norm}']:.3g}, cosine {row[f'cosine_{norm}']:.4f}"
-    return shown
+def _beta_line(run: Run, beta: float) -> str:
+    """β with its prediction, or why there is none."""
+    if math.isfinite(beta):
+        return f"held-out coefficient beta {beta:.4f}{_predicted(run)}"
+    trained = run.task.subject_trained
+    why = "held-out subjects" if trained.all() else "training subjects" if not trained.any() else "size"
+    return f"no held-out coefficient beta: the implications have no {why}"
+
+
+def _limit_line(run: Run, row: Mapping[str, float], norm: str) -> str:
+    """How far the circuit is from the smallest norm at margin 1, and what it is compared with."""
+    gap = row[f"gap_{norm}"]
+    proved = f"certified gap {gap:.3g}" if math.isfinite(gap) else f"no certified gap, {_no_gap(row, gap)}"
+    excess, cosine = row[f"excess_{norm}"], row[f"cosine_{norm}"]
+    if not has_closed_form(run.task, norm):
+        return f"{norm} norm: {proved}; no closed form of this task to compare with"
+    if not math.isfinite(cosine):
+        return f"{norm} norm: {proved}; weights that are zero have no cosine"
+    above = f"above the optimum by {excess:.3g}" if math.isfinite(excess) else "no norm at margin 1 yet"
+    return f"{norm} norm: {proved}, {above}, cosine with the {norm}-norm solution {cosine:.4f}"
+
+
+def _no_gap(row: Mapping[str, float], gap: float) -> str:
+    if math.isnan(gap):
+        return "none was computed"
+    return f"since a training margin is {row['train_margin']:.3g}, not above 0"
 
 
 def _normalised(nuclear: float, frobenius: float, margin: float) -> str:

@@ -11,6 +11,15 @@ from ocr_interp.ablation.study import BASELINE, AblationStudy
 from ocr_interp.task import SPLITS
 
 _WIDTH = 18
+AMONG = {
+    "accuracy": "share of prompts whose right answer beats all other answers",
+    "loss": "cross-entropy over the whole vocabulary, nats",
+    "margin": "smallest logit difference to another answer of the right answer's own set",
+    "logit_difference": "mean logit difference to the mean of the other answers of its own set",
+    "other_answer_difference": "smallest logit difference to the subject's answer to the other relation",
+}
+"""Which answers every metric counts, in a study of a fact-recall model."""
+
 _SHORT = ("training fact", "training impl.", "held-out fact", "held-out impl. *")
 _HEADS: dict[str, str] = dict(zip(map(str, SPLITS), _SHORT, strict=True))
 
@@ -25,6 +34,8 @@ def describe_study(study: AblationStudy, metrics: Sequence[str], notes: Sequence
     """
     tables = [_table(study, metric) for metric in metrics]
     said = [*notes, "* impl.: implications; those of held-out subjects were never told"]
+    if study.table[list(metrics)].isna().to_numpy().any():
+        said.append("- : undefined, from NaN logits or from a control that these examples do not allow")
     if study.controls:
         said.append(
             "in brackets: a random ablation of the same kind, where there is one: of tokens and paths at as "
@@ -40,7 +51,8 @@ def _table(study: AblationStudy, metric: str) -> list[str]:
     splits = [str(split) for split in plain.columns]
     first = max(len(_named(str(spec))) for spec in plain.index) + 2
     beside = any(len(table) for table in controls)
-    lines = [f"{metric.replace('_', ' '):{first}}" + "".join(f"{_HEADS[s]:>{_WIDTH}}" for s in splits)]
+    lines = [_title(metric)]
+    lines.append(" " * first + "".join(f"{_HEADS.get(s, s):>{_WIDTH}}" for s in splits))
     for spec in plain.index:
         row = f"{_named(str(spec)):{first}}"
         for split in splits:
@@ -52,6 +64,12 @@ def _table(study: AblationStudy, metric: str) -> list[str]:
     return lines
 
 
+def _title(metric: str) -> str:
+    """The metric with the answers that it counts."""
+    name = metric.replace("_", " ")
+    return f"{name}: {AMONG[metric]}" if metric in AMONG else name
+
+
 def _cell(table: pd.DataFrame, spec: Hashable, split: str) -> float:
     return float(table[split].loc[[spec]].to_numpy()[0])
 
@@ -61,4 +79,6 @@ def _named(spec: str) -> str:
 
 
 def _number(metric: str, value: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:.3f}" if metric == "accuracy" else f"{value:.3g}"

@@ -1,0 +1,43 @@
+"""Which logit difference a prompt of a fact-recall model is explained by, unless one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ocr_interp.circuits.attribution.of_run import attribute_run
+from ocr_interp.errors import ConfigError
+from ocr_interp.hooked.protocol import check_tokens
+from ocr_interp.models.trained import TrainedModel
+
+
+def right_answer(run: TrainedModel, prompt: Sequence[int | str]) -> str:
+    """The answer that the task gives to the subject and the relation of a prompt.
+
+    Raises:
+        UnknownNameError: a token that does not exist, with the close matches.
+        ConfigError: not one subject and one relation.
+    """
+    task = run.task
+    ids = check_tokens(prompt, task.labels, "prompt", repeats=True)
+    subjects = [i for i in ids if i < task.n_subjects]
+    relations = [i for i in ids if i in task.relation_tokens]
+    if len(subjects) != 1 or len(relations) != 1:
+        raise ConfigError(
+            f"a prompt with {len(subjects)} subjects and {len(relations)} relations has no right answer: "
+            "pass --answer (answer=)"
+        )
+    fact = int(task.subject_fact[subjects[0]])
+    is_fact = relations[0] == task.relation_tokens[0]
+    answer = fact if is_fact else task.n_facts + int(task.fact_implication[fact])
+    return task.labels[task.n_inputs + answer]
+
+
+def strongest_other(run: TrainedModel, prompt: Sequence[int | str], answer: int | str) -> str:
+    """The answer with the largest logit that is not the one given."""
+    labels = run.task.labels
+    (own,) = check_tokens([answer], labels, "answers")
+    others = [i for i in run.task.answer_tokens if i != own]
+    logits = [attribute_run(run, prompt, labels[i]).total for i in others]
+    return labels[others[int(np.argmax(logits))]]

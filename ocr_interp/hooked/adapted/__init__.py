@@ -1,0 +1,1 @@
+"""Models with adapters: what is switched off, and bridges of copies of a PeftModel."""

@@ -1,0 +1,59 @@
+"""What the columns of a history mean, each with its answer set or reference, and when it is undefined."""
+
+from __future__ import annotations
+
+import re
+
+from ocr_interp.task import SPLITS
+
+_BY_SPLIT = {
+    "loss": "cross-entropy over the whole vocabulary, nats, mean over the split",
+    "loss_in_set": "cross-entropy over the right answer's own set alone (facts or implications), nats, mean",
+    "accuracy": "share of examples whose right answer beats all other answers, facts and implications; a tie "
+    "does not count",
+    "accuracy_in_set": "share of examples whose right answer beats the other answers of its own set",
+    "margin": "smallest logit difference between the right answer and another answer of its own set",
+}
+_ONCE = {
+    "step": "number of updates",
+    "train_loss": "mean loss of the batches since the row before, nats; NaN at step 0, before any batch",
+    "train_margin": "smallest logit difference between the right answer and any other answer, over the "
+    "trained splits",
+    "held_out_margin": "smallest logit difference between a held-out subject's implication and another "
+    "implication; NaN without held-out subjects",
+    "nuclear_norm": "sum of the singular values of diag(a) W_OV, subjects and relations by answers, logits",
+    "frobenius_norm": "Frobenius norm of the same matrix, logits",
+    "effective_rank": "exp of the entropy of its normalised singular values",
+    "beta": "held-out implications' coefficient over training implications' in diag(a) W_OV; NaN without "
+    "one of them",
+}
+_BY_NORM = {
+    "gap": "certified upper bound of the relative distance of the {norm} norm at margin 1 from the smallest "
+    "possible one; inf while a training margin is <= 0, NaN if no certificates were computed",
+    "excess": "relative distance of the {norm} norm at margin 1 from that of the closed form; inf while a "
+    "training margin is <= 0, NaN for a task or a norm without a closed form",
+    "cosine": "cosine of diag(a) W_OV with the {norm}-norm max-margin solution, as vectors, all inputs by "
+    "the vocabulary; NaN without a closed form",
+}
+
+
+def column_meaning(name: str) -> str | None:
+    """What a column of a history holds, in one phrase; None for a column that this version does not write.
+
+    Columns of earlier versions have the same names and meanings.
+    """
+    if name in _ONCE:
+        return _ONCE[name]
+    split, _, column = name.partition("/")
+    if split in SPLITS and column in _BY_SPLIT:
+        of = split.replace("held_out", "held-out").replace("_", " ")
+        return f"{of}s: {_BY_SPLIT[column]}; NaN if the task has none"
+    found = re.fullmatch(r"(gap|excess|cosine)_(\w+)", name)
+    return None if found is None else _BY_NORM[found[1]].format(norm=found[2])
+
+
+def glossary() -> list[tuple[str, str]]:
+    """(column, meaning) with <split> and <norm> in place of their names, for the documentation."""
+    by_split = [(f"<split>/{name}", about) for name, about in _BY_SPLIT.items()]
+    by_norm = [(f"{name}_<norm>", about.format(norm="<norm>")) for name, about in _BY_NORM.items()]
+    return [*_ONCE.items(), *by_split, *by_norm]
