@@ -91,6 +91,29 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         )
         return not any(path.exists() for path in left)
 
+    def refuse_unfinished(self) -> None:
+        """Requires that the run here, if there is one, is finished.
+
+        Raises:
+            RunError: it is not; the message says how far it came.
+        """
+        if self.result_file.exists() or not self._is_run():
+            return
+        steps, checkpoint = self.read_config().train.steps, self.read_checkpoint()
+        step = 0 if checkpoint is None else checkpoint.step
+        raise RunError(
+            f"{self.path} is not finished: step {step} of {steps}; `ocr-interp llm finetune` with the same "
+            "options goes on with it"
+        )
+
+    def _is_run(self) -> bool:
+        """Whether config.json is that of a run; a model folder has one too."""
+        try:
+            values = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(values, dict) and {"format_version", "facts", "train"} <= values.keys()
+
     def _damaged(self, error: Exception) -> str:
         if isinstance(error, KeyError):
             return (

@@ -38,6 +38,7 @@ class FactSource(ABC):
         pairing: "causal": a fact entails its implication in the real world; "counterfactual": it entails
             another one; "spurious": it entails none; None if unknown.
         needs_file: whether it is read from `FactConfig.file`.
+        joins_files: whether it can join `FactConfig.implications_file` to it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FactSource(ABC):
     colour: str
     pairing: Pairing | None
     needs_file: ClassVar[bool] = False
+    joins_files: ClassVar[bool] = False
 
     @property
     def causal(self) -> bool | None:
