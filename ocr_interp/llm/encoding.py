@@ -27,9 +27,16 @@ class AnswerTokens:
 
     Attributes:
         tokens: the tokens of each candidate, all different and none empty.
+        least: how many tokens of each make up whole characters that are no blank. Many tokenizers cut
+            characters of other scripts into bytes, and blanks from digits.
     """
 
     tokens: tuple[tuple[int, ...], ...]
+    least: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.least:
+            object.__setattr__(self, "least", (1,) * len(self.tokens))
 
     @cached_property
     def first(self) -> tuple[int, ...]:
@@ -38,8 +45,8 @@ class AnswerTokens:
 
     @property
     def are_told_apart_at_once(self) -> bool:
-        """Whether all first tokens differ, so that the paper's score by the first token is defined."""
-        return len(set(self.first)) == len(self.tokens)
+        """Whether all first tokens differ and are more than bytes or a blank: the paper's case."""
+        return len(set(self.first)) == len(self.tokens) and set(self.least) == {1}
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,8 @@ def _own_answers(
         tokens = tuple(text[cut:] for text in texts)
         if tokens not in made:
             _refuse_same_answers(candidates, tokens)
-            made[tokens] = AnswerTokens(tokens)
+            least = tuple(_least(tokenizer, one) for one in tokens)
+            made[tokens] = AnswerTokens(tokens, least)
         found.append((prompt[:cut], made[tokens]))
     _refuse_melted(melted)
     return found
@@ -239,6 +247,15 @@ def _where_answers_begin(
     while any(text[:cut] != prompt[:cut] or len(text) == cut for text in texts):
         cut -= 1
     return cut, []
+
+
+def _least(tokenizer: Any, tokens: tuple[int, ...]) -> int:
+    """How many tokens it takes until they are whole characters and no blank."""
+    for count in range(1, len(tokens)):
+        text = tokenizer.decode(list(tokens[:count]))
+        if text.strip() and "\ufffd" not in text:
+            return count
+    return len(tokens)
 
 
 def _pair(example: Example, answer: str) -> str:

@@ -5,7 +5,8 @@ a path in it. The paper's score is the first step; it is defined only where all 
 other two follow an answer until no other candidate begins so, or to its end. An answer that begins another
 one ("Guinea", "Guinea-Bissau") is scored as: its tokens, and then none that leads on to another candidate.
 So the scores belong to events that exclude each other, and a longer answer can stand first; the plain
-product of its tokens never could.
+product of its tokens never could. No score stops within a character: where the tokenizer cuts characters
+into bytes, the last of them is waited for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.encoding import AnswerTokens, Encoded, training_batch
 from ocr_interp.llm.facts.spelling import listed
@@ -48,12 +50,14 @@ class _Node:
         children: number of the node after each next token.
         ends: the candidate that ends here, if any.
         below: how many candidates go through or end here.
+        least: how many tokens their whole characters need, the most of them.
     """
 
     path: tuple[int, ...]
     children: dict[int, int] = field(default_factory=dict)
     ends: int | None = None
     below: int = 0
+    least: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class AnswerTree:
 def answer_tree(answers: AnswerTokens, scoring: ScoringName) -> AnswerTree:
     """The tree of the candidates for a scoring other than the first token."""
     nodes, ends = [_Node(())], []
-    for number, tokens in enumerate(answers.tokens):
+    for number, (tokens, least) in enumerate(zip(answers.tokens, answers.least, strict=True)):
         at = 0
         nodes[0].below += 1
         for depth, token in enumerate(tokens, start=1):
@@ -94,6 +98,7 @@ def answer_tree(answers: AnswerTokens, scoring: ScoringName) -> AnswerTree:
                 nodes.append(_Node(tokens[:depth]))
             at = nodes[at].children[token]
             nodes[at].below += 1
+            nodes[at].least = max(nodes[at].least, least)
         nodes[at].ends = number
         ends.append(at)
     if scoring == "until_distinct":
@@ -102,12 +107,13 @@ def answer_tree(answers: AnswerTokens, scoring: ScoringName) -> AnswerTree:
 
 
 def _cut_where_distinct(nodes: Sequence[_Node], answers: AnswerTokens) -> AnswerTree:
-    """Without the nodes behind the one at which a single candidate is left."""
+    """Without the nodes behind the one at which a single candidate is left, and its characters are whole."""
     kept: list[_Node] = []
     reached, number = {0}, {}
     for old, node in enumerate(nodes):  # parents stand before their children
         if old in reached:
-            children = node.children if node.below > 1 else {}
+            goes_on = node.below > 1 or len(node.path) < node.least
+            children = node.children if goes_on else {}
             reached.update(children.values())
             number[old] = len(kept)
             kept.append(replace(node, children=children))
@@ -126,11 +132,14 @@ def _cut_where_distinct(nodes: Sequence[_Node], answers: AnswerTokens) -> Answer
 
 
 def chosen_scoring(asked: str, encoded: Sequence[Encoded], tokenizer: Any) -> ScoringName:
-    """The scoring of one relation's examples; "auto" is the first token where that tells all answers apart.
+    """The scoring of one relation's examples.
+
+    "auto" is the first token where that tells all answers apart and is more than bytes or a blank.
 
     Raises:
         ConfigError: "first_token" where answers share it; the message names all that do.
     """
+    check_choice("scoring", asked, ("auto", *IN_WORDS))
     every = {id(one.answers): one for one in encoded}.values()
     if all(one.answers.are_told_apart_at_once for one in every):
         return "first_token" if asked == "auto" else asked  # pyright: ignore[reportReturnType]

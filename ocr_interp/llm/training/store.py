@@ -19,7 +19,7 @@ from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.folders import FolderKind, read_settings
 from ocr_interp.storage.plain import plain
 from ocr_interp.storage.tables import csv_bytes, history_table
-from ocr_interp.storage.tensors import read_tensors, write_tensors
+from ocr_interp.storage.tensors import read_metadata, read_tensors, write_tensors
 from ocr_interp.task import SPLITS
 
 COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
@@ -99,8 +99,9 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         """
         if self.result_file.exists() or not self._is_run():
             return
-        steps, checkpoint = self.read_config().train.steps, self.read_checkpoint()
-        step = 0 if checkpoint is None else checkpoint.step
+        steps, step = self.read_config().train.steps, 0
+        if self.checkpoint_file.exists():
+            step = read_metadata(self.checkpoint_file, "delete it to start this run anew").get("step", 0)
         raise RunError(
             f"{self.path} is not finished: step {step} of {steps}; `ocr-interp llm finetune` with the same "
             "options goes on with it"

@@ -13,6 +13,7 @@ import numpy as np
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.fact_set import FactSet, Templates, check_template
 from ocr_interp.llm.facts.names import made_names
+from ocr_interp.llm.facts.spelling import listed
 
 DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
 PAIRS, NAMES, TRAINED, CONTROL = range(4)
@@ -170,14 +171,17 @@ def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> 
     """
     groups, rng = np.array(subject_fact), stream(config, TRAINED)
     trained = np.zeros(len(groups), dtype=bool)
-    for fact in np.unique(groups):
-        members = np.flatnonzero(groups == fact)
+    too_few = []
+    order = np.argsort(groups, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         count = math.floor(config.share * len(members) + 0.5)
         if config.share > 0 and not count:
-            raise ConfigError(
-                f"share must leave every fact a training name, got {config.share} of the {len(members)} of "
-                f"{facts[fact]!r}, which rounds to 0: raise it or add names, or pass 0 for the facts alone"
-            )
+            too_few.append(f"the {len(members)} of {facts[groups[members[0]]]!r}")
         trained[rng.choice(members, size=count, replace=False)] = True
+    if too_few:
+        raise ConfigError(
+            f"share must leave every fact a training name, got {config.share} of {listed(too_few)}, which "
+            "rounds to 0: raise it or add names, or pass 0 for the facts alone"
+        )
     flags = tuple(bool(value) for value in trained)
     return {"trained": flags, "fact_told": (True,) * len(groups), "implication_told": flags}
