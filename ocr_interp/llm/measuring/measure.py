@@ -148,11 +148,13 @@ class Questions:
                 logits, target = self._candidate_logits(answers, chosen, device)
                 rank[chosen], logprob[chosen] = _rank_and_logprob(logits, target)
             for key, tree in self._trees.items():
-                chosen = [k for k in self.order if id(self.encoded[k].answers) == key]
-                own = [self.encoded[k] for k in chosen]
-                scores = tree_scores(answers, own, tree, self.pad, device, self.batch_size)
-                target = torch.tensor([one.target for one in own])
-                rank[chosen], logprob[chosen] = _rank_and_logprob(torch.from_numpy(scores), target)
+                every = [k for k in self.order if id(self.encoded[k].answers) == key]
+                for start in range(0, len(every), self.batch_size):  # scores of all at once would not fit
+                    chosen = every[start : start + self.batch_size]
+                    own = [self.encoded[k] for k in chosen]
+                    scores = tree_scores(answers, own, tree, self.pad, device, self.batch_size)
+                    target = torch.tensor([one.target for one in own])
+                    rank[chosen], logprob[chosen] = _rank_and_logprob(torch.from_numpy(scores), target)
         examples = self.facts.test_examples
         return Measurement(
             split=np.array([e.split for e in examples]),
