@@ -279,8 +279,8 @@ def _refuse_same_answers(candidates: Sequence[str], tokens: Sequence[tuple[int, 
     same = [" and ".join(map(ascii, group)) for group in _same(tokens, candidates)]
     if same:
         raise ConfigError(
-            f"the tokenizer reads different answers as the same tokens: {listed(same)}; the model cannot tell "
-            "them apart: write them so that it can, or leave all but one out"
+            f"the tokenizer reads different answers as the same tokens: {listed(same)}; the model cannot "
+            "tell them apart: write them so that it can, or leave all but one out"
         )
 
 

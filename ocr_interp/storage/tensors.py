@@ -96,16 +96,3 @@ def read_tensors(
     if not is_bare and metadata.get("kind") != kind:
         raise RunError(f"{path} is no {kind} (but a {metadata.get('kind')}): put the right file back")
     return tensors, metadata
-
-
-def read_metadata(path: Path, advice: str) -> dict[str, Any]:
-    """The metadata of a file without its tensors, and so without a check of its digest: for messages alone.
-
-    Raises:
-        RunError: no such file, or a damaged one.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {})[_METADATA]))
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}): {advice}") from None

@@ -184,7 +184,8 @@ def test_a_bad_pool_says_what_is_wrong(changes, message):
 
 def test_a_file_goes_with_the_sets_that_read_one(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"file goes with data='extractive_structures' or 'file' or 'popqa' and only .* got data='pets'"
+        ConfigError,
+        match=r"file goes with data='extractive_structures' or 'file' or 'popqa' and only .* got data='pets'",
     ):
         FactConfig(data="pets", file=tmp_path / "facts.csv")
     with pytest.raises(UnknownNameError, match="did you mean 'pets'"):

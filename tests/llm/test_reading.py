@@ -62,7 +62,7 @@ def test_csv_and_json_give_the_same_facts(tmp_path):
         ("a.csv", "subject,fact,implication,fact\nA,b,c,d\n", "line 1: the header has 2 columns 'fact'"),
         ("a.csv", "subject,fact,implication\nX,b,c\nY,B,c\n", "line 3: fact 'B' .* 'b' in a.csv, line 2"),
         ("a.json", "[" * 99_999, "lists within lists"),
-        ("a.json", '[{"subject": "A"}]', r"item 1\): there is no key 'fact', required: subject, fact, implication, got: subject;"),
+        ("a.json", '[{"subject": "A"}]', r"item 1\): there is no key 'fact', required: .*got: subject;"),
         ("a.json", '[{"subject": "A",\n}]', "a.json, line 2, column 1: no JSON"),
         ("a.json", '{"subject": "A"}', "line 1: there is no key 'fact'"),
         ("a.json", "[3]", "item 1 must be an object, got 3"),

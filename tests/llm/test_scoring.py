@@ -101,7 +101,9 @@ def test_each_relation_has_its_own_scoring():
     tokenizer = tiny_tokenizer(["x red", "x blue"] * 5)
     found = measure(tiny_model("llama", tokenizer), facts_of(YEARS), device="cpu")
     assert found.scoring == {"fact": "until_distinct", "implication": "first_token"}
-    said = "answers are ranked facts by the tokens up to where answers differ, implications by the first token"
+    said = (
+        "answers are ranked facts by the tokens up to where answers differ, implications by the first token"
+    )
     assert describe_scoring(found.scoring) == said
     again = Measurement.from_dict(found.to_dict())
     assert again.scoring == found.scoring
@@ -201,7 +203,10 @@ def test_a_wording_that_brings_its_own_bos_has_one():
     own._tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", own.bos_token_id)]
     )
-    for wordings in (("<bos>{subject} was born in", "<bos>{subject} likes"), ("{subject} in", "{subject} likes")):
+    for wordings in (
+        ("<bos>{subject} was born in", "<bos>{subject} likes"),
+        ("{subject} in", "{subject} likes"),
+    ):
         for one in encode(own, facts_of(YEARS, wordings=wordings).test_examples):
             assert one.prompt.count(own.bos_token_id) == 1
             assert one.prompt[0] == own.bos_token_id

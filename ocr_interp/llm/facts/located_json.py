@@ -17,7 +17,7 @@ class Located(dict[str, Any]):
     line: int = 1
 
 
-class _KeyTwice(ValueError):
+class _KeyTwiceError(ValueError):
     """The key is its message."""
 
 
@@ -40,14 +40,14 @@ def parse_json(text: str, name: str, first_line: int = 1) -> Any:
         line = first_line + bisect_left(breaks, start[1])
         try:
             found, end = whole(start, *rest)
-        except _KeyTwice as error:
+        except _KeyTwiceError as error:
             raise ConfigError(
                 f"{name}, line {line}: the key {str(error)!r} stands twice in one object: keep one"
             ) from None
         found.line = line
         return found, end
 
-    decoder.parse_object = located
+    decoder.parse_object = located  # pyright: ignore[reportAttributeAccessIssue]
     # The scanner in C does not call parse_object; this one reads 30 MB a second.
     decoder.scan_once = json.scanner.py_make_scanner(decoder)  # pyright: ignore[reportAttributeAccessIssue]
     try:
@@ -67,5 +67,5 @@ def _object(pairs: list[tuple[str, Any]]) -> Located:
     found = Located(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _KeyTwice(next(key for k, key in enumerate(keys) if key in keys[:k]))
+        raise _KeyTwiceError(next(key for k, key in enumerate(keys) if key in keys[:k]))
     return found

@@ -139,7 +139,8 @@ def _check_cells(place: str, values: Mapping[str, str]) -> None:
             )
         if value.count('"') % 2:
             raise ConfigError(
-                f"{place}: {column} holds a quote without its partner ({value[:40]!r}): remove it, or close it"
+                f"{place}: {column} holds a quote without its partner ({value[:40]!r}): remove it, or "
+                "close it"
             )
 
 

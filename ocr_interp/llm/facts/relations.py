@@ -31,7 +31,9 @@ class FileRelations:
 
     def contents(self) -> str:
         """The relations with their numbers of statements, the largest first, for messages."""
-        sizes = sorted(((len(own), name) for name, own in self.relations.items()), key=lambda x: (-x[0], x[1]))
+        sizes = sorted(
+            ((len(own), name) for name, own in self.relations.items()), key=lambda x: (-x[0], x[1])
+        )
         more = len(sizes) - MOST_SHOWN
         shown = ", ".join(f"{name!r} ({size})" for size, name in sizes[:MOST_SHOWN])
         return shown + (f" and {more} more" if more > 0 else "")
@@ -82,9 +84,7 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
         _refuse_columns(records, known)
     form = max(fitting, key=lambda form: len(form.keys))
     if not records.rows:
-        raise ConfigError(
-            f"{path} holds no facts: at least one row with {', '.join(form.keys)} is required"
-        )
+        raise ConfigError(f"{path} holds no facts: at least one row with {', '.join(form.keys)} is required")
     relations: dict[str, list[Statement]] = {}
     for statement in form.statements(records, language):
         relations.setdefault(statement.relation, []).append(statement)
@@ -174,7 +174,8 @@ def _several_answers(statements: Sequence[Statement], allows_repeats: bool) -> l
             continue
         what = "" if not allows_repeats else f" with {other.answer!r}, here with {own.answer!r}"
         refused.append(
-            f"{own.place}: subject {own.subject!r} stands in {other.place} already{what}: one answer a subject"
+            f"{own.place}: subject {own.subject!r} stands in {other.place} already{what}: one answer "
+            "a subject"
         )
     return refused
 
@@ -189,8 +190,8 @@ def _alike(what: str, texts: Sequence[tuple[str, str]]) -> list[str]:
         for other in others:
             one, two = shown_apart((other, first)).split(" and ")
             refused.append(
-                f"{places[other]}: {what} {one} reads like {two} in {places[first]} (capitals, blanks, accents "
-                "or signs that cannot be seen): write both alike"
+                f"{places[other]}: {what} {one} reads like {two} in {places[first]} (capitals, blanks, "
+                "accents or signs that cannot be seen): write both alike"
             )
     return refused
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 """Letters and marks that show nothing: joiners, fillers of Hangul, Khmer and Mongolian selectors."""
 
-_ZERO_WIDTH_AS_BLANK = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x200C, 0x200D), " ")
+_ZERO_WIDTH_AS_BLANK: dict[int, str] = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0x200C, 0x200D), " ")
 
 _WITHOUT_BLANKS = (
     "CJK",
@@ -53,7 +53,11 @@ def normal_form(text: str) -> str:
 
 
 def _is_invisible(character: str) -> bool:
-    if character in _INVISIBLE or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
+    if (
+        character in _INVISIBLE
+        or "\ufe00" <= character <= "\ufe0f"
+        or "\U000e0100" <= character <= "\U000e01ef"
+    ):
         return True  # variation selectors
     return unicodedata.category(character) == "Cf"  # zero-width blanks, joiners, direction marks
 

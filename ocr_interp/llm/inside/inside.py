@@ -82,7 +82,11 @@ class Inside:
             )
         circuits = self.circuits
         lines += ["", f"no OV circuits: {circuits}" if isinstance(circuits, str) else circuits.summary()]
-        lines += ["", f"mean rank (0 is best); {describe_scoring(self.scoring)}", f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}"]
+        lines += [
+            "",
+            f"mean rank (0 is best); {describe_scoring(self.scoring)}",
+            f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}",
+        ]
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
             lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
@@ -99,7 +103,6 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
-    folder.refuse_unfinished()
     if not folder.model_folder.is_dir():
         if folder.adapter_file.exists():
             raise ModelError(Attached(methods[config.train.method], config.train).refusal("inspect"))

@@ -131,7 +131,9 @@ class Questions:
         """
         further = {key: max(map(len, tree.rows())) for key, tree in self._trees.items()}
         lengths = (len(one.prompt) + further.get(id(one.answers), 0) for one in self.encoded)
-        refuse_too_long(model, [(length, one.example) for length, one in zip(lengths, self.encoded, strict=True)])
+        refuse_too_long(
+            model, [(length, one.example) for length, one in zip(lengths, self.encoded, strict=True)]
+        )
 
     def ask(self, answers: LogitsOf, device: torch.device | str) -> Measurement:
         """Measures all examples; `answers` gives a model's logits at the answers, as `logits_of(lm)` does.

@@ -25,7 +25,7 @@ from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model
 from ocr_interp.llm.models.positions import refuse_too_long
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.configuration import LLMRunConfig
-from ocr_interp.llm.training.memory import foreseen_memory, refuse_too_little
+from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
 from ocr_interp.llm.training.run import FinetuneRun
 from ocr_interp.llm.training.store import Checkpoint, RunFolder
 from ocr_interp.llm.training.trainable import (
@@ -147,7 +147,7 @@ class _Finetuning:
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         hf_config = load_config(recipe.model, download=recipe.download) if lm is None else lm.model.config
         with loading_failures(recipe.model):
-            estimate = foreseen_memory(hf_config, recipe, _ROUGH_POSITIONS)
+            estimate = estimate_memory(hf_config, recipe, _ROUGH_POSITIONS)
         refuse_too_little(estimate, self.device)
         if lm is not None and lm.attached is not None:
             raise ModelError(lm.attached.refusal("fine-tuning it again"))

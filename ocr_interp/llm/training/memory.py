@@ -16,8 +16,6 @@ from ocr_interp.optim import optimizers
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _GIB = 2**30
-_DOES_NOT_TELL = (TypeError, AttributeError, NotImplementedError, RuntimeError)
-"""What models raise that cannot be built without weights, or whose configurations name their sizes otherwise."""
 _CGROUP = (  # folder, limit, used, and what of the used is cache that the system gives back, versions 2 and 1
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -79,7 +77,7 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
     width = _BYTES[config.dtype]
     moments = sum(_moments(config, shape, maps) for shape, maps in trainable)
     text = hf_config.get_text_config()
-    per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * _mlp_width(text))
+    per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * getattr(text, "intermediate_size", 0))
     per_token += methods[config.method].activations_per_token(model, config)
     activations = config.batch_size * (positions * per_token + 4 * text.vocab_size)
     return MemoryEstimate(
@@ -92,33 +90,11 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
     )
 
 
-def foreseen_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> MemoryEstimate | None:
-    """`estimate_memory`, or None where the configuration of the model does not tell.
-
-    An estimate must not stop what would go: whether the model can be trained, training shows.
-    """
-    try:
-        return estimate_memory(hf_config, config, positions)
-    except _DOES_NOT_TELL:
-        return None
-
-
 def _moments(config: FinetuneConfig, shape: tuple[int, ...], maps: bool) -> int:
     """How many numbers the optimizer keeps for a parameter between steps."""
     recipe = config.optimizer_settings("float32")
     kind, settings = optimizers[config.optimizer].for_parameter(recipe, shape, maps)
     return kind.copies(settings) * _count([shape])
-
-
-def _mlp_width(text: Any) -> int:
-    """Neurons of a layer's MLP; some families say None for four times the width (GPT-2, GPT-Neo), or differ."""
-    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
-        value = getattr(text, name, None)
-        if isinstance(value, (list, tuple)):  # one per layer
-            value = max(value, default=None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return 4 * text.hidden_size
 
 
 def _without_weights(hf_config: Any) -> Any:
@@ -149,10 +125,8 @@ def available_memory(device: torch.device) -> int:
     return int(free)
 
 
-def refuse_too_little(estimate: MemoryEstimate | None, device: torch.device) -> None:
+def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
     """Raises ConfigError if a fine-tuning run will not fit; the message says what would help."""
-    if estimate is None:
-        return
     free = available_memory(device)
     if estimate.total > free:
         raise ConfigError(
@@ -173,10 +147,7 @@ def refuse_too_many_copies(
         working: copies on the device; if that is the CPU, in addition to the loaded ones.
         device: where the model runs.
     """
-    try:
-        size = _BYTES[dtype] * _count(p.shape for p in _without_weights(hf_config).parameters())
-    except _DOES_NOT_TELL:
-        return  # an estimate must not stop what would go
+    size = _BYTES[dtype] * _count(p.shape for p in _without_weights(hf_config).parameters())
     copies = {"cpu": loaded}
     copies[device.type] = copies.get(device.type, 0) + working
     for place, count in copies.items():

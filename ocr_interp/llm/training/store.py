@@ -19,7 +19,7 @@ from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.folders import FolderKind, read_settings
 from ocr_interp.storage.plain import plain
 from ocr_interp.storage.tables import csv_bytes, history_table
-from ocr_interp.storage.tensors import read_metadata, read_tensors, write_tensors
+from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import SPLITS
 
 COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
@@ -90,30 +90,6 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             self.adapter_file,
         )
         return not any(path.exists() for path in left)
-
-    def refuse_unfinished(self) -> None:
-        """Requires that the run here, if there is one, is finished.
-
-        Raises:
-            RunError: it is not; the message says how far it came.
-        """
-        if self.result_file.exists() or not self._is_run():
-            return
-        steps, step = self.read_config().train.steps, 0
-        if self.checkpoint_file.exists():
-            step = read_metadata(self.checkpoint_file, "delete it to start this run anew").get("step", 0)
-        raise RunError(
-            f"{self.path} is not finished: step {step} of {steps}; `ocr-interp llm finetune` with the same "
-            "options goes on with it"
-        )
-
-    def _is_run(self) -> bool:
-        """Whether config.json is that of a run; a model folder has one too."""
-        try:
-            values = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(values, dict) and {"format_version", "facts", "train"} <= values.keys()
 
     def _damaged(self, error: Exception) -> str:
         if isinstance(error, KeyError):

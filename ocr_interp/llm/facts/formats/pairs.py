@@ -18,7 +18,9 @@ class Pairs(Format):
         """One fact; a column `template` brings its wording."""
         relation = text_of(place, "relation", values) if "relation" in values else records.path.stem
         own = (wording(place, values["template"]),) if values.get("template") else ()
-        yield Statement(place, relation, text_of(place, "subject", values), text_of(place, "object", values), own)
+        yield Statement(
+            place, relation, text_of(place, "subject", values), text_of(place, "object", values), own
+        )
 
 
 FORMAT = Pairs("pairs", ("subject", "object"), "one relation, or several named by a column relation")

@@ -45,8 +45,8 @@ def _text(place: str, column: str, values: Mapping[str, Any], language: str) -> 
         return checked_text(place, f"{column} in language {language!r}", value.get(language))
     if language and column != "prop":
         raise ConfigError(
-            f"{place}: {column} in language {language!r} is missing (as {' or '.join(_names(column, language))}"
-            f"); it has {', '.join(map(repr, values))}"
+            f"{place}: {column} in language {language!r} is missing "
+            f"(as {' or '.join(_names(column, language))}); it has {', '.join(map(repr, values))}"
         )
     return text_of(place, column, values)
 

@@ -176,7 +176,7 @@ def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> 
     for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         count = math.floor(config.share * len(members) + 0.5)
         if config.share > 0 and not count:
-            too_few.append(f"the {len(members)} of {facts[groups[members[0]]]!r}")
+            too_few.append(f"the {len(members)} of {facts[int(groups[members[0]])]!r}")
         trained[rng.choice(members, size=count, replace=False)] = True
     if too_few:
         raise ConfigError(

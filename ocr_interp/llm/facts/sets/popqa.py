@@ -50,8 +50,8 @@ class PopQAFacts(FactSource):
         for field, texts in (("fact_property", facts), ("implication_property", implications)):
             if groups := alike(texts):
                 raise ConfigError(
-                    f"{config.file}: the answers of {getattr(config, field)!r} ({field}) must be distinct, got "
-                    f"{listed(list(map(shown_apart, groups)))}, which read alike: write both alike"
+                    f"{config.file}: the answers of {getattr(config, field)!r} ({field}) must be distinct, "
+                    f"got {listed(list(map(shown_apart, groups)))}, which read alike: write both alike"
                 )
         spelled_again = {again for _, *others in alike(names) for again in others}
         finder = AnswerFinder((*facts, *implications))
