@@ -15,7 +15,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.fact_set import Example
 from ocr_interp.llm.facts.spelling import listed, separator
 
-PAIRS_TOGETHER = 100_000
+PAIRS_TOGETHER = 10_000
 """Up to so many pairs of a prompt and an answer all are tokenized together; beyond, see `_shared_answers`."""
 
 _CHUNK = 20_000

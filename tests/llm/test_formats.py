@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
-from ocr_interp.llm.facts.catalogue import formats
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
+from ocr_interp.llm.facts.format_catalogue import formats
 from ocr_interp.llm.facts.formats.base import Format, Statement, wording
 from ocr_interp.llm.facts.reading import text_of
 from ocr_interp.llm.facts.relations import read_relations, wordings_of

@@ -164,7 +164,8 @@ def test_no_blank_stands_before_answers_of_scripts_without_blanks():
     facts = facts_of(places, ("\u8d64", "\u9752"), wordings)
     tokenizer = tiny_tokenizer([])
     for one in encode(tokenizer, facts.test_examples):
-        assert tokenizer.decode([*one.prompt, *one.answer]) == one.example.prompt + one.example.answer
+        assert tokenizer.decode([*one.prompt, *one.answer]) == one.example.sentence
+        assert one.example.sentence == one.example.prompt + one.example.answer
     found = measure(tiny_model("llama", tokenizer), facts, device="cpu")
     # The first bytes differ, but a byte is no character: three of them are scored.
     assert found.scoring["fact"] == "until_distinct"

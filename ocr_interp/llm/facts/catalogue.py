@@ -1,4 +1,4 @@
-"""The registries of fact sets and of file formats; not in their folders, to avoid circular imports."""
+"""The registry of fact sets. It is not in the folder `sets`, to avoid a circular import."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING
 from ocr_interp.registry import Registry
 
 if TYPE_CHECKING:
-    from ocr_interp.llm.facts.formats.base import Format
     from ocr_interp.llm.facts.sets.base import FactSource
 
 fact_sets: Registry[FactSource] = Registry("data set", "ocr_interp.llm.facts.sets", "FACTS")
 """The values of `FactConfig.data`."""
-
-formats: Registry[Format] = Registry("format", "ocr_interp.llm.facts.formats", "FORMAT")
-"""The formats of files of facts; which one a file has is seen from its columns or keys."""

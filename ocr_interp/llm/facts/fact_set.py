@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.spelling import AnswerFinder, alike, listed, shown_apart
+from ocr_interp.llm.facts.spelling import AnswerFinder, alike, listed, separator, shown_apart
 from ocr_interp.task import FACT, IMPLICATION, SPLITS, FactRecallTask
 
 MIN_CANDIDATES = 2
@@ -91,6 +91,11 @@ class Example:
     def answer(self) -> str:
         """The correct answer."""
         return self.candidates[self.target]
+
+    @property
+    def sentence(self) -> str:
+        """The prompt with its answer, as it is told."""
+        return f"{self.prompt}{separator(self.prompt, self.answer)}{self.answer}"
 
 
 @dataclass(frozen=True)
@@ -269,8 +274,3 @@ def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
     ]
     if found:
         raise ConfigError(f"{listed(found)}: the prompt would give it away; rename one of them")
-
-
-def answer_in(subject: str, answers: Sequence[str]) -> str | None:
-    """An answer that a subject names, see `AnswerFinder`; None if there is none."""
-    return AnswerFinder(answers).first_in(subject)

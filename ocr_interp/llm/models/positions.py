@@ -17,8 +17,9 @@ def position_limit(model: Any) -> int | None:
 
     Learned positions end there. Rotary ones go on, but the model was never trained on them.
     """
-    config = model.config.get_text_config()
-    limits = [getattr(config, name, None) for name in _FIELDS]
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [getattr(text, name, None) for name in _FIELDS]
     return next((int(n) for n in limits if isinstance(n, int) and n > 0), None)
 
 
