@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -143,10 +142,8 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
                 if getattr(value, each.name) != getattr(default, each.name):
                     shown[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
         else:
-            if isinstance(value, np.generic | np.ndarray):
-                value = value.tolist()
-            changes[part][field] = as_tuples(value) if isinstance(value, list) else value  # as YAML has them
-            shown[COLUMN_OF_FIELD[part, field]] = value
+            value = value.item() if isinstance(value, np.generic) else value
+            changes[part][field] = shown[COLUMN_OF_FIELD[part, field]] = value
     try:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:

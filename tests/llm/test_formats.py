@@ -309,6 +309,16 @@ def test_popqa_in_another_language(tmp_path):
     assert facts.test_examples[0].prompt == f"{facts.subjects[0]}, {JAPANESE}:"
 
 
+def test_a_language_is_not_asked_for_in_vain(tmp_path):
+    path = write(tmp_path, "a.csv", READ[0][1])
+    with pytest.raises(
+        ConfigError, match=r"a.csv has no columns of several languages.*leave language \('ru'\)"
+    ):
+        make_facts(config(path, language="ru"))
+    with pytest.raises(ConfigError, match="language goes with data='popqa' or 'file'"):
+        FactConfig(language="ru")
+
+
 def test_a_template_with_braces_and_without_a_subject():
     assert wording("x", "{} said {a} in ") == "{subject} said {{a}} in"
     with pytest.raises(ConfigError, match=r'one "\{\}"'):

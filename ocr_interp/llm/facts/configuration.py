@@ -90,6 +90,11 @@ class FactConfig:
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
                 f"file={str(self.file) if self.file else None!r}"
             )
+        if self.language and not fact_sets[self.data].has_languages:
+            raise ConfigError(
+                f"language goes with data='popqa' or 'file' and only with them, got data={self.data!r}, "
+                f"language={self.language!r}"
+            )
         if self.implications_file is not None and not fact_sets[self.data].joins_files:
             raise ConfigError(
                 f"implications_file goes with data='file' and only with it, got data={self.data!r}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import json.decoder
 import json.scanner
+import re
 from bisect import bisect_left
 from typing import Any
 
@@ -32,7 +33,7 @@ def parse_json(text: str, name: str, first_line: int = 1) -> Any:
     Raises:
         ConfigError: no JSON, a key twice in one object, or nesting without end.
     """
-    breaks = [place for place, character in enumerate(text) if character == "\n"]
+    breaks = [found.start() for found in re.finditer("\n", text)]
     decoder = json.JSONDecoder(object_pairs_hook=_object)
     whole = json.decoder.JSONObject  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -83,6 +83,11 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
     if not fitting:
         _refuse_columns(records, known)
     form = max(fitting, key=lambda form: len(form.keys))
+    if language and not form.has_languages:
+        raise ConfigError(
+            f"{path} has no columns of several languages, but {', '.join(form.keys)}: leave language "
+            f"({language!r}) out"
+        )
     if not records.rows:
         raise ConfigError(f"{path} holds no facts: at least one row with {', '.join(form.keys)} is required")
     relations: dict[str, list[Statement]] = {}

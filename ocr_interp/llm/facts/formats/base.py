@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.reading import Records
@@ -40,12 +40,14 @@ class Format(ABC):
         keys: the columns or keys that every record has.
         says: in a few words, what it is, for messages.
         allows_repeats: whether one statement may stand twice in a file.
+        has_languages: whether a file can hold the same facts in several languages.
     """
 
     name: str
     keys: tuple[str, ...]
     says: str
     allows_repeats: bool = True
+    has_languages: ClassVar[bool] = False
 
     def fits(self, columns: Iterable[str], language: str) -> bool:
         """Whether a file with these columns or keys has this format."""

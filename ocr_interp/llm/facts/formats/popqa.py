@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.formats.base import Format, Statement
@@ -18,6 +18,8 @@ class PopQA(Format):
     With a language, a column is the first of subj_ru, ru_subj and subj.ru that is there, or subj itself if
     its value is an object with the key ru. The column prop need not have a language.
     """
+
+    has_languages: ClassVar[bool] = True
 
     def fits(self, columns: Iterable[str], language: str) -> bool:
         """Whether the columns are there, plain or with the language."""

@@ -40,6 +40,7 @@ class FactSource(ABC):
             another one; "spurious": it entails none; None if unknown.
         needs_file: whether it is read from `FactConfig.file`.
         joins_files: whether it can join `FactConfig.implications_file` to it.
+        has_languages: whether it can read the columns of `FactConfig.language`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class FactSource(ABC):
     pairing: Pairing | None
     needs_file: ClassVar[bool] = False
     joins_files: ClassVar[bool] = False
+    has_languages: ClassVar[bool] = False
 
     @property
     def causal(self) -> bool | None:

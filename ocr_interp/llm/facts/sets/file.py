@@ -39,6 +39,7 @@ class FileFacts(FactSource):
     """All subjects of `FactConfig.file`, in the wordings of the configuration or the file's own."""
 
     needs_file: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
     joins_files: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:

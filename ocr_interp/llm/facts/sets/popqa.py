@@ -24,6 +24,7 @@ class PopQAFacts(FactSource):
     """Names and answers of `FactConfig.file`; as the paper did, pairs are drawn at random."""
 
     needs_file: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:
         """Draws a fact set from the names and answers of the file."""
