@@ -159,6 +159,30 @@ def asking_batch(examples: Sequence[Encoded], pad: int, device: torch.device | s
     return training_batch([replace(e, answer=e.answer[:1]) for e in examples], pad, device)
 
 
+def path_batch(
+    paths: Sequence[tuple[Encoded, tuple[int, ...], Sequence[int]]], pad: int, device: torch.device | str
+) -> TokenBatch:
+    """Prompts that go on along a path of tokens, to be read at some places of it.
+
+    Args:
+        paths: for every sequence the example, the tokens after its prompt, and how many of them have been
+            said at each place that is read.
+        pad: a token to pad with.
+        device: where the model runs.
+
+    Returns: a batch whose targets are padding: what is read there is the whole vocabulary.
+    """
+    rows = [(*example.prompt, *path) for example, path, _ in paths]
+    places = [
+        (row, len(example.prompt) - 1 + depth)
+        for row, (example, _, depths) in enumerate(paths)
+        for depth in depths
+    ]
+    row, position = torch.tensor(places, dtype=torch.long).T.contiguous().to(device).unbind()
+    told = tuple(example.example for example, _, _ in paths)
+    return TokenBatch(_padded(rows, pad, device), row, position, torch.full_like(row, pad), told)
+
+
 def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Int[Tensor, "batch pos"]:
     length = max(map(len, rows))
     return torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows], dtype=torch.long).to(device)
@@ -208,28 +232,31 @@ def _shared_answers(
 ) -> list[_Split]:
     """The prompts of a large group, with the answers' tokens found once and tried on every prompt.
 
-    All candidates are tokenized after the first, the middle and the last prompt; every other prompt is tried
-    with its own answer and with one more, so that every answer is tried after many prompts.
+    All candidates are tokenized after the first prompt; every prompt is tried with its own answer and with
+    one more, so that every answer is tried after many prompts. A prompt where that does not tally gets tokens
+    of its own; there may be few of them.
     """
-    models = list(dict.fromkeys((group[0], group[len(group) // 2], group[-1])))
-    (prompt, answers), *others = _own_answers(tokenizer, models, prompts)
-    back = len(prompts[models[0].prompt]) - len(prompt)
-    candidates, melted = group[0].candidates, []
-    for model, (other, tokens) in zip(models[1:], others, strict=True):
-        if tokens is not answers or len(prompts[model.prompt]) - len(other) != back:
-            melted += [_pair(model, answer) for answer in candidates[:1]]
+    ((prompt, answers),) = _own_answers(tokenizer, group[:1], prompts)
+    back = len(prompts[group[0].prompt]) - len(prompt)
+    candidates = group[0].candidates
     tried = [
-        (example, answer)
+        (k, answer)
         for k, example in enumerate(group)
-        for answer in {example.target, (example.target + 1 + k) % len(candidates)}
+        for answer in (example.target, (example.target + 1 + k % (len(candidates) - 1)) % len(candidates))
     ]
-    texts = _tokens(tokenizer, [_whole(example, candidates[answer]) for example, answer in tried])
-    for (example, answer), text in zip(tried, texts, strict=True):
-        own = prompts[example.prompt]
-        if text != (*own[: len(own) - back], *answers.tokens[answer]):
-            melted.append(_pair(example, candidates[answer]))
-    _refuse_melted(melted)
-    return [(prompts[e.prompt][: len(prompts[e.prompt]) - back], answers) for e in group]
+    texts = _tokens(tokenizer, [_whole(group[k], candidates[answer]) for k, answer in tried])
+    begun = [own[: len(own) - back] for own in (prompts[example.prompt] for example in group)]
+    other: dict[int, str] = {}
+    for (k, answer), text in zip(tried, texts, strict=True):
+        if text != (*begun[k], *answers.tokens[answer]):
+            other[k] = candidates[answer]
+    if len(other) * len(candidates) > 10 * PAIRS_TOGETHER:
+        _refuse_melted([_pair(group[k], answer) for k, answer in other.items()])
+    apart: dict[int, _Split] = {}
+    if other:
+        own_answers = _own_answers(tokenizer, [group[k] for k in other], prompts)
+        apart = dict(zip(other, own_answers, strict=True))
+    return [apart.get(k, (own, answers)) for k, own in enumerate(begun)]
 
 
 def _where_answers_begin(

@@ -143,9 +143,11 @@ def test_an_answer_that_begins_another_is_scored_as_ending_there(facts, tokenize
 
 def test_the_tree_is_followed_only_as_far_as_needed():
     answers = AnswerTokens(((1, 2, 3), (1, 2, 4), (5, 6, 7)))
-    assert answer_tree(answers, "whole_answer").rows() == ((1, 2), (5, 6))
+    whole = answer_tree(answers, "whole_answer").rows()
+    assert list(whole) == [(1, 2), (5, 6)]
+    assert [len(nodes) for nodes in whole.values()] == [3, 2]  # the root is read once
     cut = answer_tree(answers, "until_distinct")
-    assert cut.rows() == ((1, 2),)
+    assert list(cut.rows()) == [(1, 2)]
     assert [cut.nodes[k].path for k in cut.leaf] == [(1, 2, 3), (1, 2, 4), (5,)]
     assert len(cut.nodes) == 6
 
@@ -184,6 +186,18 @@ def test_a_token_across_prompt_and_answer_is_the_answers_where_no_blank_parts_th
     facts = replace(facts, subjects=("x", "xx"))
     one = encode(own, facts.test_examples)[0]
     assert (one.prompt, one.answers.tokens) == ((0,), ((4,), (1, 3)))
+
+
+def test_a_prompt_of_many_that_merges_otherwise_has_tokens_of_its_own(monkeypatch):
+    A, B, C = "\u306f", "\u6771", "\u5927"
+    vocab = {c: k for k, c in enumerate(("x", A, B, C, A + B))}
+    own = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab, [(A, B)])))
+    facts = facts_of((B, C), (B, C), ("xx{subject}", "x{subject}"))
+    facts = replace(facts, subjects=("xxxx", "xxx" + A))
+    small = encode(own, facts.test_examples)
+    assert [one.answers.tokens for one in small[:2]] == [((2,), (3,)), ((4,), (1, 3))]
+    monkeypatch.setattr(encoding, "PAIRS_TOGETHER", 1)
+    assert encode(own, facts.test_examples) == small
 
 
 def test_what_the_tokenizer_reads_alike_is_refused_with_all_spellings():
@@ -267,7 +281,7 @@ def test_many_prompts_share_the_tokens_of_their_answers(monkeypatch):
 
 
 def test_many_prompts_whose_ends_merge_with_answers_are_refused(monkeypatch):
-    monkeypatch.setattr(encoding, "PAIRS_TOGETHER", 0)
+    monkeypatch.setattr(encoding, "PAIRS_TOGETHER", 0)  # so that none may have tokens of its own
     melting = tiny_tokenizer(["no x"] * 9)
     melting._tokenizer.normalizer = normalizers.Replace("n 1913", "q")
     with pytest.raises(ConfigError, match=r"reads 'Person.* was born in' otherwise when '1913' follows"):

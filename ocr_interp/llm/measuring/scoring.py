@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, ModelError
-from ocr_interp.llm.encoding import AnswerTokens, Encoded, training_batch
+from ocr_interp.llm.encoding import AnswerTokens, Encoded, path_batch
 from ocr_interp.llm.facts.spelling import listed
 from ocr_interp.llm.models.forward import LogitsOf
 
@@ -79,11 +79,16 @@ class AnswerTree:
         """The nodes at which the next token's probabilities are needed."""
         return tuple(k for k, node in enumerate(self.nodes) if node.children)
 
-    def rows(self) -> tuple[tuple[int, ...], ...]:
-        """Paths to feed after the prompt, so that every asked node lies on one."""
+    def rows(self) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """Paths to feed after the prompt, each with the asked nodes to read on it: every one is read once."""
         asked = set(self.asked)
-        inner = (k for k in asked if not asked & set(self.nodes[k].children.values()))
-        return tuple(self.nodes[k].path for k in sorted(inner))
+        number = {self.nodes[k].path: k for k in asked}
+        ends = (k for k in sorted(asked) if not asked & set(self.nodes[k].children.values()))
+        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for path in (self.nodes[k].path for k in ends):
+            passed = [number.pop(path[:depth], None) for depth in range(len(path) + 1)]
+            found[path] = tuple(k for k in passed if k is not None)
+        return found
 
 
 def answer_tree(answers: AnswerTokens, scoring: ScoringName) -> AnswerTree:
@@ -193,15 +198,15 @@ def tree_scores(
     """
     step = np.zeros((len(encoded), len(tree.nodes)))  # log-probability of the token into a node
     stop = np.zeros((len(encoded), len(tree.nodes)))  # of going on to none of its children
-    tasks = [(k, path) for k in range(len(encoded)) for path in tree.rows()]
-    number = {node.path: at for at, node in enumerate(tree.nodes)}
+    tasks = [(k, path, nodes) for k in range(len(encoded)) for path, nodes in tree.rows().items()]
     ends = {leaf for leaf, stops in zip(tree.leaf, tree.stops, strict=True) if stops}
     for start in range(0, len(tasks), batch_size):
         chosen = tasks[start : start + batch_size]
-        batch = training_batch([replace(encoded[k], answer=(*path, 0)) for k, path in chosen], pad, device)
-        logits = answers(batch).float()
+        depths = ([len(tree.nodes[at].path) for at in nodes] for _, _, nodes in chosen)
+        paths = [(encoded[k], path, own) for (k, path, _), own in zip(chosen, depths, strict=True)]
+        logits = answers(path_batch(paths, pad, device)).float()
         total = logits.logsumexp(1)
-        asked = [(k, number[path[:depth]]) for k, path in chosen for depth in range(len(path) + 1)]
+        asked = [(k, at) for k, _, nodes in chosen for at in nodes]
         edges = [
             (place, token, k, child)
             for place, (k, at) in enumerate(asked)
