@@ -1,4 +1,4 @@
-"""A program: prepares 10,000 subjects with 1,000 answers of each relation; prints seconds and bytes."""
+"""A program: prepares 10,000 subjects with 1,000 answers of each relation; prints seconds of the processor and bytes."""
 
 import json
 import resource
@@ -37,10 +37,10 @@ def main(folder):
     file.write_text("\n".join(("subject,fact,implication", *rows)) + "\n")
     tokenizer = tiny_tokenizer([f" {answer}" for answer in answers[:400]])
     wordings = {"fact_templates": ("{subject} lives in",), "implication_templates": ("{subject} speaks",)}
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     questions = Questions(make_facts(FactConfig(data="file", file=file, **wordings)), tokenizer, 0)
     found = {
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before),
         "asked": len(questions.encoded),
         "answers": len(questions.encoded[0].candidates),

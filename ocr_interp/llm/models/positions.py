@@ -18,8 +18,8 @@ def position_limit(model: Any) -> int | None:
     Learned positions end there. Rotary ones go on, but the model was never trained on them.
     """
     config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    limits = [getattr(text, name, None) for name in _FIELDS]
+    of_text = getattr(config, "get_text_config", None)
+    limits = [getattr(config if of_text is None else of_text(), name, None) for name in _FIELDS]
     return next((int(n) for n in limits if isinstance(n, int) and n > 0), None)
 
 
