@@ -1,4 +1,7 @@
-"""A program: prepares 10,000 subjects with 1,000 answers of each relation; prints seconds of the processor and bytes."""
+"""A program: prepares 10,000 subjects with 1,000 answers of each relation.
+
+It prints seconds of the processor, and bytes.
+"""
 
 import json
 import resource
