@@ -19,8 +19,8 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional]
     """run_dir of `llm finetune`, a model folder, or a name on the Hugging Face hub"""
     facts: FactConfig = field(default_factory=lambda: FactConfig(test_templates=()))
-    """which facts; a run_dir has its own facts, of which only test_templates may be changed; without
-    test_templates, the run's own are used, or 0 for a model folder"""
+    """which facts; a run_dir has its own facts, of which only test_templates and scoring may be changed;
+    without test_templates, the run's own are used, or 0 for a model folder"""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu) or the name of a device"""
     download: bool = False
@@ -46,7 +46,8 @@ class Evaluate:
         lm = load_model(model, dtype=dtype, download=self.download)
         if has_update_beside:
             lm = load_finetuned(self.model, base=lm)
-        print(describe_measurement(fact_set, measure(lm, fact_set, device=self.device)))
+        found = measure(lm, fact_set, device=self.device, scoring=facts.scoring)
+        print(describe_measurement(fact_set, found))
 
     def _source(self) -> tuple[str, FactConfig, str, bool]:
         """The model to load, the facts to ask, the precision (for a run, the one it was trained in), and
@@ -62,12 +63,13 @@ class Evaluate:
             return self.model, facts, "float32", False
         config = folder.read_config()
         own = config.facts
-        if replace(self.facts, test_templates=()) != FactConfig(test_templates=()):
+        if replace(self.facts, test_templates=(), scoring="auto") != FactConfig(test_templates=()):
             raise ConfigError(
                 f"{self.model} is a run with facts of its own ({own.data}, seed {own.seed}): give no facts "
-                "but test_templates, or name its model folder"
+                "but test_templates and scoring, or name its model folder"
             )
-        facts = replace(own, test_templates=asked or own.test_templates)
+        scoring = own.scoring if self.facts.scoring == "auto" else self.facts.scoring
+        facts = replace(own, test_templates=asked or own.test_templates, scoring=scoring)
         if folder.model_folder.is_dir():
             return str(folder.model_folder), facts, config.train.dtype, False
         if folder.adapter_file.is_file():

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_hea
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
-from ocr_interp.llm.measuring.measure import Questions
+from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
+from ocr_interp.llm.measuring.scoring import describe_scoring
 from ocr_interp.llm.models.bridge import as_bridge
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
@@ -45,6 +46,7 @@ class Inside:
         cuts: all cuts, the models without a cut first.
         circuits: OV circuits of these heads between tokens, beside as many random heads; or a text that says
             why there are none.
+        scoring: what the answers of facts and implications were ranked by.
     """
 
     facts: FactSet
@@ -52,6 +54,7 @@ class Inside:
     heads: tuple[tuple[int, int], ...]
     cuts: tuple[Cut, ...]
     circuits: TokenCircuits | str
+    scoring: Mapping[str, str] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -62,6 +65,7 @@ class Inside:
             "ov_update": self.update.to_dict(),
             "cuts": cuts,
             "circuits": circuits,
+            "scoring": dict(self.scoring),
         }
 
     def summary(self) -> str:
@@ -78,7 +82,11 @@ class Inside:
             )
         circuits = self.circuits
         lines += ["", f"no OV circuits: {circuits}" if isinstance(circuits, str) else circuits.summary()]
-        lines += ["", "mean rank (0 is best)", f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}"]
+        lines += [
+            "",
+            f"mean rank (0 is best); {describe_scoring(self.scoring)}",
+            f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}",
+        ]
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
             lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
@@ -105,11 +113,18 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
         refuse_too_many_copies(load_config(own), dtype, loaded=2, working=1, device=where)
     before = load_model(config.train.model, dtype=dtype)
     after = load_model(own, dtype=dtype)
-    return inspect_models(before, after, make_facts(config.facts), n_heads, device)
+    facts, scoring = make_facts(config.facts), config.facts.scoring
+    return inspect_models(before, after, facts, n_heads, device, scoring=scoring)
 
 
 def inspect_models(
-    before: LanguageModel, after: LanguageModel, facts: FactSet, n_heads: int = 10, device: str = "auto"
+    before: LanguageModel,
+    after: LanguageModel,
+    facts: FactSet,
+    n_heads: int = 10,
+    device: str = "auto",
+    *,
+    scoring: str = "auto",
 ) -> Inside:
     """Compares a model before and after fine-tuning; neither is changed.
 
@@ -118,6 +133,7 @@ def inspect_models(
         facts: the fact set whose test prompts measure the models.
         n_heads: number of the most changed heads to ablate.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        scoring: how answers are ranked, see `FactConfig.scoring`.
 
     Raises:
         ModelError: a model whose update is not merged, an architecture that cannot be read, or more heads
@@ -127,7 +143,8 @@ def inspect_models(
         if lm.attached is not None:
             raise ModelError(lm.attached.refusal("inspect"))
     where = resolve_device(device)
-    questions = Questions(facts, after.tokenizer, after.pad)
+    questions = Questions(facts, after.tokenizer, after.pad, scoring=scoring)
+    questions.refuse_too_long(after.model)
     old, new = ov_weights(before.model), ov_weights(after.model)
     update = ov_update(old, new)
     if not 0 < n_heads < update.relative.size:
@@ -141,7 +158,7 @@ def inspect_models(
     circuits = _compared(read, bridge, compared, n_heads)
     cuts += head_cuts(bridge, update, n_heads, questions, where)
     cuts += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts), circuits)
+    return Inside(facts, update, heads, tuple(cuts), circuits, questions.scoring)
 
 
 def _read_copy(

@@ -71,8 +71,9 @@ def ov_weights(model: Any) -> OVWeights:
     layers = getattr(getattr(model, "model", None), "layers", None)
     if layers is None or not all(hasattr(getattr(x, "self_attn", None), "v_proj") for x in layers):
         raise ModelError(
-            f"{type(model).__name__} has no model.layers[i].self_attn.v_proj: read it through "
-            "TransformerBridge instead"
+            f"{type(model).__name__} has no model.layers[i].self_attn.v_proj, from which OV circuits are "
+            "read: `inspect` takes models with Llama's layers (Llama, Mistral, Qwen2, Gemma, OLMo); "
+            "`ocr-interp llm evaluate` measures any; from Python, TransformerBridge reads more families"
         )
     heads = model.config.get_text_config().num_attention_heads
     values = [_numpy(layer.self_attn.v_proj.weight) for layer in layers]  # [kv_head * d_head, d_model]

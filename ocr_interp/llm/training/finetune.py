@@ -22,6 +22,7 @@ from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement, Questions
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures, quiet
+from ocr_interp.llm.models.positions import refuse_too_long
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
@@ -151,8 +152,13 @@ class _Finetuning:
         if lm is not None and lm.attached is not None:
             raise ModelError(lm.attached.refusal("fine-tuning it again"))
         self.lm = lm or load_model(recipe.model, dtype=recipe.dtype, download=recipe.download)
-        self.questions = Questions(facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size)
+        self.questions = Questions(
+            facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size, config.facts.scoring
+        )
         self.told: tuple[Encoded, ...] = encode(self.lm.tokenizer, facts.training_examples)
+        self.questions.refuse_too_long(self.lm.model)
+        fed = [(len(one.prompt) + len(one.answer) - 1, one.example) for one in self.told]
+        refuse_too_long(self.lm.model, fed)
         if recipe.steps and not self.told:
             raise ConfigError(f"there is nothing to train on ({config.facts.control=}): pass steps=0")
         self.adapter = methods[recipe.method]

@@ -68,6 +68,7 @@ class FinetuneRun:
             "causal": self.facts.causal,
             "facts": list(self.facts.facts),
             "implications": list(self.facts.implications),
+            "scoring": dict(self.after.scoring),
             "step": self.step,
             "history": {name: self.history[name].tolist() for name in self.history.columns},
             "before": self.before.to_dict(),
