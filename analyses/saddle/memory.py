@@ -70,6 +70,8 @@ def make(runs: Path, figures: Path) -> Measured:
         for beta, name in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin solution")):
             ax.axhline(beta, color="0.25", ls=":", lw=1.2)
             ax.text(SIZES[0], beta + 0.01, name, fontsize=9, color="0.25")
+        for width, marker in MARKERS.items():
+            ax.plot([], [], marker, color="0.4", ms=5, label=f"descent, d_head {width}")
         ax.set(xscale="log", ylim=(0, 0.87), ylabel="held-out coefficient β")
         ax.set_xlabel("size of the start: standard deviation of the entries × √d_head")
         ax.set_title("A small start deduces more than the theorem says, a large one less", loc="left")

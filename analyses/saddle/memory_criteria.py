@@ -1,6 +1,6 @@
 """Sizes, losses and tolerances of the study of the start. Written down before its runs."""
 
-SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0)
 """Sizes of isotropic starts of the flow."""
 
 LOSSES = (2, 6, 20, 100)
