@@ -40,7 +40,7 @@ def test_outcomes_of_matrices_by_hand():
 
 
 def test_the_law_of_recall_by_hand():
-    """One feature per pair, p² = 4, c_i half of it: at f = 0 nothing has grown, at f = √8 |b|² has doubled."""
+    """One feature per pair, p² = 4, c_i half of it: at f = 0 nothing has grown, at f = √8 |b|² doubled."""
     W_O = torch.cat([2 * torch.eye(N), torch.eye(N)], dim=1).double()
     before = Pretrained("factorized", {"W_V": torch.ones(1, N), "W_O": W_O}, math.nan)
     assert before.feature_ratio() == pytest.approx(0.5)
