@@ -46,14 +46,8 @@ def run_alone(
         return run
 
     names = [name for name in dict.fromkeys([*wanted, *edits]) if name in model.hook_dict]
-    with torch.no_grad(), by_itself(model):
-        try:
-            logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise ModelError(
-                f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: "
-                f"{error}"
-            ) from error
+    with torch.no_grad(), by_itself(model), failures_told(tokens):
+        logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
     logits = getattr(logits, "logits", logits)
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         raise ModelError(
@@ -61,6 +55,21 @@ def run_alone(
             "decoder-only language models have OV circuits between tokens"
         )
     return logits.detach(), seen
+
+
+@contextlib.contextmanager
+def failures_told(tokens: Tensor) -> Iterator[None]:
+    """Errors of a model's own forward pass as one that says on what it failed.
+
+    Raises:
+        ModelError: the model does not run.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise ModelError(
+            f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

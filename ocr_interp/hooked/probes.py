@@ -230,13 +230,17 @@ class _LayerProbe:
 
     def _attention(self, head: int) -> tuple[Step, bool]:
         what = "sum over keys of pattern × v = z"
-        missing = self._missing(what, self.name("pattern"), self.name("v"), self.name("z"))
+        missing = self._missing(what, self.name("v"), self.name("z"))
         if missing is not None:
-            note = f"{missing.note} (fused attention; attn_implementation='eager' runs it)"
-            return replace(missing, note=note), False
-        pattern, v, z = (self.seen[self.name(kind)] for kind in ("pattern", "v", "z"))
-        if v.ndim != 4 or z.ndim != 4 or pattern.ndim != 4 or self.n_heads % v.shape[2]:
+            return missing, False
+        v, z = self.seen[self.name("v")], self.seen[self.name("z")]
+        pattern = self.seen.get(self.name("pattern"))
+        if v.ndim != 4 or z.ndim != 4 or self.n_heads % v.shape[2]:
             return Step(what, None, self.tolerance, note=f"hook_z has the shape {tuple(z.shape)}"), False
+        if pattern is None:
+            return self._alone(head, v, z), False
+        if pattern.ndim != 4:
+            return Step(what, None, self.tolerance, note=f"the pattern is {tuple(pattern.shape)}"), False
         group = self.n_heads // v.shape[2]
 
         def compared(row: int, enlarged: float) -> Step:
@@ -245,6 +249,20 @@ class _LayerProbe:
 
         enlarged = compared(self.n_heads + 1, LIMITED)
         return compared(0, 1.0), bool(enlarged.differs and enlarged.factor is None)
+
+    def _alone(self, head: int, v: Tensor, z: Tensor) -> Step:
+        """The same where attention is fused, of the first tokens, each of which attends to itself alone."""
+        group = self.n_heads // v.shape[2]
+        steps = [
+            self._compare("v = z of a first token", *(self.to(each) for each in pair))
+            for pair in ((v[row, 0, head // group], z[row, 0, head]) for row in (0, -1))
+        ]
+        step = max(steps, key=lambda each: each.error or 0.0)
+        if not step.differs:
+            return step
+        return replace(
+            step, factor=None, note="fused attention hides the pattern: try attn_implementation='eager'"
+        )
 
     def _writing(self, head: int) -> Step:
         what = "change of the residual stream = change of z W_O"

@@ -128,18 +128,23 @@ def _compared(
         W, flags = torch.as_tensor(found.W), " ".join(found.provenance.flags)
         is_multiple = _off(W * (true.W * W).sum() / W.pow(2).sum(), true.W) <= exact
         said = [flag for flag in FLAGS if flag in flags]
-        if said and (is_multiple or set(said) - set(FLAGS[:2])):
+        if said and (is_multiple or set(said) & set(FLAGS[3:])):
             return "flagged", ", ".join(said), error
         return "silent", f"off by {error:.2g}, flags: {flags}", error
     if question == "attribution":
         prompt, columns = prompts[0].tolist(), rng.sample(range(pair.d_out), 2)
         found = attribute_model(pair.model, prompt, *columns, layer=layer, head=head)
         true = truths.attribution(pair.plain, prompt, columns, layer, head)
-        if true.cap > max(
-            1e-4, 16 * torch.finfo(pair.dtype).eps
-        ):  # of coarse ones it says that it cannot tell
+        tells = max(1e-4, 16 * torch.finfo(pair.dtype).eps)  # of coarse dtypes it says that it cannot
+        if true.cap > tells:
             return "silent", "the logits are no multiple of the unembedding's", true.cap
         error = _off(found.contributions[0], true.contributions)
+        if pair.fields.get("attn_only") and pair.layers == 1:  # all of such a model is attributed
+            whole = attribute_model(pair.model, prompt, *columns)
+            error = max(error, _off(whole.contributions[head], true.contributions))
+            error = max(error, _off([whole.total], torch.tensor([true.logit])))
+            total = whole.contributions.sum() + whole.direct + whole.bias
+            error = max(error, abs(total - true.logit) / float(abs(whole.contributions).sum()))
         return ("right" if error <= TOLERANCE[pair.dtype] else "silent"), f"off by {error:.2g}", error
     reference = torch.tensor([[rng.randrange(2, 32) for _ in range(5)] for _ in range(6)])
     reference[:3] = prompts

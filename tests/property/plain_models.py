@@ -76,7 +76,16 @@ def _register() -> None:
 
 _OUT = ("o_proj", "out_proj", "dense", "c_proj", "wo")
 _POSITIONS = ("wpe", "embed_positions")
-_FINAL = ("ln_f", "final_layernorm", "final_layer_norm", "norm", "norm_f", "layer_norm", "embedding_norm")
+_FINAL = (
+    "ln_f",
+    "final_layernorm",
+    "final_layer_norm",
+    "norm",
+    "norm_f",
+    "layer_norm",
+    "embedding_norm",
+    "final_norm",
+)
 _MLP = ("mlp", "feed_forward", "block_sparse_moe", "moe", "fc2", "ffn.down_proj", "shared_mlp")
 
 
@@ -90,7 +99,8 @@ class PlainTransformers:
         lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList)]
         self.layers = next(each for each in lists if len(each) == count)
         owner = next(m for m in model.modules() if any(child is self.layers for child in m._modules.values()))
-        self.norm = next(owner._modules[name] for name in _FINAL if owner._modules.get(name) is not None)
+        norms = [owner._modules[name] for name in _FINAL if owner._modules.get(name) is not None]
+        self.norm = norms[0] if norms else torch.nn.Identity()
         self.head = model.get_output_embeddings()
         self.heads = getattr(config, "num_attention_heads", None) or config.n_head
         self.modern = hasattr(__import__("sys").modules[type(model).__module__], "eager_attention_forward")
@@ -99,11 +109,12 @@ class PlainTransformers:
             config._attn_implementation = "watched"
 
     def out_projection(self, layer: int) -> Any:
-        """The module that all heads enter together: W_O."""
+        """The module that all heads enter together, W_O; None in a layer without attention."""
         for name, module in self.layers[layer].named_modules():
-            if name.rpartition(".")[2] in _OUT and "attention" in name + "attention" * ("attn" in name):
+            last = name.rpartition(".")[2]
+            if last in _OUT and ("attention" in name or "attn" in name or name == "mixer.o_proj"):
                 return module
-        raise LookupError(f"no projection of z in {type(self.model).__name__}")
+        return None
 
     def run(self, tokens: Tensor, ask: Ask) -> Seen:
         """One forward pass."""
@@ -154,7 +165,8 @@ class PlainTransformers:
             for name, module in self.model.named_modules():
                 if name.rpartition(".")[2] in _POSITIONS:
                     yield module, False, zero
-        yield self.out_projection(ask.layer), True, enter_out
+        if (out := self.out_projection(ask.layer)) is not None:
+            yield out, True, enter_out
         for number, module in enumerate(self._mlp(ask.layer)):
 
             def held(module: Any, args: Any, kwargs: Any, output: Any, number: int = number) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
+from ocr_interp.hooked.alone import failures_told
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
@@ -157,9 +158,15 @@ def _check_ran(wanted: Sequence[str], cache: Any) -> None:
     """Requires that the forward pass reached every hook; fused attention skips hook_pattern."""
     silent = [name for name in wanted if name not in cache]
     if silent:
+        is_fused = all(name.endswith("hook_pattern") for name in silent)
         raise ModelError(
             f"the forward pass must come by {', '.join(wanted[:4])}, got nothing at {', '.join(silent)}: "
-            "fused attention has no pattern; load the model with attn_implementation='eager'"
+            + (
+                "fused attention has no pattern; load the model with attn_implementation='eager'"
+                if is_fused
+                else "this bridge does not run them, so nothing can be attributed; ablations at hooks that "
+                "it runs still work"
+            )
         )
 
 
@@ -175,7 +182,7 @@ class SeenPrompt:
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
         wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
-        with torch.no_grad(), own_run(model):
+        with torch.no_grad(), own_run(model), failures_told(tokens):
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
         _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)

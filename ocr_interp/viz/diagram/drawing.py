@@ -17,6 +17,7 @@ from matplotlib.patches import FancyBboxPatch
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.viz.characters import visible_graph
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
@@ -35,12 +36,13 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
 
     The line width is |contribution| relative to the graph's largest edge, the colour its sign; untold edges
     are red, and dashed if they are missing. The number in a node is the contribution through it, in logits.
+    Control characters of labels are written out.
     Prune a graph with hundreds of edges to make it readable: draw_circuit(graph.prune(0.01)).
 
     Raises:
         ConfigError: no graph, or a graph without edges.
     """
-    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    shown = [visible_graph(each) for each in ([graphs] if isinstance(graphs, CircuitGraph) else graphs)]
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
