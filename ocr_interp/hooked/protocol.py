@@ -172,7 +172,11 @@ def attention_of(model: HookedModel, layer: int) -> Any:
         raise ModelError(
             f"layer {layer} must have attention with W_V and W_O, got "
             f"{'no attention' if attention is None else type(attention).__name__}: "
-            + (f"choose another layer ({', '.join(map(str, others[:12]))})" if others else "no layer has it")
+            + (
+                f"choose another layer ({', '.join(map(str, others[:12]))})"
+                if others
+                else "no layer of this bridge has it"
+            )
         )
     return attention
 
