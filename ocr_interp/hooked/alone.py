@@ -14,6 +14,20 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 
 
+def probe_ids(model: HookedModel) -> list[int]:
+    """Six tokens, two of them twice, none of them special; fewer where the context or vocabulary is short."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    special: set[Any] = set()
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"):
+        value = getattr(config, name, None)
+        special |= set(value) if isinstance(value, list | tuple) else {value}
+    size = int(model.W_E.shape[0])
+    spread = [int(size * part) for part in (0.17, 0.37, 0.59, 0.83)]
+    allowed = [i for i in range(min(size, 64)) if i not in special] or [0]
+    a, b, c, d = (i if i not in special else allowed[k % len(allowed)] for k, i in enumerate(spread))
+    return [a, b, c, a, b, d][: max(1, int(getattr(model.cfg, "n_ctx", 6) or 6))]
+
+
 def run_alone(
     model: HookedModel,
     tokens: Tensor,

@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.asked.wrapped import wrapped_step
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
 from ocr_interp.hooked.projections import adapters_of, projections
@@ -150,6 +152,7 @@ def read_head(
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
+    check_decoder(model)
     raw, kv_head = used_weights(model, layer, head, inputs, outputs)
     name = str(getattr(model.cfg, "model_name", type(model).__name__))
     check_finite(raw, f"{name}, layer {layer}, head {head}")
@@ -183,7 +186,7 @@ def read_head(
             *(["unmerged adapters: in W_V and W_O, as the projections apply them"] if adapted else []),
         ),
         flags=_flags(model, probe),
-        checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
+        checks=_checks(model, probe),
     )
     return HeadFactors(left, right, constant @ right, provenance)
 
@@ -199,6 +202,12 @@ def _folded(ln1: Norm, last: Norm, has_b_V: bool, embedded: bool) -> tuple[str, 
         said.append("b_V and the bias of ln1 are not in W but in `bias`, a unit of attention")
     said.append("b_O, the bias of ln_final and b_U belong to no head and are left out")
     return tuple(said)
+
+
+def _checks(model: HookedModel, probe: HeadProbe) -> tuple[str, ...]:
+    inside = wrapped_step(model)
+    steps = (*probe.steps().values(), *(() if inside is None else (inside,)))
+    return tuple(step.describe() for step in steps if not step.differs)
 
 
 _MULTIPLIERS = {
@@ -265,6 +274,12 @@ def _flags(model: HookedModel, probe: HeadProbe) -> tuple[str, ...]:
         said.append(
             "something limits large values before z (a clamp such as clip_qkv, or a norm); it did not act on "
             "the probe and is left out"
+        )
+    inside = wrapped_step(model)
+    if inside is not None and inside.differs:
+        said.append(
+            f"{inside.describe()}; the bridge of transformer-lens runs another model than yours: W, of "
+            "weights alone, is yours, what is measured by running the bridge is not"
         )
     if getattr(cfg, "positional_embedding_type", "standard") == "standard":
         said.append("position embeddings, which attention reads too, are left out")

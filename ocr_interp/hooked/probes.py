@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.hooked.alone import by_itself, run_alone, state_of
+from ocr_interp.hooked.alone import by_itself, probe_ids, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.projections import projections
 from ocr_interp.hooked.protocol import (
@@ -94,7 +94,7 @@ class _LayerProbe:
         W_V, W_O, b_V = projections(model, layer)
         self.W_V, self.W_O = self.to(W_V), self.to(W_O)
         self.b_V = None if b_V is None else self.to(b_V).reshape(len(W_V), -1)
-        self.ids = _probe_ids(model)
+        self.ids = probe_ids(model)
         self.change: dict[int, Tensor] = {}
         self.logits, self.seen = self._look()
         self.eps = float(torch.finfo(self.logits.dtype).eps)
@@ -326,17 +326,3 @@ def _hold_first_row(value: Any, seen: Mapping[str, Tensor]) -> Any:
     if value.ndim == 3:
         return torch.cat([value[:1].expand(len(value) - 1, *value.shape[1:]), value[-1:]])
     return value
-
-
-def _probe_ids(model: HookedModel) -> list[int]:
-    """Six tokens, two of them twice, none of them special; fewer where the context or vocabulary is short."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    special: set[Any] = set()
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"):
-        value = getattr(config, name, None)
-        special |= set(value) if isinstance(value, list | tuple) else {value}
-    size = int(model.W_E.shape[0])
-    spread = [int(size * part) for part in (0.17, 0.37, 0.59, 0.83)]
-    allowed = [i for i in range(min(size, 64)) if i not in special] or [0]
-    a, b, c, d = (i if i not in special else allowed[k % len(allowed)] for k, i in enumerate(spread))
-    return [a, b, c, a, b, d][: max(1, int(getattr(model.cfg, "n_ctx", 6) or 6))]

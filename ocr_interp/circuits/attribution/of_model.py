@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.padding import check_unpadded
@@ -76,7 +78,8 @@ def attribute_model(
     Raises:
         ModelError: a missing or unknown layer or head, kinds of another length, norms after attention, or
             attention without a pattern.
-        ModelError: something stands between the values, z and the residual stream (seen by a probe).
+        ModelError: something stands between the values, z and the residual stream (seen by a probe), or a
+            bridge that gives other logits than the model inside it.
         AttributionError: contributions that do not sum to the total (relative to their sizes: 1e-10 in
             float64, 1e-4 in float32, 8 machine precisions below), or a model in which heads and logits are
             not joined by W_O, the final norm and W_U alone (compared as vectors, relative to their size).
@@ -87,6 +90,7 @@ def attribute_model(
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
+    check_decoder(model)
     ids, columns = encoded(
         model, prompt, [answer] if against is None else [answer, against], names, output_names
     )
@@ -95,6 +99,7 @@ def attribute_model(
     seen = SeenPrompt(model, ids, columns, at)
     for _, h in heads:
         probe_head(model, at, h).require(("attention", "writing"), "an attribution")
+    require_wrapped(model, "an attribution")
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
