@@ -24,11 +24,12 @@ from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_heads, part_cuts
+from ocr_interp.llm.inside.foreseen import why_uncut
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import Questions
-from ocr_interp.llm.models.bridge import as_bridge
+from ocr_interp.llm.models.bridge import as_bridge, viewed
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
@@ -45,6 +46,7 @@ class Inside:
         cuts: all cuts, the models without a cut first.
         circuits: OV circuits of these heads between tokens, beside as many random heads; or a text that says
             why there are none.
+        uncut: why no heads and directions are cut; None if they are.
     """
 
     facts: FactSet
@@ -52,6 +54,7 @@ class Inside:
     heads: tuple[tuple[int, int], ...]
     cuts: tuple[Cut, ...]
     circuits: TokenCircuits | str
+    uncut: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -62,6 +65,7 @@ class Inside:
             "ov_update": self.update.to_dict(),
             "cuts": cuts,
             "circuits": circuits,
+            **({"uncut": self.uncut} if self.uncut else {}),
         }
 
     def summary(self) -> str:
@@ -82,6 +86,8 @@ class Inside:
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
             lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
+        if self.uncut:
+            lines.append(f"no heads and directions cut: {self.uncut}")
         return "\n".join(lines)
 
 
@@ -128,38 +134,44 @@ def inspect_models(
             raise ModelError(lm.attached.refusal("inspect"))
     where = resolve_device(device)
     questions = Questions(facts, after.tokenizer, after.pad)
-    old, new = ov_weights(before.model), ov_weights(after.model)
+    old, new = ov_weights(before), ov_weights(after)
     update = ov_update(old, new)
-    if not 0 < n_heads < update.relative.size:
-        raise ModelError(f"n_heads must be in 1..{update.relative.size - 1}, got {n_heads}")
+    if not 0 < n_heads < len(update.heads()):
+        raise ModelError(f"n_heads must be in 1..{len(update.heads()) - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
-    compared = (*heads, *other_heads(heads, update.relative.shape)[0])
-    read = _read_copy(before, facts, compared, where)
+    compared = (*heads, *other_heads(heads, update)[0])
+    read, uncut = _read_before(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
-    cuts = part_cuts(before.model, after.model, work, questions, where)
+    cuts = part_cuts(before, after, work, questions, where)
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
-    cuts += head_cuts(bridge, update, n_heads, questions, where)
-    cuts += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts), circuits)
+    if uncut is None:
+        cuts += head_cuts(bridge, update, n_heads, questions, where)
+        cuts += direction_cuts(bridge, heads, old, new, questions, where)
+    return Inside(facts, update, heads, tuple(cuts), circuits, uncut)
 
 
-def _read_copy(
+_Read = tuple[FactTokens, tuple[OVCircuit, ...]]
+
+
+def _read_before(
     lm: LanguageModel, facts: FactSet, heads: Sequence[tuple[int, int]], device: torch.device
-) -> tuple[FactTokens, tuple[OVCircuit, ...]] | str:
-    """The OV circuits of a model, read from a copy; or a text that says why there are none."""
+) -> tuple[_Read | str, str | None]:
+    """The OV circuits of a model, or why there are none; and why its heads cannot be cut, if they cannot."""
+    bridge = as_bridge(viewed(lm, device), device)
     try:
         tokens = fact_tokens(facts, lm.tokenizer)
-        copied = LanguageModel(lm.name, copy.deepcopy(lm.model).to(device).eval(), lm.tokenizer)
-        read = tokens, read_circuits(as_bridge(copied, device), tokens, heads)
+        read: _Read | str = tokens, read_circuits(bridge, tokens, heads)
     except (ConfigError, ModelError) as error:
-        return str(error)
+        read = str(error)
+    uncut = why_uncut(bridge, heads[0])
+    del bridge
     gc.collect()  # a bridge refers to itself: without this its weights would stay in memory
-    return read
+    return read, uncut
 
 
 def _compared(
-    read: tuple[FactTokens, tuple[OVCircuit, ...]] | str,
+    read: _Read | str,
     bridge: Any,
     heads: Sequence[tuple[int, int]],
     n_chosen: int,
