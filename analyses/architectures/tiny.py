@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from ocr_interp.errors import ModelError
+from ocr_interp.llm.models.bridge import check_text_only
+
 VOCAB = 32
 """Tokens of every tiny model: as many as the tests' tokenizer has words."""
 
@@ -78,9 +81,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3_5Text": _HYBRID,
     "Qwen3_5MoeText": _HYBRID,
     "RecurrentGemma": {"block_types": ["recurrent", "attention"], "lru_width": 24},
+    "Youtu": _COMPRESSED,
     "Zamba2": {"layers_block_type": ["mamba", "hybrid"], "mamba_ngroups": 1, "num_mem_blocks": 1},
 }
 """What a family needs beside or instead of SIZES, by its configuration's class without "Config"."""
+
+SINGLE = ("XGLM",)
+"""Families that compute with numbers of float32 inside, whatever the dtype of their weights."""
 
 NOT_TRIED = (
     "booting a bridge of a model of images or sound runs `pip install torchvision` where that is missing "
@@ -113,14 +120,8 @@ def tiny_config(kind: type, **changes: Any) -> Any:
     return kind(**{**sizes, **family, **changes})
 
 
-def needs_a_package(kind: type) -> bool:
-    """Whether a configuration has parts beside text, for which a bridge installs a package by itself."""
-    parts = getattr(kind, "sub_configs", None) or {}
-    return any(word in part for part in parts for word in ("vision", "audio", "vq"))
-
-
 def tiny_architecture(name: str, seed: int = 0, **changes: Any) -> Any:
-    """A random model of an architecture in float64, in eval mode, without gradients.
+    """A random model of an architecture in float64 (SINGLE: float32), in eval mode, without gradients.
 
     Args:
         name: of the class in transformers, such as "LlamaForCausalLM", or one of SAME_MODEL.
@@ -135,8 +136,10 @@ def tiny_architecture(name: str, seed: int = 0, **changes: Any) -> Any:
     kind = getattr(transformers, SAME_MODEL.get(name, name), None)
     if kind is None or getattr(kind, "config_class", None) is None:
         raise LookupError(f"transformers {transformers.__version__} has no {name}")
-    if needs_a_package(kind.config_class):
-        raise LookupError(NOT_TRIED)
+    try:
+        check_text_only(kind.config_class, name)
+    except ModelError:
+        raise LookupError(NOT_TRIED) from None
     config = tiny_config(kind.config_class, **changes)
     config.architectures = [name]
     for each in (config, *(getattr(config, part, None) for part in config.sub_configs)):
@@ -145,7 +148,8 @@ def tiny_architecture(name: str, seed: int = 0, **changes: Any) -> Any:
             each._experts_implementation = "eager"  # the grouped kernels have no float64
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return perturbed(kind(config).double())
+        family = kind.config_class.__name__.removesuffix("Config")
+        return perturbed(kind(config).to(torch.float32 if family in SINGLE else torch.float64))
 
 
 def perturbed(model: Any) -> Any:

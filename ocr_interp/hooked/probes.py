@@ -30,7 +30,7 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_layer,
 )
-from ocr_interp.hooked.steps import HeadProbe, Step
+from ocr_interp.hooked.steps import POST_NORM, HeadProbe, Step
 
 LIMITED = 100.0
 """Values of one row are multiplied by this, so that a clamp acts whatever the prompt."""
@@ -188,9 +188,7 @@ class _LayerProbe:
         if step.tallies and (split := self._split_joint(what)) is not None:
             return split
         if step.differs and not self._compare(what, x @ self.W_V[entry] + bias, theirs).differs:
-            return replace(
-                step, factor=None, note="values read the stream without ln1: the model is post-norm"
-            )
+            return replace(step, factor=None, note=POST_NORM)
         return step
 
     def _split_joint(self, what: str) -> Step | None:

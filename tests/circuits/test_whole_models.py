@@ -107,6 +107,22 @@ def test_weights_that_only_the_bridge_has_are_not_held_against_it():
     assert "weights were processed" in step.describe()
 
 
+def test_a_post_norm_model_is_one_error():
+    model = bridge(tiny_architecture("OpenAIGPTLMHeadModel"))
+    for what in ("circuit", "attribution", "graph"):
+        with pytest.raises(ModelError, match="without ln1: the model is post-norm"):
+            asked(model)[what]()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["NemotronHForCausalLM", "RecurrentGemmaForCausalLM", "Zamba2ForCausalLM"])
+def test_where_no_layer_will_do_no_other_layer_is_advised(name):
+    model = bridge(tiny_architecture(name))
+    for what in ("circuit", "attribution", "graph", "path"):
+        with pytest.raises(ModelError, match="no layer has it"):
+            asked(model)[what]()
+
+
 def test_layers_with_heads_of_other_sizes_are_one_error():
     model = bridge(tiny_architecture("Gemma4ForCausalLM"))
     for what in ("circuit", "attribution", "path"):

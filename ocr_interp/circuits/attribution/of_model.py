@@ -96,6 +96,7 @@ def attribute_model(
     )
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
+    probe_head(model, at, heads[0][1]).require_norm_before()
     seen = SeenPrompt(model, ids, columns, at)
     for _, h in heads:
         probe_head(model, at, h).require(("attention", "writing"), "an attribution")

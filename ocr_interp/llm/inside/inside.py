@@ -29,7 +29,7 @@ from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import Questions
-from ocr_interp.llm.models.bridge import as_bridge, viewed
+from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
@@ -108,7 +108,9 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
     where, dtype = resolve_device(device), config.train.dtype
     own = str(folder.model_folder)
     with loading_failures(own):
-        refuse_too_many_copies(load_config(own), dtype, loaded=2, working=1, device=where)
+        hf_config = load_config(own)
+        check_text_only(hf_config, config.train.model)
+        refuse_too_many_copies(hf_config, dtype, loaded=2, working=1, device=where)
     before = load_model(config.train.model, dtype=dtype)
     after = load_model(own, dtype=dtype)
     return inspect_models(before, after, make_facts(config.facts), n_heads, device)

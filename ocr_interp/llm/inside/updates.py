@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 
 from ocr_interp.errors import ModelError, WeightsError
+from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.projections import projections
-from ocr_interp.hooked.protocol import attention_of, check_one_stack
+from ocr_interp.hooked.protocol import attention_of, check_model
 from ocr_interp.linalg.spectrum import factored_svd, norms_of
 from ocr_interp.llm.models.bridge import as_bridge, viewed
 from ocr_interp.llm.models.loading import LanguageModel
@@ -112,10 +113,10 @@ def attention_layers(bridge: Any) -> tuple[int, ...]:
     """The layers of a bridge that have attention with W_V and W_O.
 
     Raises:
-        ModelError: none has; says why the last one has not.
+        ModelError: none has (says why the last one has not), or a model that is not decoder-only.
     """
     found, why = [], None
-    check_one_stack(bridge)
+    check_decoder(check_model(bridge))
     for layer in range(int(bridge.cfg.n_layers)):
         try:
             attention_of(bridge, layer)
