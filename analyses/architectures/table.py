@@ -97,7 +97,8 @@ def page(found: dict[str, Any]) -> str:
 
 def _cell(answer: dict[str, Any], reasons: dict[str, int]) -> str:
     """The outcome, with the numbers of its reasons in the list below the table."""
-    short = {"read with flags": "flags"}.get(answer["outcome"], answer["outcome"])
+    outcome: str = answer["outcome"]
+    short = "flags" if outcome == "read with flags" else outcome
     numbers = [str(reasons.setdefault(why, len(reasons) + 1)) for why in answer["why"]]
     return f"{short} ({', '.join(numbers)})" if numbers else short
 
