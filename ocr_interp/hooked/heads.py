@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.projections import adapters_of, projections
+from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import compare_with_wrapped, require_wrapped
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
@@ -162,6 +163,7 @@ def read_head(
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
+    check_decoder(model)
     head_parameters(model, layer, head)  # refuses an unknown head and odd shapes before anything is run
     probe = probe_head(model, layer, head)
     raw, kv_head = used_weights(model, layer, head, inputs, outputs, probe)

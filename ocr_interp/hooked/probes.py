@@ -31,7 +31,7 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_layer,
 )
-from ocr_interp.hooked.steps import HeadProbe, Step
+from ocr_interp.hooked.steps import POST_NORM, HeadProbe, Step
 
 LIMITED = 100.0
 """Values of one row are multiplied by this, so that a clamp acts whatever the prompt."""
@@ -198,9 +198,7 @@ class _LayerProbe:
         if step.tallies and self._split is not None:
             return self._split
         if step.differs and not self._compare(what, x @ self.W_V[entry] + bias, theirs).differs:
-            return replace(
-                step, factor=None, note="values read the stream without ln1: the model is post-norm"
-            )
+            return replace(step, factor=None, note=POST_NORM)
         return step
 
     @cached_property

@@ -15,6 +15,7 @@ from ocr_interp.errors import AttributionError, ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.alone import failures_told
+from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
@@ -90,11 +91,13 @@ def attribute_model(
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
+    check_decoder(model)
     ids, columns = encoded(
         model, prompt, [answer] if against is None else [answer, against], names, output_names
     )
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
+    probe_head(model, at, heads[0][1]).require_norm_before()
     seen = SeenPrompt(model, ids, columns, at)
     for _, h in heads:
         probe_head(model, at, h).require(("attention", "writing"), "an attribution")

@@ -96,7 +96,7 @@ def _compared(model: HookedModel, inner: torch.nn.Module, ids: list[list[int]]) 
     # The two round in another order in places, and rounding adds up over layers like a random walk.
     tolerance = max(1e-4, 2 * eps * max(2.0, float(model.cfg.n_layers) ** 0.5))
     try:
-        with torch.no_grad(), by_itself(model), _components_out(inner):
+        with torch.no_grad(), by_itself(model), components_out(inner):
             theirs = inner(tokens)
     except Exception as error:  # whatever a model of someone else raises: it just does not run so
         said = str(error).partition("\n")[0]
@@ -120,7 +120,7 @@ def _compared(model: HookedModel, inner: torch.nn.Module, ids: list[list[int]]) 
 
 
 @contextmanager
-def _components_out(model: torch.nn.Module) -> Iterator[None]:
+def components_out(model: torch.nn.Module) -> Iterator[None]:
     """The modules that a bridge's components replaced, back in their places while the block runs."""
     undo: list[tuple[torch.nn.Module, str, torch.nn.Module]] = []
     waiting, known = [model], {id(model)}

@@ -24,12 +24,13 @@ from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_heads, part_cuts
+from ocr_interp.llm.inside.foreseen import why_uncut
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
 from ocr_interp.llm.measuring.scoring import describe_scoring
-from ocr_interp.llm.models.bridge import as_bridge
+from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
 from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
@@ -47,6 +48,7 @@ class Inside:
         circuits: OV circuits of these heads between tokens, beside as many random heads; or a text that says
             why there are none.
         scoring: what the answers of facts and implications were ranked by.
+        uncut: why no heads and directions are cut; None if they are.
     """
 
     facts: FactSet
@@ -55,6 +57,7 @@ class Inside:
     cuts: tuple[Cut, ...]
     circuits: TokenCircuits | str
     scoring: Mapping[str, str] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
+    uncut: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,6 +69,7 @@ class Inside:
             "cuts": cuts,
             "circuits": circuits,
             "scoring": dict(self.scoring),
+            **({"uncut": self.uncut} if self.uncut else {}),
         }
 
     def summary(self) -> str:
@@ -90,6 +94,8 @@ class Inside:
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
             lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
+        if self.uncut:
+            lines.append(f"no heads and directions cut: {self.uncut}")
         return "\n".join(lines)
 
 
@@ -110,7 +116,9 @@ def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") ->
     where, dtype = resolve_device(device), config.train.dtype
     own = str(folder.model_folder)
     with loading_failures(own):
-        refuse_too_many_copies(load_config(own), dtype, loaded=2, working=1, device=where)
+        hf_config = load_config(own)
+        check_text_only(hf_config, config.train.model)
+        refuse_too_many_copies(hf_config, dtype, loaded=2, working=1, device=where)
     before = load_model(config.train.model, dtype=dtype)
     after = load_model(own, dtype=dtype)
     facts, scoring = make_facts(config.facts), config.facts.scoring
@@ -145,38 +153,44 @@ def inspect_models(
     where = resolve_device(device)
     questions = Questions(facts, after.tokenizer, after.pad, scoring=scoring)
     questions.refuse_too_long(after.model)
-    old, new = ov_weights(before.model), ov_weights(after.model)
+    old, new = ov_weights(before), ov_weights(after)
     update = ov_update(old, new)
-    if not 0 < n_heads < update.relative.size:
-        raise ModelError(f"n_heads must be in 1..{update.relative.size - 1}, got {n_heads}")
+    if not 0 < n_heads < len(update.heads()):
+        raise ModelError(f"n_heads must be in 1..{len(update.heads()) - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
-    compared = (*heads, *other_heads(heads, update.relative.shape)[0])
-    read = _read_copy(before, facts, compared, where)
+    compared = (*heads, *other_heads(heads, update)[0])
+    read, uncut = _read_before(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
-    cuts = part_cuts(before.model, after.model, work, questions, where)
+    cuts = part_cuts(before, after, work, questions, where)
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
-    cuts += head_cuts(bridge, update, n_heads, questions, where)
-    cuts += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts), circuits, questions.scoring)
+    if uncut is None:
+        cuts += head_cuts(bridge, update, n_heads, questions, where)
+        cuts += direction_cuts(bridge, heads, old, new, questions, where)
+    return Inside(facts, update, heads, tuple(cuts), circuits, questions.scoring, uncut)
 
 
-def _read_copy(
+_Read = tuple[FactTokens, tuple[OVCircuit, ...]]
+
+
+def _read_before(
     lm: LanguageModel, facts: FactSet, heads: Sequence[tuple[int, int]], device: torch.device
-) -> tuple[FactTokens, tuple[OVCircuit, ...]] | str:
-    """The OV circuits of a model, read from a copy; or a text that says why there are none."""
+) -> tuple[_Read | str, str | None]:
+    """The OV circuits of a model, or why there are none; and why its heads cannot be cut, if they cannot."""
+    bridge = as_bridge(viewed(lm, device), device)
     try:
         tokens = fact_tokens(facts, lm.tokenizer)
-        copied = LanguageModel(lm.name, copy.deepcopy(lm.model).to(device).eval(), lm.tokenizer)
-        read = tokens, read_circuits(as_bridge(copied, device), tokens, heads)
+        read: _Read | str = tokens, read_circuits(bridge, tokens, heads)
     except (ConfigError, ModelError) as error:
-        return str(error)
+        read = str(error)
+    uncut = why_uncut(bridge, heads[0])
+    del bridge
     gc.collect()  # a bridge refers to itself: without this its weights would stay in memory
-    return read
+    return read, uncut
 
 
 def _compared(
-    read: tuple[FactTokens, tuple[OVCircuit, ...]] | str,
+    read: _Read | str,
     bridge: Any,
     heads: Sequence[tuple[int, int]],
     n_chosen: int,

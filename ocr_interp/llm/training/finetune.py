@@ -57,6 +57,7 @@ def finetune(
     lm: LanguageModel | None = None,
     save_model: bool = False,
     on_log: OnLog | None = None,
+    on_start: Callable[[LanguageModel, FactSet], None] | None = None,
 ) -> FinetuneRun:
     """Fine-tunes a language model on the told facts, and measures it on all test prompts at logged steps.
 
@@ -71,6 +72,7 @@ def finetune(
             run_dir/model, an ordinary model folder; an update that cannot be merged to run_dir/adapter,
             without the model.
         on_log: called with every row of the history.
+        on_start: called with the model and the facts before the model is trained.
 
     Returns: the run. Ctrl-C ends it at the next step, with a checkpoint if there is a run_dir.
 
@@ -86,7 +88,7 @@ def finetune(
     require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
     facts, accelerator = make_facts(config.facts), _accelerator(config)
     if run_dir is None:
-        return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
+        return _Finetuning(config, facts, lm, accelerator, on_start).run(None, on_log)
     folder = RunFolder(Path(run_dir))
     # The main process locks the directory for all; the others wait for it.
     with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
@@ -97,7 +99,7 @@ def finetune(
                 "or choose another run_dir"
             )
         checkpoint = folder.read_checkpoint()
-        training = _Finetuning(config, facts, lm, accelerator)
+        training = _Finetuning(config, facts, lm, accelerator, on_start)
         if checkpoint is not None:
             training.restore(checkpoint)
         run = training.run(folder, on_log)
@@ -141,7 +143,12 @@ class _Finetuning:
     """The state of a fine-tuning run: model, optimizers, step, history."""
 
     def __init__(
-        self, config: LLMRunConfig, facts: FactSet, lm: LanguageModel | None, accelerator: Any
+        self,
+        config: LLMRunConfig,
+        facts: FactSet,
+        lm: LanguageModel | None,
+        accelerator: Any,
+        on_start: Callable[[LanguageModel, FactSet], None] | None = None,
     ) -> None:
         self.config, self.facts, recipe, self.accelerator = config, facts, config.train, accelerator
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
@@ -161,6 +168,8 @@ class _Finetuning:
         refuse_too_long(self.lm.model, fed)
         if recipe.steps and not self.told:
             raise ConfigError(f"there is nothing to train on ({config.facts.control=}): pass steps=0")
+        if on_start is not None and self.is_main:
+            on_start(self.lm, facts)
         self.adapter = methods[recipe.method]
         self.own_names = frozenset(name for name, _ in self.lm.model.named_parameters())
         self.inner = make_trainable(self.lm.model.to(self.device).eval(), recipe)
