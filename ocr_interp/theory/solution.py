@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +20,10 @@ from ocr_interp.theory.reduction.certificate import BlockSolution
 from ocr_interp.theory.reduction.symmetry import reduce_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
 from ocr_interp.theory.solver.full import FullSolution
+from ocr_interp.theory.subject_table import subject_logits, subject_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN = 12
 """Largest number of blocks of singular values in a summary."""
@@ -173,19 +178,29 @@ class Solution:
     def _problem(self) -> MaxMarginProblem:
         return max_margin_problem(self.task, self.outputs, self.inputs)
 
+    def table(self) -> pd.DataFrame:
+        """One row per subject: told or not, margins in logits, rank; see `subject_table.TABLE_COLUMNS`."""
+        return subject_table(self.task, subject_logits(self.task, self.W, self.inputs))
+
     # --- geometry --------------------------------------------------------------------------------
 
     def input_embeddings(self) -> Float[np.ndarray, "input component"]:
-        """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
+        """U Σ^½ of W = U Σ Vᵀ for the rows of W, up to one rotation of the components.
+
+        Rows are the subjects, r1 and r2, and with inputs="eos" or "noise_eos" noise and EOS.
+        """
         if isinstance(self.found, ClosedForm):
             return self.found.input_embeddings()
-        return symmetric_factor(self.W, left=True)[: self.task.n_subjects + 2]
+        return symmetric_factor(self.W, left=True)
 
-    def output_embeddings(self) -> Float[np.ndarray, "answer component"]:
-        """V Σ^½ for the answers, in the same components; input @ output.T is W of these tokens."""
+    def output_embeddings(self) -> Float[np.ndarray, "output component"]:
+        """V Σ^½ for the columns of W, in the same components; input @ output.T is W.
+
+        Columns are the answers, and with outputs="vocabulary" the input tokens before them.
+        """
         if isinstance(self.found, ClosedForm):
             return self.found.output_embeddings()
-        return symmetric_factor(self.W, left=False)[-self.task.n_answers :]
+        return symmetric_factor(self.W, left=False)
 
     @property
     def sizes(self) -> tuple[int, int, int] | None:
