@@ -16,6 +16,7 @@ from ocr_interp.theory.closed.closed_form import ClosedForm
 from ocr_interp.theory.closed.dual import balanced_reduced_weights
 from ocr_interp.theory.geometry import Cosines, SpectrumBlock, symmetric_factor
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
+from ocr_interp.theory.reduction.bounds import EXACT, UNKNOWN, Accuracy
 from ocr_interp.theory.reduction.certificate import BlockSolution
 from ocr_interp.theory.reduction.symmetry import reduce_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 """Largest number of blocks of singular values in a summary."""
+
+_DETERMINED = 0.1
+"""A proved error bar above this is no lack of accuracy: the gap of small problems is 1e-11."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +117,39 @@ class Solution:
         """
         return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else None
 
+    # --- error bars ------------------------------------------------------------------------------
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """How far held-out margins and singular values may be from the optimum's; 0 for the closed form.
+
+        Proved for small problems: everything of smallest norm, up to the gap, is within. An error that stays
+        large at a tiny gap means that the task has several minimisers, whose margins differ. Estimated for
+        larger problems, from how the numbers moved while the gap fell; NaN if nothing is known.
+        """
+        if isinstance(self.found, ClosedForm):
+            return EXACT
+        return self.found.accuracy if isinstance(self.found, BlockSolution) else UNKNOWN
+
+    @property
+    def margin_error(self) -> float:
+        """Largest error of a held-out margin, in logits; see `accuracy`."""
+        return self.accuracy.margin
+
     # --- spectrum --------------------------------------------------------------------------------
 
     @property
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
         """Non-zero singular values with multiplicities, largest first.
 
-        Values below 1e-7 (closed form) or 1e-6 (solvers) of the largest count as zero. In the closed form
-        equal values are one block.
+        Values that may be 0 are left out: below 1e-7 of the largest in the closed form, else up to
+        `accuracy.value` or the root of the gap, but at least 1e-6 of the largest. In the closed form equal values are one block.
         """
         return self.found.spectrum
 
     @property
     def rank(self) -> int:
-        """Rank of W: no factorized model of a smaller d_head can reach it."""
+        """Number of singular values above their error: no factorized model of a smaller d_head can reach W."""
         return sum(block.multiplicity for block in self.spectrum)
 
     # --- margins ---------------------------------------------------------------------------------
@@ -180,7 +203,8 @@ class Solution:
 
     def table(self) -> pd.DataFrame:
         """One row per subject: told or not, margins in logits, rank; see `subject_table.TABLE_COLUMNS`."""
-        return subject_table(self.task, subject_logits(self.task, self.W, self.inputs))
+        error = 0.0 if np.isnan(self.margin_error) else self.margin_error
+        return subject_table(self.task, subject_logits(self.task, self.W, self.inputs), error=error)
 
     # --- geometry --------------------------------------------------------------------------------
 
@@ -260,6 +284,8 @@ class Solution:
         lines += [f"  singular value    {b.value:.6g} x {b.multiplicity} ({b.kind})" for b in shown]
         if len(self.spectrum) > len(shown):
             lines.append(f"  singular value    ... {len(self.spectrum) - len(shown)} more blocks")
+        if not isinstance(self.found, ClosedForm):
+            lines.append(f"  error bars        {_error_bars(self.accuracy)}")
         lines.append(f"  certificate       {self.certificate.summary()}")
         if isinstance(self.found, ClosedForm):
             lines.append(f"closed form of the balanced task: objective {self.objective:.10g}")
@@ -269,6 +295,15 @@ class Solution:
                     f"other implications, {self.held_out_margin_own_fact:.8g} against the own fact"
                 )
         return "\n".join(lines)
+
+
+def _error_bars(accuracy: Accuracy) -> str:
+    if np.isnan(accuracy.margin):
+        return "not known"
+    bars = f"held-out margins ±{accuracy.margin:.1g}, singular values ±{accuracy.value:.1g}"
+    if accuracy.proved and accuracy.margin > _DETERMINED:
+        return f"{bars} (proved): not determined, the task may have several minimisers of this norm"
+    return f"{bars} ({'proved' if accuracy.proved else 'estimated'})"
 
 
 def _smallest(margins: Float[np.ndarray, " held_out"]) -> float:

@@ -13,6 +13,28 @@ from ocr_interp.theory.reduction.symmetry import Blocks
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """How far what a solution reports may be from the optimum; NaN where nothing is known.
+
+    Attributes:
+        margin: of held-out margins, in logits at training margin 1.
+        value: of singular values of W.
+        proved: whether the errors are proved (`solver.ranges`) or estimated (`solver.accuracy`).
+    """
+
+    margin: float
+    value: float
+    proved: bool
+
+
+EXACT = Accuracy(0.0, 0.0, True)
+"""Of a closed form."""
+
+UNKNOWN = Accuracy(float("nan"), float("nan"), False)
+"""Of a single point: nothing to compare it with."""
+
+
+@dataclass(frozen=True)
 class ReducedSolution:
     """The best primal and dual points found; `primal` and `dual` are bounds, whatever the method did.
 
@@ -21,6 +43,7 @@ class ReducedSolution:
         weights: dual weights [example group, distinct value], >= 0, of one example and one output.
         primal, dual: upper and lower bound of the optimal norm.
         iterations: steps taken; 0 for methods without steps.
+        accuracy: error bars of margins and singular values.
     """
 
     blocks: Blocks
@@ -28,6 +51,7 @@ class ReducedSolution:
     primal: float
     dual: float
     iterations: int
+    accuracy: Accuracy = UNKNOWN
 
     @property
     def gap(self) -> float:
