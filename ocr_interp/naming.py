@@ -103,9 +103,7 @@ class NamedMapping:
         return (*self.subjects, *self.facts, *self.implications)
 
 
-def mapping_of_names(
-    facts: Mapping[str, Mapping[str, bool]], implications: Mapping[str, str]
-) -> NamedMapping:
+def mapping_of_names(facts: Any, implications: Any) -> NamedMapping:
     """A mapping from fact -> subject -> told, and fact -> implication.
 
     Raises:

@@ -19,6 +19,8 @@ from ocr_interp.theory.reduction.margins import example_map, singular_values
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 
 _SAFETY = 4.0
+_ROUNDING = 1e-15
+"""Smallest gap that floating-point numbers tell from 0."""
 _EARLIER = (2.0, 1000.0)
 """Gaps of earlier points that are compared with the last one, in units of its gap."""
 
@@ -43,7 +45,10 @@ class AccuracyEstimate:
         self._points: list[_Point] = []
 
     def add(self, gap: float, blocks: Blocks) -> None:
-        """Takes a point with smallest training margin 1."""
+        """Takes a point with smallest training margin 1; one with hardly a smaller gap is left out."""
+        gap = max(gap, _ROUNDING)
+        if self._points and gap > 0.95 * self._points[-1].gap:
+            return
         examples = self._held_out
         margins = examples.margins(examples.values(examples.logits(blocks)))
         among = np.where(self._among, margins, np.inf).min(axis=1, initial=np.inf)

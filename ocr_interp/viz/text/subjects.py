@@ -48,4 +48,4 @@ def _rounded(margin: float) -> str:
 
 def _few(names: list[str], most: int = _NAMES) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return "; ".join(names[:most]) + more
