@@ -18,7 +18,7 @@ from ocr_interp.theory.geometry import Cosines, SpectrumBlock, symmetric_factor
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
 from ocr_interp.theory.reduction.bounds import EXACT, UNKNOWN, Accuracy
 from ocr_interp.theory.reduction.certificate import BlockSolution
-from ocr_interp.theory.reduction.symmetry import reduce_problem
+from ocr_interp.theory.reduction.symmetry import group_of_subject, reduce_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
 from ocr_interp.theory.solver.full import FullSolution
 from ocr_interp.theory.subject_table import subject_logits, subject_table
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 12
 """Largest number of blocks of singular values in a summary."""
-
-_DETERMINED = 0.1
-"""A proved error bar above this is no lack of accuracy: the gap of small problems is 1e-11."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,13 @@ class Solution:
 
     @property
     def is_unique(self) -> bool | None:
-        """Whether no other W attains the norm; None (not known) for a solution from a solver.
+        """Whether no other W attains the norm (with the symmetries of the task); None if it is not known.
 
-        The spectral norm has many minimisers; the closed form is the one with every training coefficient 1
+        Several facts with groups of different sizes often have several nuclear minimisers: see `accuracy`. The
+        spectral norm has many minimisers; the closed form is the one with every training coefficient 1
         and the smallest pair block.
         """
-        return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else None
+        return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else self.accuracy.unique
 
     # --- error bars ------------------------------------------------------------------------------
 
@@ -123,9 +121,9 @@ class Solution:
     def accuracy(self) -> Accuracy:
         """How far held-out margins and singular values may be from the optimum's; 0 for the closed form.
 
-        Proved for small problems: everything of smallest norm, up to the gap, is within. An error that stays
-        large at a tiny gap means that the task has several minimisers, whose margins differ. Estimated for
-        larger problems, from how the numbers moved while the gap fell; NaN if nothing is known.
+        Proved for small problems: everything of smallest norm, up to the gap, is within. If a small problem has
+        several minimisers (`is_unique` is False) it is how far their numbers are apart. Estimated for larger
+        problems, from how the numbers moved while the gap fell; NaN if nothing is known.
         """
         if isinstance(self.found, ClosedForm):
             return EXACT
@@ -202,9 +200,26 @@ class Solution:
         return max_margin_problem(self.task, self.outputs, self.inputs)
 
     def table(self) -> pd.DataFrame:
-        """One row per subject: told or not, margins in logits, rank; see `subject_table.TABLE_COLUMNS`."""
+        """One row per subject: told or not, margins in logits with their range, rank.
+
+        Columns as in `subject_table.TABLE_COLUMNS` and `RANGE_COLUMNS`. Logits closer than `margin_error` are a
+        tie, unless that is not known.
+        """
         error = 0.0 if np.isnan(self.margin_error) else self.margin_error
-        return subject_table(self.task, subject_logits(self.task, self.W, self.inputs), error=error)
+        logits = subject_logits(self.task, self.W, self.inputs)
+        return subject_table(self.task, logits, error=error, ranges=self._ranges)
+
+    @property
+    def _ranges(self) -> Float[np.ndarray, "untold end"]:
+        """Smallest and largest margin among the implications of every untold subject; NaN if not known."""
+        task, found = self.task, self.found
+        untold = ~task.subject_trained
+        if isinstance(found, ClosedForm):
+            return np.full((int(untold.sum()), 2), self.held_out_margin)
+        if isinstance(found, FullSolution) or found.accuracy.ranges is None:
+            return np.full((int(untold.sum()), 2), np.nan)
+        group = np.searchsorted(found.reduced.held_out_rows, group_of_subject(found.reduced)[untold])
+        return found.accuracy.ranges[group]
 
     # --- geometry --------------------------------------------------------------------------------
 
@@ -301,8 +316,8 @@ def _error_bars(accuracy: Accuracy) -> str:
     if np.isnan(accuracy.margin):
         return "not known"
     bars = f"held-out margins ±{accuracy.margin:.1g}, singular values ±{accuracy.value:.1g}"
-    if accuracy.proved and accuracy.margin > _DETERMINED:
-        return f"{bars} (proved): not determined, the task may have several minimisers of this norm"
+    if accuracy.unique is False:
+        return f"{bars}: other matrices of the same norm differ by that much"
     return f"{bars} ({'proved' if accuracy.proved else 'estimated'})"
 
 

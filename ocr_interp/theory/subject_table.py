@@ -26,6 +26,12 @@ TABLE_COLUMNS = {
 }
 """Columns of a table of subjects, and what they hold. Margins are in logits."""
 
+RANGE_COLUMNS = {
+    "implication_margin_low": "smallest implication_margin of any matrix that is as good; NaN if not known",
+    "implication_margin_high": "the largest",
+}
+"""Further columns of a solution's table, for untold subjects; a told one's are its margin."""
+
 _EQUAL = 1e-9
 """Logits that differ by less than this share of the largest are equal: rounding, not an opinion."""
 
@@ -50,13 +56,15 @@ def subject_table(
     logits: dict[int, Float[np.ndarray, "subject output"]],
     *,
     error: float = 0.0,
+    ranges: Float[np.ndarray, "untold end"] | None = None,
 ) -> pd.DataFrame:
-    """One row per subject, in the task's order; columns as in TABLE_COLUMNS.
+    """One row per subject, in the task's order; columns as in TABLE_COLUMNS, and RANGE_COLUMNS with ranges.
 
     Args:
         task: names the rows.
         logits: under FACT and under IMPLICATION; the answers are the last columns, facts first.
         error: logits closer than this are equal in `rank` and `first` (a solver's accuracy).
+        ranges: smallest and largest margin among the implications, of every untold subject.
     """
     import pandas as pd  # a third of a second, and only tables need it
 
@@ -84,7 +92,14 @@ def subject_table(
             "first": ["" if k < 0 else names[task.n_facts + k] for k in winner],
         }
     )
-    return frame[list(TABLE_COLUMNS)]
+    if ranges is None:
+        return frame[list(TABLE_COLUMNS)]
+    at = list(TABLE_COLUMNS).index("implication_margin_overall")
+    for end, name in enumerate(RANGE_COLUMNS):
+        values = frame["implication_margin"].to_numpy().copy()
+        values[~task.subject_trained] = ranges[:, end]
+        frame.insert(at + end, name, values)
+    return frame
 
 
 def _margin(

@@ -33,7 +33,7 @@ def test_a_solver_and_the_closed_form_agree_on_everything(sizes, outputs, inputs
         assert (closed.beta, np.isnan(found.beta)) == (1, True)
     np.testing.assert_allclose(found.W, closed.W, atol=1e-2)
     assert found.sizes == closed.sizes == sizes
-    assert (closed.is_unique, found.is_unique) == (True, None)
+    assert (closed.is_unique, found.is_unique) == (True, True)
     for solution in (closed, found):
         E, F = solution.input_embeddings(), solution.output_embeddings()
         np.testing.assert_allclose(E @ F.T, solution.W, atol=1e-5)

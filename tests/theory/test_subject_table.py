@@ -5,7 +5,7 @@ import pytest
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, solve, train
 from ocr_interp.task import FACT, IMPLICATION
-from ocr_interp.theory.subject_table import TABLE_COLUMNS, subject_logits, subject_table
+from ocr_interp.theory.subject_table import RANGE_COLUMNS, TABLE_COLUMNS, subject_logits, subject_table
 
 CITIES = {"Rome": {"Ada": True, "Bo": False}, "Milan": {"Cy": False}, "Lima": {"Ed": True, "Flo": False}}
 TASK = FactRecallTask.from_names(
@@ -36,6 +36,11 @@ def test_margins_are_those_of_the_certificate(outputs, inputs):
     solution = solve(TASK, outputs=outputs, inputs=inputs)
     table, certificate = solution.table(), solution.certificate
     untold = table[~table["told"]]
+    assert set(table.columns) == {*TABLE_COLUMNS, *RANGE_COLUMNS}
+    low, high = (table[name] for name in RANGE_COLUMNS)
+    assert (low <= table["implication_margin"] + 1e-9).all()
+    assert (table["implication_margin"] <= high + 1e-9).all()
+    assert (high - low).max() <= 2 * solution.margin_error
     np.testing.assert_allclose(untold["implication_margin"], certificate.held_out_margins, atol=1e-9)
     overall = certificate.held_out_margins_overall
     np.testing.assert_allclose(untold["implication_margin_overall"], overall, atol=1e-9)

@@ -17,14 +17,20 @@ class Accuracy:
     """How far what a solution reports may be from the optimum; NaN where nothing is known.
 
     Attributes:
-        margin: of held-out margins, in logits at training margin 1.
+        margin: of held-out margins among the implications and overall, in logits at training margin 1.
         value: of singular values of W.
         proved: whether the errors are proved (`solver.ranges`) or estimated (`solver.accuracy`).
+        unique: False if other matrices of the same norm were found (`solver.minimisers`): the errors are then
+            the distances to them. True if error bars exclude them, None if it is not known.
+        ranges: smallest and largest margin among the implications, of every held-out group of the reduced
+            problem; None if they are not known.
     """
 
     margin: float
     value: float
     proved: bool
+    unique: bool | None = None
+    ranges: Float[np.ndarray, "group end"] | None = None
 
 
 EXACT = Accuracy(0.0, 0.0, True)

@@ -12,14 +12,21 @@ that only the second order of 1/t is lost: the range is about the root of the ga
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.errors import SolverError
 from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.reduction.bounds import Accuracy, ReducedSolution, dual_blocks
 from ocr_interp.theory.reduction.certificate import among_implications
 from ocr_interp.theory.reduction.margins import ExampleMap, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
+from ocr_interp.theory.solver.minimisers import Family, family, free_directions, margin_ranges
+
+_DETERMINED = 0.1
+"""A bar above this at the gap of a small problem, about 1e-11, is looked into: other minimisers?"""
 
 _TOP = (1e-6, 1e-4, 1e-2)
 """How far below 1 a singular value of Σ μ A may be to count as 1; the best of these is taken."""
@@ -46,19 +53,60 @@ def proved_ranges(
     training, held_out = example_map(reduced), example_map(reduced, held_out=True)
     finder = _Finder(training, solution, norm)
     margins = held_out.margins(held_out.values(held_out.logits(solution.blocks)))
+    among = np.where(among_implications(held_out), margins, np.inf)
     example, value = np.nonzero(np.isfinite(margins))
     of_margin = [_margin_matrix(held_out, e, v) for e, v in zip(example.tolist(), value.tolist(), strict=True)]
-    lower, upper = finder.bounds(of_margin)
-    errors = [0.0]
-    for kept in (among_implications(held_out)[example, value], np.ones(len(example), dtype=bool)):
-        for e in np.unique(example[kept]):
-            own = kept & (example == e)
-            found = margins[e, value[own]].min()
-            errors.append(max(float(found - lower[own].min()), float(upper[own].min() - found)))
+    low, high = np.full(margins.shape, np.inf), np.full(margins.shape, np.inf)
+    low[example, value], high[example, value] = finder.bounds(of_margin)
+    ends = []
+    for counted in (among, margins):
+        kept = np.isfinite(counted)
+        ends.append(np.stack([np.where(kept, each, np.inf).min(axis=1) for each in (low, high)], axis=1))
     matrices, values = _singular_matrices(reduced, solution.blocks)
     lower, upper = finder.bounds(matrices)
-    value = float(np.maximum(upper - values, values - lower).max(initial=0.0))
-    return Accuracy(max(errors), value, proved=True)
+    of_value = float(np.maximum(upper - values, values - lower).max(initial=0.0))
+    of_ends = [_distance(end, m) for end, m in zip(ends, (among, margins), strict=True)]
+    accuracy = Accuracy(max(of_ends), of_value, True, ranges=_known(ends[0]))
+    if accuracy.margin <= _DETERMINED:
+        return replace(accuracy, unique=True)
+    return _over_minimisers(finder, accuracy, solution.blocks, held_out, (among, margins))
+
+
+def _distance(ends: Float[np.ndarray, "group end"], margins: Float[np.ndarray, "group value"]) -> float:
+    """Largest distance of an end from the smallest margin of its group."""
+    own = margins.min(axis=1, initial=np.inf)
+    known = np.isfinite(own)
+    return float(np.abs(ends[known] - own[known, None]).max(initial=0.0))
+
+
+def _known(ends: Float[np.ndarray, "group end"]) -> Float[np.ndarray, "group end"]:
+    return np.where(np.isfinite(ends), ends, np.nan)
+
+
+def _over_minimisers(
+    finder: _Finder,
+    accuracy: Accuracy,
+    W: Blocks,
+    held_out: ExampleMap,
+    counted: tuple[Float[np.ndarray, "group value"], Float[np.ndarray, "group value"]],
+) -> Accuracy:
+    """The distances to other minimisers in place of a bar that is large; the bar if none were found."""
+    found = finder.family(W)
+    if found is None:
+        return accuracy
+    changes = np.stack(
+        [held_out.margins(held_out.values(held_out.logits(N))) for N in found.directions]
+    )
+    ends, moved = [], 0.0
+    try:
+        for margins in counted:
+            ranges, apart = margin_ranges(found, finder.examples, W, margins, changes)
+            ends.append(ranges)
+            moved = max(moved, apart)
+    except SolverError:
+        return accuracy
+    margin = max(_distance(end, m) for end, m in zip(ends, counted, strict=True))
+    return Accuracy(margin, moved, False, unique=False, ranges=ends[0])
 
 
 class _Finder:
@@ -67,7 +115,7 @@ class _Finder:
     def __init__(
         self, examples: ExampleMap, solution: ReducedSolution, norm: UnitarilyInvariantNorm
     ) -> None:
-        self._examples, self._norm, self._reduced = examples, norm, examples.reduced
+        self.examples, self._norm, self._reduced = examples, norm, examples.reduced
         self._tau = solution.primal * (1 + _ROUNDING)
         G = dual_blocks(examples, solution.weights)
         values, count = _values(self._reduced, G.constant[None], G.pair[None])
@@ -96,11 +144,20 @@ class _Finder:
             for index, B in enumerate(matrices):
                 y = np.einsum("a,aev->ev", inverse @ [_inner(self._reduced, B, E) for E in basis], h)
                 y = np.where(self._mu > 0, y, 0.0)
-                rest = dual_blocks(self._examples, self._mu * y) - B
+                rest = dual_blocks(self.examples, self._mu * y) - B
                 total = float((self._count * self._mu * y).sum())
                 lower[index] = max(lower[index], self._best(y, total, rest))
                 upper[index] = min(upper[index], -self._best(-y, -total, rest * -1.0))
         return lower, upper
+
+    def family(self, W: Blocks) -> Family | None:
+        """Other minimisers, where the norm's minimisers are found from the singular vectors of value 1."""
+        if self._norm.name != "nuclear" or not self._bases:
+            return None
+        basis = self._bases[-1]
+        margins = np.stack([self._margins(E) for E in basis])
+        directions = free_directions(basis, margins, self._count * self._mu)
+        return family(directions, W, _top_vectors(self._reduced, self._G, _TOP[-1])) if directions else None
 
     def _best(self, y: np.ndarray, total: float, rest: Blocks) -> float:
         """The best bound over t: A − δ t − C / t for large t, with δ the gap and A, C fitted to the best two."""
@@ -125,7 +182,7 @@ class _Finder:
         return t * self._total + total - self._tau * length
 
     def _margins(self, blocks: Blocks) -> Float[np.ndarray, "example value"]:
-        margins = self._examples.margins(self._examples.values(self._examples.logits(blocks)))
+        margins = self.examples.margins(self.examples.values(self.examples.logits(blocks)))
         return np.where(np.isfinite(margins), margins, 0.0)
 
 
@@ -155,19 +212,30 @@ def _zero(reduced: ReducedProblem) -> Blocks:
 def _tangent_basis(reduced: ReducedProblem, G: Blocks, top: float) -> list[Blocks]:
     """Orthonormal basis of U M Vᵀ, M symmetric, over the singular vectors of G with values near its largest."""
     basis = []
-    parts = [(None, G.constant, 1.0)]
-    parts += [(k, G.pair[k], count) for k, count in enumerate(reduced.pair_multiplicity) if count > 0]
-    for k, block, count in parts:
-        U, s, Vt = np.linalg.svd(block, full_matrices=False)
-        U, Vt = U[:, s >= 1 - top], Vt[s >= 1 - top]
-        for a in range(len(Vt)):
+    for k, U, V in _top_vectors(reduced, G, top):
+        count = 1.0 if k is None else reduced.pair_multiplicity[k]
+        for a in range(V.shape[1]):
             for b in range(a + 1):
-                E = np.outer(U[:, a], Vt[b]) + (np.outer(U[:, b], Vt[a]) if a != b else 0.0)
+                E = np.outer(U[:, a], V[:, b]) + (np.outer(U[:, b], V[:, a]) if a != b else 0.0)
                 blocks = _zero(reduced)
                 target = blocks.constant if k is None else blocks.pair[k]
                 target += E / np.sqrt(count * (2.0 if a != b else 1.0))
                 basis.append(blocks)
     return basis
+
+
+def _top_vectors(
+    reduced: ReducedProblem, G: Blocks, top: float
+) -> list[tuple[int | None, np.ndarray, np.ndarray]]:
+    """(part, U, V) of the singular values of G from 1 - top on; part None is the constant block."""
+    found = []
+    parts: list[tuple[int | None, np.ndarray]] = [(None, G.constant)]
+    parts += [(k, G.pair[k]) for k in np.flatnonzero(reduced.pair_multiplicity > 0).tolist()]
+    for k, block in parts:
+        U, s, Vt = np.linalg.svd(block, full_matrices=False)
+        if (s >= 1 - top).any():
+            found.append((k, U[:, s >= 1 - top], Vt[s >= 1 - top].T))
+    return found
 
 
 def _margin_matrix(examples: ExampleMap, example: int, value: int) -> Blocks:

@@ -21,6 +21,10 @@ def describe_subjects(table: pd.DataFrame) -> str:
         table: of `Solution.table` or `Run.table`.
     """
     shown = table.assign(**{name: table[name].map(_rounded) for name in _MARGINS})
+    if "implication_margin_low" in table:
+        ends = zip(table["implication_margin_low"], table["implication_margin_high"], strict=True)
+        middle = shown["implication_margin"]
+        shown["implication_margin"] = [_range(*end, text) for end, text in zip(ends, middle, strict=True)]
     header = ("fact", "implication", "told", "subjects", "fact", "implication", "overall", "rank", "first")
     rows = [header]
     for values, group in shown.groupby(_SAME + _MARGINS, sort=False):
@@ -30,8 +34,9 @@ def describe_subjects(table: pd.DataFrame) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
     lines = ["margins in logits: the fact, the implication among implications, and against every output"]
     for row in rows:
-        cells = [text.rjust(w) if 4 <= k <= 7 else text.ljust(w) for k, (text, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
+        cells = zip(row, widths, range(len(row)), strict=True)
+        shown_cells = [text.rjust(w) if 4 <= k <= 7 else text.ljust(w) for text, w, k in cells]
+        lines.append("  ".join(shown_cells).rstrip())
     untold = table[~table["told"]]
     if len(untold):
         deduced = untold.loc[untold["rank"] == 0, "subject"].tolist()
@@ -39,6 +44,13 @@ def describe_subjects(table: pd.DataFrame) -> str:
             f"deduced without being told: {_few(deduced, 12) or 'nobody'} ({len(deduced)} of {len(untold)})"
         )
     return "\n".join(lines)
+
+
+def _range(low: float, high: float, text: str) -> str:
+    """The margin; both ends where they are further apart than the digits shown."""
+    if not high - low > 0.002:
+        return text
+    return f"{_rounded(low)} to {_rounded(high)}"
 
 
 def _rounded(margin: float) -> str:
