@@ -38,8 +38,8 @@ def check_names(names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implica
     kinds = ["subject"] * n_subjects + ["fact"] * n_facts + ["implication"] * n_implications
     if len(names) != len(kinds):
         raise ConfigError(
-            f"names must name {n_subjects} subjects, then {n_facts} facts, then {n_implications} implications "
-            f"({len(kinds)} in all), got {len(names)}"
+            f"names must name {n_subjects} subjects, then {n_facts} facts, then {n_implications} "
+            f"implications ({len(kinds)} in all), got {len(names)}"
         )
     bad, alike, seen = [], [], {}
     for kind, name in zip(kinds, names, strict=True):
@@ -59,8 +59,8 @@ def check_names(names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implica
         )
     if alike:
         raise ConfigError(
-            f"names must differ in more than capitals, accents' encoding and blanks, got {_list(alike)}: give "
-            'each a name of its own, e.g. "Paris (city)"'
+            f"names must differ in more than capitals, accents' encoding and blanks, got {_list(alike)}: "
+            'give each a name of its own, e.g. "Paris (city)"'
         )
 
 
@@ -107,8 +107,8 @@ def mapping_of_names(facts: Any, implications: Any) -> NamedMapping:
     """A mapping from fact -> subject -> told, and fact -> implication.
 
     Raises:
-        ConfigError: a fact without subjects or without an implication, a subject of two facts, or a value that
-            is not True or False.
+        ConfigError: a fact without subjects or without an implication, a subject of two facts, or a value
+            that is not True or False.
     """
     for name, given in (("facts", facts), ("implications", implications)):
         if not isinstance(given, Mapping):
@@ -165,8 +165,8 @@ def mapping_of_rows(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> NamedMappi
     missing = [repr(fact) for fact in facts if fact not in implication_of]
     if missing:
         raise ConfigError(
-            f"every fact needs its implication in one row at least, also where nobody is told it (told: no), got "
-            f"none for {_list(missing)}"
+            f"every fact needs its implication in one row at least, also where nobody is told it (told: no), "
+            f"got none for {_list(missing)}"
         )
     implications = tuple(dict.fromkeys(implication_of[fact][0] for fact in facts))
     index_of_fact = {fact: index for index, fact in enumerate(facts)}
@@ -211,8 +211,8 @@ def rows_of(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
     for column in COLUMNS[:3]:
         if column not in found:
             raise ConfigError(
-                f"a table of facts must have the columns subject, fact, implication and optionally told, got no "
-                f"{column!r} among {', '.join(map(repr, found))}"
+                "a table of facts must have the columns subject, fact, implication and optionally told, got "
+                f"no {column!r} among {', '.join(map(repr, found))}"
             )
     return [(f"row {number}", row) for number, row in enumerate(rows)]
 
@@ -229,7 +229,8 @@ def entries(name: str, values: Any) -> tuple[Any, ...]:
             values = getattr(values, method)()
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise ConfigError(
-            f"{name} must be a sequence with one entry each (a list, an array, a column of a table), got {given}"
+            f"{name} must be a sequence with one entry each (a list, an array, a column of a table), "
+            f"got {given}"
         )
     return tuple(value.item() if hasattr(value, "item") else value for value in values)
 

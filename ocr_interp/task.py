@@ -188,26 +188,25 @@ class FactRecallTask:
         Args:
             facts: for each fact its subjects, and for each subject whether its implication is told:
                 {"Rome": {"Ada": True, "Bo": False}, "Lima": {"Cy": True}}.
-            implications: the implication of each fact: {"Rome": "Italian", "Lima": "Spanish"}. Facts may share
-                one.
+            implications: the implication of each fact: {"Rome": "Italian", "Lima": "Spanish"}. Facts may
+                share one.
             n_noise, seq_len: as in the balanced task.
 
         Returns: the task of `from_mapping`, with these names as labels, in the order they are given in.
 
         Raises:
-            ConfigError: a fact without subjects or implication, a subject with two facts, names that are alike.
+            ConfigError: a fact without subjects or implication, a subject with two facts, names that are
+                alike.
         """
         return cls._named(mapping_of_names(facts, implications), n_noise, seq_len)
 
     @classmethod
-    def from_rows(
-        cls, table: Any, places: Any = None, n_noise: int = 5, seq_len: int = 16
-    ) -> FactRecallTask:
+    def from_rows(cls, table: Any, places: Any = None, n_noise: int = 5, seq_len: int = 16) -> FactRecallTask:
         """A task from a table with one row per subject and the columns subject, fact, implication, told.
 
         Args:
-            table: a DataFrame (pandas or polars), a mapping of columns, or a list of rows as mappings. told is
-                true or false (yes, no, 1, 0); without it a subject is told what its row implies. The
+            table: a DataFrame (pandas or polars), a mapping of columns, or a list of rows as mappings. told
+                is true or false (yes, no, 1, 0); without it a subject is told what its row implies. The
                 implication may be left out where another row of the same fact has it.
             places: a name for every row in messages, e.g. "facts.csv, line 7"; None: "row 0" and so on.
             n_noise, seq_len: as in the balanced task.
@@ -329,7 +328,7 @@ class FactRecallTask:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3", or the task's `names`."""
+        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3", or `names`."""
         names = self.names or (
             *(f"s{i}" for i in range(self.n_subjects)),
             *(f"b{i}" for i in range(self.n_facts)),
@@ -386,7 +385,7 @@ class FactRecallTask:
 
 
 def count_pairs(fields: dict[str, Any]) -> None:
-    """Adds the counts that the lists of a mapping fix to a task's fields, where these leave the counts out."""
+    """Adds the counts that the lists of a mapping fix to a task's fields, where these are left out."""
     facts = fields.get("implication_of_fact")
     if isinstance(facts, tuple):
         for name, count in (("n_pairs", len(facts)), ("m_train", None), ("m_test", None)):

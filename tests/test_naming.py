@@ -132,9 +132,17 @@ def test_names_that_are_not_allowed_are_all_listed(unchecked, names, message):
 @pytest.mark.parametrize(
     ("facts", "implications", "message"),
     [
-        ({"Rome": {"A": True}, "Lima": {"A": True}}, {"Rome": "x", "Lima": "y"}, "fact 'Lima': subject 'A' stands in"),
+        (
+            {"Rome": {"A": True}, "Lima": {"A": True}},
+            {"Rome": "x", "Lima": "y"},
+            "fact 'Lima': subject 'A' stands in",
+        ),
         ({"Rome": {"A": True}, "Lima": {}}, {"Rome": "x", "Lima": "y"}, "fact 'Lima' must map its subjects"),
-        ({"Rome": {"A": True}, "Lima": {"B": 2}}, {"Rome": "x", "Lima": "y"}, "told must be one of true, yes, 1"),
+        (
+            {"Rome": {"A": True}, "Lima": {"B": 2}},
+            {"Rome": "x", "Lima": "y"},
+            "told must be one of true, yes, 1",
+        ),
         ({"Rome": {"A": True}, "Lima": {"B": True}}, {"Rome": "x"}, "got none for 'Lima'"),
         ({"Rome": {"A": True}, "Lima": {"B": True}}, {"Rome": "x", "Limo": "y"}, "did you mean 'Lima'"),
         ({"Rome": ["A"], "Lima": {"B": True}}, {"Rome": "x", "Lima": "y"}, r"got \['A'\]"),
@@ -155,7 +163,10 @@ def test_contradictions_name_what_they_are_about(unchecked, facts, implications,
         ({"subject": ["a"], "fact": ["b", "c"]}, "columns must be of equal length, got subject 1, fact 2"),
         ({"subject": ["a"], "fact": ["b"]}, "got no 'implication' among 'subject', 'fact'"),
         ([{**ROWS[0]}, {**ROWS[0]}], "row 1: subject 'Ada' stands in row 0 already"),
-        ([{**ROWS[0]}, {**ROWS[1], "implication": "Latin"}], "row 1: fact 'Rome' implies 'Latin', and in row 0 'Italian'"),
+        (
+            [{**ROWS[0]}, {**ROWS[1], "implication": "Latin"}],
+            "row 1: fact 'Rome' implies 'Latin', and in row 0 'Italian'",
+        ),
         ([{**ROWS[0], "fact": None}], "row 0: fact must be a text that is not empty, got nothing"),
         ([{**ROWS[0], "told": "maybe"}], "row 0: told must be one of .* got 'maybe'"),
         ([{**ROWS[1]}], "got none for 'Rome'"),
@@ -167,7 +178,7 @@ def test_bad_tables_name_the_row(unchecked, table, message):
 
 
 def test_columns_without_an_order_and_names_instead_of_indices_say_what_to_do(unchecked):
-    with pytest.raises(ConfigError, match="fact_of_subject must be a sequence .* got set"):
+    with pytest.raises(ConfigError, match=r"fact_of_subject must be a sequence .* got set"):
         unchecked.FactRecallTask.from_mapping({0, 1}, [0, 1], [True, True])
-    with pytest.raises(ConfigError, match="got 'Rome': for names use FactRecallTask.from_names"):
+    with pytest.raises(ConfigError, match=r"got 'Rome': for names use FactRecallTask.from_names"):
         unchecked.FactRecallTask.from_mapping(["Rome"], [0, 1], [True])

@@ -25,9 +25,9 @@ _NORM_HELP = (
 class Solve:
     """Solve the max-margin problem of a task (OV-SVM or W-SVM) and certify the solution.
 
-    The task is given by its sizes, or by a file of facts with one row per subject and the columns subject, fact,
-    implication and told (yes or no); without told a row with an implication is told. Then every subject's
-    margins are shown: which untold implications will be deduced.
+    The task is given by its sizes, or by a file of facts with one row per subject and the columns subject,
+    fact, implication and told (yes or no); without told a row with an implication is told. Then every
+    subject's margins are shown: which untold implications will be deduced.
     """
 
     facts: Annotated[Path | None, tyro.conf.Positional] = None
@@ -81,8 +81,8 @@ class Solve:
         noise = {"n_noise": self.task.n_noise, "seq_len": self.task.seq_len}
         if self.task != FactRecallTask(**noise):
             raise ConfigError(
-                f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and the "
-                "flags of a mapping"
+                f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and "
+                "the flags of a mapping"
             )
         records = list(read_records(path, COLUMNS[:2]))
         if not records:

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
@@ -143,7 +141,7 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
                 if getattr(value, each.name) != getattr(default, each.name):
                     shown[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
         else:
-            value = as_tuples(value.tolist() if isinstance(value, np.generic | np.ndarray) else value)
+            value = as_tuples(value.tolist() if hasattr(value, "tolist") else value)
             changes[part][field] = shown[COLUMN_OF_FIELD[part, field]] = value
     count_pairs(changes["task"])
     try:

@@ -109,8 +109,8 @@ class Solution:
     def is_unique(self) -> bool | None:
         """Whether no other W attains the norm (with the symmetries of the task); None if it is not known.
 
-        Several facts with groups of different sizes often have several nuclear minimisers: see `accuracy`. The
-        spectral norm has many minimisers; the closed form is the one with every training coefficient 1
+        Several facts with groups of different sizes often have several nuclear minimisers: see `accuracy`.
+        The spectral norm has many minimisers; the closed form is the one with every training coefficient 1
         and the smallest pair block.
         """
         return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else self.accuracy.unique
@@ -121,9 +121,9 @@ class Solution:
     def accuracy(self) -> Accuracy:
         """How far held-out margins and singular values may be from the optimum's; 0 for the closed form.
 
-        Proved for small problems: everything of smallest norm, up to the gap, is within. If a small problem has
-        several minimisers (`is_unique` is False) it is how far their numbers are apart. Estimated for larger
-        problems, from how the numbers moved while the gap fell; NaN if nothing is known.
+        Proved for small problems: everything of smallest norm, up to the gap, is within. If a small problem
+        has several minimisers (`is_unique` is False) it is how far their numbers are apart. Estimated for
+        larger problems, from how the numbers moved while the gap fell; NaN if nothing is known.
         """
         if isinstance(self.found, ClosedForm):
             return EXACT
@@ -141,13 +141,14 @@ class Solution:
         """Non-zero singular values with multiplicities, largest first.
 
         Values that may be 0 are left out: below 1e-7 of the largest in the closed form, else up to
-        `accuracy.value` or the root of the gap, but at least 1e-6 of the largest. In the closed form equal values are one block.
+        `accuracy.value` or the root of the gap, but at least 1e-6 of the largest. In the closed form equal
+        values are one block.
         """
         return self.found.spectrum
 
     @property
     def rank(self) -> int:
-        """Number of singular values above their error: no factorized model of a smaller d_head can reach W."""
+        """Number of singular values above their error: no smaller d_head can reach W."""
         return sum(block.multiplicity for block in self.spectrum)
 
     # --- margins ---------------------------------------------------------------------------------
@@ -202,8 +203,8 @@ class Solution:
     def table(self) -> pd.DataFrame:
         """One row per subject: told or not, margins in logits with their range, rank.
 
-        Columns as in `subject_table.TABLE_COLUMNS` and `RANGE_COLUMNS`. Logits closer than `margin_error` are a
-        tie, unless that is not known.
+        Columns as in `subject_table.TABLE_COLUMNS` and `RANGE_COLUMNS`. Logits closer than `margin_error` are
+        a tie, unless that is not known.
         """
         error = 0.0 if np.isnan(self.margin_error) else self.margin_error
         logits = subject_logits(self.task, self.W, self.inputs)

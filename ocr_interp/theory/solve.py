@@ -61,11 +61,11 @@ def solve(
         inputs: "subject_relation", "eos" or "noise_eos": what an example holds.
         method: one of METHODS.
         max_seconds: time limit of the search.
-        margin_tolerance: goes on, once the gap is reached, until held-out margins are right to this, in logits
-            at training margin 1: a small problem is solved to a gap of about 1e-11 and its error bars are
-            proved; a larger one goes on for as long again as the gap has taken, until the estimated error is
-            small enough. What was reached is `Solution.margin_error`; no error is raised, since the margins of
-            a task with several minimisers are not determined. None: stops at the gap.
+        margin_tolerance: goes on, once the gap is reached, until held-out margins are right to this, in
+            logits at training margin 1: a small problem is solved to a gap of about 1e-11 and its error bars
+            are proved; a larger one goes on for as long again as the gap has taken, until the estimated error
+            is small enough. What was reached is `Solution.margin_error`; no error is raised: the margins of a
+            task with several minimisers are not determined. None: stops at the gap.
 
     Returns: the solution; W at full size is built on first use. The certificate of a solver's solution has
         been checked; that of the closed form is computed on first use.
@@ -139,8 +139,8 @@ def _in_blocks(
 ) -> tuple[ReducedSolution, str]:
     """The reduced problem by a solver, and the method that found the solution.
 
-    A small problem whose margins matter goes on from the splitting method to Clarabel, whose gap of 1e-11 lets
-    error bars be proved. Otherwise they are estimated.
+    A small problem whose margins matter goes on from the splitting method to Clarabel, whose gap of 1e-11
+    lets error bars be proved. Otherwise they are estimated.
     """
     small = np.prod(reduced.constant_shape) + np.prod(reduced.pair_shape) <= _SMALL
     if method in SOLVERS:

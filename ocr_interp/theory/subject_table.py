@@ -93,7 +93,7 @@ def subject_table(
         }
     )
     if ranges is None:
-        return frame[list(TABLE_COLUMNS)]
+        return frame
     at = list(TABLE_COLUMNS).index("implication_margin_overall")
     for end, name in enumerate(RANGE_COLUMNS):
         values = frame["implication_margin"].to_numpy().copy()

@@ -45,8 +45,8 @@ def test_margins_of_unequal_groups_are_right_to_a_hundredth():
     assert "(proved)" in solution.summary()
     reduced = reduce_problem(task)
     rough = solve_first_order(reduced, "nuclear", 1e-4)
-    margins = held_out(task, NUCLEAR, solve_first_order(reduced, "nuclear", 1e-6, 10.0))
-    np.testing.assert_allclose(solution.certificate.held_out_margins, margins, atol=5e-3)
+    margins = held_out(task, NUCLEAR, solve_first_order(reduced, "nuclear", 1e-5, 5.0))
+    np.testing.assert_allclose(solution.certificate.held_out_margins, margins, atol=1e-2)
     values = np.linalg.svd(solution.W, compute_uv=False)
     assert values[solution.rank :].max(initial=0.0) < 1e-4 * values[0], "nothing above 0 is dropped"
     assert solution.spectrum[-1].value > solution.accuracy.value, "nothing that could be 0 is counted"
@@ -68,8 +68,10 @@ def test_margins_of_the_six_facts_are_ranges_over_all_minimisers():
     by_hand = {0: (0.4024, 0.4058), 2: (0.2556, 0.2590), 4: (0.2493, 0.2566)}  # of an earlier solve
     for fact, ends in by_hand.items():
         row = untold[untold["fact"] == f"b{fact}"].iloc[0]
-        assert row[["implication_margin_low", "implication_margin_high"]].tolist() == pytest.approx(ends, abs=1e-3)
-    margins = held_out(task, NUCLEAR, solve_first_order(reduce_problem(task), "nuclear", 1e-6, 10.0))
+        assert row[["implication_margin_low", "implication_margin_high"]].tolist() == pytest.approx(
+            ends, abs=1e-3
+        )
+    margins = held_out(task, NUCLEAR, solve_first_order(reduce_problem(task), "nuclear", 1e-5, 5.0))
     assert (untold["implication_margin_low"] - 5e-3 <= margins).all()
     assert (margins <= untold["implication_margin_high"] + 5e-3).all()
 
@@ -87,7 +89,7 @@ def test_bars_hold_every_solution_that_cvxpy_finds_at_full_size():
 
 @pytest.mark.slow
 def test_other_minimisers_are_witnessed():
-    """Moved along the family's directions the norm stays, margins stay at least 1, held-out ones reach the ends."""
+    """Moved along the family's direction norm and margins of 1 stay, and held-out margins reach the ends."""
     task = groups([(3, 15), (69, 276), (4, 18), (1, 5), (23, 92)], [0, 1, 2, 3, 4])
     solution = solve(task)
     assert solution.is_unique is False

@@ -15,7 +15,9 @@ TASK = FactRecallTask.from_names(
 
 def test_a_table_by_hand():
     fact = np.array([[3.0, 1, 0, 0, 0], [2, 0, 2, 0, 0], [5, 1, 0, 0, 9], [0, 0, 7, 6, 0], [0, 0, 0, 0, 0]])
-    implication = np.array([[0.0, 0, 0, 4, 1], [5, 0, 0, 2, 1], [0, 0, 0, 1, 2], [0, 0, 0, 1, 1], [0, 0, 0, 3, 3]])
+    implication = np.array(
+        [[0.0, 0, 0, 4, 1], [5, 0, 0, 2, 1], [0, 0, 0, 1, 2], [0, 0, 0, 1, 1], [0, 0, 0, 3, 3]]
+    )
     table = subject_table(TASK, {FACT: fact, IMPLICATION: implication})
     assert list(table.columns) == list(TABLE_COLUMNS)
     assert table["subject"].tolist() == ["Ada", "Bo", "Cy", "Ed", "Flo"]
@@ -31,7 +33,9 @@ def test_a_table_by_hand():
     assert coarse["rank"].tolist() == [0, 0.5, 0.5, 0.5, 0.5], "closer than the error is a tie"
 
 
-@pytest.mark.parametrize(("outputs", "inputs"), [("answers", "subject_relation"), ("vocabulary", "noise_eos")])
+@pytest.mark.parametrize(
+    ("outputs", "inputs"), [("answers", "subject_relation"), ("vocabulary", "noise_eos")]
+)
 def test_margins_are_those_of_the_certificate(outputs, inputs):
     solution = solve(TASK, outputs=outputs, inputs=inputs)
     table, certificate = solution.table(), solution.certificate
@@ -49,7 +53,7 @@ def test_margins_are_those_of_the_certificate(outputs, inputs):
 
 
 def test_a_tie_of_the_solution_is_no_opinion():
-    """Nobody in Milan is told Italian; by symmetry of the two languages the Frobenius norm is silent on all."""
+    """By the symmetry of the two languages the Frobenius norm is silent on all."""
     table = solve(TASK, "frobenius").table()
     untold = table[~table["told"]]
     assert untold["rank"].tolist() == [0.5] * 3
@@ -63,7 +67,9 @@ def test_the_table_of_a_run_is_its_history(attention):
     run = train(TASK, ModelConfig(d_head=8, attention=attention), recipe)
     table, row = run.table(), run.history.iloc[-1]
     told = table[table["told"]]
-    assert table.loc[~table["told"], "implication_margin"].min() == pytest.approx(row["held_out_margin"], abs=1e-5)
+    assert table.loc[~table["told"], "implication_margin"].min() == pytest.approx(
+        row["held_out_margin"], abs=1e-5
+    )
     margins = np.append(table["fact_margin"], told["implication_margin_overall"])
     assert margins.min() == pytest.approx(row["train_margin"], abs=1e-5)
     assert run.at(0).table()["rank"].tolist() != table["rank"].tolist()

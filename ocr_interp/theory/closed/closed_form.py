@@ -157,7 +157,9 @@ class ClosedForm:
         status = np.where(task.subject_trained, TRAINING, HELD_OUT)
         factor = symmetric_factor(self.pair_block, left=True)[status]
         factor = factor / np.sqrt(np.array([m_train, m_test]))[status][:, None]
-        pair = np.einsum("sk,sp->skp", factor, centred_patterns(n)[task.subject_fact]).reshape(len(status), -1)
+        pair = np.einsum("sk,sp->skp", factor, centred_patterns(n)[task.subject_fact]).reshape(
+            len(status), -1
+        )
         constant = symmetric_factor(self.constant_block, left=True)
         sizes = _group_sizes(task, self.sizes, self.outputs)[0]
         group = np.concatenate([status, [2, 3]])

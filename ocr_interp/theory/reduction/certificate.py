@@ -85,8 +85,8 @@ class BlockSolution:
 def zero_below(largest: float, error: float, gap: float) -> float:
     """The value up to which a singular value counts as 0.
 
-    Its error bar or the root of the gap (relative to the largest value), whichever is smaller: the bar also holds
-    what other minimisers have, where there are several. At least 1e-6 of the largest.
+    Its error bar or the root of the gap (relative to the largest value), whichever is smaller: the bar also
+    holds what other minimisers have, where there are several. At least 1e-6 of the largest.
     """
     rounding, of_gap = 1e-6 * largest, np.sqrt(max(gap, 0.0)) * largest
     return float(max(rounding, np.fmin(error, of_gap)))

@@ -1,8 +1,8 @@
 """How far margins and singular values of a found solution are from the optimum's: estimated, not proved.
 
-A certified gap g bounds the norm. Everything else may be off by about the root of it: matrices whose norm is within
-g of the optimum differ from it by the root of g times a factor of the task, which can be large. The factor
-is measured while the gap falls: numbers that moved by d while the gap fell from G to g have about
+A certified gap g bounds the norm. Everything else may be off by about the root of it: matrices whose norm is
+within g of the optimum differ from it by the root of g times a factor of the task, which can be large. The
+factor is measured while the gap falls: numbers that moved by d while the gap fell from G to g have about
 d √g / (√G − √g) to go.
 """
 

@@ -1,9 +1,10 @@
 """Where a task has several minimisers: how far their held-out margins are apart.
 
-By complementarity every minimiser of the nuclear norm is U M Vᵀ with M symmetric and positive semidefinite, over
-the singular vectors of value 1 of Σ μ A, and has margin 1 wherever μ > 0. If those equations leave directions N
-free, W + N is another minimiser until M stops being positive semidefinite or another margin falls to 1. Tasks of
-five and more facts with groups of different sizes have such directions. docs/theory.md, "Error bars".
+By complementarity every minimiser of the nuclear norm is U M Vᵀ with M symmetric and positive semidefinite,
+over the singular vectors of value 1 of Σ μ A, and has margin 1 wherever μ > 0. If those equations leave
+directions N free, W + N is another minimiser until M stops being positive semidefinite or another margin
+falls to 1. Tasks of five and more facts with groups of different sizes have such directions. docs/theory.md,
+"Error bars".
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def margin_ranges(
     held_out: Float[np.ndarray, "example value"],
     changes: Float[np.ndarray, "direction example value"],
 ) -> tuple[Float[np.ndarray, "example end"], float]:
-    """Smallest and largest held-out margin of every example over the family, and how far singular values move.
+    """Smallest and largest held-out margin of every example over the family, and how far singular values
+    move.
 
     Args:
         found: the family.
@@ -114,8 +116,7 @@ def margin_ranges(
     c, g, level = cp.Variable(n), cp.Parameter(n), cp.Variable()
     constraints: list[Any] = []
     for M, changed in found.parts:
-        moved = sum((c[i] * N for i, N in enumerate(changed)), M)
-        constraints.append(cp.Constant(np.zeros(M.shape)) << moved)
+        constraints.append(sum((c[i] * N for i, N in enumerate(changed)), cp.Constant(M)) >> 0)
     margins = training.margins(training.values(training.logits(W)))
     steps = np.stack([_margins_of(training, N) for N in found.directions], axis=-1)
     bounded = np.isfinite(margins) & (np.abs(steps).max(axis=-1) > 1e-9)
@@ -131,12 +132,12 @@ def margin_ranges(
         ends = []
         for v in counts:
             g.value = changes[:, e, v]
-            _solve(lowest)
-            ends.append(own[v] + float(lowest.value))
-        top = cp.Problem(cp.Maximize(level), [*constraints, own[counts] + changes[:, e, counts].T @ c >= level])
-        _solve(top)
-        ranges[e] = min(ends), float(level.value)
-        extreme = _combined([W, *found.directions], np.append(1.0, c.value))
+            ends.append(own[v] + _solve(lowest))
+        top = cp.Problem(
+            cp.Maximize(level), [*constraints, own[counts] + changes[:, e, counts].T @ c >= level]
+        )
+        ranges[e] = min(ends), _solve(top)
+        extreme = _combined([W, *found.directions], np.append(1.0, np.asarray(c.value)))
         after = singular_values(training.reduced, extreme)[0]
         moved = max(moved, float(np.abs(after - before).max()))
     return ranges, moved
@@ -147,7 +148,7 @@ def _margins_of(examples: ExampleMap, blocks: Blocks) -> Float[np.ndarray, "exam
     return values[np.arange(len(values)), examples.correct][:, None] - values
 
 
-def _solve(program: Any) -> None:
+def _solve(program: Any) -> float:
     import cvxpy as cp
 
     try:
@@ -156,3 +157,4 @@ def _solve(program: Any) -> None:
         raise SolverError(f"the range of margins over all minimisers was not found: {error}") from None
     if program.value is None or not np.isfinite(program.value):
         raise SolverError(f"the range of margins over all minimisers was not found: {program.status}")
+    return float(program.value)

@@ -4,10 +4,10 @@ Every W of norm at most τ with margins of 1 or more has, for any dual weights �
 
     ⟨B, W⟩ >= Σ μ_k − τ ‖Σ μ_k A_k − B‖_dual,
 
-since Σ μ_k <= Σ μ_k ⟨A_k, W⟩. With τ an upper bound of the optimal norm the optimum itself is among these W. So
-μ = t μ* + ν, with μ* the weights of the certificate, bounds a margin ⟨B, W⟩ from below, and −B from above. The
-best ν makes Σ ν_k A_k equal to B where the solution lives (the singular vectors of value 1 of Σ μ*_k A_k), so
-that only the second order of 1/t is lost: the range is about the root of the gap. docs/theory.md, "Error bars".
+since Σ μ_k <= Σ μ_k ⟨A_k, W⟩. With τ an upper bound of the optimal norm the optimum itself is among these W.
+So μ = t μ* + ν, with μ* the weights of the certificate, bounds a margin ⟨B, W⟩ from below, and −B from above.
+The best ν makes Σ ν_k A_k equal to B where the solution lives (singular vectors of value 1 of Σ μ*_k A_k):
+only the second order of 1/t is lost, a range is about the root of the gap. docs/theory.md, "Error bars".
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def proved_ranges(
     margins = held_out.margins(held_out.values(held_out.logits(solution.blocks)))
     among = np.where(among_implications(held_out), margins, np.inf)
     example, value = np.nonzero(np.isfinite(margins))
-    of_margin = [_margin_matrix(held_out, e, v) for e, v in zip(example.tolist(), value.tolist(), strict=True)]
+    of_margin = [
+        _margin_matrix(held_out, e, v) for e, v in zip(example.tolist(), value.tolist(), strict=True)
+    ]
     low, high = np.full(margins.shape, np.inf), np.full(margins.shape, np.inf)
     low[example, value], high[example, value] = finder.bounds(of_margin)
     ends = []
@@ -94,9 +96,7 @@ def _over_minimisers(
     found = finder.family(W)
     if found is None:
         return accuracy
-    changes = np.stack(
-        [held_out.margins(held_out.values(held_out.logits(N))) for N in found.directions]
-    )
+    changes = np.stack([held_out.margins(held_out.values(held_out.logits(N))) for N in found.directions])
     ends, moved = [], 0.0
     try:
         for margins in counted:
@@ -112,9 +112,7 @@ def _over_minimisers(
 class _Finder:
     """Bounds of ⟨B, W⟩ for matrices B, from one solution."""
 
-    def __init__(
-        self, examples: ExampleMap, solution: ReducedSolution, norm: UnitarilyInvariantNorm
-    ) -> None:
+    def __init__(self, examples: ExampleMap, solution: ReducedSolution, norm: UnitarilyInvariantNorm) -> None:
         self.examples, self._norm, self._reduced = examples, norm, examples.reduced
         self._tau = solution.primal * (1 + _ROUNDING)
         G = dual_blocks(examples, solution.weights)
@@ -160,7 +158,7 @@ class _Finder:
         return family(directions, W, _top_vectors(self._reduced, self._G, _TOP[-1])) if directions else None
 
     def _best(self, y: np.ndarray, total: float, rest: Blocks) -> float:
-        """The best bound over t: A − δ t − C / t for large t, with δ the gap and A, C fitted to the best two."""
+        """The best bound over t: A − δ t − C / t for large t, with δ the gap and A, C fitted."""
         least = max(float(-y.min()), 1e-3)
         t = least * _STEPS
         bound = self._bound(t, total, rest)
@@ -210,7 +208,7 @@ def _zero(reduced: ReducedProblem) -> Blocks:
 
 
 def _tangent_basis(reduced: ReducedProblem, G: Blocks, top: float) -> list[Blocks]:
-    """Orthonormal basis of U M Vᵀ, M symmetric, over the singular vectors of G with values near its largest."""
+    """Orthonormal basis of U M Vᵀ, M symmetric, over the singular vectors of G from 1 - top on."""
     basis = []
     for k, U, V in _top_vectors(reduced, G, top):
         count = 1.0 if k is None else reduced.pair_multiplicity[k]

@@ -1,14 +1,14 @@
 """Training margins below 1 raised row by row, so that one bad row does not scale the whole matrix up.
 
 An upper bound is the norm over the smallest margin. Late in a solve most rows have their margins and a few
-lag: adding to each row its own pattern (correct output up, the others of its kind down) costs a little norm in
-those rows, where dividing by the smallest margin would cost it everywhere.
+lag: adding to each row its own pattern (correct output up, the others of its kind down) costs a little norm
+in those rows, where dividing by the smallest margin would cost it everywhere.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from ocr_interp.task import FACT, IMPLICATION
 from ocr_interp.theory.reduction.margins import ExampleMap
@@ -48,7 +48,11 @@ class MarginRepair:
         fixed = Blocks(blocks.constant.copy(), blocks.pair.copy())
         np.add.at(fixed.constant, examples.rows, logits.constant)
         if reduced.has_pairs:
-            np.add.at(fixed.pair, (reduced.row_type[examples.rows], reduced.row_offset[examples.rows]), logits.pair[:, 0])
+            np.add.at(
+                fixed.pair,
+                (reduced.row_type[examples.rows], reduced.row_offset[examples.rows]),
+                logits.pair[:, 0],
+            )
         margins = examples.margins(examples.values(examples.logits(fixed)))
         across = np.where(self._other, margins, np.inf).min(axis=1)
         for relation, sign in ((FACT, 1.0), (IMPLICATION, -1.0)):

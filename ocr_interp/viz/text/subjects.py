@@ -26,11 +26,14 @@ def describe_subjects(table: pd.DataFrame) -> str:
         middle = shown["implication_margin"]
         shown["implication_margin"] = [_range(*end, text) for end, text in zip(ends, middle, strict=True)]
     header = ("fact", "implication", "told", "subjects", "fact", "implication", "overall", "rank", "first")
-    rows = [header]
-    for values, group in shown.groupby(_SAME + _MARGINS, sort=False):
-        fact, implication, told, rank, first, *margins = values
+    rows: list[tuple[str, ...]] = [header]
+    for _, group in shown.groupby(_SAME + _MARGINS, sort=False):
+        fact, implication, told, rank, first = group.iloc[0][_SAME].tolist()
+        margins = group.iloc[0][_MARGINS].tolist()
         names = _few(group["subject"].tolist())
-        rows.append((fact, implication, "yes" if told else "no", names, *margins, f"{rank:g}", first or "(tie)"))
+        rows.append(
+            (fact, implication, "yes" if told else "no", names, *margins, f"{rank:g}", first or "(tie)")
+        )
     widths = [max(len(row[k]) for row in rows) for k in range(len(header))]
     lines = ["margins in logits: the fact, the implication among implications, and against every output"]
     for row in rows:
