@@ -78,8 +78,8 @@ class Solve:
         Raises:
             ConfigError: flags that the file replaces, or a file that cannot be read or contradicts itself.
         """
-        noise = {"n_noise": self.task.n_noise, "seq_len": self.task.seq_len}
-        if self.task != FactRecallTask(**noise):
+        n_noise, seq_len = self.task.n_noise, self.task.seq_len
+        if self.task != FactRecallTask(n_noise=n_noise, seq_len=seq_len):
             raise ConfigError(
                 f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and "
                 "the flags of a mapping"
@@ -88,4 +88,4 @@ class Solve:
         if not records:
             raise ConfigError(f"{path} has no rows: it needs at least two facts with a subject each")
         places, rows = zip(*records, strict=True)
-        return FactRecallTask.from_rows(list(rows), places, **noise)
+        return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)

@@ -136,23 +136,22 @@ def test_the_spectral_norm_determines_no_margin():
 
 
 def test_without_a_margin_tolerance_the_gap_is_all():
-    quick = solve(SIX, margin_tolerance=None)
+    task = groups([(1, 3), (2, 2), (3, 1)], [0, 1, 1])
+    quick = solve(task, margin_tolerance=None)
     assert quick.method == "first_order"
     assert 1e-9 < quick.certificate.gap <= 1e-4
     assert not quick.accuracy.proved
-    assert "estimated" in quick.summary()
-    assert quick.rank <= 12
+    assert ("estimated" in quick.summary()) != ("not known" in quick.summary())
+    assert solve(task).certificate.gap < 1e-8
 
 
 @pytest.mark.slow
 def test_larger_problems_go_on_until_the_estimate_is_small():
-    rng = np.random.default_rng(3)
-    task = groups([(int(rng.integers(1, 9)), int(rng.integers(0, 9))) for _ in range(14)], list(range(14)))
-    loose = solve(task, tolerance=1e-2, margin_tolerance=None)
-    tight = solve(task, tolerance=1e-2, margin_tolerance=0.05)
-    assert tight.certificate.gap < loose.certificate.gap
+    reduced = reduce_problem(SIX)
+    loose = solve_first_order(reduced, "nuclear", 1e-2)
+    tight = solve_first_order(reduced, "nuclear", 1e-2, margin_tolerance=0.05, polish_seconds=60.0)
+    assert tight.gap < loose.gap <= 1e-2
     assert not tight.accuracy.proved
-    assert tight.margin_error <= 0.05
-    exact = solve(task, tolerance=1e-7, margin_tolerance=None)
-    off = np.abs(tight.certificate.held_out_margins - exact.certificate.held_out_margins).max()
-    assert off <= tight.margin_error
+    assert tight.accuracy.margin <= 0.05
+    exact = solve(SIX).certificate.held_out_margins
+    assert np.abs(held_out(SIX, NUCLEAR, tight) - exact).max() <= tight.accuracy.margin
