@@ -320,4 +320,5 @@ def test_what_only_the_closed_form_has_says_so():
         with pytest.raises(SolverError, match=f"{name} belongs to the closed form, .* by clarabel"):
             getattr(solution, name)
     assert solution.sizes is None
-    assert solution.is_unique is None
+    assert solution.is_unique is True
+    assert solve(UNEQUAL, method="first_order").is_unique is None

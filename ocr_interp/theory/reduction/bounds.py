@@ -21,7 +21,7 @@ class Accuracy:
         value: of singular values of W.
         proved: whether the errors are proved (`solver.ranges`) or estimated (`solver.accuracy`).
         unique: False if other matrices of the same norm were found (`solver.minimisers`): the errors are then
-            the distances to them. True if error bars exclude them, None if it is not known.
+            the distances to them. True if there are none, None if it is not known.
         ranges: smallest and largest margin among the implications, of every held-out group of the reduced
             problem; None if they are not known.
     """

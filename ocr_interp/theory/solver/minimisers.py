@@ -16,7 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.errors import SolverError
-from ocr_interp.theory.reduction.margins import ExampleMap, singular_values
+from ocr_interp.theory.norms import UnitarilyInvariantNorm
+from ocr_interp.theory.reduction.bounds import smallest_margin
+from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, singular_values
 from ocr_interp.theory.reduction.symmetry import Blocks
 
 _FREE = 1e-8
@@ -24,6 +26,9 @@ _FREE = 1e-8
 
 _TIGHT = 1e-7
 """Dual weights above this share of the largest are positive."""
+
+_WITNESS = 1e-6
+"""Relative norm and margin by which a matrix may miss to count as another minimiser."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def _part(blocks: Blocks, k: int | None) -> np.ndarray:
 def margin_ranges(
     found: Family,
     training: ExampleMap,
+    norm: UnitarilyInvariantNorm,
     W: Blocks,
     held_out: Float[np.ndarray, "example value"],
     changes: Float[np.ndarray, "direction example value"],
@@ -103,12 +109,13 @@ def margin_ranges(
     Args:
         found: the family.
         training: the constraints.
+        norm: the nuclear norm.
         W: the solution, margin 1.
         held_out: margins of the held-out examples against each value that counts; inf elsewhere.
         changes: what each direction adds to them.
 
     Raises:
-        SolverError: the small program failed.
+        SolverError: the small program failed, or what it found is no minimiser after all.
     """
     import cvxpy as cp
 
@@ -138,6 +145,11 @@ def margin_ranges(
         )
         ranges[e] = min(ends), _solve(top)
         extreme = _combined([W, *found.directions], np.append(1.0, np.asarray(c.value)))
+        excess = blocks_norm(training.reduced, extreme, norm) / blocks_norm(training.reduced, W, norm) - 1
+        if max(excess, 1 - smallest_margin(training, extreme)) > _WITNESS:
+            raise SolverError(
+                f"a matrix at the end of the family has {excess:.1e} more norm: it is no minimiser"
+            )
         after = singular_values(training.reduced, extreme)[0]
         moved = max(moved, float(np.abs(after - before).max()))
     return ranges, moved

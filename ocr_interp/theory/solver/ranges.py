@@ -25,8 +25,11 @@ from ocr_interp.theory.reduction.margins import ExampleMap, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 from ocr_interp.theory.solver.minimisers import Family, family, free_directions, margin_ranges
 
-_DETERMINED = 0.1
-"""A bar above this at the gap of a small problem, about 1e-11, is looked into: other minimisers?"""
+_EXACT = 1e-8
+"""Largest gap at which other minimisers are looked for: which singular values are 1 must be clear."""
+
+_ONE = 1e-5
+"""How far below 1 a singular value of Σ μ A may then be to count as 1."""
 
 _TOP = (1e-6, 1e-4, 1e-2)
 """How far below 1 a singular value of Σ μ A may be to count as 1; the best of these is taken."""
@@ -69,8 +72,8 @@ def proved_ranges(
     of_value = float(np.maximum(upper - values, values - lower).max(initial=0.0))
     of_ends = [_distance(end, m) for end, m in zip(ends, (among, margins), strict=True)]
     accuracy = Accuracy(max(of_ends), of_value, True, ranges=_known(ends[0]))
-    if accuracy.margin <= _DETERMINED:
-        return replace(accuracy, unique=True)
+    if norm.name != "nuclear" or solution.gap > _EXACT:
+        return accuracy
     return _over_minimisers(finder, accuracy, solution.blocks, held_out, (among, margins))
 
 
@@ -92,15 +95,15 @@ def _over_minimisers(
     held_out: ExampleMap,
     counted: tuple[Float[np.ndarray, "group value"], Float[np.ndarray, "group value"]],
 ) -> Accuracy:
-    """The distances to other minimisers in place of a bar that is large; the bar if none were found."""
+    """The distances to other minimisers of the nuclear norm in place of the bar, if there are any."""
     found = finder.family(W)
     if found is None:
-        return accuracy
+        return replace(accuracy, unique=True)
     changes = np.stack([held_out.margins(held_out.values(held_out.logits(N))) for N in found.directions])
     ends, moved = [], 0.0
     try:
         for margins in counted:
-            ranges, apart = margin_ranges(found, finder.examples, W, margins, changes)
+            ranges, apart = margin_ranges(found, finder.examples, finder.norm, W, margins, changes)
             ends.append(ranges)
             moved = max(moved, apart)
     except SolverError:
@@ -113,7 +116,7 @@ class _Finder:
     """Bounds of ⟨B, W⟩ for matrices B, from one solution."""
 
     def __init__(self, examples: ExampleMap, solution: ReducedSolution, norm: UnitarilyInvariantNorm) -> None:
-        self.examples, self._norm, self._reduced = examples, norm, examples.reduced
+        self.examples, self.norm, self._reduced = examples, norm, examples.reduced
         self._tau = solution.primal * (1 + _ROUNDING)
         G = dual_blocks(examples, solution.weights)
         values, count = _values(self._reduced, G.constant[None], G.pair[None])
@@ -149,13 +152,11 @@ class _Finder:
         return lower, upper
 
     def family(self, W: Blocks) -> Family | None:
-        """Other minimisers, where the norm's minimisers are found from the singular vectors of value 1."""
-        if self._norm.name != "nuclear" or not self._bases:
-            return None
-        basis = self._bases[-1]
+        """Other minimisers of the nuclear norm, if there are any."""
+        basis = _tangent_basis(self._reduced, self._G, _ONE)
         margins = np.stack([self._margins(E) for E in basis])
         directions = free_directions(basis, margins, self._count * self._mu)
-        return family(directions, W, _top_vectors(self._reduced, self._G, _TOP[-1])) if directions else None
+        return family(directions, W, _top_vectors(self._reduced, self._G, _ONE)) if directions else None
 
     def _best(self, y: np.ndarray, total: float, rest: Blocks) -> float:
         """The best bound over t: A − δ t − C / t for large t, with δ the gap and A, C fitted."""
@@ -176,7 +177,7 @@ class _Finder:
         constant = t[:, None, None] * self._G.constant + rest.constant
         pair = t[:, None, None, None] * self._G.pair + rest.pair
         values, count = _values(self._reduced, constant, pair)
-        length = np.array([self._norm.dual_of_spectrum(each, count) for each in values])
+        length = np.array([self.norm.dual_of_spectrum(each, count) for each in values])
         return t * self._total + total - self._tau * length
 
     def _margins(self, blocks: Blocks) -> Float[np.ndarray, "example value"]:
