@@ -7,6 +7,7 @@ For any W with positive training margins, ‖W‖ / min margin is an upper bound
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -124,7 +125,9 @@ def certify(
     worst = margins.min(axis=1)
     if weights is not None:
         problem.check_weights(weights)
-        dual = dual_bound(problem, np.asarray(weights, dtype=np.float64) / np.max(weights), found)
+        dual = dual_bound(
+            problem, np.asarray(weights, dtype=np.float64) / _power(float(np.max(weights))), found
+        )
     else:
         if scale is not None:
             check_number("scale", scale, above=0.0)
@@ -148,8 +151,10 @@ def certify(
 
 
 def _unit_size(W: Float[np.ndarray, "input output"]) -> tuple[Float[np.ndarray, "input output"], float]:
-    """W divided by its largest entry in size, and that entry: bounds do not depend on it, and squares of very
-    small or large entries would be 0 or infinite.
+    """W over the power of 2 below its largest entry in size, and that power.
+
+    Bounds do not depend on it, a power of 2 changes no bit of them, and squares of very small or large
+    entries would be 0 or infinite.
 
     Raises:
         WeightsError: a largest entry outside of 1e-300 to 1e300.
@@ -160,7 +165,13 @@ def _unit_size(W: Float[np.ndarray, "input output"]) -> tuple[Float[np.ndarray, 
             f"the largest entry of W in size must be between {SMALLEST:g} and {LARGEST:g}, got {size:g}: "
             "multiply W by a constant; bounds do not depend on it"
         )
-    return W / size, size
+    unit = _power(size)
+    return W / unit, unit
+
+
+def _power(value: float) -> float:
+    """The largest power of 2 up to a positive value."""
+    return math.ldexp(1.0, math.frexp(value)[1] - 1)
 
 
 def make_certificate(
