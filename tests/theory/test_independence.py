@@ -16,6 +16,7 @@ ORDER = (
     "reduction",
     "closed",
     "solver",
+    "subject_table",
     "solution",
     "solve",
     "limits",
