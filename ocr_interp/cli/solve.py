@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ocr_interp.cli.files import check_output, write_output
+from ocr_interp.cli.arguments.files import check_output, write_output
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.reading import read_records
 from ocr_interp.naming import COLUMNS

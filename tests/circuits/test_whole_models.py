@@ -117,7 +117,7 @@ def test_a_post_norm_model_is_one_error():
 def test_where_no_layer_will_do_no_other_layer_is_advised(name):
     model = bridge(tiny_architecture(name))
     for what in ("circuit", "attribution", "graph", "path"):
-        with pytest.raises(ModelError, match="no layer has it"):
+        with pytest.raises(ModelError, match="no layer of this bridge has it"):
             asked(model)[what]()
 
 

@@ -99,7 +99,7 @@ def test_a_model_that_does_not_run_by_itself_is_said_to_be_unchecked(monkeypatch
     def fail(model):
         raise ValueError("no\nsecond line")
 
-    monkeypatch.setattr(wrapped, "_components_out", fail)
+    monkeypatch.setattr(wrapped, "components_out", fail)
     model = bridge(hugging_face_model("Llama"))
     found = compare_with_wrapped(model)
     assert found is not None
