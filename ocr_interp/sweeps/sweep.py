@@ -14,6 +14,7 @@ from ocr_interp.data import NoisyBatches, count_noise_multisets
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.models.starts import initial_weights
+from ocr_interp.running.interruption import terminated_as_by_ctrl_c
 from ocr_interp.sweeps.engines import LocalEngine, StackOptions
 from ocr_interp.sweeps.grid import Axes, Point, grid_points
 from ocr_interp.sweeps.progress import sweep_bar
@@ -68,8 +69,8 @@ def sweep(
         progress: whether to show a progress bar over runs on stderr; None shows it on a terminal.
 
     Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
-        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C ends
-        the sweep; stacks that were written stay.
+        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C or
+        SIGTERM ends the sweep; stacks that were written stay.
 
     Raises:
         UnknownNameError, ConfigError: an axis, a point or an option that is not allowed; the message names
@@ -169,7 +170,8 @@ def _train_missing(
             update(ended)
 
         if stacks:
-            run_stacks(stacks, options, finished)
+            with terminated_as_by_ctrl_c():
+                run_stacks(stacks, options, finished)
     return records
 
 
