@@ -130,8 +130,8 @@ def _read(path: Path | None, study: str) -> tuple[list[Row], list[Row]]:
             raise RunError(f"{path} is damaged (line {line}: {error}): {_DELETE}") from None
         if seal and seal != _seal(row):
             raise RunError(
-                f"{path} was changed after it was written (the cells of line {line}, {row['spec']!r}, are not "
-                f"those of its seal): {_DELETE}"
+                f"{path} was changed after it was written (line {line}, {row['spec']!r}, is not "
+                f"that of its seal): {_DELETE}"
             )
         (rows if seal else unsealed).append(row)
     return rows, unsealed

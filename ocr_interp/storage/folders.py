@@ -8,11 +8,10 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import filelock
 
@@ -23,6 +22,8 @@ from ocr_interp.storage.seals import sealed
 LOCK = ".lock"
 
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems without locks answer; flock says EWOULDBLOCK where another process holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FolderKind:
     inside: tuple[str, ...]
     user: str
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self, path: Path) -> Iterator[None]:
         """Creates the folder if needed and locks it against other processes.
 
@@ -65,36 +66,73 @@ class FolderKind:
                 f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
                 "empty or a new one"
             )
-        try:
+        with making(f"the {self.name} {path}"):
             for folder in self.inside:
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / LOCK, timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            self._refuse_unlocked(path)
-        except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or error
-            read_only = getattr(error, "errno", None) in _READ_ONLY
-            raise (RunReadOnlyError if read_only else RunError)(
-                f"cannot make the {self.name} {path}: {reason}"
-            ) from None
+            lock = _acquired(path, path / LOCK, self.user, self.argument)
         try:
             remove_left_behind(path, *(path / folder for folder in self.inside))
             yield
         finally:
             lock.release()
 
-    def _refuse_unlocked(self, path: Path) -> NoReturn:
-        """Says why a folder could not be locked: another process, or a file system without locks."""
-        refused = _lock_refusal(path / LOCK)
-        if refused is not None:
-            raise RunError(
-                f"the file system of {path} refuses to lock it ({refused}): choose a {self.argument} on "
-                "another one, such as a local disk"
+
+@contextlib.contextmanager
+def locked_beside(path: Path) -> Iterator[None]:
+    """Locks the name of a folder that is about to be made, by a file beside it; makes the folders above it.
+
+    Raises:
+        RunBusyError: another process is making it.
+        RunError: the file cannot be written or locked.
+    """
+    with making(f"the folder {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(
+            path, path.with_name(f".{path.name}{LOCK}"), "another process that makes it", "folder"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def making(what: str) -> Iterator[None]:
+    """Turns errors of the file system, while a folder is made and locked, into those of the package."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        read_only = getattr(error, "errno", None) in _READ_ONLY
+        raise (RunReadOnlyError if read_only else RunError)(f"cannot make {what}: {reason}") from None
+
+
+def _acquired(path: Path, file: Path, user: str, argument: str) -> filelock.BaseFileLock:
+    """The lock of a folder, which is held in a file.
+
+    Raises:
+        RunBusyError: another process holds it.
+        RunError: the file system has no locks.
+    """
+    lock = filelock.FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        refused = _lock_refusal(file)
+        if refused is None:
+            raise RunBusyError(
+                f"{path} is in use by {user}: wait for it, or choose another {argument}"
             ) from None
-        raise RunBusyError(
-            f"{path} is in use by {self.user}: wait for it, or choose another {self.argument}"
-        ) from None
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) not in _NO_LOCKS and not isinstance(error, NotImplementedError):
+            raise
+        refused = getattr(error, "strerror", None) or str(error)
+    else:
+        return lock
+    raise RunError(
+        f"the file system of {path} refuses to lock it ({refused}): choose a {argument} on another one, "
+        "such as a local disk"
+    )
 
 
 def _lock_refusal(path: Path) -> str | None:

@@ -122,7 +122,9 @@ def test_a_configuration_of_another_kind_is_one_error_of_ours(change, make_model
 def test_a_package_that_is_missing_is_said_before_anything_is_loaded(package, monkeypatch, make_model):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    monkeypatch.setattr("ocr_interp.llm.training.finetune.load_config", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "ocr_interp.llm.training.base_source.load_config", lambda *a, **k: pytest.fail("loaded")
+    )
     recipe = FinetuneConfig(model="tiny", method="lora", steps=1, device="cpu")
     with pytest.raises(ModelError, match=f"package {package} is not installed: pip install"):
         finetune(LLMRunConfig(SMALL, recipe))
@@ -146,7 +148,13 @@ def test_memory_is_counted_from_the_configuration(optimizer, make_model):
     # Two layers of q, o (32 x 32), k, v (32 x 16), gate, up, down (32 x 64).
     assert lora.gradients == 4 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 96)
     half = estimate_memory(lm.model.config, FinetuneConfig(dtype="bfloat16"), positions=16)
-    assert half.total * 2 == estimate_memory(lm.model.config, FinetuneConfig(), positions=16).total
+    # Half the weights; but optimizers step on float32 copies, whose gradients are float32.
+    assert (half.weights, half.gradients) == (2 * every, 4 * every)
+    assert half.optimizer == 4 * (2 + 1) * every
+    frozen = estimate_memory(lm.model.config, FinetuneConfig(method="lora", dtype="bfloat16"), positions=16)
+    assert frozen.weights == 2 * every + 4 * frozen.added
+    assert frozen.gradients == 4 * frozen.trained
+    assert frozen.optimizer == 2 * 4 * frozen.trained
 
 
 def test_the_limit_of_a_container_counts_and_cache_that_can_go_does_not(monkeypatch, tmp_path):

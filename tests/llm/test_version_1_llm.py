@@ -45,8 +45,9 @@ def test_a_finished_run_is_read(old):
     assert result["step"] == 8
     history = pd.read_csv(path / "history.csv")
     assert result["history"]["step"] == history["step"].tolist()
-    with pytest.raises(RunError, match="holds a finished run"):
-        finetune(CONFIG, path, lm=small_model())
+    found = finetune(CONFIG, path, lm=small_model())
+    assert (found.step, found.status, found.config) == (8, "finished", CONFIG)
+    assert found.history["train_loss"].tolist()[1:] == history["train_loss"].tolist()[1:]
     with pytest.raises(RunError, match=r"another configuration \(train.lr: 0.02 != 0.01\)"):
         finetune(LLMRunConfig(FACTS, FinetuneConfig(**{**vars(TRAIN), "lr": 0.02})), path, lm=small_model())
 

@@ -51,6 +51,8 @@ class Finetune:
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
         print(describe_finetuning(run))
+        if run.status == "finished" and self.save_model and not run.keeps_model:
+            print("it kept no model: fine-tune into a new run_dir to get one")
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 
