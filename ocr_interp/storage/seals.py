@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ocr_interp.errors import RunError
-from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.digests import digest_of, digest_of_file
 
 SEAL = "seal"
@@ -67,17 +66,17 @@ def file_digests(folder: Path, names: Collection[str] | None = None) -> dict[str
 
 
 def seal_folder(folder: Path, about: Mapping[str, Any]) -> None:
-    """Writes the digests of all files of a folder into it.
+    """Writes the digests of all files of a folder that is being made into it.
 
     Args:
         folder: the folder.
         about: what else the seal says, such as the fingerprint of the run.
 
     Raises:
-        RunError, OSError: the seal cannot be written.
+        OSError: the seal cannot be written.
     """
     content = sealed({"format_version": 1, **about, "files": file_digests(folder)})
-    write_atomic(folder / SEAL_FILE, (json.dumps(content, indent=1) + "\n").encode())
+    (folder / SEAL_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def require_sealed_folder(folder: Path, advice: str) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,13 +42,11 @@ def whole_folder(path: Path, then: str) -> Iterator[Path]:
     except OcrInterpError:
         raise
     except Exception as error:
-        # Writers of weights raise errors of their own where the disk is full.
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-        elif type(error).__name__ == "SafetensorError":
-            reason = " ".join(str(error).split())
-        else:
+        # Writers of weights and tokenizers raise errors of their own where the disk is full.
+        of_system = isinstance(error, OSError) or re.search(r"\(os error \d+\)", str(error))
+        if not of_system and type(error).__name__ != "SafetensorError":
             raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RunError(
             f"cannot write {path}: {reason}. What was written before is intact: free space or rights there, "
             f"then {then}"

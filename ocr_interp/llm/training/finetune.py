@@ -94,7 +94,7 @@ def finetune(
     accelerator = make_accelerator(config.train)
     if run_dir is None:
         training = _Finetuning(config, make_facts(config.facts), BaseSource(config.train, lm), accelerator)
-        with asked_to_stop() as asked:
+        with asked_to_stop() as asked, _own_precision(training.device):
             return training.run(None, on_log, asked)
     folder = RunFolder(Path(run_dir))
     if not folder.config_file.exists():
@@ -134,7 +134,7 @@ def _into_folder(
     accelerator.wait_for_everyone()
     if checkpoint is not None:
         training.restore(checkpoint)
-    with asked_to_stop() as asked:
+    with asked_to_stop() as asked, _own_precision(training.device):
         run = training.run(folder, on_log, asked, save_model)
         accelerator.wait_for_everyone()  # all have read the checkpoint, which the main process deletes
         if run.status == "finished" and training.is_main:
@@ -146,6 +146,11 @@ def _into_folder(
                 keep_model(run.lm, folder)
             folder.kept()
     return run
+
+
+def _own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Keeps a surrounding autocast out: the recipe alone says the precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def as_begun(config: LLMRunConfig, begun: LLMRunConfig) -> LLMRunConfig:
