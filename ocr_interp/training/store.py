@@ -117,6 +117,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         for name in ("status", "device", "history_digest"):
             if not isinstance(metadata.get(name), str):
                 raise RunError(f"{self._checkpoint} is damaged (it has no {name}): {_RESTORE}")
+        require_finite(self._checkpoint, tensors, _RESTORE)
         # Later rows may have columns that the checkpoint does not know.
         history = read_history(self._history, metadata.get("columns", version_1.COLUMNS), _RESTORE)
         history = history.loc[history["step"] <= step].reset_index(drop=True)
@@ -209,8 +210,7 @@ def stored_weights(
     """The weights from the tensors of a file; version 1 named them differently.
 
     Raises:
-        RunError: weights that are not those of this configuration, or NaN or infinite: training stops
-            before it writes such weights.
+        RunError: weights that are not those of this configuration, or NaN or infinite.
     """
     linear_map, n_tokens = config.model.linear_map, len(config.task.labels)
     if "format_version" not in metadata:
@@ -219,10 +219,19 @@ def stored_weights(
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise RunError(f"{path} is damaged (it holds {found}, this run has {expected}): {advice}")
+    require_finite(path, tensors, advice)
+    return TokenWeights.from_tensors(linear_map, tensors)
+
+
+def require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:
+    """Requires finite numbers in the tensors of a file: training stops before it writes others.
+
+    Raises:
+        RunError: NaN or infinite numbers.
+    """
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise RunError(f"{path} is damaged ({', '.join(bad)} must be finite, got NaN or inf): {advice}")
-    return TokenWeights.from_tensors(linear_map, tensors)
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):
