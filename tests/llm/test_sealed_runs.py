@@ -22,6 +22,7 @@ from ocr_interp.llm.training.run import stored_run
 from ocr_interp.llm.training.store import RunFolder, read_result, write_result
 from ocr_interp.llm.training.update import load_finetuned
 from ocr_interp.storage.seals import SEAL_FILE
+from ocr_interp.storage.tensors import read_tensors, write_tensors
 
 
 def config(**values):
@@ -201,6 +202,25 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(runs, tmp_path):
     ):
         with pytest.raises(OcrInterpError, match=said):
             read()
+
+
+def test_a_stopped_run_from_before_there_were_seals_goes_on(runs, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "stopped", run)
+    whole = finetune(config(), lm=small_model())
+    folder = RunFolder(run)
+    tensors, said = read_tensors(folder.checkpoint_file, folder.fingerprint, "checkpoint", "")
+    write_tensors(folder.checkpoint_file, tensors, {k: v for k, v in said.items() if k != "inputs"})
+    folder.inputs_file.unlink()
+    values = json.loads(folder.config_file.read_text())
+    del values["seal"]
+    folder.config_file.write_text(json.dumps(values))
+    with pytest.raises(RunError, match=r"another configuration \(train\.model: 'elsewhere' != 'tiny'\)"):
+        finetune(config(model="elsewhere"), run, lm=small_model())
+    again = finetune(config(), run, lm=small_model(), save_model=True)
+    assert again.history.equals(whole.history)
+    assert finetune(config(), run).history.equals(whole.history)
+    Evaluate(str(run), device="cpu").run()
 
 
 def test_results_from_before_there_were_seals_are_read(tmp_path):

@@ -79,6 +79,23 @@ def test_damage_of_a_checkpoint_is_noticed(old):
             RunFolder(file.parents[1]).read_checkpoint()
 
 
+def test_another_history_in_a_checkpoint_is_noticed(old):
+    """The digest of version 1 is of the tensors alone."""
+    file = RunFolder(old("llm_stopped")).checkpoint_file
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    start, refused = whole.index(b'\\"history\\"'), 0
+    digits = [at for at in range(start, whole.index(b'\\"before\\"')) if chr(whole[at]).isdigit()]
+    assert digits[-1] < end
+    for at in digits[::20]:
+        other = b"7" if whole[at : at + 1] != b"7" else b"3"
+        file.write_bytes(whole[:at] + other + whole[at + 1 :])
+        with pytest.raises(RunError):
+            RunFolder(file.parents[1]).read_checkpoint()
+        refused += 1
+    assert refused > 5
+
+
 def test_an_edited_configuration_is_refused(old):
     path = old("llm_stopped")
     values = json.loads((path / "config.json").read_text())

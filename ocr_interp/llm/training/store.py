@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ocr_interp.configuration import version_1
 from ocr_interp.errors import OcrInterpError, RunError
-from ocr_interp.llm.measuring.measure import METRICS
+from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.inputs import RunInputs
 from ocr_interp.storage.atomic import GO_ON, write_atomic
@@ -206,9 +207,29 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         )
         self._require_inputs(metadata.get("inputs"), self.checkpoint_file)
         try:
-            return Checkpoint(tensors=tensors, **{name: metadata[name] for name in _SEALED})
+            checkpoint = Checkpoint(tensors=tensors, **{name: metadata[name] for name in _SEALED})
         except KeyError as error:
             raise RunError(f"{self.checkpoint_file} is damaged (it has no {error}): {advice}") from None
+        if "kind" not in metadata:
+            self._require_history_of_version_1(checkpoint, advice)
+        return checkpoint
+
+    def _require_history_of_version_1(self, checkpoint: Checkpoint, advice: str) -> None:
+        """Compares what the digest of a checkpoint of version 1 leaves out: it is of the tensors alone."""
+        rows = read_history(self.history_file, None, advice)
+        rows = rows.loc[rows["step"] <= checkpoint.step].reset_index(drop=True)
+        first = Measurement.from_dict(checkpoint.before).row()
+        # The log-probabilities of `before` have four decimals.
+        known = all(
+            math.isclose(first[name], row, abs_tol=1e-4) or (math.isnan(first[name]) and math.isnan(row))
+            for name, row in rows.iloc[0].items()
+            if name in first
+        )
+        if not known or csv_bytes(rows) != history_csv(checkpoint.history):
+            raise RunError(
+                f"{self.checkpoint_file} and {self.history_file} tell two histories: put the originals "
+                f"back, or {advice}"
+            )
 
     def write_result(
         self, history: Sequence[Mapping[str, float]], result: Mapping[str, Any], keeps: str | None
