@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_facts import SMALL
 
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.measuring.measure import measure
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
@@ -132,6 +132,18 @@ def test_an_enclosing_autocast_does_not_change_a_run(make_model):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = finetune(config(), lm=make_model())
     pd.testing.assert_frame_equal(plain.history, inside.history, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [("full", "take method='lora', a smaller"), ("lora", "take dtype='b")]
+)
+def test_bfloat16_is_recommended_where_it_saves_memory(method, said, make_model, monkeypatch):
+    """Weights that are trained need float32 copies; frozen ones take half."""
+    sizes = {"hidden_size": 64, "intermediate_size": 256}
+    monkeypatch.setattr("ocr_interp.llm.training.memory.available_memory", lambda device: 2**10)
+    with pytest.raises(ConfigError, match=said) as caught:
+        finetune(config(method=method, lora_rank=1), lm=make_model(**sizes))
+    assert ("bfloat16" in str(caught.value)) == (method == "lora")
 
 
 def test_a_model_in_memory_is_trained_in_the_precision_of_the_recipe(make_model, tmp_path):

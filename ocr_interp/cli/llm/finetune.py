@@ -31,7 +31,7 @@ class Finetune:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run; a run in it with the same configuration is resumed"""
+    """directory of the run; a stopped run of the same configuration is resumed, a finished one only shown"""
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     save_model: bool = True

@@ -70,8 +70,10 @@ def finetune(
 
     Args:
         config: facts and recipe.
-        run_dir: directory of the run; a run in it with this configuration is resumed. None writes no files.
-        lm: a model in memory instead of config.train.model; it is trained in place.
+        run_dir: directory of the run; a run in it with this configuration is resumed, wherever its file of
+            facts and its model lie today. None writes no files.
+        lm: a model in memory instead of config.train.model; it is trained in place, in the precision of
+            config.train.dtype.
         save_model: whether to write the trained model, for `load_finetuned`: with the update merged to
             run_dir/model, an ordinary model folder; an update that cannot be merged to run_dir/adapter,
             without the model.

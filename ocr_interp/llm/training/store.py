@@ -261,7 +261,13 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
 
     def kept(self) -> None:
         """Deletes the checkpoint: the run has ended, and its model is kept if it was to be."""
-        self._not_kept.unlink(missing_ok=True)
+        try:
+            self._not_kept.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot delete {self._not_kept}: {error.strerror or error}. The result and the model are "
+                f"written: {GO_ON}"
+            ) from None
         with contextlib.suppress(OSError):  # it is not read any more
             self.checkpoint_file.unlink(missing_ok=True)
 
