@@ -90,8 +90,7 @@ def test_a_finished_run_is_only_read(make_model, tmp_path, whole, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["full", "gate"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("when", "method"), [("before", "gate"), ("after", "full")])
 def test_a_death_around_any_write_loses_nothing(when, method, make_model, tmp_path, monkeypatch):
     replace, writes = os.replace, []
     with methods.registered("gate", Gate()):
