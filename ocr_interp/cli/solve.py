@@ -90,10 +90,16 @@ class Solve:
                 f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and "
                 "the flags of a mapping"
             )
-        records = list(read_records(path, COLUMNS[:2]))
-        if not records:
+        records = read_records(path)
+        if not records.rows:
             raise ConfigError(f"{path} has no rows: it needs at least two facts with a subject each")
-        places, rows = zip(*records, strict=True)
+        missing = [column for column in COLUMNS[:2] if column not in records.columns]
+        if missing:
+            raise ConfigError(
+                f"{records.place}: there is no {' and no '.join(map(repr, missing))}: name it so, or one of "
+                f"{', '.join(map(repr, records.columns))} (columns: {', '.join(COLUMNS)})"
+            )
+        places, rows = zip(*records.rows, strict=True)
         return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
 
 

@@ -56,7 +56,7 @@ def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeyp
     recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
     finetune(LLMRunConfig(SMALL, recipe), tmp_path / "run", save_model=True)
     size = 4 * sum(p.numel() for p in lm.model.parameters())
-    for module in ("models.loading", "inside.inside"):
+    for module in ("models.loading", "training.update"):
         monkeypatch.setattr(f"ocr_interp.llm.{module}.load_model", _refuse_to_load)
     run = tmp_path / "run"
     for command, copies in ((Evaluate(str(run), device="cpu"), 1), (Inspect(run, device="cpu"), 3)):
@@ -110,14 +110,15 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
     own = replace(SMALL, test_templates=(3,))
     folder = RunFolder(tmp_path / "run")
     with folder.opened(LLMRunConfig(own, FinetuneConfig())):
-        write_result(folder.result_file, {"format_version": 1})
+        write_result(folder.result_file, {"format_version": 2})
     folder.model_folder.mkdir()
     run = str(tmp_path / "run")
-    assert parse("evaluate", run)._source() == (str(folder.model_folder), own, "float32", False)
+    assert parse("evaluate", run)._source(folder) == (str(folder.model_folder), own, "float32")
     for given in ("0", "2"):
-        facts = parse("evaluate", run, "--test-templates", given)._source()[1]
+        facts = parse("evaluate", run, "--test-templates", given)._source(folder)[1]
         assert facts == replace(own, test_templates=(int(given),))
-    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig(), "float32", False)
+    hub = parse("evaluate", "owner/name")._source(RunFolder(tmp_path / "nothing"))
+    assert hub == ("owner/name", FactConfig(), "float32")
 
 
 def test_years_go_through_finetune_and_evaluate_and_the_scoring_is_named(tmp_path, capsys):

@@ -35,7 +35,7 @@ class Finetune:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run; a run in it with the same configuration is resumed"""
+    """directory of the run; a stopped run of the same configuration is resumed, a finished one only shown"""
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     save_model: bool = True
@@ -56,6 +56,8 @@ class Finetune:
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
         print(describe_finetuning(run))
+        if run.status == "finished" and self.save_model and not run.keeps_model:
+            print("it kept no model: fine-tune into a new run_dir to get one")
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 

@@ -18,7 +18,7 @@ import torch
 
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ConfigError, ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
@@ -31,9 +31,10 @@ from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
 from ocr_interp.llm.measuring.scoring import describe_scoring
 from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
-from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
+from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.update import how_to_keep, load_base, load_finetuned
 
 
 @dataclass(frozen=True)
@@ -99,30 +100,39 @@ class Inside:
         return "\n".join(lines)
 
 
-def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") -> Inside:
+def inspect_run(
+    run_dir: str | Path, n_heads: int = 10, device: str = "auto", *, base: str | None = None
+) -> Inside:
     """Inspects a finished run that saved its model.
 
+    Args:
+        run_dir: directory of the run.
+        n_heads: number of the most changed heads to ablate.
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        base: folder or name of the model before fine-tuning if it was moved; None is the run's own.
+
     Raises:
-        ModelError, RunError: no such run, a run that saved no model, or one whose update cannot be merged
-            into the weights.
+        ModelError, RunError: no such run, one that is not finished or saved no model, one whose update cannot
+            be merged into the weights, or whose files, facts or model before fine-tuning were changed.
         ConfigError: too little memory for three copies of the weights; raised before any is loaded.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
+    if not folder.result_file.exists():
+        raise RunError(folder.progress())
     if not folder.model_folder.is_dir():
         if folder.adapter_file.exists():
             raise ModelError(Attached(methods[config.train.method], config.train).refusal("inspect"))
-        raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
+        raise ModelError(f"{run_dir} kept no model: {how_to_keep(folder)}")
     where, dtype = resolve_device(device), config.train.dtype
-    own = str(folder.model_folder)
+    own, inputs = str(folder.model_folder), folder.read_inputs()
     with loading_failures(own):
         hf_config = load_config(own)
         check_text_only(hf_config, config.train.model)
         refuse_too_many_copies(hf_config, dtype, loaded=2, working=1, device=where)
-    before = load_model(config.train.model, dtype=dtype)
-    after = load_model(own, dtype=dtype)
-    facts, scoring = make_facts(config.facts), config.facts.scoring
-    return inspect_models(before, after, facts, n_heads, device, scoring=scoring)
+    facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
+    before, after = load_base(folder, base), load_finetuned(run_dir)
+    return inspect_models(before, after, facts, n_heads, device, scoring=config.facts.scoring)
 
 
 def inspect_models(
