@@ -66,8 +66,8 @@ def test_a_file_gives_the_lists_of_a_mapping(call, tmp_path):
         "task: {n_noise: 2, seq_len: 5}\n"
         "train: {steps: 20, log_every: 10, batch_size: 9, device: cpu}\n"
     )
-    code, out, err = call("there", "--grid", "grid.yaml")
-    assert (code, err) == (0, "")
+    code, out, _ = call("there", "--grid", "grid.yaml")
+    assert code == 0
     assert out.startswith("2 runs: 2 finished\n")
     result = load_sweep(tmp_path / "there")
     tasks = [result.config(name).task for name in result.runs["run"]]

@@ -15,6 +15,7 @@ ORDER = (
     "geometry",
     "reduction",
     "closed",
+    "saddle",
     "solver",
     "subject_table",
     "solution",
