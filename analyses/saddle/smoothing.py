@@ -90,7 +90,7 @@ def make(runs: Path, figures: Path) -> list[Point]:
         ax.set_xticks(ratios, [f"{a}/{b}" for a, b in RATIOS])
         ax.minorticks_off()
         ax.set_title("Smoothed labels: everything is deduced", loc="left")
-        ax.legend(frameon=False, fontsize=9, loc="lower right")
+        fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
         save_figure(fig, figures / PICTURE, {"points": [asdict(point) for point in points]})
         plt.close(fig)
     return points
