@@ -114,8 +114,10 @@ def print_claims(claims: Sequence[Claim]) -> None:
 
 
 def span(values: Any) -> str:
-    """One number, or the range of several, to three digits."""
-    numbers = values if isinstance(values, list) else [values]
+    """One number, or the range of several, to three digits; those that are not defined are left out."""
+    numbers = [v for v in (values if isinstance(values, list) else [values]) if v is not None]
+    if not numbers:
+        return "not defined"
     low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
     return low if low == high else f"{low} to {high}"
 
