@@ -78,7 +78,7 @@ def test_a_file_gives_the_lists_of_a_mapping(call, tmp_path):
         "names: [Ada, Bo, Cy, Di, Rome, Lima, Italian, Spanish]}\n"
         "train: {steps: 20, log_every: 10, batch_size: 9, device: cpu}\n"
     )
-    assert call("named", "--grid", "shared.yaml")[::2] == (0, "")
+    assert call("named", "--grid", "shared.yaml")[0] == 0
     named = load_sweep(tmp_path / "named")
     assert named.config(named.runs["run"][0]).task.labels[-1] == "Spanish"
 
