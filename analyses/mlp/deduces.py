@@ -84,7 +84,9 @@ def make(runs: Path, figures: Path) -> list[Measured]:
             r = SIZES[1] / SIZES[2]
             for value, label in ((r**0.25, "$r^{1/4}$"), (r**0.5, "$\\sqrt{r}$")):
                 axes[0, column].axhline(value, color="0.4", ls=":", lw=1)
-                axes[0, column].annotate(label, (1.01, value), xycoords=("axes fraction", "data"), va="center")
+                axes[0, column].annotate(
+                    label, (1.01, value), xycoords=("axes fraction", "data"), va="center"
+                )
             axes[1, column].axhline(1 / SIZES[0], color="0.4", ls=":", lw=1)
             axes[1, column].annotate(
                 "chance", (1.01, 1 / SIZES[0]), xycoords=("axes fraction", "data"), va="center"

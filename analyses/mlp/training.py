@@ -54,7 +54,9 @@ def train(
     final = torch.full((runs,), torch.inf)
     for step in range(1, max_steps + 1):
         leaves = {name: now[name].requires_grad_() for name in trained}
-        loss = losses(forward(architecture, {**now, **leaves}, of.tokens).logits({**now, **leaves}), of.answer)
+        loss = losses(
+            forward(architecture, {**now, **leaves}, of.tokens).logits({**now, **leaves}), of.answer
+        )
         found = torch.autograd.grad(loss.sum(), list(leaves.values()))
         now = {name: value.detach() for name, value in now.items()}
         loss = loss.detach()

@@ -1,8 +1,9 @@
 """Which hidden directions carry recall and which deduction, in a model that was misled.
 
-After fine-tuning on other pairs, W_OV = W_V W_O is cut in its hidden space: without the span of the pretrained
-features p_i (pair parts of b_i + c_i in the pretrained W_O), without the other directions that pair features
-have now (what fine-tuning added), and without random subspaces of those directions, as control.
+After fine-tuning on other pairs, W_OV = W_V W_O is cut in two ways. In its hidden space: without the span of the
+pretrained features (pair parts of b_i + c_i in the pretrained W_O), or without the other directions that pair
+features have now; control: random subspaces of the same dimension, nearest in energy. And in W_O: without the
+pair parts that it held before, or without what it learned; control: the same part with its pairs permuted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from analyses.prior.circuits_criteria import (
     NEAREST,
     PREDICTED,
     RANDOM,
+    SAME_SPACE,
     SETTINGS,
     TOLD,
 )
@@ -32,8 +34,21 @@ from analyses.prior.stages import Pretrained, fine_tune, new_task, outcome, pret
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "prior_circuits"
-CUTS = ("whole", "without pretrained features", "without what was added", "random")
-COLORS = {"deduced": "#0173b2", "recalled": "#de8f05", "fact": "0.6"}
+SPANS = ("without pretrained features", "without what was added")
+"""Cuts of hidden directions."""
+
+PARTS = ("without pretrained W_O", "without what W_O learned")
+"""Cuts of W_O's pair parts."""
+
+SHOWN = {
+    "whole": "whole model",
+    PARTS[0]: "without what\n$W_O$ held before",
+    f"{PARTS[0]}, control": "control: the same,\npairs permuted",
+    PARTS[1]: "without what\n$W_O$ learned",
+    f"{PARTS[1]}, control": "control: the same,\npairs permuted ",
+}
+COLORS = {"recalled": "#de8f05", "deduced": "#0173b2"}
+LABELS = {"recalled": "pretrained answer (recalled)", "deduced": "told subjects' answer (deduced)"}
 
 
 @dataclass(frozen=True)
@@ -83,33 +98,46 @@ def cuts_of(before: Pretrained, setting: tuple[float, float], seed: int) -> list
     W_V, W_O = (parameters[name].numpy() for name in ("W_V", "W_O"))
     old, added = subspaces(before.parameters["W_O"].numpy(), W_O)
 
-    def cut(name: str, basis: np.ndarray | None) -> Cut:
-        removed = np.zeros_like(W_V @ W_O) if basis is None else (W_V @ basis) @ (basis.T @ W_O)
+    before_O, subjects = before.parameters["W_O"].numpy(), slice(0, task.n_subjects)
+
+    def cut(name: str, removed: np.ndarray) -> Cut:
         found = outcome(W_V @ W_O - removed, task)
-        subjects = slice(0, task.n_subjects)
         energy = (removed[subjects] ** 2).sum() / ((W_V @ W_O)[subjects] ** 2).sum()
-        return Cut(
-            setting,
-            seed,
-            name,
-            float(energy),
-            found.fact,
-            found.recall * found.fact,
-            found.deduced * found.fact,
-            found.first,
-        )
+        numbers = (found.fact, found.recall * found.fact, found.deduced * found.fact)
+        return Cut(setting, seed, name, float(energy), *numbers, first=found.first)
+
+    def through(basis: np.ndarray) -> np.ndarray:
+        return (W_V @ basis) @ (basis.T @ W_O)
 
     rng = np.random.default_rng(seed)
+    parts = dict(zip(PARTS, (_pair_part(before_O), _pair_part(W_O - before_O)), strict=True))
     both = np.concatenate([old, added], axis=1)
-    draws = []
-    for _ in range(RANDOM):
-        basis = both @ np.linalg.qr(rng.standard_normal((both.shape[1], N - 1)))[0]
-        draws.append(cut("random", basis))
-    named = [cut("whole", None), cut(CUTS[1], old), cut(CUTS[2], added)]
-    for name, like in ((CUTS[1], named[1]), (CUTS[2], named[2])):
-        nearest = sorted(draws, key=lambda draw: abs(draw.energy - like.energy))[:NEAREST]
-        named.append(_mean(f"random, like {name}", nearest))
-    return named
+    drawn = [np.linalg.qr(rng.standard_normal((both.shape[1], N - 1)))[0] for _ in range(RANDOM)]
+    randomly = [cut("", through(both @ basis)) for basis in drawn]
+    found = [cut("whole", 0 * W_V @ W_O)]
+    for name, basis in zip(SPANS, (old, added), strict=True):
+        found.append(cut(name, through(basis)))
+        nearest = sorted(randomly, key=lambda draw: abs(draw.energy - found[-1].energy))[:NEAREST]
+        found.append(_mean(f"{name}, control", nearest))
+    for name, part in parts.items():
+        found.append(cut(name, W_V @ part))
+        orders = [_derangement(rng) for _ in range(NEAREST)]
+        others = [cut("", W_V @ part[:, np.concatenate([order, N + order])]) for order in orders]
+        found.append(_mean(f"{name}, control", others))
+    return found
+
+
+def _pair_part(W_O: np.ndarray) -> np.ndarray:
+    """W_O [hidden, answer] without the means of its facts and of its implications."""
+    return np.concatenate(pair_directions(W_O), axis=1)
+
+
+def _derangement(rng: np.random.Generator) -> np.ndarray:
+    """A permutation of pairs that keeps none in place, nor maps it to the answer that was told or forgotten."""
+    while True:
+        order = rng.permutation(N)
+        if not np.isin((order - np.arange(N)) % N, (0, 1, N - 1)).any():
+            return order
 
 
 def _mean(name: str, cuts: list[Cut]) -> Cut:
@@ -128,11 +156,84 @@ def make(runs: Path, figures: Path) -> list[Cut]:
         for setting in SETTINGS:
             before = pretrain("factorized", seed, log10_time=setting[0])
             found += cuts_of(before, setting, seed)
+    with figure_style():
+        fig, axes = plt.subplots(1, len(SETTINGS), figsize=(10, 3.4), sharey=True, layout="constrained")
+        for ax, setting in zip(axes, SETTINGS, strict=True):
+            for y, name in enumerate(SHOWN):
+                mine = [cut for cut in found if (cut.cut, cut.setting) == (name, setting)]
+                for k, (what, color) in enumerate(COLORS.items()):
+                    values = [getattr(cut, what) for cut in mine]
+                    place, label = y + 0.34 * (k - 0.5), LABELS[what] if y == 0 else None
+                    ax.barh(place, np.mean(values), height=0.32, color=color, label=label)
+                    ax.plot(values, [place] * len(values), "o", color="0.2", ms=2)
+            ax.axvline(0, color="0.4", lw=0.8)
+            ax.set_title(
+                f"pretrained to $10^{{{setting[0]:g}}}$, tuned to $10^{{{setting[1]:g}}}$", loc="left"
+            )
+            ax.set_xlabel("coefficient, logits")
+        axes[0].set_yticks(range(len(SHOWN)), SHOWN.values())
+        axes[0].set_ylim(len(SHOWN) - 0.5, -0.5)
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        save_figure(fig, figures / PICTURE, {"cuts": [asdict(cut) for cut in found]})
+        plt.close(fig)
     return found
 
 
 def claims(found: list[Cut]) -> list[Claim]:
-    return []
+    """One claim per cut of PREDICTED, and where W_OV lies."""
+    by = {(cut.setting, cut.seed, cut.cut): cut for cut in found}
+    cases = [(setting, seed) for setting in SETTINGS for seed in SEEDS]
+    made = []
+    for name, (first, words) in PREDICTED.items():
+        left: dict[str, list[float]] = {"recalled": [], "deduced": []}
+        control: dict[str, list[float]] = {"recalled": [], "deduced": []}
+        for case in cases:
+            whole = by[*case, "whole"]
+            for what in left:
+                before = getattr(whole, what)
+                left[what].append(getattr(by[*case, name], what) / before)
+                control[what].append(getattr(by[*case, f"{name}, control"], what) / before)
+        gone, stays = ("recalled", "deduced") if first == "told" else ("deduced", "recalled")
+        place = 0 if first == "told" else 1
+        shares = [by[*case, name].first[place] for case in cases]
+        made.append(
+            Claim(
+                id="prior_circuits_" + name.replace(" ", "_").lower(),
+                statement=f"A misled model {name}: {words}",
+                source="conjectured (analyses/prior/circuits_criteria.py)",
+                expected=f"{gone} coefficient < {GONE}, {stays} > {LEFT} of the whole model's, {first} answer "
+                f"first for >= {FIRST}, every seed and setting",
+                measured={
+                    f"{gone}_left": left[gone],
+                    f"{stays}_left": left[stays],
+                    f"{first}_first": shares,
+                    f"control_{gone}_left": control[gone],
+                    f"control_{first}_first": [by[*case, f"{name}, control"].first[place] for case in cases],
+                },
+                tolerance=0.0,
+                holds=max(left[gone]) < GONE and min(left[stays]) > LEFT and min(shares) >= FIRST,
+                figure=PICTURE,
+            )
+        )
+    energy = [by[*case, SPANS[0]].energy for case in cases]
+    made.append(
+        Claim(
+            id="prior_circuits_same_space",
+            statement="Fine-tuning of all weights adds no direction: what new subjects write lies in the span of "
+            "the pretrained features",
+            source="derived after a first trial (docs/theory.md §11)",
+            expected=f"share of the subjects' squared W_OV >= {SAME_SPACE}, every seed and setting",
+            measured={"share": energy},
+            tolerance=0.0,
+            holds=min(energy) >= SAME_SPACE,
+            figure=PICTURE,
+        )
+    )
+    return made
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
 
 
 if __name__ == "__main__":

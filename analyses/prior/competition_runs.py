@@ -11,6 +11,7 @@ import torch
 from analyses.prior.competition_criteria import (
     AT,
     FINE_TUNING_TIMES,
+    LAST,
     PRETRAINING_TIMES,
     RANKS,
     SHARES,
@@ -111,10 +112,10 @@ def all_courses() -> dict[str, list[Course]]:
     """Every run of the study by its part: lengths, constructed, widths, lora."""
     found: dict[str, list[Course]] = {"lengths": [], "constructed": [], "widths": [], "lora": []}
     for seed in SEEDS:
-        for length in PRETRAINING_TIMES:
+        for length in (*PRETRAINING_TIMES, LAST):
             times = [time for time in FINE_TUNING_TIMES if time <= 3 * length + 4]
             before = pretrain("factorized", seed, log10_time=length)
-            for told in SHARES:
+            for told in SHARES if length < LAST else SHARES[1:]:
                 found["lengths"].append(course("pretrained", before, told, length, seed, times))
             if length == PRETRAINING:
                 found["lora"] += [course("pretrained", before, 1, length, seed, [AT], rank) for rank in RANKS]
