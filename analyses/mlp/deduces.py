@@ -1,12 +1,13 @@
 """Is the untold implication deduced with an MLP or a second layer, and does a small start deduce more?
 
-β of the whole model (held-out coefficient over told coefficient) and held-out accuracy against the size of the
-start, gradient descent and AdamW, 5 seeds; controls: random weights, and models that were told facts alone.
+β of the whole model (held-out coefficient over told coefficient) and held-out accuracy against the size of
+the start, gradient descent and AdamW, 5 seeds; controls: random weights, and models told facts alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,7 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.mlp.criteria import ABOVE, CONTROL, DEDUCED, SIZES, STARTS
+from analyses.mlp.criteria import ABOVE, CONTROL, DEDUCED, NARROW, SIZES, STARTS
 from analyses.mlp.models import ARCHITECTURES, answers
 from analyses.mlp.runs import QUESTIONS, fresh, implication_logits, models
 from analyses.mlp.training import RULES
@@ -23,6 +24,7 @@ from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "mlp_deduction"
 COLORS = dict(zip(ARCHITECTURES, ("#949494", "#0173b2", "#de8f05", "#029e73"), strict=True))
+RIGHT = ("axes fraction", "data")
 NAMES = {"descent": "gradient descent", "adamw": "AdamW without decay"}
 
 
@@ -31,7 +33,7 @@ class Measured:
     """One architecture, rule and start; one value per seed.
 
     Attributes:
-        size: of the start; told: whether any implication was.
+        size: of the start; told: whether any implication was; rank: `models.Answers.rank`.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class Measured:
     told: bool
     accuracy: list[float]
     ratio: list[float]
+    rank: list[float]
     loss: list[float]
     steps: list[int]
 
@@ -55,6 +58,7 @@ def measure(runs: Path, name: str, rule: str, size: float, told: bool = True) ->
         told,
         given.accuracy.tolist(),
         given.ratio.tolist(),
+        given.rank.tolist(),
         found.loss.tolist(),
         found.steps.tolist(),
     )
@@ -68,7 +72,9 @@ def make(runs: Path, figures: Path) -> list[Measured]:
     for name in ARCHITECTURES:
         given = answers(implication_logits(name, fresh(name, STARTS[1])), QUESTIONS)
         nothing = [float("nan")] * len(given.accuracy)
-        measured.append(Measured(name, "random", STARTS[1], False, given.accuracy.tolist(), nothing, [], []))
+        measured.append(
+            Measured(name, "random", STARTS[1], False, given.accuracy.tolist(), nothing, [], [], [])
+        )
     with figure_style():
         fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.4), sharex=True, sharey="row", layout="constrained")
         for column, rule in enumerate(RULES):
@@ -88,9 +94,7 @@ def make(runs: Path, figures: Path) -> list[Measured]:
                     label, (1.01, value), xycoords=("axes fraction", "data"), va="center"
                 )
             axes[1, column].axhline(1 / SIZES[0], color="0.4", ls=":", lw=1)
-            axes[1, column].annotate(
-                "chance", (1.01, 1 / SIZES[0]), xycoords=("axes fraction", "data"), va="center"
-            )
+            axes[1, column].annotate("chance", (1.01, 1 / SIZES[0]), xycoords=RIGHT, va="center")
             axes[0, column].set_title(NAMES[rule], loc="left")
             axes[1, column].set(xscale="log", xlabel="size of the entries at the start")
             axes[1, column].set_xticks(STARTS, [f"{size:g}" for size in STARTS])
@@ -106,7 +110,7 @@ def make(runs: Path, figures: Path) -> list[Measured]:
 
 
 def claims(measured: list[Measured]) -> list[Claim]:
-    """Per architecture and rule: deduced from the smallest start, and the sign of the saddle law; controls."""
+    """Deduced from the smallest start, and the sign of the saddle law; controls; how narrow the code is."""
     found = []
     for name in ARCHITECTURES:
         for rule in RULES:
@@ -125,12 +129,12 @@ def claims(measured: list[Measured]) -> list[Claim]:
                 )
             )
             means = [float(np.mean(m.ratio)) for m in mine]
-            falls = all(first > second for first, second in zip(means, means[1:], strict=False))
+            falls = all(first > second for first, second in pairwise(means))
             found.append(
                 Claim(
                     id=f"mlp_sign_{named}",
-                    statement=f"{name}, trained embeddings, {NAMES[rule]}: a small start deduces more than √r, "
-                    "and a larger one less",
+                    statement=f"{name}, trained embeddings, {NAMES[rule]}: a small start deduces more "
+                    "than √r, and a larger one less",
                     source="docs/theory.md §10, asked of other models",
                     expected=f"mean β above {ABOVE:.3f} from entries of {STARTS[0]:g}, falling over "
                     f"{', '.join(f'{size:g}' for size in STARTS)}",
@@ -153,6 +157,21 @@ def claims(measured: list[Measured]) -> list[Claim]:
             },
             tolerance=0.0,
             holds=max(float(np.mean(m.accuracy)) for m in controls) <= CONTROL,
+            figure=PICTURE,
+        )
+    )
+    ranks = {size: [m.rank for m in measured if m.told and m.size == size] for size in STARTS}
+    means = [float(np.mean(ranks[size])) for size in STARTS]
+    found.append(
+        Claim(
+            id="mlp_narrow_code",
+            statement="The smaller the start, the fewer directions carry the implications",
+            source="added after the runs, to explain wrong answers beside a high β",
+            expected=f"mean effective rank rises over starts {', '.join(f'{s:g}' for s in STARTS)} and is "
+            f"below {NARROW} at the smallest; {SIZES[0] - 1} directions is the most",
+            measured={f"rank_from_{size:g}": np.mean(ranks[size], axis=1).tolist() for size in STARTS},
+            tolerance=0.0,
+            holds=means[0] < NARROW and all(first < second for first, second in pairwise(means)),
             figure=PICTURE,
         )
     )

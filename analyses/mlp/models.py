@@ -1,4 +1,4 @@
-"""Small transformers with trained embeddings, stacked over runs: one or two attention layers, an MLP or none."""
+"""Small transformers with trained embeddings, stacked over runs: one or two layers, an MLP or none."""
 
 from __future__ import annotations
 
@@ -132,18 +132,20 @@ def losses(logits: Float[Tensor, "run example answer"], answer: Int[Tensor, " ex
 
 @dataclass(frozen=True)
 class Answers:
-    """Implications that runs give: accuracy among the implications and coefficients (own minus mean of others).
+    """Implications that runs give: accuracy among them, and coefficients (own minus mean of others).
 
     Attributes:
         accuracy: of held-out subjects, one per run.
         told_accuracy: of subjects whose implication was told.
         held, told: mean coefficients in logits.
+        rank: of the told subjects' centred implication logits, (Σ σ²)² / Σ σ⁴; at most the pairs less one.
     """
 
     accuracy: Tensor
     told_accuracy: Tensor
     held: Tensor
     told: Tensor
+    rank: Tensor
 
     @property
     def ratio(self) -> Tensor:
@@ -159,9 +161,12 @@ def answers(logits: Float[Tensor, "run subject answer"], of: Data) -> Answers:
     coefficient = own - (block.sum(dim=-1) - own) / (n - 1)
     right = (block.argmax(dim=-1) == of.pair).double()
     held, told = of.held, ~of.held
+    centred = (block - block.mean(dim=-1, keepdim=True))[:, told]
+    squares = torch.linalg.svdvals(centred - centred.mean(dim=1, keepdim=True)).double().square()
     return Answers(
         right[:, held].mean(dim=1),
         right[:, told].mean(dim=1),
         coefficient[:, held].mean(dim=1),
         coefficient[:, told].mean(dim=1),
+        squares.sum(dim=1) ** 2 / squares.square().sum(dim=1),
     )

@@ -1,7 +1,8 @@
 """One part alone is trained on all that is told: does it deduce?
 
-The OV circuit, the MLP, or the embeddings and the unembedding, with AdamW; the others stay as a model that was
-told facts alone has them, or at normal entries of the usual size. 5 seeds, one attention layer and an MLP.
+The OV circuit, the MLP, or the embeddings and the unembedding, with AdamW; the others stay as a model that
+was told facts alone has them, or at normal entries of the usual size. 5 seeds, one attention layer and an
+MLP.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Part:
 def others_of(runs: Path, kind: str, part: str) -> Weights:
     """Weights at the start of training one part.
 
-    From "random" the others have normal entries of size 1/√d_model and the part itself those of the middle start.
+    "random": the others have normal entries of size 1/√d_model, the part itself those of the middle start.
     """
     if kind == "facts":
         return models(runs, NAME, "adamw", STARTS[1], told=False).weights
@@ -93,8 +94,8 @@ def claims(found: list[Part]) -> list[Claim]:
     return [
         Claim(
             id=f"mlp_only_{part.part}_{part.others}",
-            statement=f"{LABELS[part.part].replace(chr(10), ' ')} alone trained, {TITLES[part.others]}: the untold "
-            "implication is deduced",
+            statement=f"{LABELS[part.part].replace(chr(10), ' ')} alone trained, {TITLES[part.others]}: the "
+            "untold implication is deduced",
             source="conjectured (analyses/mlp/criteria.py)",
             expected=f"mean held-out accuracy >= {ONE_PART[part.others]}",
             measured={

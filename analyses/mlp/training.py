@@ -1,4 +1,4 @@
-"""Full-batch training of stacked runs until a loss: AdamW without decay, or gradient descent with relative steps."""
+"""Full-batch training of stacked runs until a loss: AdamW without decay, or descent by relative steps."""
 
 from __future__ import annotations
 

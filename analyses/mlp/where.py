@@ -1,7 +1,7 @@
 """Where the untold implication lives: in what the OV circuit writes to the answer, or in what the MLP does.
 
-One attention layer and an MLP, 5 seeds. A part writes its mean over questions to the unembedding; control: it
-writes what it wrote plus random vectors as long as its own. And the share of the coefficient that each writes.
+One attention layer and an MLP, 5 seeds. A part writes its mean over questions to the unembedding; control:
+it writes what it wrote plus random vectors as long as its own. And the share of the coefficient of each.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Left:
 
     Attributes:
         size: of the start.
-        mlp_share, told_mlp_share: share of the held-out and told coefficient that the MLP writes; the OV circuit
-            writes the rest.
+        mlp_share, told_mlp_share: share of the held-out and told coefficient that the MLP writes; the
+            OV circuit writes the rest.
     """
 
     architecture: str
@@ -116,7 +116,7 @@ def claims(found: list[Left]) -> list[Claim]:
         made.append(
             Claim(
                 id=f"mlp_share_{name}",
-                statement=f"{left.architecture}, {left.rule}: how much of the untold coefficient the MLP writes",
+                statement=f"{left.architecture}, {left.rule}: share of the untold coefficient from the MLP",
                 source="predicted (analyses/mlp/criteria.py)",
                 expected=f"mean between {low} and {high}; and held-out accuracy without the MLP >= "
                 f"{WITHOUT_MLP[left.rule]}; start {left.size:g}",

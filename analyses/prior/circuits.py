@@ -1,9 +1,10 @@
 """Which hidden directions carry recall and which deduction, in a model that was misled.
 
-After fine-tuning on other pairs, W_OV = W_V W_O is cut in two ways. In its hidden space: without the span of the
-pretrained features (pair parts of b_i + c_i in the pretrained W_O), or without the other directions that pair
-features have now; control: random subspaces of the same dimension, nearest in energy. And in W_O: without the
-pair parts that it held before, or without what it learned; control: the same part with its pairs permuted.
+After fine-tuning on other pairs, W_OV = W_V W_O is cut in two ways. In its hidden space: without the span
+of the pretrained features (pair parts of b_i + c_i in the pretrained W_O), or without the other directions
+that pair features have now; control: random subspaces of the same dimension, nearest in energy. And in W_O:
+without the pair parts that it held before, or without what it learned; control: the same part with its
+pairs permuted.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def _pair_part(W_O: np.ndarray) -> np.ndarray:
 
 
 def _derangement(rng: np.random.Generator) -> np.ndarray:
-    """A permutation of pairs that keeps none in place, nor maps it to the answer that was told or forgotten."""
+    """A permutation of pairs that maps none to itself, to the pair told for it or to the one before."""
     while True:
         order = rng.permutation(N)
         if not np.isin((order - np.arange(N)) % N, (0, 1, N - 1)).any():
@@ -202,8 +203,8 @@ def claims(found: list[Cut]) -> list[Claim]:
                 id="prior_circuits_" + name.replace(" ", "_").lower(),
                 statement=f"A misled model {name}: {words}",
                 source="conjectured (analyses/prior/circuits_criteria.py)",
-                expected=f"{gone} coefficient < {GONE}, {stays} > {LEFT} of the whole model's, {first} answer "
-                f"first for >= {FIRST}, every seed and setting",
+                expected=f"{gone} coefficient < {GONE}, {stays} > {LEFT} of the whole model's, {first} "
+                f"answer first for >= {FIRST}, every seed and setting",
                 measured={
                     f"{gone}_left": left[gone],
                     f"{stays}_left": left[stays],
@@ -220,8 +221,8 @@ def claims(found: list[Cut]) -> list[Claim]:
     made.append(
         Claim(
             id="prior_circuits_same_space",
-            statement="Fine-tuning of all weights adds no direction: what new subjects write lies in the span of "
-            "the pretrained features",
+            statement="Fine-tuning of all weights adds no direction: what new subjects write lies in the "
+            "span of the pretrained features",
             source="derived after a first trial (docs/theory.md §11)",
             expected=f"share of the subjects' squared W_OV >= {SAME_SPACE}, every seed and setting",
             measured={"share": energy},

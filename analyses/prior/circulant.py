@@ -1,7 +1,7 @@
 """The competition without pretraining and without chance: the flow of 4 n numbers that is left of it.
 
-Old subjects that were all told leave b_i = c_i = p e_i, and full fine-tuning adds no direction to the e_i. If the
-pairs are told in a ring (c_{i+1} for c_i), values and features stay circulant: of a told and an untold
+Old subjects that were all told leave b_i = c_i = p e_i, and full fine-tuning adds no direction to the e_i. If
+the pairs are told in a ring (c_{i+1} for c_i), values and features stay circulant: of a told and an untold
 subject of pair i α(k) and η(k) along e_{i+k}, of b_i and c_i B(k) and C(k). Facts and implications are asked
 apart. p² is the only size.
 """
@@ -24,8 +24,8 @@ class RingPath:
 
     Attributes:
         log10_time: sum of the step sizes of gradient descent on the mean loss.
-        fact, recalled, deduced: coefficients (own minus mean of the others) of the fact, the pretrained and the
-            told answer, logits.
+        fact, recalled, deduced: coefficients (own minus mean of the others) of the fact, the pretrained and
+            the told answer, logits.
     """
 
     log10_time: np.ndarray

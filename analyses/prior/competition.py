@@ -1,8 +1,8 @@
 """The pretrained answer against the told one: which is first, and when the told one overtakes.
 
 New subjects are told other pairs than the pretrained ones. 0 to 3 of 4 told, four lengths of pretraining, up
-to twelve times of fine-tuning, widths of the OV circuit, ranks of LoRA; features written by hand; and the flow
-of `circulant`, which knows p² alone.
+to twelve times of fine-tuning, widths of the OV circuit, ranks of LoRA; features written by hand; and the
+flow of `circulant`, which knows p² alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from analyses.prior.competition_criteria import (
     WIDTHS,
 )
 from analyses.prior.competition_runs import Course, all_courses
-from analyses.prior.criteria import NEW, N
+from analyses.prior.criteria import NEW, PRETRAINING, N
 from ocr_interp import FactRecallTask
 from ocr_interp.theory import saddle_solution
 from ocr_interp.viz.style import figure_style, save_figure
@@ -97,6 +97,8 @@ def _logits(found: Found) -> Any:
                 x = path.fact[shown] / size
                 ax.plot(x, (line / path.fact)[shown], color=COLORS[who], lw=0.9, zorder=0)
         ax.set(xscale="log", xlabel="fact's coefficient f over p²", ylim=(0, 1.02), xlim=(0.1, 8))
+        ax.set_xticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
+        ax.minorticks_off()
         ax.set_title(f"{told} of {NEW} told", loc="left")
     axes[0].set_ylabel("coefficient over the fact's")
     handles = [
@@ -136,7 +138,16 @@ def _times(found: Found) -> Any:
         ax.plot(LENGTHS, law, color=color, lw=1.6, label=f"{told} of {NEW} told")
     end = LAST
     ax.plot([0, end], [0, end], color="0.6", ls=":", lw=1)
-    ax.annotate("as long as pretraining", (end, end), ha="right", va="top", color="0.4", fontsize=9)
+    ax.annotate(
+        "as long as pretraining",
+        (0.72 * end, 0.72 * end),
+        (31, 20),
+        color="0.4",
+        fontsize=9,
+        ha="center",
+        va="top",
+        arrowprops={"arrowstyle": "-", "color": "0.7"},
+    )
     ax.set(xlabel="pretraining, log10 time", ylabel="told answer overtakes, log10 time")
     ax.set_xlim(0, end + 1)
     ax.set_ylim(bottom=0)
@@ -147,18 +158,19 @@ def _times(found: Found) -> Any:
 def _models(found: Found) -> Any:
     """Whose answer is first at t = 1e4: by width (2 of 4 told) and by LoRA's rank (1 of 4 told)."""
     fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.5), sharey=True, layout="constrained")
+    full = [c for c in found["lengths"] if (c.told, c.pretraining) == (1, PRETRAINING)]
     panels = (
-        ("widths", "d_head", WIDTHS, "all weights, 2 of 4 told"),
-        ("lora", "rank", RANKS, "LoRA, 1 of 4 told"),
+        ("widths", "d_head", WIDTHS, "all weights, 2 of 4 told", "width d_head"),
+        ("lora", "rank", (*RANKS, None), "1 of 4 told", "rank of LoRA"),
     )
-    for ax, (part, name, values, title) in zip(axes, panels, strict=True):
-        shares = np.array([_first(found[part], name, value) for value in values])
+    for ax, (part, name, values, title, label) in zip(axes, panels, strict=True):
+        shares = np.array([_first(full if value is None else found[part], name, value) for value in values])
         bottom = np.zeros(len(values))
         for share, (who, color) in zip(shares.T, COLORS.items(), strict=True):
             ax.bar(range(len(values)), share, bottom=bottom, color=color, width=0.75, label=who)
             bottom += share
-        ax.set_xticks(range(len(values)), [str(value) for value in values])
-        ax.set_xlabel({"d_head": "width d_head", "rank": "rank"}[name])
+        ax.set_xticks(range(len(values)), [str(value or "all\nweights") for value in values])
+        ax.set_xlabel(label)
         ax.set_title(title, loc="left")
     axes[0].set(ylabel="share of untold implications\nwhose first answer is …", ylim=(0, 1))
     handles, _ = axes[0].get_legend_handles_labels()
@@ -167,7 +179,7 @@ def _models(found: Found) -> Any:
     return fig
 
 
-def _first(courses: list[Course], name: str, value: int) -> np.ndarray:
+def _first(courses: list[Course], name: str, value: int | None) -> np.ndarray:
     """Mean shares (told, pretrained, another) at t = 10^AT."""
     mine = [c for c in courses if getattr(c, name) == value]
     return np.mean([c.first[c.time.index(AT)] for c in mine], axis=0)
@@ -183,8 +195,8 @@ def claims(found: Found) -> list[Claim]:
         made.append(
             _claim(
                 f"prior_crossing_{told}",
-                f"{told} of {NEW} told other pairs: the told answer overtakes at one f / p², whatever the length "
-                "of pretraining",
+                f"{told} of {NEW} told other pairs: the told answer overtakes at one f / p², whatever the "
+                "length of pretraining",
                 f"mean x* of each length within {CROSSING_SPREAD:.0%} of their mean (1e4, 1e10, 1e20)",
                 {"mean_x": means.tolist(), "every_seed": [x for values in late for x in values]},
                 CROSSING_SPREAD,
@@ -213,8 +225,8 @@ def claims(found: Found) -> list[Claim]:
         made.append(
             _claim(
                 f"prior_crossing_naive_{told}",
-                f"{told} of {NEW} told: the crossing is above that of two laws that know nothing of each other, "
-                "and not far",
+                f"{told} of {NEW} told: the crossing is above that of two laws that know nothing of each "
+                "other, and not far",
                 f"x* over 1 / (β² √m) between 1 and {NAIVE_FACTOR:g}",
                 {"x_over_naive": over, "naive": naive_crossing(told)},
                 0.0,
@@ -228,8 +240,8 @@ def claims(found: Found) -> list[Claim]:
         made.append(
             _claim(
                 f"prior_crossing_constructed_{told}",
-                f"{told} of {NEW} told: features written by hand with the p² of pretraining to 1e10 cross where "
-                "pretrained ones do",
+                f"{told} of {NEW} told: features written by hand with the p² of pretraining to 1e10 cross "
+                "where pretrained ones do",
                 f"mean x* within {CONSTRUCTED_SPREAD:.0%}",
                 {"by_hand": by_hand, "pretrained": trained},
                 CONSTRUCTED_SPREAD,
@@ -267,8 +279,8 @@ def claims(found: Found) -> list[Claim]:
         _claim(
             "prior_competition_lora",
             "LoRA in token space deduces and does not recall if its rank holds the pairs",
-            f"told first for >= {LORA_FIRST} and pretrained for <= {LORA_RECALLED} at ranks 8 and 16; told first "
-            "for less than half at ranks 1 and 2",
+            f"told first for >= {LORA_FIRST} and pretrained for <= {LORA_RECALLED} at ranks 8 and 16; told "
+            "first for less than half at ranks 1 and 2",
             {"told_first": told_first, "pretrained_first": recalled},
             0.0,
             min(told_first[-2:]) >= LORA_FIRST

@@ -31,9 +31,9 @@ are equal at x* = 1 / (β² √m): 0.80, 0.5, 0.5 for 1, 2, 3 told. The told sub
 pretrained answer first, so x* must be above it: expected between 1 and NAIVE_FACTOR times it."""
 
 RING_WITHIN = 0.08
-"""Derived after those runs, which had refuted CROSSING_SPREAD for 2 and 3 told (x* falls with p²): the flow of
-`circulant.ring_flow`, from p² alone. Largest distance of the mean x* of a length from it, relative; judged on
-those runs, and on pretraining to 1e40 (LAST), which was run for this."""
+"""Derived after those runs, which had refuted CROSSING_SPREAD for 2 and 3 told (x* falls with p²): the flow
+of `circulant.ring_flow`, from p² alone. Largest distance of the mean x* of a length from it, relative;
+judged on those runs, and on pretraining to 1e40 (LAST), which was run for this."""
 
 CONSTRUCTED_SPREAD = 0.15
 """Oracle: features written by hand, b_i = c_i = p e_i, no pretraining, with the same p² and the same size of
