@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.patches import Rectangle
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
@@ -97,7 +98,7 @@ def make(runs: Path, figures: Path) -> list[Left]:
             ax.set(xlabel="accuracy, implications", xlim=(0, 1.03))
         axes[0].set_yticks(range(len(CUTS)), CUTS.values())
         axes[0].set_ylim(len(CUTS) - 0.5, -0.5)
-        bars = [plt.Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
+        bars = [Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
         fig.legend(bars, ("told", "untold"), loc="outside lower center", ncols=2, frameon=False)
         save_figure(fig, figures / PICTURE, {"models": [asdict(left) for left in found]})
         plt.close(fig)

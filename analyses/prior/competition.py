@@ -137,17 +137,7 @@ def _times(found: Found) -> Any:
         law = [flow.crossing()[1] for flow in flows]
         ax.plot(LENGTHS, law, color=color, lw=1.6, label=f"{told} of {NEW} told")
     end = LAST
-    ax.plot([0, end], [0, end], color="0.6", ls=":", lw=1)
-    ax.annotate(
-        "as long as pretraining",
-        (0.72 * end, 0.72 * end),
-        (31, 20),
-        color="0.4",
-        fontsize=9,
-        ha="center",
-        va="top",
-        arrowprops={"arrowstyle": "-", "color": "0.7"},
-    )
+    ax.plot([0, end], [0, end], color="0.5", ls=":", lw=1.2, label="as long as pretraining")
     ax.set(xlabel="pretraining, log10 time", ylabel="told answer overtakes, log10 time")
     ax.set_xlim(0, end + 1)
     ax.set_ylim(bottom=0)

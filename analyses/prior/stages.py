@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from ocr_interp import FactRecallTask
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.training.long_descent import long_descent
 
-STEPS = {"logit_step": 0.1, "relative_step": 0.05}
+STEPS: dict[str, Any] = {"logit_step": 0.1, "relative_step": 0.05}
 TOLD = ("facts", "help", "mislead")
 
 
