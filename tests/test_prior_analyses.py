@@ -1,4 +1,4 @@
-"""Prior knowledge and the MLP study: computations behind the figures against values by hand and other code."""
+"""Prior knowledge and the MLP study: computations behind the figures, by hand and by other code."""
 
 from __future__ import annotations
 

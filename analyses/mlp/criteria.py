@@ -37,6 +37,14 @@ the longer path is smaller. Adam's steps do not know the size of the gradient.""
 WITHOUT_MLP = {"descent": 0.9, "adamw": 0.6}
 """Least mean held-out accuracy with the MLP's output replaced by its mean."""
 
+EMBEDDINGS, OV_START = (32, 64, 128, 256), 0.01
+"""Widths of random embeddings between which the OV circuit alone is trained by descent, and its start."""
+
+WIDE_DEDUCES, NARROW_DOES_NOT = 0.9, 0.3
+"""Added after the runs of ONE_PART had refuted it at width 32, and after a trial with two seeds at 256: least
+held-out accuracy at the largest width and largest at the smallest, means. Random embeddings of 42 tokens
+overlap by 1/√width, so that what is told of one subject is half told of others."""
+
 PARTS = ("ov", "mlp", "embeddings")
 ONE_PART = {"facts": 0.9, "random": 0.9}
 """Least mean held-out accuracy when one part alone is trained and the others stay as a facts-only model has

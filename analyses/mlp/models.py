@@ -21,17 +21,18 @@ class Architecture:
     layers: int = 1
     softmax: bool = True
     mlp: bool = True
+    d_model: int = D_MODEL
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Weights by name."""
-        n, a, b = SIZES
-        found: dict[str, tuple[int, ...]] = {"E": (n * (a + b) + 2, D_MODEL), "U": (D_MODEL, 2 * n)}
+        (n, a, b), width = SIZES, self.d_model
+        found: dict[str, tuple[int, ...]] = {"E": (n * (a + b) + 2, width), "U": (width, 2 * n)}
         for layer in range(self.layers):
-            found |= {f"V{layer}": (D_MODEL, D_HEAD), f"O{layer}": (D_HEAD, D_MODEL)}
+            found |= {f"V{layer}": (width, D_HEAD), f"O{layer}": (D_HEAD, width)}
             if self.softmax:
-                found[f"QK{layer}"] = (D_MODEL, D_MODEL)
+                found[f"QK{layer}"] = (width, width)
         if self.mlp:
-            found |= {"in": (D_MODEL, D_MLP), "bias": (1, D_MLP), "out": (D_MLP, D_MODEL)}
+            found |= {"in": (width, D_MLP), "bias": (1, D_MLP), "out": (D_MLP, width)}
         return found
 
 
@@ -114,7 +115,7 @@ def forward(architecture: Architecture, weights: Weights, tokens: Int[Tensor, "e
     for layer in range(architecture.layers):
         values = x @ weights[f"V{layer}"].unsqueeze(1) @ weights[f"O{layer}"].unsqueeze(1)
         if architecture.softmax:
-            scores = x @ weights[f"QK{layer}"].unsqueeze(1) @ x.transpose(-1, -2) / D_MODEL**0.5
+            scores = x @ weights[f"QK{layer}"].unsqueeze(1) @ x.transpose(-1, -2) / architecture.d_model**0.5
             pattern = scores.masked_fill(~causal, -torch.inf).softmax(dim=-1)
         else:
             pattern = causal.to(x.dtype).expand(*x.shape[:2], 2, 2)
