@@ -29,8 +29,10 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.models.allocator import keep_freed_memory
 from ocr_interp.llm.models.forward import answer_logits
 from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.training.finetune import _accelerator, _Finetuning
+from ocr_interp.llm.training.finetune import _Finetuning
+from ocr_interp.llm.training.processes import make_accelerator
 
 WARM_UP = 3
 """Steps that are not counted, since optimizer state is created in the first."""
@@ -39,7 +41,8 @@ WARM_UP = 3
 def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
     """Our fine-tuning, on a copy of the model."""
     own = LanguageModel(lm.name, copy.deepcopy(lm.model), lm.tokenizer)
-    return _Finetuning(config, make_facts(config.facts), own, _accelerator(config))
+    base = BaseSource(config.train, own)
+    return _Finetuning(config, make_facts(config.facts), base, make_accelerator(config.train))
 
 
 def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:

@@ -67,7 +67,9 @@ def closed_form(task: FactRecallTask, norm: str, case: dict[str, Any]) -> dict[s
 
 def with_symmetry(task: FactRecallTask, norm: str, case: dict[str, Any]) -> dict[str, Any]:
     limit = case["limit"]
-    solution = solve(task, norm, case["tolerance"], method="first_order", max_seconds=limit)
+    solution = solve(
+        task, norm, case["tolerance"], method="first_order", max_seconds=limit, margin_tolerance=None
+    )
     reduced = reduce_problem(task)
     return {
         "seconds": solution.seconds,

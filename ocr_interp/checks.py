@@ -93,6 +93,11 @@ def check_mapping(
 def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
     """Requires whole numbers in 0..n_targets-1 that use every one of them."""
     for index, value in enumerate(values):
+        if isinstance(value, str):
+            raise ConfigError(
+                f"{name}[{index}] must be a whole number >= 0, got {value!r}: for names use "
+                "FactRecallTask.from_names or from_rows"
+            )
         check_count(f"{name}[{index}]", value, 0)
         if value >= n_targets:
             raise ConfigError(f"{name}[{index}] must be < {n_targets}, got {value}")

@@ -30,6 +30,10 @@ class RunBusyError(RunError):
     """A run directory that another process is writing."""
 
 
+class RunReadOnlyError(RunError):
+    """A run directory that nothing can be written into."""
+
+
 class TrainingDivergedError(OcrInterpError):
     """A loss that turned NaN or infinite; the last good checkpoint is kept."""
 

@@ -10,7 +10,7 @@ Integers and numpy only. All arrays use the same order:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,14 @@ from jaxtyping import Bool, Int
 
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.naming import (
+    NamedMapping,
+    check_names,
+    entries,
+    mapping_of_names,
+    mapping_of_rows,
+    rows_of,
+)
 
 FACT, IMPLICATION = 0, 1
 """Index of the relations r1 (fact) and r2 (implication)."""
@@ -82,9 +90,11 @@ class FactRecallTask:
             their defaults they become that. None for a balanced task.
         implication_of_fact: for an unbalanced task, the index of each fact's implication; else None.
         trained: for an unbalanced task, whether each subject's implication is in the training set; else None.
+        names: own names of the subjects, the facts and the implications, in this order; they are the tokens'
+            labels everywhere. None: s0, s1, ..., b0, ..., c0, ... .
 
     Raises:
-        ConfigError: a count that is negative, fractional or too small.
+        ConfigError: a count that is negative, fractional or too small, or names that are too few or alike.
 
     Source: Huang et al. 2025 (arXiv 2506.10887), section 3.
     """
@@ -97,6 +107,7 @@ class FactRecallTask:
     fact_of_subject: tuple[int, ...] | None = None
     implication_of_fact: tuple[int, ...] | None = None
     trained: tuple[bool, ...] | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_count("n_pairs", self.n_pairs, 2)
@@ -107,6 +118,9 @@ class FactRecallTask:
                 f"n_noise must be >= 1 when seq_len > 3 (seq_len - 3 = {self.seq_len - 3} tokens are noise), "
                 "got 0; for a task without noise pass seq_len=3"
             )
+        for part in ("fact_of_subject", "implication_of_fact", "trained", "names"):
+            if getattr(self, part) is not None:
+                object.__setattr__(self, part, entries(part, getattr(self, part)))
         mapping = (self.fact_of_subject, self.implication_of_fact, self.trained)
         if all(part is None for part in mapping):
             check_count("m_train", self.m_train, 0)
@@ -116,6 +130,8 @@ class FactRecallTask:
         else:
             self._take_sizes_of_mapping()
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
+        if self.names is not None:
+            check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
         as_plain(self)
 
     def _take_sizes_of_mapping(self) -> None:
@@ -130,11 +146,12 @@ class FactRecallTask:
     @classmethod
     def from_mapping(
         cls,
-        fact_of_subject: Sequence[int],
-        implication_of_fact: Sequence[int],
-        trained: Sequence[bool],
+        fact_of_subject: Any,
+        implication_of_fact: Any,
+        trained: Any,
         n_noise: int = 5,
         seq_len: int = 16,
+        names: Any = None,
     ) -> FactRecallTask:
         """A task with any groups: unequal sizes, several facts to one implication, pairs never implied.
 
@@ -143,6 +160,10 @@ class FactRecallTask:
             implication_of_fact: for each fact the index of its implication, 0..n_implications-1.
             trained: for each subject whether its implication is in the training set.
             n_noise, seq_len: as in the balanced task.
+            names: names of the subjects, the facts and the implications, in this order.
+
+        Every column may be a list, a numpy array, a Series of pandas or polars, or a tensor. For a table of
+        names see `from_names` and `from_rows`.
 
         Returns: the task. `n_pairs` is its number of facts, `m_train` and `m_test` are None. Subjects
             keep the order they are given in.
@@ -150,20 +171,70 @@ class FactRecallTask:
         Raises:
             ConfigError: lengths that do not fit, a subject with two facts, indices with gaps.
         """
-        given = {"fact_of_subject": fact_of_subject, "implication_of_fact": implication_of_fact}
-        for name, values in {**given, "trained": trained}.items():
-            if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
-                raise ConfigError(f"{name} must be a sequence with one entry each, got {values!r}")
+        facts = entries("fact_of_subject", fact_of_subject)
+        implications = entries("implication_of_fact", implication_of_fact)
         return cls(
-            n_pairs=len(implication_of_fact),
+            n_pairs=len(implications),
             m_train=None,
             m_test=None,
             n_noise=n_noise,
             seq_len=seq_len,
-            fact_of_subject=tuple(_plain(value) for value in fact_of_subject),
-            implication_of_fact=tuple(_plain(value) for value in implication_of_fact),
-            trained=tuple(_plain(value) for value in trained),
+            fact_of_subject=facts,
+            implication_of_fact=implications,
+            trained=entries("trained", trained),
+            names=None if names is None else entries("names", names),
         )
+
+    @classmethod
+    def from_names(
+        cls,
+        facts: Mapping[str, Mapping[str, bool]],
+        implications: Mapping[str, str],
+        n_noise: int = 5,
+        seq_len: int = 16,
+    ) -> FactRecallTask:
+        """A task in own names, for example of people, their cities and the cities' languages.
+
+        Args:
+            facts: for each fact its subjects, and for each subject whether its implication is told:
+                {"Rome": {"Ada": True, "Bo": False}, "Lima": {"Cy": True}}.
+            implications: the implication of each fact: {"Rome": "Italian", "Lima": "Spanish"}. Facts may
+                share one.
+            n_noise, seq_len: as in the balanced task.
+
+        Returns: the task of `from_mapping`, with these names as labels, in the order they are given in.
+
+        Raises:
+            ConfigError: a fact without subjects or implication, a subject with two facts, names that are
+                alike.
+        """
+        return cls._named(mapping_of_names(facts, implications), n_noise, seq_len)
+
+    @classmethod
+    def from_rows(cls, table: Any, places: Any = None, n_noise: int = 5, seq_len: int = 16) -> FactRecallTask:
+        """A task from a table with one row per subject and the columns subject, fact, implication, told.
+
+        Args:
+            table: a DataFrame (pandas or polars), a mapping of columns, or a list of rows as mappings. told
+                is true or false (yes, no, 1, 0); without it a subject is told what its row implies. The
+                implication may be left out where another row of the same fact has it.
+            places: a name for every row in messages, e.g. "facts.csv, line 7"; None: "row 0" and so on.
+            n_noise, seq_len: as in the balanced task.
+
+        Returns: as `from_names`.
+
+        Raises:
+            ConfigError: as `from_names`, and a missing column or cell; the message names the row.
+        """
+        rows = rows_of(table)
+        if places is not None:
+            rows = [(place, row) for place, (_, row) in zip(places, rows, strict=True)]
+        return cls._named(mapping_of_rows(rows), n_noise, seq_len)
+
+    @classmethod
+    def _named(cls, found: NamedMapping, n_noise: int, seq_len: int) -> FactRecallTask:
+        mapping = (found.fact_of_subject, found.implication_of_fact, found.told)
+        return cls.from_mapping(*mapping, n_noise=n_noise, seq_len=seq_len, names=found.names)
 
     # --- counts ---------------------------------------------------------------------------------
 
@@ -267,16 +338,14 @@ class FactRecallTask:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3"."""
-        return (
+        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3", or `names`."""
+        names = self.names or (
             *(f"s{i}" for i in range(self.n_subjects)),
-            "r1",
-            "r2",
-            *(f"noise{i}" for i in range(self.n_noise)),
-            "EOS",
             *(f"b{i}" for i in range(self.n_facts)),
             *(f"c{i}" for i in range(self.n_implications)),
         )
+        noise = (f"noise{i}" for i in range(self.n_noise))
+        return (*names[: self.n_subjects], "r1", "r2", *noise, "EOS", *names[self.n_subjects :])
 
     @cached_property
     def _id_of_label(self) -> dict[str, int]:
@@ -325,6 +394,9 @@ class FactRecallTask:
         return from_fields(cls, "task", values)
 
 
-def _plain(value: Any) -> Any:
-    """numpy scalars as Python scalars, so that tasks compare, hash and serialise; else unchanged."""
-    return value.item() if isinstance(value, np.generic) else value
+def count_pairs(fields: dict[str, Any]) -> None:
+    """Adds the counts that the lists of a mapping fix to a task's fields, where these are left out."""
+    facts = fields.get("implication_of_fact")
+    if isinstance(facts, tuple):
+        for name, count in (("n_pairs", len(facts)), ("m_train", None), ("m_test", None)):
+            fields.setdefault(name, count)

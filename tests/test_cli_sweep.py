@@ -59,6 +59,30 @@ def test_a_file_gives_points_and_what_they_share(call, tmp_path):
     assert set(result.runs["n_pairs"]) == {3}
 
 
+def test_a_file_gives_the_lists_of_a_mapping(call, tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "axes:\n- {fact_of_subject: [0, 0, 1, 1], implication_of_fact: [0, 1], trained: [yes, no, yes, no]}\n"
+        "- {fact_of_subject: [0, 0, 1], implication_of_fact: [0, 1], trained: [yes, no, yes]}\n"
+        "task: {n_noise: 2, seq_len: 5}\n"
+        "train: {steps: 20, log_every: 10, batch_size: 9, device: cpu}\n"
+    )
+    code, out, _ = call("there", "--grid", "grid.yaml")
+    assert code == 0
+    assert out.startswith("2 runs: 2 finished\n")
+    result = load_sweep(tmp_path / "there")
+    tasks = [result.config(name).task for name in result.runs["run"]]
+    assert FactRecallTask.from_mapping([0, 0, 1], [0, 1], [True, False, True], 2, 5) in tasks
+    (tmp_path / "shared.yaml").write_text(
+        "axes: {seed: [0]}\ntask: {n_noise: 2, seq_len: 5, fact_of_subject: [0, 0, 1, 1], "
+        "implication_of_fact: [0, 1], trained: [yes, no, yes, no], "
+        "names: [Ada, Bo, Cy, Di, Rome, Lima, Italian, Spanish]}\n"
+        "train: {steps: 20, log_every: 10, batch_size: 9, device: cpu}\n"
+    )
+    assert call("named", "--grid", "shared.yaml")[::2] == (0, "")
+    named = load_sweep(tmp_path / "named")
+    assert named.config(named.runs["run"][0]).task.labels[-1] == "Spanish"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

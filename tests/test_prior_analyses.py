@@ -128,3 +128,20 @@ def test_parts_write_the_whole_coefficient():
     # without what OV says of the subject every subject gets the same answers
     none = cut_everywhere(architecture, parts, of, "attention 1")
     assert none.accuracy.tolist() == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (0.5, "0.5"),
+        ([1.0, 3.0, 2.0], "1 to 3"),
+        ([1.0, None, 1.0], "1 (1 of 3 none)"),
+        ([float("nan"), 2.0, 4.0], "2 to 4 (1 of 3 none)"),
+        ([None, None], "none"),
+        (True, "1"),
+    ],
+)
+def test_a_range_says_what_is_missing(values, shown):
+    from analyses.house.claims import span
+
+    assert span(values) == shown

@@ -174,11 +174,11 @@ def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None
     from ocr_interp.llm.training.store import write_result
 
     assert isinstance(lm, LanguageModel)
-    start, before = time.perf_counter(), ov_weights(lm.model)
+    start, before = time.perf_counter(), ov_weights(lm)
     run = finetune(config, lm=lm)
     if run.status != "finished":
         raise SystemExit(f"{name} was stopped at step {run.step}; the same command makes it again")
-    update = ov_update(before, ov_weights(run.lm.model))
+    update = ov_update(before, ov_weights(run.lm))
     write_result(results / f"{name}.json", {**run.to_dict(), "ov_update": update.to_dict()})
     last = run.history.iloc[-1]
     print(

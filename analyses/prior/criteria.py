@@ -39,8 +39,7 @@ PRETRAINING_TIMES, FACT_TIMES = (4.0, 10.0, 40.0), (1.0, 2.0, 4.0, 10.0)
 RECALL_WITHIN = 0.03
 """Largest distance of the recall coefficient from the law `stages.Pretrained.recall`. The first criterion,
 that it stays at the pretrained features' own ratio, was refuted by a first trial (0.62 for 1.00): facts'
-features grow in fine-tuning. The law was derived after that trial, from one pretraining; it is judged on
-all."""
+features grow in fine-tuning. The law was derived after that trial from one pretraining, and judged on all."""
 
 RATIO_WITHIN = 0.05
 """Largest distance of the features' ratio from the pretraining's β, after pretraining to t = 1e40."""

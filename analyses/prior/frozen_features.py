@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
@@ -45,7 +45,8 @@ def law(cosine: float, factored: bool) -> float:
     if not factored:
         return cosine
     r = RATIO[1] / RATIO[2]
-    return float(brentq(lambda u: u**3 * (u - cosine) - r * (1 - cosine * u), cosine, 1.0))
+    found = root_scalar(lambda u: u**3 * (u - cosine) - r * (1 - cosine * u), bracket=(cosine, 1.0))
+    return float(found.root)
 
 
 def make(runs: Path, figures: Path) -> list[Point]:

@@ -67,8 +67,10 @@ class SignSGD(torch.optim.SGD):
         return super().step(closure)
 
 
-def sgd(lr: float, **options: float) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
-    return lambda factors: torch.optim.SGD(factors, lr=lr, **options)
+def sgd(
+    lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> Callable[[list[Tensor]], torch.optim.Optimizer]:
+    return lambda factors: torch.optim.SGD(factors, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 RULES = {

@@ -73,7 +73,7 @@ def make(runs: Path, figures: Path) -> list[Point]:
         fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained")
         draw(left, [p for p in points if p.attention == "frozen"], 1 / 4, "$r^{1/4}$")
         left.plot(_ratios(), np.minimum(np.sqrt(_ratios()), 1), color="0.6", ls="--", lw=1.5)
-        left.annotate("max-margin\nsolution √r", (0.11, 0.30), fontsize=9, color="0.4")
+        left.annotate("max-margin\nsolution √r", (0.16, 0.28), fontsize=9, color="0.4")
         draw(right, [p for p in points if p.attention == "trained"], 1 / 3, "$r^{1/3}$")
         kappa = np.minimum(_ratios() ** (2 / 3), 1)
         right.fill_between(_ratios(), kappa, 2 * kappa / (1 + kappa), color="0.85", lw=0)
@@ -95,7 +95,7 @@ def draw(ax: Axes, points: list[Point], power: float, name: str) -> None:
     """The law as a line, the exact saddle as rings, the measured β as filled marks."""
     ratios = _ratios()
     ax.plot(ratios, np.minimum(ratios**power, 1), color="0.35", lw=1.5)
-    ax.annotate(name, (0.05, 0.05**power + 0.04), fontsize=10, color="0.25")
+    ax.annotate(name, (0.05, 0.05**power - 0.07), fontsize=11, color="0.25")
     for n in sorted({p.n for p in points}):
         mine = [p for p in points if p.n == n]
         x = [p.m_train / p.m_test for p in mine]

@@ -9,11 +9,13 @@ from typing import Any
 from ocr_interp.ablation.binding import Bound
 from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.asked.used_hooks import uses_hook
+from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.tokens import Ids, id_tensor
-from ocr_interp.hooked.used_hooks import uses_hook
 
 
 @contextmanager
@@ -48,12 +50,13 @@ def ablated(
     Returns: the model, inside the block.
 
     Raises:
-        UnknownNameError, ModelError: a hook, head, layer or token that does not exist; nothing is attached.
+        UnknownNameError, ModelError: a hook, head, layer or token that does not exist, a model that is not
+            decoder-only, or a bridge that gives other logits than the model inside it; nothing is attached.
         ModelError: in a forward pass, a key-value cache that already has positions; at the end, hooks that
             were removed inside the block, or padding that only the model or only this function was told of.
         InterventionNeverFiredError: at the end, an intervention that changed no forward pass (forward passes
             of the reference or donor of an inner block do not count), or one at a hook whose value the model
-            does not use (native attention; see `hooked.used_hooks`). If the block raises, its own
+            does not use (native attention; see `hooked.asked.used_hooks`). If the block raises, its own
             exception is raised instead.
     """
     model = check_model(model)
@@ -66,6 +69,8 @@ def ablated(
     padding = None if attention_mask is None else Padding.of(attention_mask, ids)
     if ids is not None and padding is None:
         check_unpadded(model, ids, "tokens")
+    check_decoder(model)
+    require_wrapped(model, "an intervention")
     with reading_tokens(model, ids, padding) as reader:
         reader.output_labels = output_labels
         bound = [each.bind(model, reader, labels) for each in interventions]

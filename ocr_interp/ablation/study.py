@@ -33,6 +33,7 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import Show, progress_bar
 from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.seals import SEAL
 from ocr_interp.training.run import Snapshot
 
 BASELINE, NO_CONTROL = "none", "intervention"
@@ -140,7 +141,7 @@ def run_ablation_study(
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
     first = examples_by_seed(model, examples, eval_draws)(int(seeds[0]))
-    wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED))
+    wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED, SEAL))
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
     studied = studied_model(model, examples, eval_draws, options)
     _check_exchanges(studied, specs, seeds, batch_size)

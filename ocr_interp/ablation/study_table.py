@@ -1,4 +1,8 @@
-"""The rows of an ablation study, and the file that stores them."""
+"""The rows of an ablation study, and the file that stores them.
+
+Each row of the file ends in its seal, the digest of its other cells: a cell that was changed is refused when
+the study goes on, and rows without a seal, as earlier versions wrote them, are measured again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import pandas as pd
 
 from ocr_interp.errors import RunError
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.seals import SEAL, seal_of
 from ocr_interp.storage.tables import columns_of, csv_bytes
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
@@ -24,6 +29,7 @@ TOUCHED = "touched"
 
 Row = dict[str, Any]
 
+_DELETE = "delete that line, or the file, and run the study again: it measures what is missing"
 _AGAIN = "run the study again: it goes on with what is missing"
 
 
@@ -41,7 +47,10 @@ class StudyRows:
 
     def __init__(self, path: Path | None, study: str, metrics: tuple[str, ...]) -> None:
         self._path, self._metrics = path, metrics
-        self._rows = _read(path, study)
+        rows, unsealed = _read(path, study)
+        self._rows = rows
+        # Rows of an earlier version stay in the file until they are measured again.
+        self._unsealed = unsealed
 
     def has(self, key: Row) -> bool:
         """Whether there are rows with these entries and all metrics."""
@@ -52,6 +61,7 @@ class StudyRows:
         """Adds the rows of one evaluation; earlier rows with the same entries keep their other metrics."""
         for row in rows:
             key = {name: row[name] for name in KEYS}
+            self._unsealed = [each for each in self._unsealed if not _agrees(each, key)]
             earlier = [each for each in self._rows if _agrees(each, key)]
             if earlier:
                 earlier[0].update(row)
@@ -68,10 +78,12 @@ class StudyRows:
 
     def _with_gaps(self) -> pd.DataFrame:
         """All rows with all metrics; values that were not measured are empty texts, to tell them from NaN."""
-        columns = [*KEYS, TOUCHED, *(name for name in columns_of(self._rows) if name not in (*KEYS, TOUCHED))]
-        table = pd.DataFrame(self._rows, columns=columns)
+        rows = [*self._unsealed, *({**row, SEAL: _seal(row)} for row in self._rows)]
+        fixed = (*KEYS, TOUCHED, SEAL)
+        columns = [*KEYS, TOUCHED, *(name for name in columns_of(rows) if name not in fixed), SEAL]
+        table = pd.DataFrame(rows, columns=columns)
         for name in columns:
-            gaps = [name not in row for row in self._rows]
+            gaps = [name not in row for row in rows]
             if any(gaps):
                 table[name] = table[name].astype(object)
                 table.loc[gaps, name] = ""
@@ -82,11 +94,19 @@ def _agrees(row: Row, key: Row) -> bool:
     return all(row[name] == value for name, value in key.items())
 
 
-def _read(path: Path | None, study: str) -> list[Row]:
+def _seal(row: Row) -> str:
+    """The digest of the cells of a row, as they are written."""
+    return seal_of({name: str(value) if name in KEYS else repr(float(value)) for name, value in row.items()})
+
+
+def _read(path: Path | None, study: str) -> tuple[list[Row], list[Row]]:
+    """The rows of a file that have their seal, and those that have none."""
     if path is None or not path.exists():
-        return []
+        return [], []
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
     columns = [*KEYS, TOUCHED]
@@ -100,10 +120,21 @@ def _read(path: Path | None, study: str) -> list[Row]:
             f"{path} is of study {others[0]}, this one is {study} (other weights, step, examples, "
             "eval_draws, batch_size or custom metrics): choose another path, or delete the file"
         )
-    try:
-        return [_typed(row) for row in table.to_dict("records")]
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}): delete it and run the study again") from None
+    rows: list[Row] = []
+    unsealed: list[Row] = []
+    for line, texts in enumerate(table.to_dict("records"), start=2):
+        seal = texts.pop(SEAL, "")
+        try:
+            row = _typed(texts)
+        except (ValueError, AttributeError) as error:
+            raise RunError(f"{path} is damaged (line {line}: {error}): {_DELETE}") from None
+        if seal and seal != _seal(row):
+            raise RunError(
+                f"{path} was changed after it was written (line {line}, {row['spec']!r}, is not "
+                f"that of its seal): {_DELETE}"
+            )
+        (rows if seal else unsealed).append(row)
+    return rows, unsealed
 
 
 def _typed(texts: Mapping[Any, str]) -> Row:

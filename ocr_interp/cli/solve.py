@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from ocr_interp.cli.arguments.files import check_output, write_output
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.facts.reading import read_records
+from ocr_interp.naming import COLUMNS
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
 
@@ -22,33 +27,80 @@ _MOST_FACTS = 20
 
 @dataclass(frozen=True)
 class Solve:
-    """Solve the max-margin problem of a task (OV-SVM or W-SVM) and certify the solution."""
+    """Solve the max-margin problem of a task (OV-SVM or W-SVM) and certify the solution.
 
+    The task is given by its sizes, or by a file of facts with one row per subject and the columns subject,
+    fact, implication and told (yes or no); without told a row with an implication is told. Then every
+    subject's margins are shown: which untold implications will be deduced.
+    """
+
+    facts: Annotated[Path | None, tyro.conf.Positional] = None
+    """a .csv, .tsv or .json file of facts; it replaces --n-pairs, --m-train and --m-test"""
     task: FactRecallTask = field(default_factory=FactRecallTask)
     norm: Annotated[str, tyro.conf.arg(help=_NORM_HELP)] = "nuclear"
     tolerance: float = 1e-4
     """certified relative gap to reach"""
+    margin_tolerance: float = 0.01
+    """error of held-out margins to reach, in logits, once the gap is reached"""
     outputs: Literal["answers", "vocabulary"] = "answers"
     """wrong outputs in the margin constraints: all other answers, or all other tokens of the vocabulary"""
     inputs: Literal["subject_relation", "eos", "noise_eos"] = "subject_relation"
     """tokens of an example: subject and relation alone, with EOS, or with mean noise and EOS"""
     method: Literal["auto", "closed_form", "first_order", "clarabel", "scs"] = "auto"
     """auto uses the closed form if the task and norm have one"""
+    table: Path | None = None
+    """a .csv file for the table of subjects, with all digits"""
 
     def run(self) -> None:
+        check_output(self.table, (".csv",))
+        task = self.task if self.facts is None else self._task_of_file(self.facts)
         from ocr_interp.theory.solve import solve
+        from ocr_interp.viz.text.subjects import describe_subjects
 
         solved = solve(
-            self.task,
+            task,
             self.norm,
             self.tolerance,
             outputs=self.outputs,
             inputs=self.inputs,
             method=self.method,
+            margin_tolerance=self.margin_tolerance,
         )
-        if self.task.balanced_sizes is None:
-            print("\n".join(_groups(self.task)))
+        if self.facts is None and task.balanced_sizes is None:
+            print("\n".join(_groups(task)))
         print(solved.summary())
+        if self.facts is None and self.table is None:
+            return
+        found = solved.table()
+        if self.facts is not None:
+            print(f"\n{describe_subjects(found)}")
+        if self.table is not None:
+            write_output(self.table, found.to_csv(index=False).encode())
+            print(f"\nall subjects: {self.table}")
+
+    def _task_of_file(self, path: Path) -> FactRecallTask:
+        """The task of a file, with the noise of the flags.
+
+        Raises:
+            ConfigError: flags that the file replaces, or a file that cannot be read or contradicts itself.
+        """
+        n_noise, seq_len = self.task.n_noise, self.task.seq_len
+        if self.task != FactRecallTask(n_noise=n_noise, seq_len=seq_len):
+            raise ConfigError(
+                f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and "
+                "the flags of a mapping"
+            )
+        records = read_records(path)
+        if not records.rows:
+            raise ConfigError(f"{path} has no rows: it needs at least two facts with a subject each")
+        missing = [column for column in COLUMNS[:2] if column not in records.columns]
+        if missing:
+            raise ConfigError(
+                f"{records.place}: there is no {' and no '.join(map(repr, missing))}: name it so, or one of "
+                f"{', '.join(map(repr, records.columns))} (columns: {', '.join(COLUMNS)})"
+            )
+        places, rows = zip(*records.rows, strict=True)
+        return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
 
 
 def _groups(task: FactRecallTask) -> list[str]:

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ocr_interp.checks import as_tuples
 from ocr_interp.cli.arguments.values import as_value
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, unknown_name
-from ocr_interp.task import FactRecallTask
+from ocr_interp.task import FactRecallTask, count_pairs
 
 SECTIONS = ("axes", "task", "model", "train")
 
@@ -145,5 +146,7 @@ def _with_fields(part: str, config: Any, fields: Any) -> Any:
     for name in fields:
         if name not in known:
             raise unknown_name(f"{part} field", name, known)
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    given = {name: as_tuples(value) for name, value in fields.items()}
+    if part == "task":
+        count_pairs(given)
     return dataclasses.replace(config, **given)

@@ -34,6 +34,9 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
 _LLM_CAME_LATER: dict[str, Any] = {"optimizer_options": [], "method_options": {}}
 """The same for the recipe of language-model runs."""
 
+_FACTS_CAME_LATER: dict[str, Any] = {"implications_file": None, "language": "", "scoring": "auto"}
+"""The same for their facts: a run of version 1 that goes on writes its configuration with today's fields."""
+
 _LLM_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
 """Fields of language-model runs that version 1 left out of the hash."""
 
@@ -75,7 +78,7 @@ def llm_fingerprint(values: Mapping[str, Any]) -> str:
     """The fingerprint of a language-model run from the values in its file (facts, train)."""
     train = _hashed(values["train"], _LLM_CAME_LATER)
     decisive = {name: value for name, value in train.items() if name not in _LLM_UNDECISIVE}
-    return fingerprint(1, {"facts": values["facts"], "train": decisive})
+    return fingerprint(1, {"facts": _hashed(values["facts"], _FACTS_CAME_LATER), "train": decisive})
 
 
 def _hashed(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

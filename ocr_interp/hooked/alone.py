@@ -14,6 +14,20 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 
 
+def probe_ids(model: HookedModel) -> list[int]:
+    """Six tokens, two of them twice, none of them special; fewer where the context or vocabulary is short."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    special: set[Any] = set()
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"):
+        value = getattr(config, name, None)
+        special |= set(value) if isinstance(value, list | tuple) else {value}
+    size = int(model.W_E.shape[0])
+    spread = [int(size * part) for part in (0.17, 0.37, 0.59, 0.83)]
+    allowed = [i for i in range(min(size, 64)) if i not in special] or [0]
+    a, b, c, d = (i if i not in special else allowed[k % len(allowed)] for k, i in enumerate(spread))
+    return [a, b, c, a, b, d][: max(1, int(getattr(model.cfg, "n_ctx", 6) or 6))]
+
+
 def run_alone(
     model: HookedModel,
     tokens: Tensor,
@@ -32,14 +46,8 @@ def run_alone(
         return run
 
     names = [name for name in dict.fromkeys([*wanted, *edits]) if name in model.hook_dict]
-    with torch.no_grad(), by_itself(model):
-        try:
-            logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
-        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-            raise ModelError(
-                f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: "
-                f"{error}"
-            ) from error
+    with torch.no_grad(), by_itself(model), failures_told(tokens):
+        logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
     logits = getattr(logits, "logits", logits)
     if not isinstance(logits, Tensor) or logits.ndim != 3:
         raise ModelError(
@@ -47,6 +55,21 @@ def run_alone(
             "decoder-only language models have OV circuits between tokens"
         )
     return logits.detach(), seen
+
+
+@contextlib.contextmanager
+def failures_told(tokens: Tensor) -> Iterator[None]:
+    """Errors of a model's own forward pass as one that says on what it failed.
+
+    Raises:
+        ModelError: the model does not run.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        raise ModelError(
+            f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

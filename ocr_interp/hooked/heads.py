@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.projections import adapters_of, projections
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.asked.wrapped import compare_with_wrapped, require_wrapped
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
 from ocr_interp.hooked.protocol import (
@@ -30,7 +32,7 @@ from ocr_interp.hooked.protocol import (
     check_layer,
 )
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
-from ocr_interp.hooked.steps import HeadProbe
+from ocr_interp.hooked.steps import HeadProbe, Step
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,14 @@ def read_head(
         WeightsError: NaN or infinite weights among those that are read.
     """
     check_architecture(model, check_layer(model, layer))
+    check_decoder(model)
     head_parameters(model, layer, head)  # refuses an unknown head and odd shapes before anything is run
     probe = probe_head(model, layer, head)
     raw, kv_head = used_weights(model, layer, head, inputs, outputs, probe)
     name = str(getattr(model.cfg, "model_name", type(model).__name__))
     check_finite(raw, f"{name}, layer {layer}, head {head}")
     _require_readable(probe)
+    require_wrapped(model, "the OV circuit", weights_alone=True)
     adapted = bool(adapters_of(attention_of(model, layer)))
     device = raw["W_V"].device
     dtype = working_dtype(device)
@@ -195,7 +199,7 @@ def read_head(
             *([ADAPTED] if adapted else []),
         ),
         flags=_flags(model, probe),
-        checks=tuple(step.describe() for step in probe.steps().values() if not step.differs),
+        checks=tuple(step.describe() for step in _steps(model, probe) if not step.differs),
     )
     return HeadFactors(left, right, constant @ right, provenance)
 
@@ -243,6 +247,12 @@ def _require_readable(probe: HeadProbe) -> None:
     probe.require(names, "the OV circuit")
 
 
+def _steps(model: HookedModel, probe: HeadProbe) -> list[Step]:
+    """Every question that was asked around a head, that to the model inside a bridge last."""
+    bridged = compare_with_wrapped(model)
+    return [*probe.steps().values(), *([] if bridged is None else [bridged.logits])]
+
+
 def _settings(model: HookedModel, names: Iterable[str]) -> dict[str, float]:
     """Those of the names that the bridge's configuration or that of the model inside it sets, not to 1."""
     inner = getattr(getattr(model, "original_model", None), "config", None)
@@ -259,6 +269,12 @@ def _flags(model: HookedModel, probe: HeadProbe) -> tuple[str, ...]:
     cfg, said = model.cfg, []
     if int(cfg.n_layers) > 1 or not getattr(cfg, "attn_only", False):
         said.append("direct path only: embedding to this head to logits, without MLPs and other layers")
+    bridged = compare_with_wrapped(model)
+    if bridged is not None and bridged.logits.differs:
+        said.append(
+            f"{bridged.logits.describe()}: transformer-lens bridges this architecture as another "
+            "computation; the weights are the model's, activations and patterns of the bridge are not"
+        )
     capped = (getattr(cfg, "output_logits_soft_cap", None) or -1.0) > 0
     if capped or (probe.reading.differs and probe.reading.factor is None):
         said.append("the model caps its logits softly: W speaks of logits before the cap")

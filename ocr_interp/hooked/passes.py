@@ -53,13 +53,28 @@ _own: ContextVar[bool] = ContextVar("own", default=False)
 
 @contextmanager
 def own_run(model: object) -> Iterator[None]:
-    """Around every run of a user's model by this package: in eval mode, on prompts whose padding is known."""
+    """Around every run of a user's model by this package: in eval mode, on prompts whose padding is known.
+
+    What modules remember of the longest prompt so far is put back: transformer-lens keeps ALiBi's biases, and
+    models that attend both ways then answer otherwise to shorter prompts.
+    """
     token = _own.set(True)
+    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    were = [(vars(each), dict(_remembered(each))) for each in modules]
     try:
         with eval_mode(model):
             yield
     finally:
         _own.reset(token)
+        for kept, was in were:
+            kept.update({name: value for name, value in was.items() if kept.get(name) is not value})
+
+
+def _remembered(module: torch.nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+    """Plain tensors among a module's attributes, neither parameters nor buffers, and places kept for them."""
+    for name, value in vars(module).items():
+        if value is None or isinstance(value, Tensor):
+            yield name, value
 
 
 class TokenReader:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ocr_interp.hooked.adapted.projections import projections
-from ocr_interp.hooked.alone import by_itself, run_alone, state_of
+from ocr_interp.hooked.alone import by_itself, probe_ids, run_alone, state_of
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
@@ -31,7 +31,7 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_layer,
 )
-from ocr_interp.hooked.steps import HeadProbe, Step
+from ocr_interp.hooked.steps import POST_NORM, HeadProbe, Step
 
 LIMITED = 100.0
 """Values of one row are multiplied by this, so that a clamp acts whatever the prompt."""
@@ -97,7 +97,7 @@ class _LayerProbe:
         W_V, W_O, b_V = projections(model, layer)
         self.W_V, self.W_O = self.to(W_V), self.to(W_O)
         self.b_V = None if b_V is None else self.to(b_V).reshape(len(W_V), -1)
-        self.ids = _probe_ids(model)
+        self.ids = probe_ids(model)
         self.n_rows = 3 + -(-self.n_heads // len(self.ids))
         self.change: dict[int, Tensor] = {}
         self.logits, self.seen = self._look()
@@ -198,9 +198,7 @@ class _LayerProbe:
         if step.tallies and self._split is not None:
             return self._split
         if step.differs and not self._compare(what, x @ self.W_V[entry] + bias, theirs).differs:
-            return replace(
-                step, factor=None, note="values read the stream without ln1: the model is post-norm"
-            )
+            return replace(step, factor=None, note=POST_NORM)
         return step
 
     @cached_property
@@ -231,7 +229,8 @@ class _LayerProbe:
         if not norm.exists:
             return x
         if scale is not None:
-            scale = self.to(scale).reshape(self.n_rows, -1, 1)[0]
+            # With split inputs (use_split_qkv_input) every head has its copy of the stream, and of the scale.
+            scale = self.to(scale)[0].flatten(1)[:, :1]
         else:
             centred = x - x.mean(-1, keepdim=True) if norm.centred else x
             scale = (centred.pow(2).mean(-1, keepdim=True) + float(self.model.cfg.eps)).sqrt()
@@ -240,13 +239,17 @@ class _LayerProbe:
 
     def _attention(self, head: int) -> tuple[Step, bool]:
         what = "sum over keys of pattern × v = z"
-        missing = self._missing(what, self.name("pattern"), self.name("v"), self.name("z"))
+        missing = self._missing(what, self.name("v"), self.name("z"))
         if missing is not None:
-            note = f"{missing.note} (fused attention; attn_implementation='eager' runs it)"
-            return replace(missing, note=note), False
-        pattern, v, z = (self.seen[self.name(kind)] for kind in ("pattern", "v", "z"))
-        if v.ndim != 4 or z.ndim != 4 or pattern.ndim != 4 or self.n_heads % v.shape[2]:
+            return missing, False
+        v, z = self.seen[self.name("v")], self.seen[self.name("z")]
+        pattern = self.seen.get(self.name("pattern"))
+        if v.ndim != 4 or z.ndim != 4 or self.n_heads % v.shape[2]:
             return Step(what, None, self.tolerance, note=f"hook_z has the shape {tuple(z.shape)}"), False
+        if pattern is None:
+            return self._alone(head, v, z), False
+        if pattern.ndim != 4:
+            return Step(what, None, self.tolerance, note=f"the pattern is {tuple(pattern.shape)}"), False
         group = self.n_heads // v.shape[2]
 
         def compared(row: int, enlarged: float) -> Step:
@@ -255,6 +258,20 @@ class _LayerProbe:
 
         enlarged = compared(self.n_rows - 2, LIMITED)
         return compared(0, 1.0), bool(enlarged.differs and enlarged.factor is None)
+
+    def _alone(self, head: int, v: Tensor, z: Tensor) -> Step:
+        """The same where attention is fused, of the first tokens, each of which attends to itself alone."""
+        group = self.n_heads // v.shape[2]
+        steps = [
+            self._compare("v = z of a first token", *(self.to(each) for each in pair))
+            for pair in ((v[row, 0, head // group], z[row, 0, head]) for row in (0, -1))
+        ]
+        step = max(steps, key=lambda each: each.error or 0.0)
+        if not step.differs:
+            return step
+        return replace(
+            step, factor=None, note="fused attention hides the pattern: try attn_implementation='eager'"
+        )
 
     def _writing(self, head: int) -> Step:
         what = "change of the residual stream = change of z W_O"
@@ -338,17 +355,3 @@ def _hold_first_row(value: Any, seen: Mapping[str, Tensor]) -> Any:
     if value.ndim == 3:
         return torch.cat([value[:1].expand(len(value) - 1, *value.shape[1:]), value[-1:]])
     return value
-
-
-def _probe_ids(model: HookedModel) -> list[int]:
-    """Six tokens, two of them twice, none of them special; fewer where the context or vocabulary is short."""
-    config = getattr(getattr(model, "original_model", None), "config", None)
-    special: set[Any] = set()
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id", "image_token_id"):
-        value = getattr(config, name, None)
-        special |= set(value) if isinstance(value, list | tuple) else {value}
-    size = int(model.W_E.shape[0])
-    spread = [int(size * part) for part in (0.17, 0.37, 0.59, 0.83)]
-    allowed = [i for i in range(min(size, 64)) if i not in special] or [0]
-    a, b, c, d = (i if i not in special else allowed[k % len(allowed)] for k, i in enumerate(spread))
-    return [a, b, c, a, b, d][: max(1, int(getattr(model.cfg, "n_ctx", 6) or 6))]

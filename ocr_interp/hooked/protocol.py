@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -80,18 +80,26 @@ class AdaptedModel(Protocol):
 
 
 def check_model(model: object) -> HookedModel:
-    """The model, if it has the weights and hooks of `HookedModel`.
+    """The model, if it has the weights and hooks of `HookedModel` and one stack of blocks.
 
     Raises:
         ModelError: something is missing; the message lists it.
     """
     if isinstance(model, HookedModel):
+        check_one_stack(model)
         return model
     if isinstance(model, AdaptedModel):
         raise ModelError(
             f"model must have hooks here, got a {type(model).__name__}, which has none: pass "
             "TransformerBridge.boot_transformers(name, hf_model=copy.deepcopy(model).merge_and_unload(), "
             "tokenizer=tokenizer); OVCircuit.from_model, attribute and head_graph take the PeftModel itself"
+        )
+    if hasattr(model, "original_model"):
+        check_one_stack(model)
+        raise ModelError(
+            f"the model must be decoder-only, between tokens and logits, got a {name_inside(model)} without "
+            "an embedding or unembedding of tokens, such as a model of images or sound: no head of it has "
+            "an OV circuit here"
         )
     wanted = ("cfg", "hook_dict", "W_E", "W_U", "b_U", "run_with_cache", "run_with_hooks")
     missing = [name for name in wanted if not hasattr(model, name)]
@@ -140,19 +148,34 @@ def layer_hook(model: HookedModel, layer: int, kind: str) -> str:
     return check_hook(model, LAYER_HOOKS[kind].format(layer=check_layer(model, layer)))
 
 
+def name_inside(model: Any) -> str:
+    """What transformers calls the model inside a bridge; of other models the name of their class."""
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    return next(iter(getattr(config, "architectures", None) or ()), type(model).__name__)
+
+
+def check_one_stack(model: object) -> Any:
+    """The blocks of a model, if it has one stack of them.
+
+    Raises:
+        ModelError: an encoder-decoder model.
+    """
+    blocks = getattr(model, "blocks", None)
+    if blocks is None:
+        raise ModelError(
+            f"the model must be decoder-only, with one stack of blocks, got a {name_inside(model)} without "
+            "`blocks`, such as an encoder-decoder model (T5, BART): no head of it has an OV circuit here"
+        )
+    return blocks
+
+
 def block_of(model: HookedModel, layer: int) -> Any:
     """The transformer block of a layer, with ln1, attn and the rest.
 
     Raises:
         ModelError: an unknown layer, or a model that has no single stack of blocks.
     """
-    blocks = getattr(model, "blocks", None)
-    if blocks is None:
-        raise ModelError(
-            f"the model must be decoder-only, with one stack of blocks, got {type(model).__name__} without "
-            "`blocks`, such as an encoder-decoder model (T5, BART): no head of it has an OV circuit here"
-        )
-    return cast(Any, blocks)[check_layer(model, layer)]
+    return check_one_stack(model)[check_layer(model, layer)]
 
 
 def attention_of(model: HookedModel, layer: int) -> Any:
@@ -165,16 +188,24 @@ def attention_of(model: HookedModel, layer: int) -> Any:
     attention = getattr(block_of(model, layer), "attn", None)
     try:
         missing = not _has_weights(attention)
-    except NotImplementedError as error:
+    except _UNREADABLE as error:
         raise ModelError(f"layer {layer} must have attention with W_V and W_O: {error}") from None
     if missing:
         others = [i for i in range(int(model.cfg.n_layers)) if _is_readable(model, i)]
         raise ModelError(
             f"layer {layer} must have attention with W_V and W_O, got "
             f"{'no attention' if attention is None else type(attention).__name__}: "
-            + (f"choose another layer ({', '.join(map(str, others[:12]))})" if others else "no layer has it")
+            + (
+                f"choose another layer ({', '.join(map(str, others[:12]))})"
+                if others
+                else "no layer of this bridge has it"
+            )
         )
     return attention
+
+
+_UNREADABLE = (NotImplementedError, ValueError, RuntimeError)
+"""What bridges raise where values are compressed, or layers have heads of other sizes than the model says."""
 
 
 def _has_weights(attention: Any) -> bool:
@@ -184,7 +215,7 @@ def _has_weights(attention: Any) -> bool:
 def _is_readable(model: HookedModel, layer: int) -> bool:
     try:
         return _has_weights(getattr(block_of(model, layer), "attn", None))
-    except NotImplementedError:
+    except _UNREADABLE:
         return False
 
 

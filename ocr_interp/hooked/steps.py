@@ -10,6 +10,9 @@ from ocr_interp.errors import ModelError
 COARSE = 1e-3
 """Where the tolerance is above this, the precision allows no check worth the name."""
 
+POST_NORM = "values read the stream without ln1: the model is post-norm"
+"""The note of a step of values that is explained by this."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -98,6 +101,15 @@ class HeadProbe:
                     f"{purpose} of layer {self.layer}, head {self.head} needs {step.what}, got a difference "
                     f"of {step.error:.2g} of its size{self._measured(step)}: {_ADVICE[name]}"
                 )
+
+    def require_norm_before(self) -> None:
+        """Requires that values do not read the stream without ln1.
+
+        Raises:
+            ModelError: they do: the norm comes after attention.
+        """
+        if self.values.note == POST_NORM:
+            raise ModelError(f"layer {self.layer} must have its norm before attention, got that {POST_NORM}")
 
     @staticmethod
     def _measured(step: Step) -> str:

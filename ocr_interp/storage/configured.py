@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from ocr_interp.errors import OcrInterpError, RunError, UnknownVariantError
-from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
+from ocr_interp.errors import OcrInterpError, RunError, RunReadOnlyError, UnknownVariantError
+from ocr_interp.storage.folders import FolderKind, read_settings, require_utf8, write_settings
+from ocr_interp.storage.seals import require_seal
 
 
 @runtime_checkable
@@ -47,6 +48,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     kind: ClassVar[FolderKind]
     newest: ClassVar[int]
+    _unsealed: ClassVar[tuple[str, ...]]  # names in a config.json from before it had a seal
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -73,20 +75,27 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
     def opened(self, config: AnyConfiguration) -> Iterator[None]:
         """Creates the folder of this configuration if needed and locks it against other processes.
 
+        A run that has ended for good is only read: it needs no lock where nothing can be written.
+
         Raises:
             RunBusyError: another process is training in it.
             RunError: it holds another run, or files that are not a run.
         """
         if self.config_file.exists():
             self.read_config()  # before anything is written into a folder of another run
-        with self.kind.locked(self.path):
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.kind.locked(self.path))
+            except RunReadOnlyError:
+                if not (self.config_file.exists() and self.is_complete()):
+                    raise
             self._adopt(config)
             yield
 
     def _adopt(self, config: AnyConfiguration) -> None:
         """Writes config.json into a new folder, or checks that it is the same run."""
         if self.config_file.exists():
-            differences = config.differences(self.read_config())
+            differences = self._differences(config, self.read_config())
             if not differences:
                 return
             if self._extend(config):
@@ -106,6 +115,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
         Raises:
             RunError: no run, or a config.json that is damaged, edited or too new.
         """
+        require_utf8(self.path)
         missing = f"{self.path} is no {self.kind.name}: it has no {self.kind.settings}"
         values = read_settings(self.config_file, self.newest, missing, self._damaged)
         version = values["format_version"]
@@ -125,8 +135,21 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
                 f"{values.get('fingerprint')}, its content has {expected}): put the original back, or train "
                 f"into a new {self.kind.argument}"
             )
+        require_seal(self.config_file, values, self._unsealed, self._way_out())
         self._stamp = version, self._stamp_of(values, expected)
         return config
+
+    def _differences(self, config: AnyConfiguration, stored: AnyConfiguration) -> list[str]:
+        """In what a configuration differs from that of the run, in words."""
+        return config.differences(stored)
+
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether the run has ended for good, so that it is only read.
+
+        Raises:
+            RunError: a damaged file.
+        """
 
     def _damaged(self, error: Exception) -> str:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -1,10 +1,11 @@
-"""Digests (SHA-256) of text and of named tensors. No torch until tensors are given."""
+"""Digests (SHA-256) of text, files and named tensors. No torch until tensors are given."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +13,12 @@ def digest_of(content: str | bytes, length: int = 64) -> str:
     """The first hexadecimal digits of the SHA-256 of some bytes, or of text as UTF-8."""
     data = content.encode() if isinstance(content, str) else content
     return hashlib.sha256(data).hexdigest()[:length]
+
+
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_header(name: str, tensor: Any) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +15,15 @@ from typing import Any
 
 import filelock
 
-from ocr_interp.errors import RunBusyError, RunError
+from ocr_interp.errors import RunBusyError, RunError, RunReadOnlyError
 from ocr_interp.storage.atomic import GO_ON, TEMPORARY_PREFIX, write_atomic
+from ocr_interp.storage.seals import sealed
 
 LOCK = ".lock"
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What file systems without locks answer; flock says EWOULDBLOCK where another process holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,17 @@ class FolderKind:
     inside: tuple[str, ...]
     user: str
 
-    @contextmanager
+    @contextlib.contextmanager
     def locked(self, path: Path) -> Iterator[None]:
         """Creates the folder if needed and locks it against other processes.
 
         Raises:
             RunBusyError: another process holds it.
-            RunError: the path is a file, the folder holds files but no settings, or it cannot be created.
+            RunReadOnlyError: nothing can be written there.
+            RunError: the path is a file or no UTF-8, the folder holds files but no settings, or it cannot be
+                created or locked.
         """
+        require_utf8(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
         # Checked before anything is created in a folder that may belong to something else.
@@ -56,21 +66,113 @@ class FolderKind:
                 f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
                 "empty or a new one"
             )
-        try:
+        with making(f"the {self.name} {path}"):
             for folder in self.inside:
                 (path / folder).mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / LOCK, timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            raise RunBusyError(
-                f"{path} is in use by {self.user}: wait for it, or choose another {self.argument}"
-            ) from None
-        except OSError as error:
-            raise RunError(f"cannot make the {self.name} {path}: {error.strerror or error}") from None
+            lock = _acquired(path, path / LOCK, self.user, self.argument)
         try:
+            remove_left_behind(path, *(path / folder for folder in self.inside))
             yield
         finally:
             lock.release()
+
+
+@contextlib.contextmanager
+def locked_beside(path: Path) -> Iterator[None]:
+    """Locks the name of a folder that is about to be made, by a file beside it; makes the folders above it.
+
+    Raises:
+        RunBusyError: another process is making it.
+        RunError: the file cannot be written or locked.
+    """
+    with making(f"the folder {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(
+            path, path.with_name(f".{path.name}{LOCK}"), "another process that makes it", "folder"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def making(what: str) -> Iterator[None]:
+    """Turns errors of the file system, while a folder is made and locked, into those of the package."""
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        read_only = getattr(error, "errno", None) in _READ_ONLY
+        raise (RunReadOnlyError if read_only else RunError)(f"cannot make {what}: {reason}") from None
+
+
+def _acquired(path: Path, file: Path, user: str, argument: str) -> filelock.BaseFileLock:
+    """The lock of a folder, which is held in a file.
+
+    Raises:
+        RunBusyError: another process holds it.
+        RunError: the file system has no locks.
+    """
+    lock = filelock.FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        refused = _lock_refusal(file)
+        if refused is None:
+            raise RunBusyError(
+                f"{path} is in use by {user}: wait for it, or choose another {argument}"
+            ) from None
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", None) not in _NO_LOCKS and not isinstance(error, NotImplementedError):
+            raise
+        refused = getattr(error, "strerror", None) or str(error)
+    else:
+        return lock
+    raise RunError(
+        f"the file system of {path} refuses to lock it ({refused}): choose a {argument} on another one, "
+        "such as a local disk"
+    )
+
+
+def _lock_refusal(path: Path) -> str | None:
+    """The reason of a file system that refuses a lock; None if another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    try:
+        with open(path, "rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return error.strerror or str(error)
+    return None  # it was released in the meantime
+
+
+def remove_left_behind(*folders: Path) -> None:
+    """Removes temporary files that killed processes left in folders of which the caller holds the lock."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # a leftover that cannot be removed does no harm
+            for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
+                if file.is_symlink() or file.is_file():
+                    file.unlink()
+
+
+def require_utf8(path: Path) -> None:
+    """Requires that a path can be written as UTF-8, which the files of weights must be opened by.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path)
+        raise RunError(
+            f"{shown!r} is no UTF-8, so that no weights can be written there: choose a path of other letters"
+        ) from None
 
 
 def foreign_files(path: Path, own: tuple[str, ...]) -> list[str]:
@@ -93,8 +195,8 @@ def foreign_files(path: Path, own: tuple[str, ...]) -> list[str]:
 
 
 def write_settings(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file atomically, one line per field."""
-    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode(), GO_ON)
+    """Writes a JSON file with its seal atomically, one line per field."""
+    write_atomic(path, (json.dumps(sealed(content), indent=2) + "\n").encode(), GO_ON)
 
 
 def read_settings(
@@ -116,7 +218,7 @@ def read_settings(
         found = values["format_version"]
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(missing) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path} {damaged(error)}") from None
     if type(found) is not int or not 1 <= found <= newest:
         raise RunError(

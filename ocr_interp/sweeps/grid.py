@@ -9,13 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
-from ocr_interp.task import FactRecallTask
+from ocr_interp.task import FactRecallTask, count_pairs
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 
@@ -142,14 +141,15 @@ def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
                 if getattr(value, each.name) != getattr(default, each.name):
                     shown[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
         else:
-            value = value.item() if isinstance(value, np.generic) else value
+            value = as_tuples(value.tolist() if hasattr(value, "tolist") else value)
             changes[part][field] = shown[COLUMN_OF_FIELD[part, field]] = value
+    count_pairs(changes["task"])
     try:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
         raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
     for column, value in shown.items():
-        if isinstance(value, Mapping | list):  # a configuration keeps such a value as a tuple
+        if isinstance(value, Mapping | tuple):  # a configuration keeps such a value in its own form
             part, field = FIELDS[column]
             shown[column] = getattr(made[part], field)
     return Point(shown, RunConfig(made["task"], made["model"], made["train"]))

@@ -15,6 +15,7 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions, read_settings, write_settings
+from ocr_interp.storage.seals import SEAL, require_seal
 from ocr_interp.storage.tables import csv_bytes
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.sweeps.records import RunRecord
@@ -31,6 +32,9 @@ _FOLDER = FolderKind(
     inside=("parts", "weights"),
     user="another sweep",
 )
+_UNSEALED = ("format_version", "versions", "certificates", "keep_weights")
+"""Names in a sweep.json from before it had a seal."""
+
 _AGAIN = "start the sweep again: it goes on with what is missing"
 
 
@@ -80,9 +84,11 @@ class SweepStore:
             RunError: the file is missing, damaged, or of a newer version.
         """
         missing = f"{self.path} is no folder of a sweep: it has no sweep.json"
-        return read_settings(
+        values = read_settings(
             self._settings, FORMAT_VERSION, missing, lambda error: f"is damaged ({error}): restore it"
         )
+        require_seal(self._settings, values, _UNSEALED, "restore it")
+        return {name: value for name, value in values.items() if name != SEAL}
 
     def write_part(self, records: Sequence[RunRecord]) -> None:
         """Adds the runs of one stack."""
@@ -126,9 +132,9 @@ class SweepStore:
         Raises:
             RunError: the file is missing or damaged.
         """
-        advice = "restore it, or train into a new path"
-        tensors, metadata = read_tensors(self._weights(record.stamp), record.stamp, "weights", advice)
-        return stored_weights(record.config, tensors, metadata)
+        path, advice = self._weights(record.stamp), "restore it, or train into a new path"
+        tensors, metadata = read_tensors(path, record.stamp, "weights", advice)
+        return stored_weights(path, record.config, tensors, metadata, advice)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every digit of the numbers."""
@@ -140,7 +146,10 @@ class SweepStore:
 
 
 def _read_part(path: Path) -> list[RunRecord]:
-    digest, _, content = path.read_bytes().partition(b"\n")
+    try:
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     if digest_of(content).encode() != digest:
         raise RunError(f"{path} is damaged: restore it, or delete it to train its runs again")
     try:

@@ -14,6 +14,7 @@ from ocr_interp.data import NoisyBatches, count_noise_multisets
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.models.starts import initial_weights
+from ocr_interp.running.interruption import terminated_as_by_ctrl_c
 from ocr_interp.running.progress import Show
 from ocr_interp.sweeps.engines import LocalEngine, StackOptions
 from ocr_interp.sweeps.grid import Axes, Point, grid_points
@@ -70,8 +71,8 @@ def sweep(
             nothing; None a bar on a terminal. With "ray" it moves when a stack has ended.
 
     Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
-        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C ends
-        the sweep; stacks that were written stay.
+        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C or
+        SIGTERM ends the sweep; stacks that were written stay.
 
     Raises:
         UnknownNameError, ConfigError: an axis, a point or an option that is not allowed; the message names
@@ -171,7 +172,8 @@ def _train_missing(
             shown.ended(ended)
 
         if stacks:
-            run_stacks(stacks, options, finished, shown.trained)
+            with terminated_as_by_ctrl_c():
+                run_stacks(stacks, options, finished, shown.trained)
     return records
 
 

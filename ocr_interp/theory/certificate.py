@@ -7,6 +7,7 @@ For any W with positive training margins, ‖W‖ / min margin is an upper bound
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,10 +15,14 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.checks import check_flag, check_number
+from ocr_interp.errors import WeightsError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem
 from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
+
+SMALLEST, LARGEST = 1e-300, 1e300
+"""The largest entry of a certified matrix must be between these in size."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +120,22 @@ def certify(
     found = check_problem(norm, outputs, inputs)
     check_flag("refine", refine)
     problem = max_margin_problem(task, outputs, inputs)
-    kept = problem.restrict(as_matrix(W))
+    kept, size = _unit_size(problem.restrict(as_matrix(W)))
     margins = problem.constraint_margins(kept)
     worst = margins.min(axis=1)
     if weights is not None:
         problem.check_weights(weights)
-        dual = dual_bound(problem, np.asarray(weights, dtype=np.float64), found)
+        dual = dual_bound(
+            problem, np.asarray(weights, dtype=np.float64) / _power(float(np.max(weights))), found
+        )
     else:
         if scale is not None:
             check_number("scale", scale, above=0.0)
-        dual, scale = best_residual_bound(problem, margins, found, scale)
+        own = min(size, LARGEST) if scale is None else min(scale * size, LARGEST)
+        dual, sharpness = best_residual_bound(problem, margins, found, own, search=scale is None)
         if refine:
-            dual, scale = max((dual, scale), refined_residual_bound(problem, margins, found))
+            dual, sharpness = max((dual, sharpness), refined_residual_bound(problem, margins, found))
+        scale = sharpness / size
     return make_certificate(
         norm=found.name,
         outputs=outputs,
@@ -137,7 +146,32 @@ def certify(
         held_out=problem.held_out_margins(kept),
         held_out_overall=problem.held_out_margins(kept, among_implications=False),
         scale=None if weights is not None else scale,
+        size=size,
     )
+
+
+def _unit_size(W: Float[np.ndarray, "input output"]) -> tuple[Float[np.ndarray, "input output"], float]:
+    """W over the power of 2 below its largest entry in size, and that power.
+
+    Bounds do not depend on it, a power of 2 changes no bit of them, and squares of very small or large
+    entries would be 0 or infinite.
+
+    Raises:
+        WeightsError: a largest entry outside of 1e-300 to 1e300.
+    """
+    size = float(np.abs(W).max())
+    if not SMALLEST <= size <= LARGEST:
+        raise WeightsError(
+            f"the largest entry of W in size must be between {SMALLEST:g} and {LARGEST:g}, got {size:g}: "
+            "multiply W by a constant; bounds do not depend on it"
+        )
+    unit = _power(size)
+    return W / unit, unit
+
+
+def _power(value: float) -> float:
+    """The largest power of 2 up to a positive value."""
+    return math.ldexp(1.0, math.frexp(value)[1] - 1)
 
 
 def make_certificate(
@@ -151,15 +185,19 @@ def make_certificate(
     held_out: Float[np.ndarray, " held_out"],
     held_out_overall: Float[np.ndarray, " held_out"],
     scale: float | None = None,
+    size: float = 1.0,
 ) -> Certificate:
-    """Puts bounds together; there is no primal one unless every training margin is positive."""
+    """Puts bounds together; there is no primal one unless every training margin is positive.
+
+    Args: the fields of Certificate. norm_value and margins are those of W / size.
+    """
     smallest = float(margins.min())
     primal = norm_value / smallest if smallest > 0 else np.inf
     message = ""
     if smallest <= 0:
         message = (
             f"no primal bound: {int((margins <= 0).sum())} of {len(margins)} training margins are <= 0 "
-            f"(smallest {smallest:.3g}); dual bound {dual:.8g} <= optimum"
+            f"(smallest {size * smallest:.3g}); dual bound {dual:.8g} <= optimum"
         )
     return Certificate(
         norm=norm,
@@ -168,11 +206,11 @@ def make_certificate(
         primal=float(primal),
         dual=float(dual),
         gap=float(primal / dual - 1) if dual > 0 else np.inf,
-        norm_value=float(norm_value),
-        min_margin=smallest,
-        margins=margins,
-        held_out_margins=held_out,
-        held_out_margins_overall=held_out_overall,
+        norm_value=float(norm_value) * size,
+        min_margin=smallest * size,
+        margins=margins * size,
+        held_out_margins=held_out * size,
+        held_out_margins_overall=held_out_overall * size,
         scale=scale,
         message=message,
     )
@@ -185,7 +223,7 @@ def cosine_with(W: Float[np.ndarray, "input output"], solution: HasWeights) -> f
     1, 3). Report it for both of them, and `held_out_beta` beside it.
     """
     problem = max_margin_problem(solution.task, solution.outputs, solution.inputs)
-    kept = problem.restrict(as_matrix(W))
+    kept, _ = _unit_size(problem.restrict(as_matrix(W)))
     other = solution.W
     return float(np.vdot(kept, other) / (np.linalg.norm(kept) * np.linalg.norm(other)))
 
@@ -219,7 +257,7 @@ def held_out_beta(W: Float[np.ndarray, "input output"], task: FactRecallTask) ->
         WeightsError: as in `certify`.
     """
     problem = max_margin_problem(task)
-    kept = problem.restrict(as_matrix(W))
+    kept, _ = _unit_size(problem.restrict(as_matrix(W)))
     implication = task.fact_implication[task.subject_fact]
     if task.n_implications < 2 or task.subject_trained.all() or not task.subject_trained.any():
         return HeldOutBeta(projection=float("nan"), margin=float("nan"))

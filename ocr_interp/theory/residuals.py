@@ -38,13 +38,17 @@ def residual_weights(
 
 
 def best_residual_bound(
-    problem: MaxMarginProblem, margins: Float[np.ndarray, "example output"], norm: Norm, scale: float | None
+    problem: MaxMarginProblem,
+    margins: Float[np.ndarray, "example output"],
+    norm: Norm,
+    scale: float,
+    search: bool = True,
 ) -> tuple[float, float]:
-    """(dual bound, scale) from the residuals of W: at one scale, or the best of several."""
-    if scale is not None:
+    """(dual bound, scale) from the residuals of W: at `scale`, and with `search` the best of several."""
+    if not search:
         return dual_bound(problem, residual_weights(margins, scale), norm), float(scale)
     reference = _reference_margin(margins)
-    candidates = {1.0} | ({float(s) for s in _SHARPNESS / reference} if reference > 0 else set())
+    candidates = {scale} | ({float(s) for s in _SHARPNESS / reference} if reference > 0 else set())
     bounds = {s: dual_bound(problem, residual_weights(margins, s), norm) for s in sorted(candidates)}
     best = max(bounds, key=lambda s: bounds[s])
     for factor in (0.5, 2.0):  # the grid is coarse: look once at both neighbours of the best

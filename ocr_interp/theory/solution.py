@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -15,10 +16,15 @@ from ocr_interp.theory.closed.closed_form import ClosedForm
 from ocr_interp.theory.closed.dual import balanced_reduced_weights
 from ocr_interp.theory.geometry import Cosines, SpectrumBlock, symmetric_factor
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
+from ocr_interp.theory.reduction.bounds import EXACT, UNKNOWN, Accuracy
 from ocr_interp.theory.reduction.certificate import BlockSolution
-from ocr_interp.theory.reduction.symmetry import reduce_problem
+from ocr_interp.theory.reduction.symmetry import group_of_subject, reduce_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
 from ocr_interp.theory.solver.full import FullSolution
+from ocr_interp.theory.subject_table import subject_logits, subject_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN = 12
 """Largest number of blocks of singular values in a summary."""
@@ -101,12 +107,32 @@ class Solution:
 
     @property
     def is_unique(self) -> bool | None:
-        """Whether no other W attains the norm; None (not known) for a solution from a solver.
+        """Whether no other W attains the norm (with the symmetries of the task); None if it is not known.
 
+        Several facts with groups of different sizes often have several nuclear minimisers: see `accuracy`.
         The spectral norm has many minimisers; the closed form is the one with every training coefficient 1
         and the smallest pair block.
         """
-        return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else None
+        return self.found.norm.is_unique if isinstance(self.found, ClosedForm) else self.accuracy.unique
+
+    # --- error bars ------------------------------------------------------------------------------
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """How far held-out margins and singular values may be from the optimum's; 0 for the closed form.
+
+        Proved for small problems: everything of smallest norm, up to the gap, is within. If a small problem
+        has several minimisers (`is_unique` is False) it is how far their numbers are apart. Estimated for
+        larger problems, from how the numbers moved while the gap fell; NaN if nothing is known.
+        """
+        if isinstance(self.found, ClosedForm):
+            return EXACT
+        return self.found.accuracy if isinstance(self.found, BlockSolution) else UNKNOWN
+
+    @property
+    def margin_error(self) -> float:
+        """Largest error of a held-out margin, in logits; see `accuracy`."""
+        return self.accuracy.margin
 
     # --- spectrum --------------------------------------------------------------------------------
 
@@ -114,14 +140,15 @@ class Solution:
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
         """Non-zero singular values with multiplicities, largest first.
 
-        Values below 1e-7 (closed form) or 1e-6 (solvers) of the largest count as zero. In the closed form
-        equal values are one block.
+        Values that may be 0 are left out: below 1e-7 of the largest in the closed form, else up to
+        `accuracy.value` or the root of the gap, but at least 1e-6 of the largest. In the closed form equal
+        values are one block.
         """
         return self.found.spectrum
 
     @property
     def rank(self) -> int:
-        """Rank of W: no factorized model of a smaller d_head can reach it."""
+        """Number of singular values above their error: no smaller d_head can reach W."""
         return sum(block.multiplicity for block in self.spectrum)
 
     # --- margins ---------------------------------------------------------------------------------
@@ -173,19 +200,47 @@ class Solution:
     def _problem(self) -> MaxMarginProblem:
         return max_margin_problem(self.task, self.outputs, self.inputs)
 
+    def table(self) -> pd.DataFrame:
+        """One row per subject: told or not, margins in logits with their range, rank.
+
+        Columns as in `subject_table.TABLE_COLUMNS` and `RANGE_COLUMNS`. Logits closer than `margin_error` are
+        a tie, unless that is not known.
+        """
+        error = 0.0 if np.isnan(self.margin_error) else self.margin_error
+        logits = subject_logits(self.task, self.W, self.inputs)
+        return subject_table(self.task, logits, error=error, ranges=self._ranges)
+
+    @property
+    def _ranges(self) -> Float[np.ndarray, "untold end"]:
+        """Smallest and largest margin among the implications of every untold subject; NaN if not known."""
+        task, found = self.task, self.found
+        untold = ~task.subject_trained
+        if isinstance(found, ClosedForm):
+            return np.full((int(untold.sum()), 2), self.held_out_margin)
+        if isinstance(found, FullSolution) or found.accuracy.ranges is None:
+            return np.full((int(untold.sum()), 2), np.nan)
+        group = np.searchsorted(found.reduced.held_out_rows, group_of_subject(found.reduced)[untold])
+        return found.accuracy.ranges[group]
+
     # --- geometry --------------------------------------------------------------------------------
 
     def input_embeddings(self) -> Float[np.ndarray, "input component"]:
-        """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
+        """U Σ^½ of W = U Σ Vᵀ for the rows of W, up to one rotation of the components.
+
+        Rows are the subjects, r1 and r2, and with inputs="eos" or "noise_eos" noise and EOS.
+        """
         if isinstance(self.found, ClosedForm):
             return self.found.input_embeddings()
-        return symmetric_factor(self.W, left=True)[: self.task.n_subjects + 2]
+        return symmetric_factor(self.W, left=True)
 
-    def output_embeddings(self) -> Float[np.ndarray, "answer component"]:
-        """V Σ^½ for the answers, in the same components; input @ output.T is W of these tokens."""
+    def output_embeddings(self) -> Float[np.ndarray, "output component"]:
+        """V Σ^½ for the columns of W, in the same components; input @ output.T is W.
+
+        Columns are the answers, and with outputs="vocabulary" the input tokens before them.
+        """
         if isinstance(self.found, ClosedForm):
             return self.found.output_embeddings()
-        return symmetric_factor(self.W, left=False)[-self.task.n_answers :]
+        return symmetric_factor(self.W, left=False)
 
     @property
     def sizes(self) -> tuple[int, int, int] | None:
@@ -245,6 +300,8 @@ class Solution:
         lines += [f"  singular value    {b.value:.6g} x {b.multiplicity} ({b.kind})" for b in shown]
         if len(self.spectrum) > len(shown):
             lines.append(f"  singular value    ... {len(self.spectrum) - len(shown)} more blocks")
+        if not isinstance(self.found, ClosedForm):
+            lines.append(f"  error bars        {_error_bars(self.accuracy)}")
         lines.append(f"  certificate       {self.certificate.summary()}")
         if isinstance(self.found, ClosedForm):
             lines.append(f"closed form of the balanced task: objective {self.objective:.10g}")
@@ -254,6 +311,15 @@ class Solution:
                     f"other implications, {self.held_out_margin_own_fact:.8g} against the own fact"
                 )
         return "\n".join(lines)
+
+
+def _error_bars(accuracy: Accuracy) -> str:
+    if np.isnan(accuracy.margin):
+        return "not known"
+    bars = f"held-out margins ±{accuracy.margin:.1g}, singular values ±{accuracy.value:.1g}"
+    if accuracy.unique is False:
+        return f"{bars}: other matrices of the same norm differ by that much"
+    return f"{bars} ({'proved' if accuracy.proved else 'estimated'})"
 
 
 def _smallest(margins: Float[np.ndarray, " held_out"]) -> float:

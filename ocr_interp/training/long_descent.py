@@ -27,7 +27,7 @@ from ocr_interp.devices import resolve_device, seeded_generator
 from ocr_interp.errors import ConfigError, RunError
 from ocr_interp.maps import maps
 from ocr_interp.maps.base import LinearMap
-from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.running.progress import progress_bar
 from ocr_interp.storage.digests import digest_of, digest_of_tensors
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -178,7 +178,7 @@ def long_descent(
         rows.append(descent.measure())
     complete = bool(rows[-1]["log10_time"] >= log10_time)
     total = max(1, math.ceil(log10_time))
-    with first_ctrl_c() as stopped, progress_bar("log10 t", total, show=progress) as move:
+    with asked_to_stop() as stopped, progress_bar("log10 t", total, show=progress) as move:
         while not complete and not stopped() and descent.step < max_steps:
             for _ in range(log_every):
                 descent.advance()

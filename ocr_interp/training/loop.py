@@ -14,7 +14,7 @@ from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError, TrainingDivergedError
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.running.progress import Show
 from ocr_interp.storage.tables import history_table
 from ocr_interp.task import FactRecallTask
@@ -22,7 +22,7 @@ from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import training_bar
 from ocr_interp.training.run import Run
-from ocr_interp.training.store import Checkpoint, RunStore
+from ocr_interp.training.store import ENDED, Checkpoint, RunStore
 from ocr_interp.training.tracking import Tracker, learned
 
 OnLog = Callable[[Mapping[str, float]], None]
@@ -51,8 +51,8 @@ def train(
             bar on a terminal.
         on_log: called with every row of the history, for an experiment tracker of your own.
 
-    Returns: the run. Ctrl-C ends it at the next logged step with status "interrupted" and keeps everything;
-        a second Ctrl-C stops at once.
+    Returns: the run. Ctrl-C or SIGTERM ends it at the next logged step with status "interrupted" and keeps
+        everything; a second one stops at once.
 
     Raises:
         ConfigError: a configuration that is not allowed; raised before anything is written.
@@ -67,7 +67,7 @@ def train(
     store = RunStore(Path(run_dir))
     with store.opened(config):
         checkpoint = store.read_checkpoint()
-        if checkpoint is not None and checkpoint.status in ("finished", "learned"):
+        if checkpoint is not None and checkpoint.status in ENDED:
             return store.read_run()
         if checkpoint is not None:
             training.restore(checkpoint)
@@ -98,7 +98,7 @@ class Training:
 
     def run(self, store: RunStore | None, progress: Show, on_log: OnLog | None) -> Run:
         """Trains to the last step, or until Ctrl-C."""
-        with first_ctrl_c() as interrupted, training_bar(self.config, self.step, progress) as update:
+        with asked_to_stop() as interrupted, training_bar(self.config, self.step, progress) as update:
             for target in self.targets():
                 row = self.advance(target)
                 update(self.step, row)
@@ -183,6 +183,11 @@ class Training:
             if name not in names:
                 raise RunError(f"the checkpoint holds a parameter {name!r} that this model does not have")
             if kind == "parameter":
+                if tensor.shape != self.model.parameters[name].shape:
+                    raise RunError(
+                        f"the checkpoint holds {name!r} with the shape {tuple(tensor.shape)}, this model has "
+                        f"{tuple(self.model.parameters[name].shape)}: restore it, or train into a new run_dir"
+                    )
                 self.model.parameters[name].copy_(tensor)
             else:
                 state.setdefault(name, {})[rest[0]] = tensor

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ocr_interp.circuits.circuit import OVCircuit
@@ -14,6 +15,7 @@ from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict
 from ocr_interp.storage.tensors import write_tensors
+from ocr_interp.theory.subject_table import subject_logits, subject_table
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,20 @@ class Snapshot(TrainedModel):
     def circuit(self) -> OVCircuit:
         """diag(a) W_OV, every input token by the answers: `OVCircuit.from_run(self)`."""
         return OVCircuit.from_run(self)
+
+    def table(self) -> pd.DataFrame:
+        """One row per subject: told or not, margins in logits, rank; see `subject_table.TABLE_COLUMNS`.
+
+        Asked without noise if the model was trained without, else with the mean noise counts: with linear
+        attention margins are then means over the noise. "Every other output" is every other answer.
+        """
+        task, a = self.task, self.scores.astype(np.float64)
+        inputs = "eos" if self.config.train.data == "noise_free" else "noise_eos"
+        logits = subject_logits(task, self.effective_W[:, task.n_inputs :].astype(np.float64), inputs)
+        if self.config.model.attention == "softmax":
+            total = subject_logits(task, np.exp(a)[:, None], inputs)
+            logits = {relation: logits[relation] / total[relation] for relation in logits}
+        return subject_table(task, logits)
 
     def export(self, path: str | Path) -> Path:
         """Writes the state_dict of the HookedTransformer as a safetensors file.

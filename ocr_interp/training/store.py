@@ -18,7 +18,7 @@ from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
 from ocr_interp.errors import RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
-from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
+from ocr_interp.models.weights import SCORES, TokenWeights, weights_of_state_dict
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
@@ -30,6 +30,9 @@ from ocr_interp.training.tracking import learned
 
 _FIRST_STEPS = "steps_at_first"
 """Entry of config.json: the steps of a run before it was made longer, whose fingerprint its files carry."""
+
+ENDED = ("finished", "learned")
+"""The statuses of a run that is not trained any further."""
 
 _RESTORE = "restore it, or train into a new run_dir"
 
@@ -70,6 +73,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         user="another process that trains into it",
     )
     newest = FORMAT_VERSION
+    _unsealed = ("format_version", "fingerprint", "versions", "task", "model", "train")
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -82,6 +86,11 @@ class RunStore(ConfiguredFolder[RunConfig]):
 
     def _fingerprint_of_version_1(self, values: Mapping[str, Any]) -> str:
         return version_1.run_fingerprint(values)
+
+    def is_complete(self) -> bool:
+        """Whether all steps are done, or the run was stopped by stop_when_learned."""
+        checkpoint = self.read_checkpoint()
+        return checkpoint is not None and checkpoint.status in ENDED
 
     def _beside(self) -> dict[str, Any]:
         return {"versions": package_versions("torch", "numpy", "transformer-lens")}
@@ -168,7 +177,11 @@ class RunStore(ConfiguredFolder[RunConfig]):
         if not self._checkpoint.exists():
             return None
         tensors, metadata = read_tensors(self._checkpoint, self.fingerprint, "checkpoint", _RESTORE)
-        step = int(metadata["step"])
+        step = _step_of(self._checkpoint, metadata, _RESTORE)
+        for name in ("status", "device", "history_digest"):
+            if not isinstance(metadata.get(name), str):
+                raise RunError(f"{self._checkpoint} is damaged (it has no {name}): {_RESTORE}")
+        require_finite(self._checkpoint, tensors, _RESTORE)
         # Later rows may have columns that the checkpoint does not know.
         history = read_history(self._history, metadata.get("columns", version_1.COLUMNS), _RESTORE)
         history = history.loc[history["step"] <= step].reset_index(drop=True)
@@ -189,10 +202,12 @@ class RunStore(ConfiguredFolder[RunConfig]):
     def read_snapshot(self, config: RunConfig, step: int) -> TokenWeights:
         """The weights at a step."""
         advice = "restore it; the other snapshots and the weights at the end are not touched by it"
-        tensors, metadata = read_tensors(self._snapshot(step), self.fingerprint, "snapshot", advice)
-        if metadata["step"] != str(step):
-            raise RunError(f"{self._snapshot(step)} holds the weights at step {metadata['step']}: restore it")
-        return stored_weights(config, tensors, metadata)
+        path = self._snapshot(step)
+        tensors, metadata = read_tensors(path, self.fingerprint, "snapshot", advice)
+        found = _step_of(path, metadata, advice)
+        if found != step:
+            raise RunError(f"{path} holds the weights at step {found}: restore it")
+        return stored_weights(path, config, tensors, metadata, advice)
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
@@ -227,7 +242,10 @@ class RunStore(ConfiguredFolder[RunConfig]):
         start = initial_weights(config.task, config.model, config.train.seed)
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
         for name, parameter in model.parameters.items():
-            parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
+            saved = checkpoint.tensors.get(f"parameter.{name}")
+            if saved is None or saved.shape != parameter.shape:
+                raise RunError(f"{self._checkpoint} is damaged (it has no fitting {name}): {_RESTORE}")
+            parameter.copy_(saved)
         recipe, step = config.train, checkpoint.step
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
@@ -236,23 +254,51 @@ class RunStore(ConfiguredFolder[RunConfig]):
         advice = "restore it, or delete it: the checkpoint holds the same weights"
         if self._final.exists():
             tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
-            if int(metadata["step"]) == step:
-                return stored_weights(config, tensors, metadata)
+            if _step_of(self._final, metadata, advice) == step:
+                return stored_weights(self._final, config, tensors, metadata, advice)
         if self._model_of_version_1.exists():
             state, metadata = read_tensors(self._model_of_version_1, self.fingerprint, "model", advice)
-            if int(metadata["step"]) == step:
+            if _step_of(self._model_of_version_1, metadata, advice) == step:
                 return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
         return None
 
 
+def _step_of(path: Path, metadata: Mapping[str, Any], advice: str) -> int:
+    """The step in the metadata of a file."""
+    try:
+        return int(metadata["step"])
+    except (KeyError, ValueError, TypeError):
+        raise RunError(f"{path} is damaged (it says no step): {advice}") from None
+
+
 def stored_weights(
-    config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    path: Path, config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], advice: str
 ) -> TokenWeights:
-    """The weights from the tensors of a file; version 1 named them differently."""
-    linear_map = config.model.linear_map
+    """The weights from the tensors of a file; version 1 named them differently.
+
+    Raises:
+        RunError: weights that are not those of this configuration, or NaN or infinite.
+    """
+    linear_map, n_tokens = config.model.linear_map, len(config.task.labels)
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
+    expected = {**linear_map.shapes(n_tokens, n_tokens), SCORES: (n_tokens, n_tokens)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise RunError(f"{path} is damaged (it holds {found}, this run has {expected}): {advice}")
+    require_finite(path, tensors, advice)
     return TokenWeights.from_tensors(linear_map, tensors)
+
+
+def require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:
+    """Requires finite numbers in the tensors of a file: training stops before it writes others.
+
+    Raises:
+        RunError: NaN or infinite numbers.
+    """
+    bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise RunError(f"{path} is damaged ({', '.join(bad)} must be finite, got NaN or inf): {advice}")
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):

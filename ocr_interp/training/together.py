@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import ConfigError, TrainingDivergedError
-from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.training.lockstep import Lockstep, stack_key
 from ocr_interp.training.loop import Training
 from ocr_interp.training.run import Run
@@ -28,7 +28,7 @@ def train_together(configs: Sequence[RunConfig], run_dirs: Sequence[str | Path])
         configs: the runs; they must agree in shapes, kind of model and data, and logged steps (`stack_key`).
         run_dirs: one directory per run.
 
-    Returns: the runs, in order. Ctrl-C ends all of them at the next logged step and keeps everything.
+    Returns: the runs, in order. Ctrl-C or SIGTERM ends all at the next logged step and keeps everything.
 
     Raises:
         ConfigError: runs that cannot be trained together, or not one directory for each.
@@ -48,7 +48,7 @@ def train_together(configs: Sequence[RunConfig], run_dirs: Sequence[str | Path])
         )
     stores = [RunStore(path) for path in paths]
     diverged: list[TrainingDivergedError] = []
-    with ExitStack() as opened, first_ctrl_c() as interrupted:
+    with ExitStack() as opened, asked_to_stop() as interrupted:
         for store, config in zip(stores, configs, strict=True):
             opened.enter_context(store.opened(config))
         for group in _groups(configs, stores):

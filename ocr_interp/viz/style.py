@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import plain
+from ocr_interp.viz.characters import visible
 
 HELD_OUT = "#cc3311"
 """Colour of the frame around the block that was never told."""
@@ -50,6 +51,9 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
     for form, silent in (("png", "Software"), ("svg", "Date")):
         picture = io.BytesIO()
         fig.savefig(picture, format=form, bbox_inches="tight", metadata={silent: None})
-        write_atomic(path.with_suffix(f".{form}"), picture.getvalue())
-    content = json.dumps(plain(numbers, 6), indent=1) + "\n"
-    write_atomic(path.with_suffix(".json"), content.encode())
+        content = picture.getvalue()
+        if form == "svg":  # matplotlib copies labels into comments as they are
+            content = visible(content.decode()).encode()
+        write_atomic(path.with_suffix(f".{form}"), content)
+    table = json.dumps(plain(numbers, 6), indent=1) + "\n"
+    write_atomic(path.with_suffix(".json"), table.encode())

@@ -178,7 +178,7 @@ def test_metrics_may_be_added_and_left_out_later(run, specs, tmp_path, monkeypat
     run_ablation_study(run, {"r1": specs["r1"]}, ("loss",), path=path, controls=False)
     run_ablation_study(run, {"path": specs["path"]}, both, path=path, controls=False)
     assert done == ["none", "r1", "none", "path"], "the baseline had no margin yet"
-    assert path.read_text().splitlines()[0].endswith("split,touched,loss,margin")
+    assert path.read_text().splitlines()[0].endswith("split,touched,loss,margin,seal")
     only_loss = run_ablation_study(run, chosen, ("loss",), path=path, controls=False)
     assert done[4:] == [], "all of it was there"
     assert list(only_loss.table.columns[-2:]) == ["touched", "loss"]

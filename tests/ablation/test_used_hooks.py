@@ -10,7 +10,7 @@ from ocr_interp.ablation.examples import Examples
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError
-from ocr_interp.hooked.used_hooks import uses_hook
+from ocr_interp.hooked.asked.used_hooks import uses_hook
 
 TOKENS = torch.tensor([[3, 4, 5, 3, 9]])
 FAMILIES = {

@@ -12,7 +12,7 @@ from ocr_interp.cli.llm import Evaluate, Finetune, Inspect, Llm, Prepare
 from ocr_interp.cli.llm.finetune import show_row
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.facts.configuration import FactConfig
-from ocr_interp.llm.models.tiny import FAMILIES
+from ocr_interp.llm.models.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.store import RunFolder, write_result
@@ -56,7 +56,7 @@ def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeyp
     recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
     finetune(LLMRunConfig(SMALL, recipe), tmp_path / "run", save_model=True)
     size = 4 * sum(p.numel() for p in lm.model.parameters())
-    for module in ("models.loading", "inside.inside"):
+    for module in ("models.loading", "training.update"):
         monkeypatch.setattr(f"ocr_interp.llm.{module}.load_model", _refuse_to_load)
     run = tmp_path / "run"
     for command, copies in ((Evaluate(str(run), device="cpu"), 1), (Inspect(run, device="cpu"), 3)):
@@ -110,14 +110,57 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
     own = replace(SMALL, test_templates=(3,))
     folder = RunFolder(tmp_path / "run")
     with folder.opened(LLMRunConfig(own, FinetuneConfig())):
-        write_result(folder.result_file, {"format_version": 1})
+        write_result(folder.result_file, {"format_version": 2})
     folder.model_folder.mkdir()
     run = str(tmp_path / "run")
-    assert parse("evaluate", run)._source() == (str(folder.model_folder), own, "float32", False)
+    assert parse("evaluate", run)._source(folder) == (str(folder.model_folder), own, "float32")
     for given in ("0", "2"):
-        facts = parse("evaluate", run, "--test-templates", given)._source()[1]
+        facts = parse("evaluate", run, "--test-templates", given)._source(folder)[1]
         assert facts == replace(own, test_templates=(int(given),))
-    assert parse("evaluate", "owner/name")._source() == ("owner/name", FactConfig(), "float32", False)
+    hub = parse("evaluate", "owner/name")._source(RunFolder(tmp_path / "nothing"))
+    assert hub == ("owner/name", FactConfig(), "float32")
+
+
+def test_years_go_through_finetune_and_evaluate_and_the_scoring_is_named(tmp_path, capsys):
+    years = ("1735", "1743", "1751", "1758")
+    rows = "".join(f"Person{k},{years[k % 4]},{('red', 'blue')[k % 2]}\n" for k in range(8))
+    (tmp_path / "years.csv").write_text("subject,fact,implication\n" + rows)
+    facts = FactConfig(
+        data="file",
+        file=tmp_path / "years.csv",
+        share=0.5,
+        fact_templates=("{subject} was born in",),
+        implication_templates=("{subject} likes",),
+    )
+    lm = tiny_model("llama", tiny_tokenizer(["x red", "x blue"] * 5))
+    lm.model.save_pretrained(tmp_path / "base")
+    lm.tokenizer.save_pretrained(tmp_path / "base")
+    recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=30, log_every=15, lr=1e-2, device="cpu")
+    Finetune(tmp_path / "run", facts, recipe).run()
+    named = "ranked facts by the tokens up to where answers differ, implications by the first token"
+    assert named in capsys.readouterr().out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["scoring"] == result["after"]["scoring"]
+    assert result["scoring"] == {"fact": "until_distinct", "implication": "first_token"}
+    assert result["history"]["training_fact/logprob"][-1] > result["history"]["training_fact/logprob"][0]
+    Evaluate(str(tmp_path / "run"), device="cpu").run()
+    assert named in capsys.readouterr().out
+    whole = FactConfig(test_templates=(), scoring="whole_answer")
+    Evaluate(str(tmp_path / "run"), whole, device="cpu").run()
+    assert "answers are ranked by the whole answer" in capsys.readouterr().out
+
+
+def test_a_wording_longer_than_the_positions_is_refused_before_training(make_model, tmp_path):
+    short = make_model(max_position_embeddings=2)
+    short.model.save_pretrained(tmp_path / "base")
+    short.tokenizer.save_pretrained(tmp_path / "base")
+    recipe = FinetuneConfig(model=str(tmp_path / "base"), steps=1, device="cpu")
+    for command in (
+        Finetune(tmp_path / "run", SMALL, recipe),
+        Evaluate(str(tmp_path / "base"), device="cpu"),
+    ):
+        with pytest.raises(ConfigError, match=r"has positions \(2\): the longest, '.* lives in', needs"):
+            command.run()
 
 
 def test_a_row_on_the_terminal_leaves_out_what_there_is_not(capsys):

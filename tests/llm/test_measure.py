@@ -1,5 +1,7 @@
 """Ranks and intervals against cases counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -140,6 +142,17 @@ def test_a_difference_compares_every_example_with_itself():
     assert (found.mean, found.low, found.high, found.n_clusters) == (-1, -1, -1, 2)
     apart = clustered_interval([hard], "held_out_implication", draws=200)
     assert apart.high - apart.low == 4  # the pairs differ by more than the treatment
+
+
+def test_what_is_scored_otherwise_is_not_compared():
+    by_token = held_out([0, 1], [0, 1])
+    whole = replace(by_token, scoring={"fact": "first_token", "implication": "whole_answer"})
+    further = replace(by_token, scoring={"fact": "first_token", "implication": "until_distinct"})
+    assert clustered_interval([by_token, further], "held_out_implication", draws=20).n_clusters == 4
+    with pytest.raises(ConfigError, match=r"implications .* different things \(first_token, whole_answer\)"):
+        clustered_interval([by_token, whole], "held_out_implication")
+    with pytest.raises(ConfigError, match="different things"):
+        clustered_difference([whole], [further], "held_out_implication")
 
 
 def test_a_difference_refuses_what_was_not_asked_the_same():

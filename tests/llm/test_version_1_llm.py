@@ -45,8 +45,9 @@ def test_a_finished_run_is_read(old):
     assert result["step"] == 8
     history = pd.read_csv(path / "history.csv")
     assert result["history"]["step"] == history["step"].tolist()
-    with pytest.raises(RunError, match="holds a finished run"):
-        finetune(CONFIG, path, lm=small_model())
+    found = finetune(CONFIG, path, lm=small_model())
+    assert (found.step, found.status, found.config) == (8, "finished", CONFIG)
+    assert found.history["train_loss"].tolist()[1:] == history["train_loss"].tolist()[1:]
     with pytest.raises(RunError, match=r"another configuration \(train.lr: 0.02 != 0.01\)"):
         finetune(LLMRunConfig(FACTS, FinetuneConfig(**{**vars(TRAIN), "lr": 0.02})), path, lm=small_model())
 
@@ -76,6 +77,23 @@ def test_damage_of_a_checkpoint_is_noticed(old):
         file.write_bytes(damaged)
         with pytest.raises(RunError, match=message):
             RunFolder(file.parents[1]).read_checkpoint()
+
+
+def test_another_history_in_a_checkpoint_is_noticed(old):
+    """The digest of version 1 is of the tensors alone."""
+    file = RunFolder(old("llm_stopped")).checkpoint_file
+    whole = file.read_bytes()
+    end = 8 + int.from_bytes(whole[:8], "little")
+    start, refused = whole.index(b'\\"history\\"'), 0
+    digits = [at for at in range(start, whole.index(b'\\"before\\"')) if chr(whole[at]).isdigit()]
+    assert digits[-1] < end
+    for at in digits[::20]:
+        other = b"7" if whole[at : at + 1] != b"7" else b"3"
+        file.write_bytes(whole[:at] + other + whole[at + 1 :])
+        with pytest.raises(RunError):
+            RunFolder(file.parents[1]).read_checkpoint()
+        refused += 1
+    assert refused > 5
 
 
 def test_an_edited_configuration_is_refused(old):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -121,6 +122,44 @@ def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, sam
     monkeypatch.undo()
     assert len(load_sweep(tmp_path / "sweep").runs) == 2
     same_table(tiny_sweep(AXES), tiny_sweep(AXES, path=None))
+
+
+@pytest.mark.slow
+def test_sigterm_ends_like_ctrl_c(tiny_sweep, tmp_path, same_table):
+    axes = [{"d_head": 2, "steps": 5}, {"d_head": 3}]
+    with Child(tmp_path / "sweep", axes, parts=1, steps=10**6) as child:
+        child.process.send_signal(signal.SIGTERM)
+        child.process.wait(60)
+        assert child.process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
+    assert len(load_sweep(tmp_path / "sweep").runs) == 1
+    assert not list((tmp_path / "sweep").rglob(".tmp-*"))
+
+
+@pytest.mark.slow
+def test_no_digit_of_a_sweep_is_changed_in_silence(tiny_sweep, tmp_path):
+    tiny_sweep({"seed": [0]}, keep_weights=True)
+    folder, rng = tmp_path / "sweep", random.Random(0)
+
+    def read():
+        found = load_sweep(folder)
+        weights = [found.run(name).weights.tensors() for name in found.runs["run"]]
+        return found.table.to_csv(), found.runs.to_csv(), dict(found.provenance), repr(weights)
+
+    expected, refused = read(), 0
+    for path in (folder / "sweep.json", *folder.glob("parts/*.json"), *folder.glob("weights/*")):
+        whole = path.read_bytes()
+        digits = [at for at in range(8, min(len(whole), 4000)) if chr(whole[at]).isdigit()]
+        for at in rng.sample(digits, 25):
+            other = rng.choice([digit for digit in "0123456789" if digit != chr(whole[at])])
+            path.write_bytes(whole[:at] + other.encode() + whole[at + 1 :])
+            try:
+                found = read()
+            except RunError as error:
+                refused += str(path) in str(error)
+            else:
+                assert found == expected, (path, whole[at - 20 : at + 10])
+        path.write_bytes(whole)
+    assert refused > 70
 
 
 # --- folders --------------------------------------------------------------------------------------------

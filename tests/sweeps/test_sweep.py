@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.errors import ConfigError, OcrInterpError, UnknownNameError
 from ocr_interp.sweeps import engines
+from ocr_interp.sweeps.grid import grid_points
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.loop import train
@@ -81,6 +83,41 @@ def test_whole_configurations_and_lists_of_points(tiny_sweep):
     config = result.config(result.runs["run"][0])
     alone = train(unbalanced, ModelConfig(), config.train, progress=False)
     assert result.final()["train_loss"][0] == alone.history["train_loss"].iloc[-1]
+
+
+MAPPING = {
+    "fact_of_subject": [0, 0, 1, 1],
+    "implication_of_fact": [0, 1],
+    "trained": [True, False, True, False],
+}
+
+
+@pytest.mark.parametrize("as_column", [list, tuple, np.array, pd.Series])
+def test_points_hold_the_lists_of_a_mapping(as_column):
+    """As lists or columns; the counts of pairs follow from them, and may stand beside them."""
+    point = {name: as_column(values) for name, values in MAPPING.items()}
+    expected = FactRecallTask.from_mapping(**MAPPING)
+    (made,) = grid_points([{**point, "seed": 3}])
+    (spelled,) = grid_points([{**point, "n_pairs": 2, "m_train": None, "m_test": None}])
+    assert made.config.task == spelled.config.task == expected
+    assert made.values["fact_of_subject"] == (0, 0, 1, 1)
+    hash(made.config.task)
+    axes = {name: [values] for name, values in MAPPING.items()}
+    crossed = grid_points({**axes, "seed": [0, 1], "names": [["a", "b", "c", "d", "x", "y", "z", "u"]]})
+    assert [each.config.task.labels[0] for each in crossed] == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trained": [True]}, r"trained must have one entry a subject \(4\), got 1"),
+        ({"n_pairs": 3}, "n_pairs must be the number of facts"),
+        ({"names": ["a"]}, "names must name 4 subjects"),
+    ],
+)
+def test_bad_lists_of_a_mapping_name_the_point(change, message):
+    with pytest.raises(ConfigError, match=message):
+        grid_points([{**MAPPING, **change}])
 
 
 def test_the_tables_on_disk_are_those_of_the_result(tiny_sweep, tmp_path, same_table):

@@ -48,6 +48,34 @@ def test_scale_of_weights_changes_no_bound_of_given_weights():
     assert small.gap == pytest.approx(large.gap, abs=1e-12)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e-155, 1e-3, 1e155, 1e200, 1e300])
+def test_certificates_are_right_at_any_scale(norm, size):
+    """Of a solution with noise, scaled to a largest entry of `size`; squares of it are 0 or infinite."""
+    W = solve(TASK, norm).W + 0.02 * np.random.default_rng(0).normal(size=(22, 10))
+    W, dual = W / np.abs(W).max(), solve(TASK, norm).weights
+    expected = certify(W, TASK, norm)
+    got = certify(size * W, TASK, norm)
+    assert got.primal == pytest.approx(expected.primal, rel=1e-12)
+    assert 0 < got.dual <= got.primal
+    assert got.dual == pytest.approx(expected.dual, rel=1e-3)
+    assert got.min_margin == pytest.approx(size * expected.min_margin, rel=1e-12)
+    for factor in (1e-300, 1e300):
+        given = certify(size * W, TASK, norm, factor * dual)
+        assert given.gap == pytest.approx(certify(W, TASK, norm, dual).gap, abs=1e-12)
+    assert certify(size * W, TASK, norm, refine=True).gap <= got.gap
+    assert certify(size * W, TASK, norm, scale=1e10).dual > 0
+    assert held_out_beta(size * W, TASK).margin == pytest.approx(held_out_beta(W, TASK).margin, rel=1e-12)
+    assert cosine_with(size * W, solve(TASK)) == pytest.approx(cosine_with(W, solve(TASK)), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-301, 1.1e300, 1e308])
+def test_larger_and_smaller_scales_are_refused(size):
+    W = solve(TASK).W
+    with pytest.raises(WeightsError, match=r"between 1e-300 and 1e\+300, got .*multiply W"):
+        certify(size * (W / np.abs(W).max()), TASK)
+
+
 def test_training_closes_its_own_gap():
     """Full-batch gradient descent on the non-factorized model approaches the Frobenius solution."""
     gaps = [certify(descended(TASK, steps), TASK, "frobenius").gap for steps in (30, 300, 3000)]

@@ -317,7 +317,8 @@ def test_blocks_need_a_unitarily_invariant_norm():
 def test_what_only_the_closed_form_has_says_so():
     solution = solve(UNEQUAL)
     for name in ("pair_block", "constant_block", "cosines"):
-        with pytest.raises(SolverError, match=f"{name} belongs to the closed form, .* by first_order"):
+        with pytest.raises(SolverError, match=f"{name} belongs to the closed form, .* by clarabel"):
             getattr(solution, name)
     assert solution.sizes is None
-    assert solution.is_unique is None
+    assert solution.is_unique is True
+    assert solve(UNEQUAL, method="first_order").is_unique is None

@@ -78,17 +78,20 @@ def test_a_death_around_any_write_loses_nothing(when, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [0, 5, 10, 35])
-def test_ctrl_c_keeps_what_is_done(step, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "which"),
+    [(0, signal.SIGINT), (5, signal.SIGINT), (10, signal.SIGTERM), (35, signal.SIGTERM)],
+)
+def test_a_request_to_stop_keeps_what_is_done(step, which, tmp_path):
     def press(row):
         if row["step"] == step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(which)
 
-    before, whole = signal.getsignal(signal.SIGINT), tmp_path / "whole"
+    before, whole = signal.getsignal(which), tmp_path / "whole"
     run = train_into(tmp_path / "run", on_log=press)
     assert (run.status, run.step, run.complete) == ("interrupted", step, False)
     assert run.history["step"].iloc[-1] == step
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(which) is before
     again = load_run(tmp_path / "run")
     assert (again.status, again.step) == ("interrupted", step)
     assert train_into(tmp_path / "run").status == "finished"
@@ -157,11 +160,11 @@ def test_killed_again_and_again_and_resumed(seed, long_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigint_to_another_process(long_run, tmp_path):
+def test_sigterm_to_another_process(long_run, tmp_path):
     expected, seconds = long_run
     with Child(tmp_path / "run", LONG, "say_when_logged") as child:
         time.sleep(seconds / 8)
-        child.process.send_signal(signal.SIGINT)
+        child.process.send_signal(signal.SIGTERM)
         code, out, err = child.result()
     assert (code, err) == (0, "")
     run = load_run(tmp_path / "run")

@@ -97,7 +97,7 @@ def test_interrupted_it_goes_on_with_the_same_bits(tmp_path, monkeypatch):
         yield lambda: next(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "first_ctrl_c", pressed)
+        patch.setattr(module, "asked_to_stop", pressed)
         assert not long_descent(TASK, log10_time=8, file=file).complete
     np.testing.assert_array_equal(
         long_descent(TASK, log10_time=8, file=file).W, long_descent(TASK, log10_time=8).W

@@ -3,15 +3,19 @@
 import hashlib
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.drawing import draw_circuit, save_diagram
+from ocr_interp.viz.style import save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 
@@ -186,6 +190,31 @@ def test_labels_are_no_formulas_and_quotes_survive_dot():
     figure.canvas.draw()
     assert any("−0.00400" in text.get_text() for text in figure.axes[0].texts)
     assert 'label="a$b$ \\"q\\" \\\\ x_1\\n-0.004"' in to_dot(graph)
+
+
+@pytest.mark.parametrize("label", ["bell \x07", "\x00", "a\x1b[31m", "\x9c", "\ud83d", "\uffff", "-->\x08"])
+def test_control_characters_of_labels_are_written_out(label, tmp_path):
+    nodes = (Node("t", "token", label), Node("h", "attention", "h"), Node("y", "answer", "y"))
+    graph = CircuitGraph(
+        f"of {label}", nodes, (Edge("t", "h", 1.0), Edge("h", "y", 1.0)), (Effect("y", 1.0),), "s", "m", "f"
+    )
+    svg = save_diagram(graph, tmp_path / "x.svg").read_bytes()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    written_out = ascii(label[-1] if label[-1] != "m" else "\x1b")[1:-1]
+    assert any(written_out in text.get_text() for text in draw_circuit(graph).axes[0].texts)
+    dot = save_diagram(graph, tmp_path / "x.dot").read_text(encoding="utf-8")
+    assert written_out.replace("\\", "\\\\") in dot
+    for kind in ("png", "pdf"):
+        save_diagram(graph, tmp_path / f"x.{kind}")
+
+
+def test_control_characters_in_a_figure_of_numbers(tmp_path):
+    figure = Figure()
+    figure.add_subplot().set_title("bell \x07 and -- ", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no font has a glyph for it
+        save_figure(figure, tmp_path / "x", {})
+    assert ElementTree.parse(tmp_path / "x.svg").getroot().tag.endswith("svg")
 
 
 def test_bad_diagrams_are_refused(tmp_path):

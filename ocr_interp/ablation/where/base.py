@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ocr_interp.ablation.binding import Bound
 from ocr_interp.ablation.controls import Draw
+from ocr_interp.errors import InterventionNeverFiredError
 from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
@@ -133,3 +134,18 @@ class Where(ABC):
 
         Heads are not counted. Positions are counted whether or not the logits depend on them.
         """
+
+
+def check_came_by(names: Sequence[str], cache: Any, what: str) -> None:
+    """Requires that a forward pass on other prompts came by the hooks that are read there.
+
+    Raises:
+        InterventionNeverFiredError: names those that it did not come by.
+    """
+    silent = [name for name in names if name not in cache]
+    if silent:
+        raise InterventionNeverFiredError(
+            f"a forward pass on the {what} must come by {', '.join(silent)}, got nothing there: this model "
+            "does not call it (its attention is native, or an option of its configuration is off, as "
+            "use_attn_result for hook_result); choose another hook, such as hook_z"
+        )

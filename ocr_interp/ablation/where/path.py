@@ -13,7 +13,7 @@ from torch import Tensor
 from ocr_interp.ablation.binding import Bound, reference_run, wide
 from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
-from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 from ocr_interp.hooked.passes import TokenReader, own_run
@@ -220,6 +220,7 @@ class _HeadReader(Place):
         tokens = tokens.to(self.model.W_E.device)
         with torch.no_grad(), own_run(self.model), reference_run():
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
+        check_came_by(names, cache, what)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)
         if not bool(found.active.any()):
             raise InterventionNeverFiredError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ocr_interp.ablation.binding import Bound, reference_run, wide
 from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
-from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
@@ -245,6 +245,7 @@ class _Activation(Place):
             _, cache = self.model.run_with_cache(
                 tokens.to(self.model.W_E.device), names_filter=self._site.hook
             )
+        check_came_by([self._site.hook], cache, what)
         value = wide(cache[self._site.hook])
         return value, replace(self._site, heads=None).mask(value, tokens, self._wanted)
 

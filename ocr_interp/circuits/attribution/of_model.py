@@ -14,6 +14,9 @@ from ocr_interp.circuits.attribution.of_run import EXACT, Attribution
 from ocr_interp.errors import AttributionError, ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.adapted.projections import projections
+from ocr_interp.hooked.alone import failures_told
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture, head_parameters, used_weights
 from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
 from ocr_interp.hooked.padding import check_unpadded
@@ -76,7 +79,8 @@ def attribute_model(
     Raises:
         ModelError: a missing or unknown layer or head, kinds of another length, norms after attention, or
             attention without a pattern.
-        ModelError: something stands between the values, z and the residual stream (seen by a probe).
+        ModelError: something stands between the values, z and the residual stream, or a bridge computes
+            something else than the model that it wraps (seen by probes).
         AttributionError: contributions that do not sum to the total (relative to their sizes: 1e-10 in
             float64, 1e-4 in float32, 8 machine precisions below), or a model in which heads and logits are
             not joined by W_O, the final norm and W_U alone (compared as vectors, relative to their size).
@@ -87,14 +91,17 @@ def attribute_model(
     heads = [(0, h) for h in range(int(model.cfg.n_heads))] if whole else [_one_head(model, layer, head)]
     at = heads[0][0]
     check_architecture(model, at)
+    check_decoder(model)
     ids, columns = encoded(
         model, prompt, [answer] if against is None else [answer, against], names, output_names
     )
     if kinds is not None and len(kinds) != len(ids):
         raise ModelError(f"kinds must have one entry a position ({len(ids)}), got {len(kinds)}")
+    probe_head(model, at, heads[0][1]).require_norm_before()
     seen = SeenPrompt(model, ids, columns, at)
     for _, h in heads:
         probe_head(model, at, h).require(("attention", "writing"), "an attribution")
+    require_wrapped(model, "an attribution")
     parts = np.stack([seen.of_head(h) for _, h in heads])
     direct, bias = (seen.direct(), seen.bias()) if whole else (0.0, 0.0)
     total = seen.logit() if whole else seen.head_total(heads[0][1])
@@ -154,9 +161,15 @@ def _check_ran(wanted: Sequence[str], cache: Any) -> None:
     """Requires that the forward pass reached every hook; fused attention skips hook_pattern."""
     silent = [name for name in wanted if name not in cache]
     if silent:
+        is_fused = all(name.endswith("hook_pattern") for name in silent)
         raise ModelError(
             f"the forward pass must come by {', '.join(wanted[:4])}, got nothing at {', '.join(silent)}: "
-            "fused attention has no pattern; load the model with attn_implementation='eager'"
+            + (
+                "fused attention has no pattern; load the model with attn_implementation='eager'"
+                if is_fused
+                else "this bridge does not run them, so nothing can be attributed; ablations at hooks that "
+                "it runs still work"
+            )
         )
 
 
@@ -172,7 +185,7 @@ class SeenPrompt:
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
         wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
-        with torch.no_grad(), own_run(model):
+        with torch.no_grad(), own_run(model), failures_told(tokens):
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
         _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
+
+if TYPE_CHECKING:
+    from ocr_interp.llm.training.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,10 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional]
     """run_dir of `llm finetune`, a model folder, or a name on the Hugging Face hub"""
     facts: FactConfig = field(default_factory=lambda: FactConfig(test_templates=()))
-    """which facts; a run_dir has its own facts, of which only test_templates may be changed; without
-    test_templates, the run's own are used, or 0 for a model folder"""
+    """which facts; a run_dir has its own, of which only test_templates and scoring may be changed, and where
+    their file is now (--data, --file); without test_templates: the run's own, or 0 for a model folder"""
+    base: str | None = None
+    """for a run whose update is not merged: its model before fine-tuning, folder or name, if it was moved"""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu) or the name of a device"""
     download: bool = False
@@ -35,41 +40,60 @@ class Evaluate:
         from ocr_interp.llm.measuring.measure import measure
         from ocr_interp.llm.models.loading import load_config, load_model, loading_failures
         from ocr_interp.llm.training.memory import refuse_too_many_copies
+        from ocr_interp.llm.training.store import RunFolder
         from ocr_interp.llm.training.text import describe_measurement
         from ocr_interp.llm.training.update import load_finetuned
 
-        model, facts, dtype, has_update_beside = self._source()
-        fact_set, where = make_facts(facts), resolve_device(self.device)
+        folder = RunFolder(Path(self.model))
+        model, facts, dtype = self._source(folder)
+        inputs = folder.read_inputs() if folder.is_run() else None
+        if inputs is None:
+            fact_set = make_facts(facts)
+        else:
+            fact_set = inputs.facts_now(facts, folder.path)
+            if facts.file is not None and not facts.file.exists():
+                print(f"facts: the rows that {self.model} holds ({facts.file} is not there)")
+        where = resolve_device(self.device)
         beside = int(where.type != "cpu")
         with loading_failures(model):
             refuse_too_many_copies(load_config(model, download=self.download), dtype, 1, beside, where)
-        lm = load_model(model, dtype=dtype, download=self.download)
-        if has_update_beside:
-            lm = load_finetuned(self.model, base=lm)
-        print(describe_measurement(fact_set, measure(lm, fact_set, device=self.device)))
+        if folder.is_run():
+            lm = load_finetuned(self.model, model=self.base)
+        else:
+            lm = load_model(model, dtype=dtype, download=self.download)
+        found = measure(lm, fact_set, device=self.device, scoring=facts.scoring)
+        print(describe_measurement(fact_set, found))
 
-    def _source(self) -> tuple[str, FactConfig, str, bool]:
-        """The model to load, the facts to ask, the precision (for a run, the one it was trained in), and
-        whether the run stored its update separately from the model's weights.
+    def _source(self, folder: RunFolder) -> tuple[str, FactConfig, str]:
+        """The folder or name of what is loaded, the facts to ask, and the precision (for a run, the one it
+        was trained in).
         """
-        from ocr_interp.errors import ConfigError
-        from ocr_interp.llm.training.store import RunFolder
+        from ocr_interp.errors import ConfigError, RunError
+        from ocr_interp.llm.training.update import how_to_keep
 
-        folder = RunFolder(Path(self.model))
         asked = self.facts.test_templates
-        if not folder.result_file.exists():
+        if not folder.is_run():
             facts = self.facts if asked else replace(self.facts, test_templates=(0,))
-            return self.model, facts, "float32", False
+            return self.model, facts, "float32"
+        if not folder.result_file.exists():
+            raise RunError(folder.progress())
         config = folder.read_config()
-        own = config.facts
-        if replace(self.facts, test_templates=()) != FactConfig(test_templates=()):
+        own, nothing = config.facts, FactConfig(test_templates=())
+        given = replace(self.facts, test_templates=(), scoring="auto")
+        files = {"file": given.file, "implications_file": given.implications_file}
+        moved = given.file is not None and given == replace(nothing, data=own.data, **files)
+        if given != nothing and not moved:
             raise ConfigError(
                 f"{self.model} is a run with facts of its own ({own.data}, seed {own.seed}): give no facts "
-                "but test_templates, or name its model folder"
+                "but test_templates and scoring, and where its file is now (--data, --file), or name its "
+                "model folder"
             )
-        facts = replace(own, test_templates=asked or own.test_templates)
+        if moved:
+            own = replace(own, **files)
+        scoring = own.scoring if self.facts.scoring == "auto" else self.facts.scoring
+        facts = replace(own, test_templates=asked or own.test_templates, scoring=scoring)
         if folder.model_folder.is_dir():
-            return str(folder.model_folder), facts, config.train.dtype, False
+            return str(folder.model_folder), facts, config.train.dtype
         if folder.adapter_file.is_file():
-            return config.train.model, facts, config.train.dtype, True
-        raise ConfigError(f"{self.model} kept no model: fine-tune with --save-model")
+            return self.base or config.train.model, facts, config.train.dtype
+        raise ConfigError(f"{self.model} kept no model: {how_to_keep(folder)}")

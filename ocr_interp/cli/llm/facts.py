@@ -31,4 +31,4 @@ class Facts:
             example = next((e for e in drawn.test_examples if SPLITS[e.split] == split), None)
             if example is not None:
                 told = "told" if example.told else "asked only"
-                print(f"  {split.replace('_', ' '):24}{told:12}{example.prompt} {example.answer}")
+                print(f"  {split.replace('_', ' '):24}{told:12}{example.sentence}")

@@ -7,13 +7,17 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+
+if TYPE_CHECKING:
+    from ocr_interp.llm.facts.fact_set import FactSet
+    from ocr_interp.llm.models.loading import LanguageModel
 
 _SHOWN = {
     "held-out facts": "held_out_fact",
@@ -31,7 +35,7 @@ class Finetune:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """directory of the run; a run in it with the same configuration is resumed"""
+    """directory of the run; a stopped run of the same configuration is resumed, a finished one only shown"""
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
     save_model: bool = True
@@ -47,12 +51,28 @@ class Finetune:
 
         keep_freed_memory()
         config = LLMRunConfig(self.facts, self.train)
-        run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row)
+        say = self._say_what_inspect_leaves_out if self.save_model else None
+        run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row, on_start=say)
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
         print(describe_finetuning(run))
+        if run.status == "finished" and self.save_model and not run.keeps_model:
+            print("it kept no model: fine-tune into a new run_dir to get one")
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
+
+    def _say_what_inspect_leaves_out(self, lm: LanguageModel, facts: FactSet) -> None:
+        """Before hours of training, since `llm inspect` is asked after them."""
+        from ocr_interp.llm.adapters import methods
+        from ocr_interp.llm.inside.foreseen import foreseen
+
+        why = methods[self.train.method].why_not_merged
+        unmerged = (
+            f"`ocr-interp llm inspect` will not be able to read this run: the update of "
+            f"{self.train.method!r} is not in the model's weights ({why})"
+        )
+        for line in [unmerged] if why else foreseen(lm, facts):
+            print(f"note: {line}", file=sys.stderr)
 
 
 def show_row(row: object) -> None:

@@ -19,6 +19,8 @@ class Inspect:
     """directory of a finished run that saved its model"""
     n_heads: int = 10
     """number of the most changed heads to show and to ablate"""
+    base: str | None = None
+    """folder or name of the model before fine-tuning, if it was moved"""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu) or the name of a device"""
     threads: int | None = None
@@ -28,4 +30,4 @@ class Inspect:
         set_threads(self.threads)
         from ocr_interp.llm.inside.inside import inspect_run
 
-        print(inspect_run(self.run_dir, self.n_heads, self.device).summary())
+        print(inspect_run(self.run_dir, self.n_heads, self.device, base=self.base).summary())

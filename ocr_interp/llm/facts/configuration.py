@@ -11,8 +11,13 @@ from ocr_interp.checks import check_choice, check_count, check_number, from_fiel
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.catalogue import fact_sets
 
+Scoring = Literal["auto", "first_token", "until_distinct", "whole_answer"]
+SCORINGS: tuple[Scoring, ...] = ("auto", "first_token", "until_distinct", "whole_answer")
+
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
 CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")
+
+_PATHS = ("file", "implications_file")
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,16 @@ class FactConfig:
         fact_templates: your own wordings of facts instead of the data set's, each with "{subject}" in it,
             such as "{subject} lives in".
         implication_templates: your own wordings of implications, likewise.
-        fact_property: with data "popqa", the value of column prop whose rows are the facts.
-        implication_property: with data "popqa", the value of column prop whose rows are the implications.
+        fact_property: which relation of the file is the facts: with data "popqa" a value of column prop, with
+            "extractive_structures" a key, with "file" a relation of a file that holds several. "" is the
+            only one, or the data set's own.
+        implication_property: which relation is the implications, likewise.
+        implications_file: with data "file", a second file, whose relation is the implications; the two are
+            joined by subject.
+        language: language of the columns to read, such as "ru" for subj_ru and obj_ru; "" is the plain ones.
+        scoring: what an answer is ranked by: "first_token", the paper's; "until_distinct", its tokens up to
+            where no other answer begins so; "whole_answer", all its tokens; "auto" is the first token where
+            that tells all answers of a relation apart, else until_distinct. Every result names it.
     """
 
     data: str = "city_language"
@@ -53,6 +66,9 @@ class FactConfig:
     implication_templates: tuple[str, ...] = ()
     fact_property: str = "place of birth"
     implication_property: str = "sport"
+    implications_file: Path | None = None
+    language: str = ""
+    scoring: Scoring = "auto"
 
     def __post_init__(self) -> None:
         for field in ("n_pairs", "n_names"):
@@ -62,15 +78,27 @@ class FactConfig:
         if self.share > 1:
             raise ConfigError(f"share must be in 0..1, got {self.share}")
         check_choice("control", self.control, CONTROLS)
+        check_choice("scoring", self.scoring, SCORINGS)
         check_count("seed", self.seed, 0)
         object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
-        if self.file is not None:
-            object.__setattr__(self, "file", Path(self.file))
+        for field in _PATHS:
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, Path(getattr(self, field)))
         if (self.file is not None) != fact_sets[self.data].needs_file:
             reading = " or ".join(repr(name) for name in fact_sets if fact_sets[name].needs_file)
             raise ConfigError(
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
                 f"file={str(self.file) if self.file else None!r}"
+            )
+        if self.language and not fact_sets[self.data].has_languages:
+            raise ConfigError(
+                f"language goes with data='popqa' or 'file' and only with them, got data={self.data!r}, "
+                f"language={self.language!r}"
+            )
+        if self.implications_file is not None and not fact_sets[self.data].joins_files:
+            raise ConfigError(
+                f"implications_file goes with data='file' and only with it, got data={self.data!r}, "
+                f"implications_file={str(self.implications_file)!r}"
             )
 
     @property
@@ -83,10 +111,10 @@ class FactConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them."""
         values = dataclasses.asdict(self)
-        return {**values, "file": None if self.file is None else str(self.file)}
+        return {**values, **{name: str(values[name]) for name in _PATHS if values[name] is not None}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactConfig:
         """The configuration from the values of `to_dict`; an unknown field raises."""
-        file = values.get("file")
-        return from_fields(cls, "facts", values if file is None else {**values, "file": Path(file)})
+        paths = {name: Path(values[name]) for name in _PATHS if values.get(name) is not None}
+        return from_fields(cls, "facts", {**values, **paths})

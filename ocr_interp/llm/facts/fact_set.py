@@ -7,14 +7,13 @@ the held-out subjects are asked for.
 
 from __future__ import annotations
 
-import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.llm.facts.spelling import AnswerFinder, alike, listed, separator, shown_apart
 from ocr_interp.task import FACT, IMPLICATION, SPLITS, FactRecallTask
 
 MIN_CANDIDATES = 2
@@ -93,6 +92,11 @@ class Example:
         """The correct answer."""
         return self.candidates[self.target]
 
+    @property
+    def sentence(self) -> str:
+        """The prompt with its answer, as it is told."""
+        return f"{self.prompt}{separator(self.prompt, self.answer)}{self.answer}"
+
 
 @dataclass(frozen=True)
 class FactSet:
@@ -148,9 +152,11 @@ class FactSet:
             ("subject_fact", self.facts),
             ("subject_implication", self.implications),
         ):
-            for index in getattr(self, field):
-                if not 0 <= index < len(answers):
-                    raise ConfigError(f"{field} must lie in 0..{len(answers) - 1}, got {index}")
+            outside = sorted({index for index in getattr(self, field) if not 0 <= index < len(answers)})
+            if outside:
+                raise ConfigError(
+                    f"{field} must lie in 0..{len(answers) - 1}, got {listed([str(k) for k in outside])}"
+                )
         check_names(self.subjects, (*self.facts, *self.implications))
         for relation in ("fact", "implication"):
             _check_wordings(getattr(self, f"{relation}_templates"), getattr(self, f"{relation}s"))
@@ -228,51 +234,43 @@ class FactSet:
 
 
 def _check_distinct(field: str, values: Sequence[str]) -> None:
-    """Requires different, non-empty texts without spaces around them."""
-    for value in values:
-        if not value.strip() or value != value.strip():
-            raise ConfigError(f"{field} must be texts without blanks around them, got {value!r}")
-    times = Counter(values)
-    seen: dict[str, str] = {}
-    for value in values:
-        if times[value] > 1:
-            raise ConfigError(f"{field} must be distinct, got {value!r} more than once")
-        if (other := seen.setdefault(value.casefold(), value)) != value:
-            raise ConfigError(
-                f"{field} must be distinct, got {other!r} and {value!r}, which differ in capitals alone"
-            )
+    """Requires different, non-empty texts without blanks around them; names all that are alike."""
+    around = [repr(value) for value in values if not value.strip() or value != value.strip()]
+    if around:
+        raise ConfigError(f"{field} must be texts without blanks around them, got {listed(around)}")
+    groups = alike(values)
+    if not groups:
+        return
+    if all(len(set(group)) == 1 for group in groups):
+        raise ConfigError(
+            f"{field} must be distinct, got {listed([f'{group[0]!r} more than once' for group in groups])}"
+        )
+    raise ConfigError(
+        f"{field} must be distinct, got {listed([shown_apart(group) for group in groups])}, which differ in "
+        "capitals alone, or in blanks, accents and other signs that look the same: write one name always "
+        "alike, and different ones so that a reader can tell them apart"
+    )
 
 
 def _check_wordings(templates: Templates, answers: Sequence[str]) -> None:
     """Requires that no wording of a relation contains one of its answers, which it would favour."""
-    for template in (*templates.train, *templates.test):
-        answer = answer_in(template.replace("{subject}", ""), answers)
-        if answer is not None:
-            raise ConfigError(
-                f"template {template!r} names the answer {answer!r}, which the prompt would favour: word it "
-                "otherwise"
-            )
+    finder = AnswerFinder(answers)
+    found = [
+        f"template {template!r} names the answer {answer!r}"
+        for template in dict.fromkeys((*templates.train, *templates.test))
+        if (answer := finder.first_in(template.replace("{subject}", ""))) is not None
+    ]
+    if found:
+        raise ConfigError(f"{listed(found)}, which the prompt would favour: word it otherwise")
 
 
 def check_names(subjects: Sequence[str], answers: Sequence[str]) -> None:
     """Requires that no subject contains an answer as a word, since the prompt would then give it away."""
-    for subject in subjects:
-        answer = answer_in(subject, answers)
-        if answer is not None:
-            raise ConfigError(
-                f"subject {subject!r} names the answer {answer!r}: the prompt would give it away; rename "
-                "one of them"
-            )
-
-
-def answer_in(subject: str, answers: Sequence[str]) -> str | None:
-    """The first answer that a subject contains as whole words, in any case; None if there is none.
-
-    An answer without a letter or digit, such as "++", counts anywhere in the subject.
-    """
-    padded = " ".join(("", *re.findall(r"\w+", subject.casefold()), ""))
-    for answer in answers:
-        words = re.findall(r"\w+", answer.casefold())
-        if " ".join(("", *words, "")) in padded if words else answer in subject:
-            return answer
-    return None
+    finder = AnswerFinder(answers)
+    found = [
+        f"subject {subject!r} names the answer {answer!r}"
+        for subject in subjects
+        if (answer := finder.first_in(subject)) is not None
+    ]
+    if found:
+        raise ConfigError(f"{listed(found)}: the prompt would give it away; rename one of them")

@@ -2,7 +2,8 @@
 
 There are three kinds; each is measured by the ranks of all four splits:
 
-- parts: one part of the update (OV, QK, MLPs, the rest) is undone, or is the only one that is applied;
+- parts: one part of the update (OV, QK, MLPs, the rest; see `parts`) is undone, or is the only one that is
+  applied;
 - heads: the heads with the most changed OV circuit are set to zero, beside as many random heads; then the
   same for heads from layer 1 on, because the model needs the heads of layer 0 for everything;
 - directions: the top output directions of the update are removed from the output of these heads, beside as
@@ -26,21 +27,16 @@ from ocr_interp.ablation.edits.subspace import Subspace
 from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.linalg.spectrum import factored_svd
+from ocr_interp.llm.inside.parts import PARTS, REST, parts_of
 from ocr_interp.llm.inside.updates import OVUpdate, OVWeights
 from ocr_interp.llm.measuring.measure import Measurement, Questions
 from ocr_interp.llm.models.bridge import bridge_logits
 from ocr_interp.llm.models.forward import answer_logits
+from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.task import SPLITS
 
 RANDOM_DRAWS = 3
 DIRECTIONS = 4
-
-_PARTS = {
-    "OV": ("self_attn.v_proj", "self_attn.o_proj"),
-    "QK": ("self_attn.q_proj", "self_attn.k_proj"),
-    "MLP": (".mlp.",),
-}
-REST = "embeddings and norms"
 
 
 @dataclass(frozen=True)
@@ -63,14 +59,6 @@ class Cut:
 # --- parts ------------------------------------------------------------------------------------------
 
 
-def part_of(name: str) -> str:
-    """The part of the update that a parameter belongs to: OV, QK, MLP or the rest."""
-    for part, marks in _PARTS.items():
-        if any(mark in name for mark in marks):
-            return part
-    return REST
-
-
 @contextmanager
 def weights_from(model: Any, source: Any, chosen: Callable[[str], bool]) -> Iterator[None]:
     """While the block runs, the chosen parameters of `model` have the values of `source`."""
@@ -89,20 +77,26 @@ def weights_from(model: Any, source: Any, chosen: Callable[[str], bool]) -> Iter
                     parameter.copy_(kept[name])
 
 
-def part_cuts(before: Any, after: Any, work: Any, questions: Questions, device: torch.device) -> list[Cut]:
+def part_cuts(
+    before: LanguageModel, after: LanguageModel, work: Any, questions: Questions, device: torch.device
+) -> list[Cut]:
+    """Answers of both models, and with every part that changed put back or left alone; `work` is written."""
+    parts = parts_of(before)
+
     def asked(kind: str, what: str, chosen: Callable[[str], bool]) -> Cut:
-        with weights_from(work, before, chosen):
+        with weights_from(work, before.model, chosen):
             return _cut(kind, what, [questions.ask(lambda batch: answer_logits(work, batch), device)])
 
-    changed = {part_of(n) for n, p in after.named_parameters() if not torch.equal(p, _like(before, n, p))}
+    theirs = after.model.named_parameters()
+    changed = {parts[n] for n, p in theirs if not torch.equal(p, _like(before.model, n, p))}
     cuts = [
         asked("none", "before fine-tuning", lambda name: True),
         asked("none", "after fine-tuning", lambda name: False),
     ]
-    for part in (*_PARTS, REST):
+    for part in (*PARTS, REST):
         if part in changed:
-            cuts.append(asked("parts", f"{part} put back", lambda name, p=part: part_of(name) == p))
-            cuts.append(asked("parts", f"only {part} changed", lambda name, p=part: part_of(name) != p))
+            cuts.append(asked("parts", f"{part} put back", lambda name, p=part: parts[name] == p))
+            cuts.append(asked("parts", f"only {part} changed", lambda name, p=part: parts[name] != p))
     return cuts
 
 
@@ -114,11 +108,11 @@ def _like(model: Any, name: str, parameter: Tensor) -> Tensor:
 
 
 def other_heads(
-    heads: Sequence[tuple[int, int]], shape: tuple[int, int], first_layer: int = 0
+    heads: Sequence[tuple[int, int]], update: OVUpdate, first_layer: int = 0
 ) -> list[list[tuple[int, int]]]:
     """Random draws of as many other heads, or all others if they are fewer, from `first_layer` on."""
     rng = np.random.default_rng(0)
-    others = [(k, h) for k in range(first_layer, shape[0]) for h in range(shape[1]) if (k, h) not in heads]
+    others = [place for place in update.heads(first_layer) if place not in heads]
     count = min(len(heads), len(others))
     return [[others[k] for k in rng.choice(len(others), count, False)] for _ in range(RANDOM_DRAWS)]
 
@@ -127,12 +121,12 @@ def head_cuts(
     bridge: Any, update: OVUpdate, n_heads: int, questions: Questions, device: torch.device
 ) -> list[Cut]:
     """The most changed heads and random others; then the same from layer 1 on, since all need layer 0."""
-    cuts, shape = [], update.relative.shape
+    cuts = []
     for first, where in ((0, ""), (1, " past layer 0")):
-        heads = update.most_changed(min(n_heads, (shape[0] - first) * shape[1] - 1), first)
+        heads = update.most_changed(min(n_heads, max(0, len(update.heads(first)) - 1)), first)
         if not heads:
             continue
-        draws = other_heads(heads, shape, first)
+        draws = other_heads(heads, update, first)
         for what, choices in (("most changed heads", [heads]), ("other heads, drawn at random,", draws)):
             found = [_ablated(bridge, _zeros(choice), questions, device) for choice in choices]
             what = what.replace("heads", f"heads{where}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,23 @@ import torch
 
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.errors import ConfigError, ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_heads, part_cuts
+from ocr_interp.llm.inside.foreseen import why_uncut
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
-from ocr_interp.llm.measuring.measure import Questions
-from ocr_interp.llm.models.bridge import as_bridge
-from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures
+from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
+from ocr_interp.llm.measuring.scoring import describe_scoring
+from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
+from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_failures
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.update import how_to_keep, load_base, load_finetuned
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Inside:
         cuts: all cuts, the models without a cut first.
         circuits: OV circuits of these heads between tokens, beside as many random heads; or a text that says
             why there are none.
+        scoring: what the answers of facts and implications were ranked by.
+        uncut: why no heads and directions are cut; None if they are.
     """
 
     facts: FactSet
@@ -52,6 +57,8 @@ class Inside:
     heads: tuple[tuple[int, int], ...]
     cuts: tuple[Cut, ...]
     circuits: TokenCircuits | str
+    scoring: Mapping[str, str] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
+    uncut: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -62,6 +69,8 @@ class Inside:
             "ov_update": self.update.to_dict(),
             "cuts": cuts,
             "circuits": circuits,
+            "scoring": dict(self.scoring),
+            **({"uncut": self.uncut} if self.uncut else {}),
         }
 
     def summary(self) -> str:
@@ -78,38 +87,62 @@ class Inside:
             )
         circuits = self.circuits
         lines += ["", f"no OV circuits: {circuits}" if isinstance(circuits, str) else circuits.summary()]
-        lines += ["", "mean rank (0 is best)", f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}"]
+        lines += [
+            "",
+            f"mean rank (0 is best); {describe_scoring(self.scoring)}",
+            f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}",
+        ]
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
             lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
+        if self.uncut:
+            lines.append(f"no heads and directions cut: {self.uncut}")
         return "\n".join(lines)
 
 
-def inspect_run(run_dir: str | Path, n_heads: int = 10, device: str = "auto") -> Inside:
+def inspect_run(
+    run_dir: str | Path, n_heads: int = 10, device: str = "auto", *, base: str | None = None
+) -> Inside:
     """Inspects a finished run that saved its model.
 
+    Args:
+        run_dir: directory of the run.
+        n_heads: number of the most changed heads to ablate.
+        device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        base: folder or name of the model before fine-tuning if it was moved; None is the run's own.
+
     Raises:
-        ModelError, RunError: no such run, a run that saved no model, or one whose update cannot be merged
-            into the weights.
+        ModelError, RunError: no such run, one that is not finished or saved no model, one whose update cannot
+            be merged into the weights, or whose files, facts or model before fine-tuning were changed.
         ConfigError: too little memory for three copies of the weights; raised before any is loaded.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
+    if not folder.result_file.exists():
+        raise RunError(folder.progress())
     if not folder.model_folder.is_dir():
         if folder.adapter_file.exists():
             raise ModelError(Attached(methods[config.train.method], config.train).refusal("inspect"))
-        raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
+        raise ModelError(f"{run_dir} kept no model: {how_to_keep(folder)}")
     where, dtype = resolve_device(device), config.train.dtype
-    own = str(folder.model_folder)
+    own, inputs = str(folder.model_folder), folder.read_inputs()
     with loading_failures(own):
-        refuse_too_many_copies(load_config(own), dtype, loaded=2, working=1, device=where)
-    before = load_model(config.train.model, dtype=dtype)
-    after = load_model(own, dtype=dtype)
-    return inspect_models(before, after, make_facts(config.facts), n_heads, device)
+        hf_config = load_config(own)
+        check_text_only(hf_config, config.train.model)
+        refuse_too_many_copies(hf_config, dtype, loaded=2, working=1, device=where)
+    facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
+    before, after = load_base(folder, base), load_finetuned(run_dir)
+    return inspect_models(before, after, facts, n_heads, device, scoring=config.facts.scoring)
 
 
 def inspect_models(
-    before: LanguageModel, after: LanguageModel, facts: FactSet, n_heads: int = 10, device: str = "auto"
+    before: LanguageModel,
+    after: LanguageModel,
+    facts: FactSet,
+    n_heads: int = 10,
+    device: str = "auto",
+    *,
+    scoring: str = "auto",
 ) -> Inside:
     """Compares a model before and after fine-tuning; neither is changed.
 
@@ -118,6 +151,7 @@ def inspect_models(
         facts: the fact set whose test prompts measure the models.
         n_heads: number of the most changed heads to ablate.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
+        scoring: how answers are ranked, see `FactConfig.scoring`.
 
     Raises:
         ModelError: a model whose update is not merged, an architecture that cannot be read, or more heads
@@ -127,39 +161,46 @@ def inspect_models(
         if lm.attached is not None:
             raise ModelError(lm.attached.refusal("inspect"))
     where = resolve_device(device)
-    questions = Questions(facts, after.tokenizer, after.pad)
-    old, new = ov_weights(before.model), ov_weights(after.model)
+    questions = Questions(facts, after.tokenizer, after.pad, scoring=scoring)
+    questions.refuse_too_long(after.model)
+    old, new = ov_weights(before), ov_weights(after)
     update = ov_update(old, new)
-    if not 0 < n_heads < update.relative.size:
-        raise ModelError(f"n_heads must be in 1..{update.relative.size - 1}, got {n_heads}")
+    if not 0 < n_heads < len(update.heads()):
+        raise ModelError(f"n_heads must be in 1..{len(update.heads()) - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
-    compared = (*heads, *other_heads(heads, update.relative.shape)[0])
-    read = _read_copy(before, facts, compared, where)
+    compared = (*heads, *other_heads(heads, update)[0])
+    read, uncut = _read_before(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
-    cuts = part_cuts(before.model, after.model, work, questions, where)
+    cuts = part_cuts(before, after, work, questions, where)
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
-    cuts += head_cuts(bridge, update, n_heads, questions, where)
-    cuts += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts), circuits)
+    if uncut is None:
+        cuts += head_cuts(bridge, update, n_heads, questions, where)
+        cuts += direction_cuts(bridge, heads, old, new, questions, where)
+    return Inside(facts, update, heads, tuple(cuts), circuits, questions.scoring, uncut)
 
 
-def _read_copy(
+_Read = tuple[FactTokens, tuple[OVCircuit, ...]]
+
+
+def _read_before(
     lm: LanguageModel, facts: FactSet, heads: Sequence[tuple[int, int]], device: torch.device
-) -> tuple[FactTokens, tuple[OVCircuit, ...]] | str:
-    """The OV circuits of a model, read from a copy; or a text that says why there are none."""
+) -> tuple[_Read | str, str | None]:
+    """The OV circuits of a model, or why there are none; and why its heads cannot be cut, if they cannot."""
+    bridge = as_bridge(viewed(lm, device), device)
     try:
         tokens = fact_tokens(facts, lm.tokenizer)
-        copied = LanguageModel(lm.name, copy.deepcopy(lm.model).to(device).eval(), lm.tokenizer)
-        read = tokens, read_circuits(as_bridge(copied, device), tokens, heads)
+        read: _Read | str = tokens, read_circuits(bridge, tokens, heads)
     except (ConfigError, ModelError) as error:
-        return str(error)
+        read = str(error)
+    uncut = why_uncut(bridge, heads[0])
+    del bridge
     gc.collect()  # a bridge refers to itself: without this its weights would stay in memory
-    return read
+    return read, uncut
 
 
 def _compared(
-    read: tuple[FactTokens, tuple[OVCircuit, ...]] | str,
+    read: _Read | str,
     bridge: Any,
     heads: Sequence[tuple[int, int]],
     n_chosen: int,

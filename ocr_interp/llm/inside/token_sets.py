@@ -12,6 +12,7 @@ from jaxtyping import Int
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.encoding import encode
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.measuring.scoring import require_first_tokens
 
 NONE = -1
 """Used instead of an answer's index: the token has no answer, or more than one."""
@@ -101,7 +102,9 @@ def fact_tokens(facts: FactSet, tokenizer: Any) -> FactTokens:
             if len(whole) > len(start):
                 relations[whole[-1]] = None
     first: dict[int, tuple[int, ...]] = {}
-    for example, encoded in zip(facts.test_examples, encode(tokenizer, facts.test_examples), strict=True):
+    encoded_examples = encode(tokenizer, facts.test_examples)
+    require_first_tokens(list({id(one.answers): one for one in encoded_examples}.values()), tokenizer)
+    for example, encoded in zip(facts.test_examples, encoded_examples, strict=True):
         if first.setdefault(example.relation, encoded.candidates) != encoded.candidates:
             raise ConfigError(
                 f"answers must begin with the same tokens in every prompt, got others in {example.prompt!r}"

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from ocr_interp.errors import ModelError, WeightsError
+from ocr_interp.hooked.adapted.projections import projections
+from ocr_interp.hooked.asked.decoder import check_decoder
+from ocr_interp.hooked.protocol import attention_of, check_model
 from ocr_interp.linalg.spectrum import factored_svd, norms_of
+from ocr_interp.llm.models.bridge import as_bridge, viewed
+from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.storage.plain import plain
 
 
 @dataclass(frozen=True)
 class OVWeights:
     """W_V and W_O of every head, as in TransformerLens, without folded norms. A copy, on the CPU.
+
+    Layers without attention (in hybrids) have NaN.
 
     Attributes:
         W_V: one per key-value head, which several heads may share.
@@ -32,7 +41,7 @@ class OVWeights:
 
 @dataclass(frozen=True)
 class OVUpdate:
-    """The change of every head's W_V W_O.
+    """The change of every head's W_V W_O; NaN in layers without attention.
 
     Attributes:
         relative: ‖ΔW_OV‖_F / ‖W_OV‖_F, W_OV before fine-tuning.
@@ -46,12 +55,18 @@ class OVUpdate:
     effective_rank: Float[np.ndarray, "layer head"]
     spectral_share: Float[np.ndarray, "layer head"]
 
-    def to_dict(self) -> dict[str, list[list[float]]]:
-        """Plain lists, four significant digits."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, four significant digits, NaN as None."""
         return {
-            name: [[float(f"{value:.4g}") for value in row] for row in getattr(self, name)]
+            name: plain(getattr(self, name), 4)
             for name in ("relative", "nuclear_to_frobenius", "effective_rank", "spectral_share")
         }
+
+    def heads(self, first_layer: int = 0) -> tuple[tuple[int, int], ...]:
+        """(layer, head) of all heads from `first_layer` on, in order of layers."""
+        layers, heads = np.nonzero(~np.isnan(self.relative))
+        places = zip(layers.tolist(), heads.tolist(), strict=True)
+        return tuple(place for place in places if place[0] >= first_layer)
 
     def most_changed(self, count: int, first_layer: int = 0) -> tuple[tuple[int, int], ...]:
         """(layer, head) of the heads with the largest relative change from `first_layer` on, in order."""
@@ -60,32 +75,62 @@ class OVUpdate:
         return tuple((int(k) + first_layer, int(h)) for k, h in zip(layers, heads, strict=True))
 
 
-def ov_weights(model: Any) -> OVWeights:
-    """Reads W_V and W_O from a transformers model with Llama's layers, as all five families have.
+def ov_weights(lm: LanguageModel) -> OVWeights:
+    """Reads W_V and W_O of every head through a bridge of the model, which is left as it is.
 
     Raises:
-        ModelError: a model whose layers have no self_attn.v_proj and o_proj, or LoRA that is not merged.
+        ModelError: a model that has no bridge, no layer with W_V and W_O, or layers with heads of several
+            sizes; or LoRA that is not merged.
     """
-    if hasattr(model, "merge_and_unload"):
+    if hasattr(lm.model, "merge_and_unload"):
         raise ModelError("merge LoRA's update first (merge_and_unload): W_V would lack it")
-    layers = getattr(getattr(model, "model", None), "layers", None)
-    if layers is None or not all(hasattr(getattr(x, "self_attn", None), "v_proj") for x in layers):
+    cpu = torch.device("cpu")
+    try:
+        bridge = as_bridge(viewed(lm, cpu), cpu)
+        layers = attention_layers(bridge)
+        read = {layer: projections(bridge, layer)[:2] for layer in layers}
+    except ModelError as error:
         raise ModelError(
-            f"{type(model).__name__} has no model.layers[i].self_attn.v_proj: read it through "
-            "TransformerBridge instead"
+            f"inspect compares W_V W_O of heads, which {lm.name} does not show: {error}. What can still be "
+            "asked: its answers (`ocr-interp llm evaluate`)"
+        ) from None
+    shapes = {(W_V.shape, W_O.shape) for W_V, W_O in read.values()}
+    if len(shapes) > 1 or any(len(shape) != 3 for shape in next(iter(shapes))):
+        raise ModelError(
+            f"inspect compares heads of one size in all layers of {lm.name}, got W_V and W_O of the shapes "
+            f"{sorted((tuple(v), tuple(o)) for v, o in shapes)}: ask its answers (`ocr-interp llm evaluate`)"
         )
-    heads = model.config.get_text_config().num_attention_heads
-    values = [_numpy(layer.self_attn.v_proj.weight) for layer in layers]  # [kv_head * d_head, d_model]
-    outs = [_numpy(layer.self_attn.o_proj.weight) for layer in layers]  # [d_model, head * d_head]
-    d_model, d_head = outs[0].shape[0], outs[0].shape[1] // heads
-    return OVWeights(
-        W_V=np.stack([v.reshape(-1, d_head, d_model).transpose(0, 2, 1) for v in values]),
-        W_O=np.stack([o.T.reshape(heads, d_head, d_model) for o in outs]),
-    )
+    like = read[layers[0]]
+    nothing = tuple(np.full(tuple(weight.shape), np.nan, np.float32) for weight in like)
+    both = [
+        tuple(map(_numpy, read[layer])) if layer in read else nothing
+        for layer in range(int(bridge.cfg.n_layers))
+    ]
+    return OVWeights(*(np.stack(weights) for weights in zip(*both, strict=True)))
 
 
-def _numpy(weight: Any) -> np.ndarray:
-    return weight.detach().float().cpu().numpy().copy()
+def attention_layers(bridge: Any) -> tuple[int, ...]:
+    """The layers of a bridge that have attention with W_V and W_O.
+
+    Raises:
+        ModelError: none has (says why the last one has not), or a model that is not decoder-only.
+    """
+    found, why = [], None
+    check_decoder(check_model(bridge))
+    for layer in range(int(bridge.cfg.n_layers)):
+        try:
+            attention_of(bridge, layer)
+        except ModelError as error:
+            why = error
+        else:
+            found.append(layer)
+    if not found:
+        raise why or ModelError("the model has no layers")
+    return tuple(found)
+
+
+def _numpy(weight: torch.Tensor) -> np.ndarray:
+    return weight.float().cpu().numpy().copy()
 
 
 def ov_update(before: OVWeights, after: OVWeights) -> OVUpdate:
@@ -101,6 +146,9 @@ def ov_update(before: OVWeights, after: OVWeights) -> OVUpdate:
     n_layers, n_heads = before.W_O.shape[:2]
     found = np.zeros((4, n_layers, n_heads))
     for layer in range(n_layers):
+        if np.isnan(before.W_O[layer]).all():
+            found[:, layer] = np.nan
+            continue
         for head in range(n_heads):
             V0, O0 = before.factors(layer, head)
             V1, O1 = after.factors(layer, head)

@@ -58,9 +58,11 @@ def clustered_interval(
         seed: seed of the draws.
 
     Raises:
-        ConfigError: a split without examples in any run, or a level outside 0..1.
+        ConfigError: a split without examples in any run, a level outside 0..1, or answers that some
+            measurements score whole and others do not.
     """
     _check(split, metric, level)
+    _check_scoring(runs, split)
     clusters = [values for run in runs for values in _clusters(run, _values(run, metric), split)]
     return _bootstrap(clusters, split, level, draws, seed)
 
@@ -89,6 +91,7 @@ def clustered_difference(
         ConfigError: measurements of different examples, or arguments that `clustered_interval` refuses.
     """
     _check(split, metric, level)
+    _check_scoring([*runs, *others], split)
     if len(runs) != len(others):
         raise ConfigError(f"runs and others must be as many, got {len(runs)} and {len(others)}")
     clusters = []
@@ -109,6 +112,17 @@ def _check(split: str, metric: str, level: float) -> None:
     check_choice("metric", metric, METRICS)
     if not 0 < level < 1:
         raise ConfigError(f"level must be in 0..1, got {level}")
+
+
+def _check_scoring(runs: Sequence[Measurement], split: str) -> None:
+    """Requires one scoring; the first token is the case of "until_distinct" in which it is enough."""
+    relation = split.rpartition("_")[2]
+    found = {run.scoring[relation] for run in runs}
+    if "whole_answer" in found and len(found) > 1:
+        raise ConfigError(
+            f"the {relation}s of these measurements are ranked by different things "
+            f"({', '.join(sorted(found))}): measure all with one scoring"
+        )
 
 
 def _bootstrap(clusters: list[np.ndarray], split: str, level: float, draws: int, seed: int) -> Interval:

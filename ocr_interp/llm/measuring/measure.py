@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ModelError
 from ocr_interp.llm.encoding import Encoded, asking_batch, encode
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.measuring.scoring import (
+    AnswerTree,
+    ScoringName,
+    answer_tree,
+    chosen_scoring,
+    not_finite,
+    tree_scores,
+)
 from ocr_interp.llm.models.forward import LogitsOf, logits_of
 from ocr_interp.llm.models.loading import LanguageModel
-from ocr_interp.task import SPLITS
+from ocr_interp.llm.models.positions import refuse_too_long
+from ocr_interp.task import FACT, SPLITS
+
+BY_FIRST_TOKEN: Mapping[str, ScoringName] = {"fact": "first_token", "implication": "first_token"}
+"""The scoring of the paper, and of all results that name none."""
 
 METRICS = ("rank", "top1", "logprob")
 """Mean rank (0 is best), share of rank 0, mean log-probability among the candidates (nats)."""
@@ -31,8 +42,9 @@ class Measurement:
         split: index into SPLITS.
         fact: index of the subject's fact; names with the same fact are one cluster.
         template: index of the test wording.
-        rank: number of candidates whose first token has a larger logit than the answer's; ties count half.
-        logprob: log-softmax over the candidates' logits, nats.
+        rank: number of candidates with a larger score than the answer's; ties count half.
+        logprob: log-softmax over the candidates' scores, nats.
+        scoring: of "fact" and "implication", what a score is the log-probability of (`scoring.IN_WORDS`).
     """
 
     split: Int[np.ndarray, " example"]
@@ -40,6 +52,7 @@ class Measurement:
     template: Int[np.ndarray, " example"]
     rank: Float[np.ndarray, " example"]
     logprob: Float[np.ndarray, " example"]
+    scoring: Mapping[str, ScoringName] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
 
     def mean(self, split: str, metric: str) -> float:
         """Mean of a metric over a split; NaN if the split is empty."""
@@ -53,22 +66,23 @@ class Measurement:
         """All means, with keys such as "held_out_implication/rank"."""
         return {f"{split}/{metric}": self.mean(split, metric) for split in SPLITS for metric in METRICS}
 
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Plain lists, for JSON; log-probabilities are rounded to four decimals."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; log-probabilities are rounded to four decimals."""
         return {
             "split": self.split.tolist(),
             "fact": self.fact.tolist(),
             "template": self.template.tolist(),
             "rank": self.rank.tolist(),
             "logprob": np.round(self.logprob, 4).tolist(),
+            "scoring": dict(self.scoring),
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Sequence[Any]]) -> Measurement:
+    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
         """The measurement from the values of `to_dict`."""
         whole = {name: np.array(values[name], dtype=np.int64) for name in ("split", "fact", "template")}
         real = {name: np.array(values[name], dtype=np.float64) for name in ("rank", "logprob")}
-        return cls(**whole, **real)
+        return cls(**whole, **real, scoring=dict(values.get("scoring", BY_FIRST_TOKEN)))
 
 
 def ranks(
@@ -80,13 +94,46 @@ def ranks(
 
 
 class Questions:
-    """The test examples of a fact set as tokens, for repeated measurements."""
+    """The test examples of a fact set as tokens, for repeated measurements.
 
-    def __init__(self, facts: FactSet, tokenizer: Any, pad: int, batch_size: int = 40) -> None:
+    Args:
+        facts: the fact set.
+        tokenizer, pad: of the model.
+        batch_size: sequences per forward pass.
+        scoring: how answers are scored, see `FactConfig.scoring`.
+
+    Raises:
+        ConfigError: what `encode` refuses, or "first_token" where answers share it.
+    """
+
+    def __init__(
+        self, facts: FactSet, tokenizer: Any, pad: int, batch_size: int = 40, scoring: str = "auto"
+    ) -> None:
         self.facts, self.pad, self.batch_size = facts, pad, batch_size
         self.encoded: tuple[Encoded, ...] = encode(tokenizer, facts.test_examples)
+        self.scoring: dict[str, ScoringName] = {}
+        self._trees: dict[int, AnswerTree] = {}  # of the answers that are not scored by their first token
+        for name, is_fact in (("fact", True), ("implication", False)):
+            own = [one for one in self.encoded if (one.example.relation == FACT) == is_fact]
+            self.scoring[name] = chosen_scoring(scoring, own, tokenizer)
+            if self.scoring[name] != "first_token":
+                for one in own:
+                    if id(one.answers) not in self._trees:
+                        self._trees[id(one.answers)] = answer_tree(one.answers, self.scoring[name])
         # Prompts of similar length share a batch, to keep padding small.
         self.order = sorted(range(len(self.encoded)), key=lambda k: len(self.encoded[k].prompt))
+
+    def refuse_too_long(self, model: Any) -> None:
+        """Requires that the model has a position for every token that is asked.
+
+        Raises:
+            ConfigError: it does not; the message names the longest prompt and the limit.
+        """
+        further = {key: max(map(len, tree.rows())) for key, tree in self._trees.items()}
+        lengths = (len(one.prompt) + further.get(id(one.answers), 0) for one in self.encoded)
+        refuse_too_long(
+            model, [(length, one.example) for length, one in zip(lengths, self.encoded, strict=True)]
+        )
 
     def ask(self, answers: LogitsOf, device: torch.device | str) -> Measurement:
         """Measures all examples; `answers` gives a model's logits at the answers, as `logits_of(lm)` does.
@@ -96,14 +143,20 @@ class Questions:
         """
         rank = np.empty(len(self.order))
         logprob = np.empty(len(self.order))
+        at_once = [k for k in self.order if id(self.encoded[k].answers) not in self._trees]
         with torch.no_grad():
-            for start in range(0, len(self.order), self.batch_size):
-                chosen = self.order[start : start + self.batch_size]
+            for start in range(0, len(at_once), self.batch_size):
+                chosen = at_once[start : start + self.batch_size]
                 logits, target = self._candidate_logits(answers, chosen, device)
-                rank[chosen] = ranks(logits, target).cpu().numpy()
-                logprob[chosen] = (
-                    logits.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1).cpu().numpy()
-                )
+                rank[chosen], logprob[chosen] = _rank_and_logprob(logits, target)
+            for key, tree in self._trees.items():
+                every = [k for k in self.order if id(self.encoded[k].answers) == key]
+                for start in range(0, len(every), self.batch_size):  # scores of all at once would not fit
+                    chosen = every[start : start + self.batch_size]
+                    own = [self.encoded[k] for k in chosen]
+                    scores = tree_scores(answers, own, tree, self.pad, device, self.batch_size)
+                    target = torch.tensor([one.target for one in own])
+                    rank[chosen], logprob[chosen] = _rank_and_logprob(torch.from_numpy(scores), target)
         examples = self.facts.test_examples
         return Measurement(
             split=np.array([e.split for e in examples]),
@@ -111,6 +164,7 @@ class Questions:
             template=np.array([e.template for e in examples]),
             rank=rank,
             logprob=logprob,
+            scoring=self.scoring,
         )
 
     def _candidate_logits(
@@ -127,15 +181,21 @@ class Questions:
             torch.tensor(absent, device=device),
         )
         if not bool((picked.isfinite() | blank).all()):  # a NaN would get rank 0: nothing is above it
-            raise ModelError(
-                "the model's logits of the candidates are not finite: its weights are damaged, or were "
-                "trained at too high a rate; take sound weights, or train again with a lower lr"
-            )
+            raise not_finite()
         picked = picked.masked_fill(blank, -torch.inf)
         return picked, torch.tensor([e.target for e in examples], device=device)
 
 
-def measure(lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_size: int = 40) -> Measurement:
+def _rank_and_logprob(
+    scores: Float[Tensor, "example candidate"], target: Int[Tensor, " example"]
+) -> tuple[Float[np.ndarray, " example"], Float[np.ndarray, " example"]]:
+    own = scores.log_softmax(1).gather(1, target.unsqueeze(1)).squeeze(1)
+    return ranks(scores, target).cpu().numpy(), own.cpu().numpy()
+
+
+def measure(
+    lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_size: int = 40, scoring: str = "auto"
+) -> Measurement:
     """Measures a language model on all test examples of a fact set.
 
     Args:
@@ -143,7 +203,14 @@ def measure(lm: LanguageModel, facts: FactSet, *, device: str = "auto", batch_si
         facts: the fact set.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         batch_size: prompts per forward pass.
+        scoring: how answers are scored, see `FactConfig.scoring`; the measurement names it.
+
+    Raises:
+        ConfigError: a prompt longer than the model's positions, or what `Questions` refuses.
+        ModelError: logits that are NaN or infinite.
     """
     where = resolve_device(device)
+    questions = Questions(facts, lm.tokenizer, lm.pad, batch_size, scoring)
+    questions.refuse_too_long(lm.model)
     lm.model.to(where).eval()
-    return Questions(facts, lm.tokenizer, lm.pad, batch_size).ask(logits_of(lm), where)
+    return questions.ask(logits_of(lm), where)

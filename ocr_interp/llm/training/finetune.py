@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ocr_interp.devices import resolve_device, seeded_generator
+from ocr_interp.devices import seeded_generator
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
@@ -21,26 +22,32 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement, Questions
 from ocr_interp.llm.models.forward import answer_logits, logits_of
-from ocr_interp.llm.models.loading import LanguageModel, load_config, load_model, loading_failures, quiet
+from ocr_interp.llm.models.loading import LanguageModel, loading_failures
+from ocr_interp.llm.models.positions import refuse_too_long
 from ocr_interp.llm.packages import require_packages
+from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import LLMRunConfig
+from ocr_interp.llm.training.inputs import RunInputs
+from ocr_interp.llm.training.master_weights import MasterWeights
 from ocr_interp.llm.training.memory import estimate_memory, refuse_too_little
-from ocr_interp.llm.training.run import FinetuneRun
-from ocr_interp.llm.training.store import Checkpoint, RunFolder
+from ocr_interp.llm.training.processes import make_accelerator
+from ocr_interp.llm.training.run import FinetuneRun, stored_run
+from ocr_interp.llm.training.store import ADAPTER, MODEL, Checkpoint, RunFolder
 from ocr_interp.llm.training.trainable import (
     make_optimizers,
     make_trainable,
     restore_state,
+    trained_parameters,
     training_state,
 )
 from ocr_interp.llm.training.update import (
+    keep_model,
     method_state,
     method_statistics,
     restore_method_state,
-    save_update,
     trained_model,
 )
-from ocr_interp.running.interruption import first_ctrl_c
+from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.storage.tables import history_table
 
 OnLog = Callable[[Mapping[str, float]], None]
@@ -56,6 +63,7 @@ def finetune(
     lm: LanguageModel | None = None,
     save_model: bool = False,
     on_log: OnLog | None = None,
+    on_start: Callable[[LanguageModel, FactSet], None] | None = None,
 ) -> FinetuneRun:
     """Fine-tunes a language model on the told facts, and measures it on all test prompts at logged steps.
 
@@ -64,103 +72,140 @@ def finetune(
 
     Args:
         config: facts and recipe.
-        run_dir: directory of the run; a run in it with this configuration is resumed. None writes no files.
-        lm: a model in memory instead of config.train.model; it is trained in place.
+        run_dir: directory of the run; a run in it with this configuration is resumed, wherever its file of
+            facts and its model lie today. None writes no files.
+        lm: a model in memory instead of config.train.model; it is trained in place, in the precision of
+            config.train.dtype.
         save_model: whether to write the trained model, for `load_finetuned`: with the update merged to
             run_dir/model, an ordinary model folder; an update that cannot be merged to run_dir/adapter,
             without the model.
         on_log: called with every row of the history.
+        on_start: called with the model and the facts before the model is trained.
 
-    Returns: the run. Ctrl-C ends it at the next step, with a checkpoint if there is a run_dir.
+    Returns: the run; a finished one is only read. Ctrl-C or SIGTERM ends it at the next step, with a
+        checkpoint if there is a run_dir; a second one stops at once.
 
     Raises:
         ConfigError: a configuration that is not allowed, or too little memory; raised before any weight is
             loaded.
         ModelError: a model that cannot be loaded.
-        RunError, RunBusyError: run_dir holds something else, is damaged, in use, or finished.
+        RunError, RunBusyError: run_dir holds something else, is damaged, in use, or cannot be written; or its
+            facts or model were changed since the run began.
         TrainingDivergedError: a loss that is NaN or infinite.
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
     require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
-    facts, accelerator = make_facts(config.facts), _accelerator(config)
+    accelerator = make_accelerator(config.train)
     if run_dir is None:
-        return _Finetuning(config, facts, lm, accelerator).run(None, on_log)
+        training = _Finetuning(
+            config, make_facts(config.facts), BaseSource(config.train, lm), accelerator, on_start
+        )
+        with asked_to_stop() as asked, _own_precision(training.device):
+            return training.run(None, on_log, asked)
     folder = RunFolder(Path(run_dir))
+    if not folder.config_file.exists():
+        make_facts(config.facts)  # facts that cannot be made leave no directory behind
     # The main process locks the directory for all; the others wait for it.
     with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
         accelerator.wait_for_everyone()
-        if folder.result_file.exists():
-            raise RunError(
-                f"{run_dir} holds a finished run: read result.json, ask it by `ocr-interp llm evaluate`, "
-                "or choose another run_dir"
-            )
-        checkpoint = folder.read_checkpoint()
-        training = _Finetuning(config, facts, lm, accelerator)
-        if checkpoint is not None:
-            training.restore(checkpoint)
-        run = training.run(folder, on_log)
+        return _into_folder(config, folder, lm, accelerator, save_model, on_log, on_start)
+
+
+def _into_folder(
+    config: LLMRunConfig,
+    folder: RunFolder,
+    lm: LanguageModel | None,
+    accelerator: Any,
+    save_model: bool,
+    on_log: OnLog | None,
+    on_start: Callable[[LanguageModel, FactSet], None] | None,
+) -> FinetuneRun:
+    """Trains in a directory that is locked, or reads the run in it if there is nothing left to do."""
+    begun = folder.checkpoint_file.exists() or folder.result_file.exists()
+    inputs = folder.read_inputs() if begun else None
+    facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
+    if folder.is_complete() or (folder.result_file.exists() and not save_model):
+        return stored_run(folder, facts)
+    base = BaseSource(config.train, lm)
+    if inputs is not None:
+        base.require_files(inputs, folder.path)
+    base.digested = not (begun and inputs is None)
+    checkpoint = folder.read_checkpoint()
+    # Where its file and model lie today is no part of a run.
+    training = _Finetuning(as_begun(config, folder.read_config()), facts, base, accelerator, on_start)
+    if inputs is not None:
+        base.require_loaded(inputs, folder.path)
+    elif not begun and training.is_main:
+        assert base.digests is not None
+        folder.write_inputs(RunInputs(facts, base.digests))
+    accelerator.wait_for_everyone()
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    with asked_to_stop() as asked, _own_precision(training.device):
+        run = training.run(folder, on_log, asked, save_model)
         accelerator.wait_for_everyone()  # all have read the checkpoint, which the main process deletes
         if run.status == "finished" and training.is_main:
+            keeps = None
             if save_model:
-                _save(run, folder)
-            folder.finish(training.rows, run.to_dict())
+                keeps = MODEL if run.lm.attached is None else ADAPTER
+            folder.write_result(training.rows, run.to_dict(), keeps)
+            if save_model:
+                keep_model(run.lm, folder)
+            folder.kept()
     return run
 
 
-def _save(run: FinetuneRun, folder: RunFolder) -> None:
-    if run.lm.attached is not None:
-        save_update(run.lm, folder)
-        return
-    with quiet():
-        run.lm.model.save_pretrained(folder.model_folder)
-        run.lm.tokenizer.save_pretrained(folder.model_folder)
+def _own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Keeps a surrounding autocast out: the recipe alone says the precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
-def _accelerator(config: LLMRunConfig) -> Any:
-    """The Accelerator, which manages device and processes."""
-    from accelerate import Accelerator
-
-    device = config.train.device
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
-            "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
-        )
-    accelerator = Accelerator(cpu=resolve_device(device).type == "cpu")
-    if config.train.batch_size < accelerator.num_processes:
-        raise ConfigError(
-            f"batch_size must be at least the number of processes ({accelerator.num_processes}), got "
-            f"{config.train.batch_size}"
-        )
-    return accelerator
+def as_begun(config: LLMRunConfig, begun: LLMRunConfig) -> LLMRunConfig:
+    """A configuration with the paths that a run was begun with: where they lie today is no part of it."""
+    own = begun.facts
+    facts = replace(config.facts, file=own.file, implications_file=own.implications_file)
+    return LLMRunConfig(facts, replace(config.train, model=begun.train.model))
 
 
 class _Finetuning:
     """The state of a fine-tuning run: model, optimizers, step, history."""
 
     def __init__(
-        self, config: LLMRunConfig, facts: FactSet, lm: LanguageModel | None, accelerator: Any
+        self,
+        config: LLMRunConfig,
+        facts: FactSet,
+        base: BaseSource,
+        accelerator: Any,
+        on_start: Callable[[LanguageModel, FactSet], None] | None = None,
     ) -> None:
         self.config, self.facts, recipe, self.accelerator = config, facts, config.train, accelerator
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
-        hf_config = load_config(recipe.model, download=recipe.download) if lm is None else lm.model.config
-        with loading_failures(recipe.model):
+        hf_config = base.config()
+        with loading_failures(base.recipe.model):
             estimate = estimate_memory(hf_config, recipe, _ROUGH_POSITIONS)
-        refuse_too_little(estimate, self.device)
-        if lm is not None and lm.attached is not None:
-            raise ModelError(lm.attached.refusal("fine-tuning it again"))
-        self.lm = lm or load_model(recipe.model, dtype=recipe.dtype, download=recipe.download)
-        self.questions = Questions(facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size)
+        refuse_too_little(estimate, self.device, recipe)
+        if base.given is not None and base.given.attached is not None:
+            raise ModelError(base.given.attached.refusal("fine-tuning it again"))
+        self.lm = base.load()
+        self.questions = Questions(
+            facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size, config.facts.scoring
+        )
         self.told: tuple[Encoded, ...] = encode(self.lm.tokenizer, facts.training_examples)
+        self.questions.refuse_too_long(self.lm.model)
+        fed = [(len(one.prompt) + len(one.answer) - 1, one.example) for one in self.told]
+        refuse_too_long(self.lm.model, fed)
         if recipe.steps and not self.told:
             raise ConfigError(f"there is nothing to train on ({config.facts.control=}): pass steps=0")
+        if on_start is not None and self.is_main:
+            on_start(self.lm, facts)
         self.adapter = methods[recipe.method]
         self.own_names = frozenset(name for name, _ in self.lm.model.named_parameters())
         self.inner = make_trainable(self.lm.model.to(self.device).eval(), recipe)
         attached = Attached(self.adapter, recipe)
         self.attached = LanguageModel(self.lm.name, self.inner, self.lm.tokenizer, attached)
-        optimizers = make_optimizers(self.inner, recipe)
+        self.masters = MasterWeights(trained_parameters(self.inner))
+        optimizers = make_optimizers(self.inner, recipe, self.masters.trained)
         self.model, *self.optimizers = self.accelerator.prepare(self.inner, *optimizers)
         self.plain_optimizers = optimizers
         self.step = 0
@@ -168,27 +213,39 @@ class _Finetuning:
         self.pending: list[Tensor] = []
         self.before: Measurement | None = None
         self.last: Measurement | None = None
+        self.result: LanguageModel | None = None
         self.seconds = {"train": 0.0, "measure": 0.0, "cpu": 0.0}
 
-    def run(self, folder: RunFolder | None, on_log: OnLog | None) -> FinetuneRun:
-        """Trains to the last step, or until Ctrl-C."""
+    def run(
+        self,
+        folder: RunFolder | None,
+        on_log: OnLog | None,
+        interrupted: Callable[[], bool],
+        save_model: bool = False,
+    ) -> FinetuneRun:
+        """Trains to the last step, or until it is asked to stop."""
         recipe = self.config.train
-        if not self.rows:
+        if not self.rows and recipe.steps:
             self._measure(on_log)
         saved = self.step
-        with first_ctrl_c() as interrupted:
-            for target in (step for step in recipe.logged_steps() if step > self.step):
-                self._advance(target, interrupted)
-                if self.step < target:
-                    break
-                self._measure(on_log)
-                if self._anyone_asked(interrupted):
-                    break
-                due = recipe.checkpoint_every and self.step - saved >= recipe.checkpoint_every
-                if folder is not None and due and self.step < recipe.steps:
-                    self._checkpoint(folder)
-                    saved = self.step
-        return self._result(folder)
+        for target in (step for step in recipe.logged_steps() if step > self.step):
+            self._advance(target, interrupted)
+            if self.step < target or target == recipe.steps:
+                break
+            self._measure(on_log)
+            if self._anyone_asked(interrupted):
+                break
+            due = recipe.checkpoint_every and self.step - saved >= recipe.checkpoint_every
+            if folder is not None and due:
+                self._checkpoint(folder)
+                saved = self.step
+        if self.step < recipe.steps:
+            return self._stopped(folder)
+        if folder is not None and save_model and self.step > saved:
+            self._last_checkpoint(folder)
+        # The last row is of the model that is kept, whose update is merged and rounded to its precision.
+        self._measure(on_log, final=True)
+        return self._run("finished", folder)
 
     def _advance(self, target: int, interrupted: Callable[[], bool]) -> None:
         """Trains up to a step, or until Ctrl-C."""
@@ -208,7 +265,7 @@ class _Finetuning:
     def _ask(self) -> Measurement:
         """Measures the model; after the first step, answers that are not finite raise a divergence error."""
         try:
-            return self.questions.ask(logits_of(self.attached), self.device)
+            return self.questions.ask(logits_of(self.result or self.attached), self.device)
         except ModelError:
             if not self.step:
                 raise
@@ -253,9 +310,11 @@ class _Finetuning:
         loss = functional.cross_entropy(logits, batch.target, reduction="sum") * (count / n_tokens)
         extra = self.adapter.extra_loss(self.inner, recipe)
         self.accelerator.backward(loss if extra is None else loss + extra)
+        self.masters.take_gradients()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
+        self.masters.write_back()
         return loss.detach()
 
     def _batch(self, step: int) -> list[Encoded]:
@@ -269,9 +328,12 @@ class _Finetuning:
         generator = seeded_generator("cpu", self.config.train.train_seed, epoch)
         return torch.randperm(n, generator=generator).tolist()
 
-    def _measure(self, on_log: OnLog | None) -> None:
+    def _measure(self, on_log: OnLog | None, *, final: bool = False) -> None:
+        """Adds a row; the final one is of the trained model, with its update merged if that is possible."""
         with self._timed("measure"):
             statistics = method_statistics(self.inner, self.config.train)
+            if final:
+                self.result = trained_model(self.lm, self.own_names, self.inner, self.config.train)
             self.last = self._ask()
         self.before = self.before or self.last
         row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row(), **statistics}
@@ -280,21 +342,32 @@ class _Finetuning:
             on_log(dict(row))
 
     def _checkpoint(self, folder: RunFolder) -> None:
-        assert self.before is not None
         if self.is_main:
-            tensors = training_state(self.inner, self.plain_optimizers)
-            tensors |= method_state(self.inner, self.config.train)
-            checkpoint = Checkpoint(
-                step=self.step,
-                seconds=dict(self.seconds),
-                device=self.device.type,
-                tensors=tensors,
-                history=list(self.rows),
-                before=self.before.to_dict(),
-                pending=[float(loss) for loss in self.pending],
-            )
-            folder.write_checkpoint(checkpoint)
+            folder.write_checkpoint(self._state(self.plain_optimizers))
         self.accelerator.wait_for_everyone()
+
+    def _last_checkpoint(self, folder: RunFolder) -> None:
+        """A checkpoint of the trained parameters alone, which stays until the model is kept.
+
+        The small files of the result do not depend on it: where it cannot be written, an earlier one stays.
+        """
+        if self.is_main:
+            with contextlib.suppress(RunError):
+                folder.write_checkpoint(self._state(()))
+        self.accelerator.wait_for_everyone()
+
+    def _state(self, optimizers: Sequence[torch.optim.Optimizer]) -> Checkpoint:
+        assert self.before is not None
+        tensors = training_state(self.masters.trained, optimizers)
+        return Checkpoint(
+            step=self.step,
+            seconds=dict(self.seconds),
+            device=self.device.type,
+            tensors=tensors | method_state(self.inner, self.config.train),
+            history=list(self.rows),
+            before=self.before.to_dict(),
+            pending=[float(loss) for loss in self.pending],
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Sets parameters, optimizer state, step and history to those of a checkpoint."""
@@ -304,28 +377,34 @@ class _Finetuning:
                 f"{self.device.type!r}: go on where there is such a device, or choose another run_dir"
             )
         others = restore_method_state(self.inner, self.config.train, checkpoint.tensors)
-        restore_state(self.inner, self.plain_optimizers, others)
+        restore_state(self.masters.trained, self.plain_optimizers, others)
+        self.masters.write_back()
         self.step, self.rows = checkpoint.step, [dict(row) for row in checkpoint.history]
         self.seconds, self.before = dict(checkpoint.seconds), Measurement.from_dict(checkpoint.before)
         self.pending = [torch.tensor(loss, device=self.device) for loss in checkpoint.pending]
 
-    def _result(self, folder: RunFolder | None) -> FinetuneRun:
-        finished = self.step == self.config.train.steps
-        if not finished and folder is not None:
+    def _stopped(self, folder: RunFolder | None) -> FinetuneRun:
+        """The run before its last step, with a checkpoint if there is a folder."""
+        if folder is not None:
             self._checkpoint(folder)
-        if self.last is None or self.rows[-1]["step"] != self.step:
+        self.result = trained_model(self.lm, self.own_names, self.inner, self.config.train)
+        if self.last is None or self.rows[-1]["step"] != self.step or self.result.model is not self.inner:
             self.last = self._ask()
+        return self._run("interrupted", folder)
+
+    def _run(self, status: str, folder: RunFolder | None) -> FinetuneRun:
         assert self.before is not None
-        lm = trained_model(self.lm, self.own_names, self.inner, self.config.train)
+        assert self.last is not None
         return FinetuneRun(
             config=self.config,
             facts=self.facts,
             step=self.step,
-            status="finished" if finished else "interrupted",
+            status=status,
             history=history_table(self.rows),
             before=self.before,
             after=self.last,
             seconds={name: round(value, 2) for name, value in self.seconds.items()},
-            lm=lm,
             device=self.device.type,
+            path=None if folder is None else folder.path,
+            in_memory=self.result,
         )

@@ -10,11 +10,15 @@ import torch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.models.loading import DTYPES
 from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.llm.training.trainable import embedding_names, is_map, make_trainable, trained_parameters
 from ocr_interp.optim import optimizers
 
 _BYTES = {"float32": 4, "bfloat16": 2}
+_MASTER = 4
+"""Bytes of a number that optimizers step on."""
+
 _GIB = 2**30
 _CGROUP = (  # folder, limit, used, and what of the used is cache that the system gives back, versions 2 and 1
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
@@ -27,7 +31,9 @@ class MemoryEstimate:
     """Peak memory of a fine-tuning run in bytes, by use.
 
     Attributes:
-        weights, gradients, optimizer, activations: bytes. Activations are a rough upper estimate.
+        weights, gradients, optimizer, activations: bytes. The optimizer's include the float32 copies of
+            weights that are trained in bfloat16 (`MasterWeights`), whose gradients are float32 too when it
+            steps. Activations are a rough upper estimate.
         trained: how many numbers are trained.
         added: how many numbers the method adds to the model's own.
     """
@@ -65,27 +71,28 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
     Raises:
         ModelError: the method cannot be put on this model.
     """
-    model = _without_weights(hf_config)
+    model = _without_weights(hf_config).to(DTYPES[config.dtype])
     n_own = _count(p.shape for p in model.parameters())
     with torch.device("meta"):
         model = make_trainable(model, config)
     tables = embedding_names(model)
-    shapes = {name: tuple(p.shape) for name, p in trained_parameters(model).items()}
-    trainable = [(shape, is_map(name, shape, tables)) for name, shape in shapes.items()]
-    trained = _count(shapes.values())
+    trained = trained_parameters(model)
+    maps = {name: is_map(name, tuple(p.shape), tables) for name, p in trained.items()}
+    n_trained = _count(p.shape for p in trained.values())
     added = _count(p.shape for p in model.parameters()) - n_own
-    width = _BYTES[config.dtype]
-    moments = sum(_moments(config, shape, maps) for shape, maps in trainable)
+    moments = sum(_moments(config, tuple(p.shape), maps[name]) for name, p in trained.items())
+    copied = _count(p.shape for p in trained.values() if p.element_size() < _MASTER)
     text = hf_config.get_text_config()
-    per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * getattr(text, "intermediate_size", 0))
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size  # GPT-Neo's is None: 4 times
+    per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * inner)
     per_token += methods[config.method].activations_per_token(model, config)
     activations = config.batch_size * (positions * per_token + 4 * text.vocab_size)
     return MemoryEstimate(
-        weights=width * (n_own + added),
-        gradients=width * trained if config.steps else 0,
-        optimizer=width * moments if config.steps else 0,
-        activations=width * activations,
-        trained=trained,
+        weights=sum(p.element_size() * p.numel() for p in model.parameters()),
+        gradients=_MASTER * n_trained if config.steps else 0,
+        optimizer=_MASTER * (moments + copied) if config.steps else 0,
+        activations=_BYTES[config.dtype] * activations,
+        trained=n_trained,
         added=added,
     )
 
@@ -125,13 +132,17 @@ def available_memory(device: torch.device) -> int:
     return int(free)
 
 
-def refuse_too_little(estimate: MemoryEstimate, device: torch.device) -> None:
+def refuse_too_little(estimate: MemoryEstimate, device: torch.device, config: FinetuneConfig) -> None:
     """Raises ConfigError if a fine-tuning run will not fit; the message says what would help."""
     free = available_memory(device)
     if estimate.total > free:
+        # Weights that are trained need float32 copies in bfloat16: only frozen ones take less.
+        frozen = estimate.weights > 2 * _MASTER * estimate.trained
+        smaller = "dtype='bfloat16', " if frozen and config.dtype == "float32" else ""
+        fewer = "method='lora', " if config.method == "full" else ""
         raise ConfigError(
             f"this fine-tuning needs about {estimate}, {device} has {free / _GIB:.1f} GiB free: take "
-            "method='lora', a smaller model or batch, dtype='bfloat16', or a machine with more memory"
+            f"{fewer}{smaller}a smaller model or batch, or a machine with more memory"
         )
 
 

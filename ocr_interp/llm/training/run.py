@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ocr_interp.errors import RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.training.update import method_columns
+from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.update import load_finetuned, method_columns
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ class FinetuneRun:
         before: the measurement of the untrained model.
         after: the measurement at the last step.
         seconds: wall-clock time of "train" and "measure", and processor time of both ("cpu").
-        lm: the trained model with the update merged into its weights; if it cannot be merged, it stays
-            separate and is described by `lm.attached`.
         device: type of the device.
+        path: the run directory; None if the run is only in memory.
+        in_memory: the trained model, for `lm`; None for a run that was read from its directory.
     """
 
     config: LLMRunConfig
@@ -43,8 +47,30 @@ class FinetuneRun:
     before: Measurement
     after: Measurement
     seconds: dict[str, float]
-    lm: LanguageModel
     device: str
+    path: Path | None = None
+    in_memory: LanguageModel | None = field(repr=False, default=None)
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        """The trained model with the update merged into its weights.
+
+        An update that cannot be merged stays separate and is described by `lm.attached`. The model of a run
+        that was read from its directory is loaded when it is first used.
+
+        Raises:
+            ModelError: the run kept no model.
+        """
+        if self.in_memory is not None:
+            return self.in_memory
+        assert self.path is not None
+        return load_finetuned(self.path)
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the run directory holds the trained model, or its update."""
+        folder = None if self.path is None else RunFolder(self.path)
+        return folder is not None and (folder.model_folder.is_dir() or folder.adapter_file.is_file())
 
     @property
     def columns(self) -> dict[str, str]:
@@ -54,7 +80,7 @@ class FinetuneRun:
     @property
     def why_not_merged(self) -> str | None:
         """Why the update is not merged into the weights of `lm`; None if it is."""
-        return None if self.lm.attached is None else self.lm.attached.adapter.why_not_merged
+        return methods[self.config.train.method].why_not_merged
 
     def to_dict(self) -> dict[str, Any]:
         """The content of result.json: everything that tables and figures need."""
@@ -68,6 +94,7 @@ class FinetuneRun:
             "causal": self.facts.causal,
             "facts": list(self.facts.facts),
             "implications": list(self.facts.implications),
+            "scoring": dict(self.after.scoring),
             "step": self.step,
             "history": {name: self.history[name].tolist() for name in self.history.columns},
             "before": self.before.to_dict(),
@@ -75,6 +102,35 @@ class FinetuneRun:
             "seconds": self.seconds,
             "device": self.device,
             "threads": torch.get_num_threads(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
             "versions": {name: version(name) for name in names},
             **{name: value for name, value in beside.items() if value},
         }
+
+
+def stored_run(folder: RunFolder, facts: FactSet) -> FinetuneRun:
+    """A finished run as it is on disk.
+
+    Raises:
+        RunError: a file that is missing, damaged or was changed.
+    """
+    result = folder.read_result()
+    try:
+        return FinetuneRun(
+            config=folder.read_config(),
+            facts=facts,
+            step=int(result["step"]),
+            status="finished",
+            history=folder.read_history(result),
+            before=Measurement.from_dict(result["before"]),
+            after=Measurement.from_dict(result["after"]),
+            seconds=dict(result["seconds"]),
+            device=str(result["device"]),
+            path=folder.path,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{folder.result_file} is damaged ({error!r}): delete it, and the run is made again"
+        ) from None

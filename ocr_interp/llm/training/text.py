@@ -5,6 +5,7 @@ from __future__ import annotations
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.intervals import clustered_interval
 from ocr_interp.llm.measuring.measure import Measurement
+from ocr_interp.llm.measuring.scoring import describe_scoring
 from ocr_interp.llm.training.run import FinetuneRun
 from ocr_interp.task import SPLITS
 
@@ -33,6 +34,7 @@ def describe_measurement(facts: FactSet, found: Measurement, before: Measurement
         f"rank 0 is best, chance {chance:g} for implications; the interval draws pairs, then names: with "
         f"{len(facts.facts)} pairs an indication"
     )
+    lines.append(describe_scoring(found.scoring))
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,13 +54,21 @@ def embedding_names(model: Any) -> frozenset[str]:
     return frozenset(name for name, p in model.named_parameters() if id(p) in tables)
 
 
-def make_optimizers(model: Any, config: FinetuneConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: Any, config: FinetuneConfig, trained: Mapping[str, Tensor] | None = None
+) -> list[torch.optim.Optimizer]:
     """The recipe's optimizer, and its fallback for the parameters that it does not train.
+
+    Args:
+        model: the model, as `make_trainable` returned it.
+        config: the recipe.
+        trained: what the optimizers step on, by the names of the parameters (`MasterWeights.trained`); None
+            is the parameters themselves.
 
     Raises:
         ConfigError: Muon without a matrix to train.
     """
-    parameters, tables = trained_parameters(model), embedding_names(model)
+    parameters, tables = trained or trained_parameters(model), embedding_names(model)
     on_gpu = any(p.device.type == "cuda" for p in parameters.values())
     # Processors without bfloat16 instructions multiply it 25 times slower than float32.
     recipe = config.optimizer_settings("bfloat16" if on_gpu else "float32")
@@ -70,34 +78,44 @@ def make_optimizers(model: Any, config: FinetuneConfig) -> list[torch.optim.Opti
     )
 
 
-def training_state(model: Any, made: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Trained parameters and optimizer state, as "parameter|<name>" and "optimizer|<name>|<key>"."""
-    parameters = trained_parameters(model)
-    tensors = {f"parameter|{name}": p.detach() for name, p in parameters.items()}
-    for name, parameter in parameters.items():
+def training_state(
+    trained: Mapping[str, Tensor], made: Sequence[torch.optim.Optimizer] = ()
+) -> dict[str, Tensor]:
+    """What optimizers step on and their state, as "parameter|<name>" and "optimizer|<name>|<key>"."""
+    tensors = {f"parameter|{name}": p.detach() for name, p in trained.items()}
+    for name, parameter in trained.items():
         for key, value in state_of(made, parameter).items():
             tensors[f"optimizer|{name}|{key}"] = value
     return tensors
 
 
-def restore_state(model: Any, made: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Restores parameters and optimizer state, to the bit.
+def restore_state(
+    trained: Mapping[str, Tensor], made: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+) -> None:
+    """Restores what optimizers step on and their state, to the bit.
 
     Raises:
-        ModelError: the state belongs to another model.
+        ModelError: the state belongs to another model, or was trained in another precision.
     """
-    parameters = trained_parameters(model)
     saved = {key.split("|")[1] for key in tensors}
-    if saved != set(parameters):
-        odd = sorted(saved ^ set(parameters))[:3]
+    if saved != set(trained):
+        odd = sorted(saved ^ set(trained))[:3]
         raise ModelError(f"the checkpoint is of another model: {', '.join(odd)} are not in both")
     states: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
         for key, tensor in tensors.items():
             kind, name, *rest = key.split("|")
-            if kind == "parameter":
-                parameters[name].copy_(tensor)
-            else:
+            if kind != "parameter":
                 states.setdefault(name, {})[rest[0]] = tensor
+                continue
+            if tensor.shape != trained[name].shape:
+                raise ModelError(f"the checkpoint is of another model: {name} has another shape in it")
+            if tensor.dtype != trained[name].dtype:
+                raise ModelError(
+                    f"the checkpoint holds {name} as {tensor.dtype}, it is trained as {trained[name].dtype}: "
+                    "an earlier version trained bfloat16 weights without float32 copies; finish the run "
+                    "with that version, or fine-tune into a new run_dir"
+                )
+            trained[name].copy_(tensor)
     for name, state in states.items():
-        put_state(made, parameters[name], state)
+        put_state(made, trained[name], state)

@@ -12,11 +12,15 @@ from torch import Tensor
 from ocr_interp.errors import ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
-from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
 from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.training.inputs import BaseModel, model_files
 from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
+from ocr_interp.storage.atomic import GO_ON
+from ocr_interp.storage.seals import seal_folder
 from ocr_interp.storage.tensors import read_tensors, write_tensors
+from ocr_interp.storage.whole import whole_folder
 
 _STATE = "adapter|"
 
@@ -99,12 +103,22 @@ def trained_model(
     return LanguageModel(lm.name, plain, lm.tokenizer)
 
 
-def save_update(lm: LanguageModel, folder: RunFolder) -> None:
-    """Writes an update that is not merged, without its model.
+def keep_model(lm: LanguageModel, folder: RunFolder) -> None:
+    """Writes a trained model with its tokenizer as a sealed folder, or an update that is not merged.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: a file cannot be written; nothing is left of the folder.
     """
+    if lm.attached is not None:
+        _save_update(lm, folder)
+        return
+    with quiet(), whole_folder(folder.model_folder, GO_ON) as temporary:
+        lm.model.save_pretrained(temporary)
+        lm.tokenizer.save_pretrained(temporary)
+        seal_folder(temporary, {"fingerprint": folder.fingerprint})
+
+
+def _save_update(lm: LanguageModel, folder: RunFolder) -> None:
     assert lm.attached is not None
     state = lm.attached.adapter.state(lm.model)
     tensors = {**trained_parameters(lm.model), **{f"{_STATE}{name}": t for name, t in state.items()}}
@@ -116,36 +130,75 @@ def save_update(lm: LanguageModel, folder: RunFolder) -> None:
     write_tensors(file, tensors, {"fingerprint": folder.fingerprint, "kind": "weights"}, large=True)
 
 
-def load_finetuned(run_dir: str | Path, base: LanguageModel | None = None) -> LanguageModel:
+def load_finetuned(
+    run_dir: str | Path, base: LanguageModel | None = None, *, model: str | None = None
+) -> LanguageModel:
     """Loads the model that a run saved (`save_model`).
 
     Args:
         run_dir: directory of a finished run.
         base: for an update that is not merged: the model before fine-tuning, to which it is attached; None
-            loads the run's config.train.model.
+            loads it.
+        model: folder or name of the model before fine-tuning if it was moved; None is the run's
+            config.train.model.
 
     Raises:
-        RunError: no run there, or a damaged file.
+        RunError: no run there, a damaged file, or a base model that is not the one of the run.
         ModelError: the run saved no model, or the base model is missing or another one.
     """
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
     recipe = config.train
+    if not folder.result_file.exists():
+        raise ModelError(f"{folder.progress()}: no model is kept before")
+    result = folder.read_result()
     if folder.model_folder.is_dir():
+        folder.require_kept_model(result)
         return load_model(str(folder.model_folder), dtype=recipe.dtype)
     if not folder.adapter_file.is_file():
-        raise ModelError(f"{run_dir} kept no model: fine-tune with save_model=True (--save-model)")
+        raise ModelError(f"{run_dir} kept no model: {how_to_keep(folder)}")
     advice = "restore it, or fine-tune into a new run_dir"
     tensors, _ = read_tensors(folder.adapter_file, folder.fingerprint, "weights", advice)
-    lm = base or load_model(recipe.model, dtype=recipe.dtype)
-    model = make_trainable(lm.model, recipe).eval()
-    tensors = restore_method_state(model, recipe, tensors)
-    trained = trained_parameters(model)
+    lm = base or load_base(folder, model)
+    if base is not None:
+        inputs = folder.read_inputs()
+        if inputs is not None:
+            inputs.require_same(BaseModel.of(base, {}), base.name, folder.path)
+    attached = make_trainable(lm.model, recipe).eval()
+    tensors = restore_method_state(attached, recipe, tensors)
+    trained = trained_parameters(attached)
     _require_same(trained, tensors)
     with torch.no_grad():
         for name, tensor in tensors.items():
             trained[name].copy_(tensor)
-    return LanguageModel(lm.name, model, lm.tokenizer, Attached(methods[recipe.method], recipe))
+    return LanguageModel(lm.name, attached, lm.tokenizer, Attached(methods[recipe.method], recipe))
+
+
+def load_base(folder: RunFolder, model: str | None = None) -> LanguageModel:
+    """Loads the model that a run was begun with.
+
+    Args:
+        folder: the run.
+        model: its folder or name if it was moved; None is that of the run's configuration.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        RunError: it is not the one that the run was given.
+    """
+    recipe, inputs = folder.read_config().train, folder.read_inputs()
+    name = model or recipe.model
+    compared = inputs is None or inputs.require_files(name, model_files(name), folder.path)
+    lm = load_model(name, dtype=recipe.dtype)
+    if inputs is not None and not compared:
+        inputs.require_same(BaseModel.of(lm, {}), name, folder.path)
+    return lm
+
+
+def how_to_keep(folder: RunFolder) -> str:
+    """What to type to get the model of a run that has none."""
+    if folder.is_complete():
+        return "fine-tune with save_model=True (--save-model)"
+    return "it is not kept yet, start `llm finetune` again with the same run_dir"
 
 
 def _require_same(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

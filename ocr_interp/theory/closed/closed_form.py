@@ -152,33 +152,40 @@ class ClosedForm:
         return BlockSolution(reduced, self.norm, blocks, weights)
 
     def input_embeddings(self) -> Float[np.ndarray, "input component"]:
-        """U Σ^½ of W = U Σ Vᵀ for subjects, r1 and r2, up to one rotation of the components."""
-        return self._embeddings(left=True)
-
-    def output_embeddings(self) -> Float[np.ndarray, "answer component"]:
-        """V Σ^½ for the answers, in the same components; input @ output.T is W."""
-        return self._embeddings(left=False)
-
-    def _embeddings(self, left: bool) -> Float[np.ndarray, "token component"]:
+        """U Σ^½ of W = U Σ Vᵀ for the rows of W, up to one rotation of the components."""
         task, (n, m_train, m_test) = self.task, self.sizes
+        status = np.where(task.subject_trained, TRAINING, HELD_OUT)
+        factor = symmetric_factor(self.pair_block, left=True)[status]
+        factor = factor / np.sqrt(np.array([m_train, m_test]))[status][:, None]
+        pair = np.einsum("sk,sp->skp", factor, centred_patterns(n)[task.subject_fact]).reshape(
+            len(status), -1
+        )
+        constant = symmetric_factor(self.constant_block, left=True)
+        sizes = _group_sizes(task, self.sizes, self.outputs)[0]
+        group = np.concatenate([status, [2, 3]])
+        shared = constant[group] / np.sqrt(sizes[group])[:, None]
+        feature = constant_feature(task, self.inputs)
+        rows = np.zeros((len(feature), pair.shape[1] + shared.shape[1]))
+        rows[: len(pair), : pair.shape[1]] = pair
+        rows[: len(shared), pair.shape[1] :] = shared
+        if feature.any():
+            rows[:, pair.shape[1] :] += np.outer(feature / np.linalg.norm(feature), constant[4])
+        return rows
+
+    def output_embeddings(self) -> Float[np.ndarray, "output component"]:
+        """V Σ^½ for the columns of W, in the same components; input @ output.T is W."""
+        task, n = self.task, self.sizes[0]
         # A pair is named by its fact; implications are columns of the same pair patterns.
-        pair_of_implication = np.argsort(task.fact_implication)
-        pair_factor = symmetric_factor(self.pair_block, left)
-        constant_factor = symmetric_factor(self.constant_block, left)
-        patterns = centred_patterns(n)
-        if left:
-            status = np.where(task.subject_trained, TRAINING, HELD_OUT)
-            size = np.sqrt(np.array([m_train, m_test]))[status][:, None]
-            pair = np.einsum("sk,sp->skp", pair_factor[status] / size, patterns[task.subject_fact])
-            group, sizes = np.concatenate([status, [2, 3]]), _group_sizes(task, self.sizes, self.outputs)[0]
-        else:
-            kind = np.repeat([FACT, IMPLICATION], n)
-            of_pair = np.concatenate([np.arange(n), pair_of_implication])
-            pair = np.einsum("ok,op->okp", pair_factor[kind], patterns[of_pair])
-            group, sizes = kind, _group_sizes(task, self.sizes, self.outputs)[1]
-        pair = pair.reshape(len(pair), -1)
-        pair = np.vstack([pair, np.zeros((len(group) - len(pair), pair.shape[1]))])
-        return np.hstack([pair, constant_factor[group] / np.sqrt(sizes[group])[:, None]])
+        of_pair = np.concatenate([np.arange(n), np.argsort(task.fact_implication)])
+        kind = np.repeat([FACT, IMPLICATION], n)
+        patterns = centred_patterns(n)[of_pair]
+        pair = np.einsum("ok,op->okp", symmetric_factor(self.pair_block, left=False)[kind], patterns)
+        pair = pair.reshape(2 * n, -1)
+        others = task.n_inputs if self.outputs == "vocabulary" else 0
+        group = np.concatenate([np.full(others, 2), kind])
+        sizes = _group_sizes(task, self.sizes, self.outputs)[1]
+        shared = symmetric_factor(self.constant_block, left=False)[group] / np.sqrt(sizes[group])[:, None]
+        return np.hstack([np.vstack([np.zeros((others, pair.shape[1])), pair]), shared])
 
 
 def has_closed_form(task: FactRecallTask, norm: str | Norm) -> bool:

@@ -13,6 +13,34 @@ from ocr_interp.theory.reduction.symmetry import Blocks
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """How far what a solution reports may be from the optimum; NaN where nothing is known.
+
+    Attributes:
+        margin: of held-out margins among the implications and overall, in logits at training margin 1.
+        value: of singular values of W.
+        proved: whether the errors are proved (`solver.ranges`) or estimated (`solver.accuracy`).
+        unique: False if other matrices of the same norm were found (`solver.minimisers`): the errors are then
+            the distances to them. True if there are none, None if it is not known.
+        ranges: smallest and largest margin among the implications, of every held-out group of the reduced
+            problem; None if they are not known.
+    """
+
+    margin: float
+    value: float
+    proved: bool
+    unique: bool | None = None
+    ranges: Float[np.ndarray, "group end"] | None = None
+
+
+EXACT = Accuracy(0.0, 0.0, True)
+"""Of a closed form."""
+
+UNKNOWN = Accuracy(float("nan"), float("nan"), False)
+"""Of a single point: nothing to compare it with."""
+
+
+@dataclass(frozen=True)
 class ReducedSolution:
     """The best primal and dual points found; `primal` and `dual` are bounds, whatever the method did.
 
@@ -21,6 +49,7 @@ class ReducedSolution:
         weights: dual weights [example group, distinct value], >= 0, of one example and one output.
         primal, dual: upper and lower bound of the optimal norm.
         iterations: steps taken; 0 for methods without steps.
+        accuracy: error bars of margins and singular values.
     """
 
     blocks: Blocks
@@ -28,6 +57,7 @@ class ReducedSolution:
     primal: float
     dual: float
     iterations: int
+    accuracy: Accuracy = UNKNOWN
 
     @property
     def gap(self) -> float:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ocr_interp.task import FACT, Triples
 from ocr_interp.theory.certificate import Certificate, make_certificate
 from ocr_interp.theory.geometry import SpectrumBlock
 from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.problem import max_margin_problem
-from ocr_interp.theory.reduction.bounds import reduced_dual_bound
+from ocr_interp.theory.reduction.bounds import UNKNOWN, Accuracy, reduced_dual_bound
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map
 from ocr_interp.theory.reduction.symmetry import (
     Blocks,
@@ -38,6 +38,7 @@ class BlockSolution:
         blocks: W as the reduced problem's blocks.
         reduced_weights: dual weights [example group, distinct value].
         iterations: steps of the method that found it; 0 for methods without steps.
+        accuracy: error bars of margins and singular values.
     """
 
     reduced: ReducedProblem
@@ -45,6 +46,7 @@ class BlockSolution:
     blocks: Blocks
     reduced_weights: Float[np.ndarray, "example value"]
     iterations: int = 0
+    accuracy: Accuracy = UNKNOWN
 
     @cached_property
     def W(self) -> Float[np.ndarray, "input output"]:
@@ -63,7 +65,7 @@ class BlockSolution:
 
     @cached_property
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
-        """Singular values by block, largest first; those below 1e-6 of the largest are left out.
+        """Singular values by block, largest first; those that may be 0 are left out (`zero_below`).
 
         A pair block's values occur clusters − 1 times; the constant block's once each.
         """
@@ -76,7 +78,18 @@ class BlockSolution:
             values = np.linalg.svd(self.blocks.pair[k], compute_uv=False) if count else []
             blocks += [SpectrumBlock(float(value), count, "pair") for value in values]
         blocks.sort(key=lambda block: -block.value)
-        return tuple(block for block in blocks if block.value > 1e-6 * blocks[0].value)
+        least = zero_below(blocks[0].value, self.accuracy.value, self.certificate.gap)
+        return tuple(block for block in blocks if block.value > least)
+
+
+def zero_below(largest: float, error: float, gap: float) -> float:
+    """The value up to which a singular value counts as 0.
+
+    Its error bar or the root of the gap (relative to the largest value), whichever is smaller: the bar also
+    holds what other minimisers have, where there are several. At least 1e-6 of the largest.
+    """
+    rounding, of_gap = 1e-6 * largest, np.sqrt(max(gap, 0.0)) * largest
+    return float(max(rounding, np.fmin(error, of_gap)))
 
 
 def certify_reduced(
@@ -99,7 +112,7 @@ def certify_reduced(
     training, held_out = example_map(reduced), example_map(reduced, held_out=True)
     margins = training.margins(training.values(training.logits(blocks))).min(axis=1)
     held_out_margins = held_out.margins(held_out.values(held_out.logits(blocks)))
-    implications = np.where(_implication_values(held_out), held_out_margins, np.inf).min(
+    implications = np.where(among_implications(held_out), held_out_margins, np.inf).min(
         axis=1, initial=np.inf
     )
     groups = group_of_subject(reduced)
@@ -117,8 +130,8 @@ def certify_reduced(
     )
 
 
-def _implication_values(examples: ExampleMap) -> np.ndarray:
-    """Which values are logits of implications, [example, value]."""
+def among_implications(examples: ExampleMap) -> Bool[np.ndarray, "example value"]:
+    """Which of the distinct values are logits of implications."""
     reduced = examples.reduced
     column = np.zeros(reduced.constant_shape[1], dtype=bool)
     column[: len(reduced.column_slot)] = reduced.column_slot == reduced.n_slots[reduced.column_type]

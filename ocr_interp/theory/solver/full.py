@@ -13,6 +13,7 @@ from ocr_interp.theory.certificate import Certificate, certify
 from ocr_interp.theory.geometry import SpectrumBlock
 from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import MaxMarginProblem
+from ocr_interp.theory.reduction.certificate import zero_below
 from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
 
 
@@ -44,9 +45,10 @@ class FullSolution:
 
     @cached_property
     def spectrum(self) -> tuple[SpectrumBlock, ...]:
-        """Singular values, largest first, each a block of its own; none below 1e-6 of the largest."""
+        """Singular values, largest first, each a block of its own, without those that may be 0."""
         values = np.linalg.svd(self.W, compute_uv=False)
-        return tuple(SpectrumBlock(float(v), 1, "matrix") for v in values if v > 1e-6 * values[0])
+        least = zero_below(float(values[0]), float("nan"), self.certificate.gap)
+        return tuple(SpectrumBlock(float(v), 1, "matrix") for v in values if v > least)
 
 
 def solve_full(problem: MaxMarginProblem, norm: Norm, solver: str, max_seconds: float) -> FullSolution:

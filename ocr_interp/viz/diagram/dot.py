@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.viz.characters import visible
 
 _SHAPE = {"token": "box", "source": "box", "attention": "ellipse", "ov_block": "box3d", "answer": "box"}
 
@@ -76,5 +77,5 @@ def to_dot(graph: CircuitGraph) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = visible(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -18,6 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.viz.characters import visible_graph
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
@@ -38,12 +39,13 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
     logits; of a node whose contributions cancel, the sums of the positive and of the negative ones. Graphs of
     equal titles get the first digits of their weights' fingerprints. Leave small edges out to make a graph
-    readable: draw_circuit(graph.readable()), or graph.prune(0.05).
+    readable: draw_circuit(graph.readable()), or graph.prune(0.05). Control
+    characters of labels are written out.
 
     Raises:
         ConfigError: no graph, or a graph without edges.
     """
-    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    shown = [visible_graph(each) for each in ([graphs] if isinstance(graphs, CircuitGraph) else graphs)]
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     shown, largest = _told_apart(shown), largest_edge(shown)

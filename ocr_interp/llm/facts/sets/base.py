@@ -13,6 +13,7 @@ import numpy as np
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.fact_set import FactSet, Templates, check_template
 from ocr_interp.llm.facts.names import made_names
+from ocr_interp.llm.facts.spelling import listed
 
 DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
 PAIRS, NAMES, TRAINED, CONTROL = range(4)
@@ -38,6 +39,8 @@ class FactSource(ABC):
         pairing: "causal": a fact entails its implication in the real world; "counterfactual": it entails
             another one; "spurious": it entails none; None if unknown.
         needs_file: whether it is read from `FactConfig.file`.
+        joins_files: whether it can join `FactConfig.implications_file` to it.
+        has_languages: whether it can read the columns of `FactConfig.language`.
     """
 
     name: str
@@ -45,6 +48,8 @@ class FactSource(ABC):
     colour: str
     pairing: Pairing | None
     needs_file: ClassVar[bool] = False
+    joins_files: ClassVar[bool] = False
+    has_languages: ClassVar[bool] = False
 
     @property
     def causal(self) -> bool | None:
@@ -168,14 +173,17 @@ def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> 
     """
     groups, rng = np.array(subject_fact), stream(config, TRAINED)
     trained = np.zeros(len(groups), dtype=bool)
-    for fact in np.unique(groups):
-        members = np.flatnonzero(groups == fact)
+    too_few = []
+    order = np.argsort(groups, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
         count = math.floor(config.share * len(members) + 0.5)
         if config.share > 0 and not count:
-            raise ConfigError(
-                f"share must leave every fact a training name, got {config.share} of the {len(members)} of "
-                f"{facts[fact]!r}, which rounds to 0: raise it or add names, or pass 0 for the facts alone"
-            )
+            too_few.append(f"the {len(members)} of {facts[int(groups[members[0]])]!r}")
         trained[rng.choice(members, size=count, replace=False)] = True
+    if too_few:
+        raise ConfigError(
+            f"share must leave every fact a training name, got {config.share} of {listed(too_few)}, which "
+            "rounds to 0: raise it or add names, or pass 0 for the facts alone"
+        )
     flags = tuple(bool(value) for value in trained)
     return {"trained": flags, "fact_told": (True,) * len(groups), "implication_told": flags}

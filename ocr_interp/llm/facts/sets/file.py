@@ -1,4 +1,4 @@
-"""A user's own subjects, facts and implications from a CSV or JSON file."""
+"""A user's own subjects, facts and implications from a file of any known format, or from two."""
 
 from __future__ import annotations
 
@@ -7,100 +7,106 @@ from pathlib import Path
 from typing import ClassVar
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.fact_set import FactSet, answer_in
-from ocr_interp.llm.facts.reading import read_records, text_cell
+from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.facts.formats.base import Statement
+from ocr_interp.llm.facts.relations import (
+    FileRelations,
+    TripleRow,
+    joined,
+    read_relations,
+    wordings_of,
+)
 from ocr_interp.llm.facts.sets.base import FactSource, Request, chosen_templates, told
 
-COLUMNS = ("subject", "fact", "implication")
-
-
-@dataclass(frozen=True)
-class TripleRow:
-    """A row of a file: its place, e.g. "facts.csv, line 7", and its values."""
-
-    place: str
-    subject: str
-    fact: str
-    implication: str
+_OWN = {"fact": "fact", "implication": "implication"}
+"""The relations of a file with one row a subject, subject, fact, implication."""
 
 
 def read_triples(path: Path) -> tuple[TripleRow, ...]:
-    """Reads subjects with fact and implication from a CSV (header subject,fact,implication) or JSON file.
-
-    JSON is a list of objects with these three keys. Other columns or keys are allowed and ignored.
+    """Reads subjects with fact and implication from a file of one format, one row a subject.
 
     Raises:
-        ConfigError: a file that cannot be read, a missing column, an empty or repeated entry, a subject that
-            contains an answer; the message gives the line, or the item in JSON.
+        ConfigError: see `relations.read_relations` and `relations.joined`.
     """
-    records = list(read_records(path, COLUMNS))
-    if not records:
-        raise ConfigError(f"{path} holds no facts: at least one row with {', '.join(COLUMNS)} is required")
-    rows, seen = [], {}
-    for place, values in records:
-        row = TripleRow(place, *(text_cell(place, column, values.get(column)) for column in COLUMNS))
-        if row.subject in seen:
-            raise ConfigError(
-                f"{place}: subject {row.subject!r} stands in {seen[row.subject]} already: one fact and one "
-                "implication a subject"
-            )
-        seen[row.subject] = place
-        rows.append(row)
-    answers = list(dict.fromkeys([row.fact for row in rows] + [row.implication for row in rows]))
-    spelled: dict[tuple[str, str], tuple[str, str]] = {}
-    for row in rows:
-        for column in ("fact", "implication"):
-            answer = getattr(row, column)
-            first, place = spelled.setdefault((column, answer.casefold()), (answer, row.place))
-            if first != answer:
-                raise ConfigError(
-                    f"{row.place}: {column} {answer!r} differs from {first!r} in {place} in capitals alone: "
-                    "write both alike"
-                )
-    for row in rows:
-        answer = answer_in(row.subject, answers)
-        if answer is not None:
-            raise ConfigError(
-                f"{row.place}: subject {row.subject!r} names the answer {answer!r}, which the prompt would "
-                "give away: rename one of them"
-            )
-    return tuple(rows)
+    found = read_relations(path)
+    if not _OWN.keys() <= found.relations.keys():
+        raise ConfigError(f"{path} has no fact and implication a subject, it has {found.contents()}")
+    return joined(found.relations["fact"], found.relations["implication"], found.format.allows_repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts(FactSource):
-    """All rows of `FactConfig.file`, in the wordings of the configuration; named after the file."""
+    """All subjects of `FactConfig.file`, in the wordings of the configuration or the file's own."""
 
     needs_file: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
+    joins_files: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:
-        """All subjects, facts and implications of the file."""
+        """All subjects that have a fact and an implication; named after the file."""
         for field in ("n_pairs", "n_names"):
             if getattr(config, field) is not None:
                 raise ConfigError(f"{field} must be None for data='file', whose rows are all taken")
-        for relation in ("fact", "implication"):
-            if not getattr(config, f"{relation}_templates"):
+        path = config.required_file
+        one = read_relations(path, config.language)
+        two = one
+        if config.implications_file is not None:
+            two = read_relations(config.implications_file, config.language)
+        facts = _relation(one, "fact", config)
+        implications = _relation(two, "implication", config)
+        for field, own in (("fact", facts), ("implication", implications)):
+            if not (getattr(config, f"{field}_templates") or wordings_of(own)):
                 raise ConfigError(
-                    f"{relation}_templates must be given for data='file': the wording of the {relation} with "
+                    f"{field}_templates must be given for data='file': the wording of the {field} with "
                     '{subject} in it, e.g. "{subject} lives in"'
                 )
-        path = config.required_file
-        rows = read_triples(path)
-        facts = tuple(dict.fromkeys(row.fact for row in rows))
-        implications = tuple(dict.fromkeys(row.implication for row in rows))
-        subject_fact = tuple(facts.index(row.fact) for row in rows)
+        repeats = one is not two or one.format.allows_repeats
+        rows = joined(facts, implications, repeats)
+        fact_of = {answer: k for k, answer in enumerate(dict.fromkeys(row.fact for row in rows))}
+        implied = {answer: k for k, answer in enumerate(dict.fromkeys(row.implication for row in rows))}
+        subject_fact = tuple(fact_of[row.fact] for row in rows)
         return FactSet(
             name=path.stem,
             causal=self.causal,
             subjects=tuple(row.subject for row in rows),
-            facts=facts,
-            implications=implications,
+            facts=tuple(fact_of),
+            implications=tuple(implied),
             subject_fact=subject_fact,
-            subject_implication=tuple(implications.index(row.implication) for row in rows),
-            fact_templates=chosen_templates(config, "fact", ()),
-            implication_templates=chosen_templates(config, "implication", ()),
-            **told(facts, subject_fact, config),
+            subject_implication=tuple(implied[row.implication] for row in rows),
+            fact_templates=chosen_templates(config, "fact", wordings_of(facts)),
+            implication_templates=chosen_templates(config, "implication", wordings_of(implications)),
+            **told(tuple(fact_of), subject_fact, config),
         )
+
+
+def _relation(found: FileRelations, which: str, config: Request) -> tuple[Statement, ...]:
+    """The relation of a file that is asked for: the one that is named, its own, or the only one.
+
+    Raises:
+        ConfigError: several, or a single one where two are needed; the message says what the file has.
+    """
+    field = f"{which}_property"
+    asked = getattr(config, field)
+    if asked and asked != getattr(type(config), field):  # the default is a property of PopQA
+        return found.named(field, asked)
+    is_alone = config.implications_file is None
+    own = _OWN[which] if _OWN[which] in found.relations else asked
+    if own in found.relations:
+        return found.relations[own]
+    option = f"--{field.replace('_', '-')}"
+    if len(found.relations) > 1:
+        raise ConfigError(
+            f"{found.path} holds {len(found.relations)} relations: {found.contents()}; say with {field} "
+            f"({option}) which of them is the {which}"
+        )
+    if is_alone:
+        raise ConfigError(
+            f"{found.path} holds one relation, {found.contents()}, as {found.format.says}: a fact and an "
+            "implication of the same subjects are needed; name a second file with implications_file "
+            "(--implications-file), which is joined to it by subject, or write one file with the columns "
+            "subject, fact, implication"
+        )
+    return next(iter(found.relations.values()))
 
 
 FACTS = FileFacts(name="file", title="Facts of a file", colour="#949494", pairing=None)

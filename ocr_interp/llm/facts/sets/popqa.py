@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.fact_set import FactSet, answer_in
-from ocr_interp.llm.facts.reading import read_records, text_cell
+from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.facts.relations import read_relations
 from ocr_interp.llm.facts.sets.base import FactPool, FactSource, Request
+from ocr_interp.llm.facts.spelling import AnswerFinder, alike, listed, shown_apart
 
 _TEMPLATES = {
     "place of birth": ("{subject} was born in", "The birthplace of {subject} is"),
@@ -23,6 +24,7 @@ class PopQAFacts(FactSource):
     """Names and answers of `FactConfig.file`; as the paper did, pairs are drawn at random."""
 
     needs_file: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
 
     def draw(self, config: Request) -> FactSet:
         """Draws a fact set from the names and answers of the file."""
@@ -31,27 +33,29 @@ class PopQAFacts(FactSource):
     def pool(self, config: Request) -> FactPool:
         """Names and answers from a file that has at least PopQA's columns subj, prop and obj.
 
+        Left out are names that hold an answer, and names that read like an earlier one.
+
         Raises:
-            ConfigError: a missing column, or a property without rows; the message lists the properties.
+            ConfigError: another format, or a property without rows; the message lists the properties.
         """
-        records = list(read_records(config.required_file, ("subj", "prop", "obj")))
-        answers: dict[str, dict[str, None]] = {}
-        names: dict[str, None] = {}
-        for place, values in records:
-            subject, prop, answer = (
-                text_cell(place, column, values.get(column)) for column in ("subj", "prop", "obj")
-            )
-            answers.setdefault(prop, {})[answer] = None
-            if prop in (config.fact_property, config.implication_property):
-                names[subject] = None
-        for field in ("fact_property", "implication_property"):
-            if getattr(config, field) not in answers:
+        found = read_relations(config.required_file, config.language)
+        both = [found.named(f, getattr(config, f)) for f in ("fact_property", "implication_property")]
+        facts, implications = (tuple(dict.fromkeys(s.answer for s in own)) for own in both)
+        chosen = {config.fact_property, config.implication_property}
+        names = dict.fromkeys(
+            statement.subject
+            for own in found.relations.values()
+            for statement in own
+            if statement.relation in chosen
+        )
+        for field, texts in (("fact_property", facts), ("implication_property", implications)):
+            if groups := alike(texts):
                 raise ConfigError(
-                    f"{config.file} has no rows with prop {getattr(config, field)!r} ({field}), it has "
-                    f"{', '.join(map(repr, sorted(answers))) or 'none'}"
+                    f"{config.file}: the answers of {getattr(config, field)!r} ({field}) must be distinct, "
+                    f"got {listed(list(map(shown_apart, groups)))}, which read alike: write both alike"
                 )
-        facts = tuple(answers[config.fact_property])
-        implications = tuple(answers[config.implication_property])
+        spelled_again = {again for _, *others in alike(names) for again in others}
+        finder = AnswerFinder((*facts, *implications))
         return FactPool(
             name=self.name,
             title=self.title,
@@ -59,15 +63,18 @@ class PopQAFacts(FactSource):
             pairing=self.pairing,
             facts=facts,
             implications=implications,
-            fact_templates=_wordings(config.fact_property),
-            implication_templates=_wordings(config.implication_property),
-            names=tuple(name for name in names if answer_in(name, (*facts, *implications)) is None),
+            fact_templates=_wordings(config.fact_property, config.language),
+            implication_templates=_wordings(config.implication_property, config.language),
+            names=tuple(n for n in names if n not in spelled_again and finder.first_in(n) is None),
         )
 
 
-def _wordings(prop: str) -> tuple[str, ...]:
-    """Wordings of a property; generic ones if this module has none for it."""
-    return _TEMPLATES.get(prop, (f"{{subject}}: {prop} is",))
+def _wordings(prop: str, language: str) -> tuple[str, ...]:
+    """Wordings of a property; generic ones, without a verb, if this module has none for it."""
+    shown = prop.replace("{", "{{").replace("}", "}}")
+    if language not in ("", "en"):
+        return (f"{{subject}}, {shown}:",)
+    return _TEMPLATES.get(prop, (f"{{subject}}: {shown} is",))
 
 
 FACTS = PopQAFacts(name="popqa", title="PopQA", colour="#56b4e9", pairing="spurious")

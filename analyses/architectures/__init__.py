@@ -1,0 +1,1 @@
+"""Which architectures of transformer-lens' bridges are read here, from tiny random models."""

@@ -1,0 +1,67 @@
+"""Where the model before fine-tuning comes from, and whether it is the one that a run was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ocr_interp.llm.models.loading import DTYPES, LanguageModel, load_config, load_model
+from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.training.inputs import BaseModel, RunInputs, model_files
+
+
+class BaseSource:
+    """The model before fine-tuning.
+
+    Args:
+        recipe: the recipe, which names a model.
+        given: a model in memory instead; it is changed in place.
+
+    Attributes:
+        digested: whether `load` takes digests of the model, which costs about as much as reading it.
+        digests: the digests, after `load`.
+    """
+
+    def __init__(self, recipe: FinetuneConfig, given: LanguageModel | None) -> None:
+        self.recipe, self.given = recipe, given
+        self.digested = False
+        self.digests: BaseModel | None = None
+        self._compared = False
+
+    def config(self) -> Any:
+        """Its transformers configuration; no weight is loaded."""
+        if self.given is not None:
+            return self.given.model.config
+        return load_config(self.recipe.model, download=self.recipe.download)
+
+    def load(self) -> LanguageModel:
+        """The model in the precision of the recipe."""
+        recipe = self.recipe
+        if self.given is None:
+            lm = load_model(recipe.model, dtype=recipe.dtype, download=recipe.download)
+        else:
+            lm = self.given
+            for parameter in lm.model.parameters():  # buffers such as rotary frequencies stay as they are
+                parameter.data = parameter.data.to(DTYPES[recipe.dtype])
+        if self.digested and not self._compared:
+            self.digests = BaseModel.of(lm, {} if self.given is not None else model_files(recipe.model))
+        return lm
+
+    def require_files(self, inputs: RunInputs, run_dir: Path) -> None:
+        """Requires the files of a run's model, before any weight is loaded.
+
+        Raises:
+            RunError: other files.
+        """
+        files = {} if self.given is not None else model_files(self.recipe.model)
+        self._compared = inputs.require_files(self.recipe.model, files, run_dir)
+
+    def require_loaded(self, inputs: RunInputs, run_dir: Path) -> None:
+        """Requires the weights and the tokenizer of a run's model, where files could not be compared.
+
+        Raises:
+            RunError: other weights or another tokenizer.
+        """
+        if not self._compared:
+            assert self.digests is not None
+            inputs.require_same(self.digests, self.recipe.model, run_dir)

@@ -1,0 +1,44 @@
+"""The processes and the device of a fine-tuning run, managed by accelerate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ocr_interp.devices import resolve_device
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.training.configuration import FinetuneConfig
+
+
+def make_accelerator(recipe: FinetuneConfig) -> Any:
+    """The Accelerator, which manages device and processes; the recipe alone says the precision.
+
+    Settings of the environment that would change what is computed are not taken: mixed precision, a share of
+    each gradient (gradient accumulation), compilation.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedType, GradientAccumulationPlugin
+
+    device = recipe.device
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
+            "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
+        )
+    accelerator = Accelerator(
+        cpu=resolve_device(device).type == "cpu",
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+    )
+    sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+    if accelerator.distributed_type in sharded:
+        raise ConfigError(
+            f"fine-tuning keeps a whole model in each process, accelerate is set to "
+            f"{accelerator.distributed_type.value}: launch it with --multi_gpu alone"
+        )
+    if recipe.batch_size < accelerator.num_processes:
+        raise ConfigError(
+            f"batch_size must be at least the number of processes ({accelerator.num_processes}), got "
+            f"{recipe.batch_size}"
+        )
+    return accelerator

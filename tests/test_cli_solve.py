@@ -1,0 +1,83 @@
+"""ocr-interp solve on a file of facts: readable rows with the file's names, and one-line complaints."""
+
+import re
+
+import pandas as pd
+import pytest
+
+FACTS = """subject,fact,implication,told
+Ada,Rome,Italian,yes
+Bo,Rome,,no
+Cy,Milan,Italian,no
+"O'Hara, Di",Milan,Italian,no
+Ed,Lima,Spanish,yes
+Flo,Lima,Spanish,no
+"""
+
+
+@pytest.fixture
+def solve(command):
+    """Runs `ocr-interp solve` in an empty folder; gives (exit code, stdout, stderr)."""
+    return lambda *words: command("solve", *words)
+
+
+def test_one_command_says_who_is_deduced(solve, tmp_path):
+    (tmp_path / "facts.csv").write_text(FACTS, encoding="utf-8")
+    code, out, err = solve("facts.csv", "--table", "margins.csv")
+    assert (code, err) == (0, "")
+    assert "3 facts, 2 implications, 6 subjects (2 in training)" in out
+    rows = {
+        tuple(line.split()[:3]): line for line in out.splitlines() if line.split()[2:3] in (["yes"], ["no"])
+    }
+    assert "Cy; O'Hara, Di" in rows["Milan", "Italian", "no"]
+    assert rows["Rome", "Italian", "yes"].split()[-5:] == ["1.000", "1.000", "1.000", "0", "Italian"]
+    assert "(2 of 4)" in out
+    assert "deduced without being told: Bo; Flo" in out
+    assert "error bars        held-out margins ±" in out
+    table = pd.read_csv(tmp_path / "margins.csv").set_index("subject")
+    assert table.loc["Flo", "told"] == False  # noqa: E712  # a numpy bool
+    assert table.loc["O'Hara, Di", "fact"] == "Milan"
+    assert table.loc["Flo", "implication_margin"] > 0.5
+    assert solve("facts.csv", "--norm", "frobenius")[0] == 0
+
+
+def test_json_rows_without_told(solve, tmp_path):
+    (tmp_path / "facts.json").write_text(
+        '[{"subject": "A", "fact": "x", "implication": "u"}, {"subject": "B", "fact": "y", '
+        '"implication": "v"}, {"subject": "C", "fact": "y", "implication": ""}]',
+        encoding="utf-8",
+    )
+    code, out, _ = solve("facts.json")
+    assert code == 0
+    assert "3 subjects (2 in training)" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (FACTS, ("--n-pairs", "3"), "leave out --n-pairs, --m-train, --m-test"),
+        (FACTS.replace("Italian,no", "Latin,no", 1), (), "facts.csv, line 4: fact 'Milan' implies|line 5"),
+        (
+            FACTS.replace("Bo,Rome", "Ada,Rome"),
+            (),
+            "facts.csv, line 3: subject 'Ada' stands in facts.csv, line 2",
+        ),
+        (
+            FACTS.replace("Flo,Lima,Spanish,no", "Flo,Lima,Spanish,never"),
+            (),
+            "facts.csv, line 7: told must be one of",
+        ),
+        (FACTS.replace("Italian", ""), (), "got none for 'Rome'; 'Milan'"),
+        (FACTS.replace("Flo", "ada"), (), "subject 'Ada' and subject 'ada'"),
+        ("subject,fact\nAda,Rome\n", (), "got no 'implication' among 'subject', 'fact'"),
+        ("subject,fact,implication\n", (), "has no rows"),
+        (FACTS, ("--table", "margins.txt"), r"\.csv"),
+        (FACTS, ("--margin-tolerance", "0"), "margin_tolerance must be a finite number > 0"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(solve, tmp_path, content, words, message):
+    (tmp_path / "facts.csv").write_text(content, encoding="utf-8")
+    code, out, err = solve("facts.csv", *words)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err)
