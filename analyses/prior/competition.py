@@ -209,6 +209,7 @@ def claims(found: Found) -> list[Claim]:
                 RING_WITHIN,
                 max(map(abs, against)) <= RING_WITHIN,
                 LOGITS,
+                source="derived after the runs to 1e20, before those to 1e40 (docs/theory.md §11)",
             )
         )
         over = float(means.mean()) / naive_crossing(told)
@@ -290,8 +291,8 @@ def _claim(
     tolerance: float,
     holds: bool,
     figure: str,
+    source: str = "predicted (analyses/prior/competition_criteria.py)",
 ) -> Claim:
-    source = "predicted (analyses/prior/competition_criteria.py)"
     return Claim(name, statement, source, expected, measured, tolerance, bool(holds), figure)
 
 
