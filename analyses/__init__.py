@@ -11,6 +11,7 @@ STUDIES = (
     "theory",
     "saddle",
     "prior",
+    "mlp",
     "circuits",
     "ablations",
     "phases",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +115,15 @@ def print_claims(claims: Sequence[Claim]) -> None:
 
 
 def span(values: Any) -> str:
-    """One number, or the range of several, to three digits; those that are not defined are left out."""
-    numbers = [v for v in (values if isinstance(values, list) else [values]) if v is not None]
+    """One number, or the range of several, to three digits; says how many are missing (None or NaN)."""
+    given = values if isinstance(values, list) else [values]
+    numbers = [value for value in given if value is not None and not math.isnan(value)]
+    missing = len(given) - len(numbers)
     if not numbers:
-        return "not defined"
+        return "none"
     low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
-    return low if low == high else f"{low} to {high}"
+    shown = low if low == high else f"{low} to {high}"
+    return f"{shown} ({missing} of {len(given)} none)" if missing else shown
 
 
 def _write(path: Path, entries: list[dict[str, Any]]) -> None:

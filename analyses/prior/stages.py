@@ -14,6 +14,7 @@ from torch import Tensor
 from analyses.prior.criteria import ENTRIES, FINE_TUNING, NEW, OLD, PRETRAINING, RANK_OF_LORA, N
 from analyses.prior.maps import LowRankUpdate
 from ocr_interp import FactRecallTask
+from ocr_interp.maps.base import LinearMap
 from ocr_interp.training.long_descent import long_descent
 
 STEPS: dict[str, Any] = {"logit_step": 0.1, "relative_step": 0.05}
@@ -39,6 +40,11 @@ class Pretrained:
         facts, implications = self._pair_features()
         return float((facts * implications).sum() / (facts**2).sum())
 
+    def feature_squared(self) -> float:
+        """p²: squared length of a fact's pair feature, mean over the pair directions, logits."""
+        facts, _ = self._pair_features()
+        return float((facts**2).sum() / (facts.shape[1] - 1))
+
     def recall(self, fact: float, new: int = NEW) -> float:
         """Recall coefficient that the features predict after fine-tuning on facts alone.
 
@@ -52,9 +58,7 @@ class Pretrained:
             fact: f, the fact's coefficient that fine-tuning reached, logits.
             new: new subjects of a pair.
         """
-        facts, _ = self._pair_features()
-        squared = float((facts**2).sum() / (facts.shape[1] - 1))
-        growth = (1 + np.sqrt(1 + 4 * new * (fact / squared) ** 2)) / 2
+        growth = (1 + np.sqrt(1 + 4 * new * (fact / self.feature_squared()) ** 2)) / 2
         return float(self.feature_ratio() / np.sqrt(growth))
 
     def _pair_features(self) -> tuple[np.ndarray, np.ndarray]:
@@ -101,6 +105,7 @@ class Outcome:
         fact: mean coefficient of the own fact, logits.
         recall: coefficient on the pretrained implication over the coefficient on the own fact, mean.
         deduction: the same of the task's implication over the told subjects'; NaN if none is told.
+        deduced: the same of the task's implication over the own fact.
         W: subjects, r1, r2 by answers.
     """
 
@@ -110,6 +115,7 @@ class Outcome:
     fact: float
     recall: float
     deduction: float
+    deduced: float
     W: Float[np.ndarray, "input answer"]
 
 
@@ -126,7 +132,20 @@ def fine_tune(
     options = {"log10_time": log10_time, "entries": ENTRIES, "seed": 1000 + seed, **STEPS}
     if before is None:
         found = long_descent(task, "factorized", d_head=d_head, **options)
-        return outcome(found.W, task), found.parameters
+    else:
+        ov, start = new_start(before, task, seed, RANK_OF_LORA if lora else None)
+        found = long_descent(task, ov, start=start, d_head=_width(ov, start), **options)
+    return outcome(found.W, task), found.parameters
+
+
+def new_start(
+    before: Pretrained, task: FactRecallTask, seed: int, rank: int | None = None
+) -> tuple[str | LinearMap, dict[str, Tensor]]:
+    """Parameterisation and start of fine-tuning: rows of old subjects replaced by small ones of new subjects.
+
+    Args:
+        rank: of LoRA in token space; None: all weights are trained.
+    """
     rng = torch.Generator().manual_seed(2000 + seed)
 
     def with_new_rows(matrix: Tensor) -> Tensor:
@@ -134,19 +153,37 @@ def fine_tune(
         rows = ENTRIES * torch.randn(task.n_subjects, matrix.shape[1], generator=rng, dtype=torch.float64)
         return torch.cat([rows, matrix[-2:]])
 
-    if lora:
+    if rank is not None:
         W = with_new_rows(before.parameters["W_V"]) @ before.parameters["W_O"]
         start = {
-            "A": ENTRIES * torch.randn(len(W), RANK_OF_LORA, generator=rng, dtype=torch.float64),
-            "B": torch.zeros(RANK_OF_LORA, W.shape[1], dtype=torch.float64),
+            "A": ENTRIES * torch.randn(len(W), rank, generator=rng, dtype=torch.float64),
+            "B": torch.zeros(rank, W.shape[1], dtype=torch.float64),
         }
-        found = long_descent(task, LowRankUpdate(base=W, rank=RANK_OF_LORA), start=start, **options)
-    else:
-        first = "W_V" if before.ov == "factorized" else "W_OV"
-        start = {**before.parameters, first: with_new_rows(before.parameters[first])}
-        width = start["W_V"].shape[1] if before.ov == "factorized" else None
-        found = long_descent(task, before.ov, start=start, d_head=width, **options)
-    return outcome(found.W, task), found.parameters
+        return LowRankUpdate(base=W, rank=rank), start
+    first = "W_V" if before.ov == "factorized" else "W_OV"
+    return before.ov, {**before.parameters, first: with_new_rows(before.parameters[first])}
+
+
+def over_time(
+    before: Pretrained,
+    task: FactRecallTask,
+    seed: int,
+    times: Sequence[float],
+    rank: int | None = None,
+) -> list[tuple[Outcome, dict[str, Tensor]]]:
+    """One fine-tuning, measured at several times (log10, ascending)."""
+    ov, parameters = new_start(before, task, seed, rank)
+    width, measured, reached = _width(ov, parameters), [], -np.inf
+    for time in times:
+        left = time + np.log10(1 - 10.0 ** (reached - time))
+        found = long_descent(task, ov, log10_time=float(left), start=parameters, d_head=width, **STEPS)
+        parameters, reached = found.parameters, time
+        measured.append((outcome(found.W, task), parameters))
+    return measured
+
+
+def _width(ov: str | LinearMap, start: dict[str, Tensor]) -> int | None:
+    return start["W_V"].shape[1] if ov == "factorized" else None
 
 
 def outcome(W: Float[np.ndarray, "input answer"], task: FactRecallTask) -> Outcome:
@@ -176,6 +213,7 @@ def outcome(W: Float[np.ndarray, "input answer"], task: FactRecallTask) -> Outco
         fact=float(coefficient(facts, pretrained)[held].mean()),
         recall=float((coefficient(implications, pretrained) / coefficient(facts, pretrained))[held].mean()),
         deduction=float(of_task[held].mean() / told),
+        deduced=float((of_task / coefficient(facts, pretrained))[held].mean()),
         W=W,
     )
 
