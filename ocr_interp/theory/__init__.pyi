@@ -3,9 +3,9 @@ from .certificate import HeldOutBeta as HeldOutBeta
 from .certificate import certify as certify
 from .certificate import cosine_with as cosine_with
 from .certificate import held_out_beta as held_out_beta
+from .closed.trained_attention import trained_attention_beta_interval as trained_attention_beta_interval
 from .geometry import Cosines as Cosines
 from .geometry import SpectrumBlock as SpectrumBlock
-from .limits import trained_attention_beta_interval as trained_attention_beta_interval
 from .norms import Norm as Norm
 from .norms import UnitarilyInvariantNorm as UnitarilyInvariantNorm
 from .norms import norms as norms

@@ -20,7 +20,6 @@ ORDER = (
     "subject_table",
     "solution",
     "solve",
-    "limits",
 )
 
 CODE = """
