@@ -10,9 +10,8 @@ import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory import solve
+from ocr_interp.theory import solve, trained_attention_beta_interval
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
-from ocr_interp.theory.limits import trained_attention_beta_interval
 
 ORACLES = json.loads((Path(__file__).parents[1] / "oracles" / "max_margin.json").read_text())
 SIZES = [(n, a, b) for n, a, b in itertools.product([2, 3, 7], [0, 1, 3], [0, 1, 3]) if a + b]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.limits import trained_attention_beta_interval
+from ocr_interp.theory import trained_attention_beta_interval
 from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import INPUTS, OUTPUTS, max_margin_problem
 from ocr_interp.theory.reduction.bounds import dual_blocks, smallest_margin
