@@ -53,7 +53,7 @@ class Solve:
             print(beside)
 
     def _saddle(self) -> str:
-        """Where gradient descent goes instead of a nuclear-norm solution; empty if there is no other point."""
+        """Where descent goes instead of a nuclear-norm solution; empty if there is no other point."""
         from ocr_interp.theory.saddle import saddle_solution
 
         sizes = self.task.balanced_sizes

@@ -131,8 +131,8 @@ def compute_limit(
         penalty *= 4 if certificate.min_margin < 1 - 2 / sharpness else 1
         sharpness *= 2
     raise SolverError(
-        f"the max-margin solution of the {ov} model was not reached: certified gap {stages[-1].gap:.2g}, required "
-        f"{tolerance:g}: raise d_head (d_head={d_head}), tolerance or max_sharpness"
+        f"the max-margin solution of the {ov} model was not reached: certified gap {stages[-1].gap:.2g}, "
+        f"required {tolerance:g}: raise d_head (d_head={d_head}), tolerance or max_sharpness"
     )
 
 
