@@ -48,7 +48,7 @@ NEEDED = (
     "descent_trained_attention",
     *(f"adamw_{kind}{decay}" for kind in COLORS for decay in ("", "_decay")),
 )
-RIGHT = {"ha": "right", "va": "bottom", "color": "0.3", "fontsize": 8.5}
+LEFT = {"ha": "left", "va": "bottom", "color": "0.3", "fontsize": 8.5}
 LATER, LOOKED_AT = 60.0, 59.5
 """log10 of a time of gradient descent that no run of fixed steps reaches, and of where it is read."""
 
@@ -76,7 +76,7 @@ def make(runs: Path, figures: Path) -> Measured:
             ax.set(ylim=(-0.08, 1.0))
             ax.axhline(SADDLE.beta, color="0.3", ls=(0, (5, 2)), lw=1.2)
         for value, name in ((BETA, "max-margin solution, √(1/3)"), (SADDLE.beta, "saddle")):
-            axes[1, 2].text(0.98, value + 0.01, name, **RIGHT, transform=axes[1, 2].get_yaxis_transform())
+            axes[1, 2].text(0.02, value + 0.01, name, **LEFT, transform=axes[1, 2].get_yaxis_transform())
         axes[2, 0].set_ylabel("cosine with a max-margin solution")
         axes[2, 2].axis("off")
         for ax in axes.flat:
@@ -234,7 +234,7 @@ def attention_claim(runs: list[Run], later: list[float]) -> Claim:
         id="trained_attention_interval",
         statement="With trained attention the smallest norms have beta in another interval. Gradient descent "
         f"from scores of 1 passes through it: it is inside after {runs[0].step:,} steps, and above it later, "
-        f"nearer to the saddle of trained attention (beta {TRAINED_SADDLE:.3f})",
+        f"on the way to the saddle of trained attention (beta {TRAINED_SADDLE:.3f})",
         source="derived (docs/theory.md §6, §10)",
         expected=f"beta in [{INTERVAL[0]:.3f}, {INTERVAL[1]:.3f}] after {runs[0].step:,} steps, and above it "
         f"at t = 1e{LATER:g} (the same start of width 40, no EOS), every seed; the second part was set after "
