@@ -114,8 +114,11 @@ def print_claims(claims: Sequence[Claim]) -> None:
 
 
 def span(values: Any) -> str:
-    """One number, or the range of several, to three digits."""
-    numbers = values if isinstance(values, list) else [values]
+    """One number, or the range of several, to three digits; undefined ones (NaN, null) are left out."""
+    several = values if isinstance(values, list) else [values]
+    numbers = [v for v in several if v is not None and v == v]
+    if not numbers:
+        return "undefined"
     low, high = f"{min(numbers):.3g}", f"{max(numbers):.3g}"
     return low if low == high else f"{low} to {high}"
 
