@@ -6,6 +6,17 @@ To make a single figure:
 `ocr-interp reproduce --only theorem_3`, or `python -m analyses.paper.theorem_3`.
 """
 
-STUDIES = ("paper", "theory", "circuits", "ablations", "phases", "width", "optimizers", "llm")
+STUDIES = (
+    "paper",
+    "saddle",
+    "theory",
+    "circuits",
+    "ablations",
+    "phases",
+    "width",
+    "optimizers",
+    "prior",
+    "llm",
+)
 """The studies in the order in which they build on each other: each imports only from `house` and from those
 before it. Figures are drawn, and claims listed, in this order; a study that is not named here comes last."""
