@@ -170,9 +170,7 @@ def _draw(predicted: dict, limit: tuple, descent: list) -> Picture:
                 descended, drawn = DESCENT_LABELS if not k else (None, None)
                 _points(*columns, random, "x", "0.72", drawn, 0.36, 3)
                 _points(*columns, found, "x", COLORS["non_factorized"], descended, 0.2)
-            _points(
-                *columns, limit[1], "o", "0.6", "random subspace of equal rank and norm", -0.3, 3
-            )
+            _points(*columns, limit[1], "o", "0.6", "random subspace of equal rank and norm", -0.3, 3)
             _points(*columns, limit[0], "o", COLORS["factorized"], "computed max-margin solution", 0)
             values = [predicted[name][split][metric] for name in names]
             ax.plot(values, range(len(names)), "o", ms=9, mfc="none", color="k", label="closed form, ablated")

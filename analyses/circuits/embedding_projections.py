@@ -32,7 +32,7 @@ SMALL, STEPS = noise_free_task(2, 1, 1), 20_000
 PLACED = ("s0", "s1", "s2", "s3", "r1", "r2", "b0", "b1", "c0", "c1")
 SADDLE_COLOR = "#029e73"
 ANCHORS = ("s0", "r1")  # first axis along s0, second towards r1
-LINES = {"predicted": {"color": "0.1"}, "saddle": {"color": SADDLE_COLOR, "ls": "--"}}
+LINES = {"predicted": ("0.1", "-"), "saddle": (SADDLE_COLOR, "--")}
 SHOWN = ("s0", "s1", "s4", "s5", "r1", "r2", "b0", "b1", "c0", "c1")  # two pairs, training subjects s0, s4
 GRAMS = ("trained", "predicted", "saddle")
 RECIPES = {"AdamW": "", "gradient descent": "descent_"}
@@ -175,11 +175,10 @@ def draw_projections(ax: Axes, found: dict[str, list[dict]]) -> None:
         x = np.arange(len(kinds)) + 0.4 * (k - 0.5)
         ax.bar(x, np.mean(measured, axis=0), 0.38, color=COLORS[ov], label=name.split(",")[0])
         for at, kind in zip(x, kinds, strict=True):
-            for way, style in LINES.items():
+            for way, (color, style) in LINES.items():
                 if way in solved:
-                    ax.plot(
-                        [at - 0.19, at + 0.19], [solved[way]["training subjects"][kind]] * 2, lw=1.8, **style
-                    )
+                    value = solved[way]["training subjects"][kind]
+                    ax.plot([at - 0.19, at + 0.19], [value] * 2, color=color, ls=style, lw=1.8)
     ax.set_xticks(range(len(kinds)), [kind.replace(" ", "\n", 1) for kind in kinds], fontsize=8)
     ax.set(ylim=(0, 1.25))
     ax.set_title("Embeddings in the training subjects' subspace,\ngradient descent", loc="left", fontsize=9.5)

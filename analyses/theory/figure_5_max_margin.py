@@ -21,7 +21,7 @@ from analyses.house.reproduce import main
 from analyses.saddle.runs import descend as descend_to
 from analyses.theory.limit_runs import NORMS, OvKind, computed_limit, descend, noise_free_task
 from ocr_interp import FactRecallTask, Run, held_out_beta, solve
-from ocr_interp.theory import cosine_with, saddle_solution
+from ocr_interp.theory import SaddleSolution, Solution, cosine_with, saddle_solution
 from ocr_interp.training.long_descent import LongDescent
 from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
 from ocr_interp.viz.heatmaps import plot_ov_circuit
@@ -138,7 +138,9 @@ def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Pa
     numbers = {}
     for row, (sizes, runs) in enumerate(trained.items()):
         run = runs["factorized"]
-        shown = {f"{PROBLEM[ov]} solution": solve(run.task, NORMS[ov]) for ov in ROWS}
+        shown: dict[str, Solution | SaddleSolution] = {
+            f"{PROBLEM[ov]} solution": solve(run.task, NORMS[ov]) for ov in ROWS
+        }
         saddle = saddle_solution(run.task)
         shown["saddle" if saddle.is_strict_saddle else "saddle (the OV-SVM solution)"] = saddle
         embeddings = {name: (s.input_embeddings(), s.output_embeddings()) for name, s in shown.items()}

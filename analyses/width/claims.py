@@ -19,6 +19,9 @@ SEEN = "seen first, then written down"
 WORKS = 0.9
 """Share of held-out implications right from which on a width is said to work."""
 
+HELD_OUT = int((~PAPER.subject_trained).sum()) // PAPER.n_facts
+"""Held-out subjects of a pair."""
+
 BETWEEN = (3, 4)
 """Widths that fit their training set and do not deduce everything, at which numbers of pairs are compared."""
 
@@ -183,7 +186,7 @@ def pairs_claim(by_pairs: Table) -> Claim:
         every = rows.groupby("d_head")["right"].min()
         enough[n] = int(every.index[every].min()) if every.any() else int(end["d_head"].max()) + 1
         for d in BETWEEN:
-            shares.setdefault(d, {})[int(n)] = share(rows.loc[rows["d_head"] == d], int(n), PAPER.m_test)
+            shares.setdefault(d, {})[int(n)] = share(rows.loc[rows["d_head"] == d], int(n), HELD_OUT)
     falls = [_falls(list(by_n.values())) for by_n in shares.values()]
     return Claim(
         "figure_6_step_by_pairs",
@@ -203,7 +206,7 @@ def pairs_claim(by_pairs: Table) -> Claim:
 
 def of_paper(rows: Table) -> Share:
     """The share of runs of the paper's task."""
-    return share(rows, PAPER.n_pairs, PAPER.m_test)
+    return share(rows, PAPER.n_pairs, HELD_OUT)
 
 
 def _falls(by_n: list[Share]) -> bool:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig
+from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig, train
+from ocr_interp.circuits.analysis import analyze_run
 from ocr_interp.cli.solve import Solve
 from ocr_interp.models.saddle import saddle_of
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights
-from ocr_interp.theory import saddle_solution
+from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
+from ocr_interp.viz import describe_run
 
 QUIET = TrainConfig.gradient_descent(steps=1)
 
@@ -47,6 +49,24 @@ def test_none_where_there_is_none(mapped_task):
     for sizes in ((3, 1, 1), (3, 2, 1), (3, 0, 2)):
         assert saddle_of(trained_model(FactRecallTask(*sizes, n_noise=0, seq_len=3))) is None
     assert saddle_of(trained_model(mapped_task)) is None
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_run_is_shown_beside_its_saddle(trained):
+    task = FactRecallTask(4, 1, 3, n_noise=0, seq_len=3)
+    run = train(task, ModelConfig(train_attention=trained, d_head=4), QUIET, progress=False)
+    low, high = trained_attention_beta_interval(task)
+    solved = (
+        f"max-margin solutions, trained attention: {low:.4f} to {high:.4f}"
+        if trained
+        else f"max-margin solution, frozen attention: {3**-0.5:.4f}"
+    )
+    assert f"({solved}; saddle, where a small start goes: {saddle_of(run).beta:.4f})" in describe_run(run)
+    notes = analyze_run(run).notes
+    assert any(f"the saddle's beta is {saddle_of(run).beta:.4f}" in note for note in notes)
+    plain = train(task, ModelConfig(ov="non_factorized", train_attention=trained), QUIET, progress=False)
+    assert "(max-margin solution: 0)" in describe_run(plain)
+    assert not any("saddle" in note for note in analyze_run(plain).notes)
 
 
 def test_solve_says_where_descent_goes(capsys):
