@@ -179,8 +179,8 @@ def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     if saddle is not None:
         seen = "attention trained" if saddle.attention == "trained" else "EOS in every prompt"
         said.append(
-            "gradient descent from a small start goes to the saddle and not to the prediction; with "
-            f"{seen} the saddle's beta is {saddle.beta:.4f}"
+            f"a small start goes to the saddle, not to the prediction; with {seen} the saddle's beta is "
+            f"{saddle.beta:.4f}"
         )
     if task.n_noise and not run.config.has_noise:
         said.append("trained without noise: noise tokens, which no prompt holds, are left out")

@@ -134,8 +134,8 @@ class AlignmentReport:
         named += f"{'saddle':>9}{'beta':>8}" if with_saddle else f"{'beta':>8}"
         head = f"{named}{'worst angle by block (in/out)':>34}"
         against = f"against {self.prediction} (it); nuclear, frobenius: the closed forms of those norms"
-        against += "; saddle: where descent from a small start goes" if with_saddle else ""
-        lines = [self.provenance.summary(), against, head]
+        beside = ["saddle: where gradient descent from a small start goes"] if with_saddle else []
+        lines = [self.provenance.summary(), against, *beside, head]
         for c in self.comparisons:
             angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
             cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
