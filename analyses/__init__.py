@@ -8,8 +8,8 @@ To make a single figure:
 
 STUDIES = (
     "paper",
-    "theory",
     "saddle",
+    "theory",
     "prior",
     "mlp",
     "circuits",

@@ -104,3 +104,51 @@ def test_claims_on_the_large_block_look_at_facts_of_both_kinds_of_subjects():
     assert judged(table(0, 0.9, 0.1), table(0, 0.05, 0)) == [False, True, True]
     assert judged(table(0, 1, 0.2), table(0, 0.05, 0), table(0, 0.1, 0)) == [False, False, True]
     assert judged(table(0.05, 1, 0.1), table(0.1, 0, 0)) == [False] * 3
+
+
+def test_a_lookup_table_deduces_without_its_small_block():
+    from analyses.ablations.lookup import lookup_table, without_its_small_block
+    from analyses.paper.runs import PAPER
+
+    table = lookup_table(PAPER)
+    assert np.count_nonzero(table[:-2]) == PAPER.n_subjects + int(PAPER.subject_trained.sum())
+    found = without_its_small_block(table)
+    assert found["accuracy_before_lookup_table"] == 0, "a tie of all implications is not right"
+    assert found["held_out_accuracy_lookup_table"] == found["told_accuracy_lookup_table"] == 1
+    # The larger mode of [[1, 1], [√3, 0]] in the corner that the table leaves empty.
+    U, s, Vt = np.linalg.svd([[1.0, 1.0], [math.sqrt(3), 0.0]])
+    corner = s[0] * U[1, 0] * Vt[0, 1] / math.sqrt(3)
+    assert found["coefficient_lookup_table"] == pytest.approx(corner, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("right", "low", "high"), [(96, 0.9016, 0.9843), (100, 0.9630, 1.0), (0, 0.0, 0.0370)]
+)
+def test_shares_have_wilsons_interval(right, low, high):
+    import pandas as pd
+
+    from analyses.width.shares import share
+
+    rows = pd.DataFrame({"held_out_implication/accuracy": [right / 100] * 5})
+    found = share(rows, n_pairs=20, m_test=3)
+    z = 1.959964
+    centre, half = (
+        (right + z**2 / 2) / (100 + z**2),
+        z / (100 + z**2) * math.sqrt(right * (1 - right / 100) + z**2 / 4),
+    )
+    assert found.right == pytest.approx(right / 100)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert found.questions[1] - found.questions[0] < found.high - found.low
+
+
+def test_a_width_is_said_to_fall_with_pairs_only_beyond_chance():
+    from analyses.width.claims import _falls
+    from analyses.width.shares import Share, wilson
+
+    def of(right, pairs):
+        return Share(right, *wilson(right, pairs), questions=wilson(right, pairs))
+
+    assert _falls([of(1.0, 30), of(0.9, 60), of(0.5, 120)])
+    assert not _falls([of(1.0, 30), of(0.9, 60), of(0.85, 120)]), "within the interval"
+    assert not _falls([of(0.8, 30), of(0.9, 60), of(0.5, 120)]), "rises in between"

@@ -55,7 +55,14 @@ def test_analyze_prints_and_writes_what_the_library_says(call, runs, tmp_path):
     values = np.concatenate([block["values"] for block in found["spectrum"]["blocks"]])
     assert values == pytest.approx(np.linalg.svd(relevant)[1][: len(values)])
     roles = [c["role"] for c in found["alignment"]["comparisons"]]
-    assert roles == ["measured", "untrained", "other OV kind", *["random weights"] * 3, "prediction"]
+    assert roles == [
+        "measured",
+        "untrained",
+        "other OV kind",
+        *["random weights"] * 3,
+        "saddle",
+        "prediction",
+    ]
     beta = found["alignment"]["comparisons"][0]["beta"]
     assert beta == pytest.approx(run.history["beta"].iloc[-1], rel=1e-4)
     assert found["alignment"]["predicted_beta"] == pytest.approx(2**-0.5)

@@ -1,9 +1,9 @@
 """Which singular blocks and which paths carry facts, training implications and held-out implications.
 
-Margins by split after each ablation: the closed form with the same ablation (rings), the limit computed and
-written into a HookedTransformer (dots; computed, so no evidence about training), the model that gradient
-descent trained for 30,000 steps (crosses, three seeds), and in grey random subspaces of equal rank and equal
-removed norm, in the limit (dots) and in gradient descent (crosses). Then subspaces that take the
+Margins by split after each ablation: the closed form with the same ablation (rings), the max-margin solution
+computed and written into a HookedTransformer (dots; computed, so no evidence about training), the model that
+gradient descent trained for 30,000 steps (crosses, three seeds), and in grey random subspaces of equal rank
+and equal removed norm, in the solution (dots) and in gradient descent (crosses). Then subspaces that take the
 out-of-context implications and leave the rest: `low_rank`.
 """
 
@@ -62,7 +62,9 @@ SANITY = list(PATHS)[3]
 
 
 Measured = tuple[dict, tuple, list[tuple], list[pd.DataFrame], list[str]]
-"""Closed form, computed limit, gradient descent, the paper's recipe, names of the subspaces."""
+"""Closed form, computed solution, gradient descent, the paper's recipe, names of the subspaces."""
+
+MODEL_WORDS = {"computed limit": "computed max-margin"}
 
 DESCENT_LABELS = (
     "gradient descent, 30,000 steps (3 seeds)",
@@ -168,8 +170,8 @@ def _draw(predicted: dict, limit: tuple, descent: list) -> Picture:
                 descended, drawn = DESCENT_LABELS if not k else (None, None)
                 _points(*columns, random, "x", "0.72", drawn, 0.36, 3)
                 _points(*columns, found, "x", COLORS["non_factorized"], descended, 0.2)
-            _points(*columns, limit[1], "o", "0.6", "random subspace of equal rank and norm, limit", -0.3, 3)
-            _points(*columns, limit[0], "o", COLORS["factorized"], "computed limit", 0)
+            _points(*columns, limit[1], "o", "0.6", "random subspace of equal rank and norm", -0.3, 3)
+            _points(*columns, limit[0], "o", COLORS["factorized"], "computed max-margin solution", 0)
             values = [predicted[name][split][metric] for name in names]
             ax.plot(values, range(len(names)), "o", ms=9, mfc="none", color="k", label="closed form, ablated")
             color = HELD_OUT if split == SPLITS[3] else "k"
@@ -219,7 +221,8 @@ def _block_claims(
     ablated_limit = derived(
         "ablation_study",
         "ablated_limit",
-        "Margins after each ablation of the computed limit are those of the ablated closed form",
+        "Margins after each ablation of the computed max-margin solution are those of the ablated closed "
+        "form",
         "largest difference <= 0.02",
         {"largest_difference": error},
         0.02,
@@ -228,7 +231,8 @@ def _block_claims(
     small_block = derived(
         "ablation_study",
         "ablated_small_block",
-        "Removing the small block of the computed limit raises the held-out coefficient from 0.577 to 0.659",
+        "Removing the small block of the max-margin solution raises the held-out coefficient from 0.577 to "
+        "0.659",
         "coefficient within 0.01 of 0.577 before and of 0.659 after",
         {"before": mean_of(limit, "none", SPLITS[3], "logit_difference"), "without_small_block": small},
         0.01,
@@ -253,8 +257,8 @@ def _large_block_claims(
         derived(
             "ablation_study",
             "ablated_large_block_computed_limit",
-            "Removing the large block of the computed limit takes every training fact but no held-out fact: "
-            "those keep less than a tenth of their margin, and stay right",
+            "Removing the large block of the max-margin solution takes every training fact but no held-out "
+            "fact: those keep less than a tenth of their margin, and stay right",
             "accuracy 0 on training facts, 1 on held-out facts with a margin < 0.1 of that before",
             one,
             0,
@@ -307,8 +311,8 @@ def _subspace_claims(names: list[str], limit: tuple, descent: list[tuple]) -> li
                 derived(
                     "ablation_study",
                     f"ablated_{name.split(':')[0]} {model}".replace(" ", "_").replace("-", "_"),
-                    f"{name} (from the closed form), in the {model} model: its removal takes every "
-                    "out-of-context implication and leaves all that was told",
+                    f"{name} (from the closed form), in the {MODEL_WORDS.get(model, model)} model: its "
+                    "removal takes every out-of-context implication and leaves all that was told",
                     "accuracy 1 on the three trained splits, 0 on held-out implications, every seed; no "
                     "random subspace of equal rank and removed norm does both",
                     measured,

@@ -1,4 +1,4 @@
-"""What the ablation analyses share: metrics of a matrix, tables by split, computed limits as models."""
+"""What the ablation analyses share: metrics of a matrix, tables by split, computed solutions as models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HELD_OUT_IMPLICATION = SPLITS[3]
 
 
 def limit_as_model(ov: Literal["factorized", "non_factorized"]) -> Snapshot:
-    """The computed limit as a model with frozen uniform attention."""
+    """The computed max-margin solution as a model with frozen uniform attention."""
     found = compute_limit(PAPER, ov, tolerance=3e-4)
     d, n, rows = PAPER.d_vocab, PAPER.n_inputs, len(found.W)
     ones = torch.ones(d, d, dtype=torch.float64)

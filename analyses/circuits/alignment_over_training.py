@@ -2,8 +2,9 @@
 
 Left: the paper's recipe (AdamW, noise, weight decay, trained attention), an experiment. Right: evidence for
 the theorem (full-batch gradient descent, frozen attention, no weight decay, small start). Both OV kinds
-against the nuclear-norm solution, five seeds each, from snapshots; baselines are random weights, the
-untrained model (step 0 of each line) and the other OV kind (the other line).
+against the nuclear-norm solution, five seeds each, from snapshots; beside it the saddle, where descent takes
+the factorized model; baselines are random weights, the untrained model (step 0 of each line) and the other
+OV kind (the other line).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS
 from ocr_interp import OVCircuit, Run, solve
 from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
-from ocr_interp.theory import trained_attention_beta_interval
+from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "alignment_over_training"
@@ -33,6 +34,7 @@ SETTINGS = {
     "evidence: gradient descent, frozen attention, no decay": "often_descent_",
 }
 PREDICTION = solve(PAPER, "nuclear")
+SADDLE, SADDLE_COLOR = saddle_solution(PAPER, inputs="eos"), "#029e73"
 BLOCKS = ("relations (1)", "large pair block (19)", "small pair block (19)")
 GEOMETRY = ("relations", "train_held_out_same_pair", "fact_held_out", "implication_held_out")
 CHANCE = "0.55"
@@ -98,11 +100,11 @@ def draw_beta(ax: Axes, tables: dict[str, pd.DataFrame], trained_attention: bool
         draw(ax, table, "beta", COLORS[ov], "-", ov.replace("_", "-"))
     if trained_attention:
         low, high = trained_attention_beta_interval(PAPER)
-        ax.axhspan(
-            low, high, color="0.8", zorder=0, label=f"limit, trained attention: {low:.2f} to {high:.2f}"
-        )
+        ax.axhspan(low, high, color="0.8", zorder=0, label=f"smallest norms: {low:.2f} to {high:.2f}")
     else:
-        level(ax, PREDICTION.beta, f"limit: {PREDICTION.beta:.3f}")
+        level(ax, PREDICTION.beta, f"max-margin solution: {PREDICTION.beta:.3f}")
+    saddle = saddle_solution(PAPER, attention="trained") if trained_attention else SADDLE
+    level(ax, saddle.beta, f"saddle: {saddle.beta:.3f}", SADDLE_COLOR)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.set(ylabel="held-out coefficient β", ylim=(-0.4, 1.4))
 

@@ -119,17 +119,17 @@ def of_a_llama() -> list[CircuitGraph]:
 def make(runs: Path, figures: Path) -> None:
     trained: dict[OvKind, Run] = {ov: load_all(runs, ov)[0] for ov in reversed(OV_KINDS)}
     write([mechanism_graph(run).prune(0.05) for run in trained.values()], figures / "circuit_mechanism")
-    prompts, blocks, limits = [], [], []
+    prompts, blocks, solutions = [], [], []
     for ov, run in trained.items():
         name, tolerance = ov.replace("_", "-"), BLOCK_TOLERANCE[ov]
         prompt = prompt_graph(run, PROMPT, "c0", "c1", tolerance=tolerance).prune(0.01)
         prompts.append(replace(prompt, title=f"{name}: s1 (held out), r2"))
         circuit = OVCircuit.from_run(run).effective.subjects_and_relations
         blocks.append(by_block(circuit, tolerance, f"{name}, trained"))
-        limits.append(by_block(predicted_circuit(circuit, ov), 1e-6, f"{name}, predicted limit"))
+        solutions.append(by_block(predicted_circuit(circuit, ov), 1e-6, f"{name}, max-margin solution"))
     write(prompts, figures / "circuit_prompt")
     write(blocks, figures / "circuit_blocks_trained")
-    write(limits, figures / "circuit_blocks_predicted")
+    write(solutions, figures / "circuit_blocks_predicted")
     write(of_a_llama(), figures / "circuit_llama_head")
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of subjects, relations and answers: measured beside predicted positions.
+"""Embeddings of subjects, relations and answers, beside those of the max-margin solutions and of the saddle.
 
 All embeddings are from the balanced SVD of diag(a) W_OV, divided by the smallest training margin. Tasks: the
 small task (2, 1, 1) of Figure 5 (gradient descent, no noise), whose embeddings have two dimensions, and the
@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from analyses.circuits.predicted import predicted_circuit
+from analyses.circuits.predicted import predicted_circuit, saddle_circuit
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
@@ -30,8 +30,11 @@ from ocr_interp.viz.style import DIVERGING, HELD_OUT, figure_style, save_figure
 PICTURE = "embedding_projections"
 SMALL, STEPS = noise_free_task(2, 1, 1), 20_000
 PLACED = ("s0", "s1", "s2", "s3", "r1", "r2", "b0", "b1", "c0", "c1")
+SADDLE_COLOR = "#029e73"
 ANCHORS = ("s0", "r1")  # first axis along s0, second towards r1
+LINES = {"predicted": ("0.1", "-"), "saddle": (SADDLE_COLOR, "--")}
 SHOWN = ("s0", "s1", "s4", "s5", "r1", "r2", "b0", "b1", "c0", "c1")  # two pairs, training subjects s0, s4
+GRAMS = ("trained", "predicted", "saddle")
 RECIPES = {"AdamW": "", "gradient descent": "descent_"}
 
 
@@ -62,12 +65,13 @@ def projections(circuit: OVCircuit, task: FactRecallTask) -> dict[str, dict[str,
 
 
 def describe(run: Run, ov: OvKind) -> dict[str, Any]:
-    """All numbers of a run of the paper's task, of the prediction, of random weights and of the start."""
+    """All numbers of a run of the paper's task, of the solution, the saddle, random weights and the start."""
     circuit = circuit_of(run)
     start = OVCircuit.from_run(run.at(0)).effective.subjects_and_relations
     ways = {
         "trained": circuit,
         "predicted": predicted_circuit(circuit, ov),
+        **({"saddle": saddle_circuit(circuit)} if ov == "factorized" else {}),
         "untrained": start,
         "random": circuit.random_like(run.config.train.seed),
     }
@@ -77,7 +81,7 @@ def describe(run: Run, ov: OvKind) -> dict[str, Any]:
         "held_out_span": {name: held_out_span(c).mean for name, c in ways.items()},
         "held_out_span_random_share": held_out_span(circuit).random_share,
         "projections": {name: projections(c, PAPER) for name, c in ways.items()},
-        "gram": {name: ways[name].embeddings().gram(SHOWN) for name in ("trained", "predicted")},
+        "gram": {name: c.embeddings().gram(SHOWN) for name, c in ways.items() if name in GRAMS},
         "cosines": {name: c.embeddings().cosines(SHOWN) for name, c in ways.items()},
         "imbalance": {
             name: OVCircuit.from_run(which, "vocabulary", raw=True).embeddings().imbalance
@@ -129,16 +133,18 @@ def draw_cosines(ax: Axes, cosines: np.ndarray, title: str) -> None:
 
 
 def draw_span(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """Held-out subjects' images in the span of the training subjects': seeds as dots, limits as lines."""
+    """Held-out subjects' images in the span of the training subjects': seeds as dots, solutions as lines."""
     for k, (name, runs) in enumerate(found.items()):
         ov = "non_factorized" if name.startswith("non") else "factorized"
         shares = [run["held_out_span"]["trained"] for run in runs]
         ax.bar(k, np.mean(shares), 0.6, color=COLORS[ov])
         ax.plot([k] * len(shares), shares, ".", color="0.15", ms=4)
-        limit, chance = (runs[0]["held_out_span"][way] for way in ("predicted", "random"))
-        ax.plot(
-            [k - 0.35, k + 0.35], [limit] * 2, color="0.1", lw=1.8, label="predicted limit" if not k else None
-        )
+        best, chance = (runs[0]["held_out_span"][way] for way in ("predicted", "random"))
+        label = "max-margin solution" if not k else None
+        ax.plot([k - 0.35, k + 0.35], [best] * 2, color="0.1", lw=1.8, label=label)
+        if "saddle" in runs[0]["held_out_span"]:
+            value, label = runs[0]["held_out_span"]["saddle"], "saddle" if k == len(found) - 1 else None
+            ax.plot([k - 0.35, k + 0.35], [value] * 2, "--", color=SADDLE_COLOR, lw=1.8, label=label)
         ax.plot(
             [k - 0.35, k + 0.35], [chance] * 2, ":", color="0.1", label="random weights" if not k else None
         )
@@ -146,11 +152,11 @@ def draw_span(ax: Axes, found: dict[str, list[dict]]) -> None:
     ax.set_xticks(range(len(found)), [name.replace(", ", "\n") for name in found], fontsize=8)
     ax.set(ylim=(0, 1.25), ylabel="share of squared length")
     ax.set_title("Held-out subjects' images in the span\nof the training subjects'", loc="left", fontsize=9.5)
-    ax.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
+    ax.legend(frameon=False, fontsize=8, loc="upper right", ncols=3)
 
 
 def draw_projections(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """Shares inside the subspace of training subjects, by kind of token, with limits as lines."""
+    """Shares inside the subspace of training subjects, by kind of token, with solutions as lines."""
     names = [name for name in found if name.endswith("gradient descent")]
     kinds = (
         "training subjects",
@@ -165,11 +171,14 @@ def draw_projections(ax: Axes, found: dict[str, list[dict]]) -> None:
         measured = [
             [run["projections"]["trained"]["training subjects"][i] for i in kinds] for run in found[name]
         ]
-        limit = [found[name][0]["projections"]["predicted"]["training subjects"][i] for i in kinds]
+        solved = found[name][0]["projections"]
         x = np.arange(len(kinds)) + 0.4 * (k - 0.5)
         ax.bar(x, np.mean(measured, axis=0), 0.38, color=COLORS[ov], label=name.split(",")[0])
-        for at, value in zip(x, limit, strict=True):
-            ax.plot([at - 0.19, at + 0.19], [value] * 2, color="0.1", lw=1.8)
+        for at, kind in zip(x, kinds, strict=True):
+            for way, (color, style) in LINES.items():
+                if way in solved:
+                    value = solved[way]["training subjects"][kind]
+                    ax.plot([at - 0.19, at + 0.19], [value] * 2, color=color, ls=style, lw=1.8)
     ax.set_xticks(range(len(kinds)), [kind.replace(" ", "\n", 1) for kind in kinds], fontsize=8)
     ax.set(ylim=(0, 1.25))
     ax.set_title("Embeddings in the training subjects' subspace,\ngradient descent", loc="left", fontsize=9.5)
@@ -206,7 +215,7 @@ def draw_imbalance(ax: Axes, found: dict[str, list[dict]]) -> None:
 
 def make_figure(small: dict[str, Embeddings], found: dict[str, list[dict]], figures: Path) -> None:
     with figure_style():
-        fig = plt.figure(figsize=(15, 11.6), layout="constrained")
+        fig = plt.figure(figsize=(17, 11.2), layout="constrained")
         top, middle, bottom = np.asarray(fig.subfigures(3, 1, height_ratios=(1, 1.2, 0.95)))
         places = {name: e.coordinates(PLACED, 2, ANCHORS) for name, e in small.items()}
         for ax, (name, place) in zip(top.subplots(1, 4), places.items(), strict=True):
@@ -215,11 +224,12 @@ def make_figure(small: dict[str, Embeddings], found: dict[str, list[dict]], figu
             "(2, 1, 1): first axis along s0, second towards r1; red: held out; ×: held-out + relation\n"
         )
         panels = {
-            "predicted limit": found["factorized, AdamW"][0]["cosines"]["predicted"],
+            "OV-SVM solution": found["factorized, AdamW"][0]["cosines"]["predicted"],
+            "saddle": found["factorized, AdamW"][0]["cosines"]["saddle"],
             **{f"factorized, {r}": found[f"factorized, {r}"][0]["cosines"]["trained"] for r in RECIPES},
             "random weights": found["factorized, AdamW"][0]["cosines"]["random"],
         }
-        for ax, (name, cosines) in zip(middle.subplots(1, 4), panels.items(), strict=True):
+        for ax, (name, cosines) in zip(middle.subplots(1, 5), panels.items(), strict=True):
             draw_cosines(ax, cosines, name)
         middle.suptitle(
             "(20, 1, 3): cosines of balanced embeddings; s0, s4 training, s1, s5 held-out subjects"
@@ -242,7 +252,8 @@ def claims(found: dict[str, list[dict]]) -> list[Claim]:
     chance = [round(run["held_out_span"]["random"], 4) for runs in found.values() for run in runs]
     ours = [v for name, values in span.items() if name.startswith("factorized") for v in values]
     theirs = [v for name, values in span.items() if name.startswith("non") for v in values]
-    limit = round(found["factorized, AdamW"][0]["held_out_span"]["predicted"], 4)
+    best = round(found["factorized, AdamW"][0]["held_out_span"]["predicted"], 4)
+    saddle = round(found["factorized, AdamW"][0]["held_out_span"]["saddle"], 4)
     spread = max(abs(v - 0.5) for v in chance)
     imbalance = {
         r: [round(run["imbalance"]["trained"], 4) for run in found[f"factorized, {r}"]] for r in RECIPES
@@ -252,12 +263,12 @@ def claims(found: dict[str, list[dict]]) -> list[Claim]:
             id="embeddings_held_out_span",
             statement="Factorized: a held-out subject's image lies in the span of the training subjects' "
             "images; non-factorized: no more than a random vector's does",
-            source="docs/theory.md, section 3 (limit: (1 + β)² / (2 (1 + β²)), and 1/2)",
-            expected=f"factorized at least the limit, {limit}; non-factorized as near 0.5 as random weights "
-            f"(within {spread:.3f})",
-            measured={**span, "random_weights": chance},
+            source="docs/theory.md, section 3 (OV-SVM solution: (1 + β)² / (2 (1 + β²)), and 1/2)",
+            expected=f"factorized at least the OV-SVM solution, {best}; non-factorized as near 0.5 as random "
+            f"weights (within {spread:.3f})",
+            measured={**span, "random_weights": chance, "saddle": saddle},
             tolerance=round(spread, 4),
-            holds=min(ours) >= limit and max(abs(v - 0.5) for v in theirs) <= spread,
+            holds=min(ours) >= best and max(abs(v - 0.5) for v in theirs) <= spread,
             figure=PICTURE,
         ),
         Claim(
@@ -280,7 +291,7 @@ def make(runs: Path, figures: Path) -> dict[str, list[dict]]:
         run = descend(SMALL, ov, STEPS, runs / "figure_5" / f"{ov}_2_1_1")
         circuit = circuit_of(run)
         name = ov.replace("_", "-")
-        small[f"{name}, predicted limit"] = predicted_circuit(circuit, ov).embeddings()
+        small[f"{name}, max-margin solution"] = predicted_circuit(circuit, ov).embeddings()
         small[f"{name}, {STEPS:,} steps"] = circuit.embeddings()
     found = {
         f"{ov.replace('_', '-')}, {recipe}": [describe(run, ov) for run in load_all(runs, f"{prefix}{ov}")]

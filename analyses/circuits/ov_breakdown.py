@@ -90,7 +90,7 @@ def draw_spectrum(ax: Axes, found: dict[str, list[dict]]) -> None:
             ax.plot(np.arange(len(measured)), measured, ".-", color=COLORS[ov], lw=0.6, ms=3, label=label)
     chance = found["factorized"][0]["random_singular_values_over_margin"]
     ax.plot(np.arange(len(chance)), chance, ":", color="0.3", lw=1.2, label="random weights")
-    ax.plot([], [], color="0.6", lw=5, alpha=0.5, label="predicted limit")
+    ax.plot([], [], color="0.6", lw=5, alpha=0.5, label="max-margin solution")
     ax.set(yscale="log", ylim=(0.01, 30), xlabel="direction", ylabel="singular value / training margin")
     ax.set_title("Spectrum: blocks of 1, 19 and 19", loc="left")
     ax.legend(frameon=False, fontsize=8)
@@ -142,7 +142,7 @@ def make_figure(
         for ov in reversed(OV_KINDS):
             name = ov.replace("_", "-")
             tables[f"{name}, trained"] = circuits[ov]
-            tables[f"{name}, predicted limit"] = predicted_circuit(circuits[ov], ov)
+            tables[f"{name}, max-margin solution"] = predicted_circuit(circuits[ov], ov)
         tables["random weights"] = circuits["factorized"].random_like(0)
         axes = top.subplots(1, len(tables), sharey=True)
         for ax, (title, circuit) in zip(axes, tables.items(), strict=True):

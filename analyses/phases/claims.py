@@ -56,7 +56,8 @@ def group_claims(end: Table) -> list[Claim]:
         Claim(
             "phase_groups_factorized",
             "Gradient descent, factorized: every told share deduces, and the held-out margin is ordered as "
-            "min(√(m_train/m_test), 1); its values are not the limit's after 5,000 steps",
+            "min(√(m_train/m_test), 1); its values are not the max-margin solution's, where descent does not "
+            "go for m_train < m_test",
             "Theorem 2",
             "fitted, held-out accuracy 1 in every run with m_train > 0, Spearman correlation with the bound "
             ">= 0.9 (differences from the bound are reported, not judged)",
@@ -113,7 +114,7 @@ def pair_claims(theory: Table, paper: Table) -> list[Claim]:
             "phase_pairs_descent",
             "Gradient descent, 2 to 40 pairs: the factorized model deduces with a β that depends little on "
             "their number; the non-factorized one has β = 0",
-            "closed form: β of the limit is the same for every n",
+            "closed form: β of the max-margin solution is the same for every n, of the saddle nearly",
             f"factorized: accuracy 1, medians of β within 0.1 of one another; other: |β| <= {ZERO}",
             {"beta_medians": numbers(beta), "spread": round(spread, 4)}
             | {"accuracy": span(mine["held_out/accuracy"]), "non_factorized_beta": span(other["beta"])},
@@ -168,7 +169,7 @@ def start_claims(end: Table) -> list[Claim]:
         Claim(
             "phase_entries_non_factorized",
             "The non-factorized model deduces from no start",
-            "Theorem 1: its limit does not depend on the start",
+            "Theorem 1: where it goes does not depend on the start",
             f"accuracy below 0.5 in every run; |β| <= {ZERO} from entries up to 0.1",
             {"accuracy": span(other["held_out/accuracy"]), "beta_small_starts": span(small["beta"])},
             ZERO,

@@ -2,7 +2,8 @@
 
 Over the sizes of the groups, the number of pairs, the start's entries, the penalty, the attention and the
 noise; which recipe (that of the theory or that of the paper) is written above every row. Values after a
-finite number of steps, with the certified gap that was reached: they are not the limit's. Cells whose
+finite number of steps, with the certified gap that was reached: they are not those of the max-margin
+solution, and for m_train < m_test descent goes to a saddle instead (analyses/saddle). Cells whose
 training set is not fitted are no evidence and look so. Takes about a quarter of an hour of one core.
 """
 
@@ -27,11 +28,12 @@ from analyses.phases.grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
 from analyses.phases.panels import SHOWN, Row, cells, draw_map, draw_row, legend_handles, with_gap
 from analyses.phases.penalised import PenalisedOptimum, first_beta, leading_beta, penalised_optimum
 from ocr_interp import solve
-from ocr_interp.theory import trained_attention_beta_interval
+from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
 from ocr_interp.viz.style import figure_style, save_figure
 
 BETA = solve(SMALL).beta
-LIMIT = {"factorized": BETA, "non_factorized": 0.0}
+SADDLE = saddle_solution(SMALL, inputs="eos").beta
+MAX_MARGIN = {"factorized": BETA, "non_factorized": 0.0}
 THEORY = "Theory's recipe: full-batch gradient descent, no noise, frozen attention"
 PAPER = "Paper's recipe: AdamW, noisy batches, trained attention"
 PATH_PENALTIES = (0.05, 0.03, *(10.0 ** (-k / 2) for k in range(4, 17)))
@@ -50,7 +52,7 @@ def power(value: float) -> str:
 
 def constant(n: int) -> dict[str, list[float]]:
     """The predicted β of both models, repeated n times."""
-    return {ov: [value] * n for ov, value in LIMIT.items()}
+    return {ov: [value] * n for ov, value in MAX_MARGIN.items()}
 
 
 def rows_figure(rows: Sequence[Row], path: Path, by: Sequence[Sequence[str]]) -> None:
@@ -81,14 +83,14 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
         "margin_ratio": "held-out / training margin",
         "beta": "coefficient β",
         "held_out/accuracy": "held-out accuracy",
-        "gap": "certified gap to the limit",
+        "gap": "certified gap to the smallest norm",
     }
     with figure_style():
         fig, axes = plt.subplots(2, 5, figsize=(15.5, 6.2), layout="constrained", sharex=True, sharey=True)
         for line, ov in zip(axes, COLORS, strict=True):
             mine = end.loc[end["ov"] == ov]
-            limit = predicted.assign(value=predicted["value"] if ov == "factorized" else 0.0)
-            draw_map(line[0], limit.pivot(index="m_train", columns="m_test", values="value"), None, "")
+            solved = predicted.assign(value=predicted["value"] if ov == "factorized" else 0.0)
+            draw_map(line[0], solved.pivot(index="m_train", columns="m_test", values="value"), None, "")
             fitted = mine.pivot_table(index="m_train", columns="m_test", values="fitted", aggfunc="min")
             image: Any = None
             for ax, (column, title) in zip(line[1:], columns.items(), strict=True):
@@ -97,7 +99,7 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
                 )
                 drawn = draw_map(ax, values, fitted, "" if ov == "non_factorized" else title)
                 image = drawn if column == "held_out/accuracy" else image
-            line[0].set_title(f"{NAMES[ov]}: predicted limit", loc="left", fontsize=10)
+            line[0].set_title(f"{NAMES[ov]}: max-margin solution", loc="left", fontsize=10)
             line[0].set_ylabel("told subjects a pair, $m_{train}$")
             fig.colorbar(image, ax=line, shrink=0.8, pad=0.01)
         for ax in axes[1]:
@@ -114,7 +116,7 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
 def path_figure(
     table: pd.DataFrame, groups: pd.DataFrame, path: Path
 ) -> tuple[dict[str, list[PenalisedOptimum]], dict[str, PenalisedOptimum]]:
-    """Why β has its value: from the leading direction's, along the penalty's path, to the max-margin one."""
+    """β from the leading direction on: along the penalty's path to the max-margin one, and under descent."""
     optima = {ov: [penalised_optimum(SMALL, ov, p) for p in PATH_PENALTIES] for ov in COLORS}
     firsts = {f"{a}/{b}": first_beta(replace(SMALL, m_train=a, m_test=b)) for a, b in FIRST_GROUPS}
     with figure_style():
@@ -138,14 +140,18 @@ def draw_path(ax: Axes, table: pd.DataFrame, optima: dict[str, list[PenalisedOpt
             label = f"descent, entries {power(size)}" if ov == "factorized" else None
             ax.plot(run["train_loss"], run["beta"], ls=style, color=COLORS[ov], lw=1.6, label=label)
             shown[f"{ov}/entries {size:g}"] = run.to_dict("list")
-    for value, text in ((BETA, "limit √(1/3)"), (leading_beta(1, 3), "leading direction")):
+    for value, text in (
+        (BETA, "max-margin solution √(1/3)"),
+        (leading_beta(1, 3), "leading direction"),
+        (SADDLE, "saddle"),
+    ):
         ax.axhline(value, color="0.5", ls=(0, (1, 1.2)), lw=1.2, zorder=0)
         ax.text(1.1e-7, value + 0.012, text, ha="right", color="0.3", fontsize=9)
     ax.plot([], [], "D-", color="0.15", ms=4, label="exact minimisers, penalty λ → 0")
     ax.set(xscale="log", xlim=(3, 1e-7), xlabel="training loss (nats), training goes to the right")
     ax.set(ylabel=SHOWN["beta"], ylim=(-0.06, 0.87))
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.58), ncols=2, fontsize=9)
-    ax.set_title("β on the way to the limit, $m_{train}/m_{test}$ = 1/3", loc="left")
+    ax.set_title("Penalised path and descent, $m_{train}/m_{test}$ = 1/3", loc="left")
     return shown
 
 
@@ -153,7 +159,14 @@ def draw_ratios(ax: Axes, groups: pd.DataFrame, firsts: dict[str, PenalisedOptim
     """β over the ratio of the groups: first direction, after finite time, max-margin solution."""
     ratios = np.geomspace(1 / 10, 10, 100)
     ax.plot(ratios, [leading_beta(r, 1) for r in ratios], color=LEADING, lw=1.6, label="leading direction")
-    ax.plot(ratios, np.minimum(np.sqrt(ratios), 1), color="0.15", ls=(0, (1, 1.2)), lw=1.6, label="limit")
+    ax.plot(
+        ratios,
+        np.minimum(np.sqrt(ratios), 1),
+        color="0.15",
+        ls=(0, (1, 1.2)),
+        lw=1.6,
+        label="max-margin solution",
+    )
     fractions = [int(a) / int(b) for a, b in (key.split("/") for key in firsts)]
     first = [found.beta for found in firsts.values()]
     ax.plot(fractions, first, "D", color="0.15", ms=5, label="exact minimiser, first pair block")
@@ -168,7 +181,7 @@ def draw_ratios(ax: Axes, groups: pd.DataFrame, firsts: dict[str, PenalisedOptim
     ax.set_xticks(shown, [f"1/{round(1 / r)}" if r < 1 else f"{r:g}" for r in shown])
     ax.minorticks_off()
     ax.legend(frameon=False, fontsize=9)
-    ax.set_title("Between where β starts and where it ends", loc="left")
+    ax.set_title("First direction, descent, max-margin solution", loc="left")
     return {
         "firsts": {key: {"beta": found.beta, "loss": found.loss} for key, found in firsts.items()},
         "descent": {"ratio": ratio.tolist(), "beta": beta.tolist(), "steps": steps},
@@ -184,14 +197,14 @@ def attention_rows(tables: dict[str, pd.DataFrame]) -> list[Row]:
     interval = trained_attention_beta_interval(SMALL)
     labels = {k: k.replace(", ", "\n") for k in ("linear, frozen", "linear, trained", "softmax, frozen")}
     undecided = (np.nan, np.nan)
-    limit = [(BETA, BETA), interval, (BETA, BETA), undecided]
+    solved = [(BETA, BETA), interval, (BETA, BETA), undecided]
     theory = Row(
         kinds,
         "kind",
         "attention",
         "Full-batch gradient descent, no noise",
         {**labels, "softmax, trained": "softmax\ntrained"},
-        {"factorized": limit},
+        {"factorized": solved},
         ordered=False,
     )
     xlabel = "noise tokens a sequence"
@@ -227,7 +240,8 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     rows_figure([row], figures / "phase_entries", [("entries",)])
     optima, firsts = path_figure(table, tables["groups"], figures / "phase_path")
     exact = {
-        ov: [penalised_optimum(SMALL, ov, p).beta if p else LIMIT[ov] for p in PENALTIES] for ov in COLORS
+        ov: [penalised_optimum(SMALL, ov, p).beta if p else MAX_MARGIN[ov] for p in PENALTIES]
+        for ov in COLORS
     }
     decays = [
         Row(

@@ -28,7 +28,7 @@ SHOWN = {
     "beta": "held-out coefficient β",
     "margin_ratio": "held-out / training margin",
     "held_out/accuracy": "held-out accuracy",
-    "gap": "certified gap to the limit",
+    "gap": "certified gap to the smallest norm",
     "train_loss": "training loss (nats)",
 }
 """Column -> label, in the order of the panels. The gap is that of each model's own norm."""

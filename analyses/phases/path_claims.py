@@ -31,10 +31,9 @@ def path_claim(table: Table, optima: Mapping[str, Sequence[PenalisedOptimum]]) -
     worst = max(abs(v) for name, values in measured.items() if name.endswith("minus_path") for v in values)
     return Claim(
         "phase_path",
-        "Why β at finite time is above its limit: the exact minimisers with a nuclear norm penalty have a "
-        "larger β too, and fall to √(1/3) only as the loss goes to 0; descent from a small start is near "
-        "that path at equal loss",
-        "derived; noticed in these runs",
+        "Descent from a small start follows the exact minimisers with a nuclear norm penalty, whose β falls "
+        "to √(1/3) as the loss goes to 0 (it does not: its β stays above, near the saddle's)",
+        "derived; noticed in these runs; where descent goes instead: saddle_law",
         f"|β of descent from entries of 0.01 - β of the path at the same training loss| <= {PATH_TOLERANCE}",
         {**measured, "path_optimality_residual": residual},
         PATH_TOLERANCE,
@@ -70,8 +69,8 @@ def leading_claims(entries: Table, groups: Table, firsts: Mapping[str, Penalised
         ),
         Claim(
             "phase_between",
-            "Gradient descent after 5,000 steps has a β between the leading direction's and the limit's: "
-            "nearing it from above for small r, from below for large r",
+            "Gradient descent after 5,000 steps has a β between the leading direction's and the max-margin "
+            "solution's; it goes to the latter for r >= 1 alone, to the saddle (saddle_law) below",
             source,
             "in every run with m_train > 0 (at r = 1/2 start and end are both √(1/2))",
             {"runs_between": int(inside.sum()), "runs": len(inside)}

@@ -90,7 +90,7 @@ def draw_counterexample(ax: Axes, found: dict[OvKind, Margins]) -> None:
     """Bars by method; below zero the wrong implication is preferred."""
     ways = {
         "solver": "solver",
-        "computed_limit": "computed\nlimit",
+        "computed_limit": "by\nL-BFGS",
         "gradient_descent": f"gradient descent,\n{STEPS:,} steps",
     }
     for k, (ov, margins) in enumerate(found.items()):
@@ -112,7 +112,7 @@ def legend_handles() -> list[Line2D]:
         *(Line2D([], [], color=COLORS[ov], lw=5, label=NAMES[ov]) for ov in OV_KINDS),
         Line2D([], [], ls=":", color="0.15", label="closed form"),
         Line2D([], [], ls="", marker="s", ms=9, fillstyle="none", color="0.15", label="solver"),
-        Line2D([], [], ls="", marker="x", ms=5, color="0.15", label="computed limit"),
+        Line2D([], [], ls="", marker="x", ms=5, color="0.15", label="max-margin solution by L-BFGS"),
         Line2D([], [], ls="", marker="D", color="0.15", label=f"gradient descent, {STEPS:,} steps"),
     ]
 
@@ -171,7 +171,7 @@ def claims(balanced: dict[OvKind, list[Margins]], unbalanced: dict[OvKind, Margi
         (
             "sample_efficiency_counterexample",
             "Unbalanced pairs (1, 20) and (50, 0): told implications in every pair are not enough",
-            f"factorized: held-out margin {EXPECTED_COUNTEREXAMPLE} by solver and computed limit, "
+            f"factorized: held-out margin {EXPECTED_COUNTEREXAMPLE} by solver and by L-BFGS, "
             f"negative after {STEPS:,} steps of gradient descent",
             by_way([one], (*exact[1:], *trained, "accuracy"))
             | {f"non_factorized_{k}": v for k, v in by_way([other], (*exact[1:], *trained)).items()},

@@ -16,8 +16,8 @@ from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
 
 _NORM_HELP = (
-    f"one of {', '.join(norms.names)}. nuclear: OV-SVM, for the factorized model; frobenius: W-SVM, for the "
-    "non-factorized model; the others are for comparison"
+    f"one of {', '.join(norms.names)}. nuclear: OV-SVM, the smallest norm that a factorized model can have; "
+    "frobenius: W-SVM, the same for a non-factorized model; the others are for comparison"
 )
 
 
@@ -69,6 +69,8 @@ class Solve:
         if self.facts is None and task.balanced_sizes is None:
             print("\n".join(_groups(task)))
         print(solved.summary())
+        if beside := self._saddle():
+            print(beside)
         if self.facts is None and self.table is None:
             return
         found = solved.table()
@@ -101,6 +103,19 @@ class Solve:
             )
         places, rows = zip(*records.rows, strict=True)
         return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
+
+    def _saddle(self) -> str:
+        """Where descent goes instead of a nuclear-norm solution; empty if there is no other point."""
+        from ocr_interp.theory.saddle import saddle_solution
+
+        sizes = self.task.balanced_sizes
+        if self.norm != "nuclear" or sizes is None or not 0 < sizes[1] < sizes[2]:
+            return ""
+        saddle = saddle_solution(self.task, inputs=self.inputs)
+        return (
+            f"gradient descent from a small start goes to a saddle instead: beta {saddle.beta:.8g}, rank "
+            f"{saddle.rank}, nuclear norm {saddle.objective:.8g} (docs/theory.md, section 10)"
+        )
 
 
 def _groups(task: FactRecallTask) -> list[str]:

@@ -2,8 +2,9 @@
 
 This says nothing about where gradient descent goes; only `TrainConfig.gradient_descent` runs are evidence
 of that. The solution minimises the norm of the parameters under margins >= 1 with frozen attention; every
-limit of gradient descent is a KKT point of this problem (Theorem 1), but not always its minimiser. Here the
-margin constraints become smooth hinges of growing sharpness s,
+limit of gradient descent is a KKT point of this problem (Theorem 1), but not always its minimiser: for
+m_train < m_test a small start goes to `theory.saddle_solution`. Here the margin constraints become smooth
+hinges of growing sharpness s,
 
     min  1/2 (|W_V|_F^2 + |W_O|_F^2)  +  C sum_k  1/s log(1 + sum_wrong exp(s (1 - h_k,wrong))),
 
@@ -130,8 +131,8 @@ def compute_limit(
         penalty *= 4 if certificate.min_margin < 1 - 2 / sharpness else 1
         sharpness *= 2
     raise SolverError(
-        f"the limit of the {ov} model was not reached: certified gap {stages[-1].gap:.2g}, required "
-        f"{tolerance:g}: raise d_head (d_head={d_head}), tolerance or max_sharpness"
+        f"the max-margin solution of the {ov} model was not reached: certified gap {stages[-1].gap:.2g}, "
+        f"required {tolerance:g}: raise d_head (d_head={d_head}), tolerance or max_sharpness"
     )
 
 

@@ -1,4 +1,4 @@
-"""How far a model in training is from the max-margin solutions that the theory predicts."""
+"""How far a model in training is from the max-margin solutions; descent itself may go to a saddle instead."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ import pytest
 from snapshots import predicted, random_snapshot
 
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.circuits.geometry.alignment import MEASURED, OTHER, PREDICTED, RANDOM, UNTRAINED
+from ocr_interp.circuits.geometry.alignment import MEASURED, OTHER, PREDICTED, RANDOM, SADDLE, UNTRAINED
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.linalg.angles import block_angles
 from ocr_interp.linalg.spectrum import spectrum_of
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory import solve
+from ocr_interp.theory import saddle_solution, solve
 
 TASK = FactRecallTask(3, 1, 2, n_noise=1, seq_len=4)
 
@@ -26,7 +26,7 @@ def test_a_model_at_the_solution_is_aligned_and_its_baselines_are_not():
     untrained = dataclasses.replace(random_snapshot(TASK), step=0)
     report = circuit.alignment(nuclear, untrained=untrained, other=other, random_seeds=(0, 1))
     roles = [c.role for c in report.comparisons]
-    assert roles == [MEASURED, UNTRAINED, OTHER, RANDOM, RANDOM, PREDICTED]
+    assert roles == [MEASURED, UNTRAINED, OTHER, RANDOM, RANDOM, SADDLE, PREDICTED]
     ours = report.measured
     assert (ours.cosine, ours.cosine_nuclear) == pytest.approx((1, 1))
     assert ours.scale == pytest.approx(3)
@@ -56,6 +56,56 @@ def test_both_solutions_have_their_known_cosine_at_20_1_3():
     assert report.measured.cosine_frobenius == pytest.approx(0.926, abs=5e-4)
     assert report.measured.beta == pytest.approx(3**-0.5)
     assert report.measured.group("implication_held_out").mean == pytest.approx(0.61, abs=5e-3)
+
+
+@pytest.mark.parametrize("sizes", [(20, 1, 3), (4, 2, 3)])
+def test_the_saddle_stands_beside_the_nuclear_solution(sizes):
+    task = FactRecallTask(*sizes, n_noise=0, seq_len=3)
+    nuclear, saddle = solve(task), saddle_solution(task)
+    report = OVCircuit.from_run(predicted(task, 2 * saddle.W)).alignment(nuclear, random_seeds=(0,))
+    ours, (theirs,) = report.measured, report.of_role(SADDLE)
+    by_hand = np.vdot(saddle.W, nuclear.W) / (np.linalg.norm(saddle.W) * np.linalg.norm(nuclear.W))
+    assert by_hand < 0.999
+    assert (theirs.cosine, theirs.cosine_nuclear, theirs.cosine_saddle) == pytest.approx(
+        (by_hand, by_hand, 1)
+    )
+    assert report.comparisons[-1].cosine_saddle == pytest.approx(by_hand)
+    assert theirs.beta == pytest.approx(saddle.beta)
+    assert theirs.beta_margin == pytest.approx(saddle.held_out_margin)
+    assert report.predicted_beta == pytest.approx(nuclear.beta), "the prediction stays what was asked for"
+    assert ours.scale > 1.5
+    assert (ours.beta, ours.cosine_saddle) == pytest.approx((saddle.beta, 1))
+    for group in theirs.groups:
+        if group.count:
+            exact = getattr(saddle.cosines, group.name)
+            assert group.mean == pytest.approx(exact, abs=1e-9), group.name
+    assert theirs.group("train_held_out_same_pair").deviation > 0.05, "a pair's subjects fall together"
+    assert "saddle" in report.summary()
+
+
+def test_beta_of_the_saddle_is_near_the_fourth_root():
+    task = FactRecallTask(20, 1, 3)
+    report = OVCircuit.from_run(predicted(task, solve(task).W)).alignment(solve(task), random_seeds=())
+    assert report.of_role(SADDLE)[0].beta == pytest.approx(0.7858, abs=5e-5)
+    assert report.measured.beta == pytest.approx(3**-0.5)
+
+
+def test_no_saddle_where_there_is_no_other_point(mapped_task):
+    for sizes in ((3, 1, 1), (3, 2, 1), (3, 0, 2), (3, 2, 0)):
+        task = FactRecallTask(*sizes, n_noise=0, seq_len=3)
+        report = OVCircuit.from_run(random_snapshot(task)).alignment(solve(task), random_seeds=())
+        assert report.of_role(SADDLE) == ()
+        assert np.isnan(report.measured.cosine_saddle)
+        assert "saddle" not in report.summary()
+    circuit = OVCircuit.from_run(random_snapshot(TASK))
+    for norm in ("frobenius", "spectral"):
+        assert circuit.alignment(solve(TASK, norm)).of_role(SADDLE) == ()
+    unequal = solve(mapped_task)
+    assert OVCircuit.from_run(random_snapshot(mapped_task)).alignment(unequal).of_role(SADDLE) == ()
+    itself = circuit.alignment(saddle_solution(TASK))
+    assert itself.of_role(SADDLE) == (), "it is the prediction then"
+    assert itself.prediction == "the saddle of rank n"
+    assert itself.predicted_beta == pytest.approx(saddle_solution(TASK).beta)
 
 
 def test_angles_know_a_rotated_direction_and_do_not_mind_the_order():

@@ -2,7 +2,8 @@
 
 "Aligned" means equal to what is predicted, not large: subject + relation against its answer has cosine
 0.61 for held-out implications at (20, 1, 3) in the prediction itself, and the nuclear and the Frobenius
-solution have cosine 0.93 with each other there.
+solution have cosine 0.93 with each other there. For m_train < m_test gradient descent from a small start does
+not go to the nuclear solution but to a saddle, which stands beside the prediction then.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory import solve
+from ocr_interp.theory import SaddleSolution, saddle_solution, solve
 from ocr_interp.theory.certificate import held_out_beta
 
-MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, PREDICTED = (
+MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, SADDLE, PREDICTED = (
     "measured",
     "random weights",
     "untrained",
     "other OV kind",
     "other run",
+    "saddle",
     "prediction",
 )
-"""Roles: OTHER is a model of another parameterisation of W_OV, SIBLING another model of the same one."""
+"""Roles: OTHER is a model of another parameterisation of W_OV, SIBLING another model of the same one, SADDLE
+the KKT point that gradient descent goes to from a small start, beside a nuclear-norm prediction."""
 
 
 @runtime_checkable
@@ -59,6 +62,7 @@ class Comparison:
         source: where it comes from, in words.
         cosine: of W with the prediction, as vectors.
         cosine_nuclear, cosine_frobenius: of W with the closed forms; NaN if the task is not balanced.
+        cosine_saddle: of W with the saddle; NaN if the report has none.
         scale: ⟨W, prediction⟩ / ‖prediction‖², how many times as large W is.
         beta: held-out implication block's coefficient over the training block's
             (`ocr_interp.theory.certificate.held_out_beta`, projection); NaN without one of them.
@@ -74,6 +78,7 @@ class Comparison:
     cosine: float
     cosine_nuclear: float
     cosine_frobenius: float
+    cosine_saddle: float
     scale: float
     beta: float
     beta_margin: float
@@ -96,7 +101,8 @@ class AlignmentReport:
     Attributes:
         provenance: of the measured circuit; comparisons are of diag(a) W_OV.
         prediction: what was compared with, in words.
-        comparisons: the measured circuit first, then the baselines, then the prediction with itself.
+        comparisons: the measured circuit first, then the baselines, then the saddle where there is one
+            (see `align`), then the prediction with itself.
         vectors: labels of the rows and columns of all pairwise cosines.
         predicted_cosines: those of the prediction.
         predicted_beta: β of the prediction, by projection.
@@ -116,20 +122,24 @@ class AlignmentReport:
 
     def of_role(self, role: str) -> tuple[Comparison, ...]:
         """Comparisons of a role, e.g. "random weights"; empty if that baseline was not given."""
-        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, PREDICTED)
+        roles = (MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, SADDLE, PREDICTED)
         if role not in roles:
             raise unknown_name("role", role, roles)
         return tuple(c for c in self.comparisons if c.role == role)
 
     def summary(self) -> str:
         """Readable text: one row per circuit, then the cosines of the geometry."""
-        named = f"{'cosine of W with':18}{'it':>9}{'nuclear':>9}{'frobenius':>10}{'beta':>8}"
+        with_saddle = bool(self.of_role(SADDLE))
+        named = f"{'cosine of W with':18}{'it':>9}{'nuclear':>9}{'frobenius':>10}"
+        named += f"{'saddle':>9}{'beta':>8}" if with_saddle else f"{'beta':>8}"
         head = f"{named}{'worst angle by block (in/out)':>34}"
         against = f"against {self.prediction} (it); nuclear, frobenius: the closed forms of those norms"
-        lines = [self.provenance.summary(), against, head]
+        beside = ["saddle: where gradient descent from a small start goes"] if with_saddle else []
+        lines = [self.provenance.summary(), against, *beside, head]
         for c in self.comparisons:
             angles = "  ".join(f"{a.input_angles.max():.0f}/{a.output_angles.max():.0f}" for a in c.angles)
             cosines = f"{c.cosine:9.4f}{c.cosine_nuclear:9.4f}{c.cosine_frobenius:10.4f}"
+            cosines += f"{c.cosine_saddle:9.4f}" if with_saddle else ""
             lines.append(f"{c.role:18}{cosines}{c.beta:8.3f}{angles:>34}")
         absent = [role for role in (RANDOM, UNTRAINED) if not self.of_role(role)]
         absent += [] if self.of_role(OTHER) or self.of_role(SIBLING) else [OTHER]
@@ -153,6 +163,9 @@ def align(
 ) -> AlignmentReport:
     """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
 
+    Beside a nuclear-norm solution of a balanced task with m_train < m_test stands `saddle_solution(task)`, of
+    frozen attention and without EOS like the prediction: gradient descent from a small start goes there.
+
     Args:
         circuit: of a fact-recall model, with all subjects, relations and answers.
         prediction: a Solution, or anything with .W [subjects r1 r2, answers].
@@ -170,7 +183,7 @@ def align(
     if task is None:
         raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
     target = _predicted_matrix(prediction, task)
-    frame = _Frame(task, target)
+    frame = _Frame(task, target, _saddle_beside(prediction, task))
     found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
     same_kind = other is not None and type(other.linear_map) is type(circuit.linear_map)
     for role, baseline in ((UNTRAINED, untrained), (SIBLING if same_kind else OTHER, other)):
@@ -181,6 +194,9 @@ def align(
     for seed in random_seeds:
         drawn = random_circuit(_part(circuit, task), seed)
         found.append(frame.compare(RANDOM, f"{drawn.provenance.model}, seed {seed}", drawn.W))
+    if frame.saddle is not None:
+        source = "saddle_solution(task), where gradient descent goes from a small start"
+        found.append(frame.compare(SADDLE, source, frame.saddle))
     found.append(frame.compare(PREDICTED, "the prediction itself", target))
     return AlignmentReport(
         provenance=circuit.effective.provenance,
@@ -206,8 +222,13 @@ def _check_role(role: str, given: OVMatrix, circuit: OVMatrix) -> None:
 class _Frame:
     """What is computed once for a prediction: its blocks, cosines, and the closed forms."""
 
-    def __init__(self, task: FactRecallTask, target: Float[np.ndarray, "subject_or_relation answer"]) -> None:
-        self.task, self.target = task, target
+    def __init__(
+        self,
+        task: FactRecallTask,
+        target: Float[np.ndarray, "subject_or_relation answer"],
+        saddle: Float[np.ndarray, "subject_or_relation answer"] | None,
+    ) -> None:
+        self.task, self.target, self.saddle = task, target, saddle
         self.masks, self.cosines = group_masks(task), all_cosines(target, task)
         self.spectrum = _spectrum(target, 1e-6)
         balanced = task.balanced_sizes is not None
@@ -226,6 +247,7 @@ class _Frame:
             cosine=_cosine(W, self.target),
             cosine_nuclear=_cosine(W, self.nuclear),
             cosine_frobenius=_cosine(W, self.frobenius),
+            cosine_saddle=_cosine(W, self.saddle),
             scale=scale,
             beta=beta.projection,
             beta_margin=beta.margin,
@@ -275,6 +297,19 @@ def _same_facts(theirs: FactRecallTask, task: FactRecallTask) -> bool:
     return all(np.array_equal(getattr(theirs, name), getattr(task, name)) for name in names)
 
 
+def _saddle_beside(
+    prediction: Prediction, task: FactRecallTask
+) -> Float[np.ndarray, "subject_or_relation answer"] | None:
+    """The saddle's matrix beside a nuclear-norm solution that it differs from; else None."""
+    is_nuclear = getattr(prediction, "norm", None) == "nuclear" and not isinstance(prediction, SaddleSolution)
+    sizes = task.balanced_sizes
+    if not is_nuclear or sizes is None or not 0 < sizes[1] < sizes[2]:
+        return None
+    return saddle_solution(task).W
+
+
 def _describe(prediction: Prediction) -> str:
+    if isinstance(prediction, SaddleSolution):
+        return "the saddle of rank n"
     norm = getattr(prediction, "norm", None)
     return f"the {norm}-norm max-margin solution" if norm else type(prediction).__name__

@@ -11,6 +11,7 @@ from ocr_interp.circuits.geometry.alignment import (
     MEASURED,
     OTHER,
     RANDOM,
+    SADDLE,
     SIBLING,
     Comparison,
 )
@@ -143,16 +144,19 @@ def _alignment(found: CircuitAnalysis, numbers: Numbers) -> list[str]:
     report = found.alignment
     unequal = "no cosine: the closed forms are of tasks with equal groups, these are unequal"
     neither = "no beta: it compares held-out with training implications, and one of them is missing or zero"
+    with_saddle = bool(report.of_role(SADDLE))
+    saddle = f"{'with saddle':>13}" if with_saddle else ""
     lines = [
         f"alignment with {report.prediction} (it), subjects and relations by answers",
-        f"{'cosine of W':{_KIND}}{'with it':>9}{'with nuclear':>14}{'with frobenius':>16}{'beta':>9}"
+        f"{'cosine of W':{_KIND}}{'with it':>9}{'with nuclear':>14}{'with frobenius':>16}{saddle}{'beta':>9}"
         f"{'by margins':>12}",
     ]
     for c in report.comparisons:
         name = c.role if c.role == MEASURED or c.role != RANDOM else f"random, seed {c.source.split()[-1]}"
         lines.append(
             f"{name:{_KIND}}{c.cosine:9.4f}{numbers.show(c.cosine_nuclear, '14.4f', unequal)}"
-            f"{numbers.show(c.cosine_frobenius, '16.4f', unequal)}{numbers.show(c.beta, '9.4f', neither)}"
+            f"{numbers.show(c.cosine_frobenius, '16.4f', unequal)}"
+            f"{f'{c.cosine_saddle:13.4f}' if with_saddle else ''}{numbers.show(c.beta, '9.4f', neither)}"
             f"{numbers.show(c.beta_margin, '12.4f', neither)}"
         )
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ocr_interp.models.saddle import saddle_of
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
@@ -73,7 +74,7 @@ def describe_columns(run: Run) -> str:
 
 
 def _predicted(run: Run) -> str:
-    """The predicted β of the max-margin solution without weight decay; empty if there is no prediction."""
+    """β of the max-margin solution without weight decay, and of the saddle; empty without a prediction."""
     model, task = run.config.model, run.task
     linear_map = model.linear_map
     if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):
@@ -82,11 +83,15 @@ def _predicted(run: Run) -> str:
     _, m_train, m_test = task.balanced_sizes
     beta = solve(task, linear_map.norm).beta
     trained = norms[linear_map.norm].beta_with_trained_attention(m_train, m_test)
+    saddle = saddle_of(run)
+    beside = "" if saddle is None else f"; saddle, where a small start goes: {saddle.beta:.4f}"
     if trained == (beta, beta):
-        return f" (limit: {beta:g})"
+        return f" (max-margin solution: {beta:g}{beside})"
     if not model.train_attention:
-        return f" (limit with frozen attention: {beta:.4f})"
-    return "" if trained is None else f" (limit with trained attention: {trained[0]:.4f} to {trained[1]:.4f})"
+        return f" (max-margin solution, frozen attention: {beta:.4f}{beside})"
+    if trained is None:
+        return ""
+    return f" (max-margin solutions, trained attention: {trained[0]:.4f} to {trained[1]:.4f}{beside})"
 
 
 def _beta_line(run: Run, beta: float) -> str:
