@@ -15,7 +15,6 @@ from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_block
 from ocr_interp.circuits.geometry.embeddings import SpanShare, held_out_span
 from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
-from ocr_interp.models.saddle import saddle_of
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.storage.plain import plain
 from ocr_interp.theory import solve
@@ -175,7 +174,7 @@ def _imbalance(run: TrainedModel) -> float:
 def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
-    saddle = saddle_of(run) if norm == "nuclear" else None
+    saddle = run.saddle if norm == "nuclear" else None
     if saddle is not None:
         seen = "attention trained" if saddle.attention == "trained" else "EOS in every prompt"
         said.append(

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.configuration.run import RunConfig
+from ocr_interp.errors import SolverError
 from ocr_interp.models.weights import TokenWeights, effective_circuit
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import SaddleSolution, saddle_solution
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -60,6 +62,28 @@ class TrainedModel:
     def untrained(self) -> TrainedModel | None:
         """The model before training, if it was stored."""
         return None
+
+    @cached_property
+    def saddle(self) -> SaddleSolution | None:
+        """Where gradient descent from a small start goes instead of the smallest nuclear norm.
+
+        Frozen attention: with EOS, and noise if the prompts have it, as inputs. Trained attention: from scores as
+        small as the factors, of subjects and relations alone.
+
+        Returns: None if there is no such saddle or none is known: a parameterisation that makes another norm
+            small, unequal groups, m_train = 0 or m_train >= m_test, softmax attention.
+        """
+        model, sizes = self.config.model, self.task.balanced_sizes
+        if model.linear_map.norm != "nuclear" or model.attention != "linear":
+            return None
+        if sizes is None or not 0 < sizes[1] < sizes[2]:
+            return None
+        if not model.train_attention:
+            return saddle_solution(self.task, inputs="noise_eos" if self.config.has_noise else "eos")
+        try:
+            return saddle_solution(self.task, attention="trained")
+        except SolverError:  # its small program is not convex; what is shown of a run must not fail with it
+            return None
 
     @cached_property
     def model(self) -> HookedTransformer:

@@ -9,7 +9,6 @@ import torch
 from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig, train
 from ocr_interp.circuits.analysis import analyze_run
 from ocr_interp.cli.solve import Solve
-from ocr_interp.models.saddle import saddle_of
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
@@ -29,26 +28,26 @@ def trained_model(task, recipe=QUIET, **model):
 
 def test_frozen_attention_has_what_the_prompts_hold():
     task = FactRecallTask(20, 1, 3)
-    quiet = saddle_of(trained_model(task, train_attention=False))
+    quiet = trained_model(task, train_attention=False).saddle
     assert quiet.beta == saddle_solution(task, inputs="eos").beta == pytest.approx(0.7792, abs=5e-5)
-    noisy = saddle_of(trained_model(task, replace(QUIET, data="noisy"), train_attention=False))
+    noisy = trained_model(task, replace(QUIET, data="noisy"), train_attention=False).saddle
     assert noisy.beta == saddle_solution(task, inputs="noise_eos").beta
     assert noisy.beta != quiet.beta
 
 
 def test_trained_attention_goes_near_the_cube_root():
-    found = saddle_of(trained_model(FactRecallTask(20, 1, 3)))
+    found = trained_model(FactRecallTask(20, 1, 3)).saddle
     assert found.attention == "trained"
     assert found.beta == pytest.approx(0.713, abs=5e-4)
 
 
 def test_none_where_there_is_none(mapped_task):
     task = FactRecallTask(3, 1, 2, n_noise=0, seq_len=3)
-    assert saddle_of(trained_model(task, ov="non_factorized")) is None
-    assert saddle_of(trained_model(task, attention="softmax")) is None
+    assert trained_model(task, ov="non_factorized").saddle is None
+    assert trained_model(task, attention="softmax").saddle is None
     for sizes in ((3, 1, 1), (3, 2, 1), (3, 0, 2)):
-        assert saddle_of(trained_model(FactRecallTask(*sizes, n_noise=0, seq_len=3))) is None
-    assert saddle_of(trained_model(mapped_task)) is None
+        assert trained_model(FactRecallTask(*sizes, n_noise=0, seq_len=3)).saddle is None
+    assert trained_model(mapped_task).saddle is None
 
 
 @pytest.mark.parametrize("trained", [False, True])
@@ -61,9 +60,9 @@ def test_a_run_is_shown_beside_its_saddle(trained):
         if trained
         else f"max-margin solution, frozen attention: {3**-0.5:.4f}"
     )
-    assert f"({solved}; saddle, where a small start goes: {saddle_of(run).beta:.4f})" in describe_run(run)
+    assert f"({solved}; saddle, where a small start goes: {run.saddle.beta:.4f})" in describe_run(run)
     notes = analyze_run(run).notes
-    assert any(f"the saddle's beta is {saddle_of(run).beta:.4f}" in note for note in notes)
+    assert any(f"the saddle's beta is {run.saddle.beta:.4f}" in note for note in notes)
     plain = train(task, ModelConfig(ov="non_factorized", train_attention=trained), QUIET, progress=False)
     assert "(max-margin solution: 0)" in describe_run(plain)
     assert not any("saddle" in note for note in analyze_run(plain).notes)

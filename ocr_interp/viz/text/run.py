@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ocr_interp.models.saddle import saddle_of
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
@@ -83,7 +82,7 @@ def _predicted(run: Run) -> str:
     _, m_train, m_test = task.balanced_sizes
     beta = solve(task, linear_map.norm).beta
     trained = norms[linear_map.norm].beta_with_trained_attention(m_train, m_test)
-    saddle = saddle_of(run)
+    saddle = run.saddle
     beside = "" if saddle is None else f"; saddle, where a small start goes: {saddle.beta:.4f}"
     if trained == (beta, beta):
         return f" (max-margin solution: {beta:g}{beside})"
