@@ -67,8 +67,8 @@ class TrainedModel:
     def saddle(self) -> SaddleSolution | None:
         """Where gradient descent from a small start goes instead of the smallest nuclear norm.
 
-        Frozen attention: with EOS, and noise if the prompts have it, as inputs. Trained attention: from scores as
-        small as the factors, of subjects and relations alone.
+        Frozen attention: with EOS, and noise if the prompts have it, as inputs. Trained attention: from
+        scores as small as the factors, of subjects and relations alone.
 
         Returns: None if there is no such saddle or none is known: a parameterisation that makes another norm
             small, unequal groups, m_train = 0 or m_train >= m_test, softmax attention.
