@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, shown, unknown_name
 
 FACT, IMPLICATION = 0, 1
 """Index of the relations r1 (fact) and r2 (implication)."""
@@ -29,6 +29,9 @@ SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_im
 fact is in the training set, its implication is not."""
 
 TRAINED_SPLITS = SPLITS[:3]
+
+MOST_TOKENS = 10**6
+"""Largest vocabulary of a task, and longest sequence; a model of it would have 10**12 weights."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,13 @@ class FactRecallTask:
         else:
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
         as_plain(self)
+        sizes = {"tokens in its vocabulary": self.d_vocab, "tokens per sequence": self.seq_len}
+        for name, value in sizes.items():
+            if value > MOST_TOKENS:
+                raise ConfigError(
+                    f"a task must have at most {MOST_TOKENS:,} {name}, got {value:,}: lower n_pairs, "
+                    "m_train, m_test, n_noise or seq_len"
+                )
 
     @classmethod
     def from_mapping(
@@ -142,8 +152,9 @@ class FactRecallTask:
         """
         given = {"fact_of_subject": fact_of_subject, "implication_of_fact": implication_of_fact}
         for name, values in {**given, "trained": trained}.items():
-            if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
-                raise ConfigError(f"{name} must be a sequence with one entry each, got {values!r}")
+            scalar = isinstance(values, str) or (isinstance(values, np.ndarray) and not values.ndim)
+            if scalar or not isinstance(values, Sequence | np.ndarray):
+                raise ConfigError(f"{name} must be a sequence with one entry each, got {shown(values)}")
         return cls(
             n_pairs=len(implication_of_fact),
             m_train=None,

@@ -14,6 +14,7 @@ from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.export import Export
+from ocr_interp.cli.files import allow_any_text, say
 from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
 from ocr_interp.cli.reproduce import Reproduce
@@ -39,6 +40,7 @@ Command = (
 
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 2, never a traceback."""
+    allow_any_text()
     try:
         _parse(sys.argv[1:]).run()
     except OcrInterpError as error:
@@ -90,5 +92,5 @@ def _unboxed(text: str) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"ocr-interp: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"ocr-interp: error: {' '.join(message.split())}", on_stderr=True)
     sys.exit(2)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ocr_interp.cli.files import check_output, read_snapshot, write_output
+from ocr_interp.cli.files import check_output, read_snapshot, say, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Diagram:
         if self.prune:
             graphs = [graph.prune(self.prune) for graph in graphs]
         write_output(self.output, _rendered(graphs, self.output))
-        print(self.output)
+        say(self.output)
 
     def _graphs(self, runs: list[Snapshot]) -> list[CircuitGraph]:
         if not self.prompt:

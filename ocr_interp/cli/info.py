@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.files import read_run
+from ocr_interp.cli.files import read_run, say
 
 
 @dataclass(frozen=True)
@@ -22,4 +22,4 @@ class Info:
         run = read_run(self.run_dir)
         from ocr_interp.viz.text.run import describe_run
 
-        print(describe_run(run))
+        say(describe_run(run))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
 
@@ -42,4 +43,4 @@ class Solve:
             inputs=self.inputs,
             method=self.method,
         )
-        print(solved.summary())
+        say(solved.summary())

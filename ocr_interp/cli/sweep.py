@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, shown, unknown_name
+from ocr_interp.storage.reading import parse_yaml, read_text
 from ocr_interp.task import FactRecallTask
 
 SECTIONS = ("axes", "task", "model", "train")
@@ -65,8 +68,8 @@ class Sweep:
             certificates=self.certificates,
             keep_weights=self.keep_weights,
         )
-        print(describe_sweep(result))
-        print(f"\nall rows: {self.path / 'table.csv'}")
+        say(describe_sweep(result))
+        say(f"\nall rows: {self.path / 'table.csv'}")
 
     def _grid(self) -> tuple[Any, dict[str, Any]]:
         """The axes, and the configurations that all points share."""
@@ -90,8 +93,10 @@ def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
     """Reads axes written as FIELD=VALUE,VALUE,...
 
     Raises:
-        ConfigError: a text of another form, or a field twice.
+        ConfigError: a text of another form, a field twice, or more values than a sweep may have points.
     """
+    from ocr_interp.sweeps.grid import MOST_POINTS
+
     axes: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -100,7 +105,10 @@ def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
             raise ConfigError(f"--axis must be FIELD=VALUE,VALUE,..., got {text!r}")
         if name in axes:
             raise ConfigError(f"--axis {name} is given twice: write all its values in one")
-        axes[name] = [value for part in values.split(",") for value in _values(part.strip())]
+        parts = (_values(part.strip()) for part in values.split(","))
+        axes[name] = list(itertools.islice(itertools.chain.from_iterable(parts), MOST_POINTS + 1))
+        if len(axes[name]) > MOST_POINTS:
+            raise ConfigError(f"--axis {name} has more than the {MOST_POINTS:,} points that a sweep may have")
     return axes
 
 
@@ -110,11 +118,9 @@ def read_grid(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: unreadable YAML, an unknown section, or no axes.
     """
-    import yaml  # only sweeps with --grid pay for this import
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(read_text(path))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping) or "axes" not in content:
         raise ConfigError(f"{path} must map {', '.join(SECTIONS)} to their fields, at least axes")
@@ -124,12 +130,12 @@ def read_grid(path: Path) -> dict[str, Any]:
     return {section: _read(value) for section, value in content.items()}
 
 
-def _values(text: str) -> list[Any]:
+def _values(text: str) -> Sequence[Any]:
     """Reads a value, or a range of whole numbers such as 0:5."""
     first, colon, last = text.partition(":")
     if colon:
         try:
-            return list(range(int(first), int(last)))
+            return range(int(first), int(last))
         except ValueError:
             raise ConfigError(f"a range must be FIRST:END in whole numbers, got {text!r}") from None
     return [_read(text)]
@@ -143,7 +149,7 @@ def _read(value: Any) -> Any:
         return [_read(inner) for inner in value]
     if not isinstance(value, str):
         return value
-    words = {"true": True, "false": False, "none": None, "null": None}
+    words: dict[str, Any] = {"true": True, "false": False, "none": None, "null": None}
     if value.lower() in words:
         return words[value.lower()]
     for number in (int, float):
@@ -156,7 +162,7 @@ def _read(value: Any) -> Any:
 
 def _with_fields(part: str, config: Any, fields: Any) -> Any:
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"section {part} must map fields to values, got {fields!r}")
+        raise ConfigError(f"section {part} must map fields to values, got {shown(fields)}")
     known = [each.name for each in dataclasses.fields(config)]
     for name in fields:
         if name not in known:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.task import FactRecallTask
@@ -32,6 +33,6 @@ class Train:
         from ocr_interp.viz.text.run import describe_run
 
         run = train(self.task, self.model, self.train, self.run_dir)
-        print(describe_run(run))
+        say(describe_run(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             RunBusyError: another process is training in it.
             RunError: it holds another run, or files that are not a run.
         """
-        if self.config_file.exists():
+        if os.path.exists(self.config_file):  # False where the name itself is not allowed
             self.read_config()  # before anything is written into a folder of another run
         with self.kind.locked(self.path):
             self._adopt(config)
@@ -115,7 +116,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
                 f"{self.config_file} cannot be read in this process: {error}; if nothing of that name was "
                 f"registered when it was written, it is damaged: {self._way_out()}"
             ) from None
-        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OcrInterpError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise RunError(f"{self.config_file} {self._damaged(error)}") from None
         if values.get("fingerprint") != expected:
             raise RunError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,8 @@ from typing import Any
 import filelock
 
 from ocr_interp.errors import RunBusyError, RunError
-from ocr_interp.storage.atomic import GO_ON, TEMPORARY_PREFIX, write_atomic
+from ocr_interp.storage.atomic import GO_ON, TEMPORARY_PREFIX, remove_left_behind, write_atomic
+from ocr_interp.storage.reading import parse_json, read_bytes
 
 LOCK = ".lock"
 
@@ -47,27 +49,34 @@ class FolderKind:
             RunBusyError: another process holds it.
             RunError: the path is a file, the folder holds files but no settings, or it cannot be created.
         """
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
-        # Checked before anything is created in a folder that may belong to something else.
-        foreign = [] if (path / self.settings).exists() else foreign_files(path, self.inside)
-        if foreign:
-            raise RunError(
-                f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
-                "empty or a new one"
-            )
         try:
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
+            # Checked before anything is created in a folder that may belong to something else.
+            foreign = [] if (path / self.settings).exists() else foreign_files(path, self.inside)
+            if foreign:
+                raise RunError(
+                    f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
+                    "empty or a new one"
+                )
             for folder in self.inside:
                 (path / folder).mkdir(parents=True, exist_ok=True)
+            if (path / LOCK).is_symlink():  # opening the lock would empty what it points to
+                raise OSError(errno.ELOOP, f"its {LOCK} is a link: delete the link")
             lock = filelock.FileLock(path / LOCK, timeout=0)
             lock.acquire()
         except filelock.Timeout:
             raise RunBusyError(
                 f"{path} is in use by {self.user}: wait for it, or choose another {self.argument}"
             ) from None
-        except OSError as error:
-            raise RunError(f"cannot make the {self.name} {path}: {error.strerror or error}") from None
+        except RunError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise RunError(f"cannot make the {self.name} {path}: {reason or error}") from None
         try:
+            for folder in (path, *(path / name for name in self.inside)):
+                remove_left_behind(folder)
             yield
         finally:
             lock.release()
@@ -112,7 +121,7 @@ def read_settings(
         RunError: no such file, a damaged one, or one of another version.
     """
     try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
+        values = dict(parse_json(read_bytes(path)))
         found = values["format_version"]
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(missing) from None

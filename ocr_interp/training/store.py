@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ocr_interp.checks import check_choice, check_count
 from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
-from ocr_interp.errors import RunError
+from ocr_interp.devices import DTYPES
+from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
-from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
+from ocr_interp.models.weights import SCORES, TokenWeights, weights_of_state_dict
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
@@ -26,6 +30,10 @@ from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.training.run import Run
 
 _RESTORE = "restore it, or train into a new run_dir"
+_SNAPSHOT = re.compile(r"step_([0-9]{8,18})\.safetensors")
+
+STATUSES = ("unfinished", "finished", "learned", "interrupted")
+"""Values of `Checkpoint.status`, as in `Run`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,25 @@ class Checkpoint:
     device: str
     tensors: dict[str, Tensor]
     history: pd.DataFrame
+
+
+@contextmanager
+def sealed_fields(path: Path, advice: str) -> Iterator[None]:
+    """Turns what a file lacks, or has of another type, into an error about the file, whatever its digest."""
+    try:
+        yield
+    except (OcrInterpError, LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"{path} is damaged ({what}): {advice}") from None
+
+
+def copy_exactly(target: Tensor, source: Tensor, name: str) -> None:
+    """Copies a tensor of a file in place; another shape or dtype is no conversion but a RunError."""
+    if (source.shape, source.dtype) != (target.shape, target.dtype):
+        raise RunError(
+            f"{name} must be {target.dtype} {tuple(target.shape)}, got {source.dtype} {tuple(source.shape)}"
+        )
+    target.copy_(source)
 
 
 class RunStore(ConfiguredFolder[RunConfig]):
@@ -104,16 +131,22 @@ class RunStore(ConfiguredFolder[RunConfig]):
         if not self._checkpoint.exists():
             return None
         tensors, metadata = read_tensors(self._checkpoint, self.fingerprint, "checkpoint", _RESTORE)
-        step = int(metadata["step"])
+        with sealed_fields(self._checkpoint, _RESTORE):
+            step = int(metadata["step"])
+            columns = [str(name) for name in metadata.get("columns", version_1.COLUMNS)]
+            status, device = str(metadata["status"]), str(metadata["device"])
+            check_choice("status", status, STATUSES)
+            check_count("step", step, 0)
+            digest = metadata["history_digest"]
         # Later rows may have columns that the checkpoint does not know.
-        history = read_history(self._history, metadata.get("columns", version_1.COLUMNS), _RESTORE)
+        history = read_history(self._history, columns, _RESTORE)
         history = history.loc[history["step"] <= step].reset_index(drop=True)
-        if digest_of(csv_bytes(history)) != metadata["history_digest"]:
+        if digest_of(csv_bytes(history)) != digest:
             raise RunError(
                 f"{self._history} was changed or cut (its rows up to step {step} are not those of the "
                 f"checkpoint): {_RESTORE}"
             )
-        return Checkpoint(step, metadata["status"], metadata["device"], tensors, history)
+        return Checkpoint(step, status, device, tensors, history)
 
     def write_snapshot(self, step: int, weights: TokenWeights) -> None:
         """Writes the weights at a step."""
@@ -123,14 +156,17 @@ class RunStore(ConfiguredFolder[RunConfig]):
         """The weights at a step."""
         advice = "restore it; the other snapshots and the weights at the end are not touched by it"
         tensors, metadata = read_tensors(self._snapshot(step), self.fingerprint, "snapshot", advice)
-        if metadata["step"] != str(step):
-            raise RunError(f"{self._snapshot(step)} holds the weights at step {metadata['step']}: restore it")
-        return stored_weights(config, tensors, metadata)
+        if metadata.get("step") != str(step):
+            raise RunError(
+                f"{self._snapshot(step)} holds the weights at step {metadata.get('step')}: restore it"
+            )
+        with sealed_fields(self._snapshot(step), advice):
+            return stored_weights(config, tensors, metadata)
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
-        files = (self.path / "snapshots").glob("step_[0-9]*.safetensors")
-        return sorted(int(file.stem.removeprefix("step_")) for file in files)
+        found = (_SNAPSHOT.fullmatch(file.name) for file in (self.path / "snapshots").glob("step_*"))
+        return sorted(int(name[1]) for name in found if name)
 
     def _snapshot(self, step: int) -> Path:
         return self.path / "snapshots" / f"step_{step:08d}.safetensors"
@@ -159,8 +195,9 @@ class RunStore(ConfiguredFolder[RunConfig]):
                 return found
         start = initial_weights(config.task, config.model, config.train.seed)
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
-        for name, parameter in model.parameters.items():
-            parameter.copy_(checkpoint.tensors[f"parameter.{name}"])
+        with sealed_fields(self._checkpoint, _RESTORE):
+            for name, parameter in model.parameters.items():
+                copy_exactly(parameter, checkpoint.tensors[f"parameter.{name}"], name)
         recipe, step = config.train, checkpoint.step
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
@@ -169,11 +206,14 @@ class RunStore(ConfiguredFolder[RunConfig]):
         advice = "restore it, or delete it: the checkpoint holds the same weights"
         if self._final.exists():
             tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
-            if int(metadata["step"]) == step:
-                return stored_weights(config, tensors, metadata)
+            with sealed_fields(self._final, advice):
+                if int(metadata["step"]) == step:
+                    return stored_weights(config, tensors, metadata)
         if self._model_of_version_1.exists():
             state, metadata = read_tensors(self._model_of_version_1, self.fingerprint, "model", advice)
-            if int(metadata["step"]) == step:
+            with sealed_fields(self._model_of_version_1, advice):
+                if int(metadata["step"]) != step:
+                    return None
                 return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
         return None
 
@@ -181,10 +221,25 @@ class RunStore(ConfiguredFolder[RunConfig]):
 def stored_weights(
     config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> TokenWeights:
-    """The weights from the tensors of a file; version 1 named them differently."""
-    linear_map = config.model.linear_map
+    """The weights from the tensors of a file; version 1 named them differently.
+
+    Raises:
+        RunError: other names, shapes or dtypes than those of the configuration, or weights that are not
+            finite: a digest only says that a file is as it was written, not by whom.
+    """
+    linear_map, d = config.model.linear_map, config.task.d_vocab
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
+    wanted = {**linear_map.shapes(d, d), SCORES: (d, d)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != wanted:
+        raise RunError(f"it must hold the weights {wanted}, got {found}")
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    if kinds != {DTYPES[config.model.dtype]}:
+        raise RunError(f"its weights must be {config.model.dtype}, got {', '.join(sorted(map(str, kinds)))}")
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise RunError(f"its weights {name} are not finite, which no run keeps")
     return TokenWeights.from_tensors(linear_map, tensors)
 
 

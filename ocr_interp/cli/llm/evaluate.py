@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 
@@ -46,7 +47,7 @@ class Evaluate:
         lm = load_model(model, dtype=dtype, download=self.download)
         if has_update_beside:
             lm = load_finetuned(self.model, base=lm)
-        print(describe_measurement(fact_set, measure(lm, fact_set, device=self.device)))
+        say(describe_measurement(fact_set, measure(lm, fact_set, device=self.device)))
 
     def _source(self) -> tuple[str, FactConfig, str, bool]:
         """The model to load, the facts to ask, the precision (for a run, the one it was trained in), and

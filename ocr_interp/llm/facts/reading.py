@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.storage.reading import parse_json, read_text
 
 
 def read_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, values) of every row; another format, encoding or header raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path} is no file") from None
     except UnicodeDecodeError as error:
@@ -34,15 +35,13 @@ def read_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, di
 
 def _json_records(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        items = json.loads(text)
+        items = parse_json(text)
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path.name}, line {error.lineno}, column {error.colno}: no JSON ({error.msg})"
         ) from None
-    except RecursionError:
-        raise ConfigError(
-            f"{path.name} must be a list of objects, got lists within lists without end"
-        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{path.name} must be a list of objects, but {error}") from None
     if not isinstance(items, list):
         raise ConfigError(f"{path.name} must be a list of objects, got {type(items).__name__}")
     for number, item in enumerate(items, start=1):

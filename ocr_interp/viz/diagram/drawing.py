@@ -17,15 +17,20 @@ from matplotlib.patches import FancyBboxPatch
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
-from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
 from ocr_interp.viz.style import HELD_OUT
 
 FORMATS = ("png", "svg", "pdf", "dot")
 
+MOST_NODES = 300
+"""Largest graph that is drawn: nobody can read more, and a picture of 600 nodes takes 15 seconds."""
+
 _FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
+_LARGEST, _LARGEST_AREA = 25_000.0, 2.0e7
+"""Points of a side, and of the whole: a PNG of it has 2**16 pixels a side and 400 MB at most."""
 # Labels are tokens, in which a dollar sign does not start a formula.
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 
@@ -38,14 +43,22 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     Prune a graph with hundreds of edges to make it readable: draw_circuit(graph.prune(0.01)).
 
     Raises:
-        ConfigError: no graph, or a graph without edges.
+        ConfigError: no graph, a graph without edges, or one with more nodes, edges or text than a picture
+            can hold.
     """
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
+    shown = [drawable(graph, MOST_NODES) for graph in shown]
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         layouts = [lay_out(graph, _values(graph), legend_entries(graph)) for graph in shown]
         width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
+        if max(width, height) > _LARGEST or width * height > _LARGEST_AREA:
+            raise ConfigError(
+                f"a diagram of {width:,.0f} x {height:,.0f} points is too large to draw (at most "
+                f"{_LARGEST:,.0f} each way and {_LARGEST_AREA:,.0f} square points): leave small edges out "
+                "with graph.prune(0.01), or group tokens"
+            )
         # One unit of the axes is one point, so that text fits into boxes measured in points.
         figure = Figure(figsize=(width / 72, height / 72))
         FigureCanvasAgg(figure)
@@ -98,9 +111,11 @@ def _values(graph: CircuitGraph) -> dict[str, str]:
     largest, missing = _largest(graph), missing_blocks(graph)
     # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
     decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
+    # Numbers of any size stay a few letters long.
+    form = f"+.{decimals}f" if decimals <= 12 and largest < 1e9 else "+.3e"
     shown = {}
     for node in graph.nodes:
-        number = f"{graph.through(node.name):+.{decimals}f}"
+        number = f"{graph.through(node.name):{form}}"
         number = number.lstrip("+-") if float(number) == 0 else number
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
     return shown
