@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.files import say
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class Prepare:
     """the folder to write; a model that is already there is kept"""
 
     def run(self) -> None:
-        from ocr_interp.cli.files import say
-from ocr_interp.llm.models.loading import prepare_smollm2
+        from ocr_interp.llm.models.loading import prepare_smollm2
 
         say(f"{prepare_smollm2(self.folder)} holds the model")
