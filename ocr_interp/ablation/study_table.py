@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 
 from ocr_interp.errors import RunError
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.reading import read_bytes
 from ocr_interp.storage.tables import columns_of, csv_bytes
 
 KEYS = ("study", "spec", "description", "control", "seed", "split")
@@ -86,8 +88,8 @@ def _read(path: Path | None, study: str) -> list[Row]:
     if path is None or not path.exists():
         return []
     try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
+        table = pd.read_csv(io.BytesIO(read_bytes(path)), dtype="str", keep_default_na=False)
+    except (ValueError, OSError) as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
     columns = [*KEYS, TOUCHED]
     if list(table.columns[: len(columns)]) != columns:

@@ -15,6 +15,7 @@ from ocr_interp.checks import (
     check_count,
     check_flag,
     check_number,
+    check_text,
     typed_options,
 )
 from ocr_interp.maps import maps
@@ -71,6 +72,7 @@ class ModelConfig:
         if self.d_head is not None:
             check_count("d_head", self.d_head, 1)
         object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))
+        check_text("init", self.init)
         check_choice("attention", self.attention, ATTENTIONS)
         check_flag("train_attention", self.train_attention)
         check_number("init_scale", self.init_scale, above=0)

@@ -10,8 +10,12 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from ocr_interp.errors import RunError
 
 MOST_BYTES = 64 * 2**20
 """Largest file of text; callers that write larger ones themselves say so."""
@@ -65,6 +69,20 @@ def read_bytes(path: str | Path, most: int = MOST_BYTES) -> bytes:
 def read_text(path: str | Path, most: int = MOST_BYTES, encoding: str = "utf-8") -> str:
     """The text of a regular file; errors as in `read_bytes`, and UnicodeDecodeError (a ValueError)."""
     return read_bytes(path, most).decode(encoding)
+
+
+@contextmanager
+def sealed_fields(path: Path, advice: str) -> Iterator[None]:
+    """Turns what a file lacks, or has of another type, into an error about the file, whatever its digest.
+
+    Raises:
+        RunError: the block raised an error that wrong content causes; it names the file and ends with advice.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"{path} is damaged ({what}): {advice}") from None
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -53,6 +53,13 @@ class RunRecord:
         """The fingerprint that its files are named by and contain."""
         return self.file_name or self.run
 
+    @classmethod
+    def failed(cls, config: RunConfig, error: BaseException, seconds: float = 0.0) -> RunRecord:
+        """The record of a run that an error ended, which the message names."""
+        first = next(iter(str(error).strip().splitlines()), "")
+        message = f"{type(error).__name__}: {first[:500]}"
+        return cls(config, "failed", message, seconds, "unknown", [])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, with every digit of the numbers: reading gives back the same bits."""
         columns = columns_of(self.rows)

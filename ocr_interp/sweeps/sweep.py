@@ -67,8 +67,9 @@ def sweep(
         keep_weights: whether to keep the weights at the last step of each run.
         progress: whether to show a progress bar over runs on stderr; None shows it on a terminal.
 
-    Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
-        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C ends
+    Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that an error ended,
+        such as lack of memory ("failed", tried again by the next call), has a message and does not stop the
+        others. Ctrl-C ends
         the sweep; stacks that were written stay.
 
     Raises:

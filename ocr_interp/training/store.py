@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ocr_interp.checks import check_choice, check_count
 from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
 from ocr_interp.devices import DTYPES
-from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.errors import RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import SCORES, TokenWeights, weights_of_state_dict
@@ -25,6 +24,7 @@ from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions
+from ocr_interp.storage.reading import sealed_fields
 from ocr_interp.storage.tables import csv_bytes, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.training.run import Run
@@ -53,16 +53,6 @@ class Checkpoint:
     device: str
     tensors: dict[str, Tensor]
     history: pd.DataFrame
-
-
-@contextmanager
-def sealed_fields(path: Path, advice: str) -> Iterator[None]:
-    """Turns what a file lacks, or has of another type, into an error about the file, whatever its digest."""
-    try:
-        yield
-    except (OcrInterpError, LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise RunError(f"{path} is damaged ({what}): {advice}") from None
 
 
 def copy_exactly(target: Tensor, source: Tensor, name: str) -> None:

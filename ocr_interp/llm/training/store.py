@@ -10,14 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
+from ocr_interp.checks import check_count, check_text
 from ocr_interp.configuration import version_1
-from ocr_interp.errors import OcrInterpError, RunError
-from ocr_interp.llm.measuring.measure import METRICS
+from ocr_interp.errors import OcrInterpError, RunError, shown
+from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.folders import FolderKind, read_settings
 from ocr_interp.storage.plain import plain
+from ocr_interp.storage.reading import sealed_fields
 from ocr_interp.storage.tables import csv_bytes, history_table
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import SPLITS
@@ -119,10 +121,16 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         tensors, metadata = read_tensors(
             self.checkpoint_file, self.fingerprint, "checkpoint", advice, bare=True
         )
-        try:
-            return Checkpoint(tensors=tensors, **{name: metadata[name] for name in _SEALED})
-        except KeyError as error:
-            raise RunError(f"{self.checkpoint_file} is damaged (it has no {error}): {advice}") from None
+        with sealed_fields(self.checkpoint_file, advice):
+            fields = {name: metadata[name] for name in _SEALED}
+            check_count("step", fields["step"], 0)
+            check_text("device", fields["device"])
+            Measurement.from_dict(fields["before"])
+            numbers = [fields["seconds"], *fields["history"], dict(enumerate(fields["pending"]))]
+            for name, value in (pair for values in numbers for pair in values.items()):
+                if not isinstance(value, int | float):
+                    raise TypeError(f"{name} must be a number, got {shown(value)}")
+            return Checkpoint(tensors=tensors, **fields)
 
     def finish(self, history: Sequence[Mapping[str, float]], result: Mapping[str, Any]) -> None:
         """Writes history.csv and result.json, then deletes the checkpoint, which is no longer needed."""

@@ -87,10 +87,19 @@ def restore_state(model: Any, made: list[torch.optim.Optimizer], tensors: Mappin
         ModelError: the state belongs to another model.
     """
     parameters = trained_parameters(model)
-    saved = {key.split("|")[1] for key in tensors}
-    if saved != set(parameters):
-        odd = sorted(saved ^ set(parameters))[:3]
+    saved = {key.partition("|")[2] for key in tensors if key.startswith("parameter|")}
+    others = [key for key in tensors if not key.startswith("parameter|")]
+    states_of = {key.split("|")[1] if key.startswith("optimizer|") else key for key in others}
+    if saved != set(parameters) or not states_of <= saved:
+        odd = sorted((saved ^ set(parameters)) | (states_of - saved))[:3]
         raise ModelError(f"the checkpoint is of another model: {', '.join(odd)} are not in both")
+    for name, parameter in parameters.items():
+        tensor = tensors[f"parameter|{name}"]
+        if (tensor.shape, tensor.dtype) != (parameter.shape, parameter.dtype):
+            raise ModelError(
+                f"the checkpoint is of another model: {name} must be {parameter.dtype} "
+                f"{tuple(parameter.shape)}, got {tensor.dtype} {tuple(tensor.shape)}"
+            )
     states: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
         for key, tensor in tensors.items():
@@ -98,6 +107,6 @@ def restore_state(model: Any, made: list[torch.optim.Optimizer], tensors: Mappin
             if kind == "parameter":
                 parameters[name].copy_(tensor)
             else:
-                states.setdefault(name, {})[rest[0]] = tensor
+                states.setdefault(name, {})["|".join(rest)] = tensor
     for name, state in states.items():
         put_state(made, parameters[name], state)
