@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ConfigError, OcrInterpError
+from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.base import OptimizerKind
 
@@ -77,7 +77,18 @@ def state_of(made: Iterable[torch.optim.Optimizer], parameter: Tensor) -> dict[s
 
 
 def put_state(made: Iterable[torch.optim.Optimizer], parameter: Tensor, state: Mapping[str, Tensor]) -> None:
-    """Restores the result of `state_of`, to the bit."""
+    """Restores the result of `state_of`, to the bit.
+
+    Raises:
+        RunError: an entry that cannot be of this parameter, whatever seal its file has.
+    """
+    for key, value in state.items():
+        sizes = [n for n in value.shape if n not in parameter.shape]
+        if value.numel() > parameter.numel() or sizes or value.dtype not in (parameter.dtype, torch.float32):
+            raise RunError(
+                f"the checkpoint holds {key!r} of {value.dtype} {tuple(value.shape)} for a parameter of "
+                f"{parameter.dtype} {tuple(parameter.shape)}: restore it, or start anew elsewhere"
+            )
     for optimizer in made:
         if any(tensor is parameter for group in optimizer.param_groups for tensor in group["params"]):
             for key, value in state.items():

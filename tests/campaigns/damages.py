@@ -53,7 +53,7 @@ def damaged(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     if kind == "bit":
         changed[place] ^= 1 << rng.randrange(8)
     elif kind == "digit":
-        digits = [k for k in range(min(size, 200_000)) if chr(changed[k]).isdigit()]
+        digits = [k for k in range(min(size, 200_000)) if changed[k] in b"0123456789"]
         if not digits:
             return damaged(content, rng)
         place = rng.choice(digits)

@@ -125,7 +125,8 @@ def meaning_of_finetuned(path: Path, seconds: bool = False) -> str:
     for name, tensor in sorted(lm.model.state_dict().items()):
         sha.update(name.encode() + tensor.numpy().tobytes())
     sha.update(json.dumps(lm.tokenizer.get_vocab(), sort_keys=True).encode())
-    sha.update(str(lm.model.config.to_dict()).encode())
+    settings = {k: v for k, v in lm.model.config.to_dict().items() if k != "_name_or_path"}
+    sha.update(str(settings).encode())
     return sha.hexdigest()
 
 
