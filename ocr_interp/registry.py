@@ -48,7 +48,7 @@ class Registry(Generic[Variant]):
     def __contains__(self, name: object) -> bool:
         return name in self.names
 
-    def __getitem__(self, name: str) -> Variant:
+    def __getitem__(self, name: object) -> Variant:
         """The variant of a name, imported when it is first asked for.
 
         Raises:

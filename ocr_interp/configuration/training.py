@@ -137,7 +137,7 @@ class TrainConfig:
     def _check(self) -> None:
         for field in ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws", "muon_ns_steps"):
             check_count(field, getattr(self, field), 1)
-        check_rows(self.steps, self.log_every)
+        check_rows(int(self.steps), int(self.log_every))
         for field in ("seed", "switch_step"):
             check_count(field, getattr(self, field), 0)
         check_count("snapshots", self.snapshots, 0, MOST_SNAPSHOTS)
@@ -168,8 +168,9 @@ class TrainConfig:
                 )
         elif self.switch_step or self.second_lr is not None:
             raise ConfigError(
-                f"switch_step and second_lr need a second_optimizer, got switch_step={self.switch_step}, "
-                f"second_lr={self.second_lr} and none: one of {', '.join(map(repr, optimizers.names))}"
+                "switch_step and second_lr need a second_optimizer, got "
+                f"switch_step={shown(self.switch_step)}, second_lr={shown(self.second_lr)} and none: "
+                f"one of {', '.join(map(repr, optimizers.names))}"
             )
         if self.momentum and not any("momentum" in optimizers[name].options for name in self._optimizers()):
             readers = [name for name in optimizers.names if "momentum" in optimizers[name].options]

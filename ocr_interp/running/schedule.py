@@ -12,6 +12,9 @@ from ocr_interp.errors import ConfigError
 MOST_ROWS = 10**6
 """Most rows of a history: a run keeps them all in memory, some 2 kB each, and writes them all."""
 
+MOST_STEPS_A_ROW = 10**7
+"""Most steps from one row to the next, whose losses are kept until then."""
+
 
 @dataclass(frozen=True)
 class LoggedSteps(Sequence[int]):
@@ -45,11 +48,16 @@ class LoggedSteps(Sequence[int]):
 
 
 def check_rows(steps: int, log_every: int) -> None:
-    """Requires that a history has at most MOST_ROWS rows.
+    """Requires a history of at most MOST_ROWS rows, with at most MOST_STEPS_A_ROW steps between them.
 
     Raises:
-        ConfigError: it has more; the message says the smallest log_every that is allowed.
+        ConfigError: it has more; the message says the log_every that is allowed.
     """
+    if min(steps, log_every) > MOST_STEPS_A_ROW:
+        raise ConfigError(
+            f"a history must have a row at least every {MOST_STEPS_A_ROW:,} steps, got steps={steps} with "
+            f"log_every={log_every}: lower log_every"
+        )
     if -(-steps // log_every) + 1 > MOST_ROWS:  # len() itself is bounded
         raise ConfigError(
             f"a history may have at most {MOST_ROWS:,} rows, got steps={steps} with log_every={log_every}: "

@@ -138,7 +138,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def guarded(work: Callable[[], Any], seconds: float = HANG_SECONDS) -> Outcome:
-    """An attempt inside of this process, for many quick ones in one fork; errors and hangs as in `attempt`."""
+    """An attempt inside of this process, for many quick ones in one fork; judged as by `attempt`."""
 
     def ring(*_: object) -> None:
         raise TimeoutError
@@ -180,7 +180,7 @@ def command(*words: str, encoding: str = "utf-8") -> dict[str, Any]:
     return {
         "code": code or 0,
         "out": out.getvalue().decode(encoding, "replace")[-5_000:],
-        "err": err.getvalue().decode(encoding, "replace")[-5_000:],
+        "err": err.getvalue().decode(encoding, "replace")[:5_000],
     }
 
 
@@ -189,7 +189,7 @@ def judged(outcome: Outcome) -> Outcome:
     if outcome.kind != "ok":
         return outcome
     told = outcome.value
-    outcome.text = told["err"][-400:]
+    outcome.text = told["err"][:400]
     if "Traceback" in told["err"]:
         outcome.kind = "traceback"
     elif told["code"]:

@@ -48,7 +48,9 @@ def damaged(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     """Other bytes, and what was done."""
     size = len(content)
     place = rng.randrange(size)
-    kind = rng.choice(("bit", "bit", "digit", "digit", "cut", "zeros", "insert", "delete", "swap", "junk", "empty"))
+    kind = rng.choice(
+        ("bit", "bit", "digit", "digit", "cut", "zeros", "insert", "delete", "swap", "junk", "empty")
+    )
     changed = bytearray(content)
     if kind == "bit":
         changed[place] ^= 1 << rng.randrange(8)
@@ -71,7 +73,9 @@ def damaged(content: bytes, rng: random.Random) -> tuple[bytes, str]:
         other = rng.randrange(size)
         changed[place], changed[other] = changed[other], changed[place]
     elif kind == "junk":
-        changed = bytearray(rng.choice((b"{}", b"null", b"[]", b"\x00" * 50, b"\xff\xfe" * 50, b"a,b\n1,2\n", b"0")))
+        changed = bytearray(
+            rng.choice((b"{}", b"null", b"[]", b"\x00" * 50, b"\xff\xfe" * 50, b"a,b\n1,2\n", b"0"))
+        )
     else:
         changed = bytearray()
     return bytes(changed), f"{kind} at byte {place} of {size}"
@@ -131,8 +135,21 @@ def victims(made: Path) -> list[tuple[Victim, float]]:
         (Victim("run", run, "**/*.[jcs]*", places.meaning_of_run), 0.25),
         (Victim("sweep", made / "sweep", "*/*.[js]*", places.meaning_of_sweep), 0.15),
         (Victim("sweep.json", made / "sweep", "sweep.json", places.meaning_of_sweep, sealed=False), 0.03),
-        (Victim("checkpoint of a language model", made / "stopped", "**/*.[js]*", places.meaning_of_checkpoint), 0.17),
-        (Victim("config and result of a language model", made / "finetuned", "*.json", places.meaning_of_finetuned), 0.1),
+        (
+            Victim(
+                "checkpoint of a language model", made / "stopped", "**/*.[js]*", places.meaning_of_checkpoint
+            ),
+            0.17,
+        ),
+        (
+            Victim(
+                "config and result of a language model",
+                made / "finetuned",
+                "*.json",
+                places.meaning_of_finetuned,
+            ),
+            0.1,
+        ),
         (Victim("kept language model", made / "finetuned", "model/*", places.meaning_of_finetuned), 0.1),
         (Victim("table of ablations", table, "", lambda copy: places.do_ablate(run, copy)), 0.05),
         (Victim("circuit graph", made / "graph.json", "", read_graph, sealed=False), 0.05),

@@ -53,7 +53,9 @@ def _again(
     found = attempt(lambda: meaning(path))
     if found.kind != "ok":
         return Outcome("lost" if found.kind == "refused" else found.kind, found.text)
-    return first if found.value == expected else Outcome("silent", f"{found.value} instead of {expected}"[:300])
+    return (
+        first if found.value == expected else Outcome("silent", f"{found.value} instead of {expected}"[:300])
+    )
 
 
 def outputs(count: int, rng: random.Random, folder: Path, run: Path) -> Tally:

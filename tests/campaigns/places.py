@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 from ocr_interp.ablation import Site, Zero
 from ocr_interp.ablation.study import run_ablation_study
 from ocr_interp.configuration.model import ModelConfig
+from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.graphs.mechanism_graph import mechanism_graph
 from ocr_interp.llm.facts.configuration import FactConfig
@@ -27,9 +29,7 @@ from ocr_interp.training.store import load_run
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 MODEL = ModelConfig(d_head=4)
-RECIPE = TrainConfig(
-    steps=300, batch_size=12, log_every=20, checkpoint_every=60, snapshots=5, device="cpu"
-)
+RECIPE = TrainConfig(steps=300, batch_size=12, log_every=20, checkpoint_every=60, snapshots=5, device="cpu")
 SWEPT = TrainConfig(steps=120, batch_size=12, log_every=20, device="cpu")
 AXES = {"d_head": [2, 3], "seed": [0, 1], "lr": [0.01, 0.02]}
 FACTS = FactConfig(n_pairs=3, n_names=4)
@@ -80,6 +80,20 @@ def make_model(path: Path) -> str:
 def make_graph(run: Path, path: Path) -> str:
     path.write_text(mechanism_graph(load_run(run)).to_json(), encoding="utf-8")
     return "made"
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def first_row(config: RunConfig) -> None:
+    """Trains to the first row of the history, which makes and measures the model."""
+
+    def stop(row: object) -> None:
+        raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        train(config.task, config.model, config.train, progress=False, on_log=stop)
 
 
 # --- what a folder says, to the bit ----------------------------------------------------------------------

@@ -1,6 +1,9 @@
-"""The campaign: kills, damages, hostile files and full disks, counted. `make campaign`, or with smaller counts
+"""The campaign: kills, damages, hostile files and full disks, counted.
 
-    python tests/campaigns/run.py --kills 5 --finetune-kills 3 --sweep-kills 2 --damages 60 --hostile 60 --disks 8
+`make campaign` runs it whole; a minute of it, with all kinds of attempts, is
+
+    python tests/campaigns/run.py --no-page --json small.json --kills 3 --finetune-kills 2 --sweep-kills 1 \\
+        --damages 60 --hostile 60 --disks 8
 
 It writes the counts and every failure as JSON, and the table of docs/campaign.md. Not part of the test suite.
 """
@@ -24,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import accelerate  # noqa: E402, F401  # all that forks would import one by one
-import matplotlib.backends.backend_agg  # noqa: E402, F401
+import matplotlib.backends.backend_agg  # noqa: E402
 import matplotlib.backends.backend_svg  # noqa: E402, F401
 import torch  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
@@ -95,7 +98,14 @@ def table(rows: list[Tally]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    counts = {"kills": 100, "finetune-kills": 100, "sweep-kills": 20, "damages": 1000, "hostile": 1000, "disks": 100}
+    counts = {
+        "kills": 100,
+        "finetune-kills": 100,
+        "sweep-kills": 20,
+        "damages": 1000,
+        "hostile": 1000,
+        "disks": 100,
+    }
     for name, default in counts.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seed", type=int, default=0)

@@ -72,7 +72,7 @@ class FactConfig:
             reading = " or ".join(repr(name) for name in fact_sets if fact_sets[name].needs_file)
             raise ConfigError(
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
-                f"file={str(self.file) if self.file else None!r}"
+                f"file={shown(None if self.file is None else str(self.file))}"
             )
 
     def _check_types(self) -> None:

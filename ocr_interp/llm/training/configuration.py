@@ -108,7 +108,7 @@ class FinetuneConfig:
             check_count(name, getattr(self, name), 1)
         for name in ("steps", "train_seed", "checkpoint_every"):
             check_count(name, getattr(self, name), 0)
-        check_rows(self.steps, self.log_every)
+        check_rows(int(self.steps), int(self.log_every))
         for name in ("lr", "eps", "lora_alpha"):
             check_number(name, getattr(self, name), above=0)
         for name in ("weight_decay", "beta1", "beta2", "momentum"):
