@@ -62,6 +62,8 @@ def read_history(path: Path, wanted: Collection[str] | None, advice: str) -> pd.
     except (ValueError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}): {advice}") from None
     columns = [str(name) for name in text.columns]
+    if wanted is not None and len(set(wanted)) < len(wanted):
+        raise RunError(f"{path} cannot be read by columns that are named twice: {advice}")
     absent = [name for name in (wanted or ()) if name not in columns]
     if columns[:1] != [STEP] or absent:
         lacks = f"lacks the columns {', '.join(absent[:4])}" if absent else f"must begin with {STEP}"

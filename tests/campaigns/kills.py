@@ -39,7 +39,7 @@ def kill_and_resume(
     lives = []
     for k in range(3):
         whole = folder / f"whole-{k}"
-        lives.append(_required(attempt(lambda whole=whole: work(whole), own_limit=PATIENCE)).seconds)
+        lives.append(_required(attempt(lambda whole=whole: work(whole), own_limit=PATIENCE)).cpu)
     expected = _required(attempt(lambda: meaning(folder / "whole-0"))).value
     again = _required(attempt(lambda: meaning(folder / "whole-1"))).value
     assert expected == again, f"{name} is not reproducible: there is nothing to compare with"
@@ -62,7 +62,7 @@ def kill_and_resume(
                 outcome.kind = "lost"
             elif outcome.kind == "ok" and outcome.value != expected:
                 outcome = Outcome("silent", f"{outcome.value} instead of {expected}"[:300])
-        tally.count(outcome, f"{name} killed at {share:.2f} of its life of {life:.2f} s")
+        tally.count(outcome, f"{name} killed at {share:.2f} of its life of {life:.2f} CPU-seconds")
     tally.seconds = time.monotonic() - start
     return tally
 

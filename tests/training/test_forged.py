@@ -51,11 +51,12 @@ def refused(run_dir, file, message):
         (lambda m: m.pop("history_digest"), "it has no 'history_digest'"),
         (lambda m: m.update(status="done"), "status must be one of"),
         (lambda m: m.update(columns=3), "not iterable"),
+        (lambda m: m["columns"].append(m["columns"][-1]), "named twice"),
     ],
 )
 def test_metadata_of_a_checkpoint(run_dir, change, message):
     reseal(run_dir / CHECKPOINT, change)
-    refused(run_dir, CHECKPOINT, message)
+    refused(run_dir, "history.csv" if "twice" in message else CHECKPOINT, message)
     with pytest.raises(RunError, match=message):
         train_into(run_dir)
 
