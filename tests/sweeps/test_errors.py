@@ -1,8 +1,6 @@
 """An error in one run, of whatever type: a recorded failed run, never the end of the sweep."""
 
 import pytest
-from conftest import RECIPE
-
 from ocr_interp.errors import ConfigError
 from ocr_interp.sweeps import distributed, engines
 from ocr_interp.sweeps.records import RunRecord
@@ -61,4 +59,3 @@ def test_records_of_others_are_checked_field_by_field(tiny_sweep):
     for field, value in wrong.items():
         with pytest.raises(ValueError, match=field):
             RunRecord.from_dict({**good, field: value}, 2)
-    assert record.config.train.steps == RECIPE.steps
