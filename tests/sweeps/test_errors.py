@@ -1,6 +1,7 @@
 """An error in one run, of whatever type: a recorded failed run, never the end of the sweep."""
 
 import pytest
+
 from ocr_interp.errors import ConfigError
 from ocr_interp.sweeps import distributed, engines
 from ocr_interp.sweeps.records import RunRecord
