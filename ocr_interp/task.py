@@ -38,6 +38,9 @@ fact is in the training set, its implication is not."""
 
 TRAINED_SPLITS = SPLITS[:3]
 
+MOST_TOKENS = 10**6
+"""Largest vocabulary of a task, and longest sequence; a model of it would have 10**12 weights."""
+
 
 @dataclass(frozen=True)
 class Triples:
@@ -133,6 +136,13 @@ class FactRecallTask:
         if self.names is not None:
             check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
         as_plain(self)
+        sizes = {"tokens in its vocabulary": self.d_vocab, "tokens per sequence": self.seq_len}
+        for name, value in sizes.items():
+            if value > MOST_TOKENS:
+                raise ConfigError(
+                    f"a task must have at most {MOST_TOKENS:,} {name}, got {value:,}: lower n_pairs, "
+                    "m_train, m_test, n_noise or seq_len"
+                )
 
     def _take_sizes_of_mapping(self) -> None:
         """With a mapping, counts that were left at their defaults follow from it."""
