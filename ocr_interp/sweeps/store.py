@@ -15,7 +15,7 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions, read_settings, write_settings
-from ocr_interp.storage.reading import parse_json, read_bytes
+from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import SEAL, require_seal
 from ocr_interp.storage.tables import csv_bytes
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -138,7 +138,8 @@ class SweepStore:
         """
         path, advice = self._weights(record.stamp), "restore it, or train into a new path"
         tensors, metadata = read_tensors(path, record.stamp, "weights", advice)
-        return stored_weights(path, record.config, tensors, metadata, advice)
+        with sealed_fields(path, advice):
+            return stored_weights(record.config, tensors, metadata)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every digit of the numbers."""
