@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.naming import (
+    MOST_TOKENS,
     NamedMapping,
     check_names,
     entries,
@@ -37,9 +38,6 @@ SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_im
 fact is in the training set, its implication is not."""
 
 TRAINED_SPLITS = SPLITS[:3]
-
-MOST_TOKENS = 10**6
-"""Largest vocabulary of a task, and longest sequence; a model of it would have 10**12 weights."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,6 @@ class FactRecallTask:
         else:
             self._take_sizes_of_mapping()
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
-        if self.names is not None:
-            check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
         as_plain(self)
         sizes = {"tokens in its vocabulary": self.d_vocab, "tokens per sequence": self.seq_len}
         for name, value in sizes.items():
@@ -143,6 +139,8 @@ class FactRecallTask:
                     f"a task must have at most {MOST_TOKENS:,} {name}, got {value:,}: lower n_pairs, "
                     "m_train, m_test, n_noise or seq_len"
                 )
+        if self.names is not None:
+            check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
 
     def _take_sizes_of_mapping(self) -> None:
         """With a mapping, counts that were left at their defaults follow from it."""

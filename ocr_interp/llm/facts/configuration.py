@@ -110,8 +110,9 @@ class FactConfig:
             if path is not None and not (isinstance(path, str | Path) and "\0" not in str(path)):
                 raise ConfigError(f"{field} must be a path, got {shown(path)}")
         for field in ("fact_property", "implication_property", "language"):
-            if getattr(self, field) != "":  # it is the only one, or the plain one
-                check_text(field, getattr(self, field))
+            value = getattr(self, field)
+            if not isinstance(value, str) or value:  # "" is the only one, or the plain one
+                check_text(field, value)
         for field in ("train_templates", "test_templates", "fact_templates", "implication_templates"):
             values = getattr(self, field)
             if not isinstance(values, tuple | list):
