@@ -56,7 +56,7 @@ def test_every_field_takes_every_value_or_refuses_it(unchecked, name):
         ("FactRecallTask", {"seq_len": 2**40}, r"at most 1,000,000 tokens per sequence"),
         ("FactRecallTask", {"n_pairs": 2, "m_train": None, "m_test": None, "fact_of_subject": (0, 1),
                             "implication_of_fact": (2**62, 0), "trained": (True, True)}, "use every index"),
-        ("FactRecallTask", {"fact_of_subject": 3, "implication_of_fact": 4, "trained": 5}, "must be a sequence"),
+        ("FactRecallTask", {"fact_of_subject": 3, "implication_of_fact": 4, "trained": 5}, "be a sequence"),
         ("FactRecallTask", {"names": range(10**9)}, "names must have at most 1,000,000 entries"),
         ("FactConfig", {"implications_file": 7}, "implications_file must be a path"),
         ("FactConfig", {"language": None}, "language must be a text"),

@@ -95,12 +95,12 @@ class FactConfig:
         if self.language and not fact_sets[self.data].has_languages:
             raise ConfigError(
                 f"language goes with data='popqa' or 'file' and only with them, got data={self.data!r}, "
-                f"language={self.language!r}"
+                f"language={shown(self.language)}"
             )
         if self.implications_file is not None and not fact_sets[self.data].joins_files:
             raise ConfigError(
                 f"implications_file goes with data='file' and only with it, got data={self.data!r}, "
-                f"implications_file={str(self.implications_file)!r}"
+                f"implications_file={shown(str(self.implications_file))}"
             )
 
     def _check_types(self) -> None:
