@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast lint format bench readme llm-model
+.PHONY: install reproduce reproduce-all test test-fast lint format bench campaign readme llm-model
 
 install: .venv/installed
 
@@ -42,6 +42,10 @@ bench: install llm-model
 	$(BIN)/python benchmarks/bench_probes.py
 	$(BIN)/python benchmarks/bench_ablation.py
 	$(BIN)/python benchmarks/bench_llm.py
+
+# Kills, damages, hostile files and full disks, counted: half an hour, and docs/campaign.md with its table.
+campaign: install
+	$(BIN)/python tests/campaigns/run.py
 
 readme: install
 	$(BIN)/python -m analyses.house.pages

@@ -10,17 +10,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, shown, unknown_name
 
 Made = TypeVar("Made")
 
 
-def check_count(field: str, value: Any, at_least: int) -> None:
-    """Requires a whole number, not a bool, that is at least `at_least`."""
+LARGEST = 2**63 - 1
+"""Largest whole number of a field: what an index of a tensor can be."""
+
+
+def check_count(field: str, value: Any, at_least: int, at_most: int = LARGEST) -> None:
+    """Requires a whole number, not a bool, from `at_least` to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{field} must be a whole number >= {at_least}, got {value!r}")
-    if value < at_least:
-        raise ConfigError(f"{field} must be >= {at_least}, got {value}")
+        raise ConfigError(f"{field} must be a whole number >= {at_least}, got {shown(value)}")
+    if int(value) < at_least:
+        raise ConfigError(f"{field} must be >= {at_least}, got {shown(int(value))}")
+    if int(value) > at_most:
+        raise ConfigError(f"{field} must be <= {at_most}, got {shown(int(value))}")
 
 
 def check_number(
@@ -32,25 +38,36 @@ def check_number(
         allowed += f" > {above:g}"
     if at_least is not None:
         allowed += f" >= {at_least:g}"
-    ok = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    ok = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
+    if ok:
+        try:
+            ok = math.isfinite(value)
+        except OverflowError:  # a whole number that no float can be
+            ok = False
     if ok and above is not None:
         ok = value > above
     if ok and at_least is not None:
         ok = value >= at_least
     if not ok:
-        raise ConfigError(f"{field} must be {allowed}, got {value!r}")
+        raise ConfigError(f"{field} must be {allowed}, got {shown(value)}")
 
 
 def check_choice(field: str, value: Any, allowed: Sequence[str]) -> None:
     """Requires one of the allowed values."""
-    if value not in allowed:
-        raise ConfigError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:  # an array would be compared entry by entry
+        raise ConfigError(f"{field} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
 
 
 def check_flag(field: str, value: Any) -> None:
     """Requires True or False; 0, 1 and "no" are refused, since they hide typing errors."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{field} must be True or False, got {value!r}")
+        raise ConfigError(f"{field} must be True or False, got {shown(value)}")
+
+
+def check_text(field: str, value: Any) -> None:
+    """Requires a text that is not empty and without the control character that no file name may have."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(f"{field} must be a text that is not empty, got {shown(value)}")
 
 
 def check_mapping(
@@ -61,12 +78,15 @@ def check_mapping(
     missing = [name for name, part in zip(names, mapping, strict=True) if part is None]
     if missing:
         raise ConfigError(f"{', '.join(names)} must be given together, got no {', '.join(missing)}")
+    for name, part in zip(names, mapping, strict=True):
+        if not isinstance(part, tuple):
+            raise ConfigError(f"{name} must be a tuple with one entry each, got {shown(part)}")
     fact_of_subject, implication_of_fact, trained = mapping
     if m_train is not None or m_test is not None or n_pairs != len(implication_of_fact):
         raise ConfigError(
             "with a mapping n_pairs must be the number of facts and m_train and m_test must be None, "
-            f"got n_pairs={n_pairs}, m_train={m_train}, m_test={m_test}: leave them out, or use "
-            "FactRecallTask.from_mapping"
+            f"got n_pairs={shown(n_pairs)}, m_train={shown(m_train)}, m_test={shown(m_test)}: leave them "
+            "out, or use FactRecallTask.from_mapping"
         )
     if len(trained) != len(fact_of_subject):
         raise ConfigError(
@@ -74,12 +94,12 @@ def check_mapping(
         )
     for subject, value in enumerate(trained):
         if not isinstance(value, bool):
-            raise ConfigError(f"trained[{subject}] must be True or False, got {value!r}")
+            raise ConfigError(f"trained[{subject}] must be True or False, got {shown(value)}")
     for subject, fact in enumerate(fact_of_subject):
         if isinstance(fact, Sequence | np.ndarray) and not isinstance(fact, str):
             raise ConfigError(
-                f"fact_of_subject[{subject}] must be one fact, got {fact!r}: a subject with several facts "
-                "contradicts itself (the same sequence would have two right answers)"
+                f"fact_of_subject[{subject}] must be one fact, got {shown(fact)}: a subject with several "
+                "facts contradicts itself (the same sequence would have two right answers)"
             )
     _check_indices("fact_of_subject", fact_of_subject, len(implication_of_fact))
     n_implications = max((v for v in implication_of_fact if isinstance(v, int)), default=-1) + 1
@@ -101,7 +121,8 @@ def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:
         check_count(f"{name}[{index}]", value, 0)
         if value >= n_targets:
             raise ConfigError(f"{name}[{index}] must be < {n_targets}, got {value}")
-    unused = sorted(set(range(n_targets)) - set(values))
+    # There are at most as many indices as entries: a huge one is never counted up to.
+    unused = sorted(set(range(min(n_targets, len(values) + 1))) - set(values))
     if unused or not values:
         raise ConfigError(f"{name} must use every index 0..{n_targets - 1}, got none for {unused[:5]}")
 
@@ -150,14 +171,14 @@ def as_options(field: str, given: Any) -> Pairs:
     """
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
-        raise ConfigError(f"{field} must be pairs of a name and a value, or a dict, got {given!r}")
+        raise ConfigError(f"{field} must be pairs of a name and a value, or a dict, got {shown(given)}")
     found: list[tuple[str, Option]] = []
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ConfigError(f"{field} must be pairs of a name and a value, got {pair!r}")
+            raise ConfigError(f"{field} must be pairs of a name and a value, got {shown(pair)}")
         name, value = pair[0], pair[1].item() if isinstance(pair[1], np.generic) else pair[1]
         if not isinstance(value, bool | int | float | str):
-            raise ConfigError(f"{field} must hold numbers, texts or flags, got {name}={value!r}")
+            raise ConfigError(f"{field} must hold numbers, texts or flags, got {name}={shown(value)}")
         found.append((name, value))
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
@@ -188,9 +209,13 @@ def typed_options(owner: str, given: Mapping[str, Any], defaults: Mapping[str, O
         accepted = (int, float) if kind is float else (kind,)
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, bool) != (kind is bool) or not isinstance(value, accepted):
+        fits = isinstance(value, bool) == (kind is bool) and isinstance(value, accepted)
+        if fits and isinstance(value, int):  # no float is as large, and no size
+            fits = abs(value) <= LARGEST
+        if not fits:
             raise ConfigError(
-                f"option {name!r} of {owner} must be {_KINDS[kind]} such as {defaults[name]!r}, got {value!r}"
+                f"option {name!r} of {owner} must be {_KINDS[kind]} such as {defaults[name]!r}, got "
+                f"{shown(value)}"
             )
         found[name] = kind(value)
     return tuple((name, found[name]) for name in sorted(found) if found[name] != defaults[name])

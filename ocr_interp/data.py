@@ -25,6 +25,12 @@ from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask, Triples
 STEPS_PER_CHUNK = 32
 """Number of batches drawn at once. It is part of the data order: another value gives other batches."""
 
+MOST_NUMBERS_PER_CHUNK = 2**27
+"""Most numbers of the batches that are drawn at once, of which 8 bytes each are kept: 1 GiB."""
+
+MOST_EVALUATED_NUMBERS = 2**30
+"""Most numbers of the examples that a model is measured on, their logits included: 4 GiB in float32."""
+
 _DRAWS, _PLACES = 0, 1  # random streams: the tokens of a sequence, and their places
 
 MAX_EXHAUSTIVE_EXAMPLES = 2**22
@@ -125,6 +131,11 @@ def count_noise_multisets(task: FactRecallTask, n_triples: int) -> int:
             examples.
     """
     n_draws = task.seq_len - 3
+    if min(n_draws, task.n_noise - 1) > 64:  # at least 2**64 of them: the number itself would be a book
+        raise ConfigError(
+            f"exhaustive data allows at most {MAX_EXHAUSTIVE_EXAMPLES:,} examples, got more than 10**19: "
+            "shorten seq_len, lower n_noise, or use data='noisy'"
+        )
     n_multisets = comb(n_draws + task.n_noise - 1, n_draws) if n_draws else 1
     n_examples = n_multisets * n_triples
     if n_examples > MAX_EXHAUSTIVE_EXAMPLES:
@@ -134,6 +145,22 @@ def count_noise_multisets(task: FactRecallTask, n_triples: int) -> int:
             "or use data='noisy'"
         )
     return n_multisets
+
+
+def check_draws(task: FactRecallTask, triples: Triples, draws: int) -> None:
+    """Requires a number of noisy examples per triple that a model can be measured on at once.
+
+    Raises:
+        ConfigError: the examples and their logits would have more than MOST_EVALUATED_NUMBERS numbers.
+    """
+    check_count("draws", draws, 1)
+    of_one = task.d_vocab + task.seq_len * max(task.n_noise, 1)
+    if len(triples) * draws * of_one > MOST_EVALUATED_NUMBERS:
+        most = MOST_EVALUATED_NUMBERS // (of_one * max(len(triples), 1))
+        raise ConfigError(
+            f"{len(triples):,} triples of this task allow at most {most:,} draws each, got {draws:,}"
+            + (": take a smaller task, or noise-free data" if most < 1 else "")
+        )
 
 
 def noisy_examples(
@@ -185,6 +212,13 @@ class NoisyBatches:
         self._split_sizes = [int((trained.split == k).sum()) for k in range(len(TRAINED_SPLITS))]
         present = sum(size > 0 for size in self._split_sizes)
         check_count("batch_size", batch_size, 1)
+        # Of a chunk: counts of all but the subjects, and the noise of every sequence.
+        numbers = STEPS_PER_CHUNK * batch_size * (task.n_inputs - task.n_subjects + task.seq_len)
+        if numbers > MOST_NUMBERS_PER_CHUNK:
+            raise ConfigError(
+                f"{STEPS_PER_CHUNK} batches, which are drawn at once, may have at most "
+                f"{MOST_NUMBERS_PER_CHUNK:,} numbers, got {numbers:,}: lower batch_size, n_noise or seq_len"
+            )
         if batch_size % present:
             raise ConfigError(
                 f"batch_size must be a multiple of {present}, the number of trained splits of the task, "

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import torch
 
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, shown
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def physical_memory() -> int:
+    """Bytes of this machine's memory, used or not; 2**63 where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**63
 
 
 def resolve_device(name: str, dtype: str = "float32") -> torch.device:
@@ -26,12 +35,12 @@ def resolve_device(name: str, dtype: str = "float32") -> torch.device:
         return torch.device(available[0])
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r}") from None
+    except (RuntimeError, TypeError, ValueError):
+        raise ConfigError(f"device must be 'auto' or one of {available}, got {shown(name)}") from None
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if device.type not in available or (device.index or 0) >= count:
         reason = "mps has no float64" if name == "mps" and dtype == "float64" else "not on this machine"
-        raise ConfigError(f"device must be 'auto' or one of {available}, got {name!r} ({reason})")
+        raise ConfigError(f"device must be 'auto' or one of {available}, got {shown(name)} ({reason})")
     return device
 
 

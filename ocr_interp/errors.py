@@ -62,12 +62,23 @@ class WeightsError(OcrInterpError):
     """A weight matrix, or dual weights, of a wrong shape, not finite, or zero throughout."""
 
 
+def shown(value: object, most: int = 200) -> str:
+    """A value as text for a message: never longer than `most` letters, whatever was given."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**most:
+        return f"a number of about {int(value.bit_length() * 0.30103):,} digits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a list with such a number in it, or with itself
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:
     """Builds the error for a name that does not exist, with its closest matches."""
     names = list(allowed)
-    close = difflib.get_close_matches(str(got), names, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(shown(got).strip("'"), names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else None
-    shown = ", ".join(map(repr, names[:12])) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
+    listed = ", ".join(map(repr, names[:12])) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
     return UnknownNameError(
-        f"unknown {kind} {got!r}: " + (f"{hint} " if hint else "") + f"allowed: {shown or 'none'}"
+        f"unknown {kind} {shown(got)}: " + (f"{hint} " if hint else "") + f"allowed: {listed or 'none'}"
     )

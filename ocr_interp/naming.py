@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, shown, unknown_name
 
 RESERVED = re.compile(r"r1|r2|EOS|noise\d+")
 """Labels that every task has for its other tokens."""
+
+MOST_TOKENS = 10**6
+"""Largest vocabulary of a task, and longest sequence; a model of it would have 10**12 weights."""
 
 COLUMNS = ("subject", "fact", "implication", "told")
 """Columns of a table of facts; "told" may be left out."""
@@ -44,14 +47,14 @@ def check_names(names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implica
     bad, alike, seen = [], [], {}
     for kind, name in zip(kinds, names, strict=True):
         if not isinstance(name, str) or not normal_form(name) or name != name.strip() or not _printable(name):
-            bad.append(f"{kind} {name!r}")
+            bad.append(f"{kind} {shown(name)}")
             continue
         form = normal_form(name)
         if RESERVED.fullmatch(name):
-            bad.append(f"{kind} {name!r} (the label of another token)")
+            bad.append(f"{kind} {shown(name)} (the label of another token)")
         elif form in seen:
-            alike.append(f"{seen[form]} and {kind} {name!r}")
-        seen.setdefault(form, f"{kind} {name!r}")
+            alike.append(f"{seen[form]} and {kind} {shown(name)}")
+        seen.setdefault(form, f"{kind} {shown(name)}")
     if bad:
         raise ConfigError(
             f"names must be texts without blanks around them, control characters or reserved labels (r1, r2, "
@@ -221,7 +224,8 @@ def entries(name: str, values: Any) -> tuple[Any, ...]:
     """A column as Python values: of a list, a numpy array, a Series of pandas or polars, or a tensor.
 
     Raises:
-        ConfigError: something without an order or of more than one value's depth.
+        ConfigError: something without an order or of more than one value's depth, or more entries than a
+            task has tokens.
     """
     given = type(values).__name__
     for method in ("tolist", "to_list"):
@@ -232,6 +236,8 @@ def entries(name: str, values: Any) -> tuple[Any, ...]:
             f"{name} must be a sequence with one entry each (a list, an array, a column of a table), "
             f"got {given}"
         )
+    if len(values) > MOST_TOKENS:
+        raise ConfigError(f"{name} must have at most {MOST_TOKENS:,} entries, got {len(values):,}")
     return tuple(value.item() if hasattr(value, "item") else value for value in values)
 
 

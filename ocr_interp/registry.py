@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Generic, TypeVar
 
-from ocr_interp.errors import ConfigError, UnknownVariantError, unknown_name
+from ocr_interp.errors import ConfigError, UnknownVariantError, shown, unknown_name
 
 Variant = TypeVar("Variant")
 
@@ -48,12 +48,14 @@ class Registry(Generic[Variant]):
     def __contains__(self, name: object) -> bool:
         return name in self.names
 
-    def __getitem__(self, name: str) -> Variant:
+    def __getitem__(self, name: object) -> Variant:
         """The variant of a name, imported when it is first asked for.
 
         Raises:
             UnknownNameError: no such variant, with the close matches.
         """
+        if not isinstance(name, str):
+            raise unknown_name(self.kind, name, self.names)
         if name in self._registered:
             return self._registered[name]
         if name not in self._files:
@@ -73,10 +75,10 @@ class Registry(Generic[Variant]):
         Raises:
             UnknownVariantError: it does not.
         """
-        if name not in self.names:
-            close = difflib.get_close_matches(str(name), self.names, n=1, cutoff=0.4)
+        if not isinstance(name, str) or name not in self.names:  # an array would be compared entry by entry
+            close = difflib.get_close_matches(shown(name).strip("'"), self.names, n=1, cutoff=0.4)
             raise UnknownVariantError(
-                f"{field} must be one of {', '.join(map(repr, self.names))}, got {name!r}: "
+                f"{field} must be one of {', '.join(map(repr, self.names))}, got {shown(name)}: "
                 + (f"did you mean {close[0]!r}? " if close else "")
                 + "One of your own must be registered first, or stand as a file in "
                 + f"{self._package.replace('.', '/')}/"

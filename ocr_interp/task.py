@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.naming import (
+    MOST_TOKENS,
     NamedMapping,
     check_names,
     entries,
@@ -130,9 +131,16 @@ class FactRecallTask:
         else:
             self._take_sizes_of_mapping()
             check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
+        as_plain(self)
+        sizes = {"tokens in its vocabulary": self.d_vocab, "tokens per sequence": self.seq_len}
+        for name, value in sizes.items():
+            if value > MOST_TOKENS:
+                raise ConfigError(
+                    f"a task must have at most {MOST_TOKENS:,} {name}, got {value:,}: lower n_pairs, "
+                    "m_train, m_test, n_noise or seq_len"
+                )
         if self.names is not None:
             check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
-        as_plain(self)
 
     def _take_sizes_of_mapping(self) -> None:
         """With a mapping, counts that were left at their defaults follow from it."""

@@ -47,7 +47,10 @@ def unchecked() -> SimpleNamespace:
     package's own checks. Second copies, beside the checked modules that all other tests use."""
     names = [
         f"ocr_interp.{name}"
-        for name in ("checks", "task", "configuration.model", "configuration.training", "configuration.run")
+        for name in (
+            *("checks", "task", "configuration.model", "configuration.training", "configuration.run"),
+            *("llm.facts.configuration", "llm.training.configuration", "graphs.graph"),
+        )
     ]
     checked = {name: importlib.import_module(name) for name in names}
     for name in names:
@@ -66,6 +69,9 @@ def unchecked() -> SimpleNamespace:
         ModelConfig=copies["ocr_interp.configuration.model"].ModelConfig,
         TrainConfig=copies["ocr_interp.configuration.training"].TrainConfig,
         RunConfig=copies["ocr_interp.configuration.run"].RunConfig,
+        CircuitGraph=copies["ocr_interp.graphs.graph"].CircuitGraph,
+        FactConfig=copies["ocr_interp.llm.facts.configuration"].FactConfig,
+        FinetuneConfig=copies["ocr_interp.llm.training.configuration"].FinetuneConfig,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.data import noisy_examples
+from ocr_interp.data import check_draws, noisy_examples
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
 from ocr_interp.hooked.provenance import fingerprint_of
@@ -201,6 +201,7 @@ def task_examples(task: FactRecallTask, noisy: bool = False, seed: int = 0, draw
     """
     index = np.arange(len(task.triples))
     if noisy:
+        check_draws(task, task.triples, draws)
         index = np.repeat(index, draws)
         return triple_examples(task, index, noisy_examples(task, task.triples.select(index), seed)[0])
     return triple_examples(task, index)

@@ -6,6 +6,7 @@ the study goes on, and rows without a seal, as earlier versions wrote them, are 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 
 from ocr_interp.errors import RunError
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.reading import read_bytes
 from ocr_interp.storage.seals import SEAL, seal_of
 from ocr_interp.storage.tables import columns_of, csv_bytes
 
@@ -104,10 +106,10 @@ def _read(path: Path | None, study: str) -> tuple[list[Row], list[Row]]:
     if path is None or not path.exists():
         return [], []
     try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(read_bytes(path)), dtype="str", keep_default_na=False)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RunError(f"{path} is no table of a study ({error}): move it away") from None
     columns = [*KEYS, TOUCHED]
     if list(table.columns[: len(columns)]) != columns:

@@ -13,6 +13,7 @@ import tyro
 
 from ocr_interp.cli.ablate import Ablate
 from ocr_interp.cli.analyze import Analyze
+from ocr_interp.cli.arguments.files import allow_any_text, say
 from ocr_interp.cli.arguments.options import READING
 from ocr_interp.cli.arguments.suggestions import complaint, subcommands
 from ocr_interp.cli.diagram import Diagram
@@ -46,6 +47,7 @@ COMMANDS = subcommands(Command)
 
 def main() -> None:
     """Entry point: errors are one line on stderr and exit code 2, never a traceback."""
+    allow_any_text()
     try:
         _parse(sys.argv[1:]).run()
     except OcrInterpError as error:
@@ -107,5 +109,5 @@ def _unboxed(text: str) -> str:
 
 
 def _fail(message: str) -> None:
-    print(f"ocr-interp: error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"ocr-interp: error: {' '.join(message.split())}", on_stderr=True)
     sys.exit(2)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_run, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_run, read_snapshot, say, write_output
 from ocr_interp.theory.norms import as_norm
 
 
@@ -52,6 +52,6 @@ class Analyze:
         )
         if self.json is not None:
             write_output(self.json, found.to_json().encode())
-        print(describe_analysis(found))
+        say(describe_analysis(found))
         if self.json is not None:
-            print(f"all numbers: {self.json}")
+            say(f"all numbers: {self.json}")

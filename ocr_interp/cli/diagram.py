@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_snapshot, write_output
+from ocr_interp.cli.arguments.files import check_output, read_snapshot, say, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Diagram:
         names = zip(_names(self.run_dirs), graphs, strict=True)
         graphs = [replace(graph, title=f"{name}, {graph.title}") for name, graph in names]
         write_output(self.output, _rendered(graphs, self.output))
-        print(self.output, *said, sep="\n")
+        say("\n".join([str(self.output), *said]))
 
     def _graphs(self, runs: list[Snapshot]) -> tuple[list[CircuitGraph], list[str]]:
         """One graph per run, and what was chosen for the user, in words."""

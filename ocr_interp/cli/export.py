@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_snapshot
+from ocr_interp.cli.arguments.files import check_output, read_snapshot, say
 
 
 @dataclass(frozen=True)
@@ -27,4 +27,4 @@ class Export:
         snapshot = read_snapshot(self.run_dir, self.step)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         snapshot.export(self.file)
-        print(f"step {snapshot.step:,} of {self.run_dir}: {self.file}")
+        say(f"step {snapshot.step:,} of {self.run_dir}: {self.file}")

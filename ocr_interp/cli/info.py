@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import read_run
+from ocr_interp.cli.arguments.files import read_run, say
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,4 @@ class Info:
         run = read_run(self.run_dir)
         from ocr_interp.viz.text.run import describe_columns, describe_run
 
-        print(describe_columns(run) if self.columns else describe_run(run))
+        say(describe_columns(run) if self.columns else describe_run(run))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, write_output
+from ocr_interp.cli.arguments.files import check_output, say, write_output
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.reading import read_records
 from ocr_interp.naming import COLUMNS
@@ -67,18 +67,18 @@ class Solve:
             margin_tolerance=self.margin_tolerance,
         )
         if self.facts is None and task.balanced_sizes is None:
-            print("\n".join(_groups(task)))
-        print(solved.summary())
+            say("\n".join(_groups(task)))
+        say(solved.summary())
         if beside := self._saddle():
-            print(beside)
+            say(beside)
         if self.facts is None and self.table is None:
             return
         found = solved.table()
         if self.facts is not None:
-            print(f"\n{describe_subjects(found)}")
+            say(f"\n{describe_subjects(found)}")
         if self.table is not None:
             write_output(self.table, found.to_csv(index=False).encode())
-            print(f"\nall subjects: {self.table}")
+            say(f"\nall subjects: {self.table}")
 
     def _task_of_file(self, path: Path) -> FactRecallTask:
         """The task of a file, with the noise of the flags.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,10 +12,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ocr_interp.checks import as_tuples
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.arguments.values import as_value
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
-from ocr_interp.errors import ConfigError, unknown_name
+from ocr_interp.errors import ConfigError, shown, unknown_name
+from ocr_interp.storage.reading import parse_yaml, read_text
 from ocr_interp.task import FactRecallTask, count_pairs
 
 SECTIONS = ("axes", "task", "model", "train")
@@ -69,8 +72,8 @@ class Sweep:
             keep_weights=self.keep_weights,
             progress=bar_or_lines(),
         )
-        print(describe_sweep(result))
-        print(f"\nall rows: {self.path / 'table.csv'}")
+        say(describe_sweep(result))
+        say(f"\nall rows: {self.path / 'table.csv'}")
 
     def _grid(self) -> tuple[Any, dict[str, Any]]:
         """The axes, and the configurations that all points share."""
@@ -94,8 +97,10 @@ def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
     """Reads axes written as FIELD=VALUE,VALUE,...
 
     Raises:
-        ConfigError: a text of another form, or a field twice.
+        ConfigError: a text of another form, a field twice, or more values than a sweep may have points.
     """
+    from ocr_interp.sweeps.grid import MOST_POINTS
+
     axes: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -104,7 +109,10 @@ def parse_axes(texts: tuple[str, ...]) -> dict[str, list[Any]]:
             raise ConfigError(f"--axis must be FIELD=VALUE,VALUE,..., got {text!r}")
         if name in axes:
             raise ConfigError(f"--axis {name} is given twice: write all its values in one")
-        axes[name] = [value for part in values.split(",") for value in _values(part.strip())]
+        parts = (_values(part.strip()) for part in values.split(","))
+        axes[name] = list(itertools.islice(itertools.chain.from_iterable(parts), MOST_POINTS + 1))
+        if len(axes[name]) > MOST_POINTS:
+            raise ConfigError(f"--axis {name} has more than the {MOST_POINTS:,} points that a sweep may have")
     return axes
 
 
@@ -114,11 +122,9 @@ def read_grid(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: unreadable YAML, an unknown section, or no axes.
     """
-    import yaml  # only sweeps with --grid pay for this import
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(read_text(path))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, Mapping) or "axes" not in content:
         raise ConfigError(f"{path} must map {', '.join(SECTIONS)} to their fields, at least axes")
@@ -128,12 +134,12 @@ def read_grid(path: Path) -> dict[str, Any]:
     return {section: as_value(value) for section, value in content.items()}
 
 
-def _values(text: str) -> list[Any]:
+def _values(text: str) -> Sequence[Any]:
     """Reads a value, or a range of whole numbers such as 0:5."""
     first, colon, last = text.partition(":")
     if colon:
         try:
-            return list(range(int(first), int(last)))
+            return range(int(first), int(last))
         except ValueError:
             raise ConfigError(f"a range must be FIRST:END in whole numbers, got {text!r}") from None
     return [as_value(text)]
@@ -141,7 +147,7 @@ def _values(text: str) -> list[Any]:
 
 def _with_fields(part: str, config: Any, fields: Any) -> Any:
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"section {part} must map fields to values, got {fields!r}")
+        raise ConfigError(f"section {part} must map fields to values, got {shown(fields)}")
     known = [each.name for each in dataclasses.fields(config)]
     for name in fields:
         if name not in known:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.arguments.flags import flags_of
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
@@ -41,7 +42,7 @@ class Train:
             run = train(self.task, self.model, self.train, self.run_dir, progress=bar_or_lines())
         except RunError as error:
             raise type(error)(f"{error}{self._command_of_run()}") from error
-        print(describe_run(run))
+        say(describe_run(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 

@@ -15,9 +15,11 @@ from ocr_interp.checks import (
     check_count,
     check_flag,
     check_number,
+    check_text,
     typed_options,
 )
 from ocr_interp.maps import maps
+from ocr_interp.task import MOST_TOKENS
 
 if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
@@ -69,8 +71,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         maps.check("ov", self.ov)
         if self.d_head is not None:
-            check_count("d_head", self.d_head, 1)
+            check_count("d_head", self.d_head, 1, MOST_TOKENS)  # no wider than the largest vocabulary
         object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))
+        check_text("init", self.init)
         check_choice("attention", self.attention, ATTENTIONS)
         check_flag("train_attention", self.train_attention)
         check_number("init_scale", self.init_scale, above=0)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ocr_interp.checks import Options, as_plain, check_choice, check_count, check_flag, check_number
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, shown
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
-from ocr_interp.running.schedule import logged_steps, snapshot_steps
+from ocr_interp.running.schedule import LoggedSteps, check_rows, logged_steps, snapshot_steps
 
 _SETTINGS = (
     "weight_decay",
@@ -25,6 +25,9 @@ _SETTINGS = (
     "muon_precision",
 )
 """Fields that optimisers read besides the learning rates."""
+
+MOST_SNAPSHOTS = 100_000
+"""Most snapshots of a run: a file each."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,10 @@ class TrainConfig:
     def _check(self) -> None:
         for field in ("steps", "batch_size", "log_every", "checkpoint_every", "eval_draws", "muon_ns_steps"):
             check_count(field, getattr(self, field), 1)
-        for field in ("seed", "snapshots", "switch_step"):
+        check_rows(int(self.steps), int(self.log_every))
+        for field in ("seed", "switch_step"):
             check_count(field, getattr(self, field), 0)
+        check_count("snapshots", self.snapshots, 0, MOST_SNAPSHOTS)
         check_choice("data", self.data, ("noisy", "noise_free", "exhaustive"))
         optimizers.check("optimizer", self.optimizer)
         check_choice("muon_adjust_lr", self.muon_adjust_lr, ("original", "match_rms_adamw"))
@@ -150,7 +155,7 @@ class TrainConfig:
                 raise ConfigError(f"{field} must be < 1, got {getattr(self, field)}")
         self._check_phases()
         if not isinstance(self.device, str):
-            raise ConfigError(f"device must be 'auto' or a name such as 'cpu', got {self.device!r}")
+            raise ConfigError(f"device must be 'auto' or a name such as 'cpu', got {shown(self.device)}")
 
     def _check_phases(self) -> None:
         if self.second_optimizer is not None:
@@ -163,8 +168,9 @@ class TrainConfig:
                 )
         elif self.switch_step or self.second_lr is not None:
             raise ConfigError(
-                f"switch_step and second_lr need a second_optimizer, got switch_step={self.switch_step}, "
-                f"second_lr={self.second_lr} and none: one of {', '.join(map(repr, optimizers.names))}"
+                "switch_step and second_lr need a second_optimizer, got "
+                f"switch_step={shown(self.switch_step)}, second_lr={shown(self.second_lr)} and none: "
+                f"one of {', '.join(map(repr, optimizers.names))}"
             )
         if self.momentum and not any("momentum" in optimizers[name].options for name in self._optimizers()):
             readers = [name for name in optimizers.names if "momentum" in optimizers[name].options]
@@ -194,7 +200,7 @@ class TrainConfig:
         }
         return cls(**recipe)
 
-    def logged_steps(self) -> list[int]:
+    def logged_steps(self) -> LoggedSteps:
         """The steps that get a row in the history: 0, every log_every, the last."""
         return logged_steps(self.steps, self.log_every)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocr_interp.checks import check_number
-from ocr_interp.errors import AttributionError, ConfigError, unknown_name
+from ocr_interp.errors import AttributionError, ConfigError, shown, unknown_name
 from ocr_interp.linalg.sums import TOLERANCE
+from ocr_interp.storage.reading import parse_json
 
 SCHEMA = "ocr-interp/circuit-graph"
 SCHEMA_VERSION = 1
@@ -25,6 +26,14 @@ the OV blocks, since they also write to answers."""
 NODE_KINDS = (*COLUMNS, "source")
 READABLE, ROUNDED = 0.01, 0.005
 """Share of the effect, and share of the largest edge, below which `readable` leaves edges out."""
+
+_COLUMN = {**{kind: place for place, kind in enumerate(COLUMNS)}, "source": COLUMNS.index("ov_block")}
+
+LONGEST_TEXT = 2_000
+"""Most letters of a title, name, label or member; the statement and the source may have ten times as many."""
+
+LARGEST = 1e100
+"""Largest contribution, in logits: sums of contributions stay finite."""
 
 EDGE_KINDS = ("told", "untold")
 """Whether training ever asked for what an edge does; "untold" is out-of-context reasoning itself."""
@@ -92,7 +101,8 @@ class CircuitGraph:
         pruned_below: share of the effect below which edges were dropped; 0 if none were.
 
     Raises:
-        ConfigError: names twice, edges between nodes that do not exist, unknown kinds.
+        ConfigError: names twice, edges between nodes that do not exist or to an earlier column, unknown
+            kinds, texts that are none or too long, numbers that are not finite.
         AttributionError: edges that do not sum to an effect, or what flows in and out of a node differs.
     """
 
@@ -106,8 +116,9 @@ class CircuitGraph:
     pruned_below: float = 0.0
 
     def __post_init__(self) -> None:
-        names = [node.name for node in self.nodes]
-        if len(set(names)) < len(names):
+        self._check_types()
+        names = {node.name: node.kind for node in self.nodes}
+        if len(names) < len(self.nodes):
             raise ConfigError("nodes must have different names, got some twice")
         for node in self.nodes:
             if node.kind not in NODE_KINDS:
@@ -118,22 +129,55 @@ class CircuitGraph:
                     raise unknown_name("node of an edge", end, names)
             if edge.kind not in EDGE_KINDS:
                 raise unknown_name("kind of edge", edge.kind, EDGE_KINDS)
+            if _COLUMN[names[edge.source]] >= _COLUMN[names[edge.target]]:
+                raise ConfigError(
+                    f"an edge must lead to a later column ({', '.join(COLUMNS)}), got one from "
+                    f"{shown(edge.source)} ({names[edge.source]}) to {shown(edge.target)} "
+                    f"({names[edge.target]})"
+                )
         answers = [node.name for node in self.nodes if node.kind == "answer"]
         if sorted(answers) != sorted(effect.node for effect in self.effects):
-            raise ConfigError(f"every answer node must have one effect, got nodes {answers}")
+            raise ConfigError(f"every answer node must have one effect, got nodes {shown(answers)}")
         self._check_sums()
 
-    def _check_sums(self) -> None:
+    def _check_types(self) -> None:
+        for name, most in (("title", 1), ("statement", 10), ("source", 10), ("fingerprint", 1)):
+            _require_text(name, getattr(self, name), most * LONGEST_TEXT)
+        for node in self.nodes:
+            for name in ("name", "kind", "label"):
+                _require_text(f"{name} of a node", getattr(node, name))
+            if not isinstance(node.members, tuple):
+                raise ConfigError(f"members of a node must be a tuple of texts, got {shown(node.members)}")
+            for member in node.members:
+                _require_text("a member of a node", member)
+        for edge in self.edges:
+            for name in ("source", "target", "kind"):
+                _require_text(f"{name} of an edge", getattr(edge, name))
+            _require_size("contribution of an edge", edge.contribution)
         for effect in self.effects:
-            into = [edge.contribution for edge in self.edges if edge.target == effect.node]
-            _require_equal(sum(into), effect.total - effect.hidden, into, f"edges into {effect.node!r}")
+            _require_text("node of an effect", effect.node)
+            for name in ("total", "hidden"):
+                _require_size(f"{name} of an effect", getattr(effect, name))
+        check_number("pruned_below", self.pruned_below, at_least=0.0)
+        if self.pruned_below > 1:
+            raise ConfigError(f"pruned_below must be <= 1, got {self.pruned_below}")
+
+    def _check_sums(self) -> None:
+        into: dict[str, list[float]] = {}
+        out: dict[str, list[float]] = {}
+        for edge in self.edges:
+            into.setdefault(edge.target, []).append(edge.contribution)
+            out.setdefault(edge.source, []).append(edge.contribution)
+        for effect in self.effects:
+            parts = into.get(effect.node, [])
+            what = f"edges into {shown(effect.node)}"
+            _require_equal(sum(parts), effect.total - effect.hidden, parts, what)
         if self.pruned_below:
             return
         for node in self.nodes:
             if node.kind in ("attention", "ov_block"):
-                into = [edge.contribution for edge in self.edges if edge.target == node.name]
-                out = [edge.contribution for edge in self.edges if edge.source == node.name]
-                _require_equal(sum(into), sum(out), into + out, f"what flows through {node.name!r}")
+                come, go = into.get(node.name, []), out.get(node.name, [])
+                _require_equal(sum(come), sum(go), come + go, f"what flows through {shown(node.name)}")
 
     @property
     def total(self) -> float:
@@ -213,8 +257,8 @@ class CircuitGraph:
             kept = still
         effects = []
         for effect in self.effects:
-            shown = sum(e.contribution for e in kept if e.target == effect.node)
-            effects.append(Effect(effect.node, effect.total, effect.total - shown))
+            left = sum(e.contribution for e in kept if e.target == effect.node)
+            effects.append(Effect(effect.node, effect.total, effect.total - left))
         connected = {e.source for e in kept} | {e.target for e in kept} | {e.node for e in effects}
         nodes = tuple(node for node in self.nodes if node.name in connected)
         return dataclasses.replace(
@@ -258,26 +302,49 @@ class CircuitGraph:
             AttributionError: contributions that were edited and no longer sum.
         """
         try:
-            content: Any = json.loads(text)
+            content: Any = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"a circuit graph must be JSON, got text that is not: {error}") from None
         found = content.get("schema") if isinstance(content, dict) else None
         if found != SCHEMA:
-            raise ConfigError(f"a circuit graph must have schema {SCHEMA!r}, got {found!r}")
+            raise ConfigError(f"a circuit graph must have schema {SCHEMA!r}, got {shown(found)}")
         version = content.get("version")
-        if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise ConfigError(
-                f"this version reads circuit graphs up to version {SCHEMA_VERSION}, got {version!r}: "
+                f"this version reads circuit graphs up to version {SCHEMA_VERSION}, got {shown(version)}: "
                 "update ocr-interp"
             )
         values = {name: value for name, value in content.items() if name not in ("schema", "version")}
         try:
-            values["nodes"] = tuple(Node(**{**n, "members": tuple(n["members"])}) for n in values["nodes"])
-            values["edges"] = tuple(Edge(**edge) for edge in values["edges"])
-            values["effects"] = tuple(Effect(**effect) for effect in values["effects"])
+            for name, made in (("nodes", _node), ("edges", Edge), ("effects", Effect)):
+                if not isinstance(values[name], list):
+                    raise TypeError(f"{name} must be a list, got {shown(values[name])}")
+                values[name] = tuple(made(**item) for item in values[name])
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ConfigError(f"a circuit graph of version {version} is damaged: {error}") from None
+
+
+def _node(*, members: Any, **values: Any) -> Node:
+    """A node from JSON, where tuples are lists."""
+    if not isinstance(members, list):
+        raise TypeError(f"members must be a list, got {shown(members)}")
+    return Node(**values, members=tuple(members))
+
+
+def _require_text(what: str, value: Any, most: int = LONGEST_TEXT) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} must be a text, got {shown(value)}")
+    if len(value) > most:
+        raise ConfigError(f"{what} must have at most {most:,} letters, got {len(value):,}")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ConfigError(f"{what} must be Unicode, got a surrogate without its partner in {shown(value)}")
+
+
+def _require_size(what: str, value: Any) -> None:
+    check_number(what, value)
+    if abs(value) > LARGEST:
+        raise ConfigError(f"{what} must be at most {LARGEST:g} in size, got {value:g}")
 
 
 def _require_equal(got: float, wanted: float, parts: list[float], what: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ocr_interp.checks import Option, check_count, typed_options
 from ocr_interp.devices import seeded_generator
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, shown
 
 Parameters = Mapping[str, Any]
 """Tensors by name, each with the same leading axes (one per run in a stack, or none)."""
@@ -124,7 +124,7 @@ class LinearMap(ABC):
         checked = typed_options(f"ov={cls.name!r}", options, known)
         if init not in cls.starts:
             reason = cls.no_start.get(init, f"choose one of {', '.join(map(repr, cls.starts))}")
-            raise ConfigError(f"init={init!r} is no start of ov={cls.name!r}: {reason}")
+            raise ConfigError(f"init={shown(init)} is no start of ov={cls.name!r}: {reason}")
         if d_head is not None:
             check_count("d_head", d_head, 1)
             if not cls.takes_d_head:

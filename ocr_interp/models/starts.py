@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ocr_interp.checks import check_count
 from ocr_interp.configuration.model import ModelConfig
-from ocr_interp.devices import DTYPES
+from ocr_interp.devices import DTYPES, physical_memory
 from ocr_interp.errors import ConfigError
 from ocr_interp.maps.base import Draw, LinearMap
 from ocr_interp.models.weights import SCORES, TokenWeights
@@ -28,6 +29,7 @@ def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> Tok
     check_count("seed", seed, 0)
     linear_map, d = config.linear_map, task.d_vocab
     d_head, size = linear_map.width(d), 0.1 * config.init_scale
+    _refuse_too_large(linear_map, d)
     symmetric = partial(symmetric_factors, task, d_head, size)
     draw = Draw(d, d_head, config.init, config.init_scale, seed, symmetric)
     if config.init == "symmetric":
@@ -40,6 +42,20 @@ def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> Tok
     if not config.train_attention or (by_chance and config.attention_init == "uniform"):
         scores = _uniform_scores(task, config.attention)
     return TokenWeights(linear_map, _started(linear_map, draw), scores).to(DTYPES[config.dtype])
+
+
+def _refuse_too_large(linear_map: LinearMap, n_tokens: int) -> None:
+    """Requires that the draws of the weights, made in float64, fit into this machine's memory.
+
+    Without it a system that promises memory before it has it would end the process, with no word.
+    """
+    numbers = n_tokens**2 + sum(math.prod(shape) for shape in linear_map.shapes(n_tokens, n_tokens).values())
+    memory = physical_memory()
+    if 8 * numbers > memory:
+        raise ConfigError(
+            f"a model of {n_tokens:,} tokens has {numbers:,} weights, which do not fit into this machine's "
+            f"{memory / 2**30:.0f} GiB: lower n_pairs, m_train, m_test or d_head"
+        )
 
 
 def _started(linear_map: LinearMap, draw: Draw) -> dict[str, Tensor]:

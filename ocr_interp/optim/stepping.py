@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ConfigError, OcrInterpError
+from ocr_interp.errors import ConfigError, OcrInterpError, RunError
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.base import OptimizerKind
 
@@ -76,10 +78,38 @@ def state_of(made: Iterable[torch.optim.Optimizer], parameter: Tensor) -> dict[s
     return found
 
 
+def _entries_after_a_step(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
+    """What an optimiser keeps for a parameter, found by a step on a tiny one that stands for it."""
+    group = next(g for g in optimizer.param_groups if any(t is parameter for t in g["params"]))
+    small = torch.nn.Parameter(parameter.new_zeros([min(size, 2) for size in parameter.shape]))
+    small.grad = torch.zeros_like(small)
+    probe = copy.copy(optimizer)
+    probe.param_groups, probe.state = [{**group, "params": [small]}], defaultdict(dict)
+    probe.step()
+    return {key for key, value in probe.state[small].items() if isinstance(value, Tensor)}
+
+
 def put_state(made: Iterable[torch.optim.Optimizer], parameter: Tensor, state: Mapping[str, Tensor]) -> None:
-    """Restores the result of `state_of`, to the bit."""
+    """Restores the result of `state_of`, to the bit.
+
+    Raises:
+        RunError: an entry that cannot be of this parameter, whatever seal its file has.
+    """
+    for key, value in state.items():
+        sizes = [n for n in value.shape if n not in parameter.shape]
+        if value.numel() > parameter.numel() or sizes or value.dtype not in (parameter.dtype, torch.float32):
+            raise RunError(
+                f"the checkpoint holds {key!r} of {value.dtype} {tuple(value.shape)} for a parameter of "
+                f"{parameter.dtype} {tuple(parameter.shape)}: restore it, or start anew elsewhere"
+            )
     for optimizer in made:
         if any(tensor is parameter for group in optimizer.param_groups for tensor in group["params"]):
+            wanted = _entries_after_a_step(optimizer, parameter)
+            if state and set(state) != wanted:
+                raise RunError(
+                    f"the checkpoint must hold {', '.join(sorted(wanted)) or 'nothing'} of the optimiser for "
+                    f"each parameter, got {', '.join(sorted(state))}: restore it, or start anew elsewhere"
+                )
             for key, value in state.items():
                 # A step count belongs where torch keeps it (on the CPU, unless fused on a GPU).
                 on_device = value.dim() or parameter.device.type == "cuda"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from ocr_interp.errors import OcrInterpError, RunError, RunReadOnlyError, UnknownVariantError
 from ocr_interp.storage.folders import FolderKind, read_settings, require_utf8, write_settings
+from ocr_interp.storage.reading import sealed_fields
 from ocr_interp.storage.seals import require_seal
 
 
@@ -81,7 +83,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             RunBusyError: another process is training in it.
             RunError: it holds another run, or files that are not a run.
         """
-        if self.config_file.exists():
+        if os.path.exists(self.config_file):  # False where the name itself is not allowed
             self.read_config()  # before anything is written into a folder of another run
         with ExitStack() as held:
             try:
@@ -127,7 +129,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
                 f"{self.config_file} cannot be read in this process: {error}; if nothing of that name was "
                 f"registered when it was written, it is damaged: {self._way_out()}"
             ) from None
-        except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OcrInterpError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             raise RunError(f"{self.config_file} {self._damaged(error)}") from None
         if values.get("fingerprint") != expected:
             raise RunError(
@@ -136,7 +138,8 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
                 f"into a new {self.kind.argument}"
             )
         require_seal(self.config_file, values, self._unsealed, self._way_out())
-        self._stamp = version, self._stamp_of(values, expected)
+        with sealed_fields(self.config_file, self._way_out()):
+            self._stamp = version, self._stamp_of(values, expected)
         return config
 
     def _differences(self, config: AnyConfiguration, stored: AnyConfiguration) -> list[str]:

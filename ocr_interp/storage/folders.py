@@ -15,8 +15,9 @@ from typing import Any
 
 import filelock
 
-from ocr_interp.errors import RunBusyError, RunError, RunReadOnlyError
-from ocr_interp.storage.atomic import GO_ON, TEMPORARY_PREFIX, write_atomic
+from ocr_interp.errors import OcrInterpError, RunBusyError, RunError, RunReadOnlyError
+from ocr_interp.storage.atomic import GO_ON, TEMPORARY_PREFIX, remove_left_behind, write_atomic
+from ocr_interp.storage.reading import parse_json, read_bytes
 from ocr_interp.storage.seals import sealed
 
 LOCK = ".lock"
@@ -57,16 +58,16 @@ class FolderKind:
                 created or locked.
         """
         require_utf8(path)
-        if path.exists() and not path.is_dir():
-            raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
-        # Checked before anything is created in a folder that may belong to something else.
-        foreign = [] if (path / self.settings).exists() else foreign_files(path, self.inside)
-        if foreign:
-            raise RunError(
-                f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
-                "empty or a new one"
-            )
         with making(f"the {self.name} {path}"):
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{self.argument} must be a {self.noun}, got the file {path}")
+            # Checked before anything is created in a folder that may belong to something else.
+            foreign = [] if (path / self.settings).exists() else foreign_files(path, self.inside)
+            if foreign:
+                raise RunError(
+                    f"{path} is no {self.name} (no {self.settings}, but {', '.join(foreign[:3])}): choose an "
+                    "empty or a new one"
+                )
             for folder in self.inside:
                 (path / folder).mkdir(parents=True, exist_ok=True)
             lock = _acquired(path, path / LOCK, self.user, self.argument)
@@ -101,7 +102,9 @@ def making(what: str) -> Iterator[None]:
     """Turns errors of the file system, while a folder is made and locked, into those of the package."""
     try:
         yield
-    except (OSError, NotImplementedError) as error:
+    except OcrInterpError:
+        raise
+    except (OSError, NotImplementedError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         read_only = getattr(error, "errno", None) in _READ_ONLY
         raise (RunReadOnlyError if read_only else RunError)(f"cannot make {what}: {reason}") from None
@@ -113,7 +116,10 @@ def _acquired(path: Path, file: Path, user: str, argument: str) -> filelock.Base
     Raises:
         RunBusyError: another process holds it.
         RunError: the file system has no locks.
+        OSError: the file is a link, or cannot be opened.
     """
+    if file.is_symlink():  # opening the lock would empty what it points to
+        raise OSError(errno.ELOOP, f"its {file.name} is a link: delete the link")
     lock = filelock.FileLock(file, timeout=0)
     try:
         lock.acquire()
@@ -149,15 +155,6 @@ def _lock_refusal(path: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None  # it was released in the meantime
-
-
-def remove_left_behind(*folders: Path) -> None:
-    """Removes temporary files that killed processes left in folders of which the caller holds the lock."""
-    for folder in folders:
-        with contextlib.suppress(OSError):  # a leftover that cannot be removed does no harm
-            for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
-                if file.is_symlink() or file.is_file():
-                    file.unlink()
 
 
 def require_utf8(path: Path) -> None:
@@ -214,11 +211,11 @@ def read_settings(
         RunError: no such file, a damaged one, or one of another version.
     """
     try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
+        values = dict(parse_json(read_bytes(path)))
         found = values["format_version"]
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(missing) from None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} {damaged(error)}") from None
     if type(found) is not int or not 1 <= found <= newest:
         raise RunError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -34,3 +35,31 @@ def plain(value: Any, digits: int | None = None) -> Any:
     if not math.isfinite(value):
         return None
     return value if digits is None else float(f"{value:.{digits}g}")
+
+
+_DIRECTION = frozenset(range(0x202A, 0x202F)) | frozenset(range(0x2066, 0x206A))
+"""Characters that turn the direction of the text after them."""
+
+
+def printable(text: str) -> str:
+    """A text for a terminal or a picture: line breaks stay, all that is no character is written as an escape.
+
+    Labels come from tokens and files of others: control characters would move the cursor or end an SVG, a
+    surrogate without its partner cannot be written as UTF-8, and a turned direction shows another text.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _is_shown(char) else _escaped(char) for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    if char == "\n":
+        return True
+    code = ord(char)
+    no_character = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return unicodedata.category(char) not in ("Cc", "Cs") and code not in _DIRECTION and not no_character
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

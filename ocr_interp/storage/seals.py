@@ -13,6 +13,7 @@ from typing import Any
 
 from ocr_interp.errors import RunError
 from ocr_interp.storage.digests import digest_of, digest_of_file
+from ocr_interp.storage.reading import parse_json, read_bytes
 
 SEAL = "seal"
 """Key of the seal in a JSON object."""
@@ -93,11 +94,11 @@ def require_sealed_folder(folder: Path, advice: str) -> dict[str, Any] | None:
     """
     path = folder / SEAL_FILE
     try:
-        said = dict(json.loads(path.read_text(encoding="utf-8")))
+        said = dict(parse_json(read_bytes(path)))
         files = {str(name): str(digest) for name, digest in dict(said["files"]).items()}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is damaged ({error!r}): {advice}") from None
     require_seal(path, said, (), advice)
     gone = [name for name in files if not (folder / name).is_file()]

@@ -14,9 +14,14 @@ from typing import Any
 import pandas as pd
 
 from ocr_interp.errors import RunError
+from ocr_interp.storage.reading import read_bytes
 
 STEP = "step"
 """The first column of every history: number of updates."""
+
+
+MOST_BYTES = 2**30
+"""Largest table that is read: a million rows, which no run exceeds, of forty columns."""
 
 
 def columns_of(rows: Sequence[Mapping[Any, Any]]) -> list[str]:
@@ -51,17 +56,19 @@ def read_history(path: Path, wanted: Collection[str] | None, advice: str) -> pd.
     """
     try:
         # As text first: float() of a string is exact, which a fast CSV parser need not be.
-        text = pd.read_csv(path, dtype=str)
+        text = pd.read_csv(io.BytesIO(read_bytes(path, MOST_BYTES)), dtype=str)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {advice}") from None
     except (ValueError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}): {advice}") from None
     columns = [str(name) for name in text.columns]
+    if wanted is not None and len(set(wanted)) < len(wanted):
+        raise RunError(f"{path} cannot be read by columns that are named twice: {advice}")
     absent = [name for name in (wanted or ()) if name not in columns]
     if columns[:1] != [STEP] or absent:
         lacks = f"lacks the columns {', '.join(absent[:4])}" if absent else f"must begin with {STEP}"
         raise RunError(f"{path} has other columns than this history ({lacks}): {advice}")
     try:
         return history_table(text.loc[:, list(wanted or columns)].to_dict("records"))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RunError(f"{path} is damaged ({error}): {advice}") from None

@@ -15,6 +15,7 @@ from torch import Tensor
 from ocr_interp.errors import RunError
 from ocr_interp.storage.atomic import GO_ON, replacing, write_atomic
 from ocr_interp.storage.digests import digest_of_tensors
+from ocr_interp.storage.reading import parse_json, require_regular
 
 _METADATA = "ocr_interp"
 
@@ -73,6 +74,7 @@ def read_tensors(
         RunError: no such file, a truncated or damaged one, or one of another run.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             sealed = (file.metadata() or {}).get(_METADATA, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dict
@@ -81,7 +83,7 @@ def read_tensors(
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged ({error}): {advice}") from None
     try:
-        metadata = dict(json.loads(sealed))
+        metadata = dict(parse_json(sealed))
     except (ValueError, TypeError):
         raise RunError(f"{path} is damaged (its metadata is no JSON): {advice}") from None
     digest, is_bare = metadata.pop("digest", None), bare and "kind" not in metadata

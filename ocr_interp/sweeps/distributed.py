@@ -44,8 +44,9 @@ class RayEngine:
     ) -> None:
         """Trains all stacks; `finished` gets the records of each, in this thread; `trained` is not told.
 
-        A stack whose worker dies is started again in another worker. After TRIES dead workers the runs of
-        the stack are tried one by one; a run whose workers die even then is recorded as failed.
+        A stack whose worker dies is started again in another worker. After TRIES dead workers, or an error
+        of any type in a worker, the runs of the stack are tried one by one; a run that fails even then is
+        recorded as failed.
 
         Raises:
             OcrInterpError: Ray is not installed, or there is no cluster at the address.
@@ -80,7 +81,7 @@ def _train(stack: list[RunConfig], options: StackOptions) -> list[RunRecord]:
 def _records(
     ray: Any, reference: Any, stack: list[RunConfig]
 ) -> tuple[list[RunRecord], list[list[RunConfig]]]:
-    """Returns the records of a stack, and the stacks to try again: its runs one by one if workers died."""
+    """Returns the records of a stack, and the stacks to try again: its runs one by one after an error."""
     try:
         return ray.get(reference), []
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
@@ -88,8 +89,11 @@ def _records(
             return [], [[config] for config in stack]
         message = f"{type(error).__name__} after {TRIES} tries: {str(error).strip().splitlines()[0]}"
         return [RunRecord(stack[0], "failed", message, 0.0, "unknown", [])], []
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from None
+    except ray.exceptions.RayError as error:  # raised in the worker, or about it
+        if len(stack) > 1:
+            return [], [[config] for config in stack]
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        return [RunRecord.failed(stack[0], cause)], []
 
 
 def _resources(ray: Any, stacks: list[list[RunConfig]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.sweeps.records import RunRecord
-from ocr_interp.sweeps.stacks import train_stack
+from ocr_interp.sweeps.stacks import SweepStopped, train_stack
 
 Finished = Callable[[list[RunRecord]], None]
 Trained = Callable[[Sequence[RunConfig], int], None]
@@ -46,18 +46,29 @@ class LocalEngine:
     def run(
         self, stacks: list[list[RunConfig]], options: StackOptions, finished: Finished, trained: Trained
     ) -> None:
-        """Trains all stacks; `finished` gets the records of each, in this thread."""
+        """Trains all stacks; `finished` gets the records of each, in this thread.
+
+        After an error of any type the runs of a stack are tried one by one; a run that fails even then is
+        recorded as failed, with the error in its message.
+        """
         stopping = threading.Event()
 
         def work(stack: list[RunConfig]) -> list[RunRecord]:
             torch.set_num_threads(1)  # must be set in every thread
-            return train_stack(
-                stack,
-                certificates=options.certificates,
-                keep_weights=options.keep_weights,
-                stopped=stopping.is_set,
-                trained=trained,
-            )
+            try:
+                return train_stack(
+                    stack,
+                    certificates=options.certificates,
+                    keep_weights=options.keep_weights,
+                    stopped=stopping.is_set,
+                    trained=trained,
+                )
+            except SweepStopped:
+                raise
+            except Exception as error:  # of one run, perhaps: it must not end the sweep
+                if len(stack) == 1:
+                    return [RunRecord.failed(stack[0], error)]
+            return [work([config])[0] for config in stack]
 
         with one_thread(), ThreadPoolExecutor(self.workers) as pool:
             futures = [pool.submit(work, stack) for stack in stacks]

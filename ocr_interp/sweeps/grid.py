@@ -13,13 +13,17 @@ from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
-from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
+from ocr_interp.errors import ConfigError, OcrInterpError, shown, unknown_name
 from ocr_interp.task import FactRecallTask, count_pairs
 
 PARTS: dict[str, Any] = {"task": FactRecallTask, "model": ModelConfig, "train": TrainConfig}
 
 Axes = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]] | Any
 """A mapping field -> values, of which every combination is a point; or a list of points, field -> value."""
+
+
+MOST_POINTS = 100_000
+"""Most runs of a sweep."""
 
 
 def _fields() -> dict[str, tuple[str, str]]:
@@ -95,28 +99,46 @@ def grid_points(
 
 
 def _label(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items()) or "the defaults"
+    return ", ".join(f"{name}={_short(value)}" for name, value in values.items()) or "the defaults"
+
+
+def _short(value: Any) -> str:
+    return value[:200] if isinstance(value, str) else shown(value)
 
 
 def _combinations(axes: Any) -> list[dict[str, Any]]:
     if isinstance(axes, Mapping):
-        lists = {}
+        lists, count = {}, 1
         for name, values in axes.items():
             _target(name)
-            if isinstance(values, str) or not isinstance(values, Iterable):
-                raise ConfigError(f"axis {name} must be a list of values, got {values!r}: write [{values!r}]")
-            lists[name] = list(values)
+            if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+                raise ConfigError(
+                    f"axis {name} must be a list of values, got {shown(values)}: write [{shown(values)}]"
+                )
+            lists[name] = list(itertools.islice(values, MOST_POINTS + 1))  # it may have no end
+            count *= len(lists[name])
+            _refuse_too_many(count)
         return [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
     if isinstance(axes, str) or not isinstance(axes, Sequence):
-        raise ConfigError(f"axes must map fields to lists of values, or list points, got {axes!r}")
+        raise ConfigError(f"axes must map fields to lists of values, or list points, got {shown(axes)}")
+    _refuse_too_many(len(axes))
     for point in axes:
         if not isinstance(point, Mapping):
-            raise ConfigError(f"a point must map fields to values, got {point!r}")
+            raise ConfigError(f"a point must map fields to values, got {shown(point)}")
     return [dict(point) for point in axes]
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MOST_POINTS:
+        raise ConfigError(
+            f"a sweep may have at most {MOST_POINTS:,} points, got {count:,} or more: divide it into several"
+        )
 
 
 def _target(name: Any) -> tuple[str, str | None]:
     """(part, field) of an axis; the field is None where the axis takes whole configurations."""
+    if not isinstance(name, str):
+        raise unknown_name("axis", name, [n for n in (*FIELDS, *PARTS) if "." not in n])
     if name in PARTS:
         return name, None
     if name in FIELDS:
@@ -129,30 +151,30 @@ def _target(name: Any) -> tuple[str, str | None]:
 
 
 def _point(shared: Mapping[str, Any], values: Mapping[str, Any]) -> Point:
-    parts, changes, shown = dict(shared), {part: {} for part in PARTS}, {}
+    parts, changes, columns = dict(shared), {part: {} for part in PARTS}, {}
     for name, value in values.items():
         part, field = _target(name)
         if field is None:
             if not isinstance(value, PARTS[part]):
-                raise ConfigError(f"axis {part} must hold {PARTS[part].__name__} values, got {value!r}")
+                raise ConfigError(f"axis {part} must hold {PARTS[part].__name__} values, got {shown(value)}")
             parts[part] = value
             default = shared[part]
             for each in dataclasses.fields(value):
                 if getattr(value, each.name) != getattr(default, each.name):
-                    shown[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
+                    columns[COLUMN_OF_FIELD[part, each.name]] = getattr(value, each.name)
         else:
             value = as_tuples(value.tolist() if hasattr(value, "tolist") else value)
-            changes[part][field] = shown[COLUMN_OF_FIELD[part, field]] = value
+            changes[part][field] = columns[COLUMN_OF_FIELD[part, field]] = value
     count_pairs(changes["task"])
     try:
         made = {part: dataclasses.replace(parts[part], **changes[part]) for part in PARTS}
     except OcrInterpError as error:
-        raise ConfigError(f"invalid point ({_label(shown)}): {error}") from None
-    for column, value in shown.items():
+        raise ConfigError(f"invalid point ({_label(columns)}): {error}") from None
+    for column, value in columns.items():
         if isinstance(value, Mapping | tuple):  # a configuration keeps such a value in its own form
             part, field = FIELDS[column]
-            shown[column] = getattr(made[part], field)
-    return Point(shown, RunConfig(made["task"], made["model"], made["train"]))
+            columns[column] = getattr(made[part], field)
+    return Point(columns, RunConfig(made["task"], made["model"], made["train"]))
 
 
 def config_columns(config: RunConfig) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ocr_interp.checks import check_choice, check_number
 from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import RunConfig
-from ocr_interp.errors import RunError
+from ocr_interp.errors import RunError, shown
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.tables import columns_of
 
@@ -52,6 +53,13 @@ class RunRecord:
         """The fingerprint that its files are named by and contain."""
         return self.file_name or self.run
 
+    @classmethod
+    def failed(cls, config: RunConfig, error: BaseException, seconds: float = 0.0) -> RunRecord:
+        """The record of a run that an error ended, which the message names."""
+        first = next(iter(str(error).strip().splitlines()), "")
+        message = f"{type(error).__name__}: {first[:500]}"
+        return cls(config, "failed", message, seconds, "unknown", [])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, with every digit of the numbers: reading gives back the same bits."""
         columns = columns_of(self.rows)
@@ -79,6 +87,15 @@ class RunRecord:
         if expected != run:
             raise RunError(f"the configuration of run {run} was changed after it was written")
         columns = version_1.COLUMNS if is_first else values["columns"]
-        rows: list[Mapping[str, float]] = [dict(zip(columns, row, strict=True)) for row in values["rows"]]
+        rows: list[Mapping[str, float]] = [
+            {name: float(value) for name, value in zip(columns, row, strict=True)} for row in values["rows"]
+        ]
         told = {name: values[name] for name in ("status", "message", "seconds", "trained_on")}
+        check_choice("status", told["status"], STATUSES)
+        check_number("seconds", told["seconds"], at_least=0)
+        for name in ("message", "trained_on"):
+            if not isinstance(told[name], str):
+                raise RunError(f"{name} of run {run} must be a text, got {shown(told[name])}")
+        if any(not isinstance(name, str) for name in columns):
+            raise RunError(f"the columns of run {run} must be texts, got {shown(columns)}")
         return cls(config, **told, rows=rows, file_name=run)

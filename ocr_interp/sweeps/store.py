@@ -15,6 +15,7 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions, read_settings, write_settings
+from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import SEAL, require_seal
 from ocr_interp.storage.tables import csv_bytes
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -34,6 +35,9 @@ _FOLDER = FolderKind(
 )
 _UNSEALED = ("format_version", "versions", "certificates", "keep_weights")
 """Names in a sweep.json from before it had a seal."""
+
+MOST_BYTES = 2**30
+"""Largest part that is read: 256 runs of 10,000 rows."""
 
 _AGAIN = "start the sweep again: it goes on with what is missing"
 
@@ -134,7 +138,8 @@ class SweepStore:
         """
         path, advice = self._weights(record.stamp), "restore it, or train into a new path"
         tensors, metadata = read_tensors(path, record.stamp, "weights", advice)
-        return stored_weights(path, record.config, tensors, metadata, advice)
+        with sealed_fields(path, advice):
+            return stored_weights(record.config, tensors, metadata)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every digit of the numbers."""
@@ -147,17 +152,17 @@ class SweepStore:
 
 def _read_part(path: Path) -> list[RunRecord]:
     try:
-        digest, _, content = path.read_bytes().partition(b"\n")
+        digest, _, content = read_bytes(path, MOST_BYTES).partition(b"\n")
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     if digest_of(content).encode() != digest:
         raise RunError(f"{path} is damaged: restore it, or delete it to train its runs again")
     try:
-        part = json.loads(content)
+        part = parse_json(content)
         if isinstance(part, list):  # version 1
             part = {"format_version": 1, "runs": part}
         return [RunRecord.from_dict(values, part["format_version"]) for values in part["runs"]]
     except UnknownVariantError as error:
         raise RunError(f"{path} cannot be read in this process: {error}") from None
-    except (OcrInterpError, ValueError, KeyError, TypeError) as error:
+    except (OcrInterpError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(f"{path} cannot be read by this version ({error}): use its own") from None

@@ -70,9 +70,9 @@ def sweep(
         progress: True shows a progress bar over the steps of all runs on stderr, "lines" plain lines, False
             nothing; None a bar on a terminal. With "ray" it moves when a stack has ended.
 
-    Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that lacks memory
-        ("failed", tried again by the next call) has a message and does not stop the others. Ctrl-C or
-        SIGTERM ends the sweep; stacks that were written stay.
+    Returns: the runs of this grid. A run whose loss is not finite ("diverged") or that an error ended, such
+        as lack of memory ("failed", tried again by the next call), has a message and does not stop the
+        others. Ctrl-C or SIGTERM ends the sweep; stacks that were written stay.
 
     Raises:
         UnknownNameError, ConfigError: an axis, a point or an option that is not allowed; the message names

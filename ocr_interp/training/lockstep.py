@@ -76,7 +76,8 @@ class Lockstep:
             [c.train for c in self.configs], [model.parameters for model in self.models]
         )
         self._batches = _Batches(self.configs, DTYPES[first.model.dtype], self.device)
-        self.losses = self._stack.scores.new_zeros(len(self.configs), first.train.log_every)
+        at_once = min(first.train.log_every, first.train.steps)
+        self.losses = self._stack.scores.new_zeros(len(self.configs), at_once)
 
     def keep(self, runs: Sequence[int], step: int) -> None:
         """Drops all runs but these, before update number `step`; their results do not change by a bit."""

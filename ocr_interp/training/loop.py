@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
@@ -22,7 +21,7 @@ from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import training_bar
 from ocr_interp.training.run import Run
-from ocr_interp.training.store import ENDED, Checkpoint, RunStore
+from ocr_interp.training.store import ENDED, Checkpoint, RunStore, copy_exactly
 from ocr_interp.training.tracking import Tracker, learned
 
 OnLog = Callable[[Mapping[str, float]], None]
@@ -109,9 +108,11 @@ class Training:
                     break
         return self._result(store)
 
-    def targets(self) -> list[int]:
+    def targets(self) -> Iterator[int]:
         """The logged steps that are still to come."""
-        return [step for step in self.config.train.logged_steps() if step > self.step or not self.rows]
+        begun = bool(self.rows)
+        first = self.step
+        return (step for step in self.config.train.logged_steps() if step > first or not begun)
 
     def keep(self, row: Mapping[str, float], store: RunStore | None, interrupted: bool) -> None:
         """Sets the status after a row; writes the snapshot, checkpoint and weights that are due."""
@@ -176,21 +177,19 @@ class Training:
                 f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "
                 f"{self.device.type!r}: go on where there is such a device, or train into a new run_dir"
             )
-        names = list(self.model.parameters)
-        state: dict[str, dict[str, Tensor]] = {}
+        names, state = list(self.model.parameters), {name: {} for name in self.model.parameters}
         for key, tensor in checkpoint.tensors.items():
-            kind, name, *rest = key.split(".")
-            if name not in names:
-                raise RunError(f"the checkpoint holds a parameter {name!r} that this model does not have")
-            if kind == "parameter":
-                if tensor.shape != self.model.parameters[name].shape:
-                    raise RunError(
-                        f"the checkpoint holds {name!r} with the shape {tuple(tensor.shape)}, this model has "
-                        f"{tuple(self.model.parameters[name].shape)}: restore it, or train into a new run_dir"
-                    )
-                self.model.parameters[name].copy_(tensor)
-            else:
-                state.setdefault(name, {})[rest[0]] = tensor
+            kind, _, rest = key.partition(".")
+            name, _, entry = rest.partition(".")
+            if name not in names or (kind, bool(entry)) not in (("parameter", False), ("optimizer", True)):
+                raise RunError(f"the checkpoint holds {key!r}, which this model does not have")
+            if kind == "optimizer":
+                state[name][entry] = tensor
+        for name, parameter in self.model.parameters.items():
+            if f"parameter.{name}" not in checkpoint.tensors:
+                raise RunError(f"the checkpoint lacks the parameter {name!r} of this model")
+            copy_exactly(parameter, checkpoint.tensors[f"parameter.{name}"], name)
+        state = {name: entries for name, entries in state.items() if entries}
         self.lockstep.optimizers.restore(self.place, checkpoint.step, state)
         self.step = checkpoint.step
         self._checkpoint_due = self.step + self.config.train.checkpoint_every

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ocr_interp.checks import check_choice, check_count
 from ocr_interp.configuration import version_1
 from ocr_interp.configuration.run import FORMAT_VERSION, RunConfig
+from ocr_interp.devices import DTYPES
 from ocr_interp.errors import RunError
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
@@ -23,6 +25,7 @@ from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions, write_settings
+from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.tables import csv_bytes, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.training.run import Run
@@ -35,6 +38,10 @@ ENDED = ("finished", "learned")
 """The statuses of a run that is not trained any further."""
 
 _RESTORE = "restore it, or train into a new run_dir"
+_SNAPSHOT = re.compile(r"step_([0-9]{8,18})\.safetensors")
+
+STATUSES = ("unfinished", "finished", "learned", "interrupted")
+"""Values of `Checkpoint.status`, as in `Run`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,15 @@ class Checkpoint:
     device: str
     tensors: dict[str, Tensor]
     history: pd.DataFrame
+
+
+def copy_exactly(target: Tensor, source: Tensor, name: str) -> None:
+    """Copies a tensor of a file in place; another shape or dtype is no conversion but a RunError."""
+    if (source.shape, source.dtype) != (target.shape, target.dtype):
+        raise RunError(
+            f"{name} must be {target.dtype} {tuple(target.shape)}, got {source.dtype} {tuple(source.shape)}"
+        )
+    target.copy_(source)
 
 
 class RunStore(ConfiguredFolder[RunConfig]):
@@ -112,7 +128,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
                 f"{self.path} holds a run of {found.train.steps:,} steps that cannot become one of "
                 f"{config.train.steps:,} steps: {why_not}, or choose another run_dir"
             )
-        values = json.loads(self.config_file.read_text(encoding="utf-8"))
+        values = parse_json(read_bytes(self.config_file))
         first = {_FIRST_STEPS: values.get(_FIRST_STEPS, found.train.steps)}
         values = {**values, **first, "train": {**values["train"], "steps": config.train.steps}}
         newest = values["format_version"] > 1
@@ -177,23 +193,24 @@ class RunStore(ConfiguredFolder[RunConfig]):
         if not self._checkpoint.exists():
             return None
         tensors, metadata = read_tensors(self._checkpoint, self.fingerprint, "checkpoint", _RESTORE)
-        step = _step_of(self._checkpoint, metadata, _RESTORE)
-        for name in ("status", "device", "history_digest"):
-            if not isinstance(metadata.get(name), str):
-                raise RunError(f"{self._checkpoint} is damaged (it has no {name}): {_RESTORE}")
-        require_finite(self._checkpoint, tensors, _RESTORE)
+        with sealed_fields(self._checkpoint, _RESTORE):
+            step = _step_of(metadata)
+            columns = [str(name) for name in metadata.get("columns", version_1.COLUMNS)]
+            status, device = str(metadata["status"]), str(metadata["device"])
+            check_choice("status", status, STATUSES)
+            digest = metadata["history_digest"]
+            require_finite(tensors)
         # Later rows may have columns that the checkpoint does not know.
-        history = read_history(self._history, metadata.get("columns", version_1.COLUMNS), _RESTORE)
+        history = read_history(self._history, columns, _RESTORE)
         history = history.loc[history["step"] <= step].reset_index(drop=True)
-        if digest_of(csv_bytes(history)) != metadata["history_digest"]:
+        if digest_of(csv_bytes(history)) != digest:
             raise RunError(
                 f"{self._history} was changed or cut (its rows up to step {step} are not those of the "
                 f"checkpoint): {_RESTORE}"
             )
-        status = metadata["status"]
         if status == "finished" and step < self.read_config().train.steps:
             status = "unfinished"  # the run was made longer since
-        return Checkpoint(step, status, metadata["device"], tensors, history)
+        return Checkpoint(step, status, device, tensors, history)
 
     def write_snapshot(self, step: int, weights: TokenWeights) -> None:
         """Writes the weights at a step."""
@@ -204,15 +221,16 @@ class RunStore(ConfiguredFolder[RunConfig]):
         advice = "restore it; the other snapshots and the weights at the end are not touched by it"
         path = self._snapshot(step)
         tensors, metadata = read_tensors(path, self.fingerprint, "snapshot", advice)
-        found = _step_of(path, metadata, advice)
-        if found != step:
-            raise RunError(f"{path} holds the weights at step {found}: restore it")
-        return stored_weights(path, config, tensors, metadata, advice)
+        with sealed_fields(path, advice):
+            found = _step_of(metadata)
+            if found == step:
+                return stored_weights(config, tensors, metadata)
+        raise RunError(f"{path} holds the weights at step {found}: restore it")
 
     def snapshot_steps(self) -> list[int]:
         """Steps that have a snapshot on disk."""
-        files = (self.path / "snapshots").glob("step_[0-9]*.safetensors")
-        return sorted(int(file.stem.removeprefix("step_")) for file in files)
+        found = (_SNAPSHOT.fullmatch(file.name) for file in (self.path / "snapshots").glob("step_*"))
+        return sorted(int(name[1]) for name in found if name)
 
     def _snapshot(self, step: int) -> Path:
         return self.path / "snapshots" / f"step_{step:08d}.safetensors"
@@ -241,11 +259,9 @@ class RunStore(ConfiguredFolder[RunConfig]):
                 return found
         start = initial_weights(config.task, config.model, config.train.seed)
         model = TokenCountModel(config.task, config.model, start, torch.device("cpu"))
-        for name, parameter in model.parameters.items():
-            saved = checkpoint.tensors.get(f"parameter.{name}")
-            if saved is None or saved.shape != parameter.shape:
-                raise RunError(f"{self._checkpoint} is damaged (it has no fitting {name}): {_RESTORE}")
-            parameter.copy_(saved)
+        with sealed_fields(self._checkpoint, _RESTORE):
+            for name, parameter in model.parameters.items():
+                copy_exactly(parameter, checkpoint.tensors[f"parameter.{name}"], name)
         recipe, step = config.train, checkpoint.step
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
@@ -254,43 +270,49 @@ class RunStore(ConfiguredFolder[RunConfig]):
         advice = "restore it, or delete it: the checkpoint holds the same weights"
         if self._final.exists():
             tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
-            if _step_of(self._final, metadata, advice) == step:
-                return stored_weights(self._final, config, tensors, metadata, advice)
+            with sealed_fields(self._final, advice):
+                if _step_of(metadata) == step:
+                    return stored_weights(config, tensors, metadata)
         if self._model_of_version_1.exists():
             state, metadata = read_tensors(self._model_of_version_1, self.fingerprint, "model", advice)
-            if _step_of(self._model_of_version_1, metadata, advice) == step:
+            with sealed_fields(self._model_of_version_1, advice):
+                if _step_of(metadata) != step:
+                    return None
                 return weights_of_state_dict(config.task, state, config.model.linear_map.has_factors)
         return None
 
 
-def _step_of(path: Path, metadata: Mapping[str, Any], advice: str) -> int:
-    """The step in the metadata of a file."""
-    try:
-        return int(metadata["step"])
-    except (KeyError, ValueError, TypeError):
-        raise RunError(f"{path} is damaged (it says no step): {advice}") from None
+def _step_of(metadata: Mapping[str, Any]) -> int:
+    """The step in the metadata of a file; inside `sealed_fields`."""
+    step = int(metadata["step"])
+    check_count("step", step, 0)
+    return step
 
 
 def stored_weights(
-    path: Path, config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], advice: str
+    config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> TokenWeights:
     """The weights from the tensors of a file; version 1 named them differently.
 
     Raises:
-        RunError: weights that are not those of this configuration, or NaN or infinite.
+        RunError: other names, shapes or dtypes than those of the configuration, or weights that are not
+            finite: a digest only says that a file is as it was written, not by whom.
     """
-    linear_map, n_tokens = config.model.linear_map, len(config.task.labels)
+    linear_map, d = config.model.linear_map, config.task.d_vocab
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
-    expected = {**linear_map.shapes(n_tokens, n_tokens), SCORES: (n_tokens, n_tokens)}
+    wanted = {**linear_map.shapes(d, d), SCORES: (d, d)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise RunError(f"{path} is damaged (it holds {found}, this run has {expected}): {advice}")
-    require_finite(path, tensors, advice)
+    if found != wanted:
+        raise RunError(f"it must hold the weights {wanted}, got {found}")
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    if kinds != {DTYPES[config.model.dtype]}:
+        raise RunError(f"its weights must be {config.model.dtype}, got {', '.join(sorted(map(str, kinds)))}")
+    require_finite(tensors)
     return TokenWeights.from_tensors(linear_map, tensors)
 
 
-def require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> None:
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
     """Requires finite numbers in the tensors of a file: training stops before it writes others.
 
     Raises:
@@ -298,7 +320,7 @@ def require_finite(path: Path, tensors: Mapping[str, Tensor], advice: str) -> No
     """
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
-        raise RunError(f"{path} is damaged ({', '.join(bad)} must be finite, got NaN or inf): {advice}")
+        raise RunError(f"{', '.join(bad)} must be finite, got NaN or inf")
 
 
 class StoredSnapshots(Mapping[int, TokenWeights]):

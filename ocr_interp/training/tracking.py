@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from ocr_interp.configuration.training import TrainConfig
-from ocr_interp.data import Batch, exhaustive, noisy_examples, population
+from ocr_interp.data import Batch, check_draws, exhaustive, noisy_examples, population
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
@@ -148,6 +148,7 @@ def _evaluation_examples(task, config: TrainConfig, dtype: torch.dtype, device: 
         return population(task, **options)
     if config.data == "exhaustive":
         return exhaustive(task, **options)
+    check_draws(task, task.triples, config.eval_draws)
     repeated = task.triples.select(np.repeat(np.arange(len(task.triples)), config.eval_draws))
     return noisy_examples(task, repeated, _EVALUATION_SEED, **options)[1]
 

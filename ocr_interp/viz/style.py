@@ -14,8 +14,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ocr_interp.storage.atomic import write_atomic
-from ocr_interp.storage.plain import plain
-from ocr_interp.viz.characters import visible
+from ocr_interp.storage.plain import plain, printable
 
 HELD_OUT = "#cc3311"
 """Colour of the frame around the block that was never told."""
@@ -53,7 +52,7 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
         fig.savefig(picture, format=form, bbox_inches="tight", metadata={silent: None})
         content = picture.getvalue()
         if form == "svg":  # matplotlib copies labels into comments as they are
-            content = visible(content.decode()).encode()
+            content = printable(content.decode()).encode()
         write_atomic(path.with_suffix(f".{form}"), content)
     table = json.dumps(plain(numbers, 6), indent=1) + "\n"
     write_atomic(path.with_suffix(".json"), table.encode())

@@ -184,7 +184,7 @@ def test_temporary_files_of_killed_processes_are_removed_under_the_lock(tmp_path
     for place in (box, box / "inside"):
         (place / ".tmp-state.safetensors").write_bytes(b"half")
     (tmp_path / "victim").write_text("mine")
-    (box / ".tmp-link").symlink_to(tmp_path / "victim")
+    (box / ".tmp-history.csv").symlink_to(tmp_path / "victim")
     with BOX.locked(box):
         assert sorted(path.name for path in box.rglob("*")) == [".lock", "box.json", "inside"]
     assert (tmp_path / "victim").read_text() == "mine"

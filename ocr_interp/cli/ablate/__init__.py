@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ocr_interp.ablation.edits import edits
-from ocr_interp.cli.arguments.files import check_output, read_snapshot
+from ocr_interp.cli.arguments.files import check_output, read_snapshot, say
 from ocr_interp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ class Ablate:
         study = run_ablation_study(
             snapshot, specs, seeds=self.seeds, controls=self.controls, path=self.output, eval_draws=self.draws
         )
-        print(_title(self.run_dir, snapshot, self.seeds))
-        print(describe_study(study, self.show, [SANITY_NOTE] if SANITY in specs else []))
+        say(_title(self.run_dir, snapshot, self.seeds))
+        say(describe_study(study, self.show, [SANITY_NOTE] if SANITY in specs else []))
         if self.output is not None:
-            print(f"all rows: {self.output}")
+            say(f"all rows: {self.output}")
 
 
 def _title(run_dir: Path, run: Snapshot, seeds: tuple[int, ...]) -> str:

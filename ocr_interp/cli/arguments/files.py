@@ -1,14 +1,17 @@
-"""Reads runs and writes files for the command line; checks paths before any work is done."""
+"""Reads runs, writes files and prints for the command line; checks paths before any work is done."""
 
 from __future__ import annotations
 
 import difflib
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocr_interp.errors import ConfigError, RunError
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.plain import printable
 
 if TYPE_CHECKING:
     from ocr_interp.training.run import Run, Snapshot
@@ -100,3 +103,19 @@ def write_output(path: Path, content: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)
+
+
+def allow_any_text() -> None:
+    """Makes stdout and stderr write characters that the terminal's encoding lacks as escapes.
+
+    The work is done when a command prints: a path with an umlaut must not end it on an ASCII terminal.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: object, *, on_stderr: bool = False) -> None:
+    """Prints a text; control characters, which may come from files of others, as escapes."""
+    shown = str(text).replace("\t", "    ")
+    print(printable(shown), file=sys.stderr if on_stderr else sys.stdout, flush=on_stderr)

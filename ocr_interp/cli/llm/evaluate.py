@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 
@@ -52,7 +53,7 @@ class Evaluate:
         else:
             fact_set = inputs.facts_now(facts, folder.path)
             if facts.file is not None and not facts.file.exists():
-                print(f"facts: the rows that {self.model} holds ({facts.file} is not there)")
+                say(f"facts: the rows that {self.model} holds ({facts.file} is not there)")
         where = resolve_device(self.device)
         beside = int(where.type != "cpu")
         with loading_failures(model):
@@ -62,7 +63,7 @@ class Evaluate:
         else:
             lm = load_model(model, dtype=dtype, download=self.download)
         found = measure(lm, fact_set, device=self.device, scoring=facts.scoring)
-        print(describe_measurement(fact_set, found))
+        say(describe_measurement(fact_set, found))
 
     def _source(self, folder: RunFolder) -> tuple[str, FactConfig, str]:
         """The folder or name of what is loaded, the facts to ask, and the precision (for a run, the one it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.llm.facts.configuration import FactConfig
 
 
@@ -20,9 +21,9 @@ class Facts:
 
         for name in fact_sets:
             source = fact_sets[name]
-            print(f"{name:32}{source.title:34}{source.pairing or 'pairing unknown'}")
+            say(f"{name:32}{source.title:34}{source.pairing or 'pairing unknown'}")
         drawn = make_facts(self.facts)
-        print(
+        say(
             f"\n{drawn.name}, seed {self.facts.seed}: {len(drawn.facts)} facts, {len(drawn.implications)} "
             f"implications, {drawn.n_subjects} names, {len(drawn.training_examples)} sentences told, for "
             "example"
@@ -31,4 +32,4 @@ class Facts:
             example = next((e for e in drawn.test_examples if SPLITS[e.split] == split), None)
             if example is not None:
                 told = "told" if example.told else "asked only"
-                print(f"  {split.replace('_', ' '):24}{told:12}{example.sentence}")
+                say(f"  {split.replace('_', ' '):24}{told:12}{example.sentence}")

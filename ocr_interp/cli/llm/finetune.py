@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
@@ -51,13 +52,13 @@ class Finetune:
 
         keep_freed_memory()
         config = LLMRunConfig(self.facts, self.train)
-        say = self._say_what_inspect_leaves_out if self.save_model else None
-        run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row, on_start=say)
+        note = self._say_what_inspect_leaves_out if self.save_model else None
+        run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row, on_start=note)
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
-        print(describe_finetuning(run))
+        say(describe_finetuning(run))
         if run.status == "finished" and self.save_model and not run.keeps_model:
-            print("it kept no model: fine-tune into a new run_dir to get one")
+            say("it kept no model: fine-tune into a new run_dir to get one")
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 
@@ -72,7 +73,7 @@ class Finetune:
             f"{self.train.method!r} is not in the model's weights ({why})"
         )
         for line in [unmerged] if why else foreseen(lm, facts):
-            print(f"note: {line}", file=sys.stderr)
+            say(f"note: {line}", on_stderr=True)
 
 
 def show_row(row: object) -> None:
@@ -85,4 +86,4 @@ def show_row(row: object) -> None:
         kind: row[f"{split}/rank"] for kind, split in _SHOWN.items() if not math.isnan(row[f"{split}/rank"])
     }
     ranks = ", ".join(f"{kind} {rank:5.2f}" for kind, rank in shown.items())
-    print(f"step {row['step']:>5}  loss {loss}  rank of {ranks}", file=sys.stderr)
+    say(f"step {row['step']:>5}  loss {loss}  rank of {ranks}", on_stderr=True)

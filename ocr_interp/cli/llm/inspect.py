@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.llm.threads import set_threads
 
 
@@ -30,4 +31,4 @@ class Inspect:
         set_threads(self.threads)
         from ocr_interp.llm.inside.inside import inspect_run
 
-        print(inspect_run(self.run_dir, self.n_heads, self.device, base=self.base).summary())
+        say(inspect_run(self.run_dir, self.n_heads, self.device, base=self.base).summary())

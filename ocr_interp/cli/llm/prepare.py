@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.files import say
+
 
 @dataclass(frozen=True)
 class Prepare:
@@ -19,4 +21,4 @@ class Prepare:
     def run(self) -> None:
         from ocr_interp.llm.models.loading import prepare_smollm2
 
-        print(f"{prepare_smollm2(self.folder)} holds the model")
+        say(f"{prepare_smollm2(self.folder)} holds the model")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
-from ocr_interp.checks import check_choice, check_count, check_number, from_fields
-from ocr_interp.errors import ConfigError
+from ocr_interp.checks import check_choice, check_count, check_number, check_text, from_fields
+from ocr_interp.errors import ConfigError, shown
 from ocr_interp.llm.facts.catalogue import fact_sets
 
 Scoring = Literal["auto", "first_token", "until_distinct", "whole_answer"]
@@ -71,6 +72,7 @@ class FactConfig:
     scoring: Scoring = "auto"
 
     def __post_init__(self) -> None:
+        self._check_types()
         for field in ("n_pairs", "n_names"):
             if getattr(self, field) is not None:
                 check_count(field, getattr(self, field), 2 if field == "n_pairs" else 1)
@@ -88,18 +90,44 @@ class FactConfig:
             reading = " or ".join(repr(name) for name in fact_sets if fact_sets[name].needs_file)
             raise ConfigError(
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
-                f"file={str(self.file) if self.file else None!r}"
+                f"file={shown(None if self.file is None else str(self.file))}"
             )
         if self.language and not fact_sets[self.data].has_languages:
             raise ConfigError(
                 f"language goes with data='popqa' or 'file' and only with them, got data={self.data!r}, "
-                f"language={self.language!r}"
+                f"language={shown(self.language)}"
             )
         if self.implications_file is not None and not fact_sets[self.data].joins_files:
             raise ConfigError(
                 f"implications_file goes with data='file' and only with it, got data={self.data!r}, "
-                f"implications_file={str(self.implications_file)!r}"
+                f"implications_file={shown(str(self.implications_file))}"
             )
+
+    def _check_types(self) -> None:
+        """Requires texts and indices where they belong, and keeps them as Python's own types."""
+        for field in _PATHS:
+            path = getattr(self, field)
+            if path is not None and not (isinstance(path, str | Path) and "\0" not in str(path)):
+                raise ConfigError(f"{field} must be a path, got {shown(path)}")
+        for field in ("fact_property", "implication_property", "language"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or value:  # "" is the only one, or the plain one
+                check_text(field, value)
+        for field in ("train_templates", "test_templates", "fact_templates", "implication_templates"):
+            values = getattr(self, field)
+            if not isinstance(values, tuple | list):
+                raise ConfigError(f"{field} must be a tuple, got {shown(values)}")
+            for k, value in enumerate(values):
+                if field in ("train_templates", "test_templates"):
+                    check_count(f"{field}[{k}]", value, 0)
+                else:
+                    check_text(f"{field}[{k}]", value)
+            numbers = field in ("train_templates", "test_templates")
+            object.__setattr__(self, field, tuple(map(int, values)) if numbers else tuple(values))
+        for field in ("n_pairs", "n_names", "seed"):
+            value = getattr(self, field)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                object.__setattr__(self, field, int(value))
 
     @property
     def required_file(self) -> Path:

@@ -18,6 +18,7 @@ import torch
 
 from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
 from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.models.folders import refuse_hostile_folder, weights_bytes
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.storage.folders import locked_beside
 from ocr_interp.storage.seals import SEAL_FILE, require_sealed_folder, seal_folder
@@ -29,6 +30,8 @@ SMOLLM2_FOLDER = Path("runs/models/smollm2-135m")
 """The default folder of `prepare_smollm2`."""
 
 _CONNECT_SECONDS = 5.0
+_MOST_PER_BYTE = 8
+"""Most weights per byte of a file: one bit each, beyond all quantizations."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    options = {"local_files_only": not download}
+    options = {"local_files_only": not download, "trust_remote_code": False}
+    if (folder := local_folder(source)) is not None:
+        _refuse_unkept_weights(name, source, folder)
     with loading_failures(name), quiet():
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -120,7 +125,7 @@ def load_config(name: str, *, download: bool = False) -> Any:
     from transformers import AutoConfig
 
     with loading_failures(name):
-        return AutoConfig.from_pretrained(source, local_files_only=not download)
+        return AutoConfig.from_pretrained(source, local_files_only=not download, trust_remote_code=False)
 
 
 def model_source(name: str, download: bool) -> str:
@@ -137,6 +142,7 @@ def model_source(name: str, download: bool) -> str:
                 f"{name} is no model folder: it has no config.json; name a folder with config.json, weights "
                 "and tokenizer"
             )
+        refuse_hostile_folder(name, folder)
         return str(folder)
     if folder.exists():
         raise ModelError(f"{name} is a file: a model is a folder with config.json, weights and tokenizer")
@@ -147,9 +153,12 @@ def model_source(name: str, download: bool) -> str:
             else "name a folder with config.json, weights and tokenizer, or a name on the hub as owner/name"
         )
         raise ModelError(f"there is no folder {name}: {hint}")
+    cached = local_folder(name)
+    if cached is not None:
+        refuse_hostile_folder(name, cached)
     if download:
         _require_network(name)
-    elif _cached_config(name) is None:
+    elif cached is None:
         raise ModelError(
             f"{name} is neither a folder nor in the hub's cache on this machine: pass download=True "
             "(--download) to fetch it, or name a folder"
@@ -168,12 +177,11 @@ def local_files(name: str) -> list[Path]:
     Args:
         name: a folder, or a name in the hub's cache.
     """
-    folder = Path(name).expanduser()
+    folder: Path | None = Path(name).expanduser()
     if not folder.is_dir():
-        config = None if name.startswith(("/", ".", "~")) or name.count("/") != 1 else _cached_config(name)
-        if config is None:
+        folder = None if name.startswith(("/", ".", "~")) or name.count("/") != 1 else local_folder(name)
+        if folder is None:
             return []
-        folder = config.parent
     return sorted(
         file
         for file in folder.iterdir()
@@ -183,12 +191,35 @@ def local_files(name: str) -> list[Path]:
     )
 
 
-def _cached_config(name: str) -> Path | None:
-    """The config.json of a model in the hub's cache; None if it is not there."""
+def local_folder(source: str) -> Path | None:
+    """The folder of a source on this machine: itself, or its snapshot in the hub's cache; or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(name, "config.json")
-    return Path(found) if isinstance(found, str) else None
+    if Path(source).is_dir():
+        return Path(source)
+    found = try_to_load_from_cache(source, "config.json")
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _refuse_unkept_weights(name: str, source: str, folder: Path) -> None:
+    """Requires that the files hold about as many numbers as the configuration has weights.
+
+    transformers would make the weights that are missing, whatever their size.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    kept = weights_bytes(folder)
+    if not kept:
+        return  # transformers says which files it looked for
+    with loading_failures(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if wanted > _MOST_PER_BYTE * kept:
+        raise ModelError(
+            f"{name}: its config.json is of a model with {wanted:,} weights, its files hold {kept:,} bytes: "
+            "they do not belong together"
+        )
 
 
 def _require_network(name: str) -> None:
@@ -283,7 +314,7 @@ def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
     origin = {"package": SMOLLM2_PACKAGE, "version": version(SMOLLM2_PACKAGE), "file": file.name}
     with locked_beside(folder), whole_folder(folder, "prepare it again") as temporary:
         with loading_failures(str(file)), quiet():
-            source = {"gguf_file": file.name, "local_files_only": True}
+            source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
             model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
         # The weights are dequantized, but save_pretrained refuses while these attributes say otherwise.

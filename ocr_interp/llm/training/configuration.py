@@ -13,6 +13,7 @@ from ocr_interp.checks import (
     check_count,
     check_flag,
     check_number,
+    check_text,
     from_fields,
 )
 from ocr_interp.configuration.fields import changed_fields, differences, fingerprint
@@ -21,7 +22,7 @@ from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
-from ocr_interp.running.schedule import logged_steps
+from ocr_interp.running.schedule import LoggedSteps, check_rows, logged_steps
 
 FORMAT_VERSION = 2
 """Version of the files of a language-model run; files of a newer version are refused."""
@@ -92,6 +93,8 @@ class FinetuneConfig:
     download: bool = False
 
     def __post_init__(self) -> None:
+        check_text("model", self.model)
+        check_text("device", self.device)
         methods.check("method", self.method)
         # A method is imported only where one of its options is given.
         given = dict(as_options("method_options", self.method_options))
@@ -106,6 +109,7 @@ class FinetuneConfig:
             check_count(name, getattr(self, name), 1)
         for name in ("steps", "train_seed", "checkpoint_every"):
             check_count(name, getattr(self, name), 0)
+        check_rows(int(self.steps), int(self.log_every))
         for name in ("lr", "eps", "lora_alpha"):
             check_number(name, getattr(self, name), above=0)
         for name in ("weight_decay", "beta1", "beta2", "momentum"):
@@ -116,6 +120,8 @@ class FinetuneConfig:
         for part in dataclasses.fields(self):  # 1 and 1.0 are one configuration
             if part.type == "float":
                 object.__setattr__(self, part.name, float(getattr(self, part.name)))
+            elif part.type == "int":  # also where it came from numpy, which JSON does not know
+                object.__setattr__(self, part.name, int(getattr(self, part.name)))
 
     def optimizer_settings(self, precision: str) -> dict[str, Any]:
         """The settings that an optimizer may read; `precision` is that of Muon's iteration."""
@@ -129,7 +135,7 @@ class FinetuneConfig:
             **dict(self.optimizer_options),
         }
 
-    def logged_steps(self) -> list[int]:
+    def logged_steps(self) -> LoggedSteps:
         """The steps with a row in the history: 0, every multiple of log_every, the last."""
         return logged_steps(self.steps, self.log_every)
 

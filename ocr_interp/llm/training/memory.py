@@ -108,7 +108,7 @@ def _without_weights(hf_config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(hf_config)
+        return AutoModelForCausalLM.from_config(hf_config, trust_remote_code=False)
 
 
 def _count(shapes: Any) -> int:

@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from ocr_interp.checks import check_count, check_text
 from ocr_interp.configuration import version_1
-from ocr_interp.errors import OcrInterpError, RunError
+from ocr_interp.errors import OcrInterpError, RunError, shown
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.inputs import RunInputs
@@ -23,6 +24,7 @@ from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
 from ocr_interp.storage.plain import plain
+from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import SEAL, SEAL_FILE, require_seal, require_sealed_folder, sealed
 from ocr_interp.storage.tables import csv_bytes, history_table, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -137,8 +139,8 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
     def is_run(self) -> bool:
         """Whether the folder holds a language-model run, and not a model or something else."""
         try:
-            values = json.loads(self.config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            values = parse_json(read_bytes(self.config_file))
+        except (OSError, ValueError):
             return False
         return isinstance(values, dict) and {"format_version", "facts", "train"} <= values.keys()
 
@@ -176,8 +178,8 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         if not self.inputs_file.exists():
             return None
         try:
-            return str(dict(json.loads(self.inputs_file.read_text(encoding="utf-8")))[SEAL])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return str(dict(parse_json(read_bytes(self.inputs_file)))[SEAL])
+        except (OSError, ValueError, TypeError, KeyError):
             raise RunError(f"{self.inputs_file} is damaged: {_RESTORE}") from None
 
     def _require_inputs(self, seal: str | None, whose: Path) -> None:
@@ -208,10 +210,16 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             self.checkpoint_file, self.fingerprint, "checkpoint", advice, bare=True
         )
         self._require_inputs(metadata.get("inputs"), self.checkpoint_file)
-        try:
-            checkpoint = Checkpoint(tensors=tensors, **{name: metadata[name] for name in _SEALED})
-        except KeyError as error:
-            raise RunError(f"{self.checkpoint_file} is damaged (it has no {error}): {advice}") from None
+        with sealed_fields(self.checkpoint_file, advice):
+            fields = {name: metadata[name] for name in _SEALED}
+            check_count("step", fields["step"], 0)
+            check_text("device", fields["device"])
+            Measurement.from_dict(fields["before"])
+            numbers = [fields["seconds"], *fields["history"], dict(enumerate(fields["pending"]))]
+            for name, value in (pair for values in numbers for pair in values.items()):
+                if not isinstance(value, int | float):
+                    raise TypeError(f"{name} must be a number, got {shown(value)}")
+            checkpoint = Checkpoint(tensors=tensors, **fields)
         if "kind" not in metadata:
             self._require_history_of_version_1(checkpoint, advice)
         return checkpoint

@@ -97,25 +97,32 @@ def restore_state(
     Raises:
         ModelError: the state belongs to another model, or was trained in another precision.
     """
-    saved = {key.split("|")[1] for key in tensors}
-    if saved != set(trained):
-        odd = sorted(saved ^ set(trained))[:3]
+    saved = {key.partition("|")[2] for key in tensors if key.startswith("parameter|")}
+    others = [key for key in tensors if not key.startswith("parameter|")]
+    states_of = {key.split("|")[1] if key.startswith("optimizer|") else key for key in others}
+    if saved != set(trained) or not states_of <= saved:
+        odd = sorted((saved ^ set(trained)) | (states_of - saved))[:3]
         raise ModelError(f"the checkpoint is of another model: {', '.join(odd)} are not in both")
+    for name, parameter in trained.items():
+        tensor = tensors[f"parameter|{name}"]
+        if tensor.shape != parameter.shape:
+            raise ModelError(
+                f"the checkpoint is of another model: {name} must have the shape {tuple(parameter.shape)}, "
+                f"got {tuple(tensor.shape)}"
+            )
+        if tensor.dtype != parameter.dtype:
+            raise ModelError(
+                f"the checkpoint holds {name} as {tensor.dtype}, it is trained as {parameter.dtype}: "
+                "an earlier version trained bfloat16 weights without float32 copies; finish the run "
+                "with that version, or fine-tune into a new run_dir"
+            )
     states: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():
         for key, tensor in tensors.items():
             kind, name, *rest = key.split("|")
-            if kind != "parameter":
-                states.setdefault(name, {})[rest[0]] = tensor
-                continue
-            if tensor.shape != trained[name].shape:
-                raise ModelError(f"the checkpoint is of another model: {name} has another shape in it")
-            if tensor.dtype != trained[name].dtype:
-                raise ModelError(
-                    f"the checkpoint holds {name} as {tensor.dtype}, it is trained as {trained[name].dtype}: "
-                    "an earlier version trained bfloat16 weights without float32 copies; finish the run "
-                    "with that version, or fine-tune into a new run_dir"
-                )
-            trained[name].copy_(tensor)
+            if kind == "parameter":
+                trained[name].copy_(tensor)
+            else:
+                states.setdefault(name, {})["|".join(rest)] = tensor
     for name, state in states.items():
         put_state(made, trained[name], state)

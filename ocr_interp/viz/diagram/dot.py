@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
-from ocr_interp.viz.characters import visible
+from ocr_interp.storage.plain import printable
 
 _SHAPE = {"token": "box", "source": "box", "attention": "ellipse", "ov_block": "box3d", "answer": "box"}
 
 
 MISSING_BELOW = 0.1
 """An untold part of the OV circuit below this share of the largest part counts as missing."""
+
+
+MOST_NODES, MOST_EDGES = 1_000, 5_000
+"""Largest graph that is written as DOT."""
+
+LONGEST_LABEL = 400
+"""Most letters of a text in a diagram; the rest is left out."""
+
+
+def drawable(graph: CircuitGraph, most_nodes: int = MOST_NODES) -> CircuitGraph:
+    """The graph with texts that can be drawn: what is no character as escapes, long texts cut.
+
+    Raises:
+        ConfigError: more nodes or edges than a diagram may have.
+    """
+    for what, items, most in (("nodes", graph.nodes, most_nodes), ("edges", graph.edges, MOST_EDGES)):
+        if len(items) > most:
+            raise ConfigError(
+                f"a diagram may have at most {most:,} {what}, got {len(items):,}: leave small edges out with "
+                "graph.prune(0.01), or group tokens"
+            )
+    nodes = tuple(replace(node, label=_cut(node.label)) for node in graph.nodes)
+    texts = {name: _cut(getattr(graph, name)) for name in ("title", "statement", "source")}
+    return replace(graph, nodes=nodes, **texts)
+
+
+def _cut(text: str) -> str:
+    whole = printable(text)
+    return whole if len(whole) <= LONGEST_LABEL else f"{whole[:LONGEST_LABEL]}…"
 
 
 def untold_nodes(graph: CircuitGraph) -> set[str]:
@@ -46,7 +78,12 @@ def missing_blocks(graph: CircuitGraph) -> set[str]:
 
 
 def to_dot(graph: CircuitGraph) -> str:
-    """The graph in the DOT language: columns as ranks, contributions in logits on the edges."""
+    """The graph in the DOT language: columns as ranks, contributions in logits on the edges.
+
+    Raises:
+        ConfigError: more nodes or edges than a diagram may have.
+    """
+    graph = drawable(graph)
     largest = max((abs(edge.contribution) for edge in graph.edges), default=0.0) or 1.0
     missing = missing_blocks(graph)
     number = {node.name: f"n{k}" for k, node in enumerate(graph.nodes)}
@@ -77,5 +114,5 @@ def to_dot(graph: CircuitGraph) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = visible(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -18,16 +18,20 @@ from matplotlib.patches import FancyBboxPatch
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
-from ocr_interp.viz.characters import visible_graph
-from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
 from ocr_interp.viz.style import HELD_OUT
 
 FORMATS = ("png", "svg", "pdf", "dot")
 
+MOST_NODES = 300
+"""Largest graph that is drawn: nobody can read more, and a picture of 600 nodes takes 15 seconds."""
+
 _FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
+_LARGEST, _LARGEST_AREA = 25_000.0, 2.0e7
+"""Points of a side, and of the whole: a PNG of it has 2**16 pixels a side and 400 MB at most."""
 # Labels are tokens, in which a dollar sign does not start a formula.
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 
@@ -39,20 +43,28 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
     logits; of a node whose contributions cancel, the sums of the positive and of the negative ones. Graphs of
     equal titles get the first digits of their weights' fingerprints. Leave small edges out to make a graph
-    readable: draw_circuit(graph.readable()), or graph.prune(0.05). Control
-    characters of labels are written out.
+    readable: draw_circuit(graph.readable()), or graph.prune(0.05). Control characters of labels are written
+    out, and long texts cut.
 
     Raises:
-        ConfigError: no graph, or a graph without edges.
+        ConfigError: no graph, a graph without edges, or one with more nodes, edges or text than a picture
+            can hold.
     """
-    shown = [visible_graph(each) for each in ([graphs] if isinstance(graphs, CircuitGraph) else graphs)]
+    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
-    shown, largest = _told_apart(shown), largest_edge(shown)
+    shown = _told_apart([drawable(graph, MOST_NODES) for graph in shown])
+    largest = largest_edge(shown)
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         several = len(shown) > 1
         layouts = [lay_out(graph, _values(graph), legend_entries(graph), several) for graph in shown]
         width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
+        if max(width, height) > _LARGEST or width * height > _LARGEST_AREA:
+            raise ConfigError(
+                f"a diagram of {width:,.0f} x {height:,.0f} points is too large to draw (at most "
+                f"{_LARGEST:,.0f} each way and {_LARGEST_AREA:,.0f} square points): leave small edges out "
+                "with graph.prune(0.01), or group tokens"
+            )
         # One unit of the axes is one point, so that text fits into boxes measured in points.
         figure = Figure(figsize=(width / 72, height / 72))
         FigureCanvasAgg(figure)
@@ -105,24 +117,26 @@ def _values(graph: CircuitGraph) -> dict[str, str]:
     largest, missing = largest_edge([graph]), missing_blocks(graph)
     # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
     decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
+    # Numbers of any size stay a few letters long.
+    form = f"+.{decimals}f" if decimals <= 12 and largest < 1e9 else "+.3e"
     shown = {}
     for node in graph.nodes:
-        number = f"{graph.through(node.name):+.{decimals}f}"
+        number = f"{graph.through(node.name):{form}}"
         if float(number) == 0:
-            number = _cancelled(graph, node.name, decimals) or number.lstrip("+-")
+            number = _cancelled(graph, node.name, form) or number.lstrip("+-")
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
     return shown
 
 
-def _cancelled(graph: CircuitGraph, name: str, decimals: int) -> str | None:
+def _cancelled(graph: CircuitGraph, name: str, form: str) -> str | None:
     """The positive and the negative part of what a node passes on, if they cancel; None if both are zero."""
     passed = [edge for edge in graph.edges if edge.source == name]
     if graph.node(name).kind == "token" and len(passed) == 1:  # what its attention passes on
         passed = [edge for edge in graph.edges if edge.source == passed[0].target]
     parts = [edge.contribution for edge in passed]
     positive, negative = sum(c for c in parts if c > 0), sum(c for c in parts if c < 0)
-    shown = f"{positive:+.{decimals}f}"
-    return f"{shown} {negative:+.{decimals}f}" if float(shown) else None
+    shown = f"{positive:{form}}"
+    return f"{shown} {negative:{form}}" if float(shown) else None
 
 
 def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:

@@ -107,12 +107,13 @@ class FactPool(FactSource):
         n_names = DEFAULT_NAMES if config.n_names is None else config.n_names
         if n_pairs > self.n_pairs:
             raise ConfigError(f"n_pairs must be <= {self.n_pairs} for {self.name}, got {n_pairs}")
+        subjects = self._subjects(n_pairs * n_names, stream(config, NAMES))  # refuses more than there are
         facts, implications = self._pairs(n_pairs, stream(config, PAIRS))
         subject_fact = tuple(int(fact) for fact in np.repeat(np.arange(n_pairs), n_names))
         return FactSet(
             name=self.name,
             causal=self.causal,
-            subjects=self._subjects(n_pairs * n_names, stream(config, NAMES)),
+            subjects=subjects,
             facts=facts,
             implications=implications,
             subject_fact=subject_fact,
