@@ -14,8 +14,8 @@ from ocr_interp.errors import ConfigError, shown, unknown_name
 RESERVED = re.compile(r"r1|r2|EOS|noise\d+")
 """Labels that every task has for its other tokens."""
 
-MOST_TOKENS = 10**6
-"""Largest vocabulary of a task, and longest sequence; a model of it would have 10**12 weights."""
+MOST_ENTRIES = 10**6
+"""Most entries of a list of names or of a mapping."""
 
 COLUMNS = ("subject", "fact", "implication", "told")
 """Columns of a table of facts; "told" may be left out."""
@@ -236,8 +236,8 @@ def entries(name: str, values: Any) -> tuple[Any, ...]:
             f"{name} must be a sequence with one entry each (a list, an array, a column of a table), "
             f"got {given}"
         )
-    if len(values) > MOST_TOKENS:
-        raise ConfigError(f"{name} must have at most {MOST_TOKENS:,} entries, got {len(values):,}")
+    if len(values) > MOST_ENTRIES:
+        raise ConfigError(f"{name} must have at most {MOST_ENTRIES:,} entries, got {len(values):,}")
     return tuple(value.item() if hasattr(value, "item") else value for value in values)
 
 

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Int
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.naming import (
-    MOST_TOKENS,
     NamedMapping,
     check_names,
     entries,
@@ -29,6 +28,10 @@ from ocr_interp.naming import (
     mapping_of_rows,
     rows_of,
 )
+
+MOST_TOKENS = 10**8
+"""Largest vocabulary of a task, and longest sequence. The theory takes seconds for it; models are refused where
+their weights do not fit."""
 
 FACT, IMPLICATION = 0, 1
 """Index of the relations r1 (fact) and r2 (implication)."""

@@ -19,7 +19,7 @@ from ocr_interp.checks import (
     typed_options,
 )
 from ocr_interp.maps import maps
-from ocr_interp.task import MOST_TOKENS
+from ocr_interp.naming import MOST_ENTRIES
 
 if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
@@ -71,7 +71,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         maps.check("ov", self.ov)
         if self.d_head is not None:
-            check_count("d_head", self.d_head, 1, MOST_TOKENS)  # no wider than the largest vocabulary
+            check_count("d_head", self.d_head, 1, MOST_ENTRIES)
         object.__setattr__(self, "ov_options", as_options("ov_options", self.ov_options))
         check_text("init", self.init)
         check_choice("attention", self.attention, ATTENTIONS)
