@@ -1,5 +1,7 @@
 """What kind of model it is as a whole: decoder-only or not, and the same as what its bridge wraps or not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hooked_models import bridge, gpt2, hooked_transformer, hugging_face_model
@@ -61,11 +63,13 @@ def test_a_bridge_of_two_stacks():
 def test_a_bridge_without_weights_between_tokens_and_logits():
     """A stand-in: booting a bridge of a model of images may install packages."""
 
-    class ViTModel(torch.nn.Module):
+    class Inside:
         """Has no tokens."""
 
+        config = SimpleNamespace(architectures=["ViTModel"])
+
     class Bridge:
-        original_model = ViTModel()
+        original_model = Inside()
         blocks = ()
 
     with pytest.raises(ModelError, match=r"must be decoder-only, .* got a ViTModel without an embedding"):
