@@ -30,8 +30,8 @@ from ocr_interp.naming import (
 )
 
 MOST_TOKENS = 10**8
-"""Largest vocabulary of a task, and longest sequence. The theory takes seconds for it; a model is refused where
-its weights do not fit."""
+"""Largest vocabulary of a task, and longest sequence. The theory takes seconds for it; a model is refused
+where its weights do not fit."""
 
 FACT, IMPLICATION = 0, 1
 """Index of the relations r1 (fact) and r2 (implication)."""

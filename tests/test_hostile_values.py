@@ -52,7 +52,7 @@ def test_every_field_takes_every_value_or_refuses_it(unchecked, name):
     ("name", "values", "message"),
     [
         ("FactRecallTask", {"n_pairs": 10**400}, r"must be <= 9\d+, got a number of about 400"),
-        ("FactRecallTask", {"n_pairs": 10**8}, r"at most 100,000,000 tokens in its vocabulary, got 600,000,008"),
+        ("FactRecallTask", {"n_pairs": 10**8}, r"at most 100,000,000 tokens .* got 600,000,008"),
         ("FactRecallTask", {"seq_len": 2**40}, r"at most 100,000,000 tokens per sequence"),
         ("FactRecallTask", {"n_pairs": 2, "m_train": None, "m_test": None, "fact_of_subject": (0, 1),
                             "implication_of_fact": (2**62, 0), "trained": (True, True)}, "use every index"),
