@@ -125,7 +125,7 @@ def read_graph(path: Path) -> str:
 
 
 def read_facts(path: Path) -> int:
-    return len(list(read_records(path, ("subject", "fact", "implication"))))
+    return len(read_records(path).rows)
 
 
 def victims(made: Path) -> list[tuple[Victim, float]]:
