@@ -27,8 +27,9 @@ class LowRankUpdate(LinearMap):
         return {"A": (n_in, self.rank), "B": (self.rank, n_out)}
 
     def start(self, draw: Draw) -> dict[str, Tensor]:
-        """Not used: the study gives its own start."""
-        raise NotImplementedError
+        """A normal, B zero: the product is W_0 at first."""
+        shapes = self.shapes(draw.n_tokens, draw.n_tokens)
+        return {"A": draw.normal("A", *shapes["A"]), "B": torch.zeros(shapes["B"], dtype=torch.float64)}
 
     def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
         """W_0 + A B."""
@@ -52,8 +53,9 @@ class FrozenFeatures(LinearMap):
         return square if self.factored else {"V": (n_in, width)}
 
     def start(self, draw: Draw) -> dict[str, Tensor]:
-        """Not used: the descent draws normal entries."""
-        raise NotImplementedError
+        """Normal entries."""
+        shapes = self.shapes(draw.n_tokens, draw.n_tokens)
+        return {name: draw.normal(name, *shape) for name, shape in shapes.items()}
 
     def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
         """V F."""

@@ -8,10 +8,6 @@ LOSSES = (2, 6, 20, 100)
 
 TRAINED_LOSSES = LOSSES[:3]
 
-FALLS = 1e-3
-"""β may rise by this much from one size to the next. Set after a first drawing, in which it rose by 0.0003
-between the two smallest starts at a loss of 1e-2 and fell everywhere else."""
-
 WIDTHS = (40, 640)
 """d_head of the models beside it; 40 is the number of answers."""
 

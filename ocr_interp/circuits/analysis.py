@@ -17,7 +17,7 @@ from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.storage.plain import plain
-from ocr_interp.theory import solve
+from ocr_interp.theory import has_saddle, solve
 from ocr_interp.theory.norms import norms
 
 COMPARED = "nuclear"
@@ -174,7 +174,7 @@ def _imbalance(run: TrainedModel) -> float:
 def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
-    saddle = run.saddle if norm == "nuclear" else None
+    saddle = run.saddle if has_saddle(task, norm) else None
     if saddle is not None:
         seen = "attention trained" if saddle.attention == "trained" else "EOS in every prompt"
         said.append(

@@ -69,7 +69,7 @@ class Solve:
         if self.facts is None and task.balanced_sizes is None:
             say("\n".join(_groups(task)))
         say(solved.summary())
-        if beside := self._saddle():
+        if beside := self._saddle(task):
             say(beside)
         if self.facts is None and self.table is None:
             return
@@ -104,14 +104,13 @@ class Solve:
         places, rows = zip(*records.rows, strict=True)
         return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
 
-    def _saddle(self) -> str:
+    def _saddle(self, task: FactRecallTask) -> str:
         """Where descent goes instead of a nuclear-norm solution; empty if there is no other point."""
-        from ocr_interp.theory.saddle import saddle_solution
+        from ocr_interp.theory.saddle import has_saddle, saddle_solution
 
-        sizes = self.task.balanced_sizes
-        if self.norm != "nuclear" or sizes is None or not 0 < sizes[1] < sizes[2]:
+        if not has_saddle(task, self.norm):
             return ""
-        saddle = saddle_solution(self.task, inputs=self.inputs)
+        saddle = saddle_solution(task, inputs=self.inputs)
         return (
             f"gradient descent from a small start goes to a saddle instead: beta {saddle.beta:.8g}, rank "
             f"{saddle.rank}, nuclear norm {saddle.objective:.8g} (docs/theory.md, section 10)"

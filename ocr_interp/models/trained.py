@@ -13,7 +13,7 @@ from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import SolverError
 from ocr_interp.models.weights import TokenWeights, effective_circuit
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory import SaddleSolution, saddle_solution
+from ocr_interp.theory import SaddleSolution, has_saddle, saddle_solution
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -73,10 +73,8 @@ class TrainedModel:
         Returns: None if there is no such saddle or none is known: a parameterisation that makes another norm
             small, unequal groups, m_train = 0 or m_train >= m_test, softmax attention.
         """
-        model, sizes = self.config.model, self.task.balanced_sizes
-        if model.linear_map.norm != "nuclear" or model.attention != "linear":
-            return None
-        if sizes is None or not 0 < sizes[1] < sizes[2]:
+        model, norm = self.config.model, self.config.model.linear_map.norm
+        if norm is None or model.attention != "linear" or not has_saddle(self.task, norm):
             return None
         if not model.train_attention:
             return saddle_solution(self.task, inputs="noise_eos" if self.config.has_noise else "eos")

@@ -13,6 +13,7 @@ from .saddle import FlowPath as FlowPath
 from .saddle import SaddleCertificate as SaddleCertificate
 from .saddle import SaddleSolution as SaddleSolution
 from .saddle import SymmetricFactors as SymmetricFactors
+from .saddle import has_saddle as has_saddle
 from .saddle import saddle_solution as saddle_solution
 from .saddle import symmetric_flow as symmetric_flow
 from .solution import Solution as Solution

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.checks import check_choice, check_count, check_number
@@ -30,38 +30,10 @@ from ocr_interp.maps.base import LinearMap
 from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.running.progress import progress_bar
 from ocr_interp.storage.digests import digest_of, digest_of_tensors
-from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.norms import norms
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
-
-COLUMNS = (
-    "step",
-    "log10_time",
-    "log10_loss",
-    "margin",
-    "beta",
-    "held_out_accuracy",
-    "norm_at_margin_1",
-    "dual_bound",
-)
-"""The history: one row per logged step.
-
-- step: updates done;
-- log10_time: log10 of the sum of the step sizes; −inf at step 0;
-- log10_loss: log10 of the mean cross-entropy in nats;
-- margin: smallest training margin, logits;
-- beta: coefficient of the held-out implication block relative to the training one;
-- held_out_accuracy: share of held-out implications whose answer is first among the implications;
-- norm_at_margin_1: the norm that the parameterisation makes small (nuclear if it has none) over the margin;
-  inf while a margin is <= 0;
-- dual_bound: lower bound of the smallest such norm that the residuals prove.
-"""
-
-_SCORES = "scores"
-_LITTLE = 1e-6
-"""Relative length of the trial step that measures how fast the logits change."""
+from ocr_interp.training.descent.kept import DescentFile
+from ocr_interp.training.descent.state import COLUMNS, SCORES, DescentState
 
 
 @dataclass(frozen=True)
@@ -146,6 +118,7 @@ def long_descent(
 
     Raises:
         ConfigError: an argument that is not allowed.
+        TrainingDivergedError: weights that are not finite: lr is too large.
         RunError: the file is damaged or of another descent, or max_steps were not enough.
     """
     check_number("log10_time", log10_time)
@@ -162,7 +135,7 @@ def long_descent(
     linear_map = _linear_map(task, ov, d_head, ov_options, file)
     parameters = _start(problem, linear_map, entries, seed, start, scores)
     where = resolve_device(device, "float64")
-    descent = _Descent(problem, linear_map, parameters, where, lr, logit_step, relative_step)
+    descent = DescentState(problem, linear_map, parameters, where, lr, logit_step, relative_step)
     settings = {
         "task": [list(map(int, task.subject_fact)), list(map(bool, task.subject_trained)), task.d_vocab],
         "implications": list(map(int, task.fact_implication)),
@@ -172,7 +145,7 @@ def long_descent(
         "steps": [lr, logit_step, relative_step, log_every],
         "device": where.type,
     }
-    store = _File(Path(file), digest_of(json.dumps(settings, sort_keys=True), 32)) if file else None
+    store = DescentFile(Path(file), digest_of(json.dumps(settings, sort_keys=True), 32)) if file else None
     rows = store.restore(descent) if store else []
     if not rows:
         rows.append(descent.measure())
@@ -253,147 +226,5 @@ def _start(
                 f"{problem.shape[1]} outputs: {shapes}, got {given}"
             )
     if scores is not None:
-        found[_SCORES] = torch.full((problem.shape[0],), float(scores), dtype=torch.float64)
+        found[SCORES] = torch.full((problem.shape[0],), float(scores), dtype=torch.float64)
     return found
-
-
-class _Descent:
-    """Parameters on their device, one step of descent, and the measurements of a row."""
-
-    def __init__(
-        self,
-        problem: MaxMarginProblem,
-        linear_map: LinearMap,
-        parameters: dict[str, Tensor],
-        device: torch.device,
-        lr: float | None,
-        logit_step: float,
-        relative_step: float,
-    ) -> None:
-        self.problem, self.linear_map = problem, linear_map
-        self.parameters = {name: value.to(device) for name, value in parameters.items()}
-        self.device, self.lr = device, lr
-        self.limits = (logit_step, relative_step)
-        x = torch.from_numpy(problem.x.toarray())
-        self.x: Float[Tensor, "example input"] = x.to(device)
-        self.correct: Int[Tensor, " example"] = torch.from_numpy(problem.correct).to(device)
-        self.example = torch.arange(len(problem.correct), device=device)
-        self.log_time = torch.tensor(-math.inf, dtype=torch.float64, device=device)
-        self.step = 0
-
-    def W(self) -> Float[Tensor, "input output"]:
-        """The effective circuit."""
-        return _effective(self.linear_map, self.parameters)
-
-    def residuals(self, W: Float[Tensor, "input output"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (one-hot − softmax) over the largest, its logarithm, and the log losses."""
-        logits = self.x @ W
-        right = logits[self.example, self.correct].clone()
-        logits[self.example, self.correct] = -torch.inf
-        wrong = torch.logsumexp(logits, dim=1)
-        gap = wrong - right  # loss = log(1 + exp(gap)), exp(gap) where that is small
-        log_losses = torch.where(gap < -30, gap, torch.nn.functional.softplus(gap.clamp(min=-30)).log())
-        log_residual = logits - torch.logaddexp(wrong, right).unsqueeze(1)
-        top = log_residual.max()
-        push = -torch.exp(log_residual - top)
-        push[self.example, self.correct] = -push.sum(dim=1)
-        return push, top, log_losses
-
-    def advance(self) -> None:
-        """One update."""
-        W = self.W()
-        push, top, _ = self.residuals(W)
-        descent = (self.x.T @ push) / len(self.example)
-        moves = self._pulled_back(descent)
-        if self.lr is None:
-            relative = _length(self.parameters) / _length(moves)
-            little = _LITTLE * relative
-            near = {name: value + little * moves[name] for name, value in self.parameters.items()}
-            most = (self.x @ (_effective(self.linear_map, near) - W)).abs().max() / little
-            eta = torch.minimum(self.limits[0] / most, self.limits[1] * relative)
-            self.log_time = torch.logaddexp(self.log_time, eta.log() - top)
-        else:
-            eta = self.lr * torch.exp(top)
-            self.log_time = torch.logaddexp(self.log_time, torch.full_like(top, math.log(self.lr)))
-        self.parameters = {name: value + eta * moves[name] for name, value in self.parameters.items()}
-        self.step += 1
-
-    def _pulled_back(self, descent: Float[Tensor, "input output"]) -> dict[str, Tensor]:
-        """The negative gradient of every parameter from that of the effective circuit."""
-        ov = {name: value for name, value in self.parameters.items() if name != _SCORES}
-        scores = self.parameters.get(_SCORES)
-        if scores is None:
-            return dict(self.linear_map.gradients(ov, descent))
-        moves = dict(self.linear_map.gradients(ov, scores.unsqueeze(1) * descent))
-        moves[_SCORES] = (self.linear_map.product(ov) * descent).sum(dim=1)
-        return moves
-
-    def measure(self) -> dict[str, float]:
-        """One row of the history."""
-        W = self.W().cpu().numpy()
-        push, _, log_losses = (value.cpu() for value in self.residuals(self.W()))
-        log_loss = float(torch.logsumexp(log_losses, 0)) - math.log(len(log_losses))
-        margin = float(self.problem.constraint_margins(W).min())
-        norm = norms[self.linear_map.norm or "nuclear"]
-        held_out = self.problem.held_out_margins(W)
-        size = float(np.abs(W).max()) or 1.0
-        weights = -push.clamp(max=0).numpy()
-        dual = float(weights.sum()) / norm.dual_value(self.problem.dual_matrix(weights))
-        return {
-            "step": float(self.step),
-            "log10_time": float(self.log_time) / math.log(10),
-            "log10_loss": log_loss / math.log(10),
-            "margin": margin,
-            "beta": held_out_beta(W / size, self.problem.task).projection if W.any() else math.nan,
-            "held_out_accuracy": float((held_out > 0).mean()) if len(held_out) else math.nan,
-            "norm_at_margin_1": norm.value(W) / margin if margin > 0 else math.inf,
-            "dual_bound": dual,
-        }
-
-
-def _effective(linear_map: LinearMap, parameters: Mapping[str, Tensor]) -> Float[Tensor, "input output"]:
-    ov = {name: value for name, value in parameters.items() if name != _SCORES}
-    W = linear_map.product(ov)
-    return W if _SCORES not in parameters else parameters[_SCORES].unsqueeze(1) * W
-
-
-def _length(parameters: Mapping[str, Tensor]) -> Float[Tensor, ""]:
-    return torch.stack([value.square().sum() for value in parameters.values()]).sum().sqrt()
-
-
-@dataclass(frozen=True)
-class _File:
-    """The file that keeps a descent: parameters, time and history, sealed."""
-
-    path: Path
-    fingerprint: str
-
-    def write(self, descent: _Descent, rows: list[dict[str, float]]) -> None:
-        tensors = {f"parameter.{name}": value for name, value in descent.parameters.items()}
-        tensors["log_time"] = descent.log_time.reshape(1)
-        tensors["history"] = torch.tensor([[row[c] for c in COLUMNS] for row in rows], dtype=torch.float64)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {
-            "kind": "long descent",
-            "fingerprint": self.fingerprint,
-            "step": descent.step,
-            "columns": list(COLUMNS),
-        }
-        write_tensors(self.path, tensors, metadata)
-
-    def restore(self, descent: _Descent) -> list[dict[str, float]]:
-        """Puts the state of the file into the descent; returns its rows, none without a file.
-
-        Raises:
-            RunError: a damaged file, or one of another descent.
-        """
-        if not self.path.exists():
-            return []
-        advice = "delete it to start again, or give another file"
-        tensors, metadata = read_tensors(self.path, self.fingerprint, "long descent", advice)
-        descent.parameters = {
-            name: tensors[f"parameter.{name}"].to(descent.device) for name in descent.parameters
-        }
-        descent.log_time = tensors["log_time"][0].to(descent.device)
-        descent.step = int(metadata["step"])
-        return [dict(zip(metadata["columns"], row, strict=True)) for row in tensors["history"].tolist()]

@@ -1,11 +1,14 @@
 """Long descent: beside plain descent, our own training and the reduced flow; resumed; bad input."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, train
-from ocr_interp.errors import ConfigError, RunError
+from ocr_interp.errors import ConfigError, RunError, TrainingDivergedError
+from ocr_interp.maps.factorized import Factorized
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.theory import SymmetricFactors, saddle_solution, symmetric_flow
 from ocr_interp.training import long_descent as module
@@ -114,6 +117,27 @@ def test_files_of_others_and_damaged_ones_are_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(RunError, match="damaged"):
         long_descent(TASK, log10_time=2, file=file)
+
+
+@dataclass(frozen=True, eq=False)
+class HalfFrozen(Factorized):
+    """W_O is given and not trained."""
+
+    frozen = frozenset({"W_O"})
+
+
+def test_frozen_parameters_stay():
+    W_O = torch.randn(8, 8, dtype=torch.float64)
+    start = {"W_V": 0.01 * torch.ones(18, 8, dtype=torch.float64), "W_O": W_O}
+    found = long_descent(TASK, HalfFrozen(d_head=8), start=start, log10_time=2)
+    assert torch.equal(found.parameters["W_O"], W_O)
+    assert found.history["margin"].iloc[-1] > found.history["margin"].iloc[0]
+
+
+def test_a_rate_that_is_too_large_is_said(tmp_path):
+    file = tmp_path / "descent.safetensors"
+    with pytest.raises(TrainingDivergedError, match="lower lr"):
+        long_descent(TASK, entries=1.0, lr=1e200, log10_time=300, file=file)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory import SaddleSolution, saddle_solution, solve
+from ocr_interp.theory import SaddleSolution, has_saddle, saddle_solution, solve
 from ocr_interp.theory.certificate import held_out_beta
 
 MEASURED, RANDOM, UNTRAINED, OTHER, SIBLING, SADDLE, PREDICTED = (
@@ -300,10 +300,9 @@ def _same_facts(theirs: FactRecallTask, task: FactRecallTask) -> bool:
 def _saddle_beside(
     prediction: Prediction, task: FactRecallTask
 ) -> Float[np.ndarray, "subject_or_relation answer"] | None:
-    """The saddle's matrix beside a nuclear-norm solution that it differs from; else None."""
-    is_nuclear = getattr(prediction, "norm", None) == "nuclear" and not isinstance(prediction, SaddleSolution)
-    sizes = task.balanced_sizes
-    if not is_nuclear or sizes is None or not 0 < sizes[1] < sizes[2]:
+    """The saddle's matrix beside a solution whose norm has one; else None."""
+    norm = getattr(prediction, "norm", None)
+    if norm is None or isinstance(prediction, SaddleSolution) or not has_saddle(task, norm):
         return None
     return saddle_solution(task).W
 

@@ -56,12 +56,15 @@ class Norm(ABC):
         label: in words, for figures, e.g. "nuclear norm".
         is_unique: whether a balanced task has exactly one minimiser.
         stated_squared: whether the problem is often stated with the squared norm, which summaries then show.
+        has_rank_one_saddle: whether the parameterisation that makes it small goes from a small start to the
+            saddle of `theory.saddle_solution` for m_train < m_test.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     is_unique: ClassVar[bool] = False
     stated_squared: ClassVar[bool] = False
+    has_rank_one_saddle: ClassVar[bool] = False
 
     @property
     def unitarily_invariant(self) -> bool:

@@ -25,6 +25,7 @@ class Nuclear(UnitarilyInvariantNorm):
 
     name, label = "nuclear", "nuclear norm"
     is_unique = True
+    has_rank_one_saddle = True
 
     def of_spectrum(
         self, values: Float[np.ndarray, " value"], multiplicity: Float[np.ndarray, " value"]

@@ -13,44 +13,14 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.closed_form import ClosedForm, closed_form
 from ocr_interp.theory.geometry import Cosines, SpectrumBlock
+from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.theory.norms.nuclear import NORM
 from ocr_interp.theory.problem import check_problem, feature_length, max_margin_problem
+from ocr_interp.theory.saddle.dual import SaddleCertificate, SaddleDual
 from ocr_interp.theory.saddle.flow import saddle_sizes
 from ocr_interp.theory.saddle.program import RankOneOptimum, frozen_optimum, trained_optimum
 
 ATTENTION = ("frozen", "trained")
-
-
-@dataclass(frozen=True)
-class SaddleCertificate:
-    """What shows that a point is a KKT point of ½(‖W_V‖² + ‖W_O‖²) at margin 1, and whether it is a saddle.
-
-    All are of the blocks, so they hold for any number of pairs; the tests compute them at full size too.
-
-    Attributes:
-        min_margin: smallest training margin, 1 up to rounding.
-        min_multiplier: smallest dual weight, relative to the largest; >= 0 up to rounding.
-        complementarity: largest product of a dual weight with its margin above 1, relative to the largest.
-        stationarity: largest distance of G v from u and of Gᵀ u from v over the modes (u, v) of W, where
-            G is the matrix of the dual weights; 0 at a KKT point.
-        dual_norm: largest singular value of G. 1: W has the smallest norm. Above 1: adding the mode of G that
-            W lacks lowers the norm at margin 1 to second order, so the point is a strict saddle.
-    """
-
-    min_margin: float
-    min_multiplier: float
-    complementarity: float
-    stationarity: float
-    dual_norm: float
-
-    def is_kkt_point(self, tolerance: float = 1e-9) -> bool:
-        """Whether all conditions hold to a tolerance."""
-        return (
-            self.min_margin >= 1 - tolerance
-            and self.min_multiplier >= -tolerance
-            and self.complementarity <= tolerance
-            and self.stationarity <= tolerance
-        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +69,7 @@ class SaddleSolution:
     @property
     def norm(self) -> str:
         """The norm of which it is a KKT point."""
-        return "nuclear"
+        return NORM.name
 
     @property
     def W(self) -> Float[np.ndarray, "input output"]:
@@ -154,110 +124,25 @@ class SaddleSolution:
         """V Σ^½ for the answers, in the same components."""
         return self.found.output_embeddings()
 
-    @cached_property
-    def dual_pair_block(self) -> Float[np.ndarray, "status kind"]:
-        """The pair block of G, the matrix of the dual weights of W_OV = diag(1/a) W.
-
-        Its modes are those of W_OV. Held-out implications have no constraint of their own: their entry comes
-        from held-out facts, whose own implication is a wrong answer.
-        """
-        n, _, b = self.sizes
-        left, right = _modes(self.optimum, self.sizes)
-        held = -self.optimum.multipliers[2] / (n * np.sqrt(b)) * self.scores[1]
-        fact = (left[1] - held * right[1]) / right[0]
-        implication = (right[1] - held * left[1]) / left[0]
-        return np.array([[(left[0] - implication * right[1]) / right[0], implication], [fact, held]])
-
-    def _by_kind(self) -> Float[np.ndarray, "kind example"]:
-        """Dual weights of one constraint: [within the kind, own answer of the other kind] by example kind."""
-        n, a, b = self.sizes
-        own = self.optimum.multipliers / np.array([n * a, n * a, n * b])
-        scale = np.sqrt(np.array([a, a, b])) * self.scores[[0, 0, 1]]
-        G = self.dual_pair_block
-        direct = np.array([G[0, 0], G[0, 1], G[1, 0]]) / scale
-        within = (direct - own + np.array([own[1], own[0], 0.0])) / n
-        return np.stack([within, own])
+    @property
+    def dual(self) -> SaddleDual:
+        """The dual weights in blocks."""
+        return SaddleDual(self.sizes, feature_length(self.task, self.inputs), self.optimum)
 
     @cached_property
     def weights(self) -> Float[np.ndarray, "example output"]:
         """Dual weights at full size, as in task.training_triples, for `certify(..., weights=)`."""
-        problem = max_margin_problem(self.task, self.outputs, self.inputs)
-        task, triples = self.task, self.task.training_triples
-        within, own = self._by_kind()
-        trained = task.subject_trained[triples.subject]
-        kind = np.where(triples.relation == 1, 1, np.where(trained, 0, 2))
-        first = problem.shape[1] - task.n_answers
-        fact = first + task.subject_fact[triples.subject]
-        implication = first + task.n_facts + task.fact_implication[task.subject_fact[triples.subject]]
-        found = np.zeros((len(triples.subject), problem.shape[1]))
-        columns = np.arange(problem.shape[1])
-        is_fact = (columns >= first) & (columns < first + task.n_facts)
-        is_implication = columns >= first + task.n_facts
-        found += within[kind][:, None] * np.where((kind == 1)[:, None], is_implication, is_fact)
-        example = np.arange(len(found))
-        found[example, np.where(kind == 1, fact, implication)] = own[kind]
-        found[example, np.where(kind == 1, implication, fact)] = 0.0
-        # Within the kind a weight of rounding size below 0 is 0; a real one is refused by the certificate.
-        return np.where(np.abs(found) < 1e-9 * np.abs(found).max(), 0.0, found)
+        return self.dual.at_full_size(max_margin_problem(self.task, self.outputs, self.inputs))
 
     @cached_property
     def certificate(self) -> SaddleCertificate:
         """The KKT conditions and the dual norm, computed from the blocks."""
-        left, right = _modes(self.optimum, self.sizes)
-        G = self.dual_pair_block
-        relation = self._relation_direction()
-        within, own = self._by_kind()
-        scale = float(np.abs(self._by_kind()).max())
-        coefficients = np.array([self.optimum.tau, 1.0, 1.0])
-        margins = np.array([coefficients, self._own_margins()])
-        stationarity = max(
-            float(np.abs(G @ right - left).max()),
-            float(np.abs(G.T @ left - right).max()),
-            abs(relation[0] - 1),
-            relation[1],
-        )
-        second = float(np.linalg.svd(G, compute_uv=False)[0])
-        return SaddleCertificate(
-            min_margin=float(margins.min()),
-            min_multiplier=float(min(within.min(), own.min())) / scale,
-            complementarity=float(np.abs(np.stack([within, own]) * (margins - 1)).max()) / scale,
-            stationarity=stationarity,
-            dual_norm=max(second, relation[0]),
-        )
-
-    def _own_margins(self) -> Float[np.ndarray, " example"]:
-        """Own fact against own implication (training and held-out facts), and the reverse under r2."""
-        n = self.sizes[0]
-        q, tau, rows = 1 - 1 / n, self.optimum.tau, self.optimum.rows
-        train, held, r1, r2, constant = rows
-        return np.array(
-            [
-                q * (tau - 1) + train + r1 + constant,
-                q * (1 - tau) - train - r2 - constant,
-                q * (1 - 1 / tau) + held + r1 + constant,
-            ]
-        )
-
-    def _relation_direction(self) -> tuple[float, float]:
-        """The constant block of G on W's mode: its gain, and what lies across; 1 and 0 at a KKT point."""
-        n, a, b = self.sizes
-        facts, implications, held = self.optimum.multipliers
-        by_row = np.array(
-            [facts - implications, held, facts + held, -implications, facts - implications + held]
-        )
-        size = np.array([np.sqrt(n * a), np.sqrt(n * b), 1.0, 1.0, 0.0])
-        size[4] = 1 / feature_length(self.task, self.inputs) if self.inputs != "subject_relation" else np.inf
-        scores = np.r_[self.scores, 1.0]
-        G = scores * by_row / size * np.sqrt(2 / n)
-        W = self.optimum.rows * np.r_[size[:4], 0.0 if np.isinf(size[4]) else size[4]] / scores
-        length = float(np.linalg.norm(W))
-        gain = float(G @ W) / length
-        return gain, float(np.linalg.norm(G - gain * W / length))
+        return self.dual.certificate
 
     def summary(self) -> str:
         """Readable text: β, norm against the smallest, rank, escape, certificate."""
         n, a, b = self.sizes
-        best, proof = closed_form(self.task, "nuclear").objective, self.certificate
+        best, proof = closed_form(self.task, NORM).objective, self.certificate
         lines = [
             f"rank-one KKT point of {n} pairs, {a} training and {b} held-out subjects a pair, "
             f"attention {self.attention}",
@@ -279,6 +164,15 @@ class SaddleSolution:
                 f"s it is s^{self.start_exponent:.3g} smaller than the first"
             )
         return "\n".join(lines)
+
+
+def has_saddle(task: FactRecallTask, norm: str | Norm) -> bool:
+    """Whether descent that makes this norm small goes from a small start to a saddle instead of the smallest.
+
+    Known for balanced tasks with 0 < m_train < m_test.
+    """
+    sizes = task.balanced_sizes
+    return as_norm(norm).has_rank_one_saddle and sizes is not None and 0 < sizes[1] < sizes[2]
 
 
 def saddle_solution(
@@ -351,16 +245,8 @@ def saddle_solution(
         optimum=optimum,
     )
     _check_other_tokens(solution)
-    kappa = max(0.0, float(np.linalg.svd(solution.dual_pair_block, compute_uv=False)[0]) - 1)
+    kappa = max(0.0, float(np.linalg.svd(solution.dual.pair_block, compute_uv=False)[0]) - 1)
     return replace(solution, kappa=kappa)
-
-
-def _modes(optimum: RankOneOptimum, sizes: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Unit left and right mode of the pair block of W_OV = diag(1/a) W."""
-    _, a, b = sizes
-    left = np.array([np.sqrt(a) * optimum.tau, np.sqrt(b)]) / optimum.attention[:2]
-    right = np.array([1.0, 1 / optimum.tau])
-    return left / np.linalg.norm(left), right / np.linalg.norm(right)
 
 
 def _start_exponent(a: int, b: int) -> float:
