@@ -32,6 +32,7 @@ class Adapter(ABC):
         packages: packages that it needs in addition to transformers and accelerate.
         options: the options that `FinetuneConfig.method_options` may set, with their defaults; a default's
             type is the option's type.
+        trains_all: whether all weights of the model are trained, so that another method takes less memory.
         why_not_merged: why the update cannot be merged into the model's own weights, e.g. "a bottleneck is
             not linear"; None if it can.
         start_tolerance: largest change of a logit that attaching may cause, relative to the largest logit;
@@ -41,6 +42,7 @@ class Adapter(ABC):
     label: str
     packages: tuple[str, ...] = ()
     options: Mapping[str, Option] = MappingProxyType({})
+    trains_all: bool = False
     why_not_merged: str | None = None
     start_tolerance: float = 0.0
 

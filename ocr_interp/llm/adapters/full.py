@@ -11,6 +11,7 @@ class FullFinetuning(Adapter):
     """All weights of the model, embeddings and norms too."""
 
     label = "full"
+    trains_all = True
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """Makes every parameter require a gradient."""

@@ -139,7 +139,7 @@ def refuse_too_little(estimate: MemoryEstimate, device: torch.device, config: Fi
         # Weights that are trained need float32 copies in bfloat16: only frozen ones take less.
         frozen = estimate.weights > 2 * _MASTER * estimate.trained
         smaller = "dtype='bfloat16', " if frozen and config.dtype == "float32" else ""
-        fewer = "method='lora', " if config.method == "full" else ""
+        fewer = "method='lora', " if methods[config.method].trains_all else ""
         raise ConfigError(
             f"this fine-tuning needs about {estimate}, {device} has {free / _GIB:.1f} GiB free: take "
             f"{fewer}{smaller}a smaller model or batch, or a machine with more memory"

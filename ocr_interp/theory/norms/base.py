@@ -58,6 +58,8 @@ class Norm(ABC):
         stated_squared: whether the problem is often stated with the squared norm, which summaries then show.
         has_rank_one_saddle: whether the parameterisation that makes it small goes from a small start to the
             saddle of `theory.saddle_solution` for m_train < m_test.
+        minimisers_share_modes: whether all minimisers lie in the span of the dual's largest modes, as
+            `theory.solver.minimisers` uses it.
     """
 
     name: ClassVar[str]
@@ -65,6 +67,7 @@ class Norm(ABC):
     is_unique: ClassVar[bool] = False
     stated_squared: ClassVar[bool] = False
     has_rank_one_saddle: ClassVar[bool] = False
+    minimisers_share_modes: ClassVar[bool] = False
 
     @property
     def unitarily_invariant(self) -> bool:

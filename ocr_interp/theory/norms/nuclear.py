@@ -26,6 +26,7 @@ class Nuclear(UnitarilyInvariantNorm):
     name, label = "nuclear", "nuclear norm"
     is_unique = True
     has_rank_one_saddle = True
+    minimisers_share_modes = True
 
     def of_spectrum(
         self, values: Float[np.ndarray, " value"], multiplicity: Float[np.ndarray, " value"]

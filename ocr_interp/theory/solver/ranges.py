@@ -72,7 +72,7 @@ def proved_ranges(
     of_value = float(np.maximum(upper - values, values - lower).max(initial=0.0))
     of_ends = [_distance(end, m) for end, m in zip(ends, (among, margins), strict=True)]
     accuracy = Accuracy(max(of_ends), of_value, True, ranges=_known(ends[0]))
-    if norm.name != "nuclear" or solution.gap > _EXACT:
+    if not norm.minimisers_share_modes or solution.gap > _EXACT:
         return accuracy
     return _over_minimisers(finder, accuracy, solution.blocks, held_out, (among, margins))
 
