@@ -89,6 +89,15 @@ def test_where_the_pattern_is_hidden_first_tokens_tell_a_gate():
             OVCircuit.from_model(gated, **READ)
 
 
+def test_in_bfloat16_a_hidden_pattern_is_not_checked_and_the_result_says_so():
+    model = bridge(hugging_face_model("OPT", attn_implementation="sdpa").bfloat16(), torch.bfloat16)
+    provenance = OVCircuit.from_model(model, **READ).provenance
+    assert any(said.startswith("v = z of a first token: not checked") for said in provenance.checks)
+    assert any("does not tell a gate near 1 from none" in flag for flag in provenance.flags)
+    seen = bridge(hugging_face_model("OPT").bfloat16(), torch.bfloat16)  # eager attention shows its pattern
+    assert not any("gate near 1" in flag for flag in OVCircuit.from_model(seen, **READ).provenance.flags)
+
+
 def test_models_whose_layers_the_bridge_reads_none_of_are_told_so():
     fields = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 32}
     recurrent = {"lru_width": None, "block_types": ["recurrent", "recurrent", "attention"]}
