@@ -18,7 +18,7 @@ from ocr_interp.linalg.vectors import factor_imbalance
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.storage.plain import plain
 from ocr_interp.theory import has_saddle, solve
-from ocr_interp.theory.norms import norms
+from ocr_interp.theory.norms import Norm, as_norm
 
 COMPARED = "nuclear"
 """Norm of the solution that a parameterisation is compared with if it makes no known norm small."""
@@ -146,7 +146,7 @@ def analyze_run(
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
     if untrained is None:
         untrained = run.untrained
-    chosen = norm or linear_map.norm or COMPARED
+    chosen = as_norm(norm or linear_map.norm or COMPARED)
     report = whole.alignment(
         solve(run.task, chosen), untrained=untrained, other=other, random_seeds=random_seeds
     )
@@ -159,7 +159,7 @@ def analyze_run(
         parts=answer_blocks(relevant) if has_blocks(run.task) else (),
         attention=whole.attention_by_kind,
         alignment=report,
-        norm=chosen,
+        norm=chosen.name,
         span=held_out_span(relevant) if both else None,
         imbalance=_imbalance(run) if linear_map.has_factors else None,
         notes=_notes(run, chosen),
@@ -171,7 +171,7 @@ def _imbalance(run: TrainedModel) -> float:
     return factor_imbalance(vocabulary.left, vocabulary.right)
 
 
-def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
+def _notes(run: TrainedModel, norm: Norm) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
     saddle = run.saddle if has_saddle(task, norm) else None
@@ -188,7 +188,7 @@ def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
     if model.attention != "linear":
         said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
     elif model.train_attention and task.balanced_sizes is not None and min(task.balanced_sizes) > 0:
-        trained = norms[norm].beta_with_trained_attention(*task.balanced_sizes[1:])
+        trained = norm.beta_with_trained_attention(*task.balanced_sizes[1:])
         if trained is None:
             said.append("attention was trained: the prediction is for frozen attention")
         elif trained[0] < trained[1]:
@@ -196,8 +196,8 @@ def _notes(run: TrainedModel, norm: str) -> tuple[str, ...]:
                 f"attention was trained: the max-margin beta is then between {trained[0]:.4f} and "
                 f"{trained[1]:.4f}; the prediction is for frozen attention"
             )
-    if model.linear_map.norm is None:
+    if run.weights.linear_map.norm is None:
         said.append(
-            f"no norm is known that a {model.linear_map.name} W_OV makes small: {norm} is for comparison"
+            f"no norm is known that a {model.linear_map.name} W_OV makes small: {norm.name} is for comparison"
         )
     return tuple(said)

@@ -23,6 +23,7 @@ from ocr_interp.naming import MOST_ENTRIES
 
 if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
+    from ocr_interp.task import FactRecallTask
 
 ATTENTIONS = ("linear", "softmax")
 
@@ -89,6 +90,16 @@ class ModelConfig:
     def linear_map(self) -> LinearMap:
         """The parameterisation of W_OV with its options."""
         return maps[self.ov].of(self.d_head, dict(self.ov_options), self.init)
+
+    def placed_map(self, task: FactRecallTask) -> LinearMap:
+        """The parameterisation for the vocabulary of a task, with the task's tokens as its rows and columns.
+
+        Raises:
+            ConfigError: options that do not go with the task.
+        """
+        from ocr_interp.maps.axes import TokenAxes
+
+        return self.linear_map.placed(TokenAxes.of_vocabulary(task))
 
     def resolved_d_head(self, d_vocab: int) -> int:
         """The width for a vocabulary of this size.

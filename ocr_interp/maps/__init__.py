@@ -13,4 +13,6 @@ from ocr_interp.registry import Registry
 if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
 
-maps: Registry[type[LinearMap]] = Registry("parameterisation of W_OV", "ocr_interp.maps", "MAP")
+maps: Registry[type[LinearMap]] = Registry(
+    "parameterisation of W_OV", "ocr_interp.maps", "MAP", ("axes", "base")
+)

@@ -7,7 +7,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor
 from ocr_interp.checks import Option, check_count, typed_options
 from ocr_interp.devices import seeded_generator
 from ocr_interp.errors import ConfigError, shown
+
+if TYPE_CHECKING:
+    from ocr_interp.maps.axes import TokenAxes
+    from ocr_interp.theory.norms import Norm
 
 Parameters = Mapping[str, Any]
 """Tensors by name, each with the same leading axes (one per run in a stack, or none)."""
@@ -72,7 +76,8 @@ class LinearMap(ABC):
         name: as in `ModelConfig.ov`.
         label: name in figures; may hold TeX.
         colour: in figures.
-        norm: the norm of W_OV that small parameters make small, a name in `theory.norms`; None if none is.
+        norm: the norm of W_OV that small parameters make small: a name in `theory.norms` or a Norm (of a map
+            whose norm depends on its options or its tokens, a property); None if none is.
         starts: values of `ModelConfig.init` that it supports.
         no_start: for values of `ModelConfig.init` that it does not support, the reason.
         token_rows: parameters with one row per input token, in the order of the tokens. Rows of answer tokens
@@ -83,13 +88,17 @@ class LinearMap(ABC):
             then they are computed without conversion to tensors.
         takes_d_head: whether it has a width that d_head sets; else d_head must be None.
         hooked_trained: which of W_V and W_O require gradients in the HookedTransformer.
+        needs_axes: whether its shapes or its product depend on which tokens the rows and columns are; then
+            `axes` must be set (`placed`) before they are asked for.
         d_head: width of the OV circuit; None: the size of the vocabulary.
+        axes: the tokens of its rows and columns; None until it is `placed`, and always of a map that does not
+            need them.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
     colour: ClassVar[str] = "#949494"
-    norm: ClassVar[str | None] = None
+    norm: ClassVar[str | Norm | None] = None
     starts: ClassVar[tuple[str, ...]] = ("product", "entries")
     no_start: ClassVar[Mapping[str, str]] = {}
     token_rows: ClassVar[frozenset[str]] = frozenset()
@@ -98,8 +107,10 @@ class LinearMap(ABC):
     array_native: ClassVar[bool] = False
     takes_d_head: ClassVar[bool] = False
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
+    needs_axes: ClassVar[bool] = False
 
     d_head: int | None = None
+    axes: TokenAxes | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class with a product of its own inherits nothing that belongs to another product."""
@@ -132,14 +143,15 @@ class LinearMap(ABC):
                     f"d_head must be None for ov={cls.name!r}, which has no such width, got {d_head}: its "
                     f"options are {', '.join(known) or 'none'} (ov_options)"
                 )
-        return cls(d_head=d_head, **dict(checked))
+        chosen: dict[str, Any] = dict(checked)
+        return cls(d_head=d_head, **chosen)
 
     @classmethod
     def options(cls) -> dict[str, Option]:
-        """Names and defaults of its options: the fields of the dataclass beside d_head."""
+        """Names and defaults of its options: the fields of the dataclass beside d_head and axes."""
         found: dict[str, Option] = {}
         for field in dataclasses.fields(cls):
-            if field.name == "d_head":
+            if field.name in ("d_head", "axes"):
                 continue
             if not isinstance(field.default, bool | int | float | str):
                 raise ConfigError(
@@ -156,6 +168,14 @@ class LinearMap(ABC):
             ConfigError: a d_head that the map cannot have.
         """
         return n_tokens if self.d_head is None else self.d_head
+
+    def placed(self, axes: TokenAxes) -> LinearMap:
+        """The map for these tokens: itself, unless it needs them.
+
+        Raises:
+            ConfigError: options that do not go with them.
+        """
+        return dataclasses.replace(self, axes=axes) if self.needs_axes else self
 
     # --- what a new map defines -------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> Tok
         ConfigError: a seed, d_head or start that does not go with the task.
     """
     check_count("seed", seed, 0)
-    linear_map, d = config.linear_map, task.d_vocab
+    linear_map, d = config.placed_map(task), task.d_vocab
     d_head, size = linear_map.width(d), 0.1 * config.init_scale
     _refuse_too_large(linear_map, d)
     symmetric = partial(symmetric_factors, task, d_head, size)

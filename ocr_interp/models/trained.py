@@ -73,7 +73,7 @@ class TrainedModel:
         Returns: None if there is no such saddle or none is known: a parameterisation that makes another norm
             small, unequal groups, m_train = 0 or m_train >= m_test, softmax attention.
         """
-        model, norm = self.config.model, self.config.model.linear_map.norm
+        model, norm = self.config.model, self.config.model.placed_map(self.task).norm
         if norm is None or model.attention != "linear" or not has_saddle(self.task, norm):
             return None
         if not model.train_attention:

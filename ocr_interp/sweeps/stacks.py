@@ -98,7 +98,7 @@ class _Stack:
         trackers: dict[Any, Tracker] = {}
         self._going: list[_Going] = []
         for index, config in enumerate(configs):
-            norms = tracked_norms(config.model.linear_map.norm)
+            norms = tracked_norms(config.model.placed_map(config.task).norm)
             key = (config.task, config.train.data, config.train.eval_draws, norms)
             if key not in trackers:
                 options = (DTYPES[config.model.dtype], self._lockstep.device, certificates, norms)

@@ -25,6 +25,7 @@ from scipy.optimize import minimize
 from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.errors import ConfigError, SolverError
 from ocr_interp.maps import maps
+from ocr_interp.maps.axes import TokenAxes
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate, certify, held_out_beta
@@ -103,7 +104,7 @@ def compute_limit(
     problem = max_margin_problem(task)
     if d_head is not None:
         check_count("d_head", d_head, 1)
-    linear_map = maps[ov](d_head=d_head or min(problem.shape))
+    linear_map = maps[ov](d_head=d_head or min(problem.shape)).placed(TokenAxes(task, *problem.shape))
     if linear_map.norm is None:
         raise ConfigError(f"compute_limit needs a parameterisation that makes a norm small, got ov={ov!r}")
     objective = _SmoothHinges(problem, linear_map)

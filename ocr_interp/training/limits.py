@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import certify, cosine_with, held_out_beta
 from ocr_interp.theory.closed.closed_form import has_closed_form
-from ocr_interp.theory.norms import as_norm
+from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.solve import solve
 
@@ -19,16 +19,18 @@ TRACKED_NORMS = ("nuclear", "frobenius")
 """Norms that are tracked by default: those of the paper's two max-margin problems."""
 
 
-def tracked_norms(own: str | None) -> tuple[str, ...]:
+def tracked_norms(own: str | Norm | None) -> tuple[str | Norm, ...]:
     """TRACKED_NORMS, followed by the parameterisation's own norm if it is another one.
 
     Args:
         own: the norm that the parameterisation minimises (`LinearMap.norm`); None if there is none.
     """
-    return TRACKED_NORMS if own is None or own in TRACKED_NORMS else (*TRACKED_NORMS, own)
+    if own is None or as_norm(own).name in TRACKED_NORMS:
+        return TRACKED_NORMS
+    return (*TRACKED_NORMS, own)
 
 
-def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
+def limit_columns(norms: Sequence[str | Norm] = TRACKED_NORMS) -> tuple[str, ...]:
     """The columns logged at every logged step about diag(a) W_OV, all input tokens by the whole vocabulary.
 
     - beta: coefficient of the held-out implication block relative to the training one
@@ -41,7 +43,7 @@ def limit_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
       close to each other. NaN for a task or a norm without a closed form.
 
     Args:
-        norms: names of `theory.norms`, in the order of the columns.
+        norms: names of `theory.norms`, or Norms, in the order of the columns.
 
     Raises:
         UnknownNameError: an unknown norm.
@@ -58,7 +60,7 @@ class LimitTracker:
         inputs: what an example holds beside subject and relation (`theory.problem.INPUTS`).
         certificates: whether to prove lower bounds, which takes most of the time; without them the gaps
             are NaN and the other columns do not change.
-        norms: names of the norms that are tracked.
+        norms: the norms that are tracked, or their names.
 
     Raises:
         UnknownNameError: an unknown norm.
@@ -69,12 +71,12 @@ class LimitTracker:
         task: FactRecallTask,
         inputs: str,
         certificates: bool = True,
-        norms: Sequence[str] = TRACKED_NORMS,
+        norms: Sequence[str | Norm] = TRACKED_NORMS,
     ) -> None:
         self.task, self.inputs, self.certificates = task, inputs, certificates
-        self.norms, self.columns = tuple(norms), limit_columns(norms)
+        self.norms, self.columns = tuple(as_norm(norm) for norm in norms), limit_columns(norms)
         self._predicted = {
-            norm: solve(task, norm, outputs="vocabulary", inputs=inputs, method="closed_form")
+            norm.name: solve(task, norm, outputs="vocabulary", inputs=inputs, method="closed_form")
             for norm in self.norms
             if has_closed_form(task, norm)
         }
@@ -89,14 +91,14 @@ class LimitTracker:
         scale = size if attention == "linear" else None
         row = {"beta": held_out_beta(W, self.task).projection}
         for norm in self.norms:
-            primal, row[f"gap_{norm}"] = self._bounds(W, norm, scale)
-            predicted = self._predicted.get(norm)
-            row[f"excess_{norm}"] = primal / predicted.objective - 1 if predicted else math.nan
-            row[f"cosine_{norm}"] = cosine_with(W, predicted) if predicted else math.nan
+            primal, row[f"gap_{norm.name}"] = self._bounds(W, norm, scale)
+            predicted = self._predicted.get(norm.name)
+            row[f"excess_{norm.name}"] = primal / predicted.objective - 1 if predicted else math.nan
+            row[f"cosine_{norm.name}"] = cosine_with(W, predicted) if predicted else math.nan
         return row
 
     def _bounds(
-        self, W: Float[np.ndarray, "input output"], norm: str, scale: float | None
+        self, W: Float[np.ndarray, "input output"], norm: Norm, scale: float | None
     ) -> tuple[float, float]:
         """Returns (norm at margin 1, certified gap); the gap is NaN without certificates."""
         if self.certificates:
@@ -105,4 +107,4 @@ class LimitTracker:
         problem = max_margin_problem(self.task, "vocabulary", self.inputs)
         kept = problem.restrict(W)
         margin = float(problem.constraint_margins(kept).min())
-        return (as_norm(norm).value(kept) / margin if margin > 0 else math.inf), math.nan
+        return (norm.value(kept) / margin if margin > 0 else math.inf), math.nan

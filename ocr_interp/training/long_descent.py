@@ -26,6 +26,7 @@ from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.devices import resolve_device, seeded_generator
 from ocr_interp.errors import ConfigError, RunError
 from ocr_interp.maps import maps
+from ocr_interp.maps.axes import TokenAxes
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.running.progress import progress_bar
@@ -132,7 +133,7 @@ def long_descent(
     check_count("max_steps", max_steps, 1)
     check_count("seed", seed, 0)
     problem = max_margin_problem(task, outputs, inputs)
-    linear_map = _linear_map(task, ov, d_head, ov_options, file)
+    linear_map = _linear_map(task, ov, d_head, ov_options, file).placed(TokenAxes(task, *problem.shape))
     parameters = _start(problem, linear_map, entries, seed, start, scores)
     where = resolve_device(device, "float64")
     descent = DescentState(problem, linear_map, parameters, where, lr, logit_step, relative_step)

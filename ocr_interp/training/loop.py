@@ -87,7 +87,7 @@ class Training:
         self.lockstep = Lockstep([config]) if lockstep is None else lockstep
         self.place = place
         self.device, self.model = self.lockstep.device, self.lockstep.models[place]
-        norms = tracked_norms(config.model.linear_map.norm)
+        norms = tracked_norms(config.model.placed_map(config.task).norm)
         dtype = DTYPES[config.model.dtype]
         self.tracker = Tracker(config.task, recipe, dtype, self.device, norms=norms)
         self.step, self.status = 0, "unfinished"

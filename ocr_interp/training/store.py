@@ -298,7 +298,7 @@ def stored_weights(
         RunError: other names, shapes or dtypes than those of the configuration, or weights that are not
             finite: a digest only says that a file is as it was written, not by whom.
     """
-    linear_map, d = config.model.linear_map, config.task.d_vocab
+    linear_map, d = config.model.placed_map(config.task), config.task.d_vocab
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
     wanted = {**linear_map.shapes(d, d), SCORES: (d, d)}

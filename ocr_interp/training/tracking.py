@@ -16,6 +16,7 @@ from ocr_interp.data import Batch, check_draws, exhaustive, noisy_examples, popu
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import SPLITS, TRAINED_SPLITS, FactRecallTask
+from ocr_interp.theory.norms import Norm
 from ocr_interp.training.limits import TRACKED_NORMS, LimitTracker, limit_columns
 
 SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")
@@ -40,11 +41,11 @@ CIRCUIT_COLUMNS = ("train_margin", "held_out_margin", "nuclear_norm", "frobenius
 """
 
 
-def history_columns(norms: Sequence[str] = TRACKED_NORMS) -> tuple[str, ...]:
+def history_columns(norms: Sequence[str | Norm] = TRACKED_NORMS) -> tuple[str, ...]:
     """Columns of a history. train_loss is the mean batch loss since the row before (NaN at step 0).
 
     Args:
-        norms: names of the tracked norms (`limits.tracked_norms`).
+        norms: the tracked norms or their names (`limits.tracked_norms`).
     """
     by_split = (f"{split}/{column}" for split in SPLITS for column in SPLIT_COLUMNS)
     return ("step", "train_loss", *CIRCUIT_COLUMNS, *limit_columns(norms), *by_split)
@@ -65,7 +66,7 @@ class Tracker:
         config: decides whether the examples have noise; "noisy" data has `eval_draws` of each triple.
         dtype, device: of the examples.
         certificates: whether to prove lower bounds of the norms; without them the gaps are NaN.
-        norms: names of the tracked norms.
+        norms: the tracked norms or their names (`limits.tracked_norms`).
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Tracker:
         dtype: torch.dtype,
         device: torch.device,
         certificates: bool = True,
-        norms: Sequence[str] = TRACKED_NORMS,
+        norms: Sequence[str | Norm] = TRACKED_NORMS,
     ) -> None:
         self.task, self.columns = task, history_columns(norms)
         self.examples = _evaluation_examples(task, config, dtype, device)

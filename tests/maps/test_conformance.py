@@ -14,6 +14,7 @@ from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import noisy_examples
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.maps import maps
+from ocr_interp.maps.axes import TokenAxes
 from ocr_interp.maps.factorized import Factorized
 from ocr_interp.models.hooked39 import build_model
 from ocr_interp.models.starts import initial_weights
@@ -21,7 +22,7 @@ from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.models.weights import TokenWeights, factorize_ov
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.norms import norms
+from ocr_interp.theory.norms import as_norm
 from ocr_interp.training.loop import train
 from ocr_interp.training.run import Snapshot
 
@@ -37,7 +38,7 @@ def start(ov, seed=0, **fields):
 def random_parameters(ov, runs=()):
     """Parameters of the shapes that the map has for the vocabulary of TASK."""
     generator = torch.Generator().manual_seed(1)
-    linear_map = maps[ov](d_head=None)
+    linear_map = maps[ov](d_head=None).placed(TokenAxes.of_vocabulary(TASK))
     shapes = linear_map.shapes(TASK.d_vocab, TASK.d_vocab)
     drawn = {n: torch.randn(*runs, *s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
     return linear_map, drawn
@@ -48,10 +49,11 @@ def test_it_says_what_it_is(ov):
     found = maps[ov]
     assert found.name == ov
     assert found.label
-    assert found.norm is None or found.norm in norms
+    norm = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK)).norm
+    assert norm is None or as_norm(norm).name
     assert found.starts
     n = TASK.d_vocab
-    shapes = found(d_head=None).shapes(n, n)
+    shapes = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK)).shapes(n, n)
     assert found.token_rows | found.frozen <= set(shapes)
     assert not {"scores", "W_QK"} & set(shapes)
     assert all(shapes[name][0] == n for name in found.token_rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ocr_interp.errors import TrainingDivergedError
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.norms import norms
+from ocr_interp.theory.norms import as_norm
 from ocr_interp.theory.problem import MaxMarginProblem
 
 COLUMNS = (
@@ -136,7 +136,7 @@ class DescentState:
         push, _, log_losses = (value.cpu() for value in self.residuals(self.W()))
         log_loss = float(torch.logsumexp(log_losses, 0)) - math.log(len(log_losses))
         margin = float(self.problem.constraint_margins(W).min())
-        norm = norms[self.linear_map.norm or "nuclear"]
+        norm = as_norm(self.linear_map.norm or "nuclear")
         held_out = self.problem.held_out_margins(W)
         size = float(np.abs(W).max()) or 1.0
         weights = -push.clamp(max=0).numpy()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
-from ocr_interp.theory.norms import norms
+from ocr_interp.theory.norms import as_norm
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
@@ -56,7 +56,7 @@ def describe_run(run: Run) -> str:
         f"divided by the smallest training margin among all answers ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
         _beta_line(run, row["beta"]),
-        *(_limit_line(run, row, norm) for norm in tracked_norms(run.weights.linear_map.norm)),
+        *(_limit_line(run, row, as_norm(norm).name) for norm in tracked_norms(run.weights.linear_map.norm)),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
@@ -74,14 +74,13 @@ def describe_columns(run: Run) -> str:
 
 def _predicted(run: Run) -> str:
     """β of the max-margin solution without weight decay, and of the saddle; empty without a prediction."""
-    model, task = run.config.model, run.task
-    linear_map = model.linear_map
+    model, task, linear_map = run.config.model, run.task, run.weights.linear_map
     if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):
         return ""
     assert task.balanced_sizes is not None  # as closed forms have it
     _, m_train, m_test = task.balanced_sizes
     beta = solve(task, linear_map.norm).beta
-    trained = norms[linear_map.norm].beta_with_trained_attention(m_train, m_test)
+    trained = as_norm(linear_map.norm).beta_with_trained_attention(m_train, m_test)
     saddle = run.saddle
     beside = "" if saddle is None else f"; saddle, where a small start goes: {saddle.beta:.4f}"
     if trained == (beta, beta):
