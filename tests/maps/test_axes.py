@@ -34,7 +34,7 @@ class AnswersOnly(LinearMap):
     size: float = 2.0
 
     @property
-    def norm(self):
+    def norm(self):  # pyright: ignore[reportIncompatibleVariableOverride]
         return Scaled(self.size)
 
     def shapes(self, n_in, n_out):
