@@ -18,8 +18,8 @@ from ocr_interp.checks import check_choice, check_count, check_flag, check_numbe
 from ocr_interp.errors import ConfigError
 from ocr_interp.task import FactRecallTask
 
-LAYOUTS = ("aligned", "transposed", "permuted", "vocabulary")
-"""Orders of the grid's tokens, see `token_layout`."""
+LAYOUTS = ("aligned", "transposed", "vocabulary")
+"""Orders of the grid's tokens before some of them are permuted, see `token_layout`."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def token_layout(
     *,
     phm_dim: int = 0,
     shared_phm_rule: bool = True,
+    permuted_share: float = 0.0,
     layout_seed: int = 0,
-    permuted_share: float = 1.0,
 ) -> KroneckerLayout:
     """The layout of a task's subjects and answers.
 
@@ -128,13 +128,13 @@ def token_layout(
         task: every pair with as many subjects as the others and one implication of its own for each
             relation; for "vocabulary" any task.
         layout: "aligned": pairs first, so that A runs over pairs and B over (member, type). "transposed": A
-            and B change places, A runs over (member, type) and B over pairs. "permuted": as "aligned", with
-            subjects, and answers, in a random order. "vocabulary": in the order of their token ids: subjects
-            by pair, and facts before implications.
+            and B change places, A runs over (member, type) and B over pairs. "vocabulary": in the order of
+            their token ids: subjects by pair, and facts before implications.
         phm_dim: size of the square factor, phm_dim x phm_dim: A, or B if transposed. 0: the number of pairs.
-        shared_phm_rule: one A for all answers; False: a layer for each type of answer, with an A of its own.
+        shared_phm_rule: one sum for all answers; False: a layer for each type of answer, with an A of its own.
+        permuted_share: share of the subjects, and of the answers, that change places, chosen by chance; 1: a
+            random order.
         layout_seed: seed of the permutation.
-        permuted_share: share of the subjects, and of the answers, that change places in "permuted".
 
     Raises:
         ConfigError: a task that is no grid, a phm_dim that does not divide it, or an option of another
@@ -146,11 +146,12 @@ def token_layout(
     check_number("permuted_share", permuted_share, at_least=0.0)
     if permuted_share > 1:
         raise ConfigError(f"permuted_share must be from 0 to 1, got {permuted_share:g}")
-    if layout != "permuted" and (layout_seed, permuted_share) != (0, 1.0):
+    if layout_seed and not permuted_share:
         raise ConfigError(
-            f"layout_seed and permuted_share belong to layout='permuted', got layout={layout!r}: leave them out"
+            f"layout_seed chooses which tokens change places, got {layout_seed} with permuted_share=0: set "
+            "permuted_share, or leave layout_seed out"
         )
-    if not shared_phm_rule and layout not in ("aligned", "transposed"):
+    if not shared_phm_rule and layout == "vocabulary":
         raise ConfigError(
             "shared_phm_rule=False needs layout='aligned' or 'transposed', where the columns are sorted by "
             f"type, got {layout!r}"
@@ -168,9 +169,8 @@ def token_layout(
     layers = 1 if shared_phm_rule else n_types
     if layers > 1:  # within a layer the columns are pairs, in both layouts
         column = column_type * task.n_facts + answer_pair
-    if layout == "permuted":
-        rng = np.random.default_rng([layout_seed, 0])
-        row, column = (_moved(places, permuted_share, rng) for places in (row, column))
+    rng = np.random.default_rng(layout_seed)
+    row, column = (_moved(places, permuted_share, rng) for places in (row, column))
     size = phm_dim or task.n_facts
     other = _other_factor(task, size, layers, phm_dim)
     square = (size, size)
@@ -220,11 +220,11 @@ def _other_factor(task: FactRecallTask, size: int, layers: int, phm_dim: int) ->
     n_rows, n_columns = task.n_subjects, task.n_answers // layers
     divisors = [d for d in range(1, min(n_rows, n_columns) + 1) if n_rows % d == n_columns % d == 0]
     if size not in divisors:
+        allowed = ", ".join(map(str, divisors))
+        which = "of the grid" if layers == 1 else "of a layer"
         raise ConfigError(
-            f"phm_dim must divide both sides of the grid, {n_rows} subjects and {n_columns} answers: one of "
-            f"{', '.join(map(str, divisors))}, got {size}"
-            if phm_dim
-            else f"phm_dim=0 is the number of facts, {size}, which must divide {n_rows} subjects and "
-            f"{n_columns} answers: choose one of {', '.join(map(str, divisors))}"
+            f"phm_dim must divide both sides {which}, {n_rows} subjects and {n_columns} answers: one of "
+            f"{allowed}, got {size}"
+            + ("" if phm_dim else " (the number of facts, which phm_dim=0 stands for): set phm_dim")
         )
     return n_rows // size, n_columns // size

@@ -29,7 +29,7 @@ class Kronecker(LinearMap):
     noise, EOS and, without effect, the answers.
 
     Attributes:
-        layout, layout_seed, permuted_share: which tokens stand where, see `layouts.token_layout`.
+        layout, permuted_share, layout_seed: which tokens stand where, see `layouts.token_layout`.
         phm_dim: number of terms and size of the square factor; 0: the number of pairs.
         shared_phm_rule: one sum for all answers; False: the answers of each type have a layer of their own,
             with A, B and all.
@@ -45,8 +45,8 @@ class Kronecker(LinearMap):
     needs_axes: ClassVar[bool] = True
 
     layout: str = "aligned"
+    permuted_share: float = 0.0
     layout_seed: int = 0
-    permuted_share: float = 1.0
     phm_dim: int = 0
     shared_phm_rule: bool = True
     learn_phm: bool = True
@@ -89,8 +89,8 @@ class Kronecker(LinearMap):
             self.layout,
             phm_dim=self.phm_dim,
             shared_phm_rule=self.shared_phm_rule,
-            layout_seed=self.layout_seed,
             permuted_share=self.permuted_share,
+            layout_seed=self.layout_seed,
         )
 
     @property
