@@ -136,12 +136,12 @@ def _at_full_size(
     problem: MaxMarginProblem, norm: Norm, tolerance: float, method: str, max_seconds: float
 ) -> tuple[ClosedForm | FullSolution, str]:
     """The full program, and the method that found the solution."""
-    task, outputs, inputs = problem.task, problem.outputs, problem.inputs
+    task = problem.task
     exact = norm.closed_solution(task, *problem.shape) if method in ("auto", "closed_form") else None
     if exact is not None:
         return FullSolution(problem, norm, *exact), "closed_form"
     if method == "closed_form":
-        return closed_form(task, norm, outputs, inputs), method  # raises: there is none
+        return closed_form(task, norm, problem.outputs, problem.inputs), method  # raises: there is none
     small = problem.shape[0] * problem.shape[1] <= _SMALL
     if has_own_prox(norm) and (method == "first_order" or (method == "auto" and not small)):
         found = solve_full_first_order(problem, norm, tolerance, max_seconds)

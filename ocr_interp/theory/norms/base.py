@@ -118,6 +118,14 @@ class Norm(ABC):
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
 
+    def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+        """W without entries that the norm does not allow, which a solver leaves slightly off 0; default: W."""
+        return W
+
+    def has_closed_solution(self, task: FactRecallTask) -> bool:
+        """Whether `closed_solution` gives one; default: no."""
+        return False
+
     def closed_solution(
         self, task: FactRecallTask, n_inputs: int, n_outputs: int
     ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]] | None:

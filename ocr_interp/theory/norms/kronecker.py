@@ -88,6 +88,11 @@ class KroneckerNorm(Norm):
         shrunk = dense if not len(dense) else _shrunk(dense, step)
         return self._whole(np.stack([_shrunk(part, step) for part in R]), shrunk)
 
+    def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+        """W with subjects that write to answers alone."""
+        R, dense, _ = self._parts(W)
+        return self._whole(R, dense)
+
     def atom(self, W: Any) -> Any:
         import cvxpy as cp
 
@@ -106,6 +111,11 @@ class KroneckerNorm(Norm):
             parts.append(cp.transforms.indicator([W[:n_subjects, :first] == 0]))
         return sum(parts)
 
+    def has_closed_solution(self, task: FactRecallTask) -> bool:
+        """Whether the task is balanced, with told implications, and one factor runs over pairs alone."""
+        told = task.subject_trained.any()
+        return bool(task.balanced_sizes is not None and told and self.separates_pairs(task))
+
     def closed_solution(
         self, task: FactRecallTask, n_inputs: int, n_outputs: int
     ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]] | None:
@@ -114,7 +124,7 @@ class KroneckerNorm(Norm):
         W = (1 − 1/n) or −1/n where it is told, 0 where it is not: β = 0, and the norm is
         √((n − 1) · told entries of a pair) + K √n, K the number of implied relations.
         """
-        if task.balanced_sizes is None or not task.subject_trained.any() or not self.separates_pairs(task):
+        if task.balanced_sizes is None or not self.has_closed_solution(task):
             return None
         n, triples, told = task.n_facts, task.triples, task.training_triples
         n_types = int(triples.relation.max()) + 1
@@ -145,7 +155,7 @@ class KroneckerNorm(Norm):
         answer_pair, answer_type = _of_answers(task)
         if (answer_pair < 0).any():
             return False
-        rows = np.argsort(task.subject_fact, kind="stable")
+        rows = np.lexsort((np.arange(task.n_subjects), ~task.subject_trained, task.subject_fact))
         columns = np.lexsort((answer_type, answer_pair))
         index = self.layout.index[np.ix_(rows, columns)].reshape(n, len(rows) // n, n, len(columns) // n)
         a, b = np.divmod(index, self.layout.rearranged_shape[2])
