@@ -1,7 +1,7 @@
 """Which tokens run over which factor of a Kronecker product: the layouts of subjects and answers. No torch.
 
-A sum of Kronecker products Σ_k A_k ⊗ B_k depends on the order of the rows and columns. Row r of the product is
-row r // (rows of B) of A and row r % (rows of B) of B; columns likewise. So a layout is a place for every
+A sum of Kronecker products Σ_k A_k ⊗ B_k depends on the order of the rows and columns. Row r of the product
+is row r // (rows of B) of A and row r % (rows of B) of B; columns likewise. So a layout is a place for every
 subject among the rows, a place for every answer among the columns, and the shapes of A and B. Together,
 subjects x answers are the grid; all other rows (relations, noise, EOS) are no part of it.
 """
@@ -49,8 +49,8 @@ class KroneckerLayout:
             if sorted(places) != list(range(len(places))):
                 missing = sorted(set(range(len(places))) - set(places))
                 raise ConfigError(
-                    f"{name} must give every token a place of its own, 0 to {len(places) - 1}, got no token at "
-                    f"{', '.join(map(str, missing[:5]))}: a layout is a permutation"
+                    f"{name} must give every token a place of its own, 0 to {len(places) - 1}, got no token "
+                    f"at {', '.join(map(str, missing[:5]))}: a layout is a permutation"
                 )
         (a_in, a_out), (b_in, b_out) = self.a_shape, self.b_shape
         size = (a_in * b_in, self.layers * a_out * b_out)
@@ -131,7 +131,7 @@ def token_layout(
             and B change places, A runs over (member, type) and B over pairs. "vocabulary": in the order of
             their token ids: subjects by pair, and facts before implications.
         phm_dim: size of the square factor, phm_dim x phm_dim: A, or B if transposed. 0: the number of pairs.
-        shared_phm_rule: one sum for all answers; False: a layer for each type of answer, with an A of its own.
+        shared_phm_rule: one sum for all answers; False: a layer for each type of answer, with its own A.
         permuted_share: share of the subjects, and of the answers, that change places, chosen by chance; 1: a
             random order.
         layout_seed: seed of the permutation.
@@ -156,19 +156,18 @@ def token_layout(
             "shared_phm_rule=False needs layout='aligned' or 'transposed', where the columns are sorted by "
             f"type, got {layout!r}"
         )
+    layers = 1
     if layout == "vocabulary":
-        row, column, n_types = np.arange(task.n_subjects), np.arange(task.n_answers), 1
-        column_type = np.zeros(task.n_answers, dtype=np.int64)
+        row, column = np.arange(task.n_subjects), np.arange(task.n_answers)
     else:
-        pair, member, answer_pair, column_type, n_types = _places(task, layout)
+        pair, member, answer_pair, answer_type, n_types = _places(task, layout)
         n, members = task.n_facts, task.n_subjects // task.n_facts
-        if layout == "transposed":
-            row, column = member * n + pair, column_type * n + answer_pair
-        else:
-            row, column = pair * members + member, answer_pair * n_types + column_type
-    layers = 1 if shared_phm_rule else n_types
-    if layers > 1:  # within a layer the columns are pairs, in both layouts
-        column = column_type * task.n_facts + answer_pair
+        aligned = layout == "aligned"
+        row = pair * members + member if aligned else member * n + pair
+        column = answer_pair * n_types + answer_type
+        if not aligned or not shared_phm_rule:  # within a layer the columns are pairs, in both layouts
+            column = answer_type * n + answer_pair
+        layers = 1 if shared_phm_rule else n_types
     rng = np.random.default_rng(layout_seed)
     row, column = (_moved(places, permuted_share, rng) for places in (row, column))
     size = phm_dim or task.n_facts

@@ -59,8 +59,8 @@ SAID = {
     "factorized": "factorized: no order to speak of",
 }
 LATE = 300.0
-"""log10 of the time of one more descent, of Compacter aligned, whose β at TIME is still on its way. Chosen after
-the first runs: it is reported, and no criterion."""
+"""log10 of the time of one more descent, of Compacter aligned, whose β at TIME is still on its way. Chosen
+after the first runs: it is reported, and no criterion."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,9 @@ def beta_at(runs: Path, ov: str, options: Mapping[str, Any], share: float, seed:
     """β of gradient descent at a share of permuted tokens."""
     if ov == "factorized":
         return descend_factorized(share, seed).beta
-    return descend(runs, ov, placed({**options, **({"permuted_share": share} if share else {})}, seed), seed).beta
+    return descend(
+        runs, ov, placed({**options, **({"permuted_share": share} if share else {})}, seed), seed
+    ).beta
 
 
 def smallest_norm(options: Mapping[str, Any], share: float, seed: int) -> float:
@@ -241,8 +243,8 @@ def point_claim(measured: Measured) -> Claim:
     off = [beta - point for beta in measured.descent["Compacter, aligned"]]
     return Claim(
         id="kronecker_compacter_point",
-        statement=f"Gradient descent of Compacter with A over pairs is at its stationary point of one term at "
-        f"t = 1e{TIME:g}",
+        statement=f"Gradient descent of Compacter with A over pairs is at its stationary point of one term "
+        f"at t = 1e{TIME:g}",
         source="derived (docs/theory.md, Kronecker products)",
         expected=f"β within {NEAR_POINT} of {point:.3f}, every seed",
         measured={
@@ -265,9 +267,9 @@ def dial_claims(measured: Measured) -> list[Claim]:
     return [
         Claim(
             id="kronecker_order_decides",
-            statement="Permuting tokens takes out-of-context reasoning away from maps made of Kronecker products",
+            statement="Permuting tokens takes out-of-context reasoning away from Kronecker products",
             source="derived (docs/theory.md, Kronecker products)",
-            expected=f"mean β of {' and of '.join(moved)} at least {REASONS} in order and at most {SILENT} permuted",
+            expected=f"mean β of {' and of '.join(moved)} ≥ {REASONS} in order, ≤ {SILENT} permuted",
             measured={name: means[name] for name in moved},
             tolerance=0.0,
             holds=all(means[name][0] >= REASONS and means[name][-1] <= SILENT for name in moved),

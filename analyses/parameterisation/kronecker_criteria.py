@@ -27,9 +27,9 @@ CASES = {
 }
 """Map, options, and the range of β that every seed must be in, under gradient descent and under AdamW.
 
-PHM: 0 where (member, type) stand in one factor; from √r to r^¼ where member and type stand in different ones,
-as in the vocabulary's order. Compacter: the stationary point of one term, 0.868, where A runs over pairs; 0 the
-other way round. The ranges of permuted layouts are those of earlier trials, widened."""
+PHM: 0 where (member, type) stand in one factor; from √r to r^¼ where member and type stand in different
+ones, as in the vocabulary's order. Compacter: the stationary point of one term, 0.868, where A runs over
+pairs; 0 the other way round. The ranges of permuted layouts are those of earlier trials, widened."""
 
 NEAR_POINT = 0.05
 """Largest distance of β of gradient descent from Compacter's stationary point of one term, aligned."""
@@ -41,8 +41,8 @@ DIALS = {
     "PHM, aligned": ("kronecker", ALIGNED),
     "factorized": ("factorized", {}),
 }
-"""Orders from which a share of the tokens is permuted. A factorized W_OV has no order: its start is permuted."""
+"""Orders from which a share of the tokens is permuted; for a factorized W_OV its start is permuted."""
 
 REASONS, SILENT, UNMOVED = 0.5, 0.2, 0.05
-"""Mean β over seeds of Compacter and of PHM in the vocabulary's order: at least REASONS at a share of 0, at most
-SILENT at 1. The factorized model's mean moves by less than UNMOVED over all shares."""
+"""Mean β over seeds of Compacter and of PHM in the vocabulary's order: at least REASONS at a share of 0, at
+most SILENT at 1. The factorized model's mean moves by less than UNMOVED over all shares."""

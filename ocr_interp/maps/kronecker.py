@@ -1,4 +1,4 @@
-"""W_OV from sums of Kronecker products, Σ_k A_k ⊗ B_k: a PHM layer (parameterised hypercomplex multiplication)."""
+"""W_OV from sums of Kronecker products, Σ_k A_k ⊗ B_k: a layer of hypercomplex products, PHM."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Kronecker(LinearMap):
         check_flag("learn_phm", found.learn_phm)
         if init != "product" and found.phm_init_range != cls.phm_init_range:
             raise ConfigError(
-                f"phm_init_range is the size of A with init='product', got init={init!r}, which sets all sizes "
-                "by init_scale: leave phm_init_range out"
+                f"phm_init_range is the size of A with init='product', got init={init!r}, which sets all "
+                "sizes by init_scale: leave phm_init_range out"
             )
         return found
 
@@ -107,8 +107,8 @@ class Kronecker(LinearMap):
     def _axes(self) -> TokenAxes:
         if self.axes is None:
             raise ConfigError(
-                f"ov={self.name!r} needs to know its tokens: ask for placed(TokenAxes.of_vocabulary(task)), or "
-                "for ModelConfig.placed_map(task)"
+                f"ov={self.name!r} needs to know its tokens: ask for placed(TokenAxes.of_vocabulary(task)), "
+                "or for ModelConfig.placed_map(task)"
             )
         return self.axes
 

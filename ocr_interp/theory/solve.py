@@ -27,8 +27,8 @@ from ocr_interp.theory.solver.ranges import proved_ranges
 METHODS = ("auto", "closed_form", "first_order", *SOLVERS)
 """How to solve: "auto" takes the closed form where it holds, else the splitting method, and Clarabel for a
 small problem that the splitting method did not finish. A norm that is not unitarily invariant needs the full
-program: "auto" is then its closed form if it has one, Clarabel for a small problem or a norm without a prox of
-its own, and else the splitting method at full size."""
+program: "auto" is then its closed form if it has one, Clarabel for a small problem or a norm without a prox
+of its own, and else the splitting method at full size."""
 
 _SMALL = 400
 """Largest number of block entries for which Clarabel takes only seconds."""

@@ -59,7 +59,7 @@ def test_it_is_a_norm_with_its_dual_its_prox_and_its_atom(order, outputs):
 def test_factors_of_a_grid_have_at_least_its_norm():
     norm, rng = norm_of(TASK), np.random.default_rng(1)
     A, B = rng.normal(size=(4, 3, 3)), rng.normal(size=(4, 3, 2))
-    whole = sum(np.kron(a, b) for a, b in zip(A, B, strict=True))
+    whole = np.sum([np.kron(a, b) for a, b in zip(A, B, strict=True)], axis=0)
     W = np.zeros((TASK.n_subjects + 2, TASK.n_answers))
     W[: TASK.n_subjects] = whole[np.ix_(norm.layout.rows, norm.layout.columns)]
     assert norm.value(W) <= (np.sum(A**2) + np.sum(B**2)) / 2

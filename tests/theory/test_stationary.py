@@ -7,14 +7,16 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.layouts import token_layout
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.compacter import aligned_compacter
-from ocr_interp.theory.solver.stationary import CompacterProgram, stationary_points
+from ocr_interp.theory.solver.stationary import CompacterProgram, curvature, stationary_points
 
 
 def test_gradients_of_margins_equal_differences():
     program = CompacterProgram(FactRecallTask(2, 1, 1), token_layout(FactRecallTask(2, 1, 1)), 2, 2)
     theta = np.random.default_rng(0).normal(size=program.size)
     step = 1e-6 * np.eye(program.size)
-    numeric = np.stack([(program.margins(theta + e) - program.margins(theta - e)) / 2e-6 for e in step], axis=1)
+    numeric = np.stack(
+        [(program.margins(theta + e) - program.margins(theta - e)) / 2e-6 for e in step], axis=1
+    )
     np.testing.assert_allclose(program.margin_gradients(theta), numeric, atol=1e-7)
 
 
@@ -26,7 +28,11 @@ def test_pairs_in_A_give_one_term_and_the_beta_of_the_closed_form(sizes):
     assert best.cost == pytest.approx(point.cost, rel=1e-5)
     assert best.beta == pytest.approx(point.beta, abs=1e-4)
     assert (best.terms, best.stable) == (1, True)
-    assert point.beta == pytest.approx(1) if sizes[1] == sizes[2] else (sizes[1] / sizes[2]) ** 0.25 < point.beta < 1
+    assert (
+        point.beta == pytest.approx(1)
+        if sizes[1] == sizes[2]
+        else (sizes[1] / sizes[2]) ** 0.25 < point.beta < 1
+    )
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 2)])
@@ -40,21 +46,19 @@ def test_members_and_types_in_A_give_beta_zero(sizes):
         assert point.stable
 
 
-def test_a_saddle_is_told_from_a_minimum():
-    """A point with two copies of a term is stationary for the cubic form; splitting it evenly is unstable."""
-    task = FactRecallTask(2, 1, 1)
-    from ocr_interp.theory.solver.stationary import _curvature
-
-    program = CompacterProgram(task, token_layout(task), 2)
-    best = stationary_points(task, token_layout(task), terms=2, starts=2)[0]
-    assert best.stable
-    theta = np.zeros(program.size)
+def test_curvature_by_hand():
+    """Lagrangian ½‖θ‖² − ⟨G, W(θ)⟩: 1 at θ = 0 in every direction, far below 0 where θ is large."""
+    program = CompacterProgram(FactRecallTask(2, 1, 1), token_layout(FactRecallTask(2, 1, 1)), 2)
     G = np.random.default_rng(0).normal(size=program.problem.shape)
     none_held = np.zeros((1, program.size))
-    none_held[0, 0] = 1e-30
-    assert _curvature(lambda t: program.pulled_back(t, G[None])[0], theta, none_held) == pytest.approx(1)
-    theta = 10 * np.random.default_rng(1).normal(size=program.size)
-    assert _curvature(lambda t: program.pulled_back(t, G[None])[0], theta, none_held) < -1
+
+    def gradient(theta):
+        return program.pulled_back(theta, G[None])[0]
+
+    assert curvature(gradient, np.zeros(program.size), none_held) == pytest.approx(1)
+    assert curvature(gradient, 10 * np.ones(program.size), none_held) < -1
+    held = np.eye(program.size)[:-1]
+    assert curvature(gradient, 10 * np.ones(program.size), held) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("sizes", [(8, 3, 1), (5, 2, 2)])

@@ -1,4 +1,4 @@
-"""Numbers of trained parameters of bottleneck adapters made of Kronecker products, before anything is built."""
+"""Trained parameters of bottleneck adapters made of Kronecker products, counted before they are built."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def adapter_counts(
     phm_dim: int = 4,
     phm_rank: int = 1,
     shared_phm_rule: bool = True,
-    factorized_phm_W: bool = True,  # noqa: N803  # the name that users know
+    factorized_phm_W: bool = True,
     learn_phm: bool = True,
     phm_bias: bool = True,
     norms: int = 0,

@@ -119,7 +119,7 @@ class Norm(ABC):
         return np.asarray(X.value)
 
     def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
-        """W without entries that the norm does not allow, which a solver leaves slightly off 0; default: W."""
+        """W without entries that the norm does not allow, which solvers leave slightly off 0; default: W."""
         return W
 
     def has_closed_solution(self, task: FactRecallTask) -> bool:

@@ -95,20 +95,21 @@ class KroneckerNorm(Norm):
 
     def atom(self, W: Any) -> Any:
         import cvxpy as cp
+        from cvxpy.transforms.indicator import indicator
 
         n_subjects, n_answers = self.layout.shape
         first = W.shape[1] - n_answers
         entries = cp.vec(W[:n_subjects, first:], order="C")[self.layout.inverse]
         layers, entries_a, entries_b = self.layout.rearranged_shape
         size = entries_a * entries_b
-        parts = [
+        parts: list[Any] = [
             cp.normNuc(cp.reshape(entries[k * size : (k + 1) * size], (entries_a, entries_b), order="C"))
             for k in range(layers)
         ]
         if W.shape[0] > n_subjects:
             parts.append(cp.normNuc(W[n_subjects:]))
         if first:
-            parts.append(cp.transforms.indicator([W[:n_subjects, :first] == 0]))
+            parts.append(indicator([W[:n_subjects, :first] == 0]))
         return sum(parts)
 
     def has_closed_solution(self, task: FactRecallTask) -> bool:
@@ -143,7 +144,7 @@ class KroneckerNorm(Norm):
         same_type = answer_type[None] == told.relation[:, None]
         weights[:, first:] = t * same_type
         own_others = (answer_pair[None] == subject[told.subject][:, None]) & ~same_type
-        weights[:, first:] += nu * own_others * is_told[told.subject].all(axis=1)[:, None]
+        weights[:, first:] += nu * (own_others & np.all(is_told[told.subject], axis=1, keepdims=True))
         weights[np.arange(len(told)), first + told.answer] = 0.0
         return W, weights
 

@@ -100,8 +100,8 @@ class CompacterProgram:
 
     def W(self, theta: Float[np.ndarray, " parameter"]) -> Float[np.ndarray, "input output"]:
         """W_OV of θ."""
-        p = self.parts(theta)
-        R = np.einsum("ka,kb->ab", p["A"].reshape(len(p["A"]), -1), (p["s"] @ p["t"]).reshape(len(p["A"]), -1))
+        p, terms = self.parts(theta), self._shapes["A"][0]
+        R = p["A"].reshape(terms, -1).T @ (p["s"] @ p["t"]).reshape(terms, -1)
         return np.concatenate([self.layout.restored(R[None]), p["D_V"] @ p["D_M"] @ p["D_O"]])
 
     def pulled_back(
@@ -109,10 +109,11 @@ class CompacterProgram:
     ) -> Float[np.ndarray, "many parameter"]:
         """Gradients of ⟨G, W(θ)⟩ for many G."""
         p, n = self.parts(theta), self.layout.shape[0]
-        R = G[:, :n].reshape(len(G), -1)[:, self.layout.inverse].reshape(len(G), *self.layout.rearranged_shape[1:])
-        s, t, dense = p["s"], p["t"], G[:, n:]
-        of_A = np.einsum("gab,kb->gka", R, (s @ t).reshape(len(s), -1))
-        of_B = np.einsum("gab,ka->gkb", R, p["A"].reshape(len(s), -1)).reshape(len(G), len(s), *self.layout.b_shape)
+        many, terms, dense = len(G), self._shapes["A"][0], G[:, n:]
+        grid = G[:, :n].reshape(many, -1)[:, self.layout.inverse]
+        R, s, t = grid.reshape(many, *self.layout.rearranged_shape[1:]), p["s"], p["t"]
+        of_A = (s @ t).reshape(terms, -1) @ R.transpose(0, 2, 1)
+        of_B = (p["A"].reshape(terms, -1) @ R).reshape(many, terms, *self.layout.b_shape)
         found = (
             of_A,
             of_B @ t.transpose(0, 2, 1),
@@ -121,13 +122,15 @@ class CompacterProgram:
             p["D_V"].T @ dense @ p["D_O"].T,
             (p["D_V"] @ p["D_M"]).T @ dense,
         )
-        return np.concatenate([value.reshape(len(G), -1) for value in found], axis=1)
+        return np.concatenate([value.reshape(many, -1) for value in found], axis=1)
 
     def margins(self, theta: Float[np.ndarray, " parameter"]) -> Float[np.ndarray, " margin"]:
         """All training margins, in logits."""
         return np.tensordot(self.constraints, self.W(theta), 2)
 
-    def margin_gradients(self, theta: Float[np.ndarray, " parameter"]) -> Float[np.ndarray, "margin parameter"]:
+    def margin_gradients(
+        self, theta: Float[np.ndarray, " parameter"]
+    ) -> Float[np.ndarray, "margin parameter"]:
         """Their gradients."""
         return self.pulled_back(theta, self.constraints)
 
@@ -215,13 +218,13 @@ def _point(
         cost=float(theta @ theta / 2),
         beta=held_out_beta(W, task).projection,
         kkt_error=float(error / np.linalg.norm(theta)),
-        curvature=_curvature(lambda t: program.pulled_back(t, G[None])[0], theta, held),
+        curvature=curvature(lambda t: program.pulled_back(t, G[None])[0], theta, held),
         terms=int((sizes > 1e-3 * sizes.max()).sum()),
         found=1,
     )
 
 
-def _curvature(
+def curvature(
     gradient: Callable[[np.ndarray], np.ndarray],
     theta: Float[np.ndarray, " parameter"],
     held: Float[np.ndarray, "margin parameter"],
@@ -234,5 +237,5 @@ def _curvature(
     steps = np.eye(size)
     hessian = np.stack([(gradient(theta + e) - gradient(theta - e)) / 2 for e in steps])
     _, s, Vt = np.linalg.svd(held, full_matrices=True)
-    free = Vt[int((s > 1e-9 * s[0]).sum()) :]
+    free = Vt[int((s > 1e-9 * max(float(s[0]), 1e-300)).sum()) :]
     return float(np.linalg.eigvalsh(free @ (np.eye(size) - hessian) @ free.T)[0])
