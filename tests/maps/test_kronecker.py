@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ocr_interp.circuits.analysis import analyze_run
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -141,6 +142,7 @@ def test_its_norm_is_tracked_and_told(tmp_path):
     run = train(TASK, model, recipe, tmp_path / "run", progress=False)
     assert isinstance(run.weights.linear_map.norm, KroneckerNorm)
     assert run.history["gap_kronecker"].iloc[-1] >= 0
+    assert analyze_run(load_run(tmp_path / "run")).norm == "kronecker"
     told = describe_run(load_run(tmp_path / "run"))
     assert "kronecker norm:" in told
     assert "max-margin solution, frozen attention: 0.0000" in told.replace("-0.0000", "0.0000")
