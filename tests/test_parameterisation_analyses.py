@@ -7,7 +7,7 @@ import pytest
 
 from analyses.parameterisation import kronecker
 from analyses.parameterisation.kronecker_criteria import CASES, DIALS, SEEDS, SHARES
-from ocr_interp.theory.closed.compacter import aligned_compacter
+from ocr_interp.theory import aligned_compacter
 from ocr_interp.training.long_descent import long_descent
 
 

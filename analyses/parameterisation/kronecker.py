@@ -39,8 +39,7 @@ from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, solve, train
 from ocr_interp.devices import seeded_generator
 from ocr_interp.layouts import token_layout
 from ocr_interp.maps import maps
-from ocr_interp.theory.closed.compacter import aligned_compacter
-from ocr_interp.theory.norms.kronecker import KroneckerNorm
+from ocr_interp.theory import KroneckerNorm, aligned_compacter
 from ocr_interp.training.long_descent import LongDescent, long_descent
 from ocr_interp.viz.style import figure_style, save_figure
 
