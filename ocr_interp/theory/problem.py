@@ -124,10 +124,11 @@ class MaxMarginProblem:
         row_counts = sorted({n_rows, task.n_inputs, task.d_vocab})
         column_counts = sorted({n_columns, task.d_vocab})
         if W.ndim != 2 or W.shape[0] not in row_counts or W.shape[1] not in column_counts:
+            relations = ", ".join(task.labels[token] for token in task.relation_tokens)
             raise WeightsError(
                 f"W must be [input, output] with {' or '.join(map(str, row_counts))} rows (subjects, "
-                f"{', '.join(task.labels[r] for r in task.relation_tokens)}; all inputs; vocabulary) and {' or '.join(map(str, column_counts))} columns (answers; "
-                f"vocabulary) for inputs={self.inputs!r}, outputs={self.outputs!r}, got {W.shape}: "
+                f"{relations}; all inputs; vocabulary) and {' or '.join(map(str, column_counts))} columns "
+                f"(answers; vocabulary) for inputs={self.inputs!r}, outputs={self.outputs!r}, got {W.shape}: "
                 "check for a transposed matrix, or pass other inputs= or outputs="
             )
         if not np.isfinite(W).all():

@@ -68,9 +68,9 @@ def refined_residual_bound(
 ) -> tuple[float, float]:
     """(dual bound, scale) of the best mixture of the residuals' parts, one per kind of constraint.
 
-    A kind is the example's split and relation with the wrong output's kind. At the max-margin solution of a balanced task
-    the dual weights are constant on the tight constraints of each kind, so sharp residuals, mixed right, are
-    exact.
+    A kind is the example's split and relation with the wrong output's kind. At the max-margin solution of a
+    balanced task the dual weights are constant on the tight constraints of each kind, so sharp residuals,
+    mixed right, are exact.
     """
     reference = _reference_margin(margins)
     if reference <= 0:

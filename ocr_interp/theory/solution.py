@@ -212,7 +212,7 @@ class Solution:
 
     @property
     def _ranges(self) -> Float[np.ndarray, "untold end"]:
-        """Smallest and largest margin among the implications of every untold implication; NaN if not known."""
+        """Smallest and largest margin of every untold implication among implications; NaN if not known."""
         found, untold = self.found, self.task.triples.of_split("held_out_implication")
         if isinstance(found, ClosedForm):
             return np.full((len(untold), 2), self.held_out_margin)

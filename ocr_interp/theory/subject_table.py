@@ -25,8 +25,8 @@ TABLE_COLUMNS = {
     "first": "the implication with the highest logit; empty if several share it",
 }
 """Columns of a table of subjects, and what they hold. Margins are in logits. With several implications of a
-fact there is a row for each, and the column RELATION after the subject; implications are then those of the row's
-relation."""
+fact there is a row for each, and the column RELATION after the subject; implications are then those of the
+row's relation."""
 
 RELATION = "relation"
 """Column with the label of the implication's relation, r2, r3, ..., where a fact has several."""

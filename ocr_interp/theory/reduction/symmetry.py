@@ -5,9 +5,10 @@ invariant norm, so W may be taken to commute with all of them:
 
 - subjects of the same fact and status (which implications are told) are exchangeable: one row, scaled by the
   root of their number;
-- a cluster is an implication with its facts, and with the facts' other implications if they have several;
-  clusters of the same shape and group sizes are exchangeable. N of them give W = A on the cluster itself plus B between any two: a pair block A of
-  multiplicity N − 1 (patterns over the clusters that sum to 0) and a share of one constant block;
+- a cluster is an implication with its facts, and with their other implications if they have several;
+  clusters of the same shape and group sizes are exchangeable. N of them give W = A on the cluster itself plus
+  B between any two: a pair block A of multiplicity N − 1 (patterns over the clusters that sum to 0) and a
+  share of one constant block;
 - tokens that are never correct are one column, and what every example holds beside its subject and
   relation is one row.
 

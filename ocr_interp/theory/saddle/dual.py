@@ -90,7 +90,7 @@ class SaddleDual:
 
     @cached_property
     def between_implications(self) -> float:
-        """Dual weight of an own implication against an own implication of another relation; 0 if there is none.
+        """Dual weight of an own implication against that of another relation; 0 if there is none.
 
         What tells the relations of implications apart has the norm (K − 1) √n at margin 1, of which the
         constraints of implications against the own fact carry a share.

@@ -7,8 +7,9 @@ fixed by the training fact's coefficient τ, and the held-out implication's is �
     pair block [[√a τ, √a], [√b, √b / τ]],   norm √(a τ² + b) √(1 + τ⁻²).
 
 With K implications of a fact they have one coefficient, as has an implication of √K times the length: the
-norm is √(a τ² + b) √(1 + K τ⁻²), smallest at τ⁴ = K b / a. What tells the implications of two relations apart is
-a part of its own, of norm (K − 1) √n, which gives an implication 1 − 1/K of its margin over the fact.
+norm is √(a τ² + b) √(1 + K τ⁻²), smallest at τ⁴ = K b / a. What tells the implications of two relations
+apart is a part of its own, of norm (K − 1) √n, which gives an implication 1 − 1/K of its margin over the
+fact.
 
 Facts against implications are separated by differences of constant rows: ρ1, ρ2 of the relations, ζ, ζ_h of
 training and held-out subjects, and ε of what every example holds. For fixed τ their smallest norm is a
