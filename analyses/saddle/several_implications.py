@@ -1,12 +1,13 @@
 """The more implications are told of a subject, the less each is deduced: β against K, solved and descended.
 
-Left: β of the smallest nuclear norm, full CVXPY programs on the law min(√(a / (K b)), 1). Right: β of gradient
-descent at t = 1e100 from two small starts, with the saddle's and the max-margin solution's.
+Left: β of the smallest nuclear norm, full CVXPY programs on the law min(√(a / (K b)), 1). Right: β of
+gradient descent at t = 1e100 from two small starts, with the saddle's and the max-margin solution's.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,7 +39,7 @@ from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_several_implications"
 COLORS = {1e-3: "#de8f05", 1e-6: "#0173b2"}
-STEPS = {"logit_step": 0.1, "relative_step": 0.05}
+LOGIT_STEP, RELATIVE_STEP = 0.1, 0.05
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,15 @@ def descended(runs: Path, sizes: tuple[int, int, int], implied: int, entries: fl
     for seed in SEEDS:
         named = f"{'-'.join(map(str, sizes))}_implied-{implied}_entries-{entries:g}_seed-{seed}.safetensors"
         file = runs / "saddle" / "several" / named
-        found = long_descent(task, log10_time=TIME, entries=entries, seed=seed, file=file, **STEPS)
+        found = long_descent(
+            task,
+            log10_time=TIME,
+            entries=entries,
+            seed=seed,
+            logit_step=LOGIT_STEP,
+            relative_step=RELATIVE_STEP,
+            file=file,
+        )
         betas.append(found.beta_at(TIME - 0.5))
     saddle = saddle_solution(task)
     return Descended(sizes, implied, entries, tuple(betas), saddle.beta, saddle.kappa, solve(task).beta)
@@ -168,7 +177,7 @@ def claims(found: Measured) -> list[Claim]:
         f"{p.sizes}, {p.implied} to {q.implied}": [
             round(y - x, 4) for x, y in zip(p.betas, q.betas, strict=True)
         ]
-        for p, q in zip(large, large[1:], strict=False)
+        for p, q in pairwise(large)
         if p.sizes == q.sizes
     }
     worst = max(abs(value) for values in off.values() for value in values)

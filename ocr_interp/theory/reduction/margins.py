@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -123,7 +124,7 @@ class ExampleMap:
     def _of_relation(self) -> list[slice]:
         """The example groups of every relation, which are consecutive."""
         ends = np.searchsorted(self.relations, np.arange(self.reduced.task.n_relations + 1))
-        return [slice(int(start), int(stop)) for start, stop in zip(ends, ends[1:], strict=False)]
+        return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
 
 
 def example_map(reduced: ReducedProblem, held_out: bool = False) -> ExampleMap:
