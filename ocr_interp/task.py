@@ -37,6 +37,7 @@ from ocr_interp.triples import IMPLICATION as IMPLICATION
 from ocr_interp.triples import SPLITS as SPLITS
 from ocr_interp.triples import TRAINED_SPLITS as TRAINED_SPLITS
 from ocr_interp.triples import Triples as Triples
+from ocr_interp.triples import all_triples, equal_groups
 
 MOST_TOKENS = 10**8
 """Largest vocabulary of a task, and longest sequence. The theory takes seconds for it; a model is refused
@@ -380,11 +381,8 @@ class FactRecallTask:
             return self.n_pairs, *self._group
         if not self.same_told or any(count != self.n_facts for count in self.implication_counts):
             return None
-        train = np.bincount(self.subject_fact[self.subject_trained], minlength=self.n_facts)
-        test = np.bincount(self.subject_fact[~self.subject_trained], minlength=self.n_facts)
-        if (train == train[0]).all() and (test == test[0]).all():
-            return self.n_pairs, int(train[0]), int(test[0])
-        return None
+        sizes = equal_groups(self.subject_fact, self.subject_trained)
+        return None if sizes is None else (self.n_pairs, *sizes)
 
     @cached_property
     def triples(self) -> Triples:
@@ -393,15 +391,7 @@ class FactRecallTask:
         Implications of r2 come first, then those of r3, and so on. A fact is a held-out one if any
         implication of its subject is not told.
         """
-        subject = np.arange(self.n_subjects)
-        of_fact = 2 * (~self.told.all(axis=0)).astype(np.int64)
-        of_implication = 2 * (~self.told[1:]).astype(np.int64) + 1
-        return Triples(
-            subject=np.tile(subject, self.n_relations),
-            relation=np.repeat(np.arange(self.n_relations), self.n_subjects),
-            answer=self.right_answer.flatten(),
-            split=np.concatenate([of_fact, of_implication.flatten()]),
-        )
+        return all_triples(self.right_answer, self.told)
 
     @cached_property
     def training_triples(self) -> Triples:

@@ -48,3 +48,34 @@ class Triples:
             if name not in SPLITS:
                 raise unknown_name("split", name, SPLITS)
         return self.select(np.isin(self.split, [SPLITS.index(name) for name in splits]))
+
+
+def all_triples(
+    right_answer: Int[np.ndarray, "relation subject"], told: Bool[np.ndarray, "relation subject"]
+) -> Triples:
+    """Every subject's triple under every relation, relation by relation.
+
+    Args:
+        right_answer: the answers.
+        told: which triples are in the training set; facts are.
+    """
+    n_relations, n_subjects = right_answer.shape
+    of_fact = 2 * (~told.all(axis=0)).astype(np.int64)
+    of_implication = 2 * (~told[IMPLICATION:]).astype(np.int64) + 1
+    return Triples(
+        subject=np.tile(np.arange(n_subjects), n_relations),
+        relation=np.repeat(np.arange(n_relations), n_subjects),
+        answer=right_answer.flatten(),
+        split=np.concatenate([of_fact, of_implication.flatten()]),
+    )
+
+
+def equal_groups(
+    fact: Int[np.ndarray, " subject"], told: Bool[np.ndarray, " subject"]
+) -> tuple[int, int] | None:
+    """Told and untold subjects of every fact, if these are the same numbers for all facts; else None."""
+    n_facts = int(fact.max()) + 1
+    sizes = [np.bincount(fact[status], minlength=n_facts) for status in (told, ~told)]
+    if any((size != size[0]).any() for size in sizes):
+        return None
+    return int(sizes[0][0]), int(sizes[1][0])

@@ -3,9 +3,9 @@
 Left: β of the smallest nuclear norm, full CVXPY programs on the law min(√(a / (K b)), 1). Right: β of
 gradient descent at t = 1e100 from two small starts, with the saddle's and the max-margin solution's.
 
-Two claims miss at a = K b, where β is 1 and there is no saddle. The norm is flat in β there: full programs have
-β to the root of their accuracy, problems in blocks, solved to 1e-12, to 1e-6. And descent approaches 1 slowly,
-from below.
+Two claims miss at a = K b, where β is 1 and there is no saddle. The norm is flat in β there: full programs
+have β to the root of their accuracy, problems in blocks, solved to 1e-12, to 1e-6. And descent approaches 1
+slowly, from below.
 """
 
 from __future__ import annotations
