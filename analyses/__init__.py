@@ -11,6 +11,7 @@ STUDIES = (
     "saddle",
     "theory",
     "prior",
+    "parameterisation",
     "mlp",
     "circuits",
     "ablations",

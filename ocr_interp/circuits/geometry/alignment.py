@@ -303,7 +303,7 @@ def _saddle_beside(
     prediction: Prediction, task: FactRecallTask
 ) -> Float[np.ndarray, "subject_or_relation answer"] | None:
     """The saddle's matrix beside a solution whose norm has one; else None."""
-    norm = getattr(prediction, "norm", None)
+    norm = getattr(getattr(prediction, "found", prediction), "norm", None)  # the object: not all have names
     if norm is None or isinstance(prediction, SaddleSolution) or not has_saddle(task, norm):
         return None
     return saddle_solution(task).W

@@ -206,9 +206,11 @@ class ClosedForm:
 
 
 def has_closed_form(task: FactRecallTask, norm: str | Norm) -> bool:
-    """Whether the task is balanced and the norm defines its held-out coefficient."""
+    """Whether the task is balanced and the norm defines its held-out coefficient, or its whole solution."""
     found, sizes = as_norm(norm), task.balanced_sizes
-    if sizes is None or not found.unitarily_invariant:
+    if not found.unitarily_invariant:
+        return found.has_closed_solution(task)
+    if sizes is None:
         return False
     return _held_out_coefficient(found, task) is not None
 

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.task import FactRecallTask
+
 
 @dataclass(frozen=True)
 class DualWeights:
@@ -116,6 +118,25 @@ class Norm(ABC):
         program = cp.Problem(cp.Minimize(step * self.atom(X) + cp.sum_squares(X - W) / 2))
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
+
+    def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+        """W without entries that the norm does not allow, which solvers leave slightly off 0; default: W."""
+        return W
+
+    def has_closed_solution(self, task: FactRecallTask) -> bool:
+        """Whether `closed_solution` gives one; default: no."""
+        return False
+
+    def closed_solution(
+        self, task: FactRecallTask, n_inputs: int, n_outputs: int
+    ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]] | None:
+        """W and dual weights of a task that the norm solves at full size; None: it does not (default).
+
+        Args:
+            task: the task.
+            n_inputs, n_outputs: rows and columns of the problem.
+        """
+        return None
 
     def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float] | None:
         """Smallest and largest β of balanced tasks when attention is trained too; None if it is not known."""

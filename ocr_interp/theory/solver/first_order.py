@@ -157,7 +157,8 @@ class _State:
     def __init__(self, examples: ExampleMap, norm: UnitarilyInvariantNorm) -> None:
         reduced = examples.reduced
         self._examples, self._norm, self._reduced = examples, norm, reduced
-        self._normal, self._project = NormalEquations(examples, _ALPHA), MarginProjection(examples)
+        self._normal = NormalEquations(examples, _ALPHA)
+        self._project = MarginProjection(examples.multiplicity, examples.correct)
         self._point = Blocks(np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape))
         self._logit_point = examples.logits(self._point)
         self.x, self._z = self._point, self._logit_point

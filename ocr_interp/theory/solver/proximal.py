@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.reduction.margins import ExampleMap
@@ -60,12 +60,17 @@ class MarginProjection:
     The nearest point moves the correct logit up to t and every wrong one above t − 1 down to it, with
     t − correct = Σ (wrong − (t − 1))₊ over wrong outputs. The left side minus the right is concave and
     increasing in t, so Newton's method ends after finitely many steps from anywhere.
+
+    Args:
+        multiplicity: how often each wrong logit of each example occurs; 0 for the correct one.
+        correct: column of each example's correct logit.
     """
 
-    def __init__(self, examples: ExampleMap) -> None:
-        self._count = examples.multiplicity
-        self._wrong = examples.multiplicity > 0
-        self._correct = (np.arange(len(examples.correct)), examples.correct)
+    def __init__(
+        self, multiplicity: Float[np.ndarray, "example value"], correct: Int[np.ndarray, " example"]
+    ) -> None:
+        self._count, self._wrong = multiplicity, multiplicity > 0
+        self._correct = (np.arange(len(correct)), correct)
         self._threshold: Float[np.ndarray, " example"] | None = None
 
     def __call__(self, values: Float[np.ndarray, "example value"]) -> Float[np.ndarray, "example value"]:

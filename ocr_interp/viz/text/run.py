@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
-from ocr_interp.theory.norms import as_norm
+from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
@@ -67,7 +67,7 @@ def describe_run(run: Run) -> str:
         f"divided by the smallest training margin among all answers ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
         _beta_line(run, row["beta"]),
-        *(_limit_line(run, row, as_norm(norm).name) for norm in tracked_norms(run.weights.linear_map.norm)),
+        *(_limit_line(run, row, as_norm(norm)) for norm in tracked_norms(run.weights.linear_map.norm)),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
@@ -118,12 +118,13 @@ def _beta_line(run: Run, beta: float) -> str:
     return f"no held-out coefficient beta: the implications have no {why}"
 
 
-def _limit_line(run: Run, row: Mapping[str, float], norm: str) -> str:
+def _limit_line(run: Run, row: Mapping[str, float], found: Norm) -> str:
     """How far the circuit is from the smallest norm at margin 1, and what it is compared with."""
+    norm = found.name
     gap = row[f"gap_{norm}"]
     proved = f"certified gap {gap:.3g}" if math.isfinite(gap) else f"no certified gap, {_no_gap(row, gap)}"
     excess, cosine = row[f"excess_{norm}"], row[f"cosine_{norm}"]
-    if not has_closed_form(run.task, norm):
+    if not has_closed_form(run.task, found):
         return f"{norm} norm: {proved}; no closed form of this task to compare with"
     if not math.isfinite(cosine):
         return f"{norm} norm: {proved}; weights that are zero have no cosine"
