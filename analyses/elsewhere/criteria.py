@@ -1,10 +1,10 @@
 """Settings and criteria of the study of other tasks and models. Written down before its runs.
 
 Seen before, in trials: two descents each at the groups (1, 2), (1, 5), (2, 3), where β was up to 0.04 off the
-fixed-rank point; with softmax attention at (4, 1, 3); with three factors at (4, 1, 3) from entries of 0.01 and
-0.1. None of these tasks is judged. The fixed-rank points of TASKS were computed before the descents. The program of
-fixed rank has several KKT points close together: at "one ratio, three sizes" two were found whose β differ by
-0.04 and norms by 0.03 %.
+fixed-rank point; with softmax attention at (4, 1, 3); with three factors at (4, 1, 3) from entries of 0.01
+and 0.1. None of these tasks is judged. The fixed-rank points of TASKS were computed before the descents. The
+program of fixed rank has several KKT points close together: at "one ratio, three sizes" two were found
+whose β differ by 0.04 and norms by 0.03 %.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The smallest norm at a given rank: the saddle's small program for any task, and κ of any weights.
 
-Gradient descent from a small start makes as many modes as it needs and no more. Factors of width k,
-W = W_V W_O, with the smallest ½(‖W_V‖² + ‖W_O‖²) at margin 1 are a KKT point of the same problem at any width.
+Gradient descent from a small start makes as many modes as it needs and no more. Factors of width k with
+W_V W_O = W and the smallest ½(‖W_V‖² + ‖W_O‖²) at margin 1 are a KKT point of the same problem at any width.
 With k = n on a balanced task it is `saddle_solution`. The program is not convex: the point found is the one
 next to a start of blocks of rank one, τ⁴ = untold / told.
 """
@@ -123,22 +123,22 @@ def fixed_rank_point(task: FactRecallTask, rank: int | None = None) -> FixedRank
     groups, rank = GroupedRows.of(task), task.n_facts if rank is None else rank
     A = groups.constraints()
     left, values, right = np.linalg.svd(groups.start(), full_matrices=False)
-    V, O = left[:, :rank] * np.sqrt(values[:rank]), np.sqrt(values[:rank])[:, None] * right[:rank]
-    split, shapes = V.size, (V.shape, O.shape)
+    W_V, W_O = left[:, :rank] * np.sqrt(values[:rank]), np.sqrt(values[:rank])[:, None] * right[:rank]
+    split, shapes = W_V.size, (W_V.shape, W_O.shape)
 
     def factors(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x[:split].reshape(shapes[0]), x[split:].reshape(shapes[1])
 
     def margins(x: np.ndarray) -> np.ndarray:
-        V, O = factors(x)
-        return np.einsum("kij,ij->k", A, V @ O) - 1
+        W_V, W_O = factors(x)
+        return np.einsum("kij,ij->k", A, W_V @ W_O) - 1
 
     def slopes(x: np.ndarray) -> np.ndarray:
-        V, O = factors(x)
-        by_O = np.einsum("ir,kij->krj", V, A).reshape(len(A), -1)
-        return np.hstack([(A @ O.T).reshape(len(A), -1), by_O])
+        W_V, W_O = factors(x)
+        by_O = np.einsum("ir,kij->krj", W_V, A).reshape(len(A), -1)
+        return np.hstack([(A @ W_O.T).reshape(len(A), -1), by_O])
 
-    x = np.r_[V.ravel(), O.ravel()]
+    x = np.r_[W_V.ravel(), W_O.ravel()]
     x /= np.sqrt(max(0.2, 1 + margins(x).min()))
     for _ in range(RESTARTS):  # the line search may give up; it goes on with a fresh Hessian
         x = minimize(
@@ -159,10 +159,10 @@ def fixed_rank_point(task: FactRecallTask, rank: int | None = None) -> FixedRank
             f"no KKT point of rank {rank} was found: stationarity {stationarity:.2g}, smallest margin "
             f"{1 + margins(x).min():.6g}; required {STATIONARITY:g} and 1: try another rank"
         )
-    V, O = factors(x)
+    W_V, W_O = factors(x)
     G = np.tensordot(multipliers, A[tight], 1)
     kappa = float(np.linalg.svd(G, compute_uv=False)[0]) - 1
-    return FixedRankPoint(task, groups.lift(V @ O), 0.5 * float(x @ x), stationarity, kappa)
+    return FixedRankPoint(task, groups.lift(W_V @ W_O), 0.5 * float(x @ x), stationarity, kappa)
 
 
 def beta_by_fact(W: Float[np.ndarray, "input output"], task: FactRecallTask) -> Float[np.ndarray, " fact"]:

@@ -1,8 +1,8 @@
 """The small program of the saddle with softmax attention, or with more factors: a pair block of rank one.
 
 As in `ocr_interp.theory.saddle.program`, for balanced tasks, with two things more. Every kind of prompt may
-give its tokens weights of its own: those of a softmax, which sum to 1 and cost no norm. And the sum of singular
-values may be one of their powers: with L factors it is the power 2/L.
+give its tokens weights of its own: those of a softmax, which sum to 1 and cost no norm. And the sum of
+singular values may be one of their powers: with L factors it is the power 2/L.
 """
 
 from __future__ import annotations
