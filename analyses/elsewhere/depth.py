@@ -1,7 +1,7 @@
 """Three factors from a small start: not everything is deduced, and fewer directions than pairs are learned.
 
-Left: β over the untold subjects of a pair, W = A B C, from entries of 0.1, beside two predictions. Right: the
-rank of W over the size of the start; n + 0 modes separate n pairs and two relations in a symmetric way.
+Left: β over the untold subjects of a pair, W = A B C, beside two predictions. Right: the rank of W by the
+size of the start, every number of untold subjects; two factors have rank n.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from analyses.elsewhere.criteria import (
@@ -138,32 +139,36 @@ def make(runs: Path, figures: Path) -> Measured:
     return measured
 
 
-def draw(left: plt.Axes, right: plt.Axes, measured: Measured) -> None:
+def draw(left: Axes, right: Axes, measured: Measured) -> None:
     """β over m_test; rank over the start."""
     grid = np.unique(np.r_[np.geomspace(2, 60, 40).round().astype(int), ONE_UP_TO, ONE_UP_TO + 1])
     left.plot(grid, [completion(int(b)) for b in grid], color="0.6", ls="--", lw=1.5)
     left.annotate("told entries all equal", (4.2, 1.02), fontsize=9, color="0.4")
     few = np.geomspace(2, 60, 12).round().astype(int)
     left.plot(few, [rank_one_point((DEPTH_N, 1, int(b)), power=POWER).beta for b in few], color="0.3", lw=1.5)
-    left.annotate("block of rank one,\ntold facts larger", (12, 0.68), fontsize=9, color="0.25")
+    left.annotate("block of rank one,\ntold facts larger", (4.2, 0.82), fontsize=9, color="0.25")
     for k, entries in enumerate(DEPTH_STARTS):
         mine = [p for p in measured.points if p.entries == entries]
         x = np.array([p.m_test for p in mine]) * (0.96 + 0.04 * k)
-        left.plot(x, [p.beta for p in mine], "o", color=COLORS[entries], ms=6, label=f"{entries:g}")
+        complete = np.array([p.accuracy == 1 for p in mine])
+        beta, color = np.array([p.beta for p in mine]), COLORS[entries]
+        left.plot(x[complete], beta[complete], "o", color=color, ms=6, label=f"{entries:g}")
+        left.plot(x[~complete], beta[~complete], "o", mfc="none", mec=color, mew=1.5, ms=6)
         ranks = [p.rank for p in mine]
         jitter = np.linspace(-0.12, 0.12, len(mine))
         right.plot(k + jitter, ranks, "o", color=COLORS[entries], ms=6)
+    left.plot([], [], "o", mfc="none", mec="0.3", mew=1.5, ms=6, label="some untold answers wrong")
     left.set(xscale="log", ylim=(0, 1.12), xlabel="untold subjects of a pair (1 is told)")
     left.set_xticks(DEPTH_UNTOLD, [str(b) for b in DEPTH_UNTOLD])
     left.minorticks_off()
     left.set_ylabel("held-out coefficient β")
-    left.set_title("Three factors deduce no more than two", loc="left")
+    left.set_title("Three factors do not deduce fully …", loc="left")
     left.legend(title="entries at the start", frameon=False, fontsize=9, loc="lower left")
     right.axhline(DEPTH_N, color="0.25", ls=":", lw=1.2)
-    right.text(-0.3, DEPTH_N + 0.08, "n: what two factors learn", fontsize=9, color="0.25")
+    right.text(-0.4, DEPTH_N + 0.1, "n, the rank with two factors", fontsize=9, color="0.25")
     right.set_xticks(range(len(DEPTH_STARTS)), [f"{entries:g}" for entries in DEPTH_STARTS])
-    right.set(xlim=(-0.5, 2.5), ylim=(0, 2 * DEPTH_N), xlabel="entries at the start", ylabel="rank of W")
-    right.set_title(f"Rank of W for {DEPTH_N} pairs", loc="left")
+    right.set(xlim=(-0.5, 2.5), ylim=(0, DEPTH_N + 1), xlabel="entries at the start", ylabel="rank of W")
+    right.set_title(f"… and from a small start learn few modes ({DEPTH_N} pairs)", loc="left")
 
 
 def numbers_of(measured: Measured) -> dict[str, object]:
@@ -198,8 +203,8 @@ def claims(measured: Measured) -> list[Claim]:
         ),
         Claim(
             id="depth_rank_one",
-            statement="Three factors go to a block of rank one with told facts above 1, as two do: β near r^¼ "
-            "at any depth",
+            statement="Three factors go to a block of rank one with told facts above 1, as two do: β near "
+            "r^¼ at any depth",
             source="derived after a trial (docs/theory.md §10)",
             expected=f"β within {NEAR_RANK_ONE} of the rank-one point with the smallest Schatten-2/3 "
             f"quasi-norm, from entries of {JUDGED:g}, every m_test and seed",

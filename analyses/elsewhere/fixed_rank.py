@@ -140,6 +140,7 @@ def fixed_rank_point(task: FactRecallTask, rank: int | None = None) -> FixedRank
 
     x = np.r_[W_V.ravel(), W_O.ravel()]
     x /= np.sqrt(max(0.2, 1 + margins(x).min()))
+    stationarity, tight, multipliers = np.inf, np.zeros(len(A), dtype=bool), np.zeros(0)
     for _ in range(RESTARTS):  # the line search may give up; it goes on with a fresh Hessian
         x = minimize(
             lambda x: 0.5 * float(x @ x),
