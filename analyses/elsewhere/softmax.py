@@ -122,7 +122,7 @@ def make(runs: Path, figures: Path) -> Measured:
             for beta, name in (
                 (measured.frozen[sizes], "frozen, uniform: r$^{1/4}$"),
                 (measured.cube_root[sizes], "linear, trained: r$^{1/3}$"),
-                (measured.end[sizes], "softmax, in the end"),
+                (measured.end[sizes], "softmax, best attention"),
             ):
                 ax.axhline(beta, color="0.45", ls=":", lw=1.1)
                 ax.text(105, beta - 0.006, name, fontsize=8, color="0.35", va="top", ha="right")
