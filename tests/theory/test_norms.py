@@ -283,11 +283,11 @@ def test_a_coefficient_without_dual_weights_is_proved_by_a_solver():
     class Bare(type(norms["nuclear"])):
         name = "bare"
 
-        def dual_weights(self, n, m_train, m_test):
+        def dual_weights(self, n, m_train, m_test, implied):
             return None
 
     class Wrong(Bare):
-        def held_out_coefficient(self, m_train, m_test):
+        def held_out_coefficient(self, m_train, m_test, implied):
             return 0.1
 
     task = FactRecallTask(3, 1, 2)

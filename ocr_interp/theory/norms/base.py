@@ -26,7 +26,8 @@ class DualWeights:
     Attributes:
         fact, held_out, implication: against outputs of the correct one's type, for training subjects' facts,
             held-out subjects' facts, and implications.
-        own: of a training subject's own fact against its own implication, under both relations.
+        own: of a training subject's own fact against its own implication, and of any two of its own answers,
+            under both relations.
 
     Source: docs/theory.md, "Dual weights".
     """
@@ -141,15 +142,19 @@ class Norm(ABC):
         """Smallest and largest β of balanced tasks when attention is trained too; None if it is not known."""
         return None
 
-    def held_out_coefficient(self, m_train: int, m_test: int) -> float | None:
+    def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float | None:
         """β of the closed form of balanced tasks, for m_train, m_test >= 1; None: there is none (default).
 
         The closed form has all training coefficients 1 and completes the pair block with β (docs/theory.md,
         "The missing entry"). It is used for unitarily invariant norms only.
+
+        Args:
+            m_train, m_test: subjects of a pair.
+            implied: number of implications of a fact; None for those that have no closed form.
         """
         return None
 
-    def dual_weights(self, n: int, m_train: int, m_test: int) -> DualWeights | None:
+    def dual_weights(self, n: int, m_train: int, m_test: int, implied: int) -> DualWeights | None:
         """Dual weights that prove the closed form for m_train >= 1; None: a solver finds them (default)."""
         return None
 

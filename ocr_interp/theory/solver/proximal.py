@@ -96,16 +96,15 @@ class NormalEquations:
     def __init__(self, examples: ExampleMap, alpha: float) -> None:
         reduced = examples.reduced
         self._n, shared = reduced.n_groups, reduced.constant_shape[0] - reduced.n_groups
-        n, scale, trained = self._n, examples.scale, reduced.trained_rows
-        told = np.ones(n)
-        told[trained] += 1
-        # F: what an example group takes from r1, r2 (and the constant feature).
+        n, scale = self._n, examples.scale
+        told = np.bincount(examples.rows, minlength=n).astype(np.float64)
+        # F: what an example group takes from the relations (and the constant feature).
         F = np.zeros((len(scale), shared))
         F[np.arange(len(scale)), examples.relations] = scale
-        if shared == 3:
-            F[:, 2] = reduced.feature * scale
+        if reduced.feature:
+            F[:, -1] = reduced.feature * scale
         coupling = F[:n].copy()
-        coupling[trained] += F[n:]
+        np.add.at(coupling, examples.rows[n:], F[n:])
         self._diagonal = (1 + alpha * told)[:, None]
         self._coupling = alpha * coupling
         schur = np.eye(shared) + alpha * F.T @ F - self._coupling.T @ (self._coupling / self._diagonal)
