@@ -215,7 +215,7 @@ def draw(measured: Measured, figures: Path) -> None:
             xlabel="share of subjects and answers that change places",
             ylabel="held-out coefficient β of gradient descent",
         )
-        ax.set_title("Permuting tokens takes deduction away from Kronecker maps alone", loc="left")
+        ax.set_title("Permuting tokens takes deduction away from Kronecker maps", loc="left")
         ax.legend(frameon=False, fontsize=9)
         save_figure(fig, figures / PICTURE, {**asdict(measured), "one_term": aligned_compacter(task()).beta})
         plt.close(fig)
