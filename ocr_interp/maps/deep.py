@@ -23,8 +23,8 @@ DEEPEST = 32
 class Deep(LinearMap):
     """L factors: small Σ ‖W_l‖² makes Σ σ^(2/L) of W_OV small, the Schatten-2/L quasi-norm.
 
-    That is no norm for L > 2, so there is no max-margin problem and no certificate: `theory.deep_points` has
-    its stationary points. With two factors it is `factorized`, to the bit from the same draws.
+    That is no norm for L > 2, so there is no max-margin problem and no certificate: `theory.deep_point` has
+    one of its KKT points. With two factors it is `factorized`, to the bit from the same draws.
 
     Attributes:
         depth: number L of factors, >= 2; inside they are d_head wide.

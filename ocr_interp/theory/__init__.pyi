@@ -9,11 +9,15 @@ from .geometry import SpectrumBlock as SpectrumBlock
 from .norms import Norm as Norm
 from .norms import UnitarilyInvariantNorm as UnitarilyInvariantNorm
 from .norms import norms as norms
+from .saddle import DeepPoint as DeepPoint
 from .saddle import FlowPath as FlowPath
+from .saddle import PairCompletion as PairCompletion
 from .saddle import SaddleCertificate as SaddleCertificate
 from .saddle import SaddleSolution as SaddleSolution
 from .saddle import SymmetricFactors as SymmetricFactors
+from .saddle import deep_point as deep_point
 from .saddle import has_saddle as has_saddle
+from .saddle import pair_completions as pair_completions
 from .saddle import saddle_solution as saddle_solution
 from .saddle import symmetric_flow as symmetric_flow
 from .solution import Solution as Solution
