@@ -53,8 +53,8 @@ class OVCircuit(OVMatrix):
             outputs: "answers" or "vocabulary".
             raw: W_OV without attention instead. Signs and sizes of its rows mean little by themselves: the
                 attention a absorbs any scale of them, also a negative one.
-            of: of a parameterisation with a frozen base (ov="low_rank"), "merged" (what the model uses), "base"
-                or "update" = merged - base.
+            of: of a parameterisation with a frozen base (ov="low_rank"), "merged" (what the model uses),
+                "base" or "update" = merged - base.
 
         Returns: diag(a) W_OV, the matrix behind logits, margins and norms. With softmax attention each
             sequence is still divided by its sum of a.

@@ -38,15 +38,15 @@ _RESTORE = "restore it, or choose another base"
 class LowRank(LinearMap):
     """An update of rank at most `rank`: small ½(‖A‖² + ‖B‖²) makes the nuclear norm of W_OV − W_0 small.
 
-    So no norm of W_OV itself is small, unless W_0 is 0: `theory.solve_update` is its max-margin problem. W_0 is
-    saved with the weights, so a finished run does not need its base.
+    So no norm of W_OV itself is small, unless W_0 is 0: `theory.solve_update` is its max-margin problem. W_0
+    is saved with the weights, so a finished run does not need its base.
 
     Attributes:
         base: where W_0 comes from: the folder of a run, whose circuit diag(a) W_OV it is; a safetensors file
             with one matrix W_OV, [token, token] or [input, answer]; or "zero".
         base_digest: of what `base` names. A configuration adds it; when W_0 is read it must be the same.
-        subjects: "same": the base has the vocabulary of the task. "new": the subjects are others than those of
-            the base, and their rows of W_0 are 0; relations, noise, EOS and answers are the same.
+        subjects: "same": the base has the vocabulary of the task. "new": the subjects are others than those
+            of the base, and their rows of W_0 are 0; relations, noise, EOS and answers are the same.
         rank: of the update, at most the smaller side of W_OV.
         alpha: A B counts alpha / rank times.
         zero_b: whether B starts at 0, so that W_OV starts at W_0 (LoRA); else B is drawn as A is.
@@ -108,8 +108,8 @@ class LowRank(LinearMap):
         """
         if self.rank > min(axes.n_in, axes.n_out):
             raise ConfigError(
-                f"option 'rank' of ov='low_rank' must be <= {min(axes.n_in, axes.n_out)}, the smaller side of a "
-                f"W_OV of {axes.n_in} inputs and {axes.n_out} outputs, got {self.rank}"
+                f"option 'rank' of ov='low_rank' must be <= {min(axes.n_in, axes.n_out)}, the smaller side "
+                f"of a W_OV of {axes.n_in} inputs and {axes.n_out} outputs, got {self.rank}"
             )
         return replace(self, axes=axes)
 
@@ -211,8 +211,8 @@ class _Base:
             if self.task is not None and self.task.labels != task.labels:
                 raise ConfigError(
                     f"base {self.name} must have the vocabulary of the task ({_sizes(task)}), got "
-                    f"{_sizes(self.task)}{_first_other(self.task, task)}: train a base on the same tokens, or for "
-                    "new subjects of the same answers set option subjects='new'"
+                    f"{_sizes(self.task)}{_first_other(self.task, task)}: train a base on the same tokens, "
+                    "or for new subjects of the same answers set option subjects='new'"
                 )
             whole = self._whole(task)
         return whole[: axes.n_in, task.d_vocab - axes.n_out :].contiguous()
@@ -227,8 +227,8 @@ class _Base:
             whole[:n, n:] = self.W
         else:
             raise ConfigError(
-                f"the W_OV of base {self.name} must be [{d}, {d}] (all tokens) or [{n}, {task.n_answers}] (inputs "
-                f"by answers) for this task, got {list(self.W.shape)}: train a base on the same tokens"
+                f"the W_OV of base {self.name} must be [{d}, {d}] (all tokens) or [{n}, {task.n_answers}] "
+                f"(inputs by answers) for this task, got {list(self.W.shape)}: train a base on its tokens"
             )
         return whole
 
@@ -241,8 +241,8 @@ class _Base:
         kept = [self.task.labels[self.task.n_subjects :], task.labels[task.n_subjects :]]
         if kept[0] != kept[1]:
             raise ConfigError(
-                f"base {self.name} must have the relations, noise and answers of the task ({_sizes(task)}), got "
-                f"{_sizes(self.task)}: with subjects='new' only the subjects may differ"
+                f"base {self.name} must have the relations, noise and answers of the task ({_sizes(task)}), "
+                f"got {_sizes(self.task)}: with subjects='new' only the subjects may differ"
             )
         whole, before = torch.zeros(task.d_vocab, task.d_vocab, dtype=torch.float64), self.task.n_subjects
         whole[task.n_subjects :, task.n_subjects :] = self._whole(self.task)[before:, before:]
@@ -279,8 +279,8 @@ def _read_base(base: str) -> _Base:
     tensors, _ = read_any_tensors(path, _RESTORE)
     if set(tensors) != {"W_OV"} or tensors["W_OV"].ndim != 2 or not tensors["W_OV"].is_floating_point():
         raise ConfigError(
-            f"base {base} must hold one matrix of numbers, W_OV, got {', '.join(sorted(tensors)) or 'nothing'}: "
-            "for the weights of a run give its folder"
+            f"base {base} must hold one matrix of numbers, W_OV, got "
+            f"{', '.join(sorted(tensors)) or 'nothing'}: for the weights of a run give its folder"
         )
     return _Base(base, _finite(base, tensors["W_OV"]), None, digest_of_tensors(tensors, 16))
 
@@ -297,14 +297,15 @@ def _of_run(folder: Path) -> _Base:
     with sealed_fields(settings, _RESTORE):
         values = parse_json(read_bytes(settings))
         model, task = dict(values["model"]), FactRecallTask.from_dict(values["task"])
-        if model.get("attention", "linear") == "softmax" and model.get("train_attention", True):
-            raise ConfigError(
-                f"base {folder} has trained softmax attention, so no single W_0 gives its logits: take a run "
-                "with linear or with frozen attention, or a file with the W_OV that you mean"
-            )
         options = dict(tuple(pair) for pair in model.get("ov_options", ()))
         linear_map = maps[model["ov"]].of(model.get("d_head"), options, model.get("init", "product"))
         placed = linear_map.placed(TokenAxes.of_vocabulary(task))
+    is_softmax = model.get("attention", "linear") == "softmax"
+    if is_softmax and model.get("train_attention", True):
+        raise ConfigError(
+            f"base {folder} has trained softmax attention, so no single W_0 gives its logits: take a run "
+            "with linear or with frozen attention, or a file with the W_OV that you mean"
+        )
     about = json.dumps([model, values["task"]], sort_keys=True)
     digest = digest_of_tensors(tensors, 16, before=about)
     d, n = task.d_vocab, task.n_inputs
@@ -313,7 +314,7 @@ def _of_run(folder: Path) -> _Base:
         raise RunError(f"{weights} does not hold the weights that {settings} describes: {_RESTORE}")
     exact = {name: tensor.double() for name, tensor in tensors.items()}
     scores = exact.pop("W_QK")[task.eos_token, :n]
-    a = torch.ones_like(scores) if model.get("attention") == "softmax" else scores
+    a = torch.ones_like(scores) if is_softmax else scores
     W = placed.product(exact)[:n]
     whole = torch.zeros(d, d, dtype=torch.float64)
     whole[:n] = a.unsqueeze(1) * W

@@ -22,3 +22,6 @@ from .saddle import saddle_solution as saddle_solution
 from .saddle import symmetric_flow as symmetric_flow
 from .solution import Solution as Solution
 from .solve import solve as solve
+from .solver.update import UpdateBounds as UpdateBounds
+from .solver.update import UpdateSolution as UpdateSolution
+from .solver.update import solve_update as solve_update

@@ -41,7 +41,7 @@ def config_of(ov, **fields):
 
 
 def map_of(ov):
-    return maps[ov](d_head=None, **maps[ov].example).placed(TokenAxes.of_vocabulary(TASK))
+    return maps[ov].of(None, maps[ov].example, maps[ov].starts[0]).placed(TokenAxes.of_vocabulary(TASK))
 
 
 def random_parameters(ov, runs=()):
