@@ -180,8 +180,8 @@ def deep_point(task: FactRecallTask, depth: int = 3, *, inputs: str = "subject_r
     _, a, b = sizes
     if task.implied_relations > 1:
         raise ConfigError(
-            f"deep_point is known for one implication of a fact, got implied_relations={task.implied_relations}: "
-            "run the descent itself (ocr_interp.training.long_descent)"
+            "deep_point is known for one implication of a fact, got implied_relations="
+            f"{task.implied_relations}: run the descent itself (ocr_interp.training.long_descent)"
         )
     optimum = frozen_optimum(sizes, feature_length(task, inputs), power=2 / depth)
     found = rank_one_form(task, "answers", inputs, optimum)
