@@ -36,6 +36,7 @@ format: install
 
 bench: install llm-model
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_maps.py
 	$(BIN)/python benchmarks/bench_sweeps.py
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py

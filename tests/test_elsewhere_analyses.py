@@ -13,10 +13,9 @@ from analyses.elsewhere.fixed_rank import beta_by_fact, fixed_rank_point, kappa_
 from analyses.elsewhere.rank_one import LINEAR, PROMPTS, free_softmax_point, rank_one_point, softmax_attention
 from analyses.elsewhere.softmax_descent import SoftmaxModel, softmax_descent
 from analyses.saddle.runs import noise_free
-from ocr_interp import FactRecallTask, solve
+from ocr_interp import solve
 from ocr_interp.errors import SolverError
 from ocr_interp.theory import saddle_solution
-from ocr_interp.training.long_descent import long_descent
 
 
 def test_the_point_of_fixed_rank_is_the_saddle_of_a_balanced_task():
@@ -105,21 +104,6 @@ def test_uniform_attention_is_the_mean_of_the_rows_and_beta_that_of_the_circuit(
     assert descent.history["margin"].iloc[-1] > 0
     assert 0 < descent.history["beta"].iloc[-1] < 1.2
     assert descent.history["log10_time"].iloc[-1] >= 3
-
-
-def test_three_factors_have_their_product_and_gradients():
-    draw = torch.Generator().manual_seed(0)
-    linear_map = depth.ThreeFactors()
-    shapes = linear_map.shapes(5, 4)
-    parameters = {
-        n: torch.randn(s, generator=draw, dtype=torch.float64).requires_grad_() for n, s in shapes.items()
-    }
-    W, grad = linear_map.product(parameters), torch.randn(5, 4, generator=draw, dtype=torch.float64)
-    expected = torch.autograd.grad(W, list(parameters.values()), grad)
-    for found, wanted in zip(linear_map.gradients(parameters, grad).values(), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-    task = FactRecallTask(2, 1, 1, n_noise=0, seq_len=3)
-    assert long_descent(task, depth.ThreeFactors(), entries=0.3, log10_time=2).history["margin"].iloc[-1] > 0
 
 
 @pytest.mark.parametrize("good", [True, False])

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float
 from matplotlib.axes import Axes
-from torch import Tensor
 
 from analyses.elsewhere.criteria import (
     DEPTH_N,
@@ -33,7 +30,6 @@ from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.runs import noise_free
-from ocr_interp.maps.base import Draw, LinearMap, Parameters
 from ocr_interp.training.long_descent import long_descent
 from ocr_interp.viz.style import figure_style, save_figure
 
@@ -45,35 +41,6 @@ JUDGED = 0.1
 """The start whose β is judged."""
 
 COLORS = dict(zip(DEPTH_STARTS, ("#08306b", "#2171b5", "#fdae6b"), strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class ThreeFactors(LinearMap):
-    """W_OV = A B C, all trained, the inner widths that of the outputs."""
-
-    name: ClassVar[str] = "three_factors"
-    label: ClassVar[str] = "three factors $A B C$"
-
-    def shapes(self, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
-        """A [input, output], B and C [output, output]."""
-        return {"A": (n_in, n_out), "B": (n_out, n_out), "C": (n_out, n_out)}
-
-    def start(self, draw: Draw) -> dict[str, Tensor]:
-        """Normal entries."""
-        shapes = self.shapes(draw.n_tokens, draw.n_tokens)
-        return {name: draw.normal(name, *shape) for name, shape in shapes.items()}
-
-    def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
-        """A B C."""
-        return parameters["A"] @ parameters["B"] @ parameters["C"]
-
-    def gradients(
-        self, parameters: Parameters, grad: Float[Any, "*run input output"]
-    ) -> dict[str, Float[Any, "..."]]:
-        """By the product rule."""
-        A, B, C = (parameters[name] for name in "ABC")
-        of_AB = grad @ C.mT
-        return {"A": of_AB @ B.mT, "B": A.mT @ of_AB, "C": (A @ B).mT @ grad}
 
 
 @dataclass(frozen=True)
@@ -111,7 +78,7 @@ def descend(m_test: int, entries: float, seed: int, log10_time: float = DEPTH_TI
     """One descent with three factors."""
     task = noise_free((DEPTH_N, 1, m_test))
     options = {"log10_time": log10_time, "entries": entries, "seed": seed, "logit_step": 0.1}
-    found = long_descent(task, ThreeFactors(), **options)
+    found = long_descent(task, "deep", ov_options={"depth": 3}, **options)
     accuracy = float(found.history["held_out_accuracy"].iloc[-1])
     return DepthPoint(m_test, entries, seed, found.beta, rank_of(found.W), accuracy)
 

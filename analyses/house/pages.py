@@ -44,6 +44,7 @@ def speed_tables() -> dict[str, str]:
     results = "benchmarks/results"
     return {
         "speed": speed_table(read_json(f"{results}/training.json")),
+        "maps": map_table(read_json(f"{results}/maps.json")["step (ms CPU)"]),
         "sweeps": sweep_table(read_json(f"{results}/sweeps.json")),
         "solvers": solver_table(read_json(f"{results}/max_margin.json")["results"]),
     }
@@ -186,6 +187,14 @@ def speed_table(timings: dict[str, Any]) -> str:
             lines.append(f"| {name} | {text} | |")
         else:
             lines.append(f"| {name.removesuffix(' (s CPU)')} | {value:.1f} s | |")
+    return "\n".join(lines)
+
+
+def map_table(costs: dict[str, float]) -> str:
+    """One row per parameterisation, beside the factorized one of the same run."""
+    lines = ["| parameterisation | one step | against factorized |", "|---|---|---|"]
+    beside = costs["factorized"]
+    lines += [f"| {name} | {cost:.2f} ms | {cost / beside:.2f} × |" for name, cost in costs.items()]
     return "\n".join(lines)
 
 

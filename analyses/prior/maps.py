@@ -1,4 +1,4 @@
-"""Parameterisations with constants that this study trains: a low-rank update, and frozen answer features."""
+"""A parameterisation with constants that this study trains: frozen answer features."""
 
 from __future__ import annotations
 
@@ -10,30 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.maps.base import Draw, LinearMap, Parameters
-
-
-@dataclass(frozen=True, eq=False)
-class LowRankUpdate(LinearMap):
-    """W_OV = W_0 + A B with W_0 frozen: LoRA in token space, B zero at the start."""
-
-    name: ClassVar[str] = "low_rank_update"
-    label: ClassVar[str] = "LoRA in token space"
-
-    base: Any = None
-    rank: int = 8
-
-    def shapes(self, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
-        """A [input, rank] and B [rank, output]."""
-        return {"A": (n_in, self.rank), "B": (self.rank, n_out)}
-
-    def start(self, draw: Draw) -> dict[str, Tensor]:
-        """A normal, B zero: the product is W_0 at first."""
-        shapes = self.shapes(draw.n_tokens, draw.n_tokens)
-        return {"A": draw.normal("A", *shapes["A"]), "B": torch.zeros(shapes["B"], dtype=torch.float64)}
-
-    def product(self, parameters: Parameters) -> Float[Any, "*run input output"]:
-        """W_0 + A B."""
-        return self.base + parameters["A"] @ parameters["B"]
 
 
 @dataclass(frozen=True, eq=False)

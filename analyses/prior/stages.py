@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyses.prior.criteria import ENTRIES, FINE_TUNING, NEW, OLD, PRETRAINING, RANK_OF_LORA, N
-from analyses.prior.maps import LowRankUpdate
 from ocr_interp import FactRecallTask
 from ocr_interp.maps.base import LinearMap
+from ocr_interp.maps.low_rank import ZERO, LowRank
 from ocr_interp.training.long_descent import long_descent
 
 STEPS: dict[str, Any] = {"logit_step": 0.1, "relative_step": 0.05}
@@ -158,8 +158,9 @@ def new_start(
         start = {
             "A": ENTRIES * torch.randn(len(W), rank, generator=rng, dtype=torch.float64),
             "B": torch.zeros(rank, W.shape[1], dtype=torch.float64),
+            "W_0": W,
         }
-        return LowRankUpdate(base=W, rank=rank), start
+        return LowRank(base=ZERO, rank=rank, alpha=float(rank)), start  # its W_0 is that of the start
     first = "W_V" if before.ov == "factorized" else "W_OV"
     return before.ov, {**before.parameters, first: with_new_rows(before.parameters[first])}
 

@@ -43,7 +43,9 @@ class OVCircuit(OVMatrix):
     """
 
     @classmethod
-    def from_run(cls, run: TrainedModel, outputs: str = "answers", *, raw: bool = False) -> OVCircuit:
+    def from_run(
+        cls, run: TrainedModel, outputs: str = "answers", *, raw: bool = False, of: str = "merged"
+    ) -> OVCircuit:
         """The circuit of a fact-recall model: all input tokens by answers (or the whole vocabulary).
 
         Args:
@@ -51,16 +53,19 @@ class OVCircuit(OVMatrix):
             outputs: "answers" or "vocabulary".
             raw: W_OV without attention instead. Signs and sizes of its rows mean little by themselves: the
                 attention a absorbs any scale of them, also a negative one.
+            of: of a parameterisation with a frozen base (ov="low_rank"), "merged" (what the model uses),
+                "base" or "update" = merged - base.
 
         Returns: diag(a) W_OV, the matrix behind logits, margins and norms. With softmax attention each
             sequence is still divided by its sum of a.
 
         Raises:
             WeightsError: NaN or infinite weights.
-            UnknownNameError: another value of `outputs`.
+            UnknownNameError: another value of `outputs` or `of`.
+            ConfigError: a side of a parameterisation without a base.
         """
         columns = task_outputs(run.task, outputs)
-        factors, scores = read_run(run, columns.ids)
+        factors, scores = read_run(run, columns.ids, of)
         provenance = factors.provenance
         circuit = cls(
             left=_as_array(factors.left),
@@ -73,7 +78,7 @@ class OVCircuit(OVMatrix):
             attention=run.config.model.attention,
             scores=_as_array(scores),
             linear_map=run.weights.linear_map,
-            has_factors=run.weights.linear_map.has_factors,
+            has_factors=run.weights.linear_map.has_factors or of == "update",
             has_noise=run.config.has_noise,
         )
         return circuit if raw else circuit.effective

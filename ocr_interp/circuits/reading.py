@@ -25,20 +25,26 @@ from ocr_interp.models.weights import TokenWeights, weights_of_state_dict
 from ocr_interp.task import FactRecallTask
 
 
-def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Float[Tensor, " input"]]:
+def read_run(
+    run: TrainedModel, outputs: Sequence[int], of: str = "merged"
+) -> tuple[HeadFactors, Float[Tensor, " input"]]:
     """The factors of a run's circuit from all inputs to some outputs, and the scores of EOS for the inputs.
 
     Raises:
         WeightsError: NaN or infinite weights.
+        UnknownNameError: another value of `of`.
+        ConfigError: a side of a parameterisation without a base.
     """
+    _check_side(of)
     task, config, weights = run.task, run.config, run.weights
-    used = weights.used(task, list(outputs))
+    used = weights.used(task, list(outputs), of)
     said = weights.linear_map.name.replace("_", "-")
     name = f"fact-recall {config.model.ov}"
     check_finite(used, f"{name} at step {run.step}")
     left = used["W_V"].double()
     options = {"dtype": left.dtype, "device": left.device}
     selector = torch.eye(task.d_vocab, **options)[:, list(outputs)]
+    left_is = {"merged": "W_OV", "base": "W_0", "update": "the update"}[of]
     provenance = Provenance(
         model=name,
         step=run.step,
@@ -49,7 +55,8 @@ def read_run(run: TrainedModel, outputs: Sequence[int]) -> tuple[HeadFactors, Fl
         kv_head=0,
         dtype=config.model.dtype,
         folded=("nothing: one-hot embeddings, no norms, no biases",),
-        flags=() if "W_O" in used else (f"{said}: left is W_OV, right selects outputs",),
+        flags=() if "W_O" in used else (f"{said}: left is {left_is}, right selects outputs",),
+        of=of,
     )
     right = used["W_O"].double() if "W_O" in used else selector
     bias = torch.zeros(len(outputs), **options)

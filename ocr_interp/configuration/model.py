@@ -83,7 +83,7 @@ class ModelConfig:
         as_plain(self)
         if self.ov_options or self.init != "product":  # checking these imports torch
             of_map = typed_options(f"ov={self.ov!r}", dict(self.ov_options), maps[self.ov].options())
-            object.__setattr__(self, "ov_options", of_map)
+            object.__setattr__(self, "ov_options", maps[self.ov].settled(of_map))
             _ = self.linear_map
 
     @cached_property

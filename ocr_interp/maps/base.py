@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ocr_interp.checks import Option, check_count, typed_options
+from ocr_interp.checks import Option, Pairs, check_count, typed_options
 from ocr_interp.devices import seeded_generator
 from ocr_interp.errors import ConfigError, shown
 
@@ -90,6 +90,7 @@ class LinearMap(ABC):
         hooked_trained: which of W_V and W_O require gradients in the HookedTransformer.
         needs_axes: whether its shapes or its product depend on which tokens the rows and columns are; then
             `axes` must be set (`placed`) before they are asked for.
+        example: options with which it can be tried on any task, for a map that has no default for one.
         d_head: width of the OV circuit; None: the size of the vocabulary.
         axes: the tokens of its rows and columns; None until it is `placed`, and always of a map that does not
             need them.
@@ -108,6 +109,7 @@ class LinearMap(ABC):
     takes_d_head: ClassVar[bool] = False
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
     needs_axes: ClassVar[bool] = False
+    example: ClassVar[Mapping[str, Option]] = {}
 
     d_head: int | None = None
     axes: TokenAxes | None = None
@@ -116,7 +118,7 @@ class LinearMap(ABC):
         """A class with a product of its own inherits nothing that belongs to another product."""
         super().__init_subclass__(**kwargs)
         if "product" in vars(cls):
-            for name in ("gradients", "factors", "product_into", "pull_back", "gradient_memory"):
+            for name in ("gradients", "factors", "product_into", "pull_back", "gradient_memory", "side"):
                 if name not in vars(cls):
                     setattr(cls, name, getattr(LinearMap, name))
             for name in ("has_factors", "array_native"):
@@ -161,6 +163,11 @@ class LinearMap(ABC):
             found[field.name] = field.default
         return found
 
+    @classmethod
+    def settled(cls, options: Pairs) -> Pairs:
+        """The options as a configuration keeps them; a map that reads a file adds the file's digest."""
+        return options
+
     def width(self, n_tokens: int) -> int:
         """Width of the OV circuit for a vocabulary of this size: `d_head`, or the vocabulary's.
 
@@ -193,6 +200,10 @@ class LinearMap(ABC):
 
     # --- what it may override ---------------------------------------------------------------------
 
+    def given(self, n_in: int, n_out: int) -> dict[str, Tensor]:
+        """Parameters at step 0 that no start draws: constants, and what starts at 0; float64 on the CPU."""
+        return {}
+
     def gradients(
         self, parameters: Parameters, grad: Float[Any, "*run input output"]
     ) -> dict[str, Float[Any, "..."]]:
@@ -210,6 +221,16 @@ class LinearMap(ABC):
             ConfigError: a map without factors.
         """
         raise ConfigError(f"a {self.name} OV circuit has no factors W_V and W_O: use its W_OV")
+
+    def side(self, parameters: Parameters, of: str) -> tuple[Any, Any | None]:
+        """Left and right factor of the "base" or the "update" of a map that has them; right None: left is it.
+
+        Raises:
+            ConfigError: a map without a base.
+        """
+        raise ConfigError(
+            f"a {self.name} OV circuit has no {of}: leave of out, or use a run of ov='low_rank'"
+        )
 
     # --- numpy arrays ---------------------------------------------------------------------------
 

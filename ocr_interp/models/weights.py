@@ -76,18 +76,22 @@ class TokenWeights:
         ov = {name: tensor for name, tensor in tensors.items() if name != SCORES}
         return cls(linear_map, ov, tensors[SCORES])
 
-    def used(self, task: FactRecallTask, outputs: list[int] | slice) -> dict[str, Tensor]:
+    def used(self, task: FactRecallTask, outputs: list[int] | slice, of: str = "merged") -> dict[str, Tensor]:
         """The weights behind a circuit to some outputs: rows of inputs, columns of outputs, scores of EOS.
 
         Args:
             task: the task of the model.
             outputs: token ids of the columns.
+            of: "merged", or of a map with a frozen base the "base" or the "update".
 
         Returns: "W_V" and, of a map with factors, "W_O"; "scores". Of a map without factors W_V is W_OV.
+
+        Raises:
+            ConfigError: a side of a map without a base.
         """
         n = task.n_inputs
-        found = {"W_V": self.W_V[:n], "scores": self.W_QK[task.eos_token, :n]}
-        W_O = self.W_O
+        W_V, W_O = (self.W_V, self.W_O) if of == "merged" else self.linear_map.side(self.ov, of)
+        found = {"W_V": W_V[:n], "scores": self.W_QK[task.eos_token, :n]}
         return found if W_O is None else found | {"W_O": W_O[:, outputs]}
 
 

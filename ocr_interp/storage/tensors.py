@@ -73,6 +73,31 @@ def read_tensors(
     Raises:
         RunError: no such file, a truncated or damaged one, or one of another run.
     """
+    tensors, metadata = read_any_tensors(path, advice, bare=bare)
+    digest, is_bare = metadata.pop("digest", None), bare and "kind" not in metadata
+    if digest is None or metadata.get("fingerprint") != fingerprint:
+        raise RunError(
+            f"{path} belongs to another run (fingerprint {metadata.get('fingerprint')}, expected "
+            f"{fingerprint}): put the right file back"
+        )
+    if not is_bare and metadata.get("kind") != kind:
+        raise RunError(f"{path} is no {kind} (but a {metadata.get('kind')}): put the right file back")
+    return tensors, metadata
+
+
+def read_any_tensors(
+    path: Path, advice: str, *, bare: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and metadata of any safetensors file; "digest" is in it if the file carries one.
+
+    Args:
+        path: the file, of this package or not.
+        advice: what to do about a damaged file.
+        bare: as in `read_tensors`.
+
+    Raises:
+        RunError: no such file, a truncated or damaged one, or one whose content is not that of its digest.
+    """
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
@@ -86,15 +111,9 @@ def read_tensors(
         metadata = dict(parse_json(sealed))
     except (ValueError, TypeError):
         raise RunError(f"{path} is damaged (its metadata is no JSON): {advice}") from None
-    digest, is_bare = metadata.pop("digest", None), bare and "kind" not in metadata
-    before = "" if is_bare else json.dumps(metadata, sort_keys=True)
+    digest = metadata.get("digest")
+    others = {name: value for name, value in metadata.items() if name != "digest"}
+    before = "" if bare and "kind" not in metadata else json.dumps(others, sort_keys=True)
     if digest is not None and digest != digest_of_tensors(tensors, before=before):
         raise RunError(f"{path} is damaged (its content is not that of its digest): {advice}")
-    if digest is None or metadata.get("fingerprint") != fingerprint:
-        raise RunError(
-            f"{path} belongs to another run (fingerprint {metadata.get('fingerprint')}, expected "
-            f"{fingerprint}): put the right file back"
-        )
-    if not is_bare and metadata.get("kind") != kind:
-        raise RunError(f"{path} is no {kind} (but a {metadata.get('kind')}): put the right file back")
     return tensors, metadata

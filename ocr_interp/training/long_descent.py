@@ -99,10 +99,11 @@ def long_descent(
         task: any task; noise-free.
         ov: the parameterisation: a name of `ocr_interp.maps`, or a LinearMap, which may hold constants.
         log10_time: log10 of the time to reach, the sum of the step sizes.
-        entries: standard deviation of the normal entries at the start.
+        entries: standard deviation of the normal entries at the start; of what the map draws.
         seed: of these draws, which are float64 on the CPU.
         d_head, ov_options: of the parameterisation; None: the number of answers, the defaults.
-        start: the parameters at the start instead, by name, for this problem's inputs and outputs.
+        start: the parameters at the start instead, by name, for this problem's inputs and outputs; constants
+            of the map may be left out.
         scores: attention of every input token at the start, and training it; None: frozen at 1.
         outputs, inputs: the problem (`theory.problem`): which outputs compete, what an example holds.
         lr: fixed step size: plain gradient descent; None: steps limited by logit_step and relative_step.
@@ -220,8 +221,12 @@ def _start(
             * torch.randn(shape, generator=seeded_generator("cpu", seed, k), dtype=torch.float64)
             for k, (name, shape) in enumerate(shapes.items())
         }
+        found |= linear_map.given(*problem.shape)
     else:
         found = {name: torch.as_tensor(value).to(torch.float64).clone() for name, value in start.items()}
+        if linear_map.frozen - set(found):
+            of_map = linear_map.given(*problem.shape)
+            found = {name: value for name, value in of_map.items() if name in linear_map.frozen} | found
         given = {name: tuple(value.shape) for name, value in found.items()}
         if given != shapes:
             raise ConfigError(

@@ -32,13 +32,22 @@ EVERY = pytest.mark.parametrize("ov", maps.names)
 
 
 def start(ov, seed=0, **fields):
-    return initial_weights(TASK, ModelConfig(ov=ov, **{"dtype": "float64", **fields}), seed)
+    return initial_weights(TASK, config_of(ov, **{"dtype": "float64", **fields}), seed)
+
+
+def config_of(ov, **fields):
+    """A configuration with the options without which the map cannot be made."""
+    return ModelConfig(ov=ov, ov_options=dict(maps[ov].example), **fields)
+
+
+def map_of(ov):
+    return maps[ov].of(None, maps[ov].example, maps[ov].starts[0]).placed(TokenAxes.of_vocabulary(TASK))
 
 
 def random_parameters(ov, runs=()):
     """Parameters of the shapes that the map has for the vocabulary of TASK."""
     generator = torch.Generator().manual_seed(1)
-    linear_map = maps[ov](d_head=None).placed(TokenAxes.of_vocabulary(TASK))
+    linear_map = map_of(ov)
     shapes = linear_map.shapes(TASK.d_vocab, TASK.d_vocab)
     drawn = {n: torch.randn(*runs, *s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
     return linear_map, drawn
@@ -49,7 +58,7 @@ def test_it_says_what_it_is(ov):
     found = maps[ov]
     assert found.name == ov
     assert found.label
-    placed = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK))
+    placed = map_of(ov)
     assert placed.norm is None or as_norm(placed.norm).name
     assert found.starts
     n = TASK.d_vocab
@@ -117,7 +126,7 @@ def test_starts_depend_on_the_seed_alone_and_dtypes_share_their_draws(ov, init):
 @EVERY
 @pytest.mark.parametrize("attention", ["linear", "softmax"])
 def test_token_counts_and_the_hooked_transformer_agree(ov, attention):
-    config = ModelConfig(ov=ov, attention=attention, dtype="float64")
+    config = config_of(ov, attention=attention, dtype="float64")
     weights = initial_weights(TASK, config, 3)
     tokens, batch = noisy_examples(TASK, TASK.triples, seed=0, dtype=torch.float64)
     counted = TokenCountModel(TASK, config, weights, torch.device("cpu")).batch_logits(batch)
@@ -127,7 +136,7 @@ def test_token_counts_and_the_hooked_transformer_agree(ov, attention):
 
 @EVERY
 def test_gradients_of_the_loss_equal_autograd_through_the_formula(ov):
-    config = ModelConfig(ov=ov, dtype="float64")
+    config = config_of(ov, dtype="float64")
     model = TokenCountModel(TASK, config, initial_weights(TASK, config, 3), torch.device("cpu"))
     _, batch = noisy_examples(TASK, TASK.training_triples, seed=0, dtype=torch.float64)
     model.loss_and_gradients(batch)
@@ -143,7 +152,7 @@ def test_gradients_of_the_loss_equal_autograd_through_the_formula(ov):
 
 @EVERY
 def test_a_stacked_and_a_resumed_run_have_the_bits_of_a_run_alone(ov, tmp_path):
-    model = ModelConfig(ov=ov)
+    model = config_of(ov)
     whole = train(TASK, model, RECIPE, progress=False)
     stacked = sweep({"seed": [0, 1]}, task=TASK, model=model, train=RECIPE, keep_weights=True, progress=False)
     of_seed = {stacked.config(name).train.seed: stacked.run(name) for name in stacked.runs["run"]}
@@ -175,7 +184,7 @@ def test_weights_by_name_come_back(ov):
 
 @EVERY
 def test_its_circuit_is_diag_a_W_OV_and_the_raw_one_says_so(ov):
-    config = RunConfig(TASK, ModelConfig(ov=ov, dtype="float64"), TrainConfig(seed=3))
+    config = RunConfig(TASK, config_of(ov, dtype="float64"), TrainConfig(seed=3))
     run = Snapshot(config, 0, initial_weights(TASK, config.model, 3))
     n = TASK.n_inputs
     by_hand = run.scores[:, None] * run.weights.W_OV.numpy()[:n, n:]
@@ -198,7 +207,7 @@ def test_bad_options_and_starts_are_refused(ov):
         as_options("ov_options", {"rank": [3]})
     for init in {"product", "entries", "constant", "symmetric"} - set(maps[ov].starts):
         with pytest.raises(ConfigError, match=f"init='{init}' is no start of ov='{ov}'"):
-            ModelConfig(ov=ov, init=init)
+            config_of(ov, init=init)
 
 
 class Doubled(Factorized):

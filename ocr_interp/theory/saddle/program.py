@@ -39,7 +39,7 @@ class RankOneOptimum:
         multipliers: of "own fact above own implication" of training facts, of the reverse of training
             implications, of held-out facts; each summed over its examples and implications.
         attention: scores of training subjects, held-out subjects, r1, r2; all 1 if attention is frozen.
-        objective: nuclear norm of W_OV; with trained attention plus half the squared scores.
+        objective: nuclear norm of W_OV (or Σ σ^power); with trained attention plus half the squared scores.
     """
 
     tau: float
@@ -49,26 +49,30 @@ class RankOneOptimum:
     objective: float
 
 
-def frozen_optimum(sizes: tuple[int, int, int], feature: float, implied: int = 1) -> RankOneOptimum:
+def frozen_optimum(
+    sizes: tuple[int, int, int], feature: float, implied: int = 1, power: float = 1.0
+) -> RankOneOptimum:
     """The optimum with every attention score 1.
 
     Args:
         sizes: (n, m_train, m_test), all >= 1 and n >= 2.
         feature: length of what every example holds beside subject and relation.
         implied: number of implications of a fact.
+        power: minimise Σ σ^power of the singular values instead of the nuclear norm, 0 < power <= 1; below 1
+            for one implication of a fact.
     """
     _, a, b = sizes
     ones = np.ones(4)
     highest = 0.25 * np.log(implied * b / a)
 
     def slope(log_tau: float) -> float:
-        return _at(sizes, feature, log_tau, np.log(ones), implied).slope[0]
+        return _at(sizes, feature, log_tau, np.log(ones), implied, power).slope[0]
 
     log_tau = 0.0
     if highest > 0 and slope(0.0) < 0:
         # At τ⁴ = K b/a the block's own norm is smallest, and the relation rows only grow with τ.
         log_tau = float(root_scalar(slope, bracket=(0.0, highest), xtol=1e-15, rtol=1e-14).root)
-    found = _at(sizes, feature, log_tau, np.log(ones), implied)
+    found = _at(sizes, feature, log_tau, np.log(ones), implied, power)
     return RankOneOptimum(float(np.exp(log_tau)), found.rows, found.multipliers, ones, float(found.value))
 
 
@@ -116,15 +120,20 @@ class _Point:
 
 
 def _at(
-    sizes: tuple[int, int, int], feature: float, log_tau: float, log_scores: np.ndarray, implied: int = 1
+    sizes: tuple[int, int, int],
+    feature: float,
+    log_tau: float,
+    log_scores: np.ndarray,
+    implied: int = 1,
+    power: float = 1.0,
 ) -> _Point:
-    """The smallest norm at given τ and scores; slopes by the envelope theorem."""
+    """The smallest norm (or Σ σ^power) at given τ and scores; slopes by the envelope theorem."""
     n, a, b = sizes
     tau, q = np.exp(log_tau), 1 - 1 / n
     on_train, on_held, on_r1, on_r2 = np.exp(log_scores)
     train, held = a * (tau / on_train) ** 2, b / on_held**2
     left, right = np.sqrt(train + held), np.sqrt(1 + implied * tau**-2)
-    pair = (n - 1) * left * right
+    pair = left * right
     # Unknowns, whose length is the norm: ρ1/a_1, √K ρ2/a_2, √(na) ζ/a_t, √(nb) ζ_h/a_h, ε over the feature.
     zeta, zeta_h = on_train / np.sqrt(n * a), on_held / np.sqrt(n * b)
     A = np.array(
@@ -138,25 +147,29 @@ def _at(
     x, multipliers = _shortest(A, required)
     length = float(np.linalg.norm(x))
     weight = np.sqrt(n * implied / (implied + 1))
-    multipliers = multipliers * (weight / length)
+    constant = weight * length
+    # d(σ^power) = power σ^(power − 1) dσ, of the pair block's value (n − 1 times) and of the constants'.
+    of_pair = (n - 1) * power * pair ** (power - 1)
+    of_constant = power * constant ** (power - 1)
+    multipliers = multipliers * (of_constant * weight / length)
     by_tau = np.array([-q * tau, q * tau, -q / tau])
-    slope_tau = (n - 1) * (train / left * right - left * implied * tau**-2 / right) + float(
+    slope_tau = of_pair * (train / left * right - left * implied * tau**-2 / right) + float(
         multipliers @ by_tau
     )
     # A row's score multiplies what it may contribute: d(norm)/d(log score) = −(its part of the norm).
-    part = weight * x**2 / length
+    part = of_constant * weight * x**2 / length
     by_score = -np.array(
         [
-            (n - 1) * right * train / left + part[2],
-            (n - 1) * right * held / left + part[3],
+            of_pair * right * train / left + part[2],
+            of_pair * right * held / left + part[3],
             part[0],
             part[1],
         ]
     )
     rho1, rho2 = x[0] * on_r1, x[1] * on_r2 / np.sqrt(implied)
     rows = np.array([-x[2] * zeta, -x[3] * zeta_h, rho1, -rho2, feature * x[4]])
-    apart = (implied - 1) * np.sqrt(n)
-    return _Point(pair + weight * length + apart, np.r_[slope_tau, by_score], rows, multipliers)
+    value = (n - 1) * pair**power + constant**power + (implied - 1) * np.sqrt(n) ** power
+    return _Point(value, np.r_[slope_tau, by_score], rows, multipliers)
 
 
 def _shortest(A: np.ndarray, required: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

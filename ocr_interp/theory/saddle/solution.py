@@ -209,7 +209,7 @@ def saddle_solution(
     check_problem(NORM, outputs, inputs)
     check_choice("attention", attention, ATTENTION)
     sizes = saddle_sizes(task)
-    n, a, b = sizes
+    _, a, b = sizes
     if attention == "trained" and inputs != "subject_relation":
         raise ConfigError(
             f"attention='trained' has a saddle for inputs='subject_relation' alone, got {inputs!r}: use "
@@ -223,29 +223,13 @@ def saddle_solution(
         )
     feature = feature_length(task, inputs)
     optimum = frozen_optimum(sizes, feature, implied) if attention == "frozen" else trained_optimum(sizes)
-    tau = optimum.tau
-    told, untold = [np.sqrt(a)] * implied, [np.sqrt(b) / tau] * implied
-    pair_block = np.array([[np.sqrt(a) * tau, *told], [np.sqrt(b), *untold]])
-    constant_block = _constant_block(sizes, feature, optimum, implied)
-    norm = float((n - 1) * np.linalg.norm(pair_block))  # the pair block has rank one
-    norm += float(np.linalg.svd(constant_block, compute_uv=False).sum())
-    found = ClosedForm(
-        task=task,
-        norm=NORM,
-        outputs=outputs,
-        inputs=inputs,
-        sizes=sizes,
-        beta=1 / tau,
-        objective=norm,
-        pair_block=pair_block,
-        constant_block=constant_block,
-    )
+    found = rank_one_form(task, outputs, inputs, optimum)
     solution = SaddleSolution(
         task=task,
         outputs=outputs,
         inputs=inputs,
         attention=attention,
-        beta=1 / tau,
+        beta=found.beta,
         objective=optimum.objective,
         kappa=0.0,
         start_exponent=_start_exponent(a, b, implied),
@@ -256,6 +240,28 @@ def saddle_solution(
     _check_other_tokens(solution)
     kappa = max(0.0, float(np.linalg.svd(solution.dual.pair_block, compute_uv=False)[0]) - 1)
     return replace(solution, kappa=kappa)
+
+
+def rank_one_form(task: FactRecallTask, outputs: str, inputs: str, optimum: RankOneOptimum) -> ClosedForm:
+    """The matrix of the small program's optimum, in blocks; its objective is the nuclear norm."""
+    n, a, b = sizes = saddle_sizes(task)
+    tau, implied = optimum.tau, task.implied_relations
+    told, untold = [np.sqrt(a)] * implied, [np.sqrt(b) / tau] * implied
+    pair_block = np.array([[np.sqrt(a) * tau, *told], [np.sqrt(b), *untold]])
+    constant_block = _constant_block(sizes, feature_length(task, inputs), optimum, implied)
+    norm = float((n - 1) * np.linalg.norm(pair_block))  # the pair block has rank one
+    norm += float(np.linalg.svd(constant_block, compute_uv=False).sum())
+    return ClosedForm(
+        task=task,
+        norm=NORM,
+        outputs=outputs,
+        inputs=inputs,
+        sizes=sizes,
+        beta=1 / tau,
+        objective=norm,
+        pair_block=pair_block,
+        constant_block=constant_block,
+    )
 
 
 def _constant_block(

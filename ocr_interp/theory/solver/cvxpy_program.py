@@ -27,6 +27,7 @@ def solve_cvxpy(
     solver: str = "clarabel",
     time_limit: float = 120.0,
     accuracy: float = 1e-7,
+    required: Float[np.ndarray, "example output"] | float = 1.0,
 ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]]:
     """W and dual weights of the full program, as the solver returns them; certify them.
 
@@ -36,6 +37,7 @@ def solve_cvxpy(
         solver: "clarabel" or "scs".
         time_limit: time limit of the solver in seconds.
         accuracy: the solver's own stopping tolerance, relative and absolute.
+        required: the margins that are asked for, in logits; not used at the correct outputs.
 
     Raises:
         SolverError: the solver returned no point (infeasible, out of time or memory).
@@ -48,7 +50,7 @@ def solve_cvxpy(
     is_correct[np.arange(len(problem.correct)), problem.correct] = 1
     correct = cp.sum(cp.multiply(is_correct, logits), axis=1, keepdims=True)
     spread = correct @ np.ones((1, problem.shape[1]))
-    margins = spread - logits + is_correct >= 1
+    margins = spread - logits >= np.where(is_correct, 0.0, required)
     program = cp.Problem(cp.Minimize(as_norm(norm).atom(W)), [margins])
     _solve(program, solver, time_limit, accuracy)
     weights = np.maximum(np.asarray(margins.dual_value), 0.0) * (1 - is_correct)
