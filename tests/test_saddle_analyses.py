@@ -10,7 +10,7 @@ import torch
 from analyses.prior import frozen_features, recall_law
 from analyses.prior.maps import FrozenFeatures, answer_features
 from analyses.prior.stages import N, Pretrained, new_task, outcome
-from analyses.saddle import escape, law
+from analyses.saddle import escape, law, several_implications
 from analyses.saddle.escape_criteria import PREDICTED
 from ocr_interp.theory import saddle_solution
 from ocr_interp.training.long_descent import long_descent
@@ -98,3 +98,30 @@ def test_escape_claims_can_hold_and_fail(good):
     }
     assert {claim.holds for claim in escape.claims(measured)} == {good}
     assert set(escape.RULES) == set(PREDICTED)
+
+
+def test_several_implications_are_judged_by_their_numbers():
+    """One full program on the law; claims that hold of exact numbers and fail of others."""
+    program = several_implications.solved((2, 1, 2), 2)
+    assert program.law == 0.5
+    assert program.beta == pytest.approx(0.5, abs=2e-4)
+    assert abs(program.norm_off) < 1e-5
+
+    def descents(shift: float, *, falls: bool):
+        return tuple(
+            several_implications.Descended(
+                sizes, k, entries, ((0.9 - 0.1 * k if falls else 0.8) + shift,), 0.9 - 0.1 * k, 0.1, 0.3
+            )
+            for sizes in several_implications.DESCENDED
+            for k in several_implications.IMPLIED
+            for entries in several_implications.STARTS
+        )
+
+    def holds(found):
+        return [claim.holds for claim in several_implications.claims(found)]
+
+    Measured = several_implications.Measured
+    assert holds(Measured((program,), descents(0.0, falls=True))) == [True, True, True]
+    off = dataclasses.replace(program, beta=0.51)
+    assert holds(Measured((off,), descents(0.03, falls=True))) == [False, False, True]
+    assert holds(Measured((program,), descents(0.0, falls=False))) == [True, False, False]

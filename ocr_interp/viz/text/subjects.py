@@ -42,7 +42,10 @@ def describe_subjects(table: pd.DataFrame) -> str:
         lines.append("  ".join(shown_cells).rstrip())
     untold = table[~table["told"]]
     if len(untold):
-        deduced = untold.loc[untold["rank"] == 0, "subject"].tolist()
+        names = untold["subject"]
+        if "relation" in untold:  # a fact has several implications, each with rows of its own
+            names = names + " (" + untold["relation"] + ")"
+        deduced = names[untold["rank"] == 0].tolist()
         lines.append(
             f"deduced without being told: {_few(deduced, 12) or 'nobody'} ({len(deduced)} of {len(untold)})"
         )
