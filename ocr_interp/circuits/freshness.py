@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.circuits.reading import weights_of, weights_of_model
-from ocr_interp.errors import StaleCircuitError
+from ocr_interp.errors import ModelError, StaleCircuitError
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, check_model
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.models.trained import TrainedModel
@@ -40,6 +40,10 @@ def weights_now(circuit: OVMatrix, source: HookedModel | AdaptedModel | TrainedM
         where = circuit.provenance
         return weights_of(source, where.layer, where.head, circuit.inputs.ids, circuit.outputs.ids, where.of)
     if isinstance(source, TrainedModel):
-        return source.weights.used(task, list(circuit.outputs.ids))
-    weights = weights_of_model(task, check_model(source), circuit.has_factors)
+        return source.of_route(circuit.route).weights.used(task, list(circuit.outputs.ids))
+    if isinstance(circuit.route, tuple):
+        raise ModelError(
+            "the circuit of a prompt depends on the mixture of its run: check it with the Run or Snapshot"
+        )
+    weights = weights_of_model(task, check_model(source), circuit.has_factors, circuit.route or 0)
     return weights.used(task, list(circuit.outputs.ids))

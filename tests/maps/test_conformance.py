@@ -53,10 +53,11 @@ def test_it_says_what_it_is(ov):
     assert norm is None or as_norm(norm).name
     assert found.starts
     n = TASK.d_vocab
-    shapes = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK)).shapes(n, n)
-    assert found.token_rows | found.frozen <= set(shapes)
+    placed = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK))
+    shapes = placed.shapes(n, n)
+    assert placed.token_rows | placed.frozen <= set(shapes)
     assert not {"scores", "W_QK"} & set(shapes)
-    assert all(shapes[name][0] == n for name in found.token_rows)
+    assert all(shapes[name][0] == n for name in placed.token_rows)
 
 
 @EVERY
