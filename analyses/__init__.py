@@ -17,6 +17,7 @@ STUDIES = (
     "phases",
     "width",
     "optimizers",
+    "parameterisation",
     "llm",
     "architectures",
 )

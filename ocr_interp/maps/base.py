@@ -257,7 +257,7 @@ class LinearMap(ABC):
     def pull_back(
         self,
         parameters: Mapping[str, Tensor],
-        grad: Float[Tensor, "run input output"],
+        grad: Float[Tensor, "*run input output"],
         out: Mapping[str, Tensor],
     ) -> None:
         """`gradients`, written to the given memory; those of frozen parameters are left out."""

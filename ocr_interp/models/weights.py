@@ -152,8 +152,8 @@ class TokenWeights:
 
 
 def effective_circuit(
-    attention: str, scores: Float[Tensor, " input"], W_OV: Float[Tensor, "input output"]
-) -> Float[Tensor, "input output"]:
+    attention: str, scores: Float[Tensor, " input"], W_OV: Float[Tensor, "*expert input output"]
+) -> Float[Tensor, "*expert input output"]:
     """diag(a) W_OV, input tokens by the whole vocabulary.
 
     Logits, margins and norms of a model with trained attention are those of this matrix: the attention a

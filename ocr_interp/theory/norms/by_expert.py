@@ -64,7 +64,7 @@ class NuclearBeside(Norm):
 
     n_experts: int
 
-    def _beside(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+    def _beside(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "input beside"]:
         return np.concatenate(np.split(W, self.n_experts), axis=1)
 
     def value(self, W: Float[np.ndarray, "row column"]) -> float:
