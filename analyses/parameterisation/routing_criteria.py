@@ -28,10 +28,10 @@ SIDES = {
     "by subject, both": ({"by": "subject", "n_experts": 2, "routed_side": "both"}, "split"),
 }
 """Routing -> (options, what is predicted). By relation an untold subject never reads in the expert of r2, so
-experts that read for themselves are silent; a shared W_V carries what it tells under r1 to r2. By subject it is
-the other way round: a shared W_O is one nuclear norm, and experts that write for themselves are tasks of their
-own. "split": deduced where a told subject of the pair has the same expert, silent elsewhere. Subjects are
-assigned by index: expert 0 has the told and one untold subject of every pair, expert 1 the other two."""
+experts that read for themselves are silent; a shared W_V carries what it tells under r1 to r2. By subject it
+is the other way round: a shared W_O is one nuclear norm, and experts that write for themselves are tasks of
+their own. "split": deduced where a told subject of the pair has the same expert, silent elsewhere. Subjects
+are assigned by index: expert 0 has the told and one untold subject of every pair, expert 1 the other two."""
 
 EXPERTS = (1, 2, 4)
 RANDOM = {"by": "subject", "routed_side": "both", "assignment": "random"}
