@@ -1,6 +1,6 @@
 """Routed experts: which side isolates, what random routing leaves, what learned routers do.
 
-Three pictures: routing_sides, routing_random, routing_learned. Full-batch gradient descent from a small start.
+Three pictures: routing_sides, routing_random, routing_learned. Gradient descent from a small start.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def claims(found: Results) -> list[Claim]:
             statement=f"Experts {name}: untold implications are {SIDES[name][1]}"
             if "by" in name
             else "One expert for both relations: untold implications are deduced",
-            source="docs/theory.md §12",
+            source="docs/theory.md §14",
             expected=EXPECTED[SIDES[name][1]],
             measured={
                 "accuracy": each.accuracy,
@@ -296,8 +296,8 @@ def _random_claims(found: dict[str, Measured]) -> list[Claim]:
         made.append(
             Claim(
                 id=f"routing_random_{n}",
-                statement=f"Random routing of subjects to {n} experts deduces 1/E + (1 − 1/E)/n of the untold",
-                source="docs/theory.md §12",
+                statement=f"Subjects at random to {n} experts: 1/E + (1 − 1/E)/n of the untold are right",
+                source="docs/theory.md §14",
                 expected=f"mean accuracy of the seeds {wanted:.3f} ± {RANDOM_TOLERANCE}",
                 measured={"accuracy": each.accuracy, "share_with_told": each.share},
                 tolerance=RANDOM_TOLERANCE,
@@ -310,7 +310,7 @@ def _random_claims(found: dict[str, Measured]) -> list[Claim]:
                 Claim(
                     id=f"routing_random_{n}_split",
                     statement=f"Of {n} random experts those with a told subject deduce, the others do not",
-                    source="docs/theory.md §12",
+                    source="docs/theory.md §14",
                     expected=EXPECTED["split"],
                     measured={"with_told": each.with_told, "without_told": each.without_told},
                     tolerance=0.0,

@@ -65,7 +65,7 @@ class Routed(LinearMap):
         anchor: weight beta of ‖θ − θ⁰‖², θ the experts and θ⁰ what they were when the router took over.
         hard: whether prompts go by relation for now; set by `staged`.
 
-    Source: Li et al. 2025, LoRA-Mixer (arXiv 2507.00029); docs/theory.md §12.
+    Source: Li et al. 2025, LoRA-Mixer (arXiv 2507.00029); docs/theory.md §14.
     """
 
     name: ClassVar[str] = "routed"

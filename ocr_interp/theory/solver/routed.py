@@ -81,7 +81,7 @@ def solve_routed(
         ConfigError: experts that leave one out, or are not one per relation.
         SolverError: the gap reached is above the tolerance.
 
-    Source: docs/theory.md §12.
+    Source: docs/theory.md §14.
     """
     check_choice("side", side, ("read", "write", "both"))
     check_number("tolerance", tolerance, above=0.0)
