@@ -9,6 +9,7 @@ To make a single figure:
 STUDIES = (
     "paper",
     "saddle",
+    "elsewhere",
     "theory",
     "prior",
     "parameterisation",

@@ -84,3 +84,25 @@ TWO_STAGES = {
 }
 """Hard routing by relation for half of the updates, then a router. Predicted silent: the experts of the first
 stage hold nothing of an untold subject's implication, and the loss that is left asks for little."""
+
+TWO_IMPLIED = 2
+"""Implied relations of a fact, r2 and r3, of the task below."""
+
+RELATIONS = {
+    "one expert": ({"by": "relation", "experts": "r1+r2+r3"}, ("deduced", "deduced")),
+    "r1+r2 | r3, read": (
+        {"by": "relation", "experts": "r1+r2|r3", "routed_side": "read"},
+        ("deduced", "silent"),
+    ),
+    "r1+r2 | r3, write": (
+        {"by": "relation", "experts": "r1+r2|r3", "routed_side": "write"},
+        ("deduced", "deduced"),
+    ),
+    "one each, read": ({"by": "relation", "routed_side": "read"}, ("silent", "silent")),
+}
+"""Three relations: grouping -> (options, predictions for r2 and r3). Written when tasks with two implied
+relations were there, before their runs and after the results above. Guesses are alike within a pair, as those
+results show, so for silence the mean over the seeds counts: 10 pairs and 5 seeds are 50 guesses."""
+
+SILENT_MEAN = 0.23
+"""Most mean accuracy of what is silent: chance and three standard deviations of 50 guesses."""
