@@ -1,6 +1,6 @@
 """Routed experts: which side isolates, what random routing leaves, what learned routers do.
 
-Three pictures: routing_sides, routing_random, routing_learned. Gradient descent from a small start.
+Pictures: routing_sides, routing_relations, routing_random, routing_learned. Gradient descent from a small start.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from analyses.parameterisation.routing_criteria import (
     RANDOM,
     RANDOM_TOLERANCE,
     RATE,
+    RELATIONS,
     SAME_ROUTE,
     SCALE,
     SEEDS,
     SIDES,
     SILENT,
+    SILENT_MEAN,
     SIZES,
     STAGE,
     STEPS,
+    TWO_IMPLIED,
     TWO_STAGES,
     WIDTH,
 )
@@ -50,8 +53,13 @@ CHANCE = 1 / SIZES[0]
 LEARNS, QUIET = "#0173b2", "#de8f05"
 
 
-def _experiment(name: str, options: dict[str, Any], seeds: tuple[int, ...] = SEEDS) -> Experiment:
-    """Runs of routed experts; the options name the folder, so that other options train anew."""
+THREE_RELATIONS = FactRecallTask(*SIZES, n_noise=0, seq_len=3, implied_relations=TWO_IMPLIED)
+
+
+def _experiment(
+    name: str, options: dict[str, Any], seeds: tuple[int, ...] = SEEDS, task: FactRecallTask = TASK
+) -> Experiment:
+    """Runs of routed experts."""
     model = ModelConfig(
         ov="routed",
         ov_options=options,
@@ -61,7 +69,7 @@ def _experiment(name: str, options: dict[str, Any], seeds: tuple[int, ...] = SEE
         dtype="float64",
     )
     folder = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return Experiment(f"routing/{folder}", TASK, model, RECIPE, seeds)
+    return Experiment(f"routing/{folder}", task, model, RECIPE, seeds)
 
 
 BY_SIDE = {name: _experiment(name, options) for name, (options, _) in SIDES.items()}
@@ -73,7 +81,11 @@ AT_RANDOM = {
     for seed in SEEDS
 }
 BY_ROUTER = {name: _experiment(name, options) for name, options in {**LEARNED, **TWO_STAGES}.items()}
-EXPERIMENTS = (*BY_SIDE.values(), *AT_RANDOM.values(), *BY_ROUTER.values())
+BY_RELATIONS = {
+    name: _experiment(f"three {name}", options, task=THREE_RELATIONS)
+    for name, (options, _) in RELATIONS.items()
+}
+EXPERIMENTS = (*BY_SIDE.values(), *BY_RELATIONS.values(), *AT_RANDOM.values(), *BY_ROUTER.values())
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ class Measured:
         share: share of the first.
         distance: between the mixtures of r1 and r2, of a learned router.
         score: smallest mean score of an expert.
+        by_relation: accuracy of every implied relation's untold implications, if there are several.
     """
 
     accuracy: list[float]
@@ -100,6 +113,7 @@ class Measured:
     share: list[float | None]
     distance: list[float | None]
     score: list[float]
+    by_relation: dict[str, list[float]]
 
 
 def measure(runs: Sequence[Run]) -> Measured:
@@ -117,6 +131,11 @@ def measure(runs: Sequence[Run]) -> Measured:
         share=[found[2] for found in split],
         distance=[distance_of_relations(run) for run in runs],
         score=[float(row[scores].min()) for row in last],
+        by_relation={
+            relation: [float(row[f"held_out_implication/{relation}/accuracy_in_set"]) for row in last]
+            for relation in ("r2", "r3")
+            if f"held_out_implication/{relation}/accuracy_in_set" in last[0]
+        },
     )
 
 
@@ -166,6 +185,7 @@ def make(runs: Path, figures: Path) -> Results:
     torch.set_num_threads(1)
     found: Results = {
         "sides": {name: measure(load_all(runs, each)) for name, each in BY_SIDE.items()},
+        "relations": {name: measure(load_all(runs, each)) for name, each in BY_RELATIONS.items()},
         "random": {
             str(n): measure([load_all(runs, AT_RANDOM[n, seed])[0] for seed in SEEDS]) for n in EXPERTS
         },
@@ -173,6 +193,7 @@ def make(runs: Path, figures: Path) -> Results:
     }
     drawn: tuple[tuple[str, str, Callable[[dict[str, Measured]], plt.Figure]], ...] = (
         ("sides", "routing_sides", draw_sides),
+        ("relations", "routing_relations", draw_relations),
         ("random", "routing_random", draw_random),
         ("learned", "routing_learned", draw_learned),
     )
@@ -198,6 +219,23 @@ def draw_sides(found: dict[str, Measured]) -> plt.Figure:
         xlabel="accuracy of untold implications (colour: predicted deduced, split, silent)",
         xlim=(-0.03, 1.03),
     )
+    return fig
+
+
+def draw_relations(found: dict[str, Measured]) -> plt.Figure:
+    """Accuracy of r2's and of r3's implications by grouping of the relations."""
+    fig, ax = plt.subplots(figsize=(6.6, 2.8), layout="constrained")
+    for y, each in enumerate(found.values()):
+        for shift, (relation, color) in zip((-0.14, 0.14), (("r2", LEARNS), ("r3", QUIET)), strict=True):
+            accuracy, label = each.by_relation[relation], f"of {relation}" if y == 0 else None
+            ax.plot(
+                accuracy, np.full(len(accuracy), y + shift), "o", color=color, ms=6, alpha=0.8, label=label
+            )
+    ax.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.set(xlabel="accuracy of untold implications (dotted: chance)", xlim=(-0.03, 1.03))
+    ax.legend(loc="center")
     return fig
 
 
@@ -261,7 +299,8 @@ EXPECTED = {
 
 
 def _name(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in name).replace("__", "_")
+    found = "".join(letter if letter.isalnum() else " " for letter in name)
+    return "_".join(found.split())
 
 
 def claims(found: Results) -> list[Claim]:
@@ -286,7 +325,30 @@ def claims(found: Results) -> list[Claim]:
         )
         for name, each in found["sides"].items()
     ]
+    made += _relation_claims(found["relations"])
     return [*made, *_random_claims(found["random"]), *_learned_claims(found["learned"])]
+
+
+def _relation_claims(found: dict[str, Measured]) -> list[Claim]:
+    made = []
+    for name, each in found.items():
+        for relation, predicted in zip(("r2", "r3"), RELATIONS[name][1], strict=True):
+            accuracy, is_deduced = each.by_relation[relation], predicted == "deduced"
+            made.append(
+                Claim(
+                    id=f"routing_relations_{_name(name)}_{relation}",
+                    statement=f"Three relations, {name}: untold implications of {relation} are {predicted}",
+                    source="docs/theory.md §14",
+                    expected=EXPECTED["deduced"]
+                    if is_deduced
+                    else f"mean accuracy <= {SILENT_MEAN} (chance {CHANCE:g})",
+                    measured={"accuracy": accuracy},
+                    tolerance=0.0,
+                    holds=min(accuracy) >= DEDUCED if is_deduced else float(np.mean(accuracy)) <= SILENT_MEAN,
+                    figure="routing_relations",
+                )
+            )
+    return made
 
 
 def _random_claims(found: dict[str, Measured]) -> list[Claim]:
@@ -358,7 +420,7 @@ def _learned_claims(found: dict[str, Measured]) -> list[Claim]:
 
 
 FIGURE = Figure(
-    pictures=("routing_sides", "routing_random", "routing_learned"),
+    pictures=("routing_sides", "routing_relations", "routing_random", "routing_learned"),
     draw=make,
     claims=claims,
     cost="slow",
