@@ -1,6 +1,6 @@
 """Routed experts: which side isolates, what random routing leaves, what learned routers do.
 
-Pictures: routing_sides, routing_relations, routing_random, routing_learned. Gradient descent from a small start.
+Pictures: routing_sides, routing_relations, routing_random, routing_learned. Gradient descent, small start.
 """
 
 from __future__ import annotations
