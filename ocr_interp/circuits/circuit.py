@@ -18,6 +18,7 @@ from ocr_interp.circuits.geometry.embeddings import Embeddings
 from ocr_interp.circuits.matrix import RAW, OVMatrix
 from ocr_interp.circuits.reading import read_run, read_side
 from ocr_interp.circuits.summary import summarize
+from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.tokens import (
@@ -28,7 +29,7 @@ from ocr_interp.hooked.tokens import (
     task_outputs,
     token_set_of,
 )
-from ocr_interp.models.trained import TrainedModel
+from ocr_interp.models.trained import Route, TrainedModel
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +45,14 @@ class OVCircuit(OVMatrix):
 
     @classmethod
     def from_run(
-        cls, run: TrainedModel, outputs: str = "answers", *, raw: bool = False, of: str = "merged"
+        cls,
+        run: TrainedModel,
+        outputs: str = "answers",
+        *,
+        raw: bool = False,
+        expert: int | None = None,
+        prompt: Sequence[str] | None = None,
+        of: str = "merged",
     ) -> OVCircuit:
         """The circuit of a fact-recall model: all input tokens by answers (or the whole vocabulary).
 
@@ -55,18 +63,29 @@ class OVCircuit(OVMatrix):
                 attention a absorbs any scale of them, also a negative one.
             of: of a parameterisation with a frozen base (ov="low_rank"), "merged" (what the model uses),
                 "base" or "update" = merged - base.
+            expert: of routed experts, whose circuit it is. A model that routes prompts has one per expert and
+                none of its own.
+            prompt: of a model that routes prompts, the prompt (labels, EOS last) whose mixture of the experts
+                is read.
 
         Returns: diag(a) W_OV, the matrix behind logits, margins and norms. With softmax attention each
             sequence is still divided by its sum of a.
 
         Raises:
             WeightsError: NaN or infinite weights.
+            ModelError: an expert or a prompt of a model that has none such, or neither where there is no
+                single circuit.
             UnknownNameError: another value of `outputs` or `of`.
             ConfigError: a side of a parameterisation without a base.
         """
         columns = task_outputs(run.task, outputs)
+        route, said = _route_of(run, expert, prompt)
+        run = run.of_route(route)
         factors, scores = read_run(run, columns.ids, of)
         provenance = factors.provenance
+        head = route if isinstance(route, int) else 0
+        flags = (*provenance.flags, *said)
+        provenance = dataclasses.replace(provenance, head=head, kv_head=head, flags=flags)
         circuit = cls(
             left=_as_array(factors.left),
             right=_as_array(factors.right),
@@ -80,6 +99,7 @@ class OVCircuit(OVMatrix):
             linear_map=run.weights.linear_map,
             has_factors=run.weights.linear_map.has_factors or of == "update",
             has_noise=run.config.has_noise,
+            route=route,
         )
         return circuit if raw else circuit.effective
 
@@ -185,6 +205,18 @@ class OVCircuit(OVMatrix):
     def summary(self) -> str:
         """Readable text: provenance, size, norms and shares of energy beside those of random weights."""
         return summarize(self)
+
+
+def _route_of(
+    run: TrainedModel, expert: int | None, prompt: Sequence[str] | None
+) -> tuple[Route, tuple[str, ...]]:
+    """Which circuit of routed experts is meant, and what the provenance says of it."""
+    if expert is not None and prompt is not None:
+        raise ModelError("the circuit of an expert or that of a prompt: pass expert or prompt, not both")
+    if prompt is not None:
+        shares = ", ".join(f"{share:.3g}" for share in run.mixture(prompt))
+        return tuple(prompt), (f"mixture of the experts for {' '.join(prompt)}: {shares}",)
+    return (None, ()) if expert is None else (expert, (f"expert {expert} of routed experts",))
 
 
 def _circuit_of(source: TrainedModel | OVMatrix | None) -> OVMatrix | None:

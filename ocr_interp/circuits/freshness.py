@@ -40,11 +40,17 @@ def weights_now(circuit: OVMatrix, source: HookedModel | AdaptedModel | TrainedM
         where = circuit.provenance
         return weights_of(source, where.layer, where.head, circuit.inputs.ids, circuit.outputs.ids, where.of)
     if isinstance(source, TrainedModel):
-        return source.weights.used(task, list(circuit.outputs.ids), circuit.provenance.of)
+        return source.of_route(circuit.route).weights.used(
+            task, list(circuit.outputs.ids), circuit.provenance.of
+        )
+    if isinstance(circuit.route, tuple):
+        raise ModelError(
+            "the circuit of a prompt depends on the mixture of its run: check it with the Run or Snapshot"
+        )
     if circuit.provenance.of != "merged":
         raise ModelError(
             f"the {circuit.provenance.of} of a run cannot be told from its HookedTransformer, which has the "
             "merged W_OV: pass the run"
         )
-    weights = weights_of_model(task, check_model(source), circuit.has_factors)
+    weights = weights_of_model(task, check_model(source), circuit.has_factors, circuit.route or 0)
     return weights.used(task, list(circuit.outputs.ids))

@@ -17,6 +17,7 @@ from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.hooked.tokens import TokenList, TokenSet
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
 from ocr_interp.maps.base import LinearMap
+from ocr_interp.models.trained import Route
 from ocr_interp.task import FactRecallTask
 
 RAW = "raw W_OV without the attention a, which absorbs any scale and sign of its rows"
@@ -44,6 +45,7 @@ class OVMatrix:
         has_factors: whether left and right are both weights; False where left is W itself and right only
             selects outputs.
         has_noise: whether prompts of the run's recipe hold noise tokens; True for other models.
+        route: of routed experts the expert, or the labels of the prompt, whose circuit it is; else None.
         whole: the circuit that this one was restricted from, for `check_fresh`; None if not restricted.
     """
 
@@ -60,6 +62,7 @@ class OVMatrix:
     linear_map: LinearMap | None = None
     has_factors: bool = True
     has_noise: bool = True
+    route: Route = None
     whole: OVMatrix | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:

@@ -164,7 +164,9 @@ def _difference(merged: HeadFactors, base: HeadFactors, fingerprint: str) -> Hea
     )
 
 
-def weights_of_model(task: FactRecallTask, model: HookedModel, has_factors: bool) -> TokenWeights:
+def weights_of_model(
+    task: FactRecallTask, model: HookedModel, has_factors: bool, head: int = 0
+) -> TokenWeights:
     """The weights by token of a fact-recall HookedTransformer (see `weights_of_state_dict`).
 
     Raises:
@@ -178,4 +180,4 @@ def weights_of_model(task: FactRecallTask, model: HookedModel, has_factors: bool
             f"the model must be the HookedTransformer of a run of this task (blocks.0.attn.W_V with "
             f"d_model = {2 * task.d_vocab}), got {type(model).__name__} with W_V {shape}: pass run.model"
         )
-    return weights_of_state_dict(task, state, has_factors)
+    return weights_of_state_dict(task, state, has_factors, head)

@@ -14,5 +14,5 @@ if TYPE_CHECKING:
     from ocr_interp.maps.base import LinearMap
 
 maps: Registry[type[LinearMap]] = Registry(
-    "parameterisation of W_OV", "ocr_interp.maps", "MAP", ("axes", "base")
+    "parameterisation of W_OV", "ocr_interp.maps", "MAP", ("axes", "base", "routing")
 )

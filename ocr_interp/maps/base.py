@@ -91,6 +91,7 @@ class LinearMap(ABC):
         needs_axes: whether its shapes or its product depend on which tokens the rows and columns are; then
             `axes` must be set (`placed`) before they are asked for.
         example: options with which it can be tried on any task, for a map that has no default for one.
+        still: parameters that its present stage of training leaves as they are, see `staged`.
         d_head: width of the OV circuit; None: the size of the vocabulary.
         axes: the tokens of its rows and columns; None until it is `placed`, and always of a map that does not
             need them.
@@ -110,6 +111,7 @@ class LinearMap(ABC):
     hooked_trained: ClassVar[frozenset[str]] = frozenset({"W_V"})
     needs_axes: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Option]] = {}
+    still: ClassVar[frozenset[str]] = frozenset()
 
     d_head: int | None = None
     axes: TokenAxes | None = None
@@ -150,10 +152,13 @@ class LinearMap(ABC):
 
     @classmethod
     def options(cls) -> dict[str, Option]:
-        """Names and defaults of its options: the fields of the dataclass beside d_head and axes."""
+        """Names and defaults of its options: the fields of the dataclass beside d_head and axes.
+
+        A field that is no option has `metadata={"option": False}`.
+        """
         found: dict[str, Option] = {}
         for field in dataclasses.fields(cls):
-            if field.name in ("d_head", "axes"):
+            if field.name in ("d_head", "axes") or not field.metadata.get("option", True):
                 continue
             if not isinstance(field.default, bool | int | float | str):
                 raise ConfigError(
@@ -183,6 +188,15 @@ class LinearMap(ABC):
             ConfigError: options that do not go with them.
         """
         return dataclasses.replace(self, axes=axes) if self.needs_axes else self
+
+    def staged(self, step: int) -> LinearMap:
+        """The map as it is after `step` updates: itself, unless it changes in training."""
+        return self
+
+    @property
+    def n_routes(self) -> int | None:
+        """Number of matrices among which a prompt chooses (`maps.routed`); None: there is one W_OV."""
+        return None
 
     # --- what a new map defines -------------------------------------------------------------------
 
@@ -264,7 +278,7 @@ class LinearMap(ABC):
     def pull_back(
         self,
         parameters: Mapping[str, Tensor],
-        grad: Float[Tensor, "run input output"],
+        grad: Float[Tensor, "*run input output"],
         out: Mapping[str, Tensor],
     ) -> None:
         """`gradients`, written to the given memory; those of frozen parameters are left out."""

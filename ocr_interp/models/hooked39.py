@@ -10,13 +10,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.components.attention import Attention
+from transformer_lens.hook_points import HookPoint
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.errors import OcrInterpError
 from ocr_interp.hooked.tokens import name_tokens
+from ocr_interp.maps.routed import ROUTER, Routed
+from ocr_interp.models.routed_stacks import routed
 from ocr_interp.models.starts import initial_weights
-from ocr_interp.models.weights import TokenWeights, hooked_state_dict
+from ocr_interp.models.weights import TokenWeights, gate_tensors, heads_of, hooked_state_dict
 from ocr_interp.task import FactRecallTask
 
 
@@ -27,16 +30,30 @@ class FactRecallAttention(Attention):
     a whole matrix whatever the width of the OV circuit. All hook points act: q, k, v, attn_scores,
     pattern, z, and result where cfg.use_attn_result is set. With linear attention the pattern is the
     causally masked scores themselves, so masked scores are 0 and not -inf.
+
+    Of a model that routes prompts every head is an expert, and its pattern is multiplied by the expert's
+    weight in the mixture of the tokens up to the query, read from the residual stream. hook_gate [batch, pos,
+    head] has these weights. hook_pattern comes after them, so that every decomposition sums to the logits.
     """
 
-    def __init__(self, cfg: HookedTransformerConfig, linear: bool) -> None:
+    def __init__(
+        self, cfg: HookedTransformerConfig, linear: bool, weights: TokenWeights | None = None
+    ) -> None:
         super().__init__(cfg, "global", 0)
+        self._routing: Routed | None = None
+        if weights is not None and weights.linear_map.n_routes is not None:
+            self._routing = routed(weights.linear_map)
+            self.hook_gate = HookPoint()
+            for name, tensor in gate_tensors(weights).items():
+                self.register_buffer(name, tensor.clone())
         if linear:  # stands in the state_dict: attention with a softmax refuses it
             self.register_buffer("linear", torch.tensor(True))
         for name in ("W_Q", "W_K"):
-            setattr(self, name, nn.Parameter(torch.zeros(1, cfg.d_model, cfg.d_vocab, dtype=cfg.dtype)))
+            setattr(
+                self, name, nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_model, cfg.d_vocab, dtype=cfg.dtype))
+            )
         for name in ("b_Q", "b_K"):
-            setattr(self, name, nn.Parameter(torch.zeros(1, cfg.d_vocab, dtype=cfg.dtype)))
+            setattr(self, name, nn.Parameter(torch.zeros(cfg.n_heads, cfg.d_vocab, dtype=cfg.dtype)))
 
     def forward(
         self,
@@ -60,11 +77,23 @@ class FactRecallAttention(Attention):
             pattern = self.hook_attn_scores(scores.tril())
         else:
             pattern = self.hook_attn_scores(self.apply_causal_mask(scores)).softmax(-1)
+        if self._routing is not None:
+            mixture = self.hook_gate(self._gate(self._routing, query_input))
+            pattern = pattern * mixture.transpose(1, 2).unsqueeze(-1)
         z = self.calculate_z_scores(v, self.hook_pattern(pattern))
         if self.cfg.use_attn_result:
             result = self.hook_result(torch.einsum("bpnh,nhd->bpnd", z, self.W_O))
             return result.sum(2) + self.b_O
         return torch.einsum("bpnh,nhd->bpd", z, self.W_O) + self.b_O
+
+    def _gate(self, routing: Routed, stream: Float[Tensor, "..."]) -> Float[Tensor, "batch pos head"]:
+        """Weight of every expert for the tokens up to each position; 0 before the first relation."""
+        stream = stream if stream.ndim == 3 else stream[:, :, 0]  # an axis of heads, which all read the same
+        counts = stream[..., : self.cfg.d_vocab].cumsum(1)
+        router = getattr(self, f"gate_{ROUTER}", None)
+        parameters = {} if router is None else {ROUTER: router}
+        found = routing.routing(parameters, counts.flatten(0, 1)).mixture
+        return found.view(*counts.shape[:2], -1)
 
 
 def build_model(
@@ -75,7 +104,9 @@ def build_model(
     device: str = "auto",
     weights: TokenWeights | None = None,
 ) -> HookedTransformer:
-    """A HookedTransformer for the task: one layer, one head, attention only, one-hot embeddings.
+    """A HookedTransformer for the task: one layer, attention only, one-hot embeddings.
+
+    It has one head, or of a model that routes prompts one per expert (`FactRecallAttention`).
 
     Tokens live in the first half of the residual stream and logits in the second (d_model = 2 d_vocab),
     so there is no direct path from the embedding to the logits, and every TransformerLens decomposition sums
@@ -101,12 +132,13 @@ def build_model(
     where = resolve_device(device, config.dtype)
     if weights is None:
         weights = initial_weights(task, config, seed)
-    state = hooked_state_dict(task, weights.to(device=where, dtype=DTYPES[config.dtype]), config.attention)
+    weights = weights.to(device=where, dtype=DTYPES[config.dtype])
+    state = hooked_state_dict(task, weights, config.attention)
     cfg = HookedTransformerConfig(
         n_layers=1,
-        n_heads=1,
+        n_heads=weights.linear_map.n_routes or 1,
         d_model=2 * task.d_vocab,
-        d_head=weights.W_V.shape[1],
+        d_head=heads_of(weights)[0].W_V.shape[1],
         d_vocab=task.d_vocab,
         n_ctx=task.seq_len,
         attn_only=True,
@@ -121,7 +153,8 @@ def build_model(
         # 3.9 announces that the class goes away in 4.0; the dependency is capped below 4.
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
         model = HookedTransformer(cfg)
-    model.blocks[0].attn = FactRecallAttention(cfg, linear=config.attention == "linear").to(where)
+    attention = FactRecallAttention(cfg, config.attention == "linear", weights)
+    model.blocks[0].attn = attention.to(where)
     model.setup()
     model.load_state_dict(state)
     trained = weights.linear_map.hooked_trained | ({"W_Q"} if config.train_attention else set())

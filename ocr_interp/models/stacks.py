@@ -117,9 +117,14 @@ class StackedModels:
         self.gradients = {name: torch.zeros_like(stacked) for name, stacked in parameters.items()}
         trained = {name: tensor for name, tensor in parameters.items() if name != "scores"}
         self._ov, self._grad_ov = {**constants, **trained}, {name: self.gradients[name] for name in trained}
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Makes the memory of a training step."""
+        scores = self.scores
         shape, n = self.linear_map.product(self._ov).shape, scores.shape[1]
         self._product = scores.new_empty(shape)
-        memory = linear_map.gradient_memory(self._grad_ov)
+        memory = self.linear_map.gradient_memory(self._grad_ov)
         self._grad_product = scores.new_zeros(shape) if memory is None else memory
         inputs = (len(scores), n, shape[-1])
         self._circuit, self._pulled = scores.new_empty(inputs), scores.new_empty(inputs)
@@ -130,14 +135,24 @@ class StackedModels:
 
     def loss_and_gradients(self, batch: StackedBatch) -> Float[Tensor, " run"]:
         """The weighted loss of every run's batch in nats; gradients go to `gradients`."""
-        W_OV, n = self._refreshed_W_OV(), batch.n_subjects
+        W_OV = self._refreshed_W_OV()
         if self._logits.shape[:2] != batch.target.shape:
             self._logits = self.scores.new_empty(*batch.target.shape, W_OV.shape[-1])
         logits = self._logits
         attended = self._forward(batch, W_OV, logits)
         loss = residuals_(logits, batch.target)
-        grad_logits = logits.mul_(batch.weight.unsqueeze(-1))
-        pulled, scores = self._pulled, self.scores.unsqueeze(-1)
+        self._backward(batch, W_OV, logits.mul_(batch.weight.unsqueeze(-1)), attended)
+        return (loss * batch.weight).sum(-1)
+
+    def _backward(
+        self,
+        batch: StackedBatch,
+        W_OV: Float[Tensor, "run input output"],
+        grad_logits: Float[Tensor, "run batch output"],
+        attended: _Attended | None,
+    ) -> None:
+        """Writes the gradients; uses up grad_logits."""
+        n, pulled, scores = batch.n_subjects, self._pulled, self.scores.unsqueeze(-1)
         if attended is None:
             _add_rows(batch, grad_logits, pulled)
             torch.bmm(batch.context.mT, grad_logits, out=pulled[:, n:])
@@ -152,7 +167,10 @@ class StackedModels:
         if self._grad_OV is not self._grad_product:
             self._grad_product[:, : self._grad_OV.shape[1]] = self._grad_OV
         self.linear_map.pull_back(self._ov, self._grad_product, self._grad_ov)
-        return (loss * batch.weight).sum(-1)
+
+    def enter(self, step: int) -> bool:
+        """Takes up what changes with update number `step`; returns whether the linear map did."""
+        return False
 
     def logits(self, batch: StackedBatch) -> Float[Tensor, "run batch output"]:
         """Logits at EOS of every run's batch, in new memory."""

@@ -27,7 +27,7 @@ def initial_weights(task: FactRecallTask, config: ModelConfig, seed: int) -> Tok
         ConfigError: a seed, d_head or start that does not go with the task.
     """
     check_count("seed", seed, 0)
-    linear_map, d = config.placed_map(task), task.d_vocab
+    linear_map, d = config.placed_map(task).staged(0), task.d_vocab
     d_head, size = linear_map.width(d), 0.1 * config.init_scale
     _refuse_too_large(linear_map, d)
     symmetric = partial(symmetric_factors, task, d_head, size)
@@ -72,7 +72,7 @@ def _started(linear_map: LinearMap, draw: Draw) -> dict[str, Tensor]:
             f"{type(linear_map).__name__}.start must give the parameters of its shapes {wanted} (none called "
             f"scores or {SCORES}), got {found}"
         )
-    product = tuple(linear_map.product(start).shape)
+    product = tuple(linear_map.product(start).shape[-2:])
     if product != (draw.n_tokens, draw.n_tokens):
         raise ConfigError(
             f"{type(linear_map).__name__}.product must give one row and one column per token, "

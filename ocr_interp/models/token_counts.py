@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.data import Batch
+from ocr_interp.maps.base import LinearMap
+from ocr_interp.models.routed_stacks import anchor_of, make_stack, routed
 from ocr_interp.models.stacks import StackedModels, residuals_, stack_batches
 from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
@@ -71,20 +73,35 @@ class TokenCountModel:
             trained["scores"] = self.scores
         self.parameters = {name: tensor.detach().clone() for name, tensor in trained.items()}
         self.scores = self.parameters.get("scores", self.scores)
+        self.anchor = anchor_of(self.linear_map, self.parameters)
 
     @property
-    def W_OV(self) -> Float[Tensor, "input output"]:
-        """The OV circuit of the input tokens."""
-        ov = {name: tensor for name, tensor in self.parameters.items() if name != "scores"}
-        return self.linear_map.product({**self.constants, **ov})[: self.task.n_inputs]
+    def ov(self) -> dict[str, Tensor]:
+        """The parameters of the linear map, trained or not; rows are those of input tokens."""
+        trained = {name: tensor for name, tensor in self.parameters.items() if name != "scores"}
+        return {**self.constants, **trained}
+
+    @property
+    def W_OV(self) -> Float[Tensor, "*expert input output"]:
+        """The OV circuit of the input tokens; of a map that routes prompts those of all its experts."""
+        return self.linear_map.product(self.ov)[..., : self.task.n_inputs, :]
 
     def logits(self, counts: Float[Tensor, "batch input"]) -> Float[Tensor, "batch output"]:
         """Logits at EOS over the whole vocabulary, for any sequences (`data.token_counts`)."""
+        if self.linear_map.n_routes is not None:
+            mixture = routed(self.linear_map).routing(self.ov, counts).mixture
+            experts = [self._logits(counts, W_OV) for W_OV in self.W_OV]
+            return torch.einsum("be,ebo->bo", mixture, torch.stack(experts))
+        return self._logits(counts, self.W_OV)
+
+    def _logits(
+        self, counts: Float[Tensor, "batch input"], W_OV: Float[Tensor, "input output"]
+    ) -> Float[Tensor, "batch output"]:
         if self.config.attention == "linear":
-            return counts @ (self.scores.unsqueeze(-1) * self.W_OV)
+            return counts @ (self.scores.unsqueeze(-1) * W_OV)
         scores = self.scores.masked_fill(counts == 0, -torch.inf)
         attended = counts * torch.exp(scores - scores.amax(-1, keepdim=True))
-        return (attended / attended.sum(-1, keepdim=True)) @ self.W_OV
+        return (attended / attended.sum(-1, keepdim=True)) @ W_OV
 
     def batch_logits(self, batch: Batch) -> Float[Tensor, "batch output"]:
         """Logits at EOS of a batch: `logits(batch.counts)` without the columns that are 0."""
@@ -104,14 +121,21 @@ class TokenCountModel:
         def one(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor.unsqueeze(0) for name, tensor in tensors.items()}
 
-        parameters, constants = one(self.parameters), one(self.constants)
-        return StackedModels(
-            self.linear_map, parameters, constants, self.scores.unsqueeze(0), self.config.attention
+        parameters, constants, anchor = one(self.parameters), one(self.constants), one(self.anchor)
+        return make_stack(
+            self.linear_map, parameters, constants, self.scores.unsqueeze(0), self.config.attention, anchor
         )
 
-    def adopt(self, parameters: dict[str, Tensor], scores: Float[Tensor, " input"]) -> None:
-        """Uses other tensors as its parameters and scores."""
-        self.parameters, self.scores = parameters, scores
+    def adopt(
+        self, parameters: dict[str, Tensor], scores: Float[Tensor, " input"], anchor: dict[str, Tensor]
+    ) -> None:
+        """Uses other tensors as its parameters, scores and anchor."""
+        self.parameters, self.scores, self.anchor = parameters, scores, anchor
+        self.__dict__.pop("_alone", None)
+
+    def enter(self, linear_map: LinearMap) -> None:
+        """Takes up the next stage of its linear map (`LinearMap.staged`)."""
+        self.linear_map = linear_map
         self.__dict__.pop("_alone", None)
 
     def weights(self, inert_factor: float = 1.0, inert_scores: float | None = None) -> TokenWeights:
@@ -143,13 +167,28 @@ def stack_models(models: Sequence[TokenCountModel]) -> StackedModels:
         names = getattr(first, kind)
         return {name: torch.stack([getattr(model, kind)[name] for model in models]) for name in names}
 
-    parameters = stacked_of("parameters")
+    parameters, anchor = stacked_of("parameters"), stacked_of("anchor")
     scores = parameters.get("scores", torch.stack([model.scores for model in models]))
-    stacked = StackedModels(
-        first.linear_map, parameters, stacked_of("constants"), scores, first.config.attention
-    )
+    constants = stacked_of("constants")
+    stacked = make_stack(first.linear_map, parameters, constants, scores, first.config.attention, anchor)
     for run, model in enumerate(models):
-        model.adopt({name: tensor[run] for name, tensor in parameters.items()}, scores[run])
-        for name, parameter in model.parameters.items():
-            parameter.grad = stacked.gradients[name][run]
+        own = {name: tensor[run] for name, tensor in anchor.items()}
+        model.adopt({name: tensor[run] for name, tensor in parameters.items()}, scores[run], own)
+    give_gradients(stacked, models)
     return stacked
+
+
+def give_gradients(stacked: StackedModels, models: Sequence[TokenCountModel]) -> None:
+    """Gives each model's parameters their gradients; those that stand still have none, so no update."""
+    for run, model in enumerate(models):
+        for name, parameter in model.parameters.items():
+            is_still = name in stacked.linear_map.still
+            parameter.grad = None if is_still else stacked.gradients[name][run]
+
+
+def enter(stacked: StackedModels, models: Sequence[TokenCountModel], step: int) -> None:
+    """Takes up what changes with update number `step`, in the stack and in its models."""
+    if stacked.enter(step):
+        for model in models:
+            model.enter(stacked.linear_map)
+        give_gradients(stacked, models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from ocr_interp.theory import SaddleSolution, has_saddle, saddle_solution
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
+
+
+Route = int | tuple[str, ...] | None
+"""Which circuit of routed experts: an expert's, that of a prompt by its labels, or None: the only one."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,29 @@ class TrainedModel:
         n = self.task.n_inputs
         scores, W_OV = self.weights.W_QK[self.task.eos_token, :n], self.weights.W_OV[:n]
         return effective_circuit(self.config.model.attention, scores, W_OV).numpy()
+
+    def mixture(self, prompt: Sequence[str]) -> Float[np.ndarray, " expert"]:
+        """Weight of every expert for a prompt (labels, EOS last) of a model that routes prompts.
+
+        Raises:
+            ModelError: a model that does not route prompts, or a prompt that says no expert.
+        """
+        return self.weights.mixture(self.task, prompt).numpy()
+
+    def of_route(self, route: Route) -> TrainedModel:
+        """The model as one expert (a number), or as a prompt sees it (its labels); itself for None.
+
+        Raises:
+            ModelError: no such expert, or a model that does not route prompts.
+        """
+        if route is None:
+            return self
+        one = (
+            self.weights.of_expert(route)
+            if isinstance(route, int)
+            else self.weights.of_prompt(self.task, route)
+        )
+        return TrainedModel(self.config, self.step, one)
 
     @property
     def untrained(self) -> TrainedModel | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ocr_interp.errors import ConfigError, OcrInterpError
+from ocr_interp.data import token_counts
+from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.maps.factorized import Factorized
 from ocr_interp.maps.non_factorized import NonFactorized
+from ocr_interp.maps.routed import ROUTER, Routed
 from ocr_interp.task import FactRecallTask
 
 SCORES = "W_QK"
@@ -48,8 +50,66 @@ class TokenWeights:
 
     @property
     def W_OV(self) -> Float[Tensor, "token output_token"]:
-        """The OV circuit [input, output] in token space."""
+        """The OV circuit [input, output] in token space.
+
+        Raises:
+            ModelError: a model that routes prompts to experts.
+        """
+        if self.linear_map.n_routes is not None:
+            raise ModelError(
+                f"prompts of this model are routed to {self.linear_map.n_routes} experts, so that no single "
+                "W_OV is its own: read one per expert, OVCircuit.from_run(run, expert=0), or that of a "
+                "prompt, OVCircuit.from_run(run, prompt=['s0', 'r2', 'EOS']); run.mixture(prompt) has the "
+                "weights of the experts"
+            )
         return self.linear_map.product(self.ov)
+
+    def of_expert(self, expert: int) -> TokenWeights:
+        """The factorized weights of one expert of routed experts.
+
+        Raises:
+            ModelError: an expert that there is not.
+        """
+        if not isinstance(self.linear_map, Routed):
+            raise ModelError(
+                f"only routed experts have an expert, got a {self.linear_map.name} model: leave expert out"
+            )
+        if isinstance(expert, bool) or not 0 <= expert < self.linear_map.size:
+            raise ModelError(f"expert must be 0..{self.linear_map.size - 1}, got {expert}")
+        return TokenWeights.of_factors(*self.linear_map.expert_factors(self.ov, expert), self.W_QK)
+
+    def mixture(self, task: FactRecallTask, prompt: Sequence[str]) -> Float[Tensor, " expert"]:
+        """Weight of every expert for a prompt of a model that routes prompts.
+
+        Args:
+            task: the task of the model.
+            prompt: labels of its tokens; the last is EOS.
+
+        Raises:
+            ModelError: a model that does not route prompts, or a prompt that says no expert.
+        """
+        linear_map = self.linear_map
+        if not isinstance(linear_map, Routed) or linear_map.n_routes is None:
+            raise ModelError(
+                "a mixture per prompt needs a model that routes prompts (ov='routed' by relation or "
+                f"sequence), got one W_OV for all prompts ({linear_map.name}): use run.circuit"
+            )
+        tokens = torch.from_numpy(task.tokens(*prompt))[None]
+        counts = token_counts(task, tokens, self.W_QK.dtype)
+        unused = torch.zeros(1, task.d_vocab - task.n_inputs, dtype=counts.dtype)
+        counts = torch.cat([counts, unused], dim=1).to(self.W_QK.device)
+        found = linear_map.routing(self.ov, counts).mixture[0]
+        if abs(float(found.sum()) - 1) > 1e-3:
+            raise ModelError(
+                f"the prompt must hold one relation, which says its expert, got {' '.join(prompt)!r}"
+            )
+        return found
+
+    def of_prompt(self, task: FactRecallTask, prompt: Sequence[str]) -> TokenWeights:
+        """The non-factorized weights Σ_e mixture_e W^e of a prompt (see `mixture`)."""
+        mixture = self.mixture(task, prompt)
+        experts = self.linear_map.product(self.ov)
+        return TokenWeights.of_factors(torch.einsum("e,eio->io", mixture, experts), None, self.W_QK)
 
     @property
     def W_V(self) -> Float[Tensor, "token d_head"]:
@@ -96,8 +156,8 @@ class TokenWeights:
 
 
 def effective_circuit(
-    attention: str, scores: Float[Tensor, " input"], W_OV: Float[Tensor, "input output"]
-) -> Float[Tensor, "input output"]:
+    attention: str, scores: Float[Tensor, " input"], W_OV: Float[Tensor, "*expert input output"]
+) -> Float[Tensor, "*expert input output"]:
     """diag(a) W_OV, input tokens by the whole vocabulary.
 
     Logits, margins and norms of a model with trained attention are those of this matrix: the attention a
@@ -130,6 +190,22 @@ def factorize_ov(
     return W_V, W_O
 
 
+def heads_of(weights: TokenWeights) -> list[TokenWeights]:
+    """The weights of every head of the HookedTransformer: one, or of routed prompts one per expert."""
+    n_routes = weights.linear_map.n_routes
+    return [weights] if n_routes is None else [weights.of_expert(expert) for expert in range(n_routes)]
+
+
+def gate_tensors(weights: TokenWeights) -> dict[str, Tensor]:
+    """What the gate of routed prompts computes with, by the name that it has in the attention."""
+    if weights.linear_map.n_routes is None:
+        return {}
+    router = weights.ov.get(ROUTER)
+    return {"gated": torch.tensor(True, device=weights.W_QK.device)} | (
+        {} if router is None else {f"gate_{ROUTER}": router}
+    )
+
+
 def hooked_state_dict(task: FactRecallTask, weights: TokenWeights, attention: str) -> dict[str, Tensor]:
     """The state_dict of the HookedTransformer with these weights (see `ocr_interp.models.hooked39`).
 
@@ -143,25 +219,28 @@ def hooked_state_dict(task: FactRecallTask, weights: TokenWeights, attention: st
             `blocks.0.attn.linear`, so that a HookedTransformer that would take a softmax of its scores
             refuses the weights instead of giving other logits.
     """
-    W_V = weights.W_V
-    d_vocab, d_head = task.d_vocab, W_V.shape[1]
+    heads = heads_of(weights)
+    W_V, d_vocab, n_heads = heads[0].W_V, task.d_vocab, len(heads)
+    d_head = W_V.shape[1]
     if W_V.shape[0] != d_vocab:
         raise ConfigError(f"W_V must have {d_vocab} rows, one per token, got {tuple(W_V.shape)}")
     options = {"dtype": W_V.dtype, "device": W_V.device}
     one, zero = torch.eye(d_vocab, **options), torch.zeros(d_vocab, d_vocab, **options)
-    W_O = torch.eye(d_vocab, **options) if weights.W_O is None else weights.W_O
+    W_O = [one if head.W_O is None else head.W_O for head in heads]
+    nothing = torch.zeros(d_vocab, d_head, **options)
     attn = {
-        "W_Q": torch.cat([weights.W_QK, zero])[None],
-        "W_K": torch.cat([one, zero])[None],
-        "W_V": torch.cat([W_V, torch.zeros(d_vocab, d_head, **options)])[None],
-        "W_O": torch.cat([torch.zeros(d_head, d_vocab, **options), W_O], dim=1)[None],
-        "b_Q": torch.zeros(1, d_vocab, **options),
-        "b_K": torch.zeros(1, d_vocab, **options),
-        "b_V": torch.zeros(1, d_head, **options),
+        "W_Q": torch.cat([weights.W_QK, zero]).repeat(n_heads, 1, 1),
+        "W_K": torch.cat([one, zero]).repeat(n_heads, 1, 1),
+        "W_V": torch.stack([torch.cat([head.W_V, nothing]) for head in heads]),
+        "W_O": torch.stack([torch.cat([nothing.mT, write], dim=1) for write in W_O]),
+        "b_Q": torch.zeros(n_heads, d_vocab, **options),
+        "b_K": torch.zeros(n_heads, d_vocab, **options),
+        "b_V": torch.zeros(n_heads, d_head, **options),
         "b_O": torch.zeros(2 * d_vocab, **options),
         "mask": torch.empty((0, 0), dtype=torch.bool, device=options["device"]),
         "IGNORE": torch.tensor(-torch.inf, device=options["device"]),
         **({"linear": torch.tensor(True, device=options["device"])} if attention == "linear" else {}),
+        **gate_tensors(weights),
     }
     return {
         "embed.W_E": torch.cat([one, zero], dim=1),
@@ -173,7 +252,7 @@ def hooked_state_dict(task: FactRecallTask, weights: TokenWeights, attention: st
 
 
 def weights_of_state_dict(
-    task: FactRecallTask, state: Mapping[str, Tensor], has_factors: bool
+    task: FactRecallTask, state: Mapping[str, Tensor], has_factors: bool, head: int = 0
 ) -> TokenWeights:
     """The token weights inside a HookedTransformer's state_dict: the inverse of `hooked_state_dict`.
 
@@ -182,11 +261,12 @@ def weights_of_state_dict(
         state: the state_dict.
         has_factors: whether W_V and W_O are both weights; False where W_O is the identity. The parameters of
             other parameterisations cannot be recovered from their product.
+        head: the head; of routed prompts the expert.
     """
     d = task.d_vocab
-    W_O = state["blocks.0.attn.W_O"][0, :, d:]
+    W_O = state["blocks.0.attn.W_O"][head, :, d:]
     return TokenWeights.of_factors(
-        W_V=state["blocks.0.attn.W_V"][0, :d],
+        W_V=state["blocks.0.attn.W_V"][head, :d],
         W_O=W_O if has_factors else None,
-        W_QK=state["blocks.0.attn.W_Q"][0, :d] @ state["blocks.0.attn.W_K"][0, :d].mT,
+        W_QK=state["blocks.0.attn.W_Q"][head, :d] @ state["blocks.0.attn.W_K"][head, :d].mT,
     )

@@ -16,7 +16,7 @@ from ocr_interp.models.weights import TokenWeights
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.lockstep import Lockstep, divergence_message, stack_key
-from ocr_interp.training.tracking import Tracker, learned
+from ocr_interp.training.tracking import Tracker, learned, warn_of_collapse
 
 
 class SweepStopped(Exception):  # noqa: N818  # not an error: the user asked for it
@@ -139,6 +139,7 @@ class _Stack:
             row = {"step": step, "train_loss": mean_loss, **run.tracker.measure(model)}
         if not run.tracker.finite(row):
             return "diverged", divergence_message(run.config, step)
+        warn_of_collapse(row, run.rows)
         run.rows.append(row)
         if step == run.config.train.steps:
             return "finished", ""

@@ -139,7 +139,7 @@ class SweepStore:
         path, advice = self._weights(record.stamp), "restore it, or train into a new path"
         tensors, metadata = read_tensors(path, record.stamp, "weights", advice)
         with sealed_fields(path, advice):
-            return stored_weights(record.config, tensors, metadata)
+            return stored_weights(record.config, int(record.rows[-1]["step"]), tensors, metadata)
 
     def write_tables(self, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         """Writes the merged tables, with every digit of the numbers."""

@@ -14,7 +14,7 @@ from ocr_interp.data import STEPS_PER_CHUNK, Batch, NoisyBatches, exhaustive, po
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.models.stacks import StackedBatch, input_rows, stack_batches
 from ocr_interp.models.starts import initial_weights
-from ocr_interp.models.token_counts import TokenCountModel, stack_models
+from ocr_interp.models.token_counts import TokenCountModel, enter, stack_models
 from ocr_interp.optim.stepping import RunOptimizers
 from ocr_interp.task import TRAINED_SPLITS
 
@@ -116,6 +116,7 @@ class Lockstep:
         """
         with torch.no_grad():
             for step in range(first, target):
+                enter(self._stack, self.models, step)
                 batch = self._batches.at(step)
                 self.losses[:, step - first] = self._stack.loss_and_gradients(batch)
                 self.optimizers.step(step)

@@ -135,6 +135,11 @@ def long_descent(
     check_count("seed", seed, 0)
     problem = max_margin_problem(task, outputs, inputs)
     linear_map = _linear_map(task, ov, d_head, ov_options, file).placed(TokenAxes(task, *problem.shape))
+    if linear_map.n_routes is not None or linear_map.staged(0) is not linear_map:
+        raise ConfigError(
+            "long_descent follows one W_OV, and prompts of this parameterisation are routed to experts with "
+            "one each: train it with TrainConfig.gradient_descent, or route by subject or token"
+        )
     parameters = _start(problem, linear_map, entries, seed, start, scores)
     where = resolve_device(device, "float64")
     descent = DescentState(problem, linear_map, parameters, where, lr, logit_step, relative_step)

@@ -22,7 +22,7 @@ from ocr_interp.training.lockstep import Lockstep, divergence_message
 from ocr_interp.training.progress import training_bar
 from ocr_interp.training.run import Run
 from ocr_interp.training.store import ENDED, Checkpoint, RunStore, copy_exactly
-from ocr_interp.training.tracking import Tracker, learned
+from ocr_interp.training.tracking import Tracker, learned, warn_of_collapse
 
 OnLog = Callable[[Mapping[str, float]], None]
 
@@ -145,6 +145,7 @@ class Training:
             }
             if not self.tracker.finite(row):
                 raise self._diverged(self.step)
+        warn_of_collapse(row, self.rows)
         self.rows.append(row)
         return row
 
@@ -167,6 +168,7 @@ class Training:
         tensors = {f"parameter.{name}": p for name, p in self.model.parameters.items()}
         for name, state in self.lockstep.optimizers.state(self.place, self.step).items():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
+        tensors |= {f"anchor.{name}": value for name, value in self.model.anchor.items()}
         history = history_table(self.rows)
         store.write_checkpoint(Checkpoint(self.step, status, self.device.type, tensors, history))
 
@@ -181,6 +183,9 @@ class Training:
         for key, tensor in checkpoint.tensors.items():
             kind, _, rest = key.partition(".")
             name, _, entry = rest.partition(".")
+            if kind == "anchor" and name in self.model.anchor:
+                copy_exactly(self.model.anchor[name], tensor, f"the anchor of {name}")
+                continue
             if name not in names or (kind, bool(entry)) not in (("parameter", False), ("optimizer", True)):
                 raise RunError(f"the checkpoint holds {key!r}, which this model does not have")
             if kind == "optimizer":
@@ -188,6 +193,8 @@ class Training:
         for name, parameter in self.model.parameters.items():
             if f"parameter.{name}" not in checkpoint.tensors:
                 raise RunError(f"the checkpoint lacks the parameter {name!r} of this model")
+            if name in self.model.anchor and f"anchor.{name}" not in checkpoint.tensors:
+                raise RunError(f"the checkpoint lacks the anchor of {name!r}")
             copy_exactly(parameter, checkpoint.tensors[f"parameter.{name}"], name)
         state = {name: entries for name, entries in state.items() if entries}
         self.lockstep.optimizers.restore(self.place, checkpoint.step, state)

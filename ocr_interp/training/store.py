@@ -224,7 +224,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         with sealed_fields(path, advice):
             found = _step_of(metadata)
             if found == step:
-                return stored_weights(config, tensors, metadata)
+                return stored_weights(config, step, tensors, metadata)
         raise RunError(f"{path} holds the weights at step {found}: restore it")
 
     def snapshot_steps(self) -> list[int]:
@@ -263,6 +263,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
             for name, parameter in model.parameters.items():
                 copy_exactly(parameter, checkpoint.tensors[f"parameter.{name}"], name)
         recipe, step = config.train, checkpoint.step
+        model.enter(model.linear_map.staged(step))
         return model.weights(recipe.inert_factor(step), recipe.inert_factor(step, "scores"))
 
     def _final_weights(self, config: RunConfig, step: int) -> TokenWeights | None:
@@ -272,7 +273,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
             tensors, metadata = read_tensors(self._final, self.fingerprint, "weights", advice)
             with sealed_fields(self._final, advice):
                 if _step_of(metadata) == step:
-                    return stored_weights(config, tensors, metadata)
+                    return stored_weights(config, step, tensors, metadata)
         if self._model_of_version_1.exists():
             state, metadata = read_tensors(self._model_of_version_1, self.fingerprint, "model", advice)
             with sealed_fields(self._model_of_version_1, advice):
@@ -290,7 +291,7 @@ def _step_of(metadata: Mapping[str, Any]) -> int:
 
 
 def stored_weights(
-    config: RunConfig, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    config: RunConfig, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> TokenWeights:
     """The weights from the tensors of a file; version 1 named them differently.
 
@@ -298,7 +299,7 @@ def stored_weights(
         RunError: other names, shapes or dtypes than those of the configuration, or weights that are not
             finite: a digest only says that a file is as it was written, not by whom.
     """
-    linear_map, d = config.model.placed_map(config.task), config.task.d_vocab
+    linear_map, d = config.model.placed_map(config.task).staged(step), config.task.d_vocab
     if "format_version" not in metadata:
         tensors = version_1.named_weights(tensors, linear_map.has_factors)
     wanted = {**linear_map.shapes(d, d), SCORES: (d, d)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,9 +15,13 @@ from torch import Tensor
 
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import Batch, check_draws, exhaustive, noisy_examples, population
+from ocr_interp.maps.routed import Routed
+from ocr_interp.maps.routing import COLLAPSED, RouterCollapsedWarning
+from ocr_interp.models.routed_stacks import routed
 from ocr_interp.models.token_counts import TokenCountModel, cross_entropy
 from ocr_interp.models.weights import effective_circuit
 from ocr_interp.task import IMPLICATION, SPLITS, TRAINED_SPLITS, FactRecallTask
+from ocr_interp.theory.certificate import held_out_beta
 from ocr_interp.theory.norms import Norm
 from ocr_interp.training.limits import TRACKED_NORMS, LimitTracker, limit_columns
 
@@ -124,13 +130,55 @@ class Tracker:
         row["held_out_margin"] = row["held_out_implication/margin"]
         full = effective_circuit(model.config.attention, model.scores, model.W_OV)
         W = full.cpu().numpy().astype(np.float64)
+        rows = self.task.relation_tokens[-1] + 1
         # Decompositions this small are slower with more threads, much slower if cores are shared.
         with self._blas.limit(limits=1, user_api="blas"):
-            row |= circuit_norms(W[: self.task.noise_tokens.start, self.task.n_inputs :])
-            row |= self.limits.measure(W, model.config.attention)
+            row |= circuit_norms(W[..., :rows, self.task.n_inputs :].reshape(-1, self.task.n_answers))
+            if model.linear_map.n_routes is None:
+                row |= self.limits.measure(W, model.config.attention)
+            else:
+                W = self._implications_of_prompts(model, W)
+                row |= dict.fromkeys(self.limits.columns, math.nan)
+                if W.any() and np.isfinite(W).all():
+                    row["beta"] = held_out_beta(W, self.task).projection
             for relation in self.relations:
                 row[f"beta/{relation}"] = self.limits.beta(W, relation)
-        return {name: row[name] for name in self.columns if name in row}
+        row = {name: row[name] for name in self.columns if name in row}
+        return row | (self._router_columns(model) if isinstance(model.linear_map, Routed) else {})
+
+    def _implications_of_prompts(
+        self, model: TokenCountModel, experts: Float[np.ndarray, "expert input output"]
+    ) -> Float[np.ndarray, "input output"]:
+        """The rows of subjects in the mixtures of their own prompts without noise, for β; else 0."""
+        task, triples = self.task, self.task.triples
+        counts = population(task, dtype=model.scores.dtype, device=model.scores.device).counts
+        mixture = routed(model.linear_map).routing(model.ov, counts).mixture.cpu().numpy().astype(np.float64)
+        rows = np.einsum("te,eto->to", mixture, experts[:, triples.subject])
+        W = np.zeros_like(experts[0])
+        for relation in range(IMPLICATION, len(task.relation_tokens)):
+            of = triples.relation == relation
+            columns = task.n_inputs + np.flatnonzero(task.answer_relation == relation)
+            W[np.ix_(triples.subject[of], columns)] = rows[np.ix_(of, columns)]
+        return W
+
+    def _router_columns(self, model: TokenCountModel) -> dict[str, float]:
+        """Loads of the experts on the trained splits, and the terms of a router's loss."""
+        linear_map, examples = routed(model.linear_map), self.examples
+        trained = examples.split < len(TRAINED_SPLITS)
+        weight = examples.weight[trained] / examples.weight[trained].sum()
+        load = linear_map.load(model.ov, examples.counts[trained], weight)
+        row: dict[str, float] = {}
+        for expert in range(linear_map.size):
+            row[f"expert{expert}/score"] = float(load.score[expert])
+            row[f"expert{expert}/share"] = float(load.share[expert])
+        known = linear_map.has_router
+        row["router/entropy"] = float(load.entropy) if known else math.nan
+        balance = load.balance_loss(linear_map.balance, linear_map.entropy)
+        row["router/balance_loss"] = float(balance) if known else math.nan
+        held = bool(model.anchor) and not linear_map.hard
+        moved = linear_map.anchored(model.ov, model.anchor) if held else None
+        row["router/anchor_loss"] = math.nan if moved is None else linear_map.anchor * float(moved)
+        return row
 
     def _parts(self) -> dict[str, Bool[Tensor, " batch"]]:
         """The examples of every split that the task has and, if it has several, of every relation."""
@@ -158,6 +206,25 @@ class Tracker:
     def finite(self, row: Mapping[str, float]) -> bool:
         """Whether the losses of all splits that the task has are finite."""
         return all(math.isfinite(row[f"{SPLITS[k]}/loss"]) for k in self._present)
+
+
+def warn_of_collapse(row: Mapping[str, float], earlier: Sequence[Mapping[str, float]]) -> None:
+    """Warns of a learned router that leaves an expert all but unused, at the first row where it does."""
+    lost = _collapsed(row)
+    if lost and not any(_collapsed(each) for each in earlier):
+        shares = ", ".join(f"{row[name]:.3g}" for name in row if re.fullmatch(r"expert\d+/score", name))
+        warnings.warn(
+            f"the router has collapsed at step {row['step']:,.0f}: mean scores of the experts {shares}, "
+            f"where each should get at least {COLLAPSED:g} of an even share: raise balance or entropy, the "
+            "temperature, or soft_from_step (ov_options)",
+            RouterCollapsedWarning,
+            stacklevel=2,
+        )
+
+
+def _collapsed(row: Mapping[str, float]) -> bool:
+    scores = [value for name, value in row.items() if re.fullmatch(r"expert\d+/score", name)]
+    return math.isfinite(row.get("router/entropy", math.nan)) and min(scores) < COLLAPSED / len(scores)
 
 
 def circuit_norms(W: Float[np.ndarray, "input answer"]) -> dict[str, float]:

@@ -12,7 +12,9 @@ from ocr_interp.theory.norms.base import Norm, UnitarilyInvariantNorm
 
 __all__ = ["Norm", "UnitarilyInvariantNorm", "as_invariant_norm", "as_norm", "norms"]
 
-norms: Registry[Norm] = Registry("norm", "ocr_interp.theory.norms", "NORM", ("base", "kronecker"))
+norms: Registry[Norm] = Registry(
+    "norm", "ocr_interp.theory.norms", "NORM", ("base", "by_expert", "kronecker")
+)
 
 
 def as_norm(norm: str | Norm) -> Norm:

@@ -62,15 +62,40 @@ def describe_run(run: Run) -> str:
         f"its set: facts or {alone} alone; margin: smallest logit difference to a rival there",
         f"* never told; guessing among the implications has loss {guess}",
         "",
-        f"diag(a) W_OV: nuclear norm {row['nuclear_norm']:.4g}, Frobenius norm {row['frobenius_norm']:.4g}, "
-        f"effective rank {row['effective_rank']:.2f}",
+        f"{_norms_of(run)}: nuclear norm {row['nuclear_norm']:.4g}, "
+        f"Frobenius norm {row['frobenius_norm']:.4g}, effective rank {row['effective_rank']:.2f}",
         f"divided by the smallest training margin among all answers ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
         _beta_line(run, row["beta"]),
-        *(_limit_line(run, row, as_norm(norm)) for norm in tracked_norms(run.weights.linear_map.norm)),
+        *_limit_lines(run, row),
+        *_expert_lines(row),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
+
+
+def _norms_of(run: Run) -> str:
+    """What the norms are of."""
+    n_routes = run.weights.linear_map.n_routes
+    return "diag(a) W_OV" if n_routes is None else f"diag(a) W_OV of {n_routes} experts, one below the other"
+
+
+def _limit_lines(run: Run, row: Mapping[str, float]) -> list[str]:
+    """Distances from the max-margin solutions, or why there are none."""
+    linear_map = run.weights.linear_map
+    if linear_map.n_routes is not None:
+        return ["prompts are routed to experts: no single W_OV, so none of the max-margin solutions of one"]
+    return [_limit_line(run, row, as_norm(norm)) for norm in tracked_norms(linear_map.norm)]
+
+
+def _expert_lines(row: Mapping[str, float]) -> list[str]:
+    """Loads of the experts of a routed model."""
+    scores = [value for name, value in row.items() if name.startswith("expert") and name.endswith("/score")]
+    if not scores:
+        return []
+    entropy = row["router/entropy"]
+    router = "" if math.isnan(entropy) else f", entropy {entropy:.3f} of ln {len(scores)} nats"
+    return [f"experts   mean scores {', '.join(f'{score:.3f}' for score in scores)}{router}"]
 
 
 def describe_columns(run: Run) -> str:
