@@ -7,7 +7,7 @@ import pytest
 
 from analyses.parameterisation import kronecker
 from analyses.parameterisation.kronecker_criteria import CASES, DIALS, SEEDS, SHARES
-from ocr_interp.theory.closed.compacter import aligned_compacter
+from ocr_interp.theory import aligned_compacter
 from ocr_interp.training.long_descent import long_descent
 
 
@@ -22,7 +22,9 @@ def as_predicted():
     )
     flat = dict.fromkeys(SHARES, [0.7] * len(SEEDS))
     dial = {name: flat if name == "factorized" else falling for name in DIALS}
-    return kronecker.Measured(middle, right, middle, right, dial, {}, [point] * len(SEEDS))
+    return kronecker.Measured(
+        middle, right, middle, right, dial, {}, [point] * len(SEEDS), [0.0] * len(SEEDS)
+    )
 
 
 def test_claims_can_hold_and_fail():
@@ -41,9 +43,9 @@ def test_claims_can_hold_and_fail():
         assert sum(claim.holds for claim in kronecker.claims(bad)) == held
 
 
-def test_the_control_has_the_start_of_a_descent_permuted(monkeypatch):
+def test_the_control_has_the_start_of_a_descent_permuted(monkeypatch, tmp_path):
     monkeypatch.setattr(kronecker, "TIME", 0.5)
-    still, moved = (kronecker.descend_factorized(share, seed=1) for share in (0.0, 1.0))
+    still, moved = (kronecker.descend_factorized(tmp_path, share, seed=1) for share in (0.0, 1.0))
     alone = long_descent(kronecker.task(), "factorized", entries=0.01, log10_time=0.5, seed=1, logit_step=0.1)
     assert still.beta == pytest.approx(alone.beta, rel=1e-9)
     assert moved.beta != still.beta

@@ -18,7 +18,7 @@ class Compacter(Kronecker):
     """Subjects x answers are Σ_k A_k ⊗ s_k t_k, s_k t_k of rank phm_rank; all other rows are D_V D_M D_O.
 
     Every entry of W_OV is of degree 3 in what is trained. Small parameters make Σ (‖A_k‖ ‖s_k‖ ‖t_k‖)^(2/3)
-    small, which is no norm: `norm` is None, and `theory.stationary.stationary_points` finds the stationary
+    small, which is no norm: `norm` is None, and `theory.stationary_points` finds the stationary
     points and says which are stable. The linear relative of Compacter's adapter, whose bottleneck is no W.
 
     Attributes:

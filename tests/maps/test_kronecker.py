@@ -15,8 +15,7 @@ from ocr_interp.maps.compacter import Compacter
 from ocr_interp.maps.kronecker import Kronecker
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.compacter import aligned_compacter
-from ocr_interp.theory.norms.kronecker import KroneckerNorm
+from ocr_interp.theory import KroneckerNorm, aligned_compacter
 from ocr_interp.training.lockstep import stack_key
 from ocr_interp.training.long_descent import long_descent
 from ocr_interp.training.loop import train

@@ -91,6 +91,17 @@ def test_pairs_in_one_factor_have_beta_zero_in_closed_form(layout, sizes, output
     assert found.beta == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_several_implications_of_a_fact_have_a_closed_form_too(k):
+    task = FactRecallTask(4, 1, 2, implied_relations=k)
+    found, split = (solve(task, norm_of(task), 1e-3, method=method) for method in ("auto", "first_order"))
+    assert found.method == "closed_form"
+    assert found.objective == pytest.approx(np.sqrt(3 * (k + 1 + 2)) + k * 2)
+    assert abs(found.certificate.gap) <= 1e-12
+    assert split.objective == pytest.approx(found.objective, rel=2e-3)
+    assert found.beta == pytest.approx(0, abs=1e-12)
+
+
 def test_the_closed_form_holds_in_any_order_of_the_subjects():
     rng = np.random.default_rng(0)
     order = rng.permutation(9)

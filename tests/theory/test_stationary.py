@@ -6,7 +6,7 @@ import pytest
 from ocr_interp.errors import ConfigError
 from ocr_interp.layouts import token_layout
 from ocr_interp.task import FactRecallTask
-from ocr_interp.theory.closed.compacter import aligned_compacter
+from ocr_interp.theory import aligned_compacter
 from ocr_interp.theory.solver.stationary import CompacterProgram, curvature, stationary_points
 
 

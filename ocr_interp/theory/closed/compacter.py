@@ -38,7 +38,7 @@ def aligned_compacter(task: FactRecallTask) -> CompacterPoint:
     Raises:
         ConfigError: another task.
 
-    Source: docs/theory.md, "Kronecker products"; brute force (`theory.solver.stationary`) ends there.
+    Source: docs/theory.md, "Kronecker products"; brute force (`theory.stationary_points`) ends there.
     """
     from scipy.optimize import minimize
 
@@ -46,7 +46,7 @@ def aligned_compacter(task: FactRecallTask) -> CompacterPoint:
     if sizes is None or min(sizes) < 1 or task.n_answers != 2 * task.n_facts:
         raise ConfigError(
             "Compacter's stationary point is known for balanced tasks with m_train, m_test >= 1 and one "
-            "implication of a fact: find others with theory.solver.stationary.stationary_points"
+            "implication of a fact: find others with theory.stationary_points"
         )
     n, a, b = sizes
 

@@ -57,8 +57,7 @@ class RoutedSolution:
         """
         if len(self.expert_of_relation) > 2:
             raise ConfigError("every implied relation has a β of its own: read the experts W, one by one")
-        *_, expert = self.expert_of_relation
-        return held_out_beta(self.W[expert], self.task).projection
+        return held_out_beta(self.W[list(self.expert_of_relation)[-1]], self.task).projection
 
 
 def solve_routed(
