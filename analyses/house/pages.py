@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and of docs/ from figures/ and benchmarks/results/.
+"""Writes claims.json and the tables of README.md and docs/ from figures/ and benchmarks/results/.
 
 python -m analyses.house.pages   (make readme)
 """
@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from analyses.house.claims import span
+from analyses.house.claims import assemble, span
+from analyses.house.discovery import find_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
@@ -260,6 +261,7 @@ def put_tables(text: str, tables: dict[str, str]) -> str:
 
 
 def main() -> None:
+    assemble(ROOT / "figures", [one.script for one in find_figures()])
     for page, tables in all_tables().items():
         page.write_text(put_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
     (ROOT / "docs" / "claims.md").write_text(claims_page(), encoding="utf-8")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.figure
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -191,7 +192,7 @@ def make(runs: Path, figures: Path) -> Results:
         },
         "learned": {name: measure(load_all(runs, each)) for name, each in BY_ROUTER.items()},
     }
-    drawn: tuple[tuple[str, str, Callable[[dict[str, Measured]], plt.Figure]], ...] = (
+    drawn: tuple[tuple[str, str, Callable[[dict[str, Measured]], matplotlib.figure.Figure]], ...] = (
         ("sides", "routing_sides", draw_sides),
         ("relations", "routing_relations", draw_relations),
         ("random", "routing_random", draw_random),
@@ -205,7 +206,7 @@ def make(runs: Path, figures: Path) -> Results:
     return found
 
 
-def draw_sides(found: dict[str, Measured]) -> plt.Figure:
+def draw_sides(found: dict[str, Measured]) -> matplotlib.figure.Figure:
     """Accuracy by routing and side, one dot per seed."""
     fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
     for y, (name, each) in enumerate(found.items()):
@@ -222,7 +223,7 @@ def draw_sides(found: dict[str, Measured]) -> plt.Figure:
     return fig
 
 
-def draw_relations(found: dict[str, Measured]) -> plt.Figure:
+def draw_relations(found: dict[str, Measured]) -> matplotlib.figure.Figure:
     """Accuracy of r2's and of r3's implications by grouping of the relations."""
     fig, ax = plt.subplots(figsize=(6.6, 2.8), layout="constrained")
     for y, each in enumerate(found.values()):
@@ -239,7 +240,7 @@ def draw_relations(found: dict[str, Measured]) -> plt.Figure:
     return fig
 
 
-def draw_random(found: dict[str, Measured]) -> plt.Figure:
+def draw_random(found: dict[str, Measured]) -> matplotlib.figure.Figure:
     """Accuracy under random routing over the number of experts, beside the formula."""
     fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
     line = np.linspace(1, max(EXPERTS), 100)
@@ -257,7 +258,7 @@ def draw_random(found: dict[str, Measured]) -> plt.Figure:
     return fig
 
 
-def draw_learned(found: dict[str, Measured]) -> plt.Figure:
+def draw_learned(found: dict[str, Measured]) -> matplotlib.figure.Figure:
     """Accuracy over how far apart the router sends the two relations."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(6.6, 3.4), sharey=True, layout="constrained")
     for y, each in enumerate(found.values()):

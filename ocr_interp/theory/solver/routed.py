@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -56,7 +57,7 @@ class RoutedSolution:
         """
         if len(self.expert_of_relation) > 2:
             raise ConfigError("every implied relation has a β of its own: read the experts W, one by one")
-        return held_out_beta(self.W[self.expert_of_relation[1]], self.task).projection
+        return held_out_beta(self.W[list(self.expert_of_relation)[-1]], self.task).projection
 
 
 def solve_routed(
@@ -114,7 +115,7 @@ def _norm(side: str, n_experts: int, n_in: int) -> Norm:
     return NuclearByExpert(tuple(np.repeat(np.arange(n_experts), n_in).tolist()))
 
 
-def _of_experts(x: sp.csr_array, triples: Triples, experts: Sequence[int]) -> sp.csr_array:
+def _of_experts(x: Any, triples: Triples, experts: Sequence[int]) -> Any:
     """Examples [example, expert x input]: what an example holds, in the columns of its expert."""
     of_example = np.array(experts, dtype=np.int64)[triples.relation]
     rows, columns = x.nonzero()
