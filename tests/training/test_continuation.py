@@ -71,7 +71,7 @@ def test_a_head_that_is_too_narrow_says_how_far_it_came():
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"ov": "deep"}, "ov must be one of"), ({"tolerance": 0}, "tolerance"), ({"d_head": 0}, "d_head")],
+    [({"ov": "full"}, "ov must be one of"), ({"tolerance": 0}, "tolerance"), ({"d_head": 0}, "d_head")],
 )
 def test_bad_input(change, words):
     with pytest.raises(ConfigError, match=words):
