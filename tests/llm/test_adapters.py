@@ -33,6 +33,7 @@ from ocr_interp.llm.training.update import trained_model
 
 TOYS = {"norm_gains": NormGains(), "gate": Gate()}
 ALL = [*methods.names, *TOYS]
+UPDATE = ["adapter.safetensors", "adapter_config.json"]
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,8 @@ def test_what_is_left_answers_as_what_was_trained(method, make_model, facts):
     names = frozenset(name for name, _ in lm.model.named_parameters())
     batch = batch_of(facts, lm)
     model = make_trainable(lm.model, recipe(method=method))
-    attached = logits_of(LanguageModel(lm.name, model, lm.tokenizer, Attached(adapter, recipe(method=method))))
+    update = Attached(adapter, recipe(method=method))
+    attached = logits_of(LanguageModel(lm.name, model, lm.tokenizer, update))
     start = attached(batch).detach()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -159,7 +161,7 @@ def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, comman
     assert list(result["columns"]) == ["gate/size", "gate/tokens"]
     assert result["history"]["gate/size"][0] == 0 < result["history"]["gate/size"][-1]
     assert result["history"]["gate/tokens"][0] == 0 < result["history"]["gate/tokens"][1]
-    assert sorted(path.name for path in (tmp_path / "run" / "adapter").iterdir()) == ["adapter.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "run" / "adapter").iterdir()) == UPDATE
     assert not (tmp_path / "run" / "model").exists()
     code, out, err = command("llm", "evaluate", "run", "--device", "cpu")
     assert code == 0, err

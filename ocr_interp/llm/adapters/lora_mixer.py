@@ -32,10 +32,11 @@ class LoRAMixerMethod(Adapter):
         n_experts: number of experts.
         separate: what experts do not share: "both", "read" (A alone), "write" (B alone).
         hard_share: share of the steps in the hard stage; 1 never asks the routers, 0 always.
-        label: the label of an example: its "relation", its "subject", or "random" (the control: a fixed expert
-            for each subject and relation, drawn from train_seed).
+        label: the label of an example: its "relation", its "subject", or "random" (the control: a fixed
+            expert for each subject and relation, drawn from train_seed).
         experts_of: experts of relation 0, 1, …, e.g. "0,0,1"; empty is relation modulo n_experts.
-        router: "token", or "sequence": by the mean of all tokens up to each one, so that nothing later is read.
+        router: "token", or "sequence": by the mean of all tokens up to each one, so that nothing later is
+            read.
         temperature: of the routers' softmax.
         top_k: how many experts answer when the model is measured; all of them if there are no more.
         balance: weight of Σ_e (mean score) (share of tokens with e in their top_k) in the soft stage.
@@ -68,8 +69,8 @@ class LoRAMixerMethod(Adapter):
         }
     )
     why_not_merged = (
-        "which expert answers depends on the token, so there is no single change of W and no OV circuit of it; the "
-        "update of each expert can be read (llm.layers.mixture.expert_updates)"
+        "which expert answers depends on the token, so there is no single change of W and no OV circuit of "
+        "it; the update of each expert can be read (llm.layers.mixture.expert_updates)"
     )
 
     def check(self, settings: Mapping[str, Option]) -> None:
@@ -169,6 +170,7 @@ class LoRAMixerMethod(Adapter):
         """The routers' loss (`LoRAMixer.loss`), and the anchor of given experts."""
         mixer, settings = _mixer(model), self.settings(recipe)
         weights = {name: float(settings[name]) for name in ("balance", "entropy", "label_loss")}
+        assert mixer.batch is not None
         loss = mixer.loss(*mixer.batch, weights)
         return loss + float(settings["anchor"]) * mixer.distance() if settings["anchor"] else loss
 
@@ -193,16 +195,16 @@ class LoRAMixerMethod(Adapter):
         if settings["n_experts"] == 1 or settings["hard_share"] == 1 or not share > 0:
             return ()
         return (
-            f"{share:.0%} of the routers have collapsed: one expert is first for more than 95 % of the tokens; "
-            "a larger balance, or entropy > 0, spreads them",
+            f"{share:.0%} of the routers have collapsed: one expert is first for more than 95 % of the "
+            "tokens; a larger balance, or entropy > 0, spreads them",
         )
 
     def state(self, model: Any) -> dict[str, Tensor]:
         """The stage, the sums of the statistics, and experts that are not trained."""
         mixer = _mixer(model)
         names = ("soft", "steps", "score_sum", "entropy_sum", "first_sum")
-        frozen = {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
-        return {name: getattr(mixer, name) for name in names} | frozen
+        found: dict[str, Tensor] = {name: getattr(mixer, name) for name in names}
+        return found | {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
 
     def activations_per_token(self, model: Any, recipe: Recipe) -> int:
         """What every routed map stores: the read of all experts before and after weighing, and the scores."""
@@ -226,7 +228,8 @@ def _experts_of(settings: Mapping[str, Option]) -> list[int]:
     words = [word.strip() for word in text.split(",")] if text else []
     if any(not word.isdecimal() or int(word) >= count for word in words):
         raise ConfigError(
-            f"experts_of must be an expert, 0 to {count - 1}, for every relation, such as '0,0,1', got {text!r}"
+            f"experts_of must be an expert, 0 to {count - 1}, for every relation, such as '0,0,1', got "
+            f"{text!r}"
         )
     if words and settings["label"] != "relation":
         raise ConfigError(f"experts_of is for label='relation', got label={settings['label']!r}")
@@ -242,7 +245,9 @@ def _expert(example: Example, settings: Mapping[str, Option], seed: int) -> int:
         return zlib.crc32(f"{seed} {example.subject} {example.relation}".encode()) % count
     named = _experts_of(settings)
     if named and example.relation >= len(named):
-        raise ConfigError(f"experts_of names experts of {len(named)} relations, got relation {example.relation}")
+        raise ConfigError(
+            f"experts_of names experts of {len(named)} relations, got relation {example.relation}"
+        )
     return named[example.relation] if named else example.relation % count
 
 

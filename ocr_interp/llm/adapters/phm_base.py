@@ -89,8 +89,8 @@ class PhmMethod(Adapter):
         }
     )
     why_not_merged = (
-        "a bottleneck is not linear, so there is no change of W and no OV circuit of it; the heads' own W can be "
-        "read, and what each adapter reads and writes (llm.layers.phm.read_and_write)"
+        "a bottleneck is not linear, so there is no change of W and no OV circuit of it; the heads' own W "
+        "can be read, and what each adapter reads and writes (llm.layers.phm.read_and_write)"
     )
     start_tolerance = 1e-5
     """The start is near 0 and not at 0: of size phm_init_range squared."""
@@ -161,8 +161,9 @@ def checked_sizes(name: str, width: int, settings: Mapping[str, Option]) -> int:
     ways = [_listed("phm_dim", dims, f"with reduction_factor {reduction}")]
     ways.append(_listed("reduction_factor", factors, f"with phm_dim {n}"))
     raise ConfigError(
-        f"phm_dim must divide the width of {name}, {width}, and that of the bottleneck, {width}/reduction_factor, "
-        f"got phm_dim {n} and reduction_factor {reduction} ({width / reduction:g}): {' or '.join(ways)}"
+        f"phm_dim must divide the width of {name}, {width}, and that of the bottleneck, "
+        f"{width}/reduction_factor, got phm_dim {n} and reduction_factor {reduction} ({width / reduction:g}): "
+        f"{' or '.join(ways)}"
     )
 
 

@@ -50,8 +50,8 @@ def read_experts(folders: Sequence[str]) -> tuple[GivenExpert, ...]:
         odd = sorted(experts[0].matrices.keys() ^ other.matrices.keys())
         if odd:
             raise ModelError(
-                f"experts must be LoRAs on the same linear maps, {experts[0].folder} and {other.folder} differ in "
-                f"{len(odd)}, such as {odd[0]}: train them with the same target_modules"
+                f"experts must be LoRAs on the same linear maps, {experts[0].folder} and {other.folder} "
+                f"differ in {len(odd)}, such as {odd[0]}: train them with the same target_modules"
             )
     return experts
 
@@ -76,8 +76,9 @@ def put_experts(mixer: LoRAMixer, experts: Sequence[GivenExpert]) -> None:
                 A, B = expert.matrices[path]
                 if A.shape[1] != update.A[k].shape[1] or B.shape[0] != update.B[k].shape[0]:
                     raise ModelError(
-                        f"the LoRA in {expert.folder} is of another model: {path} has {A.shape[1]} inputs and "
-                        f"{B.shape[0]} outputs there, {update.A[k].shape[1]} and {update.B[k].shape[0]} here"
+                        f"the LoRA in {expert.folder} is of another model: {path} has {A.shape[1]} inputs "
+                        f"and {B.shape[0]} outputs there, {update.A[k].shape[1]} and "
+                        f"{update.B[k].shape[0]} here"
                     )
                 B = B * (expert.scaling / mixer.settings.scaling)
                 update.A[k].zero_()[: len(A)] = A.to(update.A[k])
@@ -90,7 +91,8 @@ def _read(folder: Path) -> GivenExpert:
         tensors = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ModelError(
-            f"{folder} must be a folder that peft has saved (adapter_config.json, adapter_model.safetensors): {error}"
+            f"{folder} must be a folder that peft has saved (adapter_config.json, "
+            f"adapter_model.safetensors): {error}"
         ) from None
     unlike = [name for name in _UNLIKE if config.get(name)]
     if config.get("peft_type") != "LORA" or unlike:
@@ -98,7 +100,9 @@ def _read(folder: Path) -> GivenExpert:
         raise ModelError(f"{folder} must hold a plain LoRA with one rank to be an expert, got {what}")
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     scaling = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    paths = [name.removeprefix(_PREFIX).removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name]
+    paths = [
+        name.removeprefix(_PREFIX).removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name
+    ]
     try:
         own = {p: tuple(tensors[f"{_PREFIX}{p}.lora_{x}.weight"] for x in "AB") for p in paths}
     except KeyError as error:

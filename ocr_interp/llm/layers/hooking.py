@@ -41,6 +41,6 @@ def changed_output(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return (change(output[0]), *output[1:])
     first = first_tensor(output)
     raise ModelError(
-        f"an adapter needs a module that gives a tensor, or a tuple with one first, got a {type(output).__name__}"
-        + ("" if first is None else " with one inside")
+        f"an adapter needs a module that gives a tensor, or a tuple with one first, got a "
+        f"{type(output).__name__}" + ("" if first is None else " with one inside")
     )

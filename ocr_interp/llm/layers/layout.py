@@ -14,6 +14,8 @@ from ocr_interp.llm.layers.tracing import TOKENS, Origin, Trace, trace
 
 ATTENTION, MLP = "attention", "mlp"
 
+_ADVICE = "take method='full' or 'lora' without train_parts, or another model"
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -72,8 +74,8 @@ def layout_of(model: Any) -> Layout:
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{name} cannot be asked where its attention and MLPs are, its forward pass fails: {reason}: take "
-            "method='full' or 'lora' without train_parts, or another model"
+            f"{name} cannot be asked where its attention and MLPs are, its forward pass fails: {reason}: "
+            f"{_ADVICE}"
         ) from error
     finally:
         model.train(training)
@@ -95,24 +97,23 @@ def embedding_names(model: Any) -> frozenset[str]:
 
 
 def _refuse_unnamed(name: str, seen: Trace) -> None:
-    advice = "take method='full' or 'lora' without train_parts, or another model"
     blocks = {block for block, _ in seen.branches}
     if not any(origin.mixes for _, origin in seen.branches):
         raise ModelError(
             f"{name} has no blocks that add attention, or another mixer of positions, to a residual "
-            f"stream: {advice}"
+            f"stream: {_ADVICE}"
         )
     odd = [block for block in seen.left if block in blocks]
     if odd:
         raise ModelError(
             f"{name} does not keep a residual stream: what leaves {odd[0]} is not a sum with what enters it: "
-            f"{advice}"
+            f"{_ADVICE}"
         )
     unnamed = [block for block, origin in seen.branches if not origin.made_by]
     if unnamed:
         raise ModelError(
-            f"{name} adds something to the residual stream in {unnamed[0] or 'no block'} that is the output of no "
-            f"module: {advice}"
+            f"{name} adds something to the residual stream in {unnamed[0] or 'no block'} that is the output "
+            f"of no module: {_ADVICE}"
         )
 
 

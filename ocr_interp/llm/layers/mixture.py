@@ -112,7 +112,17 @@ class LoRAMixer(nn.Module):
     Args:
         widths: path of every routed linear map -> (inputs, outputs).
         settings: sizes and routing.
+
+    Attributes:
+        soft, steps, score_sum, entropy_sum, first_sum: the buffers of `add_counts`.
+        batch: labels and real tokens of the batch that is trained on, as `loss` takes them.
     """
+
+    soft: Tensor
+    steps: Tensor
+    score_sum: Tensor
+    entropy_sum: Tensor
+    first_sum: Tensor
 
     def __init__(self, widths: Mapping[str, tuple[int, int]], settings: MixtureSettings) -> None:
         super().__init__()
@@ -133,7 +143,7 @@ class LoRAMixer(nn.Module):
         return tuple(update for update in self.maps.values() if isinstance(update, RoutedUpdate))
 
     def add_counts(self, device: torch.device) -> None:
-        """Adds the buffers: whether tokens are routed softly, and sums over steps since the last `counted`."""
+        """Adds buffers: whether tokens are routed softly, and sums over steps since the last `counted`."""
         shapes = {
             "soft": (),
             "steps": (),
@@ -270,8 +280,8 @@ def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
     Args:
         model: a model with a LoRA-Mixer.
 
-    Returns: path of every routed linear map -> (A [rank, n_in], B [n_out, rank] with the scale) of each expert,
-        detached; an expert alone adds B A to the map's weight.
+    Returns: path of every routed linear map -> (A [rank, n_in], B [n_out, rank] with the scale) of each
+        expert, detached; an expert alone adds B A to the map's weight.
 
     Raises:
         ModelError: a model without one.

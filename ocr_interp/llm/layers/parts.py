@@ -72,8 +72,9 @@ def chosen_branches(
     for branch in (one for one in layout.branches if one in chosen):
         if branch.output is None:
             raise ModelError(
-                f"{type(model).__name__} runs {branch.block} several times in one pass, so that its {branch.kind} "
-                f"has no single place for an adapter: take method='full' or 'lora', or another model"
+                f"{type(model).__name__} runs {branch.block} several times in one pass, so that its "
+                f"{branch.kind} has no single place for an adapter: take method='full' or 'lora', or another "
+                "model"
             )
         found.append((branch.output, branch))
     return tuple(found)
@@ -83,8 +84,8 @@ def _chosen(by_part: Mapping[str, Collection[Member]], parts: Sequence[str], own
     missing = [part for part in parts if part not in by_part]
     if missing:
         raise ConfigError(
-            f"{owner} has no part {', '.join(map(repr, missing))}: there {'are' if len(by_part) > 1 else 'is'} "
-            f"{', '.join(map(repr, by_part))}"
+            f"{owner} has no part {', '.join(map(repr, missing))}: there "
+            f"{'are' if len(by_part) > 1 else 'is'} {', '.join(map(repr, by_part))}"
         )
     found: list[Member] = []
     for one in (one for part in parts for one in by_part[part]):

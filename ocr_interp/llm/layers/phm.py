@@ -86,9 +86,7 @@ class PHMLinear(nn.Module):
 class Bottleneck(nn.Module):
     """x + up(activation(down(x))), for the output of a branch."""
 
-    def __init__(
-        self, width: int, inner: int, settings: Mapping[str, Option], rule: Rule | None
-    ) -> None:
+    def __init__(self, width: int, inner: int, settings: Mapping[str, Option], rule: Rule | None) -> None:
         super().__init__()
         self.down = PHMLinear(width, inner, settings, rule)
         self.up = PHMLinear(inner, width, settings, rule)
@@ -128,7 +126,7 @@ class BottleneckAdapters(nn.Module):
 
 
 def read_and_write(model: Any) -> dict[str, tuple[Tensor, Tensor]]:
-    """What can be read of each adapter: it reads along the columns of `down` and writes along the rows of `up`.
+    """What can be read of each adapter: it reads by the columns of `down` and writes by the rows of `up`.
 
     Args:
         model: a model with adapters of Compacter or its relatives.
@@ -141,8 +139,8 @@ def read_and_write(model: Any) -> dict[str, tuple[Tensor, Tensor]]:
     adapters = getattr(model, ADAPTERS, None)
     if not isinstance(adapters, BottleneckAdapters):
         raise ModelError(
-            f"{type(model).__name__} has no PHM adapters: pass what llm.wrap(model, 'compacter') or load_finetuned "
-            "gave"
+            f"{type(model).__name__} has no PHM adapters: pass what llm.wrap(model, 'compacter') or "
+            "load_finetuned gave"
         )
     return {
         path.replace("/", "."): (one.down.matrix().detach(), one.up.matrix().detach())

@@ -4,8 +4,8 @@ No architecture is known by name. The pass runs under a `TorchFunctionMode`, whi
 order, and hooks that see every module's output. It also works on the device "meta", where there are shapes
 and no values.
 
-Every tensor is known by what it was computed from since the residual stream was last read. A sum of the stream
-and something else is the stream again, and the something else is a branch: attention or an MLP.
+Every tensor is known by what it was computed from since the residual stream was last read. A sum of the
+stream and something else is the stream again, and the something else is a branch: attention or an MLP.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def stacks(model: nn.Module) -> tuple[str, ...]:
     """Paths of the members of the outermost module lists, among which the blocks are."""
     lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outer = [n for n in lists if not any(n != other and n.startswith(f"{other}.") for other in lists)]
-    return tuple(f"{n}.{key}" if n else key for n in outer for key, _ in model.get_submodule(n).named_children())
+    members = {n: [key for key, _ in model.get_submodule(n).named_children()] for n in outer}
+    return tuple(f"{n}.{key}" if n else key for n, keys in members.items() for key in keys)
 
 
 class _Watcher(TorchFunctionMode):
@@ -242,11 +243,7 @@ class _Watcher(TorchFunctionMode):
 
     def _sum(self, one: Origin, other: Origin) -> Origin:
         for stream, branch in ((one, other), (other, one)):
-            # A norm after the sum makes the stream that the next branch is added to (OPT-350m, GPT-1).
-            is_stream = stream.stream or (
-                bool(stream.normed and stream.made_by) and not stream.maps and stream.normed <= branch.normed and branch.maps
-            )
-            if is_stream and not branch.stream:
+            if (stream.stream or _is_normed_stream(stream, branch)) and not branch.stream:
                 self._note_branches(branch)
                 return Origin(stream=True)
         terms = tuple(t for o in (one, other) for t in ((o,) if o.made_by else o.terms))
@@ -330,6 +327,12 @@ def _answer_without_values(name: str, args: Any, yes: set[int]) -> Any:
 def first_tensor(output: Any) -> Tensor | None:
     """A module's output, or the first tensor of a tuple or a transformers output."""
     return next(_tensors([output]), None)
+
+
+def _is_normed_stream(stream: Origin, branch: Origin) -> bool:
+    """Whether a norm after the last sum made the stream that a branch is added to (OPT-350m, GPT-1)."""
+    is_norm = bool(stream.normed and stream.made_by) and not stream.maps
+    return is_norm and bool(branch.maps) and stream.normed <= branch.normed
 
 
 def _is_hidden(value: Any) -> bool:

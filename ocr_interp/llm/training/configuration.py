@@ -59,8 +59,9 @@ class FinetuneConfig:
         lora_alpha: LoRA's updates are scaled by lora_alpha / lora_rank.
         method_options: options of the method that have no field here (`Adapter.options`), as pairs
             (option, value) or a dictionary; options at their default are dropped.
-        train_parts: parts of the model that are trained, or where the update is put: "attention", "mlp", "ov",
-            "norms", "embeddings" or others of `layers.part_names.PARTS`; empty is the method's own choice.
+        train_parts: parts of the model that are trained, or where the update is put: "attention", "mlp",
+            "ov", "norms", "embeddings" or others of `layers.part_names.PARTS`; empty is the method's own
+            choice.
         train_seed: seed of the order of the data and of the start of the update.
         log_every: steps between measurements; the first is before training, the last after the last step.
         checkpoint_every: steps between checkpoints, rounded up to a logged step; 0 writes a checkpoint only
