@@ -32,7 +32,8 @@ from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 from ocr_interp.llm.training.update import trained_model
 
 TOYS = {"norm_gains": NormGains(), "gate": Gate()}
-ALL = [*methods.names, *TOYS]
+SLOWER = ("compacter_plus", "phm_adapter", "lokr")
+ALL = [pytest.param(n, marks=[pytest.mark.slow] if n in SLOWER else []) for n in (*methods.names, *TOYS)]
 UPDATE = ["adapter.safetensors", "adapter_config.json"]
 
 

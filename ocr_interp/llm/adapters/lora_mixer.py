@@ -200,11 +200,12 @@ class LoRAMixerMethod(Adapter):
         )
 
     def state(self, model: Any) -> dict[str, Tensor]:
-        """The stage, the sums of the statistics, and experts that are not trained."""
+        """The stage, the sums of the statistics, experts that are not trained, and where the anchor is."""
         mixer = _mixer(model)
         names = ("soft", "steps", "score_sum", "entropy_sum", "first_sum")
         found: dict[str, Tensor] = {name: getattr(mixer, name) for name in names}
-        return found | {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
+        found |= {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
+        return found | {name: start for name, start in mixer.named_buffers() if ".start_" in name}
 
     def activations_per_token(self, model: Any, recipe: Recipe) -> int:
         """What every routed map stores: the read of all experts before and after weighing, and the scores."""

@@ -39,9 +39,11 @@ class PeftAdapter(Adapter):
         with warnings.catch_warnings():
             # peft 0.21 uses a name that transformers 5 has deprecated.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # It sees that GPT-2's maps are transposed, and says that it does.
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
             try:
                 return get_peft_model(model, config)
-            except ValueError as error:  # no linear map, or an architecture that peft refuses
+            except (ValueError, TypeError) as error:  # no linear map, or one or a model that peft refuses
                 reason = " ".join(str(error).split())[:300]
                 raise ModelError(
                     f"peft cannot put {self.label} on the linear maps of {type(model).__name__}: {reason}: "

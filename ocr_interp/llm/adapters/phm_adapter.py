@@ -11,7 +11,7 @@ class PhmAdapter(PhmMethod):
     """H = Σ A_i ⊗ B_i with free B_i, n = 12 and an own A in every layer; the options are `PhmMethod`'s."""
 
     label = "PHM-adapter"
-    start_tolerance = 0.01
+    start_tolerance = 0.05
     options = MappingProxyType(
         {
             **PhmMethod.options,

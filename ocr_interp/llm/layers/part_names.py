@@ -45,5 +45,5 @@ def checked_parts(given: Any) -> tuple[str, ...]:
     names = list(given)
     for name in names:
         if not isinstance(name, str) or name not in PARTS:
-            raise unknown_name("train_parts part", name, PARTS)
+            raise unknown_name("part", name, PARTS)
     return tuple(name for name in PARTS if name in names)

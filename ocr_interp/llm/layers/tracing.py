@@ -218,7 +218,8 @@ class _Watcher(TorchFunctionMode):
             return first  # which rows of a weight are taken is no mixing
         found = _joined(origins)
         active = [one for one in origins if one.reads or one.stream]
-        if name in _NORM or (name in ("pow", "__pow__") and args[1:2] == (-0.5,)):
+        is_root = name in ("pow", "__pow__") and isinstance(args[-1], float) and args[-1] == -0.5
+        if name in _NORM or is_root:
             self._note_norm()
         if name in _LINEAR:
             found = self._through_map(found, given, made)
