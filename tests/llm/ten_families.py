@@ -14,11 +14,12 @@ OTHERS = (
     *("Olmo2ForCausalLM", "Qwen3NextForCausalLM", "JambaForCausalLM", "DeepseekV3ForCausalLM"),
     *("GPTBigCodeForCausalLM", "MptForCausalLM", "StableLmForCausalLM", "CohereForCausalLM"),
 )
-FAST = ("LlamaForCausalLM", "GPT2LMHeadModel", "PhiForCausalLM")
+FAST = ("LlamaForCausalLM",)
 IDS = torch.arange(3, 15).view(2, 6)
 
 FITTING = {
-    **dict.fromkeys(("compacter", "compacter_plus"), {"reduction_factor": 6}),
+    "compacter": {"reduction_factor": 6},
+    "compacter_plus": {"reduction_factor": 6},
     "phm_adapter": {"reduction_factor": 2},
 }
 """Options with which a method fits the width of these models, 24."""

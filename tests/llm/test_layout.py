@@ -13,7 +13,6 @@ from ocr_interp.llm.layers.parts import maps_by_part, weights_by_part
 from ocr_interp.llm.layers.tracing import first_tensor
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 
-
 JOINT = {
     *("GPT2LMHeadModel", "GPTNeoXForCausalLM", "BloomForCausalLM", "FalconForCausalLM"),
     *("Phi3ForCausalLM", "DeepseekV3ForCausalLM", "GPTBigCodeForCausalLM", "MptForCausalLM"),
@@ -163,9 +162,11 @@ def test_parts_are_checked_before_and_with_the_model():
         FinetuneConfig(train_parts=("atention",))
     with pytest.raises(ConfigError, match=r"must be a list of parts, such as \('attention',\), got 'mlp'"):
         checked_parts("mlp")
-    with pytest.raises(ConfigError, match="GPT2LMHeadModel has no part 'ov': there are 'attention', .*'qkv'"):
+    with pytest.raises(
+        ConfigError, match=r"GPT2LMHeadModel has no part 'ov': there are 'attention', .*'qkv'"
+    ):
         make_trainable(tiny("GPT2LMHeadModel"), FinetuneConfig(train_parts=("ov",)))
-    with pytest.raises(ConfigError, match="'lora' updates linear maps, and Llama.* has no part 'norms'"):
+    with pytest.raises(ConfigError, match=r"'lora' updates linear maps, and Llama.* has no part 'norms'"):
         make_trainable(tiny("LlamaForCausalLM"), FinetuneConfig(method="lora", train_parts=("norms",)))
     assert set(PARTS) >= {"attention", "mlp", "ov", "embeddings"}
 

@@ -293,7 +293,7 @@ def test_given_experts_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="must be on the linear maps that are routed, they differ in 4"):
         mixed("a", train_parts=["ov"])
     with pytest.raises(
-        ModelError, match="is of another model: .* has 24 inputs and 24 outputs there, 12 and"
+        ModelError, match=r"is of another model: .* has 24 inputs and 24 outputs there, 12 and"
     ):
         mixed("a", model=tiny("LlamaForCausalLM", hidden_size=12, head_dim=2))
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())

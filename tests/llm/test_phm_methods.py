@@ -217,9 +217,9 @@ def test_bad_options_say_what_is_wrong(options, error, message):
 
 
 def test_other_parts_and_other_models_are_refused():
-    with pytest.raises(ConfigError, match="adds to what attention and MLPs write, .* no part 'qk'"):
+    with pytest.raises(ConfigError, match=r"adds to what attention and MLPs write, .* no part 'qk'"):
         wrap(tiny("LlamaForCausalLM"), "compacter", train_parts=["qk"])
-    with pytest.raises(ModelError, match="runs model.L_module.* several times in one pass"):
+    with pytest.raises(ModelError, match=r"runs model.L_module.* several times in one pass"):
         wrap(tiny("HrmTextForCausalLM"), "compacter", reduction_factor=6)
     with pytest.raises(ModelError, match="must be a causal language model of transformers, got a SimpleName"):
         wrap(SimpleNamespace(), "compacter")

@@ -111,7 +111,7 @@ def test_what_is_damaged_or_not_there_is_said(tmp_path):
         load_update(tiny("LlamaForCausalLM", num_hidden_layers=1), folder)
     with pytest.raises(RunError, match=r"holds no update \(adapter_config.json is missing\)"):
         load_update(tiny("LlamaForCausalLM"), tmp_path)
-    with pytest.raises(ModelError, match="has no update: pass what llm.wrap"):
+    with pytest.raises(ModelError, match=r"has no update: pass what llm.wrap"):
         save_update(tiny("LlamaForCausalLM"), tmp_path / "other")
     with pytest.raises(UnknownNameError, match="option 'reduction_facto': did you mean 'reduction_factor'"):
         wrap(tiny("LlamaForCausalLM"), "compacter", reduction_facto=6)
@@ -120,7 +120,7 @@ def test_what_is_damaged_or_not_there_is_said(tmp_path):
     file = folder / "adapter_config.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps({**content, "lora_rank": 9}))
-    with pytest.raises(RunError, match="adapter_config.json"):
+    with pytest.raises(RunError, match=r"adapter_config.json"):
         load_update(tiny("LlamaForCausalLM"), folder)
     file.write_text(json.dumps(content))
     tensors = folder / "adapter.safetensors"

@@ -162,8 +162,8 @@ def checked_sizes(name: str, width: int, settings: Mapping[str, Option]) -> int:
     ways.append(_listed("reduction_factor", factors, f"with phm_dim {n}"))
     raise ConfigError(
         f"phm_dim must divide the width of {name}, {width}, and that of the bottleneck, "
-        f"{width}/reduction_factor, got phm_dim {n} and reduction_factor {reduction} ({width / reduction:g}): "
-        f"{' or '.join(ways)}"
+        f"{width}/reduction_factor, got phm_dim {n} and reduction_factor {reduction} "
+        f"({width / reduction:g}): {' or '.join(ways)}"
     )
 
 
