@@ -161,10 +161,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "Compacter": {"method": "compacter"},
     "Compacter++": {"method": "compacter_plus"},
     "PHM-adapter": {"method": "phm_adapter", "method_options": {"phm_dim": 4}},
-    "LoRA-Mixer, 2 experts": {"method": "lora_mixer"},
-    "LoRA-Mixer, 6 experts": {"method": "lora_mixer", "method_options": {"n_experts": 6}},
+    "LoRA-Mixer, 2 experts": {"method": "lora_mixer", "method_options": {"hard_share": 0.0}},
+    "LoRA-Mixer, 2 experts, hard stage": {"method": "lora_mixer", "method_options": {"hard_share": 1.0}},
+    "LoRA-Mixer, 6 experts": {
+        "method": "lora_mixer",
+        "method_options": {"n_experts": 6, "hard_share": 0.0},
+    },
     "LoRA-Mixer, 2 experts, all linear maps": {
         "method": "lora_mixer",
+        "method_options": {"hard_share": 0.0},
         "train_parts": ("attention", "mlp"),
     },
 }
@@ -175,6 +180,7 @@ BESIDE = {
     "Compacter": "LoRA, all linear maps",
     "Compacter++": "LoRA, all linear maps",
     "LoRA-Mixer, 2 experts": "LoRA, attention",
+    "LoRA-Mixer, 2 experts, hard stage": "LoRA, attention",
     "LoRA-Mixer, 6 experts": "LoRA, attention",
     "LoRA-Mixer, 2 experts, all linear maps": "LoRA, all linear maps",
 }

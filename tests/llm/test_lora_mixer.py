@@ -173,7 +173,7 @@ def test_the_loss_of_the_routers_by_hand():
 
     def loss(labels=None, **weights):
         mixer.route(labels, training=True)
-        mixer.weights_of(p.log().double())
+        mixer.of_scores(p.log().double())
         return float(mixer.loss(labels, real, {"balance": 0.0, "entropy": 0.0, "label_loss": 0.0, **weights}))
 
     mean = [(0.7 + 0.1 + 0.5) / 3, (0.2 + 0.6 + 0.3) / 3, (0.1 + 0.3 + 0.2) / 3]

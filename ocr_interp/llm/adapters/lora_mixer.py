@@ -159,7 +159,7 @@ class LoRAMixerMethod(Adapter):
         if not soft:
             found = [_expert(example, settings, recipe.train_seed) for example in batch.examples]
             labels = torch.tensor(found, device=device)
-        mixer.route(labels, training=step is not None)
+        mixer.route(labels, training=step is not None, scored=float(settings["label_loss"]) > 0)
         if step is not None:
             last = torch.zeros(len(batch.tokens), dtype=torch.long, device=device)
             last = last.scatter_reduce(0, batch.row, batch.position, "amax")
@@ -175,7 +175,10 @@ class LoRAMixerMethod(Adapter):
         return loss + float(settings["anchor"]) * mixer.distance() if settings["anchor"] else loss
 
     def columns(self, recipe: Recipe) -> dict[str, str]:
-        """Mean scores, shares, entropy, and how many routers have collapsed; since the row before."""
+        """Mean scores, shares, entropy, and how many routers have collapsed; since the row before.
+
+        They are NaN while the routers are not asked: in the hard stage without a label_loss.
+        """
         experts = range(int(self.settings(recipe)["n_experts"]))
         return {
             **{f"score_{e}": f"mean score of expert {e}" for e in experts},

@@ -87,14 +87,28 @@ class RoutedUpdate(nn.Module):
     def mixed(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         """Σ_e α_e(x) B_e A_e x."""
         kind, (mixer,) = self.settings, self._mixer
-        weights = mixer.weights_of(self.scores(x)).unsqueeze(-1)
-        read = functional.linear(x, _joined(self.A, 0))
+        read, scores = self._read(x)
+        weights = (mixer.of_labels(x) if scores is None else mixer.of_scores(scores)).unsqueeze(-1)
         if kind.separate == "write":
             inner = (weights * read.unsqueeze(-2)).flatten(-2)
         else:
             inner = weights * read.unflatten(-1, (kind.n_experts, kind.rank))
             inner = inner.sum(-2) if kind.separate == "read" else inner.flatten(-2)
         return functional.linear(inner, _joined(self.B, 1))
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A x of all experts, and the router's scores if they are needed; in one product if that is possible.
+
+        One expert is multiplied alone, so that its numbers are those of a LoRA to the bit.
+        """
+        (mixer,), count = self._mixer, self.settings.n_experts
+        A = list(self.A)
+        if not mixer.asks_routers or self.settings.by_sequence or count == 1:
+            read = functional.linear(x, A[0] if len(A) == 1 else torch.cat(A))
+            return read, self.scores(x) if mixer.asks_routers else None
+        both = functional.linear(x, torch.cat([*A, self.router.weight]))
+        read, scores = both.split([both.shape[-1] - count, count], -1)
+        return read, scores if self.settings.temperature == 1 else scores / self.settings.temperature
 
     def scores(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_experts"]:
         """The router's scores before the softmax, divided by the temperature."""
@@ -134,7 +148,8 @@ class LoRAMixer(nn.Module):
             update.add_router(n_in)
         self.batch: tuple[Tensor | None, Tensor] | None = None
         self._labels: Tensor | None = None
-        self._training = False
+        self._chosen_experts: Tensor | None = None
+        self._training, self.asks_routers = False, True
         self._scores: list[Tensor] = []
 
     @property
@@ -174,42 +189,48 @@ class LoRAMixer(nn.Module):
 
     # --- one pass -----------------------------------------------------------------------------------
 
-    def route(self, labels: Int[Tensor, " batch"] | None, *, training: bool) -> None:
+    def route(self, labels: Int[Tensor, " batch"] | None, *, training: bool, scored: bool = True) -> None:
         """Says how the next forward pass is routed.
 
         Args:
             labels: the expert of each sequence (hard routing); None asks the routers (soft routing).
             training: whether scores are kept for `loss`, and all experts answer and not the top_k alone.
+            scored: whether the routers are asked too where there are labels.
         """
         self._labels, self._training, self._scores = labels, training, []
+        self._chosen_experts = None if labels is None else functional.one_hot(labels, self.settings.n_experts)
+        self.asks_routers = labels is None or (scored and training)
 
     def done(self, *_: Any) -> None:
         """The model's forward hook: what `route` said is for one pass."""
-        self._labels = None
+        self._labels = self._chosen_experts = None
+        self.asks_routers = True
 
-    def weights_of(self, scores: Float[Tensor, "*batch n_experts"]) -> Float[Tensor, "*batch n_experts"]:
-        """α of every token, from the labels if there are any, else from the router's scores."""
+    def of_scores(self, scores: Float[Tensor, "*batch n_experts"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
+        """α of every token from the router's scores, unless there are labels."""
         if self._training:
             self._scores.append(scores)
         if self._labels is not None:
-            return self._one_hot(scores)
+            return self.of_labels(scores)
         weights = scores.softmax(-1)
         if self._training or self.settings.top_k >= self.settings.n_experts:
             return weights
         kept, places = weights.topk(self.settings.top_k, dim=-1)
         return torch.zeros_like(weights).scatter(-1, places, kept / kept.sum(-1, keepdim=True))
 
-    def _one_hot(self, scores: Tensor) -> Tensor:
-        assert self._labels is not None
-        rows = math.prod(scores.shape[:-1])
-        if rows % len(self._labels) or (scores.dim() == 3 and scores.shape[0] != len(self._labels)):
-            raise ConfigError(
-                f"route() needs the expert of each of {scores.shape[0]} sequences, got {len(self._labels)}"
-            )
-        chosen = functional.one_hot(self._labels, self.settings.n_experts).to(scores.dtype)
-        if scores.dim() == 3:
-            return chosen[:, None].expand_as(scores)
-        return chosen.repeat_interleave(rows // len(chosen), 0).view_as(scores)
+    def of_labels(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
+        """α of every token from the labels of the sequences.
+
+        Args:
+            x: anything of the map [batch, pos, …] or [batch × pos, …].
+        """
+        assert self._chosen_experts is not None
+        chosen = self._chosen_experts.to(x.dtype)
+        if x.dim() == 3 and len(x) == len(chosen):
+            return chosen[:, None]
+        if x.dim() != 2 or len(x) % len(chosen):
+            raise ConfigError(f"route() needs the expert of each of {len(x)} sequences, got {len(chosen)}")
+        return chosen.repeat_interleave(len(x) // len(chosen), 0)
 
     # --- after a training pass ----------------------------------------------------------------------
 
@@ -224,23 +245,25 @@ class LoRAMixer(nn.Module):
         Soft routing: balance Σ_e p̄_e f̄_e - entropy E[H(p)], where p̄ is the mean score of an expert, f̄ the
         share of tokens that have it among their top_k (their first, if top_k is all), H in nats: a positive
         weight of the entropy spreads the scores, a negative one makes them peaked. Hard routing: label_loss
-        times the cross entropy of the scores with the labels.
+        times the cross entropy of the scores with the labels, or 0 where they were not asked.
 
         Args:
             labels: as given to `route`.
             real: which tokens are no padding.
             weights: of "balance", "entropy" and "label_loss".
         """
+        if labels is not None and not self._scores:
+            return 0 * torch.cat([update.router.weight.flatten() for update in self.updates]).sum()
         if not self._scores:
             raise ModelError("loss() needs a forward pass after route(training=True)")
         shape = (*real.shape, self.settings.n_experts)
         scores = torch.stack([one.view(shape) for one in self._scores]).float()
         self._scores = []
-        logp = scores.log_softmax(-1)
-        share = real / real.sum()
+        logp = scores.flatten(1, 2).log_softmax(-1)
+        share = (real / real.sum()).flatten()
         p = logp.exp()
-        mean = torch.einsum("mbte,bt->me", p, share)
-        entropy = torch.einsum("mbte,mbte,bt->m", p, -logp, share).mean()
+        mean = share @ p
+        entropy = -((p * logp).sum(-1) @ share).mean()
         with torch.no_grad():
             first = self._chosen(p, 1, share)
             self.steps += 1
@@ -248,8 +271,9 @@ class LoRAMixer(nn.Module):
             self.entropy_sum += entropy
             self.first_sum += first
         if labels is not None:
-            own = -logp.gather(-1, labels.view(1, -1, 1, 1).expand(*logp.shape[:-1], 1)).squeeze(-1)
-            return weights["label_loss"] * torch.einsum("mbt,bt->m", own, share).mean()
+            of_token = labels.repeat_interleave(real.shape[1])
+            own = -logp.gather(-1, of_token[None, :, None].expand(len(logp), -1, 1)).squeeze(-1)
+            return weights["label_loss"] * (own @ share).mean()
         n, top_k = self.settings.n_experts, self.settings.top_k
         chosen = first if top_k >= n else self._chosen(p.detach(), top_k, share)
         balance = (mean * chosen).sum(-1).mean()
@@ -257,8 +281,7 @@ class LoRAMixer(nn.Module):
 
     def _chosen(self, p: Tensor, k: int, share: Tensor) -> Float[Tensor, "map n_experts"]:
         """The share of tokens that have each expert among their k first."""
-        marked = torch.zeros_like(p).scatter(-1, p.topk(k, dim=-1).indices, 1.0)
-        return torch.einsum("mbte,bt->me", marked, share)
+        return share @ torch.zeros_like(p).scatter(-1, p.topk(k, dim=-1).indices, 1.0)
 
     def counted(self) -> dict[str, float]:
         """Means over the steps since the last call (NaN without one), which are then forgotten."""

@@ -41,7 +41,8 @@ class FinetuneConfig:
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
         method: what is trained: "full", all weights; "lora", low-rank updates of all linear maps but the
-            unembedding; or another name in `ocr_interp.llm.methods.names`.
+            unembedding; "compacter", "compacter_plus", "phm_adapter", "lora_mixer", "lokr", or another name
+            in `ocr_interp.llm.methods.names`.
         optimizer: "adamw"; "muon", which trains matrices with Muon, and embeddings, unembedding and vectors
             with AdamW at the same lr (Muon's updates are scaled to the size of AdamW's, "match_rms_adamw");
             or another name in `optim.optimizers`.
@@ -55,8 +56,8 @@ class FinetuneConfig:
         momentum: momentum of muon, sgd and signsgd.
         optimizer_options: options of the optimizer that have no field here, as pairs (option, value) or a
             dictionary.
-        lora_rank: rank of LoRA's updates.
-        lora_alpha: LoRA's updates are scaled by lora_alpha / lora_rank.
+        lora_rank: rank of LoRA's updates, of LoKr's and of each expert of a LoRA-Mixer.
+        lora_alpha: these updates are scaled by lora_alpha / lora_rank.
         method_options: options of the method that have no field here (`Adapter.options`), as pairs
             (option, value) or a dictionary; options at their default are dropped.
         train_parts: parts of the model that are trained, or where the update is put: "attention", "mlp",
