@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from ocr_interp.errors import ConfigError, shown, unknown_name
@@ -40,10 +39,9 @@ def checked_parts(given: Any) -> tuple[str, ...]:
     Raises:
         ConfigError, UnknownNameError: no list of names, or a name that is not among PARTS.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if not isinstance(given, list | tuple):
         raise ConfigError(f"train_parts must be a list of parts, such as ('attention',), got {shown(given)}")
-    names = list(given)
-    for name in names:
+    for name in given:
         if not isinstance(name, str) or name not in PARTS:
             raise unknown_name("part", name, PARTS)
-    return tuple(name for name in PARTS if name in names)
+    return tuple(name for name in PARTS if name in given)
