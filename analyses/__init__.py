@@ -9,8 +9,10 @@ To make a single figure:
 STUDIES = (
     "paper",
     "saddle",
+    "elsewhere",
     "theory",
     "prior",
+    "parameterisation",
     "mlp",
     "circuits",
     "ablations",

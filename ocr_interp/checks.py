@@ -71,7 +71,11 @@ def check_text(field: str, value: Any) -> None:
 
 
 def check_mapping(
-    n_pairs: int, m_train: int | None, m_test: int | None, mapping: tuple[Any, Any, Any]
+    n_pairs: int,
+    m_train: int | None,
+    m_test: int | None,
+    mapping: tuple[Any, Any, Any],
+    implied_relations: int = 1,
 ) -> None:
     """Requires a complete mapping (fact_of_subject, implication_of_fact, trained) of a fact-recall task."""
     names = ("fact_of_subject", "implication_of_fact", "trained")
@@ -82,15 +86,22 @@ def check_mapping(
         if not isinstance(part, tuple):
             raise ConfigError(f"{name} must be a tuple with one entry each, got {shown(part)}")
     fact_of_subject, implication_of_fact, trained = mapping
-    if m_train is not None or m_test is not None or n_pairs != len(implication_of_fact):
+    n_facts, rest = divmod(len(implication_of_fact), implied_relations)
+    if rest:
+        raise ConfigError(
+            f"implication_of_fact must have an entry per fact for each of {implied_relations} relations, got "
+            f"{len(implication_of_fact)} in all"
+        )
+    if m_train is not None or m_test is not None or n_pairs != n_facts:
         raise ConfigError(
             "with a mapping n_pairs must be the number of facts and m_train and m_test must be None, "
             f"got n_pairs={shown(n_pairs)}, m_train={shown(m_train)}, m_test={shown(m_test)}: leave them "
             "out, or use FactRecallTask.from_mapping"
         )
-    if len(trained) != len(fact_of_subject):
+    if len(trained) not in (len(fact_of_subject), implied_relations * len(fact_of_subject)):
+        each = f" or {implied_relations} times as many" if implied_relations > 1 else ""
         raise ConfigError(
-            f"trained must have one entry a subject ({len(fact_of_subject)}), got {len(trained)}"
+            f"trained must have one entry a subject ({len(fact_of_subject)}){each}, got {len(trained)}"
         )
     for subject, value in enumerate(trained):
         if not isinstance(value, bool):
@@ -101,13 +112,14 @@ def check_mapping(
                 f"fact_of_subject[{subject}] must be one fact, got {shown(fact)}: a subject with several "
                 "facts contradicts itself (the same sequence would have two right answers)"
             )
-    _check_indices("fact_of_subject", fact_of_subject, len(implication_of_fact))
-    n_implications = max((v for v in implication_of_fact if isinstance(v, int)), default=-1) + 1
-    _check_indices("implication_of_fact", implication_of_fact, n_implications)
-    if n_implications < 2:
-        raise ConfigError(
-            "implication_of_fact must name at least 2 implications, got 1: nothing to tell apart"
-        )
+    _check_indices("fact_of_subject", fact_of_subject, n_facts)
+    for k in range(implied_relations):
+        column = implication_of_fact[n_facts * k : n_facts * (k + 1)]
+        name = "implication_of_fact" if implied_relations == 1 else f"implication_of_fact of r{k + 2}"
+        n_implications = max((v for v in column if isinstance(v, int)), default=-1) + 1
+        _check_indices(name, column, n_implications)
+        if n_implications < 2:
+            raise ConfigError(f"{name} must name at least 2 implications, got 1: nothing to tell apart")
 
 
 def _check_indices(name: str, values: tuple[int, ...], n_targets: int) -> None:

@@ -46,7 +46,7 @@ class Batch:
     Attributes:
         n_subjects: number of subjects of the task.
         subject: index of the sequence's one subject.
-        context: count of each other input token in the sequence: r1, r2, noise, EOS.
+        context: count of each other input token in the sequence: relations, noise, EOS.
         target: token id of the right answer.
         weight: weight of the example in the loss; they sum to 1.
         split: index into SPLITS.
@@ -175,7 +175,7 @@ def noisy_examples(
         task,
         torch.as_tensor(triples.subject),
         torch.as_tensor(triples.relation) + task.n_subjects,
-        noise + task.n_subjects + 2,
+        noise + task.noise_tokens.start,
         seeded_generator("cpu", seed, _PLACES),
     )
     return tokens.to(batch.target.device), batch
@@ -281,7 +281,8 @@ class NoisyBatches:
             first += size
         self._chosen = torch.cat(columns, dim=1)
         shape = (STEPS_PER_CHUNK, self.batch_size, task.seq_len - 3)
-        noise_ids = task.n_subjects + 2, task.n_subjects + 2 + max(task.n_noise, 1)
+        first = task.noise_tokens.start
+        noise_ids = first, first + max(task.n_noise, 1)
         self._noise = torch.randint(*noise_ids, shape, generator=generator, device=device)
         n_context = task.n_inputs - task.n_subjects
         contexts = torch.zeros(*shape[:2], n_context, dtype=self.dtype, device=device)
@@ -313,9 +314,9 @@ def token_counts(
 def _as_batch(task, triples: Triples, noise: np.ndarray, weight, tensor_options) -> Batch:
     """Triples and their noise counts as a batch; weights equal unless given."""
     n = len(triples)
-    context = np.zeros((n, 2 + task.n_noise + 1))
+    context = np.zeros((n, task.n_inputs - task.n_subjects))
     context[np.arange(n), triples.relation] = 1
-    context[:, 2:-1] = noise
+    context[:, task.n_relations : -1] = noise
     context[:, -1] = 1
     device = tensor_options.get("device")
     dtype = tensor_options.get("dtype", torch.float32)

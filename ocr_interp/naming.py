@@ -12,7 +12,7 @@ from typing import Any
 from ocr_interp.errors import ConfigError, shown, unknown_name
 
 RESERVED = re.compile(r"r1|r2|EOS|noise\d+")
-"""Labels that every task has for its other tokens."""
+"""Labels that every task has for its other tokens; one with further implications also has r3 and on."""
 
 MOST_ENTRIES = 10**6
 """Most entries of a list of names or of a mapping."""
@@ -31,7 +31,9 @@ def normal_form(name: str) -> str:
     return unicodedata.normalize("NFKC", " ".join(visible.split()).casefold())
 
 
-def check_names(names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implications: int) -> None:
+def check_names(
+    names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implications: int, implied_relations: int = 1
+) -> None:
     """Requires a name for every subject, fact and implication, all of them distinct in their normal form.
 
     Raises:
@@ -44,13 +46,14 @@ def check_names(names: tuple[Any, ...], n_subjects: int, n_facts: int, n_implica
             f"names must name {n_subjects} subjects, then {n_facts} facts, then {n_implications} "
             f"implications ({len(kinds)} in all), got {len(names)}"
         )
+    further = {f"r{k}" for k in range(3, implied_relations + 2)}
     bad, alike, seen = [], [], {}
     for kind, name in zip(kinds, names, strict=True):
         if not isinstance(name, str) or not normal_form(name) or name != name.strip() or not _printable(name):
             bad.append(f"{kind} {shown(name)}")
             continue
         form = normal_form(name)
-        if RESERVED.fullmatch(name):
+        if RESERVED.fullmatch(name) or name in further:
             bad.append(f"{kind} {shown(name)} (the label of another token)")
         elif form in seen:
             alike.append(f"{seen[form]} and {kind} {shown(name)}")
@@ -239,6 +242,22 @@ def entries(name: str, values: Any) -> tuple[Any, ...]:
     if len(values) > MOST_ENTRIES:
         raise ConfigError(f"{name} must have at most {MOST_ENTRIES:,} entries, got {len(values):,}")
     return tuple(value.item() if hasattr(value, "item") else value for value in values)
+
+
+def per_relation(name: str, values: Any) -> list[tuple[Any, ...]]:
+    """One column, or one column per implication relation if the entries are columns themselves.
+
+    Raises:
+        ConfigError: as `entries`, or columns of unequal length.
+    """
+    found = entries(name, values)
+    if not found or not all(isinstance(each, list | tuple) or hasattr(each, "__array__") for each in found):
+        return [found]
+    columns = [entries(f"{name}[{k}]", each) for k, each in enumerate(found)]
+    if len({len(column) for column in columns}) > 1:
+        sizes = ", ".join(str(len(column)) for column in columns)
+        raise ConfigError(f"{name} must have as many entries for every relation, got {sizes}")
+    return columns
 
 
 def _empty(value: Any) -> bool:

@@ -5,6 +5,9 @@ Integers and numpy only. All arrays use the same order:
 - inputs: subjects (pair-major, training subjects of a pair first), r1, r2, noise, EOS;
 - outputs (answers): facts b0..b{n-1}, then implications c0..c{k-1};
 - token ids: inputs, then answers.
+
+With several implications of a fact the relations are r1, r2, r3, ..., and the answers are the facts, then the
+implications of r2 (c), of r3 (d), and so on.
 """
 
 from __future__ import annotations
@@ -26,52 +29,22 @@ from ocr_interp.naming import (
     entries,
     mapping_of_names,
     mapping_of_rows,
+    per_relation,
     rows_of,
 )
+from ocr_interp.triples import FACT as FACT
+from ocr_interp.triples import IMPLICATION as IMPLICATION
+from ocr_interp.triples import SPLITS as SPLITS
+from ocr_interp.triples import TRAINED_SPLITS as TRAINED_SPLITS
+from ocr_interp.triples import Triples as Triples
+from ocr_interp.triples import all_triples, equal_groups
 
 MOST_TOKENS = 10**8
 """Largest vocabulary of a task, and longest sequence. The theory takes seconds for it; a model is refused
 where its weights do not fit."""
 
-FACT, IMPLICATION = 0, 1
-"""Index of the relations r1 (fact) and r2 (implication)."""
-
-SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_implication")
-"""The four kinds of triples; all but the last are in the training set. "held-out" describes the subject: its
-fact is in the training set, its implication is not."""
-
-TRAINED_SPLITS = SPLITS[:3]
-
-
-@dataclass(frozen=True)
-class Triples:
-    """(subject, relation, answer) triples of a task, subject-major, facts before implications.
-
-    Attributes:
-        subject: index of the subject, 0..n_subjects-1.
-        relation: FACT or IMPLICATION.
-        answer: index into the answers (facts, then implications) of the correct one.
-        split: index into SPLITS.
-    """
-
-    subject: Int[np.ndarray, " triple"]
-    relation: Int[np.ndarray, " triple"]
-    answer: Int[np.ndarray, " triple"]
-    split: Int[np.ndarray, " triple"]
-
-    def __len__(self) -> int:
-        return len(self.subject)
-
-    def select(self, keep: Bool[np.ndarray, " triple"] | Int[np.ndarray, " kept"]) -> Triples:
-        """The triples chosen by a mask or by indices."""
-        return Triples(self.subject[keep], self.relation[keep], self.answer[keep], self.split[keep])
-
-    def of_split(self, *splits: str) -> Triples:
-        """The triples of the named splits; an unknown name raises with the close matches."""
-        for name in splits:
-            if name not in SPLITS:
-                raise unknown_name("split", name, SPLITS)
-        return self.select(np.isin(self.split, [SPLITS.index(name) for name in splits]))
+MOST_IMPLIED_RELATIONS = 15
+"""Most implications of a fact: their answers are labelled by the letters c to q (r and s are taken)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +69,10 @@ class FactRecallTask:
         trained: for an unbalanced task, whether each subject's implication is in the training set; else None.
         names: own names of the subjects, the facts and the implications, in this order; they are the tokens'
             labels everywhere. None: s0, s1, ..., b0, ..., c0, ... .
+        implied_relations: number K of implications of a fact, each with a relation r2, r3, ..., r{K+1} and
+            answers of its own (c, d, e, ...). A balanced task tells its training subjects all of them. With a
+            mapping, implication_of_fact has the entries of all facts under r2, then those under r3, and so
+            on; trained may have one entry per subject, for all relations, or likewise as many for each.
 
     Raises:
         ConfigError: a count that is negative, fractional or too small, or names that are too few or alike.
@@ -112,9 +89,11 @@ class FactRecallTask:
     implication_of_fact: tuple[int, ...] | None = None
     trained: tuple[bool, ...] | None = None
     names: tuple[str, ...] | None = None
+    implied_relations: int = 1
 
     def __post_init__(self) -> None:
         check_count("n_pairs", self.n_pairs, 2)
+        check_count("implied_relations", self.implied_relations, 1, MOST_IMPLIED_RELATIONS)
         check_count("n_noise", self.n_noise, 0)
         check_count("seq_len", self.seq_len, 3)
         if self.seq_len > 3 and self.n_noise == 0:
@@ -133,7 +112,7 @@ class FactRecallTask:
                 raise ConfigError("m_train + m_test must be >= 1, got 0: a pair needs a subject")
         else:
             self._take_sizes_of_mapping()
-            check_mapping(self.n_pairs, self.m_train, self.m_test, mapping)
+            check_mapping(self.n_pairs, self.m_train, self.m_test, mapping, self.implied_relations)
         as_plain(self)
         sizes = {"tokens in its vocabulary": self.d_vocab, "tokens per sequence": self.seq_len}
         for name, value in sizes.items():
@@ -143,13 +122,15 @@ class FactRecallTask:
                     "m_train, m_test, n_noise or seq_len"
                 )
         if self.names is not None:
-            check_names(self.names, self.n_subjects, self.n_facts, self.n_implications)
+            check_names(
+                self.names, self.n_subjects, self.n_facts, self.n_implications, self.implied_relations
+            )
 
     def _take_sizes_of_mapping(self) -> None:
         """With a mapping, counts that were left at their defaults follow from it."""
         default = {each.name: each.default for each in dataclasses.fields(self)}
         if self.n_pairs == default["n_pairs"] and self.implication_of_fact is not None:
-            object.__setattr__(self, "n_pairs", len(self.implication_of_fact))
+            object.__setattr__(self, "n_pairs", len(self.implication_of_fact) // self.implied_relations)
         if (self.m_train, self.m_test) == (default["m_train"], default["m_test"]):
             object.__setattr__(self, "m_train", None)
             object.__setattr__(self, "m_test", None)
@@ -168,8 +149,10 @@ class FactRecallTask:
 
         Args:
             fact_of_subject: for each subject the index of its fact, 0..n_facts-1.
-            implication_of_fact: for each fact the index of its implication, 0..n_implications-1.
-            trained: for each subject whether its implication is in the training set.
+            implication_of_fact: for each fact the index of its implication, 0..n_implications-1; for several
+                implications of a fact one such list per relation r2, r3, ..., with indices of its own.
+            trained: for each subject whether its implication is in the training set; for several
+                implications one list for all of them, or one per relation.
             n_noise, seq_len: as in the balanced task.
             names: names of the subjects, the facts and the implications, in this order.
 
@@ -183,17 +166,26 @@ class FactRecallTask:
             ConfigError: lengths that do not fit, a subject with two facts, indices with gaps.
         """
         facts = entries("fact_of_subject", fact_of_subject)
-        implications = entries("implication_of_fact", implication_of_fact)
+        lists = per_relation("implication_of_fact", implication_of_fact)
+        told = per_relation("trained", trained)
+        if len(told) not in (1, len(lists)):
+            raise ConfigError(
+                f"trained must be one list for all relations or one for each of {len(lists)}, as many as "
+                f"implication_of_fact has, got {len(told)}"
+            )
+        if all(each == told[0] for each in told):
+            told = told[:1]
         return cls(
-            n_pairs=len(implications),
+            n_pairs=len(lists[0]),
             m_train=None,
             m_test=None,
             n_noise=n_noise,
             seq_len=seq_len,
             fact_of_subject=facts,
-            implication_of_fact=implications,
-            trained=entries("trained", trained),
+            implication_of_fact=tuple(value for each in lists for value in each),
+            trained=tuple(value for each in told for value in each),
             names=None if names is None else entries("names", names),
+            implied_relations=len(lists),
         )
 
     @classmethod
@@ -254,10 +246,23 @@ class FactRecallTask:
         """Number of fact answers |A1|."""
         return self.n_pairs
 
+    @property
+    def n_relations(self) -> int:
+        """Number of relations: r1 and those of the implications."""
+        return 1 + self.implied_relations
+
     @cached_property
+    def implication_counts(self) -> tuple[int, ...]:
+        """Number of answers of every implication relation, r2 first."""
+        if self.implication_of_fact is None:
+            return (self.n_pairs,) * self.implied_relations
+        lists = self._by_relation(self.implication_of_fact)
+        return tuple(max(each) + 1 for each in lists)
+
+    @property
     def n_implications(self) -> int:
-        """Number of implication answers |A2|; n_pairs in a balanced task."""
-        return self.n_pairs if self.implication_of_fact is None else max(self.implication_of_fact) + 1
+        """Number of implication answers |A2|, those of all relations; n_pairs per relation if balanced."""
+        return sum(self.implication_counts)
 
     @property
     def n_answers(self) -> int:
@@ -273,8 +278,8 @@ class FactRecallTask:
 
     @property
     def n_inputs(self) -> int:
-        """Number of tokens that are never answers: subjects, r1, r2, noise, EOS."""
-        return self.n_subjects + 2 + self.n_noise + 1
+        """Number of tokens that are never answers: subjects, relations, noise, EOS."""
+        return self.n_subjects + self.n_relations + self.n_noise + 1
 
     @property
     def d_vocab(self) -> int:
@@ -297,48 +302,96 @@ class FactRecallTask:
             return np.array(self.fact_of_subject, dtype=np.int64)
         return np.repeat(np.arange(self.n_pairs), sum(self._group))
 
+    def _by_relation(self, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        """A list of a mapping, cut into those of the implication relations."""
+        size = len(values) // self.implied_relations
+        return [values[size * k : size * (k + 1)] for k in range(self.implied_relations)]
+
+    @cached_property
+    def told(self) -> Bool[np.ndarray, "relation subject"]:
+        """Whether a subject's answer under every relation is in the training set; facts always are."""
+        if self.trained is None:
+            found = np.tile(np.repeat([True, False], self._group), self.n_pairs)[None]
+        else:
+            found = np.array(self.trained, dtype=bool).reshape(-1, self.n_subjects)
+        told = np.broadcast_to(found, (self.implied_relations, self.n_subjects))
+        return np.concatenate([np.ones((1, self.n_subjects), dtype=bool), told])
+
     @cached_property
     def subject_trained(self) -> Bool[np.ndarray, " subject"]:
-        """Whether a subject's implication is in the training set."""
-        if self.trained is not None:
-            return np.array(self.trained, dtype=bool)
-        return np.tile(np.repeat([True, False], self._group), self.n_pairs)
+        """Whether a subject's implications are in the training set.
+
+        Raises:
+            ConfigError: some subject is told one implication of its fact and not another.
+        """
+        if not self.same_told:
+            raise ConfigError(
+                "this needs a task whose subjects are told all implications of their fact or none, got one "
+                "that tells every relation to subjects of its own: task.told has them by relation"
+            )
+        return self.told[IMPLICATION]
+
+    @cached_property
+    def same_told(self) -> bool:
+        """Whether every subject is told all implications of its fact or none of them."""
+        return bool((self.told[1:] == self.told[1]).all())
 
     @cached_property
     def fact_implication(self) -> Int[np.ndarray, " fact"]:
-        """Index (among implications) of every fact's implication."""
-        if self.implication_of_fact is not None:
-            return np.array(self.implication_of_fact, dtype=np.int64)
-        return np.arange(self.n_pairs)
+        """Index (among implications) of every fact's implication.
+
+        Raises:
+            ConfigError: a fact has several implications.
+        """
+        if self.implied_relations > 1:
+            raise ConfigError(
+                f"this needs a task with one implication of a fact, got implied_relations="
+                f"{self.implied_relations}: task.answer_of_fact has the answers of every relation"
+            )
+        return self.answer_of_fact[IMPLICATION] - self.n_facts
+
+    @cached_property
+    def answer_of_fact(self) -> Int[np.ndarray, "relation fact"]:
+        """Answer under every relation to a subject of every fact, as an index into the answers."""
+        first = self.n_facts + np.cumsum((0, *self.implication_counts[:-1]))
+        if self.implication_of_fact is None:
+            lists = np.tile(np.arange(self.n_pairs), (self.implied_relations, 1))
+        else:
+            lists = np.array(self.implication_of_fact, dtype=np.int64).reshape(self.implied_relations, -1)
+        return np.concatenate([np.arange(self.n_facts)[None], first[:, None] + lists])
+
+    @cached_property
+    def right_answer(self) -> Int[np.ndarray, "relation subject"]:
+        """Answer under every relation to every subject, as an index into the answers."""
+        return self.answer_of_fact[:, self.subject_fact]
+
+    @cached_property
+    def answer_relation(self) -> Int[np.ndarray, " answer"]:
+        """The relation whose answers every answer belongs to: FACT, IMPLICATION, ... ."""
+        return np.repeat(np.arange(self.n_relations), (self.n_facts, *self.implication_counts))
 
     @cached_property
     def balanced_sizes(self) -> tuple[int, int, int] | None:
         """(n, m_train, m_test) if all pairs are one-to-one and of equal size, else None.
 
-        A task made by `from_mapping` counts as balanced too, whatever the order of its subjects.
+        A task made by `from_mapping` counts as balanced too, whatever the order of its subjects. Several
+        implications of a fact are balanced if all of them are one-to-one and told to the same subjects.
         """
         if self.fact_of_subject is None:
             return self.n_pairs, *self._group
-        train = np.bincount(self.subject_fact[self.subject_trained], minlength=self.n_facts)
-        test = np.bincount(self.subject_fact[~self.subject_trained], minlength=self.n_facts)
-        one_to_one = self.n_implications == self.n_facts
-        if one_to_one and (train == train[0]).all() and (test == test[0]).all():
-            return self.n_pairs, int(train[0]), int(test[0])
-        return None
+        if not self.same_told or any(count != self.n_facts for count in self.implication_counts):
+            return None
+        sizes = equal_groups(self.subject_fact, self.subject_trained)
+        return None if sizes is None else (self.n_pairs, *sizes)
 
     @cached_property
     def triples(self) -> Triples:
-        """All (subject, relation, answer) triples: the facts of all subjects, then their implications."""
-        subject = np.arange(self.n_subjects)
-        held_out = 2 * (~self.subject_trained).astype(np.int64)
-        return Triples(
-            subject=np.concatenate([subject, subject]),
-            relation=np.repeat([FACT, IMPLICATION], self.n_subjects),
-            answer=np.concatenate(
-                [self.subject_fact, self.n_facts + self.fact_implication[self.subject_fact]]
-            ),
-            split=np.concatenate([held_out, held_out + 1]),
-        )
+        """All (subject, relation, answer) triples: the facts of all subjects, then their implications.
+
+        Implications of r2 come first, then those of r3, and so on. A fact is a held-out one if any
+        implication of its subject is not told.
+        """
+        return all_triples(self.right_answer, self.told)
 
     @cached_property
     def training_triples(self) -> Triples:
@@ -349,14 +402,18 @@ class FactRecallTask:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3", or `names`."""
+        """Readable label of every token id: "s7", "r1", "noise0", "EOS", "b3", "c3", or `names`.
+
+        Implications of r2 are c0, c1, ..., those of r3 are d0, d1, ..., and so on.
+        """
         names = self.names or (
             *(f"s{i}" for i in range(self.n_subjects)),
             *(f"b{i}" for i in range(self.n_facts)),
-            *(f"c{i}" for i in range(self.n_implications)),
+            *(f"{chr(ord('c') + k)}{i}" for k, n in enumerate(self.implication_counts) for i in range(n)),
         )
+        relations = (f"r{i}" for i in range(1, self.n_relations + 1))
         noise = (f"noise{i}" for i in range(self.n_noise))
-        return (*names[: self.n_subjects], "r1", "r2", *noise, "EOS", *names[self.n_subjects :])
+        return (*names[: self.n_subjects], *relations, *noise, "EOS", *names[self.n_subjects :])
 
     @cached_property
     def _id_of_label(self) -> dict[str, int]:
@@ -374,14 +431,15 @@ class FactRecallTask:
         return np.array([self.token(label) for label in labels], dtype=np.int64)
 
     @property
-    def relation_tokens(self) -> tuple[int, int]:
-        """Token ids of r1 and r2."""
-        return self.n_subjects, self.n_subjects + 1
+    def relation_tokens(self) -> tuple[int, ...]:
+        """Token ids of r1, r2, and the relations of further implications."""
+        return tuple(range(self.n_subjects, self.n_subjects + self.n_relations))
 
     @property
     def noise_tokens(self) -> range:
         """Token ids of the noise tokens."""
-        return range(self.n_subjects + 2, self.n_subjects + 2 + self.n_noise)
+        first = self.n_subjects + self.n_relations
+        return range(first, first + self.n_noise)
 
     @property
     def eos_token(self) -> int:
@@ -407,7 +465,7 @@ class FactRecallTask:
 
 def count_pairs(fields: dict[str, Any]) -> None:
     """Adds the counts that the lists of a mapping fix to a task's fields, where these are left out."""
-    facts = fields.get("implication_of_fact")
-    if isinstance(facts, tuple):
-        for name, count in (("n_pairs", len(facts)), ("m_train", None), ("m_test", None)):
+    facts, implied = fields.get("implication_of_fact"), fields.get("implied_relations", 1)
+    if isinstance(facts, tuple) and isinstance(implied, int) and implied > 0:
+        for name, count in (("n_pairs", len(facts) // implied), ("m_train", None), ("m_test", None)):
             fields.setdefault(name, count)

@@ -196,8 +196,9 @@ class Examples:
 def task_examples(task: FactRecallTask, noisy: bool = False, seed: int = 0, draws: int = 1) -> Examples:
     """Every triple of a task: once without noise, or `draws` times with noise drawn from a seed.
 
-    Candidates are all answers, rivals are the answers of the right answer's own set (facts or implications),
-    and the other answer is the same subject's answer to the other relation.
+    Candidates are all answers, rivals are the answers of the right answer's own set (facts, or the
+    implications of the asked relation), and the other answer is the same subject's answer to the other
+    relation; there is none if a fact has several implications.
     """
     index = np.arange(len(task.triples))
     if noisy:
@@ -216,13 +217,13 @@ def triple_examples(
         eos = np.full(len(chosen), task.eos_token)
         columns = [chosen.subject, task.n_subjects + chosen.relation, eos]
         tokens = torch.as_tensor(np.stack(columns, axis=1))
-    is_fact = chosen.answer < task.n_facts
-    sets = np.arange(task.n_facts), task.n_facts + np.arange(task.n_implications)
+    sets = [np.flatnonzero(task.answer_relation == k) for k in range(task.n_relations)]
     rivals = np.tile(chosen.answer[:, None], (1, max(map(len, sets))))  # padding: the answer itself
-    for own, members in zip((is_fact, ~is_fact), sets, strict=True):
-        rivals[own, : len(members)] = members
-    fact = task.subject_fact[chosen.subject]
-    other = np.where(is_fact, task.n_facts + task.fact_implication[fact], fact)
+    for relation, members in enumerate(sets):
+        rivals[chosen.relation == relation, : len(members)] = members
+    other = None
+    if task.implied_relations == 1:
+        other = task.right_answer[1 - chosen.relation, chosen.subject]
 
     def ids(answers: Any) -> Tensor:
         return torch.as_tensor(answers + task.n_inputs)
@@ -233,6 +234,6 @@ def triple_examples(
         tuple(SPLITS[k] for k in chosen.split),
         ids(np.arange(task.n_answers)),
         ids(rivals),
-        ids(other),
+        None if other is None else ids(other),
         labels=task.labels,
     )

@@ -188,7 +188,8 @@ def _notes(run: TrainedModel, norm: Norm) -> tuple[str, ...]:
     if model.attention != "linear":
         said.append("the prediction is for linear attention; here a = exp(score), each prompt normalised")
     elif model.train_attention and task.balanced_sizes is not None and min(task.balanced_sizes) > 0:
-        trained = norm.beta_with_trained_attention(*task.balanced_sizes[1:])
+        several = task.implied_relations > 1
+        trained = None if several else norm.beta_with_trained_attention(*task.balanced_sizes[1:])
         if trained is None:
             said.append("attention was trained: the prediction is for frozen attention")
         elif trained[0] < trained[1]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.hooked.tokens import INPUT_KINDS, input_kinds
+from ocr_interp.hooked.tokens import input_kind_names, input_kinds
 from ocr_interp.task import FactRecallTask
 
 
@@ -16,7 +16,7 @@ class AttentionByKind:
     """Attention of the EOS query to tokens of each kind; NaN for kinds without tokens.
 
     Attributes:
-        kinds: names, as INPUT_KINDS; "r1" and "r2" are one token each.
+        kinds: names, as `input_kind_names`; a relation is one token.
         attention: "linear" or "softmax".
         mean_score, std_score: of the scores of the kind's tokens (before a softmax, if there is one).
         mean_weight: mean of a, the factor of a token in the effective circuit: the score itself with
@@ -51,12 +51,13 @@ def attention_by_kind(
     noise_in_prompt: int,
 ) -> AttentionByKind:
     """Groups the scores that EOS gives to every input token; a prompt has this many noise tokens."""
-    kind = input_kinds(task)
+    kind, names = input_kinds(task), input_kind_names(task)
     scores = np.asarray(scores, dtype=np.float64)
     weight = scores if attention == "linear" else np.exp(scores)
-    members = [kind == k for k in range(len(INPUT_KINDS))]
+    members = [kind == k for k in range(len(names))]
     held_out = float((~task.subject_trained).mean())
-    tokens = np.array([1 - held_out, held_out, 0.5, 0.5, noise_in_prompt, 1.0])
+    relations = [1 / task.n_relations] * task.n_relations  # a prompt has one of them
+    tokens = np.array([1 - held_out, held_out, *relations, noise_in_prompt, 1.0])
 
     def of_kinds(values: np.ndarray, statistic) -> np.ndarray:
         return np.array([statistic(values[m]) if m.any() else np.nan for m in members])
@@ -64,7 +65,7 @@ def attention_by_kind(
     mean_size = of_kinds(np.abs(weight), np.mean)
     mass = np.nan_to_num(mean_size) * tokens
     return AttentionByKind(
-        kinds=INPUT_KINDS,
+        kinds=names,
         attention=attention,
         mean_score=of_kinds(scores, np.mean),
         std_score=of_kinds(scores, np.std),

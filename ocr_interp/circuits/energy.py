@@ -12,8 +12,8 @@ from ocr_interp.hooked.tokens import TokenSet
 from ocr_interp.task import FactRecallTask
 
 ANSWER_KINDS = ("own fact", "other facts", "own implication", "other implications", "rest")
-"""Kinds of outputs as seen from one input. Only subjects have own answers: for r1, r2, noise and EOS
-every fact is an other fact."""
+"""Kinds of outputs as seen from one input. Only subjects have own answers: for relations, noise and EOS
+every fact is an other fact. Implications are those of all relations."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def answer_kinds(
     kind = np.tile(kind_of_column, (len(inputs), 1))
     for row, token in enumerate(inputs.ids):
         if token < task.n_subjects:
-            fact = int(task.subject_fact[token])
+            fact, *implications = task.right_answer[:, token]
             kind[row, answer == fact] = 0
-            kind[row, answer == task.n_facts + int(task.fact_implication[fact])] = 2
+            kind[row, np.isin(answer, implications)] = 2
     return kind

@@ -130,12 +130,12 @@ class OVMatrix:
 
     @property
     def subjects_and_relations(self: Circuit) -> Circuit:
-        """The rows that predictions are for: subjects, r1, r2.
+        """The rows that predictions are for: subjects and relations.
 
         Raises:
             ModelError: not the circuit of a fact-recall task.
         """
-        return self.restrict(self._task.labels[: self._task.n_subjects + 2])
+        return self.restrict(self._task.labels[: self._task.noise_tokens.start])
 
     # --- structure ------------------------------------------------------------------------------
 

@@ -119,6 +119,8 @@ class Solve:
 
 def _groups(task: FactRecallTask) -> list[str]:
     """One row per fact of a task with unequal groups: its implication and who is asked about it."""
+    if not task.same_told:
+        return [f"{task.implied_relations} implications of a fact, each told to subjects of its own", ""]
     lines = [f"{'fact':6}{'implies':9}{'training subjects':34}held-out subjects"]
     for fact in range(min(task.n_facts, _MOST_FACTS)):
         members = [s for s in range(task.n_subjects) if task.subject_fact[s] == fact]
@@ -126,7 +128,7 @@ def _groups(task: FactRecallTask) -> list[str]:
             [task.labels[s] for s in members if bool(task.subject_trained[s]) is trained]
             for trained in (True, False)
         )
-        implication = task.labels[task.n_inputs + task.n_facts + int(task.fact_implication[fact])]
+        implication = ", ".join(task.labels[task.n_inputs + a] for a in task.answer_of_fact[1:, fact])
         lines.append(f"b{fact:<5}{implication:9}{_few(told):34}{_few(untold)}")
     if task.n_facts > _MOST_FACTS:
         lines.append(f"... {task.n_facts - _MOST_FACTS} more facts")

@@ -28,10 +28,8 @@ def right_answer(run: TrainedModel, prompt: Sequence[int | str]) -> str:
             f"a prompt with {len(subjects)} subjects and {len(relations)} relations has no right answer: "
             "pass --answer (answer=)"
         )
-    fact = int(task.subject_fact[subjects[0]])
-    is_fact = relations[0] == task.relation_tokens[0]
-    answer = fact if is_fact else task.n_facts + int(task.fact_implication[fact])
-    return task.labels[task.n_inputs + answer]
+    answer = task.right_answer[task.relation_tokens.index(relations[0]), subjects[0]]
+    return task.labels[task.n_inputs + int(answer)]
 
 
 def strongest_other(run: TrainedModel, prompt: Sequence[int | str], answer: int | str) -> str:

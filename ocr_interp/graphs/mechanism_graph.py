@@ -40,7 +40,8 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
     contributes; a subject's contribution is split into what favours its own answer within the right set
     ("→ own implication": own minus mean of the set) and what favours the set ("→ set of implications").
     Held-out subjects → own implication was never trained: a model that generalizes has it, a model that does
-    not lacks it.
+    not lacks it. If a fact has several implications, the right set is those of the asked relation, and a
+    split is the mean over all of them.
 
     Args:
         run: a Run or Snapshot.
@@ -113,7 +114,8 @@ def _summed(flows: dict[tuple[str, str, str], float], keep: tuple[int, int]) -> 
 def _sources(task: FactRecallTask, noise: int, one_by_one: bool) -> _Sources:
     status = np.where(task.subject_trained, "training subjects", "held-out subjects")
     groups = list(task.labels[: task.n_subjects]) if one_by_one else list(map(str, status))
-    others = ["r1", "r2", *(["noise"] * task.n_noise), "EOS"]
+    relations = [task.labels[token] for token in task.relation_tokens]
+    others = [*relations, *(["noise"] * task.n_noise), "EOS"]
     if one_by_one:
         held_out = np.flatnonzero(~task.subject_trained)
         groups = [f"{label} held out" if k in held_out else label for k, label in enumerate(groups)]
@@ -152,8 +154,7 @@ class _Prompts:
         # A common shift of the scores leaves a softmax alone and keeps large ones finite.
         weights = counts * (circuit.scores if linear else np.exp(circuit.scores - circuit.scores.max()))
         self.weights = weights if linear else weights / weights.sum(1, keepdims=True)
-        is_fact = np.arange(task.n_answers) < task.n_facts
-        of_set = (is_fact[None] == (triples.answer < task.n_facts)[:, None]).astype(float)
+        of_set = (task.answer_relation == triples.relation[:, None]).astype(float)
         of_set /= of_set.sum(1, keepdims=True)
         right = np.zeros((n, task.n_answers))
         right[np.arange(n), triples.answer] = 1

@@ -379,25 +379,33 @@ def _encoded(tokenizer: Any, tokens: Any, labels: Sequence[str]) -> Any:
 
 
 INPUT_KINDS = ("training subjects", "held-out subjects", "r1", "r2", "noise", "EOS")
-"""Kinds of input tokens of a fact-recall task, in the order of tables."""
+"""Kinds of input tokens of a fact-recall task, in the order of tables; see `input_kind_names`."""
 
 OUTPUT_KINDS = ("facts", "implications", "rest")
 """Kinds of output tokens; "rest" are the input tokens of a whole vocabulary."""
 
 
+def input_kind_names(task: FactRecallTask) -> tuple[str, ...]:
+    """INPUT_KINDS, with r3 and on after r2 if a fact has several implications."""
+    relations = [task.labels[token] for token in task.relation_tokens]
+    return (*INPUT_KINDS[:2], *relations, *INPUT_KINDS[-2:])
+
+
 def input_kinds(task: FactRecallTask) -> Int[np.ndarray, " input"]:
-    """Index into INPUT_KINDS of every input token of a task."""
+    """Index into `input_kind_names` of every input token of a task."""
     status = np.where(task.subject_trained, 0, 1)
-    return np.concatenate([status, [2, 3], np.full(task.n_noise, 4), [5]])
+    relations = 2 + np.arange(task.n_relations)
+    noise = 2 + task.n_relations
+    return np.concatenate([status, relations, np.full(task.n_noise, noise), [noise + 1]])
 
 
 def task_inputs(task: FactRecallTask) -> TokenSet:
-    """All input tokens of a task: subjects, r1, r2, noise, EOS."""
+    """All input tokens of a task: subjects, relations, noise, EOS."""
     kinds = input_kinds(task)
     return TokenSet(
         tuple(range(task.n_inputs)),
         task.labels[: task.n_inputs],
-        INPUT_KINDS,
+        input_kind_names(task),
         tuple(int(k) for k in kinds),
     )
 

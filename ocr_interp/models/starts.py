@@ -97,6 +97,7 @@ def symmetric_factors(task: FactRecallTask, d_head: int, size: float) -> tuple[T
     - so W_OV[s, b_j] = e^2 if j = i(s), W_OV[s, c] = 0, W_OV[r1, b] = W_OV[r2, c] = e^2, else 0
     - scores of all tokens are 1
 
+    Further implications have relations and answers of their own likewise, hidden dimensions n+2 and on.
     Permuting the pairs, in subjects, answers and hidden dimensions together, changes nothing. The theorem
     also needs that W_OV[s, c] is the same for every c: the non-factorized model starts without a preference
     among held-out implications. The factorized model starts from the same product, with factors that have one
@@ -108,21 +109,21 @@ def symmetric_factors(task: FactRecallTask, d_head: int, size: float) -> tuple[T
         size: the entries e.
 
     Raises:
-        ConfigError: d_head < n + 2.
+        ConfigError: d_head < n + the number of relations.
 
     Source: Theorem 3 of the paper; the entries are this project's choice.
     """
     n, d = task.n_facts, task.d_vocab
-    if d_head < n + 2:
-        raise ConfigError(f"d_head must be >= n_pairs + 2 = {n + 2} for init='symmetric', got {d_head}")
+    width = n + task.n_relations
+    if d_head < width:
+        raise ConfigError(
+            f"d_head must be >= n_pairs + {task.n_relations} = {width} for init='symmetric', got {d_head}"
+        )
     W_V = torch.zeros(d, d_head, dtype=torch.float64)
     W_O = torch.zeros(d_head, d, dtype=torch.float64)
-    r1, r2 = task.relation_tokens
-    b = torch.as_tensor(list(task.answer_tokens))[:n]
-    c = torch.as_tensor(list(task.answer_tokens))[n:]
+    answers, relation = torch.as_tensor(list(task.answer_tokens)), torch.as_tensor(task.answer_relation)
     W_V[torch.arange(task.n_subjects), torch.as_tensor(task.subject_fact)] = size
-    W_V[r1, n] = W_V[r2, n + 1] = size
-    W_O[torch.arange(n), b] = size
-    W_O[n, b] = size
-    W_O[n + 1, c] = size
+    W_V[list(task.relation_tokens), torch.arange(n, width)] = size
+    W_O[torch.arange(n), answers[:n]] = size
+    W_O[n + relation, answers] = size
     return W_V, W_O

@@ -45,8 +45,8 @@ class TrainedModel:
 
     @property
     def subjects_and_relations_W(self) -> Float[np.ndarray, "subject_or_relation answer"]:
-        """The part of `effective_W` that predictions are for: subjects, r1, r2 by answers."""
-        return self.effective_W[: self.task.n_subjects + 2, self.task.n_inputs :]
+        """The part of `effective_W` that predictions are for: subjects and relations by answers."""
+        return self.effective_W[: self.task.noise_tokens.start, self.task.n_inputs :]
 
     @property
     def effective_W(self) -> Float[np.ndarray, "input output"]:
@@ -71,10 +71,13 @@ class TrainedModel:
         scores as small as the factors, of subjects and relations alone.
 
         Returns: None if there is no such saddle or none is known: a parameterisation that makes another norm
-            small, unequal groups, m_train = 0 or m_train >= m_test, softmax attention.
+            small, unequal groups, m_train = 0 or m_train >= m_test (K m_test with K implications of a fact),
+            softmax attention, trained attention with several implications.
         """
         model, norm = self.config.model, self.config.model.placed_map(self.task).norm
         if norm is None or model.attention != "linear" or not has_saddle(self.task, norm):
+            return None
+        if model.train_attention and self.task.implied_relations > 1:
             return None
         if not model.train_attention:
             return saddle_solution(self.task, inputs="noise_eos" if self.config.has_noise else "eos")

@@ -3,12 +3,15 @@ from .certificate import HeldOutBeta as HeldOutBeta
 from .certificate import certify as certify
 from .certificate import cosine_with as cosine_with
 from .certificate import held_out_beta as held_out_beta
+from .closed.compacter import CompacterPoint as CompacterPoint
+from .closed.compacter import aligned_compacter as aligned_compacter
 from .closed.trained_attention import trained_attention_beta_interval as trained_attention_beta_interval
 from .geometry import Cosines as Cosines
 from .geometry import SpectrumBlock as SpectrumBlock
 from .norms import Norm as Norm
 from .norms import UnitarilyInvariantNorm as UnitarilyInvariantNorm
 from .norms import norms as norms
+from .norms.kronecker import KroneckerNorm as KroneckerNorm
 from .saddle import FlowPath as FlowPath
 from .saddle import SaddleCertificate as SaddleCertificate
 from .saddle import SaddleSolution as SaddleSolution
@@ -18,3 +21,5 @@ from .saddle import saddle_solution as saddle_solution
 from .saddle import symmetric_flow as symmetric_flow
 from .solution import Solution as Solution
 from .solve import solve as solve
+from .solver.stationary import StationaryPoint as StationaryPoint
+from .solver.stationary import stationary_points as stationary_points

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.checks import check_flag, check_number
-from ocr_interp.errors import WeightsError
-from ocr_interp.task import FactRecallTask
+from ocr_interp.errors import WeightsError, unknown_name
+from ocr_interp.task import IMPLICATION, FactRecallTask
 from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem
 from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
@@ -37,7 +37,7 @@ class Certificate:
         norm_value: ‖W‖ of the given W, not rescaled.
         min_margin: the smallest training margin, in logits.
         margins: smallest margin of every training triple over all wrong outputs, in logits.
-        held_out_margins: of every held-out implication, against the other implications only.
+        held_out_margins: of every held-out implication, against the other implications of its relation only.
         held_out_margins_overall: the same against every output.
         scale: factor on W whose softmax residuals are the dual weights; None if weights were given.
         message: why there is no primal bound; empty otherwise.
@@ -235,7 +235,8 @@ class HeldOutBeta:
     Attributes:
         projection: held-out implication block's coefficient on its pair-aligned, centred pattern over the
             training block's. A block's coefficient is the mean over its subjects of W[s, own c] minus
-            the mean of W[s, other c]. Relation rows are not used. NaN without one of the blocks.
+            the mean of W[s, other c], with the implications of one relation. Relation rows are not used. NaN
+            without one of the blocks.
         margin: smallest held-out implication margin against the other implications over the smallest
             training implication margin against the other implications. NaN likewise.
 
@@ -246,31 +247,45 @@ class HeldOutBeta:
     margin: float
 
 
-def held_out_beta(W: Float[np.ndarray, "input output"], task: FactRecallTask) -> HeldOutBeta:
+def held_out_beta(
+    W: Float[np.ndarray, "input output"], task: FactRecallTask, relation: str | None = None
+) -> HeldOutBeta:
     """The held-out implication coefficient β of any W; the certificate constrains it only loosely.
 
     Args:
         W: shapes as in `certify`.
         task: balanced or not, at least two implications.
+        relation: "r2", "r3", ...: only the implications of this relation; None: those of all together.
 
     Raises:
         WeightsError: as in `certify`.
+        UnknownNameError: a relation that is none of an implication.
     """
+    names = [task.labels[token] for token in task.relation_tokens[IMPLICATION:]]
+    if relation is not None and relation not in names:
+        raise unknown_name("implication relation", relation, names)
     problem = max_margin_problem(task)
     kept, _ = _unit_size(problem.restrict(as_matrix(W)))
-    implication = task.fact_implication[task.subject_fact]
-    if task.n_implications < 2 or task.subject_trained.all() or not task.subject_trained.any():
+    asked = (
+        range(IMPLICATION, task.n_relations) if relation is None else [names.index(relation) + IMPLICATION]
+    )
+    told = task.told[list(asked)]
+    if told.all() or not told.any() or min(task.implication_counts[k - IMPLICATION] for k in asked) < 2:
         return HeldOutBeta(projection=float("nan"), margin=float("nan"))
-    block = kept[: task.n_subjects, task.n_facts :]
-    own = block[np.arange(task.n_subjects), implication]
-    aligned = own - (block.sum(axis=1) - own) / (task.n_implications - 1)
-    logits = block + kept[task.n_subjects + 1, task.n_facts :]
-    correct = logits[np.arange(task.n_subjects), implication]
-    logits[np.arange(task.n_subjects), implication] = -np.inf
-    margin = correct - logits.max(axis=1)
-    trained = task.subject_trained
-    denominator, smallest = float(aligned[trained].mean()), float(margin[trained].min())
+    subject = np.arange(task.n_subjects)
+    aligned, margin = np.zeros(told.shape), np.zeros(told.shape)
+    for row, k in enumerate(asked):
+        columns = np.flatnonzero(task.answer_relation == k)
+        block = kept[: task.n_subjects, columns]
+        implication = task.right_answer[k] - columns[0]
+        own = block[subject, implication]
+        aligned[row] = own - (block.sum(axis=1) - own) / (len(columns) - 1)
+        logits = block + kept[task.n_subjects + k, columns]
+        correct = logits[subject, implication]
+        logits[subject, implication] = -np.inf
+        margin[row] = correct - logits.max(axis=1)
+    denominator, smallest = float(aligned[told].mean()), float(margin[told].min())
     return HeldOutBeta(
-        projection=float(aligned[~trained].mean()) / denominator if denominator else float("nan"),
-        margin=float(margin[~trained].min()) / smallest if smallest else float("nan"),
+        projection=float(aligned[~told].mean()) / denominator if denominator else float("nan"),
+        margin=float(margin[~told].min()) / smallest if smallest else float("nan"),
     )

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from ocr_interp.checks import check_choice
 from ocr_interp.errors import SolverError, WeightsError
-from ocr_interp.task import FactRecallTask, Triples
+from ocr_interp.task import FACT, FactRecallTask, Triples
 from ocr_interp.theory.norms import Norm, as_norm
 
 OUTPUTS = ("answers", "vocabulary")
@@ -43,7 +43,7 @@ class MaxMarginProblem:
         correct: column of every example's correct output.
         x_held_out: sparse [example, input], the held-out implications.
         correct_held_out: column of their correct output.
-        is_implication: which columns are implication answers.
+        column_relation: the relation whose answers every column belongs to; −1 for tokens that are none.
     """
 
     task: FactRecallTask
@@ -53,12 +53,17 @@ class MaxMarginProblem:
     correct: Int[np.ndarray, " example"]
     x_held_out: Any
     correct_held_out: Int[np.ndarray, " held_out"]
-    is_implication: Bool[np.ndarray, " output"]
+    column_relation: Int[np.ndarray, " output"]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(inputs, outputs): the shape of W."""
-        return self.x.shape[1], len(self.is_implication)
+        return self.x.shape[1], len(self.column_relation)
+
+    @property
+    def is_implication(self) -> Bool[np.ndarray, " output"]:
+        """Which columns are implication answers, of any relation."""
+        return self.column_relation > FACT
 
     @cached_property
     def _x_transposed(self) -> Any:
@@ -82,15 +87,17 @@ class MaxMarginProblem:
 
         Args:
             W: the weights.
-            among_implications: count only the other implications as wrong (the quantity of Theorem 2),
-                or every output. NaN where there is no wrong output.
+            among_implications: count only the other implications as wrong (the quantity of Theorem 2), those
+                of the same relation if there are several, or every output. NaN where there is no wrong
+                output.
         """
         logits = self.x_held_out @ W
         example = np.arange(len(self.correct_held_out))
         correct = logits[example, self.correct_held_out]
         logits[example, self.correct_held_out] = -np.inf
         if among_implications:
-            logits[:, ~self.is_implication] = -np.inf
+            asked = self.column_relation[self.correct_held_out]
+            logits[asked[:, None] != self.column_relation] = -np.inf
         worst = np.max(logits, axis=1, initial=-np.inf)
         return np.where(np.isfinite(worst), correct - worst, np.nan)
 
@@ -104,7 +111,7 @@ class MaxMarginProblem:
         """W in this problem's rows and columns, float64.
 
         Args:
-            W: rows are the subjects, r1, r2; or all inputs (then noise, EOS); or the whole vocabulary.
+            W: rows are subjects and relations; or all inputs (then noise, EOS); or the whole vocabulary.
                 Columns are the answers or the whole vocabulary. Rows and columns that the problem does
                 not have are left out: they affect no margin, and dropping them does not raise the norm.
 
@@ -117,10 +124,11 @@ class MaxMarginProblem:
         row_counts = sorted({n_rows, task.n_inputs, task.d_vocab})
         column_counts = sorted({n_columns, task.d_vocab})
         if W.ndim != 2 or W.shape[0] not in row_counts or W.shape[1] not in column_counts:
+            relations = ", ".join(task.labels[token] for token in task.relation_tokens)
             raise WeightsError(
-                f"W must be [input, output] with {' or '.join(map(str, row_counts))} rows (subjects, r1, r2; "
-                f"all inputs; vocabulary) and {' or '.join(map(str, column_counts))} columns (answers; "
-                f"vocabulary) for inputs={self.inputs!r}, outputs={self.outputs!r}, got {W.shape}: "
+                f"W must be [input, output] with {' or '.join(map(str, row_counts))} rows (subjects, "
+                f"{relations}; all inputs; vocabulary) and {' or '.join(map(str, column_counts))} columns "
+                f"(answers; vocabulary) for inputs={self.inputs!r}, outputs={self.outputs!r}, got {W.shape}: "
                 "check for a transposed matrix, or pass other inputs= or outputs="
             )
         if not np.isfinite(W).all():
@@ -171,11 +179,12 @@ def _check_constraints(outputs: str, inputs: str) -> None:
 
 def constant_feature(task: FactRecallTask, inputs: str) -> Float[np.ndarray, " input"]:
     """What every example holds beside subject and relation, by input row."""
-    feature = np.zeros(task.n_subjects + 2 if inputs == "subject_relation" else task.n_inputs)
+    first_noise = task.noise_tokens.start
+    feature = np.zeros(first_noise if inputs == "subject_relation" else task.n_inputs)
     if inputs != "subject_relation":
         feature[task.eos_token] = 1.0
     if inputs == "noise_eos" and task.n_noise:
-        feature[task.n_subjects + 2 : task.eos_token] = (task.seq_len - 3) / task.n_noise
+        feature[first_noise : task.eos_token] = (task.seq_len - 3) / task.n_noise
     return feature
 
 
@@ -196,7 +205,7 @@ def max_margin_problem(
     Args:
         task: balanced or not.
         outputs: "answers" or "vocabulary", the columns of W.
-        inputs: one of INPUTS. W has one row per subject, r1 and r2, and with "eos" or "noise_eos" every
+        inputs: one of INPUTS. W has one row per subject and relation, and with "eos" or "noise_eos" every
             input token's row (the noise rows of "eos" are never used).
 
     Raises:
@@ -208,8 +217,6 @@ def max_margin_problem(
     held_out = task.triples.of_split("held_out_implication")
     training = task.training_triples
     check_consistent(training)
-    is_implication = np.zeros(first + task.n_answers, dtype=bool)
-    is_implication[first + task.n_facts :] = True
     return MaxMarginProblem(
         task=task,
         outputs=outputs,
@@ -218,7 +225,7 @@ def max_margin_problem(
         correct=first + training.answer,
         x_held_out=_examples(task, held_out, inputs),
         correct_held_out=first + held_out.answer,
-        is_implication=is_implication,
+        column_relation=np.concatenate([np.full(first, -1), task.answer_relation]),
     )
 
 
@@ -237,7 +244,7 @@ def _examples(task: FactRecallTask, triples: Triples, inputs: str) -> Any:
 
 def check_consistent(triples: Triples) -> None:
     """Requires one answer per question: with two, no W has positive margins."""
-    question = 2 * triples.subject + triples.relation
+    question = triples.subject * (triples.relation.max(initial=0) + 1) + triples.relation
     order = np.lexsort((triples.answer, question))
     same = question[order][1:] == question[order][:-1]
     clash = np.flatnonzero(same & (triples.answer[order][1:] != triples.answer[order][:-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from ocr_interp.task import IMPLICATION
 from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.problem import MaxMarginProblem
 
@@ -67,9 +68,9 @@ def refined_residual_bound(
 ) -> tuple[float, float]:
     """(dual bound, scale) of the best mixture of the residuals' parts, one per kind of constraint.
 
-    A kind is the example's split with the wrong output's kind. At the max-margin solution of a balanced task
-    the dual weights are constant on the tight constraints of each kind, so sharp residuals, mixed right, are
-    exact.
+    A kind is the example's split and relation with the wrong output's kind. At the max-margin solution of a
+    balanced task the dual weights are constant on the tight constraints of each kind, so sharp residuals,
+    mixed right, are exact.
     """
     reference = _reference_margin(margins)
     if reference <= 0:
@@ -87,11 +88,14 @@ def refined_residual_bound(
 
 
 def _constraint_kinds(problem: MaxMarginProblem) -> Int[np.ndarray, "example output"]:
-    """3 · split of the example + kind of the output: fact, implication, other token."""
-    task = problem.task
-    kind = problem.is_implication.astype(np.int64)
-    kind[: problem.shape[1] - task.n_answers] = 2
-    return 3 * task.training_triples.split[:, None] + kind
+    """A number for every split and relation of the example with the kind of the output.
+
+    Kinds of outputs are facts, implications of each relation, and other tokens.
+    """
+    task, triples = problem.task, problem.task.training_triples
+    kind = np.where(problem.column_relation < 0, task.n_relations, problem.column_relation)
+    asked = task.implied_relations * triples.split + np.maximum(triples.relation - IMPLICATION, 0)
+    return (task.n_relations + 1) * asked[:, None] + kind
 
 
 def _best_mixture(

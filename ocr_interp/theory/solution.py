@@ -18,7 +18,7 @@ from ocr_interp.theory.geometry import Cosines, SpectrumBlock, symmetric_factor
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
 from ocr_interp.theory.reduction.bounds import EXACT, UNKNOWN, Accuracy
 from ocr_interp.theory.reduction.certificate import BlockSolution
-from ocr_interp.theory.reduction.symmetry import group_of_subject, reduce_problem
+from ocr_interp.theory.reduction.symmetry import reduce_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_reduced_cvxpy
 from ocr_interp.theory.solver.full import FullSolution
 from ocr_interp.theory.subject_table import subject_logits, subject_table
@@ -212,15 +212,13 @@ class Solution:
 
     @property
     def _ranges(self) -> Float[np.ndarray, "untold end"]:
-        """Smallest and largest margin among the implications of every untold subject; NaN if not known."""
-        task, found = self.task, self.found
-        untold = ~task.subject_trained
+        """Smallest and largest margin of every untold implication among implications; NaN if not known."""
+        found, untold = self.found, self.task.triples.of_split("held_out_implication")
         if isinstance(found, ClosedForm):
-            return np.full((int(untold.sum()), 2), self.held_out_margin)
+            return np.full((len(untold), 2), self.held_out_margin)
         if isinstance(found, FullSolution) or found.accuracy.ranges is None:
-            return np.full((int(untold.sum()), 2), np.nan)
-        group = np.searchsorted(found.reduced.held_out_rows, group_of_subject(found.reduced)[untold])
-        return found.accuracy.ranges[group]
+            return np.full((len(untold), 2), np.nan)
+        return found.accuracy.ranges[found.reduced.example_of(untold, held_out=True)]
 
     # --- geometry --------------------------------------------------------------------------------
 
@@ -290,7 +288,7 @@ class Solution:
         squared = f"   squared {self.squared_norm:.8g}" if self.found.norm.stated_squared else ""
         lines = [
             f"{self.norm} max-margin solution: {task.n_facts} facts, {task.n_implications} implications, "
-            f"{task.n_subjects} subjects ({int(task.subject_trained.sum())} in training)",
+            f"{task.n_subjects} subjects ({int(task.told[1:].any(axis=0).sum())} in training)",
             f"  problem           outputs {self.outputs}, inputs {self.inputs}",
             f"  objective         {self.objective:.8g}{squared}",
             f"  method            {self.method}, {self.seconds:.2f} s"

@@ -13,7 +13,7 @@ from ocr_interp.errors import SolverError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.closed_form import ClosedForm, closed_form, has_closed_form
 from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_invariant_norm
-from ocr_interp.theory.problem import check_problem, max_margin_problem
+from ocr_interp.theory.problem import MaxMarginProblem, check_problem, max_margin_problem
 from ocr_interp.theory.reduction.bounds import ReducedSolution
 from ocr_interp.theory.reduction.certificate import BlockSolution
 from ocr_interp.theory.reduction.symmetry import ReducedProblem, reduce_problem
@@ -21,12 +21,14 @@ from ocr_interp.theory.solution import Solution
 from ocr_interp.theory.solver.cvxpy_program import SOLVERS, solve_reduced_cvxpy
 from ocr_interp.theory.solver.first_order import solve_first_order
 from ocr_interp.theory.solver.full import FullSolution, solve_full
+from ocr_interp.theory.solver.full_first_order import has_own_prox, solve_full_first_order
 from ocr_interp.theory.solver.ranges import proved_ranges
 
 METHODS = ("auto", "closed_form", "first_order", *SOLVERS)
 """How to solve: "auto" takes the closed form where it holds, else the splitting method, and Clarabel for a
 small problem that the splitting method did not finish. A norm that is not unitarily invariant needs the full
-program: "auto" is then Clarabel."""
+program: "auto" is then its closed form if it has one, Clarabel for a small problem or a norm without a prox
+of its own, and else the splitting method at full size."""
 
 _SMALL = 400
 """Largest number of block entries for which Clarabel takes only seconds."""
@@ -74,7 +76,7 @@ def solve(
         SolverError: the gap reached is above the tolerance, or the task contradicts itself.
         UnknownNameError: an unknown norm.
         ConfigError: another unknown name, method="closed_form" without a closed form, or
-            method="first_order" for a norm that is not unitarily invariant.
+            method="first_order" for a norm that is not unitarily invariant and has no prox of its own.
 
     Source: docs/theory.md.
     """
@@ -115,18 +117,39 @@ def _find(
     margin_tolerance: float | None,
 ) -> tuple[ClosedForm | BlockSolution | FullSolution, str]:
     """A candidate and the method that found it."""
-    if method == "closed_form" or (method == "auto" and has_closed_form(task, norm)):
+    if norm.unitarily_invariant and (
+        method == "closed_form" or (method == "auto" and has_closed_form(task, norm))
+    ):
         return closed_form(task, norm, outputs, inputs), "closed_form"
-    if not norm.unitarily_invariant and method != "first_order":
-        solver = "clarabel" if method == "auto" else method
+    if not norm.unitarily_invariant:
         problem = max_margin_problem(task, outputs, inputs)
-        return solve_full(problem, norm, solver, max_seconds), solver
+        return _at_full_size(problem, norm, tolerance, method, max_seconds)
     invariant = as_invariant_norm(norm)
     reduced = reduce_problem(task, outputs, inputs)
     found, used = _in_blocks(reduced, invariant, tolerance, method, max_seconds, margin_tolerance)
     return BlockSolution(
         reduced, invariant, found.blocks, found.weights, found.iterations, found.accuracy
     ), used
+
+
+def _at_full_size(
+    problem: MaxMarginProblem, norm: Norm, tolerance: float, method: str, max_seconds: float
+) -> tuple[ClosedForm | FullSolution, str]:
+    """The full program, and the method that found the solution."""
+    task = problem.task
+    exact = norm.closed_solution(task, *problem.shape) if method in ("auto", "closed_form") else None
+    if exact is not None:
+        return FullSolution(problem, norm, *exact), "closed_form"
+    if method == "closed_form":
+        return closed_form(task, norm, problem.outputs, problem.inputs), method  # raises: there is none
+    small = problem.shape[0] * problem.shape[1] <= _SMALL
+    if has_own_prox(norm) and (method == "first_order" or (method == "auto" and not small)):
+        found = solve_full_first_order(problem, norm, tolerance, max_seconds)
+        return FullSolution(problem, norm, *found), "first_order"
+    if method == "first_order":
+        as_invariant_norm(norm)  # raises: the norm has no prox of its own
+    solver = "clarabel" if method == "auto" else method
+    return solve_full(problem, norm, solver, max_seconds), solver
 
 
 def _in_blocks(

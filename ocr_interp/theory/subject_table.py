@@ -24,7 +24,12 @@ TABLE_COLUMNS = {
     "rank": "other implications above the right one, plus half of those equal to it; 0: it comes first",
     "first": "the implication with the highest logit; empty if several share it",
 }
-"""Columns of a table of subjects, and what they hold. Margins are in logits."""
+"""Columns of a table of subjects, and what they hold. Margins are in logits. With several implications of a
+fact there is a row for each, and the column RELATION after the subject; implications are then those of the
+row's relation."""
+
+RELATION = "relation"
+"""Column with the label of the implication's relation, r2, r3, ..., where a fact has several."""
 
 RANGE_COLUMNS = {
     "implication_margin_low": "smallest implication_margin of any matrix that is as good; NaN if not known",
@@ -39,16 +44,16 @@ _EQUAL = 1e-9
 def subject_logits(
     task: FactRecallTask, W: Float[np.ndarray, "input output"], inputs: str
 ) -> dict[int, Float[np.ndarray, "subject output"]]:
-    """Every subject's logits under FACT and under IMPLICATION: x W, with x as in problem.INPUTS.
+    """Every subject's logits under FACT, IMPLICATION and further relations: x W, with x as in problem.INPUTS.
 
     Args:
         task: the task.
-        W: rows: subjects, r1, r2, and the other inputs unless inputs="subject_relation".
+        W: rows: subjects, relations, and the other inputs unless inputs="subject_relation".
         inputs: what an example holds; the mean noise counts with "noise_eos".
     """
     feature, n = constant_feature(task, inputs), task.n_subjects
     shared = feature @ W[: len(feature)]
-    return {relation: W[:n] + W[n + relation] + shared for relation in (FACT, IMPLICATION)}
+    return {relation: W[:n] + W[n + relation] + shared for relation in range(task.n_relations)}
 
 
 def subject_table(
@@ -60,19 +65,41 @@ def subject_table(
 ) -> pd.DataFrame:
     """One row per subject, in the task's order; columns as in TABLE_COLUMNS, and RANGE_COLUMNS with ranges.
 
+    With several implications of a fact one row per subject and relation, relation by relation.
+
     Args:
         task: names the rows.
-        logits: under FACT and under IMPLICATION; the answers are the last columns, facts first.
+        logits: under every relation; the answers are the last columns, facts first.
         error: logits closer than this are equal in `rank` and `first` (a solver's accuracy).
-        ranges: smallest and largest margin among the implications, of every untold subject.
+        ranges: smallest and largest margin among the implications, of every held-out implication in the order
+            of the task's triples.
     """
     import pandas as pd  # a third of a second, and only tables need it
 
+    relations = range(IMPLICATION, task.n_relations)
+    frame = pd.concat([_of_relation(task, logits, k, error) for k in relations], ignore_index=True)
+    if ranges is None:
+        return frame
+    at = list(frame.columns).index("implication_margin_overall")
+    for end, name in enumerate(RANGE_COLUMNS):
+        values = frame["implication_margin"].to_numpy().copy()
+        values[~task.told[IMPLICATION:].flatten()] = ranges[:, end]
+        frame.insert(at + end, name, values)
+    return frame
+
+
+def _of_relation(
+    task: FactRecallTask, logits: dict[int, Float[np.ndarray, "subject output"]], relation: int, error: float
+) -> pd.DataFrame:
+    """The rows of one implication relation, without ranges."""
+    import pandas as pd
+
     subjects = np.arange(task.n_subjects)
     first = logits[FACT].shape[1] - task.n_answers
-    implication = task.fact_implication[task.subject_fact]
+    columns = np.flatnonzero(task.answer_relation == relation)
+    implication = task.right_answer[relation] - columns[0]
     names = task.labels[task.n_inputs :]
-    among = logits[IMPLICATION][:, first + task.n_facts :]
+    among = logits[relation][:, first + columns]
     own = among[subjects, implication][:, None]
     near = np.maximum(error, _EQUAL * np.abs(among).max(axis=1, keepdims=True, initial=0.0))
     above, equal = among > own + near, np.abs(among - own) <= near
@@ -83,22 +110,17 @@ def subject_table(
         {
             "subject": list(task.labels[: task.n_subjects]),
             "fact": [names[fact] for fact in task.subject_fact],
-            "implication": [names[task.n_facts + k] for k in implication],
-            "told": task.subject_trained,
+            "implication": [names[columns[k]] for k in implication],
+            "told": task.told[relation],
             "fact_margin": _margin(logits[FACT], first + task.subject_fact),
             "implication_margin": _margin(among, implication),
-            "implication_margin_overall": _margin(logits[IMPLICATION], first + task.n_facts + implication),
+            "implication_margin_overall": _margin(logits[relation], first + columns[implication]),
             "rank": above.sum(axis=1) + equal.sum(axis=1) / 2,
-            "first": ["" if k < 0 else names[task.n_facts + k] for k in winner],
+            "first": ["" if k < 0 else names[columns[k]] for k in winner],
         }
     )
-    if ranges is None:
-        return frame
-    at = list(TABLE_COLUMNS).index("implication_margin_overall")
-    for end, name in enumerate(RANGE_COLUMNS):
-        values = frame["implication_margin"].to_numpy().copy()
-        values[~task.subject_trained] = ranges[:, end]
-        frame.insert(at + end, name, values)
+    if task.implied_relations > 1:
+        frame.insert(1, RELATION, task.labels[task.relation_tokens[relation]])
     return frame
 
 

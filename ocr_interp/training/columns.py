@@ -8,7 +8,8 @@ from ocr_interp.task import SPLITS
 
 _BY_SPLIT = {
     "loss": "cross-entropy over the whole vocabulary, nats, mean over the split",
-    "loss_in_set": "cross-entropy over the right answer's own set alone (facts or implications), nats, mean",
+    "loss_in_set": "cross-entropy over the right answer's own set alone (facts or the implications of its "
+    "relation), nats, mean",
     "accuracy": "share of examples whose right answer beats all other answers, facts and implications; a tie "
     "does not count",
     "accuracy_in_set": "share of examples whose right answer beats the other answers of its own set",
@@ -44,10 +45,14 @@ def column_meaning(name: str) -> str | None:
     """
     if name in _ONCE:
         return _ONCE[name]
+    if found := re.fullmatch(r"beta/(r\d+)", name):
+        return f"beta of {found[1]}'s implications alone; NaN without told or untold ones"
     split, _, column = name.partition("/")
-    if split in SPLITS and column in _BY_SPLIT:
+    relation, _, last = column.rpartition("/")
+    if split in SPLITS and last in _BY_SPLIT and re.fullmatch(r"(r\d+)?", relation):
         of = split.replace("held_out", "held-out").replace("_", " ")
-        return f"{of}s: {_BY_SPLIT[column]}; NaN if the task has none"
+        asked = f" of {relation}" if relation else ""
+        return f"{of}s{asked}: {_BY_SPLIT[last]}; NaN if the task has none"
     found = re.fullmatch(r"(gap|excess|cosine)_(\w+)", name)
     return None if found is None else _BY_NORM[found[1]].format(norm=found[2])
 

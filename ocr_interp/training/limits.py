@@ -97,6 +97,12 @@ class LimitTracker:
             row[f"cosine_{norm.name}"] = cosine_with(W, predicted) if predicted else math.nan
         return row
 
+    def beta(self, W: Float[np.ndarray, "input output"], relation: str) -> float:
+        """β of the implications of one relation alone; NaN for a W that is zero throughout or not finite."""
+        if not W.any() or not np.isfinite(W).all():
+            return math.nan
+        return held_out_beta(W / float(np.abs(W).max()), self.task, relation).projection
+
     def _bounds(
         self, W: Float[np.ndarray, "input output"], norm: Norm, scale: float | None
     ) -> tuple[float, float]:

@@ -25,6 +25,7 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
     sizes = (task.n_subjects, task.n_inputs, task.n_facts, task.n_implications)
     examples = recipe.batch_size if recipe.data == "noisy" else len(task.training_triples)
     kind = (model.ov, model.ov_options, model.resolved_d_head(task.d_vocab))
+    tokens = task if model.linear_map.needs_axes else None  # such a map differs from task to task
     attention = (model.attention, model.train_attention)
     optimizers = (recipe.optimizer, recipe.second_optimizer, recipe.switch_step)
     moments = (recipe.steps, recipe.log_every)
@@ -34,6 +35,7 @@ def stack_key(config: RunConfig) -> tuple[Any, ...]:
         recipe.data,
         examples,
         *kind,
+        tokens,
         *attention,
         model.dtype,
         *optimizers,

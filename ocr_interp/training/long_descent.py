@@ -31,7 +31,7 @@ from ocr_interp.maps.base import LinearMap
 from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.running.progress import progress_bar
 from ocr_interp.storage.digests import digest_of, digest_of_tensors
-from ocr_interp.task import FactRecallTask
+from ocr_interp.task import IMPLICATION, FactRecallTask
 from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
 from ocr_interp.training.descent.kept import DescentFile
 from ocr_interp.training.descent.state import COLUMNS, SCORES, DescentState
@@ -137,9 +137,11 @@ def long_descent(
     parameters = _start(problem, linear_map, entries, seed, start, scores)
     where = resolve_device(device, "float64")
     descent = DescentState(problem, linear_map, parameters, where, lr, logit_step, relative_step)
+    several, implied = task.implied_relations > 1, task.answer_of_fact[IMPLICATION:] - task.n_facts
+    told = task.told[IMPLICATION:].flatten() if several else task.subject_trained
     settings = {
-        "task": [list(map(int, task.subject_fact)), list(map(bool, task.subject_trained)), task.d_vocab],
-        "implications": list(map(int, task.fact_implication)),
+        "task": [list(map(int, task.subject_fact)), list(map(bool, told)), task.d_vocab],
+        "implications": implied.tolist() if several else implied[0].tolist(),
         "problem": [outputs, inputs, task.n_noise, task.seq_len],
         "map": [linear_map.name, linear_map.d_head, dict(ov_options or {})],
         "start": digest_of_tensors(parameters),

@@ -45,7 +45,11 @@ class PairGeometry:
         task: FactRecallTask,
         pair: int = 0,
     ) -> PairGeometry:
-        """The geometry of one pair of a one-to-one task with held-out and training subjects."""
+        """The geometry of one pair of a one-to-one task with held-out and training subjects.
+
+        Raises:
+            ConfigError: several implications of a fact, which three directions do not show.
+        """
         missing = max(0, 3 - inputs.shape[1])  # a solution may have fewer than three components
         inputs, outputs = (np.pad(side, ((0, 0), (0, missing))) for side in (inputs, outputs))
         subjects, own = inputs[: task.n_subjects], task.subject_fact == pair

@@ -19,7 +19,7 @@ class DisplayOrder:
     """Subjects grouped for display: training ones first, then held-out ones, then relations.
 
     Attributes:
-        rows: index of every shown input among subjects, r1, r2.
+        rows: index of every shown input among subjects and relations.
         n_training: shown training subjects, which come first.
         n_held_out: held-out subjects, which come next.
     """
@@ -49,7 +49,7 @@ def plot_ov_circuit(
 
     Args:
         ax: axes to draw on.
-        W: the circuit: subjects, r1, r2 by facts, implications.
+        W: the circuit: subjects, relations by facts, implications.
         task: the task, which defines the blocks.
         limit: absolute value at the ends of the colour map.
         unit: label of the colour bar.
@@ -66,10 +66,12 @@ def plot_ov_circuit(
         cbar_kws={"label": unit, "pad": 0.01, "shrink": 0.85},
         rasterized=True,
     )
-    edges = np.cumsum([0, order.n_training, order.n_held_out, 2])
+    edges = np.cumsum([0, order.n_training, order.n_held_out, task.n_relations])
     for edge in edges[1:-1]:
         ax.axvline(edge, color="0.25", lw=0.8)
-    ax.axhline(task.n_facts, color="0.25", lw=0.8)
+    kinds = np.cumsum([0, task.n_facts, *task.implication_counts])
+    for edge in kinds[1:-1]:
+        ax.axhline(edge, color="0.25", lw=0.8)
     frame = Rectangle(
         (edges[1], task.n_facts),
         order.n_held_out,
@@ -84,15 +86,19 @@ def plot_ov_circuit(
     names = (f"training subjects ({order.n_training})", f"held-out subjects ({order.n_held_out})", "")
     shown = [k for k in range(3) if edges[k + 1] > edges[k]]
     ax.set_xticks([(edges[k] + edges[k + 1]) / 2 for k in shown], [names[k] for k in shown], rotation=0)
+    last = task.n_relations
     ax.annotate(
-        "$r_1\\,r_2$",
-        (edges[2] + 1, 0),
+        "$r_1\\,r_2$" if last == 2 else f"$r_1 \\ldots r_{{{last}}}$",
+        (edges[2] + last / 2, 0),
         (0, 3),
         textcoords="offset points",
         ha="center",
         annotation_clip=False,
     )
-    halves = [task.n_facts / 2, task.n_facts + task.n_implications / 2]
-    ax.set_yticks(halves, ["facts $b$", "implications $c$"], rotation=90, va="center")
+    halves = (kinds[:-1] + kinds[1:]) / 2
+    names = ["facts $b$", "implications $c$"]
+    if task.implied_relations > 1:
+        names = ["$b$", *(f"${chr(ord('c') + k)}$" for k in range(task.implied_relations))]
+    ax.set_yticks(halves, names, rotation=90, va="center")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(True)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from ocr_interp.task import FactRecallTask
+from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
 from ocr_interp.viz.style import HELD_OUT
 
 
@@ -17,7 +17,8 @@ from ocr_interp.viz.style import HELD_OUT
 class OwnAnswerStrength:
     """How much a subject's weights favour its own answers: own entry minus the mean of the others.
 
-    Mean over the subjects of a class, in the unit of the circuit; NaN for a class without subjects.
+    Mean over the subjects of a class, and over the implications if a fact has several, in the unit of the
+    circuit; NaN for a class without subjects.
 
     Attributes:
         training_fact, training_implication: of training subjects.
@@ -35,11 +36,12 @@ class OwnAnswerStrength:
     ) -> OwnAnswerStrength:
         """Measured on a circuit W[input, answer] of the task."""
         subjects = np.arange(task.n_subjects)
-        facts, implications = W[: task.n_subjects, : task.n_facts], W[: task.n_subjects, task.n_facts :]
-        own_fact = facts[subjects, task.subject_fact]
-        own_implication = implications[subjects, task.fact_implication[task.subject_fact]]
-        fact = own_fact - (facts.sum(1) - own_fact) / (task.n_facts - 1)
-        implication = own_implication - (implications.sum(1) - own_implication) / (task.n_implications - 1)
+        aligned = []
+        for relation, answer in enumerate(task.right_answer):
+            of_kind = W[: task.n_subjects, task.answer_relation == relation]
+            own = W[subjects, answer]
+            aligned.append(own - (of_kind.sum(1) - own) / (of_kind.shape[1] - 1))
+        fact, implication = aligned[FACT], np.mean(aligned[IMPLICATION:], axis=0)
         told = task.subject_trained
 
         def mean(values: np.ndarray) -> float:

@@ -49,14 +49,14 @@ def test_it_says_what_it_is(ov):
     found = maps[ov]
     assert found.name == ov
     assert found.label
-    norm = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK)).norm
-    assert norm is None or as_norm(norm).name
+    placed = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK))
+    assert placed.norm is None or as_norm(placed.norm).name
     assert found.starts
     n = TASK.d_vocab
-    shapes = found(d_head=None).placed(TokenAxes.of_vocabulary(TASK)).shapes(n, n)
-    assert found.token_rows | found.frozen <= set(shapes)
+    shapes = placed.shapes(n, n)
+    assert placed.token_rows | placed.frozen <= set(shapes)
     assert not {"scores", "W_QK"} & set(shapes)
-    assert all(shapes[name][0] == n for name in found.token_rows)
+    assert all(shapes[name][0] == n for name in placed.token_rows)
 
 
 @EVERY

@@ -283,11 +283,11 @@ def test_a_coefficient_without_dual_weights_is_proved_by_a_solver():
     class Bare(type(norms["nuclear"])):
         name = "bare"
 
-        def dual_weights(self, n, m_train, m_test):
+        def dual_weights(self, n, m_train, m_test, implied):
             return None
 
     class Wrong(Bare):
-        def held_out_coefficient(self, m_train, m_test):
+        def held_out_coefficient(self, m_train, m_test, implied):
             return 0.1
 
     task = FactRecallTask(3, 1, 2)
@@ -311,7 +311,17 @@ def test_unknown_names_come_with_close_matches():
 
 def test_blocks_need_a_unitarily_invariant_norm():
     with pytest.raises(ConfigError, match="unitarily invariant norm, got 'entrywise': solve the full"):
-        solve(UNEQUAL, Entrywise(), method="first_order")
+        solve(UNEQUAL, WithoutProx(), method="first_order")
+
+
+class WithoutProx(Entrywise):
+    prox = Norm.prox
+
+
+def test_a_norm_with_a_prox_of_its_own_is_split_at_full_size():
+    split, exact = (solve(UNEQUAL, Entrywise(), 1e-3, method=m) for m in ("first_order", "clarabel"))
+    assert split.certificate.gap <= 1e-3
+    assert split.objective == pytest.approx(exact.objective, rel=1e-3)
 
 
 def test_what_only_the_closed_form_has_says_so():

@@ -23,8 +23,8 @@ from ocr_interp.hooked.protocol import (
     check_hook,
 )
 from ocr_interp.hooked.tokens import (
-    INPUT_KINDS,
     OUTPUT_KINDS,
+    input_kind_names,
     labels_of,
     plain_tokens,
     task_inputs,
@@ -270,15 +270,18 @@ def _named(indices: tuple[int, ...], length: int, what: str, device: torch.devic
 
 
 def tokens_of_kind(task: FactRecallTask, kind: str) -> tuple[int, ...]:
-    """Token ids of a kind: one of INPUT_KINDS, "subjects", "relations", "facts" or "implications".
+    """Token ids of a kind: one of `input_kind_names`, "subjects", "relations", "facts" or "implications".
+
+    Implications are those of all relations, if a fact has several.
 
     Raises:
         UnknownNameError: another kind; the message lists close matches.
         ModelError: the task has no token of this kind.
     """
     inputs, outputs = task_inputs(task), task_outputs(task, "answers")
-    merged = {"subjects": INPUT_KINDS[:2], "relations": INPUT_KINDS[2:4]}
-    allowed = (*INPUT_KINDS, *merged, *OUTPUT_KINDS[:2])
+    kinds = input_kind_names(task)
+    merged = {"subjects": kinds[:2], "relations": kinds[2:-2]}
+    allowed = (*kinds, *merged, *OUTPUT_KINDS[:2])
     if kind not in allowed:
         raise unknown_name("kind of token", kind, allowed)
     side = outputs if kind in OUTPUT_KINDS else inputs

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import INPUT_KINDS, Token, TokenList, input_kinds
+from ocr_interp.hooked.tokens import Token, TokenList, input_kind_names, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.task import FactRecallTask
@@ -163,6 +163,7 @@ def _check_prompt(ids: Sequence[int], task: FactRecallTask) -> None:
 
 
 def kinds_of(task: FactRecallTask, ids: Sequence[int] | Int[np.ndarray, " position"]) -> tuple[str, ...]:
-    """Kind of every token of a prompt: an entry of INPUT_KINDS, or "answers" for an answer token."""
+    """Kind of every token of a prompt: an entry of `input_kind_names`, or "answers" for an answer token."""
     kind = input_kinds(task)
-    return tuple(INPUT_KINDS[int(kind[i])] if i < task.n_inputs else "answers" for i in ids)
+    names = input_kind_names(task)
+    return tuple(names[int(kind[i])] if i < task.n_inputs else "answers" for i in ids)

@@ -47,7 +47,7 @@ the KKT point that gradient descent goes to from a small start, beside a nuclear
 
 @runtime_checkable
 class Prediction(Protocol):
-    """Anything with a matrix W: rows subjects, r1, r2; columns answers, in the order of the task."""
+    """Anything with a matrix W: rows subjects, relations; columns answers, in the order of the task."""
 
     @property
     def W(self) -> np.ndarray: ...
@@ -168,7 +168,7 @@ def align(
 
     Args:
         circuit: of a fact-recall model, with all subjects, relations and answers.
-        prediction: a Solution, or anything with .W [subjects r1 r2, answers].
+        prediction: a Solution, or anything with .W [subjects and relations, answers].
         untrained: the circuit before training, e.g. of run.at(0).
         other: the circuit of another model, of another parameterisation of W_OV (OTHER) or of the same one,
             e.g. with another seed or recipe (SIBLING).
@@ -271,7 +271,7 @@ def _part(circuit: OVMatrix, task: FactRecallTask) -> OVMatrix:
     """diag(a) W_OV of subjects and relations by answers."""
     if circuit.task != task:
         raise ModelError("a baseline must be of the same task as the circuit, got one of another task")
-    rows, columns = task.labels[: task.n_subjects + 2], task.labels[task.n_inputs :]
+    rows, columns = task.labels[: task.noise_tokens.start], task.labels[task.n_inputs :]
     return circuit.effective.restrict(rows, columns)
 
 
@@ -279,10 +279,10 @@ def _predicted_matrix(
     prediction: Prediction, task: FactRecallTask
 ) -> Float[np.ndarray, "subject_or_relation answer"]:
     W = np.asarray(prediction.W, dtype=np.float64)
-    wanted = (task.n_subjects + 2, task.n_answers)
+    wanted = (task.noise_tokens.start, task.n_answers)
     if W.shape != wanted or not _same_facts(getattr(prediction, "task", task), task):
         raise ConfigError(
-            f"prediction.W must be [subjects r1 r2, answers] = {wanted} of the circuit's task, got "
+            f"prediction.W must be [subjects and relations, answers] = {wanted} of the circuit's task, got "
             f"{W.shape}{'' if W.shape != wanted else ' of a task with other groups'}: "
             'predict with solve(run.task), outputs="answers", inputs="subject_relation"'
         )
@@ -293,7 +293,9 @@ def _predicted_matrix(
 
 def _same_facts(theirs: FactRecallTask, task: FactRecallTask) -> bool:
     """Whether two tasks have the same subjects, facts, implications and trained triples; noise may differ."""
-    names = ("subject_fact", "fact_implication", "subject_trained")
+    if theirs.implied_relations != task.implied_relations:
+        return False
+    names = ("subject_fact", "answer_of_fact", "told")
     return all(np.array_equal(getattr(theirs, name), getattr(task, name)) for name in names)
 
 
@@ -301,7 +303,7 @@ def _saddle_beside(
     prediction: Prediction, task: FactRecallTask
 ) -> Float[np.ndarray, "subject_or_relation answer"] | None:
     """The saddle's matrix beside a solution whose norm has one; else None."""
-    norm = getattr(prediction, "norm", None)
+    norm = getattr(getattr(prediction, "found", prediction), "norm", None)  # the object: not all have names
     if norm is None or isinstance(prediction, SaddleSolution) or not has_saddle(task, norm):
         return None
     return saddle_solution(task).W

@@ -20,7 +20,7 @@ class AnswerBlock:
     """A subspace of the answers' logits.
 
     Attributes:
-        name: "relation", "large pair patterns" or "small pair patterns", with its dimension.
+        name: "relation block", "large pair patterns" or "small pair patterns", with its dimension.
         values: singular values of W in it, largest first, in logits.
         basis: orthonormal columns.
     """
@@ -33,15 +33,16 @@ class AnswerBlock:
 def answer_blocks(circuit: OVMatrix) -> tuple[AnswerBlock, ...]:
     """Relation block, large and small pair patterns of a balanced fact-recall circuit.
 
-    The answers' logits split into what is the same for all facts and for all implications (two
-    directions; the relation block is the one along which r1 and r2 differ) and pair patterns, which sum
+    The answers' logits split into what is the same for all facts and for all implications of a relation (two
+    directions; the relation block is the one along which r1 and r2 differ, or the K along which r1 and the
+    relations of K implications do) and pair patterns, which sum
     to 0 over facts and over implications. The right singular vectors of W within the patterns are taken
     largest first: n − 1 large ones and as many small ones. In a predicted solution, which is invariant under
     permuting pairs, these are its degenerate blocks, also where two of them have the same singular value; in
     a trained model they are the closest thing to it.
 
     Args:
-        circuit: of a balanced task, with r1, r2 and all answers, usually
+        circuit: of a balanced task, with its relations and all answers, usually
             `run.circuit.subjects_and_relations`.
 
     Raises:
@@ -57,13 +58,20 @@ def answer_blocks(circuit: OVMatrix) -> tuple[AnswerBlock, ...]:
     if circuit.outputs.labels != answers:
         raise ModelError("answer_blocks needs all answers as outputs, in the order of the task")
     n, W = task.n_facts, circuit.W
-    constant = np.kron(np.eye(2), np.ones((n, 1))) / np.sqrt(n)
-    r1, r2 = circuit.inputs.positions(task.labels[task.n_subjects : task.n_subjects + 2])
-    relation = constant @ (constant.T @ (W[r1] - W[r2]))
+    kinds = task.n_relations
+    constant = np.kron(np.eye(kinds), np.ones((n, 1))) / np.sqrt(n)
+    relations = W[circuit.inputs.positions(task.labels[task.n_subjects : task.noise_tokens.start])] @ constant
     found = []
-    if np.linalg.norm(relation) > 0:
-        basis = (relation / np.linalg.norm(relation))[:, None]
-        found.append(AnswerBlock("relation block (1)", np.linalg.norm(W @ basis, axis=0), basis))
+    if kinds == 2:
+        relation = constant @ (relations[0] - relations[1])
+        length = np.linalg.norm(relation)
+        basis = (relation / length)[:, None] if length > 0 else None
+    else:
+        _, s, Vt = np.linalg.svd(relations - relations.mean(axis=0))
+        basis = constant @ Vt[: kinds - 1].T if s[0] > 0 else None
+    if basis is not None:
+        label = f"relation block ({basis.shape[1]})"
+        found.append(AnswerBlock(label, np.sort(np.linalg.norm(W @ basis, axis=0))[::-1], basis))
     _, s, Vt = np.linalg.svd(W - W @ constant @ constant.T, full_matrices=False)
     kept = int((s > NEGLIGIBLE * s[0]).sum()) if s[0] > 0 else 0
     for name, start, stop in (("large", 0, min(n - 1, kept)), ("small", n - 1, kept)):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from ocr_interp.linalg.spectrum import factored_svd
 from ocr_interp.linalg.vectors import cosine_table
-from ocr_interp.task import FactRecallTask
+from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
 
 CHECKS = ("relations", "train_relation", "held_out_relation")
 RECALL = ("fact_train", "fact_held_out", "implication_train", "implication_held_out")
@@ -28,7 +28,16 @@ GROUPS = (
     "implication_implication_other_pair",
 )
 """Kinds of pairs, named as in `ocr_interp.theory.geometry.Cosines`: subjects with subjects of their own and
-of other pairs; r1 with r2; subjects with r1; subject + relation with its answer; answers with answers."""
+of other pairs; r1 with r2; subjects with r1; subject + relation with its answer; answers with answers. If a
+fact has several implications, each kind has those of all relations, and implications with implications are
+those of one relation."""
+
+FURTHER_GROUPS = (
+    "implication_relations",
+    "implications_of_two_relations_same_pair",
+    "implications_of_two_relations_other_pair",
+)
+"""Further kinds if a fact has several implications: r2 with r3 and so on; c_i with d_i, and with d_j."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class CosineGroup:
     """Cosines of one kind of pair; NaN where the task has none.
 
     Attributes:
-        name: an entry of GROUPS.
+        name: an entry of GROUPS or FURTHER_GROUPS.
         count: number of pairs.
         mean, smallest, largest: measured.
         predicted: mean of the predicted ones, which are all equal in a balanced task.
@@ -60,29 +69,30 @@ def all_cosines(
     keep = s > 1e-10 * max(float(s[0]), np.finfo(float).tiny)
     inputs, answers = U[:, keep] * np.sqrt(s[keep]), V[:, keep] * np.sqrt(s[keep])
     n = task.n_subjects
-    vectors = np.vstack([inputs, answers, inputs[:n] + inputs[n], inputs[:n] + inputs[n + 1]])
+    sums = [inputs[:n] + inputs[relation] for relation in task.relation_tokens]
+    vectors = np.vstack([inputs, answers, *sums])
     return cosine_table(vectors, vectors)
 
 
 def vector_labels(task: FactRecallTask) -> tuple[str, ...]:
-    """Labels of the vectors: subjects, r1, r2, answers, then s + r1 and s + r2 of every subject."""
+    """Labels of the vectors: subjects, relations, answers, then s + r1, s + r2, ... of every subject."""
     subjects = task.labels[: task.n_subjects]
+    relations = task.labels[task.n_subjects : task.noise_tokens.start]
     answers = task.labels[task.n_inputs :]
-    sums = [f"{s}+{r}" for r in ("r1", "r2") for s in subjects]
-    return (*subjects, "r1", "r2", *answers, *sums)
+    sums = [f"{s}+{r}" for r in relations for s in subjects]
+    return (*subjects, *relations, *answers, *sums)
 
 
 def group_masks(task: FactRecallTask) -> dict[str, Bool[np.ndarray, "vector vector"]]:
     """Which pairs of vectors belong to every kind; each unordered pair of one kind once."""
-    n, answers = task.n_subjects, task.n_answers
-    size = n + 2 + answers + 2 * n
+    n, answers, relations = task.n_subjects, task.n_answers, task.n_relations
+    first, size = n + relations, n + relations + answers + relations * n
     fact = np.full(size, -1)
     role = np.full(size, "none", dtype=object)
     fact[:n], role[:n] = task.subject_fact, np.where(task.subject_trained, "train", "held_out")
-    first = n + 2
     fact[first : first + task.n_facts] = np.arange(task.n_facts)
-    role[first : first + task.n_facts] = "fact"
-    role[first + task.n_facts : first + answers] = "implication"
+    of_answer = np.full(size, -1)
+    of_answer[first : first + answers] = task.answer_relation
     upper = np.triu(np.ones((size, size), dtype=bool), 1)
     masks: dict[str, np.ndarray] = {}
     same = fact[:, None] == fact[None, :]
@@ -90,21 +100,32 @@ def group_masks(task: FactRecallTask) -> dict[str, Bool[np.ndarray, "vector vect
         both = (role[:, None] == a) & (role[None, :] == b)
         both = both & upper if a == b else both
         masks[f"{a}_{b}_same_pair"], masks[f"{a}_{b}_other_pair"] = both & same, both & ~same
-    for kind in ("fact", "implication"):
-        masks[f"{kind}_{kind}_other_pair"] = (role[:, None] == kind) & (role[None, :] == kind) & upper
+    alike = (of_answer[:, None] == of_answer[None, :]) & upper
+    is_fact, is_implication = of_answer == FACT, of_answer > FACT
+    masks["fact_fact_other_pair"] = alike & is_fact[:, None]
+    masks["implication_implication_other_pair"] = alike & is_implication[:, None]
     own = np.zeros((size, size), dtype=bool)
-    for f, c in enumerate(task.fact_implication):
-        own[first + f, first + task.n_facts + c] = True
-    across = (role[:, None] == "fact") & (role[None, :] == "implication")
+    apart = np.zeros((size, size), dtype=bool)
+    for of_fact in task.answer_of_fact.T:
+        own[first + of_fact[FACT], first + of_fact[IMPLICATION:]] = True
+        apart[np.ix_(first + of_fact[IMPLICATION:], first + of_fact[IMPLICATION:])] = True
+    across = is_fact[:, None] & is_implication[None, :]
     masks["fact_implication_same_pair"], masks["fact_implication_other_pair"] = across & own, across & ~own
+    sums = first + answers
     for status, name in ((True, "train"), (False, "held_out")):
         subjects = np.flatnonzero(task.subject_trained == status)
-        own_fact = task.subject_fact[subjects]
-        own_implication = task.n_facts + task.fact_implication[own_fact]
         masks[f"{name}_relation"] = _pairs(size, subjects, np.full(len(subjects), n))
-        masks[f"fact_{name}"] = _pairs(size, first + answers + subjects, first + own_fact)
-        masks[f"implication_{name}"] = _pairs(size, first + answers + n + subjects, first + own_implication)
-    masks["relations"] = _pairs(size, np.array([n]), np.array([n + 1]))
+        for relation, answer in enumerate(task.right_answer[:, subjects]):
+            recall = _pairs(size, sums + n * relation + subjects, first + answer)
+            kind = f"fact_{name}" if relation == FACT else f"implication_{name}"
+            masks[kind] = masks.get(kind, False) | recall
+    masks["relations"] = _pairs(size, np.full(relations - 1, n), n + np.arange(1, relations))
+    if relations > 2:
+        left, right = np.triu_indices(relations - 1, 1)
+        masks["implication_relations"] = _pairs(size, n + 1 + left, n + 1 + right)
+        two = is_implication[:, None] & is_implication[None, :] & upper & ~alike
+        masks["implications_of_two_relations_same_pair"] = two & apart
+        masks["implications_of_two_relations_other_pair"] = two & ~apart
     return masks
 
 
@@ -119,9 +140,9 @@ def cosine_groups(
     predicted: Float[np.ndarray, "vector vector"],
     masks: dict[str, Bool[np.ndarray, "vector vector"]],
 ) -> tuple[CosineGroup, ...]:
-    """Measured against predicted cosines, kind by kind, in the order of GROUPS."""
+    """Measured against predicted cosines, kind by kind, in the order of GROUPS and FURTHER_GROUPS."""
     found = []
-    for name in GROUPS:
+    for name in (name for name in (*GROUPS, *FURTHER_GROUPS) if name in masks):
         ours, theirs = measured[masks[name]], predicted[masks[name]]
         if not len(ours):
             found.append(CosineGroup(name, 0, *([float("nan")] * 5)))

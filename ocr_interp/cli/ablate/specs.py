@@ -22,7 +22,7 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
 from ocr_interp.hooked.protocol import LAYER_HOOKS
-from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS
+from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS, input_kind_names
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.run import Snapshot
 
@@ -47,7 +47,9 @@ def default_specs(run: Snapshot) -> dict[str, Intervention]:
     for start in [kind for kind in (*INPUT_KINDS[:2], "relations") if kind in kinds]:
         for end in OUTPUT_KINDS[:2]:
             found[_path_name(start, end)] = Zero().at(path(task, start, end))
-    attended = [kind for kind in INPUT_KINDS if kind in kinds and (kind != "noise" or has_noise(run))]
+    attended = [
+        kind for kind in input_kind_names(task) if kind in kinds and (kind != "noise" or has_noise(run))
+    ]
     for kind in attended:
         at = Site.at("pattern", layer=LAYER, tokens=tokens_of_kind(task, kind))
         found[f"attention to {kind}"] = Zero().at(at)
@@ -149,21 +151,23 @@ def tokens_named(text: str, task: FactRecallTask) -> tuple[int, ...]:
     for name in (part.strip() for part in text.split(",")):
         if name in task.labels:
             found.append(task.token(name))
-        elif name in _ALL_KINDS:
+        elif name in _MERGED_KINDS or name in input_kind_names(task):
             found += tokens_of_kind(task, name)
         else:
-            raise unknown_name("token or kind of token", name, (*_ALL_KINDS, *task.labels))
+            known = (*input_kind_names(task), *_MERGED_KINDS, *task.labels)
+            raise unknown_name("token or kind of token", name, known)
     if len(set(found)) < len(found):
         raise ConfigError(f"tokens must be named once each, got some twice in {text!r}")
     return tuple(found)
 
 
-_ALL_KINDS = (*INPUT_KINDS, "subjects", "relations", *OUTPUT_KINDS[:2])
+_MERGED_KINDS = ("subjects", "relations", *OUTPUT_KINDS[:2])
 
 
 def _kinds(task: FactRecallTask) -> set[str]:
     """Kinds of input tokens that the task has."""
-    found = {"r1", "r2", "relations", "EOS"} | ({"noise"} if task.n_noise else set())
+    relations = input_kind_names(task)[2:-2]
+    found = {*relations, "relations", "EOS"} | ({"noise"} if task.n_noise else set())
     found |= {INPUT_KINDS[0]} if task.subject_trained.any() else set()
     return found | ({INPUT_KINDS[1]} if not task.subject_trained.all() else set())
 

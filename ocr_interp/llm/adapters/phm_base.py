@@ -17,38 +17,6 @@ NON_LINEARITIES = ("gelu", "gelu_new", "relu", "silu", "tanh")
 _REDUCTIONS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
-def phm_numbers(n_in: int, n_out: int, *, n: int, rank: int | None, bias: bool, own_rule: bool) -> int:
-    """How many numbers a PHM layer x Σ_i A_i ⊗ B_i + b trains.
-
-    Args:
-        n_in, n_out: widths.
-        n: phm_dim.
-        rank: of the B_i; None if they are not factorized.
-        bias: whether there is b.
-        own_rule: whether A is the layer's own and not shared.
-    """
-    rows, columns = n_in // n, n_out // n
-    B = n * (rows * columns if rank is None else rank * (rows + columns))
-    return B + bias * n_out + own_rule * n**3
-
-
-def bottleneck_numbers(width: int, inner: int, n_adapters: int, settings: Mapping[str, Option]) -> int:
-    """How many numbers all adapters of a model train, A included; without norms.
-
-    Args:
-        width: of the residual stream.
-        inner: of the bottlenecks.
-        n_adapters: how many there are.
-        settings: all options of a `PhmMethod`.
-    """
-    n, shared = int(settings["phm_dim"]), bool(settings["shared_phm_rule"])
-    rank = int(settings["phm_rank"]) if settings["factorized_phm_W"] else None
-    learn = bool(settings["learn_phm"])
-    layer = {"n": n, "rank": rank, "bias": bool(settings["phm_bias"]), "own_rule": learn and not shared}
-    both = phm_numbers(width, inner, **layer) + phm_numbers(inner, width, **layer)
-    return n_adapters * both + (learn and shared) * n**3
-
-
 class PhmMethod(Adapter):
     """x + up(activation(down(x))) on what attention and MLPs add to the residual stream, of PHM layers.
 

@@ -1,7 +1,8 @@
 """The exact max-margin solution of a balanced task, factored: its cost is that of a few pairs.
 
 W commutes with permuting the pairs, so it is fixed by two small matrices: a 2 × 2 pair block, which acts
-on the (n − 1)-dimensional pair patterns that sum to zero, and a constant block. docs/theory.md derives
+on the (n − 1)-dimensional pair patterns that sum to zero, and a constant block. With K implications of a fact
+the pair block has a column for each of them. docs/theory.md derives
 both, and the dual weights that prove them optimal, from the missing entry of the pair block.
 """
 
@@ -28,7 +29,7 @@ from ocr_interp.theory.reduction.certificate import BlockSolution
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 
 TRAINING, HELD_OUT = 0, 1
-"""Row of the pair block: the subject's status. Its columns are FACT and IMPLICATION."""
+"""Row of the pair block: the subject's status. Its columns are FACT, IMPLICATION and further implications."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class ClosedForm:
         beta: coefficient of the held-out implication block; 1 by convention if m_test = 0.
         objective: the minimal norm at margin 1. For Frobenius it is ‖W‖_F, as certificates bound it.
         pair_block: [status, answer kind], rows scaled by √(subjects of that status per pair); acts on
-            each of the n − 1 pair patterns. Rows TRAINING, HELD_OUT; columns FACT, IMPLICATION.
-        constant_block: rows training subjects, held-out subjects, r1, r2, constant feature; columns
-            facts, implications, other tokens; each scaled by the root of its size.
+            each of the n − 1 pair patterns. Rows TRAINING, HELD_OUT; columns FACT, IMPLICATION, ... .
+        constant_block: rows training subjects, held-out subjects, r1, r2, ..., constant feature; columns
+            facts, implications of every relation, other tokens; each scaled by the root of its size.
     """
 
     task: FactRecallTask
@@ -86,8 +87,9 @@ class ClosedForm:
         n, _, m_test = self.sizes
         if not m_test:
             return float("nan")
-        aligned = (self.pair_block[HELD_OUT] / np.sqrt(m_test)) @ [-1.0, 1.0]
-        return float(aligned * (1 - 1 / n) + self._constant_logits(HELD_OUT, IMPLICATION) @ [-1.0, 1.0, 0.0])
+        aligned = (self.pair_block[HELD_OUT, : IMPLICATION + 1] / np.sqrt(m_test)) @ [-1.0, 1.0]
+        shared = self._constant_logits(HELD_OUT, IMPLICATION)[: IMPLICATION + 1]
+        return float(aligned * (1 - 1 / n) + shared @ [-1.0, 1.0])
 
     @property
     def held_out_margin_overall(self) -> float:
@@ -95,26 +97,41 @@ class ClosedForm:
         n, _, m_test = self.sizes
         if not m_test:
             return float("nan")
-        fact, implication = self.pair_block[HELD_OUT] / np.sqrt(m_test)
-        to_fact, own, to_token = self._constant_logits(HELD_OUT, IMPLICATION)
-        correct = implication * (1 - 1 / n) + own
-        against = [self.held_out_margin, self.held_out_margin_own_fact, correct + fact / n - to_fact]
+        pair = self.pair_block[HELD_OUT] / np.sqrt(m_test)
+        *shared, to_token = self._constant_logits(HELD_OUT, IMPLICATION)
+        correct = pair[IMPLICATION] * (1 - 1 / n) + shared[IMPLICATION]
+        against = [
+            self.held_out_margin,
+            self.held_out_margin_own_fact,
+            correct + pair[FACT] / n - shared[FACT],
+        ]
+        for kind in range(IMPLICATION + 1, len(pair)):  # other implications, the own one and those of others
+            against += [correct - x - shared[kind] for x in (pair[kind] * (1 - 1 / n), -pair[kind] / n)]
         return float(min(against + ([correct - to_token] if self.outputs == "vocabulary" else [])))
 
     def _constant_values(self) -> Float[np.ndarray, "group column_group"]:
         """Entries of W in the constant block, without the scaling; rows of absent groups are 0."""
         rows, columns = _group_sizes(self.task, self.sizes, self.outputs)
         scale = np.sqrt(np.outer(rows, columns))
-        return np.divide(self.constant_block, scale, out=np.zeros((5, 3)), where=scale > 0)
+        return np.divide(self.constant_block, scale, out=np.zeros(scale.shape), where=scale > 0)
 
     def _constant_logits(self, status: int, relation: int) -> Float[np.ndarray, " column_group"]:
         values = self._constant_values()
         feature = feature_length(self.task, self.inputs)
-        return values[status] + values[2 + relation] + feature * values[4]
+        return values[status] + values[2 + relation] + feature * values[-1]
 
     @cached_property
     def cosines(self) -> Cosines:
-        """Predicted cosines between subjects, relations and answers; see `Cosines`."""
+        """Predicted cosines between subjects, relations and answers; see `Cosines`.
+
+        Raises:
+            ConfigError: several implications of a fact.
+        """
+        if self.task.implied_relations > 1:
+            raise ConfigError(
+                f"predicted cosines are for one implication of a fact, got implied_relations="
+                f"{self.task.implied_relations}: take them from input_embeddings() and output_embeddings()"
+            )
         return predicted_cosines(self.sizes, self.pair_block, self.constant_block)
 
     @cached_property
@@ -124,20 +141,20 @@ class ClosedForm:
         problem = max_margin_problem(task, self.outputs, self.inputs)
         W = np.zeros(problem.shape)
         first = task.n_inputs if self.outputs == "vocabulary" else 0
-        kind_of_column = np.r_[np.full(first, 2), np.full(n, FACT), np.full(n, IMPLICATION)]
+        kind_of_column = np.r_[np.full(first, task.n_relations), task.answer_relation]
         status = np.where(task.subject_trained, TRAINING, HELD_OUT)
         constant = self._constant_values()
-        rows = np.concatenate([status, [2, 3]])
-        W[: task.n_subjects + 2] = constant[np.ix_(rows, kind_of_column)]
+        rows = np.concatenate([status, 2 + np.arange(task.n_relations)])
+        W[: len(rows)] = constant[np.ix_(rows, kind_of_column)]
         feature = constant_feature(task, self.inputs)
         if feature.any():
-            W += np.outer(feature / np.linalg.norm(feature), constant[4][kind_of_column])
+            W += np.outer(feature / np.linalg.norm(feature), constant[-1][kind_of_column])
         coefficient = self.pair_block[status] / np.sqrt(np.array([m_train, m_test]))[status][:, None]
         subject = np.arange(task.n_subjects)
-        for kind, own in ((FACT, task.subject_fact), (IMPLICATION, task.fact_implication[task.subject_fact])):
+        for kind, own in enumerate(task.right_answer):
             columns = slice(first + kind * n, first + (kind + 1) * n)
             W[: task.n_subjects, columns] -= coefficient[:, kind, None] / n
-            W[subject, first + kind * n + own] += coefficient[:, kind]
+            W[subject, first + own] += coefficient[:, kind]
         return W
 
     def as_blocks(
@@ -146,7 +163,7 @@ class ClosedForm:
         """The solution in the blocks of the reduced problem, without absent groups, with dual weights."""
         _, m_train, m_test = self.sizes
         status = [s for s, size in enumerate((m_train, m_test)) if size]
-        rows = [*status, 2, 3, *([4] if reduced.feature else [])]
+        rows = [*status, *range(2, 2 + self.task.n_relations), *([-1] if reduced.feature else [])]
         constant = self.constant_block[rows][:, : reduced.constant_shape[1]]
         blocks = Blocks(constant.copy(), self.pair_block[status][None].copy())
         return BlockSolution(reduced, self.norm, blocks, weights)
@@ -162,38 +179,40 @@ class ClosedForm:
         )
         constant = symmetric_factor(self.constant_block, left=True)
         sizes = _group_sizes(task, self.sizes, self.outputs)[0]
-        group = np.concatenate([status, [2, 3]])
+        group = np.concatenate([status, 2 + np.arange(task.n_relations)])
         shared = constant[group] / np.sqrt(sizes[group])[:, None]
         feature = constant_feature(task, self.inputs)
         rows = np.zeros((len(feature), pair.shape[1] + shared.shape[1]))
         rows[: len(pair), : pair.shape[1]] = pair
         rows[: len(shared), pair.shape[1] :] = shared
         if feature.any():
-            rows[:, pair.shape[1] :] += np.outer(feature / np.linalg.norm(feature), constant[4])
+            rows[:, pair.shape[1] :] += np.outer(feature / np.linalg.norm(feature), constant[-1])
         return rows
 
     def output_embeddings(self) -> Float[np.ndarray, "output component"]:
         """V Σ^½ for the columns of W, in the same components; input @ output.T is W."""
         task, n = self.task, self.sizes[0]
         # A pair is named by its fact; implications are columns of the same pair patterns.
-        of_pair = np.concatenate([np.arange(n), np.argsort(task.fact_implication)])
-        kind = np.repeat([FACT, IMPLICATION], n)
+        of_pair = np.argsort(task.answer_of_fact, axis=1).flatten()
+        kind = task.answer_relation
         patterns = centred_patterns(n)[of_pair]
         pair = np.einsum("ok,op->okp", symmetric_factor(self.pair_block, left=False)[kind], patterns)
-        pair = pair.reshape(2 * n, -1)
+        pair = pair.reshape(len(kind), -1)
         others = task.n_inputs if self.outputs == "vocabulary" else 0
-        group = np.concatenate([np.full(others, 2), kind])
+        group = np.concatenate([np.full(others, task.n_relations), kind])
         sizes = _group_sizes(task, self.sizes, self.outputs)[1]
         shared = symmetric_factor(self.constant_block, left=False)[group] / np.sqrt(sizes[group])[:, None]
         return np.hstack([np.vstack([np.zeros((others, pair.shape[1])), pair]), shared])
 
 
 def has_closed_form(task: FactRecallTask, norm: str | Norm) -> bool:
-    """Whether the task is balanced and the norm defines its held-out coefficient."""
+    """Whether the task is balanced and the norm defines its held-out coefficient, or its whole solution."""
     found, sizes = as_norm(norm), task.balanced_sizes
-    if sizes is None or not found.unitarily_invariant:
+    if not found.unitarily_invariant:
+        return found.has_closed_solution(task)
+    if sizes is None:
         return False
-    return found.held_out_coefficient(max(sizes[1], 1), max(sizes[2], 1)) is not None
+    return _held_out_coefficient(found, task) is not None
 
 
 def closed_form(
@@ -220,17 +239,18 @@ def closed_form(
     sizes = task.balanced_sizes
     if sizes is None:
         raise ConfigError(
-            "method='closed_form' needs a balanced task (one-to-one pairs with equal m_train and m_test), "
-            "got an unbalanced one: use method='auto'"
+            "method='closed_form' needs a balanced task (one-to-one pairs with equal m_train and m_test, the "
+            "same subjects told every implication), got an unbalanced one: use method='auto'"
         )
     n, m_train, m_test = sizes
-    beta = _held_out_coefficient(found, m_train, m_test)
+    beta = _held_out_coefficient(found, task)
     if beta is None or not isinstance(found, UnitarilyInvariantNorm):
         raise ConfigError(
             f"method='closed_form' needs a norm with a closed form, got {found.name!r}: use method='auto'"
         )
     implication = 1.0 if m_train else 0.0
-    coefficients = np.array([[1.0, implication], [1.0, beta]])
+    implied = task.implied_relations
+    coefficients = np.array([[1.0, *[implication] * implied], [1.0, *[beta] * implied]])
     pair_block = coefficients * np.sqrt([[m_train], [m_test]])
     constant_block = _constant_block(task, sizes, outputs, inputs)
     values = np.concatenate(
@@ -250,9 +270,11 @@ def closed_form(
     )
 
 
-def _held_out_coefficient(norm: Norm, m_train: int, m_test: int) -> float | None:
+def _held_out_coefficient(norm: Norm, task: FactRecallTask) -> float | None:
     """β of the norm's closed form; 0 without training implications, 1 without held-out subjects."""
-    found = norm.held_out_coefficient(max(m_train, 1), max(m_test, 1))
+    assert task.balanced_sizes is not None
+    _, m_train, m_test = task.balanced_sizes
+    found = norm.held_out_coefficient(max(m_train, 1), max(m_test, 1), task.implied_relations)
     if found is None or (m_train and m_test):
         return found
     return 0.0 if m_train == 0 else 1.0
@@ -263,24 +285,28 @@ def _group_sizes(
 ) -> tuple[Float[np.ndarray, " group"], Float[np.ndarray, " column_group"]]:
     """Rows and columns that each entry of the constant block stands for; the feature is one direction."""
     n, m_train, m_test = sizes
-    rows = np.array([n * m_train, n * m_test, 1.0, 1.0, 1.0])
-    return rows, np.array([n, n, task.n_inputs if outputs == "vocabulary" else 0], dtype=np.float64)
+    rows = np.array([n * m_train, n * m_test, *[1.0] * task.n_relations, 1.0])
+    others = task.n_inputs if outputs == "vocabulary" else 0
+    return rows, np.array([*[n] * task.n_relations, others], dtype=np.float64)
 
 
 def _constant_block(
     task: FactRecallTask, sizes: tuple[int, int, int], outputs: str, inputs: str
 ) -> Float[np.ndarray, "group column_group"]:
-    """The relation direction, and without training implications what keeps facts above implications."""
+    """The relation directions, and without training implications what keeps facts above implications."""
     n, m_train, m_test = sizes
-    block = np.zeros((5, 3))
+    kinds = task.n_relations
+    block = np.zeros((3 + kinds, kinds + 1))
     if m_train:
-        block[2, :2] = np.sqrt(n) / 2 * np.array([1.0, -1.0])
-        block[3, :2] = -block[2, :2]
+        # Each relation raises its own kind of answers over the others, with rows that sum to 0.
+        block[2 : 2 + kinds, :kinds] = np.sqrt(n) * (np.eye(kinds) - 1 / kinds)
         return block
     feature = feature_length(task, inputs)
     # The missing 1/n of margin is spread over all that the examples share, by least squares.
-    carriers = np.array([0.0, 1 / np.sqrt(n * m_test), 1.0, 0.0, feature])
-    others = n + (task.n_inputs if outputs == "vocabulary" else 0)
-    step = np.array([others, -n, -n if others > n else 0.0]) / (n + others)
-    column_scale = np.sqrt([n, n, others - n])
+    carriers = np.array([0.0, 1 / np.sqrt(n * m_test), 1.0, *[0.0] * task.implied_relations, feature])
+    tokens = task.n_inputs if outputs == "vocabulary" else 0
+    others = task.n_implications + tokens
+    lower = [-n] * task.implied_relations
+    step = np.array([others, *lower, -n if tokens else 0.0]) / (n + others)
+    column_scale = np.sqrt([*[n] * kinds, tokens])
     return np.outer(carriers / (n * (carriers @ carriers)), step * column_scale)

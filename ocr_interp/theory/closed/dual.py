@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.task import IMPLICATION
+from ocr_interp.task import FACT
 from ocr_interp.theory.norms import Norm
 from ocr_interp.theory.norms.base import DualWeights
 from ocr_interp.theory.problem import feature_length
@@ -30,9 +30,9 @@ def balanced_reduced_weights(
         raise ConfigError("explicit dual weights need a balanced task, got an unbalanced one")
     n, m_train, m_test = sizes
     if m_train:
-        found = norm.dual_weights(n, m_train, m_test)
+        found = norm.dual_weights(n, m_train, m_test, reduced.task.implied_relations)
         return None if found is None else _spread(reduced, found, 0.0)
-    others = n + (reduced.task.n_inputs if reduced.outputs == "vocabulary" else 0)
+    others = reduced.task.n_implications + (reduced.task.n_inputs if reduced.outputs == "vocabulary" else 0)
     length = np.sqrt(1 / (n * m_test) + 1 + feature_length(reduced.task, reduced.inputs) ** 2)
     control = norm.control_dual_weights(n, m_test, others, length)
     if control is None:
@@ -45,10 +45,10 @@ def _spread(reduced: ReducedProblem, by_kind: DualWeights, other: float) -> np.n
     examples = example_map(reduced)
     weights = np.full(examples.multiplicity.shape, float(other))
     example = np.arange(len(weights))
-    trained = reduced.row_status[examples.rows] == 0
+    trained = reduced.clusters.status_told[reduced.row_status[examples.rows]].all(axis=1)
     of_facts = np.where(trained, by_kind.fact, by_kind.held_out)
-    within = np.where(examples.relations == IMPLICATION, by_kind.implication, of_facts)
+    within = np.where(examples.relations == FACT, of_facts, by_kind.implication)
     weights[example, examples.relations] = within
-    opposite = reduced.constant_shape[1] + 1 - examples.relations
-    weights[example[trained], opposite[trained]] = by_kind.own
+    # Of a balanced task the own columns are a fact and one implication per relation.
+    weights[trained, reduced.constant_shape[1] :] = by_kind.own
     return np.where(examples.multiplicity > 0, weights, 0.0)

@@ -22,11 +22,16 @@ def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]
     Returns: (lower, upper); equal where β is determined.
 
     Raises:
-        ConfigError: an unbalanced task.
+        ConfigError: an unbalanced task, or one with several implications of a fact.
 
     Source: docs/theory.md, "Trained attention".
     """
     sizes = task.balanced_sizes
     if sizes is None:
         raise ConfigError("the trained-attention interval needs a balanced task, got an unbalanced one")
+    if task.implied_relations > 1:
+        raise ConfigError(
+            f"the trained-attention interval is known for one implication of a fact, got implied_relations="
+            f"{task.implied_relations}: use frozen attention"
+        )
     return NORM.beta_with_trained_attention(*sizes[1:])

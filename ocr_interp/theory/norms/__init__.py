@@ -1,6 +1,7 @@
 """Norms of W: each is one file of this folder, and `theory` uses it through its object.
 
-To add a norm, write one file with a constant `NORM`; `base.py` says what it must define.
+To add a norm, write one file with a constant `NORM`; `base.py` says what it must define. A norm that depends
+on a task's tokens (`kronecker.py`) is made by its class and has no name.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from ocr_interp.theory.norms.base import Norm, UnitarilyInvariantNorm
 
 __all__ = ["Norm", "UnitarilyInvariantNorm", "as_invariant_norm", "as_norm", "norms"]
 
-norms: Registry[Norm] = Registry("norm", "ocr_interp.theory.norms", "NORM")
+norms: Registry[Norm] = Registry("norm", "ocr_interp.theory.norms", "NORM", ("base", "kronecker"))
 
 
 def as_norm(norm: str | Norm) -> Norm:

@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.task import FactRecallTask
+
 
 @dataclass(frozen=True)
 class DualWeights:
@@ -24,7 +26,8 @@ class DualWeights:
     Attributes:
         fact, held_out, implication: against outputs of the correct one's type, for training subjects' facts,
             held-out subjects' facts, and implications.
-        own: of a training subject's own fact against its own implication, under both relations.
+        own: of a training subject's own fact against its own implication, and of any two of its own answers,
+            under both relations.
 
     Source: docs/theory.md, "Dual weights".
     """
@@ -116,19 +119,42 @@ class Norm(ABC):
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
 
+    def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+        """W without entries that the norm does not allow, which solvers leave slightly off 0; default: W."""
+        return W
+
+    def has_closed_solution(self, task: FactRecallTask) -> bool:
+        """Whether `closed_solution` gives one; default: no."""
+        return False
+
+    def closed_solution(
+        self, task: FactRecallTask, n_inputs: int, n_outputs: int
+    ) -> tuple[Float[np.ndarray, "input output"], Float[np.ndarray, "example output"]] | None:
+        """W and dual weights of a task that the norm solves at full size; None: it does not (default).
+
+        Args:
+            task: the task.
+            n_inputs, n_outputs: rows and columns of the problem.
+        """
+        return None
+
     def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float] | None:
         """Smallest and largest β of balanced tasks when attention is trained too; None if it is not known."""
         return None
 
-    def held_out_coefficient(self, m_train: int, m_test: int) -> float | None:
+    def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float | None:
         """β of the closed form of balanced tasks, for m_train, m_test >= 1; None: there is none (default).
 
         The closed form has all training coefficients 1 and completes the pair block with β (docs/theory.md,
         "The missing entry"). It is used for unitarily invariant norms only.
+
+        Args:
+            m_train, m_test: subjects of a pair.
+            implied: number of implications of a fact; None for those that have no closed form.
         """
         return None
 
-    def dual_weights(self, n: int, m_train: int, m_test: int) -> DualWeights | None:
+    def dual_weights(self, n: int, m_train: int, m_test: int, implied: int) -> DualWeights | None:
         """Dual weights that prove the closed form for m_train >= 1; None: a solver finds them (default)."""
         return None
 

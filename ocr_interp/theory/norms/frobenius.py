@@ -59,11 +59,11 @@ class Frobenius(UnitarilyInvariantNorm):
         """0: trained attention leaves the solution as it is."""
         return 0.0, 0.0
 
-    def held_out_coefficient(self, m_train: int, m_test: int) -> float:
+    def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float:
         return 0.0
 
-    def dual_weights(self, n: int, m_train: int, m_test: int) -> DualWeights:
-        return DualWeights(1 / n, 1 / n, 1 / n, 1 / (2 * m_train))
+    def dual_weights(self, n: int, m_train: int, m_test: int, implied: int) -> DualWeights:
+        return DualWeights(1 / n, 1 / n, 1 / n, 1 / ((implied + 1) * m_train))
 
     def control_dual_weights(self, n: int, m_test: int, others: int, length: float) -> ControlDualWeights:
         other = 1 / (n * m_test * length**2 * (n + others))

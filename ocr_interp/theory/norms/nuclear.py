@@ -67,16 +67,16 @@ class Nuclear(UnitarilyInvariantNorm):
         kappa = (m_train / m_test) ** (2 / 3)
         return kappa, 2 * kappa / (1 + kappa)
 
-    def held_out_coefficient(self, m_train: int, m_test: int) -> float:
-        return float(min(np.sqrt(m_train / m_test), 1.0))
+    def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float:
+        return float(min(np.sqrt(m_train / (implied * m_test)), 1.0))
 
-    def dual_weights(self, n: int, m_train: int, m_test: int) -> DualWeights:
-        a, b = m_train, m_test
-        own = float(1 / (2 * a * np.sqrt(n)))
-        if a <= b:
-            return DualWeights(0.0, float(1 / (n * np.sqrt(b))), float(1 / (n * np.sqrt(a))), own)
-        r = np.sqrt(a + b)
-        fact, held_out, implication = (a - b) / (np.sqrt(2) * a * r), np.sqrt(2) / r, r / (np.sqrt(2) * a)
+    def dual_weights(self, n: int, m_train: int, m_test: int, implied: int) -> DualWeights:
+        a, b, kinds = m_train, m_test, implied + 1
+        own = float(1 / (kinds * a * np.sqrt(n)))
+        if a <= implied * b:
+            return DualWeights(0.0, float(1 / (n * np.sqrt(b))), float(1 / (n * np.sqrt(implied * a))), own)
+        r, root = np.sqrt(a + b), np.sqrt(kinds)
+        fact, held_out, implication = (a - implied * b) / (root * a * r), root / r, r / (root * a)
         return DualWeights(float(fact / n), float(held_out / n), float(implication / n), own)
 
     def control_dual_weights(self, n: int, m_test: int, others: int, length: float) -> ControlDualWeights:

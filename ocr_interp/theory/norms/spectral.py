@@ -68,13 +68,17 @@ class Spectral(UnitarilyInvariantNorm):
 
         return cp.maximum(*atoms, 0)
 
-    def held_out_coefficient(self, m_train: int, m_test: int) -> float:
-        return -min(m_train / m_test, 1.0)
+    def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float:
+        return -min(m_train / m_test, 1 / implied)
 
-    def dual_weights(self, n: int, m_train: int, m_test: int) -> DualWeights:
-        if n > m_train + max(m_train, m_test):
+    def dual_weights(self, n: int, m_train: int, m_test: int, implied: int) -> DualWeights:
+        if n > m_train + max(implied * m_train, m_test):
             return DualWeights(0.0, 0.0, 0.0, 1.0)
-        return DualWeights(1.0, 1.0, 0.0, 0.0) if m_train <= m_test else DualWeights(1.0, 0.0, 1.0, 0.0)
+        return (
+            DualWeights(1.0, 1.0, 0.0, 0.0)
+            if implied * m_train <= m_test
+            else DualWeights(1.0, 0.0, 1.0, 0.0)
+        )
 
     def control_dual_weights(self, n: int, m_test: int, others: int, length: float) -> ControlDualWeights:
         return ControlDualWeights(1 / n, 0.0)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ocr_interp.task import FACT, Triples
+from ocr_interp.task import FACT
 from ocr_interp.theory.certificate import Certificate, make_certificate
 from ocr_interp.theory.geometry import SpectrumBlock
 from ocr_interp.theory.norms import UnitarilyInvariantNorm
@@ -23,7 +23,6 @@ from ocr_interp.theory.reduction.symmetry import (
     Blocks,
     ReducedProblem,
     answer_columns,
-    group_of_subject,
     lift,
 )
 
@@ -115,8 +114,7 @@ def certify_reduced(
     implications = np.where(among_implications(held_out), held_out_margins, np.inf).min(
         axis=1, initial=np.inf
     )
-    groups = group_of_subject(reduced)
-    of_held_out = np.searchsorted(reduced.held_out_rows, groups[~task.subject_trained])
+    of_held_out = reduced.example_of(task.triples.of_split("held_out_implication"), held_out=True)
     no_other = np.where(np.isfinite(implications), implications, np.nan)
     return make_certificate(
         norm=norm.name,
@@ -124,29 +122,26 @@ def certify_reduced(
         inputs=reduced.inputs,
         norm_value=blocks_norm(reduced, blocks, norm),
         dual=reduced_dual_bound(training, weights, norm),
-        margins=margins[example_of_triple(reduced, task.training_triples)],
+        margins=margins[reduced.example_of(task.training_triples)],
         held_out=no_other[of_held_out],
         held_out_overall=held_out_margins.min(axis=1, initial=np.inf)[of_held_out],
     )
 
 
-def among_implications(examples: ExampleMap) -> Bool[np.ndarray, "example value"]:
-    """Which of the distinct values are logits of implications."""
+def among_implications(held_out: ExampleMap) -> Bool[np.ndarray, "example value"]:
+    """Which of the distinct values are logits of the asked relation's implications."""
+    return value_relations(held_out) == held_out.relations[:, None]
+
+
+def value_relations(examples: ExampleMap) -> Int[np.ndarray, "example value"]:
+    """The relation whose answers every distinct value belongs to; FACT for tokens that are no answers."""
     reduced = examples.reduced
-    column = np.zeros(reduced.constant_shape[1], dtype=bool)
-    column[: len(reduced.column_slot)] = reduced.column_slot == reduced.n_slots[reduced.column_type]
-    mask = np.tile(column, (len(examples.rows), 1))
+    column = np.full(reduced.constant_shape[1], FACT)
+    column[: len(reduced.column_relation)] = reduced.column_relation
+    found = np.tile(column, (len(examples.rows), 1))
     if not reduced.has_pairs:
-        return mask
-    last = reduced.n_slots[reduced.row_type[examples.rows]][:, None]
-    return np.concatenate([mask, np.arange(examples.own_columns.shape[1]) == last], axis=1)
-
-
-def example_of_triple(reduced: ReducedProblem, triples: Triples) -> Int[np.ndarray, " triple"]:
-    """Training example group of every training triple."""
-    group = group_of_subject(reduced)[triples.subject]
-    implication = reduced.n_groups + np.searchsorted(reduced.trained_rows, group)
-    return np.where(triples.relation == FACT, group, implication)
+        return found
+    return np.concatenate([found, reduced.column_relation[examples.own_columns]], axis=1)
 
 
 def lift_weights(
@@ -155,14 +150,14 @@ def lift_weights(
     """Dual weights of the full problem, [training triple, output], for `certify(..., weights=)`."""
     task = reduced.task
     triples = task.training_triples
-    example = example_of_triple(reduced, triples)
+    example = reduced.example_of(triples)
     column, cluster = answer_columns(reduced)
     first, n_columns = reduced.other_tokens, reduced.constant_shape[1]
     full = np.zeros((len(triples), first + task.n_answers))
     full[:, :first] = weights[example, len(reduced.column_type) : n_columns]
     full[:, first:] = weights[example][:, column]
     if reduced.has_pairs:
-        own = task.fact_implication[task.subject_fact[triples.subject]]
+        own = reduced.clusters.of_fact[task.subject_fact[triples.subject]]
         rows, answers = np.nonzero(own[:, None] == cluster)
         slot = reduced.column_slot[column[answers]]
         full[rows, first + answers] = weights[example[rows], n_columns + slot]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -91,7 +92,7 @@ class ExampleMap:
 
     @cached_property
     def _is_slot(self) -> Bool[np.ndarray, "example slot"]:
-        slots = self.reduced.n_slots[self.reduced.row_type[self.rows]] + 1
+        slots = self.reduced.n_columns[self.reduced.row_type[self.rows]]
         return np.arange(self.own_columns.shape[1]) < slots[:, None]
 
     @cached_property
@@ -107,28 +108,32 @@ class ExampleMap:
     def adjoint(self, logits: Blocks) -> Blocks:
         """Eᵀ: scaled logits of training examples back to blocks."""
         reduced = self.reduced
-        n, trained = reduced.n_groups, reduced.trained_rows
-        constant = np.zeros(reduced.constant_shape)
-        constant[:n] = logits.constant[:n]
-        constant[trained] += logits.constant[n:]
-        constant[n] = self.scale[:n] @ logits.constant[:n]
-        constant[n + 1] = self.scale[n:] @ logits.constant[n:]
+        n = reduced.n_groups
+        constant, pair = np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape)
+        for relation, of_relation in enumerate(self._of_relation):
+            rows = self.rows[of_relation]  # every group once
+            constant[rows] += logits.constant[of_relation]
+            constant[n + relation] = self.scale[of_relation] @ logits.constant[of_relation]
+            if reduced.has_pairs:
+                pair[reduced.row_type[rows], reduced.row_offset[rows]] += logits.pair[of_relation, 0]
         if reduced.feature:
-            constant[-1] = reduced.feature * (constant[n] + constant[n + 1])
-        pair = np.zeros(reduced.pair_shape)
-        if reduced.has_pairs:
-            pair[reduced.row_type, reduced.row_offset] = logits.pair[:n, 0]
-            pair[reduced.row_type[trained], reduced.row_offset[trained]] += logits.pair[n:, 0]
+            constant[-1] = reduced.feature * constant[n : n + len(self._of_relation)].sum(axis=0)
         return Blocks(constant, pair)
+
+    @cached_property
+    def _of_relation(self) -> list[slice]:
+        """The example groups of every relation, which are consecutive."""
+        ends = np.searchsorted(self.relations, np.arange(self.reduced.task.n_relations + 1))
+        return [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
 
 
 def example_map(reduced: ReducedProblem, held_out: bool = False) -> ExampleMap:
     """The training examples of a reduced problem, or its held-out implications."""
     rows, relations = reduced.example_rows(held_out), reduced.example_relations(held_out)
     kind = reduced.row_type[rows]
-    slots = reduced.n_slots[kind] + 1
+    slots = reduced.n_columns[kind]
     correct_slot = reduced.correct_slot(held_out)
-    offset = np.arange(int(reduced.n_slots.max()) + 1)
+    offset = np.arange(int(reduced.n_columns.max()))
     own_columns = reduced.first_column[kind][:, None] + np.where(offset < slots[:, None], offset, 0)
     count = reduced.clusters.count[kind].astype(np.float64)
     multiplicity = np.tile(reduced.column_size, (len(rows), 1))

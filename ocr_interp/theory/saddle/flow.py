@@ -100,6 +100,11 @@ def symmetric_flow(
     check_number("log10_margin", log10_margin)
     check_number("sharpness", sharpness, above=10.0)
     check_number("tolerance", tolerance, above=0.0)
+    if task.implied_relations > 1:
+        raise ConfigError(
+            f"symmetric_flow follows one implication of a fact, got implied_relations="
+            f"{task.implied_relations}: run the descent itself (ocr_interp.training.long_descent)"
+        )
     flow = _Flow(saddle_sizes(task), start, sharpness)
     vector = start.as_vector()
     length = float(np.linalg.norm(vector))

@@ -6,6 +6,11 @@ fixed by the training fact's coefficient τ, and the held-out implication's is �
 
     pair block [[√a τ, √a], [√b, √b / τ]],   norm √(a τ² + b) √(1 + τ⁻²).
 
+With K implications of a fact they have one coefficient, as has an implication of √K times the length: the
+norm is √(a τ² + b) √(1 + K τ⁻²), smallest at τ⁴ = K b / a. What tells the implications of two relations
+apart is a part of its own, of norm (K − 1) √n, which gives an implication 1 − 1/K of its margin over the
+fact.
+
 Facts against implications are separated by differences of constant rows: ρ1, ρ2 of the relations, ζ, ζ_h of
 training and held-out subjects, and ε of what every example holds. For fixed τ their smallest norm is a
 non-negative least squares problem, whose multipliers are the dual weights; τ (and, with trained attention,
@@ -31,8 +36,8 @@ class RankOneOptimum:
     Attributes:
         tau: coefficient of the training fact relative to the training implication; β is 1/tau.
         rows: differences facts − implications of the constant rows: −ζ, −ζ_h, ρ1, −ρ2, ε.
-        multipliers: of "own fact above own implication" of training facts, of the same of training
-            implications, of held-out facts; each summed over its examples.
+        multipliers: of "own fact above own implication" of training facts, of the reverse of training
+            implications, of held-out facts; each summed over its examples and implications.
         attention: scores of training subjects, held-out subjects, r1, r2; all 1 if attention is frozen.
         objective: nuclear norm of W_OV; with trained attention plus half the squared scores.
     """
@@ -44,25 +49,26 @@ class RankOneOptimum:
     objective: float
 
 
-def frozen_optimum(sizes: tuple[int, int, int], feature: float) -> RankOneOptimum:
+def frozen_optimum(sizes: tuple[int, int, int], feature: float, implied: int = 1) -> RankOneOptimum:
     """The optimum with every attention score 1.
 
     Args:
         sizes: (n, m_train, m_test), all >= 1 and n >= 2.
         feature: length of what every example holds beside subject and relation.
+        implied: number of implications of a fact.
     """
     _, a, b = sizes
     ones = np.ones(4)
-    highest = 0.25 * np.log(b / a)
+    highest = 0.25 * np.log(implied * b / a)
 
     def slope(log_tau: float) -> float:
-        return _at(sizes, feature, log_tau, np.log(ones)).slope[0]
+        return _at(sizes, feature, log_tau, np.log(ones), implied).slope[0]
 
     log_tau = 0.0
     if highest > 0 and slope(0.0) < 0:
-        # At τ⁴ = b/a the block's own norm is smallest, and the relation rows only grow with τ.
+        # At τ⁴ = K b/a the block's own norm is smallest, and the relation rows only grow with τ.
         log_tau = float(root_scalar(slope, bracket=(0.0, highest), xtol=1e-15, rtol=1e-14).root)
-    found = _at(sizes, feature, log_tau, np.log(ones))
+    found = _at(sizes, feature, log_tau, np.log(ones), implied)
     return RankOneOptimum(float(np.exp(log_tau)), found.rows, found.multipliers, ones, float(found.value))
 
 
@@ -109,30 +115,34 @@ class _Point:
     multipliers: np.ndarray
 
 
-def _at(sizes: tuple[int, int, int], feature: float, log_tau: float, log_scores: np.ndarray) -> _Point:
+def _at(
+    sizes: tuple[int, int, int], feature: float, log_tau: float, log_scores: np.ndarray, implied: int = 1
+) -> _Point:
     """The smallest norm at given τ and scores; slopes by the envelope theorem."""
     n, a, b = sizes
     tau, q = np.exp(log_tau), 1 - 1 / n
     on_train, on_held, on_r1, on_r2 = np.exp(log_scores)
     train, held = a * (tau / on_train) ** 2, b / on_held**2
-    left, right = np.sqrt(train + held), np.sqrt(1 + tau**-2)
+    left, right = np.sqrt(train + held), np.sqrt(1 + implied * tau**-2)
     pair = (n - 1) * left * right
-    # Unknowns, whose length is the norm: ρ1/a_1, ρ2/a_2, √(na) ζ/a_t, √(nb) ζ_h/a_h, ε over the feature.
+    # Unknowns, whose length is the norm: ρ1/a_1, √K ρ2/a_2, √(na) ζ/a_t, √(nb) ζ_h/a_h, ε over the feature.
     zeta, zeta_h = on_train / np.sqrt(n * a), on_held / np.sqrt(n * b)
     A = np.array(
         [
             [on_r1, 0.0, -zeta, 0.0, feature],
-            [0.0, on_r2, zeta, 0.0, -feature],
+            [0.0, on_r2 / np.sqrt(implied), zeta, 0.0, -feature],
             [on_r1, 0.0, 0.0, -zeta_h, feature],
         ]
     )
-    required = np.array([1 - q * (tau - 1), 1 + q * (tau - 1), 1 - q * (1 - 1 / tau)])
+    required = np.array([1 - q * (tau - 1), 1 / implied + q * (tau - 1), 1 - q * (1 - 1 / tau)])
     x, multipliers = _shortest(A, required)
     length = float(np.linalg.norm(x))
-    weight = np.sqrt(n / 2)
+    weight = np.sqrt(n * implied / (implied + 1))
     multipliers = multipliers * (weight / length)
     by_tau = np.array([-q * tau, q * tau, -q / tau])
-    slope_tau = (n - 1) * (train / left * right - left * tau**-2 / right) + float(multipliers @ by_tau)
+    slope_tau = (n - 1) * (train / left * right - left * implied * tau**-2 / right) + float(
+        multipliers @ by_tau
+    )
     # A row's score multiplies what it may contribute: d(norm)/d(log score) = −(its part of the norm).
     part = weight * x**2 / length
     by_score = -np.array(
@@ -143,9 +153,10 @@ def _at(sizes: tuple[int, int, int], feature: float, log_tau: float, log_scores:
             part[1],
         ]
     )
-    rho1, rho2 = x[0] * on_r1, x[1] * on_r2
+    rho1, rho2 = x[0] * on_r1, x[1] * on_r2 / np.sqrt(implied)
     rows = np.array([-x[2] * zeta, -x[3] * zeta_h, rho1, -rho2, feature * x[4]])
-    return _Point(pair + weight * length, np.r_[slope_tau, by_score], rows, multipliers)
+    apart = (implied - 1) * np.sqrt(n)
+    return _Point(pair + weight * length + apart, np.r_[slope_tau, by_score], rows, multipliers)
 
 
 def _shortest(A: np.ndarray, required: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

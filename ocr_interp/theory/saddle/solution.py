@@ -83,7 +83,10 @@ class SaddleSolution:
 
     @property
     def rank(self) -> int:
-        """Rank of W: n, against 2n − 1 of the max-margin solution for m_train < m_test."""
+        """Rank of W: n, against 2n − 1 of the max-margin solution for m_train < m_test.
+
+        With K implications of a fact K − 1 more, in both.
+        """
         return sum(block.multiplicity for block in self.spectrum)
 
     @property
@@ -127,7 +130,8 @@ class SaddleSolution:
     @property
     def dual(self) -> SaddleDual:
         """The dual weights in blocks."""
-        return SaddleDual(self.sizes, feature_length(self.task, self.inputs), self.optimum)
+        feature = feature_length(self.task, self.inputs)
+        return SaddleDual(self.sizes, feature, self.optimum, self.task.implied_relations)
 
     @cached_property
     def weights(self) -> Float[np.ndarray, "example output"]:
@@ -169,10 +173,12 @@ class SaddleSolution:
 def has_saddle(task: FactRecallTask, norm: str | Norm) -> bool:
     """Whether descent that makes this norm small goes from a small start to a saddle instead of the smallest.
 
-    Known for balanced tasks with 0 < m_train < m_test.
+    Known for balanced tasks with 0 < m_train < m_test; with K implications of a fact 0 < m_train < K m_test.
     """
     sizes = task.balanced_sizes
-    return as_norm(norm).has_rank_one_saddle and sizes is not None and 0 < sizes[1] < sizes[2]
+    if not as_norm(norm).has_rank_one_saddle or sizes is None:
+        return False
+    return 0 < sizes[1] < task.implied_relations * sizes[2] and sizes[2] > 0
 
 
 def saddle_solution(
@@ -185,7 +191,7 @@ def saddle_solution(
     """The KKT point of rank n that gradient descent goes to from a small start, beside `solve`.
 
     Its β is near r^¼ with r = m_train / m_test < 1 (trained attention: r^⅓), where the smallest nuclear norm
-    has √r; the norms differ by 0.3 % at (20, 1, 3).
+    has √r; the norms differ by 0.3 % at (20, 1, 3). With K implications of a fact r is m_train / (K m_test).
 
     Args:
         task: balanced, m_train and m_test >= 1; any number of pairs.
@@ -194,8 +200,8 @@ def saddle_solution(
             in the max-margin solution.
 
     Raises:
-        ConfigError: another task, an unknown name, inputs with trained attention, or outputs="vocabulary"
-            where the other tokens' constraints bind (n = 2).
+        ConfigError: another task, an unknown name, inputs or several implications with trained attention, or
+            outputs="vocabulary" where the other tokens' constraints bind (n = 2).
         SolverError: the small program has not converged.
 
     Source: docs/theory.md, "Where gradient descent goes".
@@ -209,17 +215,20 @@ def saddle_solution(
             f"attention='trained' has a saddle for inputs='subject_relation' alone, got {inputs!r}: use "
             "that, or attention='frozen'"
         )
+    implied = task.implied_relations
+    if attention == "trained" and implied > 1:
+        raise ConfigError(
+            f"attention='trained' has a known saddle for one implication of a fact, got implied_relations="
+            f"{implied}: use attention='frozen', or run the descent itself (ocr_interp.training.long_descent)"
+        )
     feature = feature_length(task, inputs)
-    optimum = frozen_optimum(sizes, feature) if attention == "frozen" else trained_optimum(sizes)
+    optimum = frozen_optimum(sizes, feature, implied) if attention == "frozen" else trained_optimum(sizes)
     tau = optimum.tau
-    pair_block = np.array([[np.sqrt(a) * tau, np.sqrt(a)], [np.sqrt(b), np.sqrt(b) / tau]])
-    size = np.array([np.sqrt(n * a), np.sqrt(n * b), 1.0, 1.0, 1 / feature if feature else 0.0])
-    constant_block = np.zeros((5, 3))
-    constant_block[:, 0] = np.sqrt(n) / 2 * optimum.rows * size
-    constant_block[:, 1] = -constant_block[:, 0]
-    norm = float(
-        (n - 1) * np.linalg.norm(pair_block) + np.linalg.norm(constant_block)
-    )  # both blocks have rank one
+    told, untold = [np.sqrt(a)] * implied, [np.sqrt(b) / tau] * implied
+    pair_block = np.array([[np.sqrt(a) * tau, *told], [np.sqrt(b), *untold]])
+    constant_block = _constant_block(sizes, feature, optimum, implied)
+    norm = float((n - 1) * np.linalg.norm(pair_block))  # the pair block has rank one
+    norm += float(np.linalg.svd(constant_block, compute_uv=False).sum())
     found = ClosedForm(
         task=task,
         norm=NORM,
@@ -239,7 +248,7 @@ def saddle_solution(
         beta=1 / tau,
         objective=optimum.objective,
         kappa=0.0,
-        start_exponent=_start_exponent(a, b),
+        start_exponent=_start_exponent(a, b, implied),
         scores=optimum.attention,
         found=found,
         optimum=optimum,
@@ -249,9 +258,25 @@ def saddle_solution(
     return replace(solution, kappa=kappa)
 
 
-def _start_exponent(a: int, b: int) -> float:
-    """2 (1 − s_2 / s_1), with the modes' rates at the start: singular values of [[√a, √a], [√b, 0]]."""
-    rates = np.linalg.svd(np.array([[np.sqrt(a), np.sqrt(a)], [np.sqrt(b), 0.0]]), compute_uv=False)
+def _constant_block(
+    sizes: tuple[int, int, int], feature: float, optimum: RankOneOptimum, implied: int
+) -> Float[np.ndarray, "group column_group"]:
+    """As in `ClosedForm`: facts against implications, and the implications of two relations apart."""
+    n, a, b = sizes
+    train, held, r1, r2, constant = optimum.rows
+    size = [np.sqrt(n * a), np.sqrt(n * b), *[1.0] * (implied + 1), 1 / feature if feature else 0.0]
+    rows = np.array([train, held, r1, *[r2] * implied, constant]) * size
+    direction = np.array([implied, *[-1.0] * implied]) / (implied + 1)
+    block = np.zeros((implied + 4, implied + 2))
+    block[:, :-1] = np.outer(np.sqrt(n) * rows, direction)
+    block[3:-1, 1:-1] += np.sqrt(n) * (np.eye(implied) - 1 / implied)
+    return block
+
+
+def _start_exponent(a: int, b: int, implied: int) -> float:
+    """2 (1 − s_2 / s_1), with the modes' rates at the start: singular values of [[√a, √(K a)], [√b, 0]]."""
+    start = np.array([[np.sqrt(a), np.sqrt(implied * a)], [np.sqrt(b), 0.0]])
+    rates = np.linalg.svd(start, compute_uv=False)
     return float(2 * (1 - rates[1] / rates[0]))
 
 
@@ -259,13 +284,13 @@ def _check_other_tokens(solution: SaddleSolution) -> None:
     """Requires that tokens that are never an answer stay below every correct answer by 1."""
     if solution.outputs != "vocabulary":
         return
-    n = solution.sizes[0]
+    n, implied = solution.sizes[0], solution.task.implied_relations
     q, tau = 1 - 1 / n, solution.optimum.tau
-    train, held, r1, r2, constant = solution.optimum.rows / 2
+    train, held, r1, r2, constant = solution.optimum.rows / (implied + 1)
     logits = [
-        q * tau + train + r1 + constant,
-        q - train - r2 - constant,
-        q + held + r1 + constant,
+        q * tau + implied * (train + r1 + constant),
+        q - train - r2 - constant + 1 - 1 / implied,
+        q + implied * (held + r1 + constant),
     ]
     if min(logits) < 1 - 1e-12:
         raise ConfigError(

@@ -79,11 +79,16 @@ class SymmetricFactors:
         """W_V [subjects, r1, r2] and W_O [answers] with these blocks.
 
         Raises:
-            ConfigError: an unbalanced task.
+            ConfigError: an unbalanced task, or several implications of a fact.
         """
         sizes = task.balanced_sizes
         if sizes is None:
             raise ConfigError("symmetric factors belong to a balanced task, got an unbalanced one")
+        if task.implied_relations > 1:
+            raise ConfigError(
+                f"symmetric factors have one implication of a fact, got implied_relations="
+                f"{task.implied_relations}: start a descent from entries instead"
+            )
         n, m_train, m_test = sizes
         patterns, status = centred_patterns(n), np.where(task.subject_trained, 0, 1)
         size = np.sqrt(np.array([m_train, m_test], dtype=float))[status]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_invariant_norm
 from ocr_interp.theory.reduction.bounds import Accuracy, ReducedSolution, reduced_dual_bound, smallest_margin
-from ocr_interp.theory.reduction.certificate import among_implications
+from ocr_interp.theory.reduction.certificate import value_relations
 from ocr_interp.theory.reduction.margins import ExampleMap, blocks_norm, example_map
 from ocr_interp.theory.reduction.symmetry import Blocks, ReducedProblem
 from ocr_interp.theory.solver.accuracy import AccuracyEstimate
@@ -119,7 +119,7 @@ def solve_first_order(
     deadline = start + max_seconds
     examples, invariant = example_map(reduced), as_invariant_norm(norm)
     best, state, average = _Best(examples, invariant), _State(examples, invariant), _Average()
-    repair, accuracy = MarginRepair(examples, among_implications(examples)), AccuracyEstimate(reduced)
+    repair, accuracy = MarginRepair(examples, value_relations(examples)), AccuracyEstimate(reduced)
     next_balance, reached = _CHECK_EVERY, False
     iteration = 0
     for iteration in range(1, max_iterations + 1):
@@ -157,7 +157,8 @@ class _State:
     def __init__(self, examples: ExampleMap, norm: UnitarilyInvariantNorm) -> None:
         reduced = examples.reduced
         self._examples, self._norm, self._reduced = examples, norm, reduced
-        self._normal, self._project = NormalEquations(examples, _ALPHA), MarginProjection(examples)
+        self._normal = NormalEquations(examples, _ALPHA)
+        self._project = MarginProjection(examples.multiplicity, examples.correct)
         self._point = Blocks(np.zeros(reduced.constant_shape), np.zeros(reduced.pair_shape))
         self._logit_point = examples.logits(self._point)
         self.x, self._z = self._point, self._logit_point

@@ -69,5 +69,6 @@ def solve_full(problem: MaxMarginProblem, norm: Norm, solver: str, max_seconds: 
             f"{solver} came back without a solution of the {norm.label} problem: try the other of clarabel "
             "and scs, or raise max_seconds"
         )
+    W = norm.allowed(W)
     margin = float(problem.constraint_margins(W).min())
     return FullSolution(problem, norm, W / margin if margin > 0 else W, weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ocr_interp.theory.norms import UnitarilyInvariantNorm
 from ocr_interp.theory.reduction.margins import ExampleMap
@@ -60,12 +60,17 @@ class MarginProjection:
     The nearest point moves the correct logit up to t and every wrong one above t − 1 down to it, with
     t − correct = Σ (wrong − (t − 1))₊ over wrong outputs. The left side minus the right is concave and
     increasing in t, so Newton's method ends after finitely many steps from anywhere.
+
+    Args:
+        multiplicity: how often each wrong logit of each example occurs; 0 for the correct one.
+        correct: column of each example's correct logit.
     """
 
-    def __init__(self, examples: ExampleMap) -> None:
-        self._count = examples.multiplicity
-        self._wrong = examples.multiplicity > 0
-        self._correct = (np.arange(len(examples.correct)), examples.correct)
+    def __init__(
+        self, multiplicity: Float[np.ndarray, "example value"], correct: Int[np.ndarray, " example"]
+    ) -> None:
+        self._count, self._wrong = multiplicity, multiplicity > 0
+        self._correct = (np.arange(len(correct)), correct)
         self._threshold: Float[np.ndarray, " example"] | None = None
 
     def __call__(self, values: Float[np.ndarray, "example value"]) -> Float[np.ndarray, "example value"]:
@@ -91,16 +96,15 @@ class NormalEquations:
     def __init__(self, examples: ExampleMap, alpha: float) -> None:
         reduced = examples.reduced
         self._n, shared = reduced.n_groups, reduced.constant_shape[0] - reduced.n_groups
-        n, scale, trained = self._n, examples.scale, reduced.trained_rows
-        told = np.ones(n)
-        told[trained] += 1
-        # F: what an example group takes from r1, r2 (and the constant feature).
+        n, scale = self._n, examples.scale
+        told = np.bincount(examples.rows, minlength=n).astype(np.float64)
+        # F: what an example group takes from the relations (and the constant feature).
         F = np.zeros((len(scale), shared))
         F[np.arange(len(scale)), examples.relations] = scale
-        if shared == 3:
-            F[:, 2] = reduced.feature * scale
+        if reduced.feature:
+            F[:, -1] = reduced.feature * scale
         coupling = F[:n].copy()
-        coupling[trained] += F[n:]
+        np.add.at(coupling, examples.rows[n:], F[n:])
         self._diagonal = (1 + alpha * told)[:, None]
         self._coupling = alpha * coupling
         schur = np.eye(shared) + alpha * F.T @ F - self._coupling.T @ (self._coupling / self._diagonal)

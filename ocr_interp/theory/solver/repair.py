@@ -8,9 +8,8 @@ in those rows, where dividing by the smallest margin would cost it everywhere.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Int
 
-from ocr_interp.task import FACT, IMPLICATION
 from ocr_interp.theory.reduction.margins import ExampleMap
 from ocr_interp.theory.reduction.symmetry import Blocks
 
@@ -18,11 +17,11 @@ from ocr_interp.theory.reduction.symmetry import Blocks
 class MarginRepair:
     """Repairs matrices of one reduced problem; the result's norm over its smallest margin is a bound."""
 
-    def __init__(self, examples: ExampleMap, implication: Bool[np.ndarray, "example value"]) -> None:
+    def __init__(self, examples: ExampleMap, relation: Int[np.ndarray, "example value"]) -> None:
         self._examples = examples
         n = examples.reduced.n_groups
         index = np.arange(len(examples.correct))
-        same = implication == implication[index, examples.correct][:, None]
+        same = relation == relation[index, examples.correct][:, None]
         self._same = same & (examples.multiplicity > 0)
         self._other = ~same & (examples.multiplicity > 0)
         counted = examples.multiplicity * self._same
@@ -31,13 +30,13 @@ class MarginRepair:
         pattern[index, examples.correct] = 1 - 1 / share[:, 0]
         self._pattern = pattern  # of one example, mean 0 over the outputs of its kind
         self._n = n
-        columns = examples.reduced.constant_shape[1]
-        # r1 up for facts, r2 up for implications, in equal parts: what tells the two kinds apart.
-        kind = np.zeros(columns)
-        of_column = implication[0, :columns]
-        answers = np.arange(columns) < len(examples.reduced.column_type)
-        kind[answers & ~of_column], kind[answers & of_column] = 0.5, -0.5
-        self._relation = kind * np.sqrt(examples.reduced.column_size)
+        columns, kinds = examples.reduced.constant_shape[1], examples.reduced.task.n_relations
+        # Every relation up for its own answers and down for others: what tells the kinds apart.
+        self._relation = np.zeros((kinds, columns))
+        of_column = examples.reduced.column_relation
+        own = of_column == np.arange(kinds)[:, None]
+        self._relation[:, : len(of_column)] = np.where(own, 1 - 1 / kinds, -1 / kinds)
+        self._relation *= np.sqrt(examples.reduced.column_size)
 
     def __call__(self, blocks: Blocks) -> Blocks:
         """A matrix near `blocks` whose training margins are nearly 1 or more."""
@@ -55,8 +54,8 @@ class MarginRepair:
             )
         margins = examples.margins(examples.values(examples.logits(fixed)))
         across = np.where(self._other, margins, np.inf).min(axis=1)
-        for relation, sign in ((FACT, 1.0), (IMPLICATION, -1.0)):
+        for relation, pattern in enumerate(self._relation):
             chosen = examples.relations == relation
             short = max(0.0, 1 - float(across[chosen].min(initial=np.inf)))
-            fixed.constant[n + relation] += sign * short * self._relation
+            fixed.constant[n + relation] += short * pattern
         return fixed

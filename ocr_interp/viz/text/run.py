@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from ocr_interp.task import SPLITS
 from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
-from ocr_interp.theory.norms import as_norm
+from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
+from ocr_interp.training.tracking import IMPLICATION_SPLITS, implication_relations
 from ocr_interp.viz.text.undefined import Numbers
 
 
@@ -24,6 +25,8 @@ def describe_run(run: Run) -> str:
     row = {str(name): float(value) for name, value in run.history.iloc[-1].items()}
     sizes = task.balanced_sizes
     shape = f"(n, m_train, m_test) = {sizes}" if sizes else f"{task.n_subjects} subjects in unequal groups"
+    if task.implied_relations > 1:
+        shape += f", {task.implied_relations} implications of a fact"
     attention = f"{model.attention} attention, {'trained' if model.train_attention else 'frozen'}"
     lines = [
         f"{run.path or 'a run in memory'}: {run.status} at step {run.step:,} of {recipe.steps:,}",
@@ -45,18 +48,26 @@ def describe_run(run: Run) -> str:
         nobody = f"the task has no {split.replace('_', ' ')}s"
         shown = ((loss, "10.4g"), (accuracy, "12.3f"), (in_set, "12.3f"), (margin, "10.3f"))
         lines.append(f"{name:22}" + "".join(numbers.show(value, spec, nobody) for value, spec in shown))
-    guess = math.log(task.n_implications)
+        for relation in implication_relations(task) if split in IMPLICATION_SPLITS else ():
+            told = [row[f"{split}/{relation}/{column}"] for column in columns]
+            cells = zip(told, ("10.4g", "12.3f", "12.3f", "10.3f"), strict=True)
+            lines.append(
+                f"{'  ' + relation:22}" + "".join(numbers.show(v, spec, nobody) for v, spec in cells)
+            )
+    counts = dict.fromkeys(task.implication_counts)
+    guess = ", ".join(f"ln {count} = {math.log(count):.3f}" for count in counts)
+    alone = "implications" if task.implied_relations == 1 else "the implications of one relation"
     lines += [
         *numbers.notes,
-        "its set: facts or implications alone; margin: smallest logit difference to a rival there",
-        f"* never told; guessing among the implications has loss ln {task.n_implications} = {guess:.3f}",
+        f"its set: facts or {alone} alone; margin: smallest logit difference to a rival there",
+        f"* never told; guessing among the implications has loss {guess}",
         "",
         f"diag(a) W_OV: nuclear norm {row['nuclear_norm']:.4g}, Frobenius norm {row['frobenius_norm']:.4g}, "
         f"effective rank {row['effective_rank']:.2f}",
         f"divided by the smallest training margin among all answers ({row['train_margin']:.4g}): "
         + _normalised(row["nuclear_norm"], row["frobenius_norm"], row["train_margin"]),
         _beta_line(run, row["beta"]),
-        *(_limit_line(run, row, as_norm(norm).name) for norm in tracked_norms(run.weights.linear_map.norm)),
+        *(_limit_line(run, row, as_norm(norm)) for norm in tracked_norms(run.weights.linear_map.norm)),
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
@@ -80,7 +91,8 @@ def _predicted(run: Run) -> str:
     assert task.balanced_sizes is not None  # as closed forms have it
     _, m_train, m_test = task.balanced_sizes
     beta = solve(task, linear_map.norm).beta
-    trained = as_norm(linear_map.norm).beta_with_trained_attention(m_train, m_test)
+    several = task.implied_relations > 1
+    trained = None if several else as_norm(linear_map.norm).beta_with_trained_attention(m_train, m_test)
     saddle = run.saddle
     beside = "" if saddle is None else f"; saddle, where a small start goes: {saddle.beta:.4f}"
     if trained == (beta, beta):
@@ -95,18 +107,24 @@ def _predicted(run: Run) -> str:
 def _beta_line(run: Run, beta: float) -> str:
     """β with its prediction, or why there is none."""
     if math.isfinite(beta):
-        return f"held-out coefficient beta {beta:.4f}{_predicted(run)}"
-    trained = run.task.subject_trained
+        several = {
+            name: float(run.history[f"beta/{name}"].iloc[-1]) for name in implication_relations(run.task)
+        }
+        each = ", ".join(f"{name} {value:.4f}" for name, value in several.items())
+        alone = f", by relation {each}" if each else ""
+        return f"held-out coefficient beta {beta:.4f}{alone}{_predicted(run)}"
+    trained = run.task.told[1:]
     why = "held-out subjects" if trained.all() else "training subjects" if not trained.any() else "size"
     return f"no held-out coefficient beta: the implications have no {why}"
 
 
-def _limit_line(run: Run, row: Mapping[str, float], norm: str) -> str:
+def _limit_line(run: Run, row: Mapping[str, float], found: Norm) -> str:
     """How far the circuit is from the smallest norm at margin 1, and what it is compared with."""
+    norm = found.name
     gap = row[f"gap_{norm}"]
     proved = f"certified gap {gap:.3g}" if math.isfinite(gap) else f"no certified gap, {_no_gap(row, gap)}"
     excess, cosine = row[f"excess_{norm}"], row[f"cosine_{norm}"]
-    if not has_closed_form(run.task, norm):
+    if not has_closed_form(run.task, found):
         return f"{norm} norm: {proved}; no closed form of this task to compare with"
     if not math.isfinite(cosine):
         return f"{norm} norm: {proved}; weights that are zero have no cosine"

@@ -1,0 +1,1 @@
+"""Whether the saddle of gradient descent is found elsewhere: unbalanced tasks, softmax attention, depth."""
