@@ -1,11 +1,16 @@
 """A step of fine-tuning SmolLM2-135M beside the transformers Trainer, in CPU-seconds of one thread.
 
     python benchmarks/bench_llm.py [--steps 10] [--model runs/models/smollm2-135m]
+    python benchmarks/bench_llm.py --methods
 
 Same data in the same order, batch, precision, optimizer and loss; rounds alternate on the same machine, the
 median step counts. Both are timed in two rounds with default settings, then in two with `keep_freed_memory`
 (which cannot be undone, so they come last). Then the parts of our step are timed. Results go to
 benchmarks/results/llm.json.
+
+`--methods` times a step of every method that leaves the weights alone, and of LoRA, on a small random Llama
+(8 layers of width 256) instead; results go to benchmarks/results/llm_methods.json. The claim: Compacter and
+LoRA-Mixer take at most 1.3 times as long as LoRA.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.models.allocator import keep_freed_memory
 from ocr_interp.llm.models.forward import answer_logits
 from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import _Finetuning
@@ -149,8 +155,73 @@ def by_part(config: LLMRunConfig, lm: LanguageModel) -> dict[str, float]:
     return {name: statistics.median(values[WARM_UP:]) for name, values in parts.items()}
 
 
-def main(steps: int = 10, model: str = "runs/models/smollm2-135m") -> None:
+METHODS: dict[str, dict[str, Any]] = {
+    "LoRA, all linear maps": {"method": "lora"},
+    "LoRA, attention": {"method": "lora", "train_parts": ("attention",)},
+    "Compacter": {"method": "compacter"},
+    "Compacter++": {"method": "compacter_plus"},
+    "PHM-adapter": {"method": "phm_adapter", "method_options": {"phm_dim": 4}},
+    "LoRA-Mixer, 2 experts": {"method": "lora_mixer", "method_options": {"hard_share": 0.0}},
+    "LoRA-Mixer, 2 experts, hard stage": {"method": "lora_mixer", "method_options": {"hard_share": 1.0}},
+    "LoRA-Mixer, 6 experts": {
+        "method": "lora_mixer",
+        "method_options": {"n_experts": 6, "hard_share": 0.0},
+    },
+    "LoRA-Mixer, 2 experts, all linear maps": {
+        "method": "lora_mixer",
+        "method_options": {"hard_share": 0.0},
+        "train_parts": ("attention", "mlp"),
+    },
+}
+LIMIT = 1.3
+"""Most time of a step of Compacter or LoRA-Mixer, over LoRA's on the same linear maps."""
+
+BESIDE = {
+    "Compacter": "LoRA, all linear maps",
+    "Compacter++": "LoRA, all linear maps",
+    "LoRA-Mixer, 2 experts": "LoRA, attention",
+    "LoRA-Mixer, 2 experts, hard stage": "LoRA, attention",
+    "LoRA-Mixer, 6 experts": "LoRA, attention",
+    "LoRA-Mixer, 2 experts, all linear maps": "LoRA, all linear maps",
+}
+
+
+def by_method(steps: int) -> None:
+    """Times a step of every method; rounds alternate, the median of all counted steps is taken."""
+    facts = FactConfig()
+    examples = make_facts(facts).test_examples
+    tokenizer = tiny_tokenizer([f"{e.prompt} {answer}" for e in examples for answer in e.candidates])
+    sizes = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8}
+    lm = tiny_model("llama", tokenizer, **sizes)
+    keep_freed_memory()
+    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    for _ in range(3):
+        for name, fields in METHODS.items():
+            recipe = FinetuneConfig(model="small", steps=steps, device="cpu", **fields)
+            times[name] += ours(LLMRunConfig(facts, recipe), lm)[0][WARM_UP:]
+    spent = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {name: spent[name] / spent[other] for name, other in BESIDE.items()}
+    for name, seconds in spent.items():
+        ratio = f"{ratios[name]:.2f} times {BESIDE[name]}" if name in ratios else ""
+        print(f"{name:40}{seconds:.4f}  {ratio}")
+    results = {
+        "steps": steps,
+        "model": {"family": "llama", **sizes},
+        "unit": "CPU-seconds a step, one thread, median",
+        "seconds": spent,
+        "over LoRA": {name: {"beside": BESIDE[name], "ratio": ratio} for name, ratio in ratios.items()},
+        "limit": LIMIT,
+        "within the limit": {name: ratio <= LIMIT for name, ratio in ratios.items()},
+    }
+    path = Path(__file__).resolve().parent / "results" / "llm_methods.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def main(steps: int = 10, model: str = "runs/models/smollm2-135m", methods: bool = False) -> None:
     torch.set_num_threads(1)
+    if methods:
+        by_method(steps)
+        return
     lm = load_model(model)
     config = LLMRunConfig(FactConfig(), FinetuneConfig(model=model, steps=steps, device="cpu"))
     ways: dict[str, Callable[..., tuple[list[float], list[float]]]] = {"Trainer": trainers, "ours": ours}

@@ -31,7 +31,7 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
 }
 """Fields added while version 1 was in use, with their defaults."""
 
-_LLM_CAME_LATER: dict[str, Any] = {"optimizer_options": [], "method_options": {}}
+_LLM_CAME_LATER: dict[str, Any] = {"optimizer_options": [], "method_options": {}, "train_parts": []}
 """The same for the recipe of language-model runs."""
 
 _FACTS_CAME_LATER: dict[str, Any] = {"implications_file": None, "language": "", "scoring": "auto"}

@@ -24,3 +24,7 @@ from .training.memory import estimate_memory as estimate_memory
 from .training.run import FinetuneRun as FinetuneRun
 from .training.store import read_result as read_result
 from .training.update import load_finetuned as load_finetuned
+from .wrapping import load_update as load_update
+from .wrapping import merge_update as merge_update
+from .wrapping import save_update as save_update
+from .wrapping import wrap as wrap

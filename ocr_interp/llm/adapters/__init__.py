@@ -6,6 +6,9 @@ from ocr_interp.llm.adapters.base import Adapter
 from ocr_interp.registry import Registry
 
 methods: Registry[Adapter] = Registry(
-    "method", "ocr_interp.llm.adapters", "ADAPTER", beside=("base", "counts", "peft_base")
+    "method",
+    "ocr_interp.llm.adapters",
+    "ADAPTER",
+    beside=("base", "counts", "peft_base", "phm_base"),
 )
 """The values of `FinetuneConfig.method`; their names are known without importing torch or peft."""

@@ -32,16 +32,18 @@ class Adapter(ABC):
         packages: packages that it needs in addition to transformers and accelerate.
         options: the options that `FinetuneConfig.method_options` may set, with their defaults; a default's
             type is the option's type.
+        takes_parts: whether `FinetuneConfig.train_parts` chooses what it trains or where it is put.
         trains_all: whether all weights of the model are trained, so that another method takes less memory.
         why_not_merged: why the update cannot be merged into the model's own weights, e.g. "a bottleneck is
             not linear"; None if it can.
         start_tolerance: largest change of a logit that attaching may cause, relative to the largest logit;
-            0 if the attached model equals the model to the bit.
+            0 if the attached model equals the model to the bit, with the default options.
     """
 
     label: str
     packages: tuple[str, ...] = ()
     options: Mapping[str, Option] = MappingProxyType({})
+    takes_parts: bool = False
     trains_all: bool = False
     why_not_merged: str | None = None
     start_tolerance: float = 0.0
@@ -97,6 +99,15 @@ class Adapter(ABC):
     def statistics(self, model: Any, recipe: Recipe) -> dict[str, float]:
         """Values of `columns` at a logged step; called before the model is measured."""
         return {}
+
+    def remarks(self, recipe: Recipe, row: Mapping[str, float]) -> tuple[str, ...]:
+        """Sentences that a person should read about a finished run, e.g. that a router has collapsed.
+
+        Args:
+            recipe: the recipe.
+            row: the last row of the history; `columns` are in it by their names there, "method/name".
+        """
+        return ()
 
     def state(self, model: Any) -> dict[str, Tensor]:
         """Tensors by name, e.g. running counts, that a resumed run needs beside the trained parameters.

@@ -15,10 +15,16 @@ class PeftAdapter(Adapter):
     """A method of peft whose update can be merged into the weights."""
 
     packages = ("peft",)
+    takes_parts = True
 
     @abstractmethod
-    def peft_config(self, recipe: Recipe) -> Any:
-        """peft's configuration of the method, e.g. a LoraConfig."""
+    def peft_config(self, recipe: Recipe, targets: list[str] | str) -> Any:
+        """peft's configuration of the method, e.g. a LoraConfig.
+
+        Args:
+            recipe: the recipe.
+            targets: its target_modules: "all-linear", or the paths of the modules of `train_parts`.
+        """
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """The model in peft's wrapper.
@@ -29,18 +35,28 @@ class PeftAdapter(Adapter):
         require_packages(*self.packages)
         from peft import get_peft_model
 
-        config = self.peft_config(recipe)
+        config = self.peft_config(recipe, self._targets(model, recipe))
         with warnings.catch_warnings():
             # peft 0.21 uses a name that transformers 5 has deprecated.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # It sees that GPT-2's maps are transposed, and says that it does.
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
             try:
                 return get_peft_model(model, config)
-            except ValueError as error:  # no linear map, or an architecture that peft refuses
+            except (ValueError, TypeError) as error:  # no linear map, or one or a model that peft refuses
                 reason = " ".join(str(error).split())[:300]
                 raise ModelError(
                     f"peft cannot put {self.label} on the linear maps of {type(model).__name__}: {reason}: "
                     "take method='full', or another model"
                 ) from None
+
+    def _targets(self, model: Any, recipe: Recipe) -> list[str] | str:
+        if not recipe.train_parts:
+            return "all-linear"
+        from ocr_interp.llm.layers.layout import layout_of
+        from ocr_interp.llm.layers.parts import chosen_maps
+
+        return list(chosen_maps(model, layout_of(model), recipe.train_parts, recipe.method))
 
     def merged(self, model: Any) -> Any:
         """The model without its wrapper and with the update in its weights."""

@@ -20,6 +20,7 @@ from ocr_interp.configuration.fields import changed_fields, differences, fingerp
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.layers.part_names import checked_parts
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.options import checked_options
 from ocr_interp.running.schedule import LoggedSteps, check_rows, logged_steps
@@ -40,7 +41,8 @@ class FinetuneConfig:
     Attributes:
         model: a folder with config.json, weights and tokenizer, or a name on the hub (owner/name).
         method: what is trained: "full", all weights; "lora", low-rank updates of all linear maps but the
-            unembedding; or another name in `ocr_interp.llm.methods.names`.
+            unembedding; "compacter", "compacter_plus", "phm_adapter", "lora_mixer", "lokr", or another name
+            in `ocr_interp.llm.methods.names`.
         optimizer: "adamw"; "muon", which trains matrices with Muon, and embeddings, unembedding and vectors
             with AdamW at the same lr (Muon's updates are scaled to the size of AdamW's, "match_rms_adamw");
             or another name in `optim.optimizers`.
@@ -54,10 +56,13 @@ class FinetuneConfig:
         momentum: momentum of muon, sgd and signsgd.
         optimizer_options: options of the optimizer that have no field here, as pairs (option, value) or a
             dictionary.
-        lora_rank: rank of LoRA's updates.
-        lora_alpha: LoRA's updates are scaled by lora_alpha / lora_rank.
+        lora_rank: rank of LoRA's updates, of LoKr's and of each expert of a LoRA-Mixer.
+        lora_alpha: these updates are scaled by lora_alpha / lora_rank.
         method_options: options of the method that have no field here (`Adapter.options`), as pairs
             (option, value) or a dictionary; options at their default are dropped.
+        train_parts: parts of the model that are trained, or where the update is put: "attention", "mlp",
+            "ov", "norms", "embeddings" or others of `layers.part_names.PARTS`; empty is the method's own
+            choice.
         train_seed: seed of the order of the data and of the start of the update.
         log_every: steps between measurements; the first is before training, the last after the last step.
         checkpoint_every: steps between checkpoints, rounded up to a logged step; 0 writes a checkpoint only
@@ -84,6 +89,7 @@ class FinetuneConfig:
     lora_rank: int = 8
     lora_alpha: float = 16.0
     method_options: Options = ()
+    train_parts: tuple[str, ...] = ()
     train_seed: int = 0
     log_every: int = 15
     checkpoint_every: int = 0
@@ -100,6 +106,12 @@ class FinetuneConfig:
         given = dict(as_options("method_options", self.method_options))
         checked = methods[self.method].checked_options(self.method, given) if given else ()
         object.__setattr__(self, "method_options", checked)
+        object.__setattr__(self, "train_parts", checked_parts(self.train_parts))
+        if self.train_parts and not methods[self.method].takes_parts:
+            raise ConfigError(
+                f"method {self.method!r} chooses itself what is trained: leave train_parts out, got "
+                f"{', '.join(self.train_parts)}"
+            )
         optimizers.check("optimizer", self.optimizer)
         options = checked_options(self.optimizer_options, (self.optimizer,), _SETTINGS)
         object.__setattr__(self, "optimizer_options", options)
@@ -154,7 +166,11 @@ class LLMRunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them."""
-        train = {**dataclasses.asdict(self.train), "method_options": dict(self.train.method_options)}
+        train = dataclasses.asdict(self.train)
+        train |= {
+            "method_options": dict(self.train.method_options),
+            "train_parts": list(self.train.train_parts),
+        }
         return {"facts": self.facts.to_dict(), "train": train}
 
     @classmethod

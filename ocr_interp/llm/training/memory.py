@@ -10,9 +10,10 @@ import torch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.layers.layout import embedding_names
 from ocr_interp.llm.models.loading import DTYPES
 from ocr_interp.llm.training.configuration import FinetuneConfig
-from ocr_interp.llm.training.trainable import embedding_names, is_map, make_trainable, trained_parameters
+from ocr_interp.llm.training.trainable import is_map, make_trainable, trained_parameters
 from ocr_interp.optim import optimizers
 
 _BYTES = {"float32": 4, "bfloat16": 2}

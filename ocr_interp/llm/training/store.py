@@ -43,6 +43,7 @@ _RESTORE = "put the original back, or fine-tune into a new run_dir"
 _SINCE_SEALS = ("keeps", "history_digest")
 """Fields of a result.json that has a seal."""
 
+ADAPTER_FILE = "adapter.safetensors"
 MODEL, ADAPTER = "model", "adapter"
 """What a run keeps of its model: all of it, or an update that cannot be merged."""
 
@@ -93,7 +94,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         super().__init__(path)
         self.history_file, self.result_file = self.path / "history.csv", self.path / "result.json"
         self.model_folder = self.path / "model"
-        self.adapter_file = self.path / "adapter" / "adapter.safetensors"
+        self.adapter_file = self.path / "adapter" / ADAPTER_FILE
         self.checkpoint_file = self.path / "checkpoint" / "state.safetensors"
         self.inputs_file = self.path / "inputs.json"
         self._not_kept = self.path / "checkpoint" / "model_not_kept"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.measuring.intervals import clustered_interval
 from ocr_interp.llm.measuring.measure import Measurement
@@ -53,4 +54,6 @@ def describe_finetuning(run: FinetuneRun) -> str:
             f"the update of {recipe.method!r} is not in the model's weights ({run.why_not_merged}): it is "
             "kept beside them, in run_dir/adapter; `ocr-interp llm evaluate` can ask it, `inspect` cannot"
         )
+    row = {str(name): float(value) for name, value in run.history.iloc[-1].items()}
+    lines += [f"note: {remark}" for remark in methods[recipe.method].remarks(recipe, row)]
     return "\n".join(lines)

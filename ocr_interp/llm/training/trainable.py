@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError, OcrInterpError
 from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.layers.layout import embedding_names
 from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.optim import optimizers
 from ocr_interp.optim.stepping import put_state, state_of, torch_optimizers
@@ -45,13 +46,6 @@ def trained_parameters(model: Any) -> dict[str, Tensor]:
 def is_map(name: str, shape: tuple[int, ...], embeddings: frozenset[str]) -> bool:
     """Whether a parameter is the matrix of a linear map: no embedding, no vector, no convolution kernel."""
     return len(shape) == 2 and name not in embeddings
-
-
-def embedding_names(model: Any) -> frozenset[str]:
-    """Names of the embeddings, position embeddings (GPT-2) and unembedding."""
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    tables |= {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m}
-    return frozenset(name for name, p in model.named_parameters() if id(p) in tables)
 
 
 def make_optimizers(

@@ -9,20 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocr_interp.checks import from_fields
 from ocr_interp.errors import ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
-from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.inputs import BaseModel, model_files
-from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.store import ADAPTER_FILE, RunFolder
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 from ocr_interp.storage.atomic import GO_ON
-from ocr_interp.storage.seals import seal_folder
+from ocr_interp.storage.folders import read_settings, write_settings
+from ocr_interp.storage.seals import require_seal, seal_folder
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.storage.whole import whole_folder
 
 _STATE = "adapter|"
+
+ADAPTER_CONFIG = "adapter_config.json"
+UPDATE_FIELDS = (
+    *("model", "method", "method_options", "train_parts", "lora_rank", "lora_alpha", "train_seed", "dtype"),
+    "steps",
+)
+"""Fields of the recipe that an update depends on."""
+
+_RESTORE = "put the original back, or save the update again"
 
 
 def method_columns(recipe: FinetuneConfig) -> dict[str, str]:
@@ -120,14 +131,54 @@ def keep_model(lm: LanguageModel, folder: RunFolder) -> None:
 
 def _save_update(lm: LanguageModel, folder: RunFolder) -> None:
     assert lm.attached is not None
-    state = lm.attached.adapter.state(lm.model)
-    tensors = {**trained_parameters(lm.model), **{f"{_STATE}{name}": t for name, t in state.items()}}
-    file = folder.adapter_file
+    write_update(folder.adapter_file.parent, lm.model, lm.attached.recipe, folder.fingerprint)
+
+
+def write_update(folder: Path, model: Any, recipe: FinetuneConfig, fingerprint: str) -> None:
+    """Writes an update without its model: adapter.safetensors, and adapter_config.json with its method.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make {file.parent}: {error.strerror or error}") from None
-    write_tensors(file, tensors, {"fingerprint": folder.fingerprint, "kind": "weights"}, large=True)
+        raise RunError(f"cannot make {folder}: {error.strerror or error}") from None
+    tensors = {**trained_parameters(model), **method_state(model, recipe)}
+    stamp = {"fingerprint": fingerprint, "kind": "weights"}
+    write_tensors(folder / ADAPTER_FILE, tensors, stamp, large=True)
+    fields = LLMRunConfig(train=recipe).to_dict()["train"]
+    about = {name: fields[name] for name in UPDATE_FIELDS}
+    write_settings(folder / ADAPTER_CONFIG, {"format_version": 1, "fingerprint": fingerprint, **about})
+
+
+def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor]]:
+    """The recipe and the tensors of an update that `write_update` has written.
+
+    Raises:
+        RunError: no such files, damaged ones, or ones that do not belong together.
+    """
+    file = folder / ADAPTER_CONFIG
+    missing = f"{folder} holds no update ({ADAPTER_CONFIG} is missing): name the folder of save_update"
+    values = read_settings(file, 1, missing, lambda error: f"is damaged ({error!r}): {_RESTORE}")
+    require_seal(file, values, (), _RESTORE)
+    tensors, _ = read_tensors(folder / ADAPTER_FILE, str(values.get("fingerprint")), "weights", _RESTORE)
+    recipe = from_fields(FinetuneConfig, "train", {n: values[n] for n in UPDATE_FIELDS if n in values})
+    return recipe, tensors
+
+
+def put_update(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Copies an update into a model that its method has been attached to.
+
+    Raises:
+        ModelError: the update belongs to another model.
+    """
+    others = restore_method_state(model, recipe, tensors)
+    trained = trained_parameters(model)
+    _require_same(trained, others)
+    with torch.no_grad():
+        for name, tensor in others.items():
+            trained[name].copy_(tensor)
 
 
 def load_finetuned(
@@ -165,12 +216,7 @@ def load_finetuned(
         if inputs is not None:
             inputs.require_same(BaseModel.of(base, {}), base.name, folder.path)
     attached = make_trainable(lm.model, recipe).eval()
-    tensors = restore_method_state(attached, recipe, tensors)
-    trained = trained_parameters(attached)
-    _require_same(trained, tensors)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            trained[name].copy_(tensor)
+    put_update(attached, recipe, tensors)
     return LanguageModel(lm.name, attached, lm.tokenizer, Attached(methods[recipe.method], recipe))
 
 

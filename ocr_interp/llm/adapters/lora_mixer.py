@@ -1,0 +1,258 @@
+"""LoRA-Mixer: routed LoRA experts on the projections of attention (Li et al., arXiv 2507.00029)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ocr_interp.checks import Option, check_choice, check_count, check_number
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.adapters.base import Adapter, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ocr_interp.llm.encoding import TokenBatch
+    from ocr_interp.llm.facts.fact_set import Example
+    from ocr_interp.llm.layers.mixture import LoRAMixer
+
+_PROJECTIONS = ("qk", "v", "o", "qkv", "in", "out")
+"""What is routed where `train_parts` does not say it: the projections of attention, or of Mamba."""
+
+
+class LoRAMixerMethod(Adapter):
+    """y = W x + Σ_e α_e(x) B_e A_e x; lora_rank and lora_alpha are the recipe's own fields.
+
+    Training has two stages: first every example goes to the expert of its label (hard), then the routers
+    mix all experts (soft). Measurements are routed as the stage that the run is in.
+
+    Options:
+        n_experts: number of experts.
+        separate: what experts do not share: "both", "read" (A alone), "write" (B alone).
+        hard_share: share of the steps in the hard stage; 1 never asks the routers, 0 always.
+        label: the label of an example: its "relation", its "subject", or "random" (the control: a fixed
+            expert for each subject and relation, drawn from train_seed).
+        experts_of: experts of relation 0, 1, …, e.g. "0,0,1"; empty is relation modulo n_experts.
+        router: "token", or "sequence": by the mean of all tokens up to each one, so that nothing later is
+            read.
+        temperature: of the routers' softmax.
+        top_k: how many experts answer when the model is measured; all of them if there are no more.
+        balance: weight of Σ_e (mean score) (share of tokens with e in their top_k) in the soft stage.
+        entropy: weight of the scores' entropy, which is subtracted: > 0 spreads the scores, < 0 makes them
+            peaked. The paper's formula has > 0, its text wants peaked ones.
+        label_loss: weight of the cross entropy between scores and labels in the hard stage.
+        experts_from: folders of LoRAs that peft has saved, one for each expert, with commas between them.
+        train: "joint", or "router": the experts of `experts_from` are frozen.
+        anchor: weight of Σ (parameter - its start)² over experts of `experts_from` that are trained on.
+    """
+
+    label = "LoRA-Mixer"
+    takes_parts = True
+    options = MappingProxyType(
+        {
+            "n_experts": 2,
+            "separate": "both",
+            "hard_share": 0.5,
+            "label": "relation",
+            "experts_of": "",
+            "router": "token",
+            "temperature": 1.0,
+            "top_k": 3,
+            "balance": 0.01,
+            "entropy": 0.0,
+            "label_loss": 0.0,
+            "experts_from": "",
+            "train": "joint",
+            "anchor": 0.0,
+        }
+    )
+    why_not_merged = (
+        "which expert answers depends on the token, so there is no single change of W and no OV circuit of "
+        "it; the update of each expert can be read (llm.layers.mixture.expert_updates)"
+    )
+
+    def check(self, settings: Mapping[str, Option]) -> None:
+        """Raises ConfigError for an option that is not allowed, or that another one leaves without effect."""
+        check_count("n_experts", settings["n_experts"], 1)
+        check_count("top_k", settings["top_k"], 1)
+        check_choice("separate", settings["separate"], ("both", "read", "write"))
+        check_choice("label", settings["label"], ("relation", "subject", "random"))
+        check_choice("router", settings["router"], ("token", "sequence"))
+        check_choice("train", settings["train"], ("joint", "router"))
+        check_number("temperature", settings["temperature"], above=0)
+        check_number("entropy", settings["entropy"])
+        for name in ("hard_share", "balance", "label_loss", "anchor"):
+            check_number(name, settings[name], at_least=0)
+        if float(settings["hard_share"]) > 1:
+            raise ConfigError(f"hard_share is a share of the steps, at most 1, got {settings['hard_share']}")
+        _experts_of(settings)
+        given = _folders(settings)
+        if given and len(given) != settings["n_experts"]:
+            raise ConfigError(
+                f"n_experts must be the number of folders in experts_from, {len(given)}, got "
+                f"{settings['n_experts']}"
+            )
+        if given and settings["separate"] != "both":
+            raise ConfigError("LoRAs from folders share nothing: leave separate out, or experts_from")
+        if not given and (settings["train"] == "router" or settings["anchor"]):
+            raise ConfigError(
+                "train='router' and anchor are for experts that are trained already: name their folders in "
+                "experts_from"
+            )
+        if settings["train"] == "router" and (settings["anchor"] or settings["hard_share"]):
+            raise ConfigError("train='router' trains no expert: pass anchor 0 and hard_share 0")
+
+    def attach(self, model: Any, recipe: Recipe) -> Any:
+        """Puts a routed update beside every chosen linear map; experts and routers are trained."""
+        from ocr_interp.llm.layers.given_experts import put_experts, read_experts
+        from ocr_interp.llm.layers.hooking import add_beside
+        from ocr_interp.llm.layers.layout import layout_of
+        from ocr_interp.llm.layers.mixture import MIXER, LoRAMixer, MixtureSettings
+        from ocr_interp.llm.layers.parts import chosen_maps, maps_by_part
+
+        settings, layout = self.settings(recipe), layout_of(model)
+        given = read_experts(_folders(settings))
+        parts = recipe.train_parts or [part for part in maps_by_part(layout) if part in _PROJECTIONS]
+        chosen = set(chosen_maps(model, layout, parts, recipe.method))
+        if given and not recipe.train_parts:
+            chosen = layout.widths.keys() & given[0].matrices.keys()
+        widths = {path: layout.widths[path] for path, _ in model.named_modules() if path in chosen}
+        mixer = LoRAMixer(
+            widths,
+            MixtureSettings(
+                n_experts=int(settings["n_experts"]),
+                rank=max(one.rank for one in given) if given else recipe.lora_rank,
+                scaling=recipe.lora_alpha / recipe.lora_rank,
+                separate=str(settings["separate"]),
+                by_sequence=settings["router"] == "sequence",
+                temperature=float(settings["temperature"]),
+                top_k=int(settings["top_k"]),
+            ),
+        )
+        model.requires_grad_(False)
+        add_beside(model, MIXER, mixer)
+        put_experts(mixer, given)
+        mixer.add_counts(next(model.parameters()).device)
+        for path, update in zip(widths, mixer.updates, strict=True):
+            model.get_submodule(path).register_forward_hook(update.on_output)
+            update.A.requires_grad_(settings["train"] == "joint")
+            update.B.requires_grad_(settings["train"] == "joint")
+        model.register_forward_hook(mixer.done, always_call=True)
+        if settings["anchor"]:
+            mixer.remember_start()
+        return model
+
+    def before_forward(self, model: Any, recipe: Recipe, batch: TokenBatch, step: int | None) -> None:
+        """Routes the batch: by its labels in the hard stage, else by the routers."""
+        import torch
+
+        mixer, settings = _mixer(model), self.settings(recipe)
+        if step is not None:
+            soft = step >= round(float(settings["hard_share"]) * recipe.steps)
+            mixer.soft.fill_(float(soft))
+        else:
+            soft = bool(mixer.soft) or not settings["hard_share"]
+        device = batch.tokens.device
+        labels = None
+        if not soft:
+            found = [_expert(example, settings, recipe.train_seed) for example in batch.examples]
+            labels = torch.tensor(found, device=device)
+        mixer.route(labels, training=step is not None, scored=float(settings["label_loss"]) > 0)
+        if step is not None:
+            last = torch.zeros(len(batch.tokens), dtype=torch.long, device=device)
+            last = last.scatter_reduce(0, batch.row, batch.position, "amax")
+            real = torch.arange(batch.tokens.shape[1], device=device) <= last[:, None]
+            mixer.batch = (labels, real)
+
+    def extra_loss(self, model: Any, recipe: Recipe) -> Tensor:
+        """The routers' loss (`LoRAMixer.loss`), and the anchor of given experts."""
+        mixer, settings = _mixer(model), self.settings(recipe)
+        weights = {name: float(settings[name]) for name in ("balance", "entropy", "label_loss")}
+        assert mixer.batch is not None
+        loss = mixer.loss(*mixer.batch, weights)
+        return loss + float(settings["anchor"]) * mixer.distance() if settings["anchor"] else loss
+
+    def columns(self, recipe: Recipe) -> dict[str, str]:
+        """Mean scores, shares, entropy, and how many routers have collapsed; since the row before.
+
+        They are NaN while the routers are not asked: in the hard stage without a label_loss.
+        """
+        experts = range(int(self.settings(recipe)["n_experts"]))
+        return {
+            **{f"score_{e}": f"mean score of expert {e}" for e in experts},
+            **{f"first_{e}": f"share of tokens whose first expert is {e}" for e in experts},
+            "entropy": "mean entropy of the scores, nats",
+            "collapsed": "share of routers with one expert first for more than 95 % of the tokens",
+        }
+
+    def statistics(self, model: Any, recipe: Recipe) -> dict[str, float]:
+        """The values of `columns`."""
+        return _mixer(model).counted()
+
+    def remarks(self, recipe: Recipe, row: Mapping[str, float]) -> tuple[str, ...]:
+        """Whether routers have collapsed, where they were asked at all."""
+        settings = self.settings(recipe)
+        share = row.get(f"{recipe.method}/collapsed", 0.0)
+        if settings["n_experts"] == 1 or settings["hard_share"] == 1 or not share > 0:
+            return ()
+        return (
+            f"{share:.0%} of the routers have collapsed: one expert is first for more than 95 % of the "
+            "tokens; a larger balance, or entropy > 0, spreads them",
+        )
+
+    def state(self, model: Any) -> dict[str, Tensor]:
+        """The stage, the sums of the statistics, experts that are not trained, and where the anchor is."""
+        mixer = _mixer(model)
+        names = ("soft", "steps", "score_sum", "entropy_sum", "first_sum")
+        found: dict[str, Tensor] = {name: getattr(mixer, name) for name in names}
+        found |= {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
+        return found | {name: start for name, start in mixer.named_buffers() if ".start_" in name}
+
+    def activations_per_token(self, model: Any, recipe: Recipe) -> int:
+        """What every routed map stores: the read of all experts before and after weighing, and the scores."""
+        mixer = _mixer(model)
+        return len(mixer.maps) * mixer.settings.n_experts * (2 * mixer.settings.rank + 3)
+
+
+def _mixer(model: Any) -> LoRAMixer:
+    from ocr_interp.llm.layers.mixture import MIXER
+
+    return getattr(model, MIXER)
+
+
+def _folders(settings: Mapping[str, Option]) -> list[str]:
+    return [name.strip() for name in str(settings["experts_from"]).split(",") if name.strip()]
+
+
+def _experts_of(settings: Mapping[str, Option]) -> list[int]:
+    """The expert of every relation; empty where it is the relation modulo the number of experts."""
+    text, count = str(settings["experts_of"]), int(settings["n_experts"])
+    words = [word.strip() for word in text.split(",")] if text else []
+    if any(not word.isdecimal() or int(word) >= count for word in words):
+        raise ConfigError(
+            f"experts_of must be an expert, 0 to {count - 1}, for every relation, such as '0,0,1', got "
+            f"{text!r}"
+        )
+    if words and settings["label"] != "relation":
+        raise ConfigError(f"experts_of is for label='relation', got label={settings['label']!r}")
+    return [int(word) for word in words]
+
+
+def _expert(example: Example, settings: Mapping[str, Option], seed: int) -> int:
+    """The expert of an example in the hard stage."""
+    count = int(settings["n_experts"])
+    if settings["label"] == "subject":
+        return example.subject % count
+    if settings["label"] == "random":
+        return zlib.crc32(f"{seed} {example.subject} {example.relation}".encode()) % count
+    named = _experts_of(settings)
+    if named and example.relation >= len(named):
+        raise ConfigError(
+            f"experts_of names experts of {len(named)} relations, got relation {example.relation}"
+        )
+    return named[example.relation] if named else example.relation % count
+
+
+ADAPTER = LoRAMixerMethod()

@@ -1,0 +1,332 @@
+"""Mixtures of LoRA experts on linear maps: y = W x + Σ_e α_e(x) B_e A_e x (LoRA-Mixer, arXiv 2507.00029)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.llm.layers.hooking import changed_output
+
+MIXER = "lora_mixer"
+"""Name under which a model holds its `LoRAMixer`."""
+
+COLLAPSED = 0.95
+"""A router has collapsed where one expert is first for a larger share of tokens."""
+
+
+@dataclass(frozen=True)
+class MixtureSettings:
+    """Sizes and routing of a mixture.
+
+    Attributes:
+        n_experts: number of experts.
+        rank: of each.
+        scaling: factor of their sum, lora_alpha / lora_rank.
+        separate: what the experts do not share: "both", "read" (A; B is shared), "write" (B; A is shared).
+        by_sequence: whether a token is routed by the mean of all tokens up to it.
+        temperature: of the router's softmax.
+        top_k: how many experts answer while nothing is trained; their scores are rescaled to sum to 1.
+    """
+
+    n_experts: int
+    rank: int
+    scaling: float
+    separate: str
+    by_sequence: bool
+    temperature: float
+    top_k: int
+
+
+class RoutedUpdate(nn.Module):
+    """The experts and the router of one linear map.
+
+    Args:
+        n_in, n_out: widths of the map.
+        settings: sizes and routing.
+        mixer: the mixture that it belongs to; says how tokens are routed now.
+    """
+
+    def __init__(self, n_in: int, n_out: int, settings: MixtureSettings, mixer: LoRAMixer) -> None:
+        super().__init__()
+        n_A, n_B = (1 if settings.separate == shared else settings.n_experts for shared in ("write", "read"))
+        self.A, self.B = nn.ParameterList(), nn.ParameterList()
+        for expert in range(settings.n_experts):
+            # The draws are those of peft's LoRA, so that one expert starts as it.
+            A = nn.Linear(n_in, settings.rank, bias=False).weight if expert < n_A else None
+            B = nn.Linear(settings.rank, n_out, bias=False).weight if expert < n_B else None
+            if A is not None:
+                self.A.append(nn.init.kaiming_uniform_(A, a=math.sqrt(5)))
+            if B is not None:
+                self.B.append(nn.init.zeros_(B))
+        self.settings, self._mixer = settings, (mixer,)
+
+    def add_router(self, n_in: int) -> None:
+        """Draws the router, after all experts of the model."""
+        self.router = nn.Linear(n_in, self.settings.n_experts, bias=False)
+        nn.init.normal_(self.router.weight, std=0.02)
+
+    def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """The forward hook on the linear map."""
+        return changed_output(output, lambda y: self.added(y, args[0]))
+
+    def added(
+        self, y: Float[Tensor, "*batch n_out"], x: Float[Tensor, "*batch n_in"]
+    ) -> Float[Tensor, "*batch n_out"]:
+        """y with the mixture's output for x added."""
+        own = x.to(self.A[0].dtype)
+        return (y + self.mixed(own) * self.settings.scaling).to(y.dtype)
+
+    def mixed(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
+        """Σ_e α_e(x) B_e A_e x."""
+        kind, (mixer,) = self.settings, self._mixer
+        read, scores = self._read(x)
+        weights = (mixer.of_labels(x) if scores is None else mixer.of_scores(scores)).unsqueeze(-1)
+        if kind.separate == "write":
+            inner = (weights * read.unsqueeze(-2)).flatten(-2)
+        else:
+            inner = weights * read.unflatten(-1, (kind.n_experts, kind.rank))
+            inner = inner.sum(-2) if kind.separate == "read" else inner.flatten(-2)
+        return functional.linear(inner, _joined(self.B, 1))
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A x of all experts, and the router's scores if they are needed; in one product if that is possible.
+
+        One expert is multiplied alone, so that its numbers are those of a LoRA to the bit.
+        """
+        (mixer,), count = self._mixer, self.settings.n_experts
+        A = list(self.A)
+        if not mixer.asks_routers or self.settings.by_sequence or count == 1:
+            read = functional.linear(x, A[0] if len(A) == 1 else torch.cat(A))
+            return read, self.scores(x) if mixer.asks_routers else None
+        both = functional.linear(x, torch.cat([*A, self.router.weight]))
+        read, scores = both.split([both.shape[-1] - count, count], -1)
+        return read, scores if self.settings.temperature == 1 else scores / self.settings.temperature
+
+    def scores(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_experts"]:
+        """The router's scores before the softmax, divided by the temperature."""
+        if self.settings.by_sequence:
+            if x.dim() != 3:
+                raise ModelError("routing by sequence needs inputs [batch, pos, width]: take router='token'")
+            count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
+            x = x.cumsum(1) / count[:, None]
+        return self.router(x) / self.settings.temperature
+
+
+class LoRAMixer(nn.Module):
+    """All experts of a model, and how they are routed in the pass that comes.
+
+    Args:
+        widths: path of every routed linear map -> (inputs, outputs).
+        settings: sizes and routing.
+
+    Attributes:
+        soft, steps, score_sum, entropy_sum, first_sum: the buffers of `add_counts`.
+        batch: labels and real tokens of the batch that is trained on, as `loss` takes them.
+    """
+
+    soft: Tensor
+    steps: Tensor
+    score_sum: Tensor
+    entropy_sum: Tensor
+    first_sum: Tensor
+
+    def __init__(self, widths: Mapping[str, tuple[int, int]], settings: MixtureSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.maps = nn.ModuleDict(
+            {path.replace(".", "/"): RoutedUpdate(*both, settings, self) for path, both in widths.items()}
+        )
+        for update, (n_in, _) in zip(self.updates, widths.values(), strict=True):
+            update.add_router(n_in)
+        self.batch: tuple[Tensor | None, Tensor] | None = None
+        self._labels: Tensor | None = None
+        self._chosen_experts: Tensor | None = None
+        self._training, self.asks_routers = False, True
+        self._scores: list[Tensor] = []
+
+    @property
+    def updates(self) -> tuple[RoutedUpdate, ...]:
+        """The routed updates, in the order of the model's linear maps."""
+        return tuple(update for update in self.maps.values() if isinstance(update, RoutedUpdate))
+
+    def add_counts(self, device: torch.device) -> None:
+        """Adds buffers: whether tokens are routed softly, and sums over steps since the last `counted`."""
+        shapes = {
+            "soft": (),
+            "steps": (),
+            "score_sum": (self.settings.n_experts,),
+            "entropy_sum": (),
+            "first_sum": (len(self.maps), self.settings.n_experts),
+        }
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, device=device, dtype=torch.float32)
+            self.register_buffer(name, zeros, persistent=False)
+
+    def remember_start(self) -> None:
+        """Keeps a copy of the experts, for `distance`."""
+        for update in self.updates:
+            for name in ("A", "B"):
+                for k, matrix in enumerate(getattr(update, name)):
+                    update.register_buffer(f"start_{name}{k}", matrix.detach().clone(), persistent=False)
+
+    def distance(self) -> Float[Tensor, ""]:
+        """Sum of squares of how far the experts are from where `remember_start` saw them."""
+        moved = [
+            (matrix - getattr(update, f"start_{name}{k}")).square().sum()
+            for update in self.updates
+            for name in ("A", "B")
+            for k, matrix in enumerate(getattr(update, name))
+        ]
+        return torch.stack(moved).sum()
+
+    # --- one pass -----------------------------------------------------------------------------------
+
+    def route(self, labels: Int[Tensor, " batch"] | None, *, training: bool, scored: bool = True) -> None:
+        """Says how the next forward pass is routed.
+
+        Args:
+            labels: the expert of each sequence (hard routing); None asks the routers (soft routing).
+            training: whether scores are kept for `loss`, and all experts answer and not the top_k alone.
+            scored: whether the routers are asked too where there are labels.
+        """
+        self._labels, self._training, self._scores = labels, training, []
+        self._chosen_experts = None if labels is None else functional.one_hot(labels, self.settings.n_experts)
+        self.asks_routers = labels is None or (scored and training)
+
+    def done(self, *_: Any) -> None:
+        """The model's forward hook: what `route` said is for one pass."""
+        self._labels = self._chosen_experts = None
+        self.asks_routers = True
+
+    def of_scores(self, scores: Float[Tensor, "*batch n_experts"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
+        """α of every token from the router's scores, unless there are labels."""
+        if self._training:
+            self._scores.append(scores)
+        if self._labels is not None:
+            return self.of_labels(scores)
+        weights = scores.softmax(-1)
+        if self._training or self.settings.top_k >= self.settings.n_experts:
+            return weights
+        kept, places = weights.topk(self.settings.top_k, dim=-1)
+        return torch.zeros_like(weights).scatter(-1, places, kept / kept.sum(-1, keepdim=True))
+
+    def of_labels(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
+        """α of every token from the labels of the sequences.
+
+        Args:
+            x: anything of the map [batch, pos, …] or [batch × pos, …].
+        """
+        assert self._chosen_experts is not None
+        chosen = self._chosen_experts.to(x.dtype)
+        if x.dim() == 3 and len(x) == len(chosen):
+            return chosen[:, None]
+        if x.dim() != 2 or len(x) % len(chosen):
+            raise ConfigError(f"route() needs the expert of each of {len(x)} sequences, got {len(chosen)}")
+        return chosen.repeat_interleave(len(x) // len(chosen), 0)
+
+    # --- after a training pass ----------------------------------------------------------------------
+
+    def loss(
+        self,
+        labels: Int[Tensor, " batch"] | None,
+        real: Bool[Tensor, "batch pos"],
+        weights: Mapping[str, float],
+    ) -> Float[Tensor, ""]:
+        """The routers' loss of the pass that was trained on, mean over routed maps and tokens.
+
+        Soft routing: balance Σ_e p̄_e f̄_e - entropy E[H(p)], where p̄ is the mean score of an expert, f̄ the
+        share of tokens that have it among their top_k (their first, if top_k is all), H in nats: a positive
+        weight of the entropy spreads the scores, a negative one makes them peaked. Hard routing: label_loss
+        times the cross entropy of the scores with the labels, or 0 where they were not asked.
+
+        Args:
+            labels: as given to `route`.
+            real: which tokens are no padding.
+            weights: of "balance", "entropy" and "label_loss".
+        """
+        if labels is not None and not self._scores:
+            return 0 * torch.cat([update.router.weight.flatten() for update in self.updates]).sum()
+        if not self._scores:
+            raise ModelError("loss() needs a forward pass after route(training=True)")
+        shape = (*real.shape, self.settings.n_experts)
+        scores = torch.stack([one.view(shape) for one in self._scores]).float()
+        self._scores = []
+        logp = scores.flatten(1, 2).log_softmax(-1)
+        share = (real / real.sum()).flatten()
+        p = logp.exp()
+        mean = share @ p
+        entropy = -((p * logp).sum(-1) @ share).mean()
+        with torch.no_grad():
+            first = self._chosen(p, 1, share)
+            self.steps += 1
+            self.score_sum += mean.mean(0)
+            self.entropy_sum += entropy
+            self.first_sum += first
+        if labels is not None:
+            of_token = labels.repeat_interleave(real.shape[1])
+            own = -logp.gather(-1, of_token[None, :, None].expand(len(logp), -1, 1)).squeeze(-1)
+            return weights["label_loss"] * (own @ share).mean()
+        n, top_k = self.settings.n_experts, self.settings.top_k
+        chosen = first if top_k >= n else self._chosen(p.detach(), top_k, share)
+        balance = (mean * chosen).sum(-1).mean()
+        return weights["balance"] * balance - weights["entropy"] * entropy
+
+    def _chosen(self, p: Tensor, k: int, share: Tensor) -> Float[Tensor, "map n_experts"]:
+        """The share of tokens that have each expert among their k first."""
+        return share @ torch.zeros_like(p).scatter(-1, p.topk(k, dim=-1).indices, 1.0)
+
+    def counted(self) -> dict[str, float]:
+        """Means over the steps since the last call (NaN without one), which are then forgotten."""
+        steps = self.steps if float(self.steps) else torch.full_like(self.steps, math.nan)
+        first = self.first_sum / steps
+        found = {f"score_{e}": float(value) for e, value in enumerate(self.score_sum / steps)}
+        found |= {f"first_{e}": float(value) for e, value in enumerate(first.mean(0))}
+        found["entropy"] = float(self.entropy_sum / steps)
+        collapsed = (first.amax(-1) > COLLAPSED).float().mean()
+        found["collapsed"] = math.nan if math.isnan(found["entropy"]) else float(collapsed)
+        for name in ("steps", "score_sum", "entropy_sum", "first_sum"):
+            getattr(self, name).zero_()
+        return found
+
+
+def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
+    """What can be read of a mixture: the update of each expert, which is a LoRA of its own.
+
+    Args:
+        model: a model with a LoRA-Mixer.
+
+    Returns: path of every routed linear map -> (A [rank, n_in], B [n_out, rank] with the scale) of each
+        expert, detached; an expert alone adds B A to the map's weight.
+
+    Raises:
+        ModelError: a model without one.
+    """
+    mixer = getattr(model, MIXER, None)
+    if not isinstance(mixer, LoRAMixer):
+        raise ModelError(
+            f"{type(model).__name__} has no LoRA-Mixer: pass what llm.wrap(model, 'lora_mixer') or "
+            "load_finetuned gave"
+        )
+    found = {}
+    for path, update in zip(mixer.maps, mixer.updates, strict=True):
+        A, B = (_each(part, mixer.settings.n_experts) for part in (update.A, update.B))
+        scaled = [b.detach() * mixer.settings.scaling for b in B]
+        found[path.replace("/", ".")] = tuple(zip((a.detach() for a in A), scaled, strict=True))
+    return found
+
+
+def _each(matrices: nn.ParameterList, count: int) -> Sequence[Tensor]:
+    own = list(matrices)
+    return own if len(own) == count else own * count
+
+
+def _joined(matrices: nn.ParameterList, axis: int) -> Tensor:
+    return matrices[0] if len(matrices) == 1 else torch.cat(list(matrices), axis)
