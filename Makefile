@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast lint format bench campaign readme llm-model
+.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model
 
 install: .venv/installed
 
@@ -18,12 +18,17 @@ reproduce: install
 reproduce-all: install
 	$(BIN)/ocr-interp reproduce --all
 
-# One process per core. The tests of a file stay in one process, which makes their models once.
+# One process per core. Neighbours stay in one process, which makes their models once; who is done takes half of
+# what is left to another.
 test: install
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test-fast: install
-	$(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not long"
+
+# What the slow tests do, with larger numbers.
+test-long: install
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m long
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,10 +1,8 @@
 """Type and shape annotations are checked while the tests run, and only then."""
 
-from jaxtyping import install_import_hook
+import checker
 
-# An int is welcome where a float is asked for, as for every type checker (PEP 484).
-_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-_HOOK = install_import_hook("ocr_interp", _CHECKER)
+_HOOK = checker.install()
 
 import importlib  # noqa: E402  # the hook must stand before anything that could import the package
 import sys  # noqa: E402
@@ -14,7 +12,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
+from ocr_interp.hooked.protocol import HookedModel  # noqa: E402
 from ocr_interp.task import FactRecallTask  # noqa: E402
+
+checker.ask_once(HookedModel)
 
 
 def pytest_configure() -> None:
@@ -59,7 +60,7 @@ def unchecked() -> SimpleNamespace:
     try:
         copies = {name: importlib.import_module(name) for name in names}
     finally:
-        install_import_hook("ocr_interp", _CHECKER)
+        checker.install()
         for name, module in checked.items():
             sys.modules[name] = module
             parent, _, child = name.rpartition(".")

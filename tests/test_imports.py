@@ -137,6 +137,7 @@ def test_every_module_imports_only_what_stands_above_it(name):
         assert same_room or rank(target) < rank(name), f"{name} imports {target}, which stands below it"
 
 
+@cache
 def siblings():
     """Folder -> its children (files and folders) with what each imports of the others, deferred or not."""
     found = {}
@@ -154,7 +155,12 @@ def siblings():
     return found
 
 
-@pytest.mark.parametrize("folder", siblings())
+def folders():
+    parts = [name.split(".") for name in modules() if name]
+    return sorted({".".join(each[:depth]) for each in parts for depth in range(len(each))})
+
+
+@pytest.mark.parametrize("folder", folders())
 def test_no_circle_among_the_files_and_folders_of_a_folder(folder):
     """Deferred imports count, and those for type checkers: a circle that hides is a circle."""
     edges = siblings()[folder]
@@ -165,7 +171,7 @@ def test_no_circle_among_the_files_and_folders_of_a_folder(folder):
         done |= free
 
 
-@pytest.mark.parametrize("folder", siblings())
+@pytest.mark.parametrize("folder", folders())
 def test_a_folder_is_seen_at_a_glance(folder):
     files = [child for child in siblings()[folder] if f"{folder}.{child}".strip(".") in modules()]
     assert len(files) <= (12 if folder else len(ORDER))
@@ -279,3 +285,7 @@ def test_training_does_not_load_transformer_lens():
     check = "import sys, ocr_interp.training.loop; print('transformer_lens' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_every_folder_is_looked_at():
+    assert set(folders()) == set(siblings())

@@ -99,11 +99,8 @@ def state_of(model: object) -> tuple[Any, ...]:
     settings = []
     for module in model.modules():
         kept = vars(module)
-        # Other names with an underscore are what a forward pass remembers.
-        named = [k for k in kept if (k[0] != "_" and k != "training") or k in _SWITCHES]
-        own = tuple((k, value) for k in named if (value := _plain(kept[k])) is not None)
         hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
-        settings.append((id(module), id(kept.get("forward")), own, hooks))
+        settings.append((id(module), id(kept.get("forward")), _settings(kept), hooks))
     inner = getattr(getattr(model, "original_model", None), "config", None)
     for config in (getattr(model, "cfg", None), inner):
         fields = vars(config) if hasattr(config, "__dict__") else {}
@@ -115,15 +112,21 @@ _SWITCHES = ("_disable_adapters", "_active_adapter")
 """How peft's layers keep whether and which of their adapters act."""
 
 
-def _plain(value: Any) -> Any:
-    """A setting: a number or text, or a few of them, such as the scaling of each adapter; else None."""
-    if isinstance(value, int | float | str):
-        return value
-    if isinstance(value, dict | list | tuple) and len(value) <= 32:
-        parts = tuple(value.items()) if isinstance(value, dict) else tuple(value)
-        flat = [x for part in parts for x in (part if isinstance(value, dict) else (part,))]
-        return parts if all(isinstance(each, int | float | str) for each in flat) else None
-    return None
+def _settings(kept: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Attributes of a module that are a number or text, or a few of them, such as an adapter's scaling."""
+    found = []
+    for name, value in kept.items():
+        # Other names with an underscore are what a forward pass remembers.
+        if name not in _SWITCHES and (name[0] == "_" or name == "training"):
+            continue
+        if isinstance(value, int | float | str):
+            found.append((name, value))
+        elif isinstance(value, dict | list | tuple) and len(value) <= 32:
+            parts = tuple(value.items()) if isinstance(value, dict) else tuple(value)
+            flat = [x for part in parts for x in (part if isinstance(value, dict) else (part,))]
+            if all(isinstance(each, int | float | str) for each in flat):
+                found.append((name, parts))
+    return tuple(found)
 
 
 def state_of_tensors(tensors: Sequence[Tensor]) -> tuple[Any, ...]:

@@ -60,7 +60,11 @@ def own_run(model: object) -> Iterator[None]:
     """
     token = _own.set(True)
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    were = [(vars(each), dict(_remembered(each))) for each in modules]
+    # Plain tensors among attributes, neither parameters nor buffers, and places kept for them.
+    were = [
+        (vars(each), {k: v for k, v in vars(each).items() if v is None or isinstance(v, Tensor)})
+        for each in modules
+    ]
     try:
         with eval_mode(model):
             yield
@@ -68,13 +72,6 @@ def own_run(model: object) -> Iterator[None]:
         _own.reset(token)
         for kept, was in were:
             kept.update({name: value for name, value in was.items() if kept.get(name) is not value})
-
-
-def _remembered(module: torch.nn.Module) -> Iterator[tuple[str, Tensor | None]]:
-    """Plain tensors among a module's attributes, neither parameters nor buffers, and places kept for them."""
-    for name, value in vars(module).items():
-        if value is None or isinstance(value, Tensor):
-            yield name, value
 
 
 class TokenReader:

@@ -96,7 +96,7 @@ def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, left_out, mo
     assert controls["touched"]["word"] == 1  # never at padding
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", pytest.param("right", marks=SLOW)])
 def test_ablated_edits_a_padded_batch_as_each_prompt_alone(side, model):
     tokens, mask = padded(side)
     with torch.no_grad():

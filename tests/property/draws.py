@@ -191,12 +191,14 @@ def _off(found: Any, true: Tensor, size: float = 0.0) -> float:
     return float((found - true).norm()) / size if size > 0 else 0.0
 
 
-def outcomes(draws: int, seed: int, families: Sequence[str] | None = None) -> Iterator[Outcome]:
-    """So many draws, in turn over the families, every question once of each random model."""
+def outcomes(
+    draws: int, seed: int, families: Sequence[str] | None = None, of_each: int = len(QUESTIONS)
+) -> Iterator[Outcome]:
+    """So many draws, in turn over the families; of each random model so many of the questions, in turn."""
     rng = random.Random(seed)
     names = list(families or (*random_families.FAMILIES, *[LENS] * 4))
     order: list[str] = []
-    left = draws
+    left, first = draws, 0
     while left > 0:
         if not order:
             order = rng.sample(names, len(names))
@@ -204,9 +206,10 @@ def outcomes(draws: int, seed: int, families: Sequence[str] | None = None) -> It
         dtypes = [torch.float64, torch.float64, torch.float32, torch.bfloat16]
         dtype = torch.float32 if family in random_families.ONLY_FLOAT32 else rng.choice(dtypes)
         pair = pair_of(family, number, dtype)
-        for question in QUESTIONS[:left] if pair is not None else ():
-            yield ask(pair, question)
-            left -= 1
+        if pair is not None:
+            questions = (QUESTIONS[first:] + QUESTIONS[:first])[: min(left, of_each)]
+            yield from (ask(pair, question) for question in questions)
+            left, first = left - len(questions), (first + of_each) % len(QUESTIONS)
 
 
 def report(found: Sequence[Outcome]) -> str:

@@ -83,7 +83,20 @@ def test_a_cluster_with_a_killed_worker_gives_the_same_table(tiny_sweep, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_that_kills_its_workers_is_recorded_and_stops_no_other(tiny_sweep, monkeypatch):
+def test_no_cluster_at_an_address_is_one_line(tiny_sweep):
+    with pytest.raises(OcrInterpError, match=r"no Ray cluster at auto \("):
+        tiny_sweep({"seed": [0]}, engine="ray", ray_address="auto")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A session that is open, of two workers."""
+    with distributed.environment(), distributed.session(None, 2) as ray:
+        yield ray
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_workers_is_recorded_and_stops_no_other(tiny_sweep, monkeypatch, cluster):
     """The worker of every stack that holds seed 1 dies, whatever it is stacked with."""
 
     def dying(stack, options):  # not a function of this module, which the workers cannot import
@@ -93,14 +106,20 @@ def test_a_run_that_kills_its_workers_is_recorded_and_stops_no_other(tiny_sweep,
 
     monkeypatch.setattr(distributed, "TRIES", 2)
     monkeypatch.setattr(distributed, "_train", dying)
-    with distributed.environment(), distributed.session(None, 2) as ray:
-        result = tiny_sweep({"seed": [0, 1, 2]}, engine="ray", stack=3)
-        assert ray.is_initialized(), "a session that was open stays open"
+    result = tiny_sweep({"seed": [0, 1, 2]}, engine="ray", stack=3)
+    assert cluster.is_initialized(), "a session that was open stays open"
     assert result.runs["status"].tolist() == ["finished", "failed", "finished"]
     assert result.runs["message"][1].startswith("WorkerCrashedError after 2 tries: ")
 
 
 @pytest.mark.slow
-def test_no_cluster_at_an_address_is_one_line(tiny_sweep):
-    with pytest.raises(OcrInterpError, match=r"no Ray cluster at auto \("):
-        tiny_sweep({"seed": [0]}, engine="ray", ray_address="auto")
+def test_an_error_in_a_worker_of_ray_is_recorded_and_stops_no_other(tiny_sweep, monkeypatch, cluster):
+    def failing_worker(stack, options):  # not a function of this module, which the workers cannot import
+        if any(config.train.seed == 1 for config in stack):
+            raise RuntimeError("shape mismatch in a worker")
+        return distributed.train_stack(stack, certificates=options.certificates)
+
+    monkeypatch.setattr(distributed, "_train", failing_worker)
+    result = tiny_sweep({"seed": [0, 1, 2]}, engine="ray", stack=3)
+    assert result.runs["status"].tolist() == ["finished", "failed", "finished"]
+    assert result.runs["message"][1] == "RuntimeError: shape mismatch in a worker"

@@ -3,7 +3,7 @@
 import pytest
 
 from ocr_interp.errors import ConfigError
-from ocr_interp.sweeps import distributed, engines
+from ocr_interp.sweeps import engines
 from ocr_interp.sweeps.records import RunRecord
 from ocr_interp.sweeps.stacks import train_stack
 from ocr_interp.sweeps.sweep import load_sweep
@@ -35,20 +35,6 @@ def test_an_error_in_a_run_is_recorded_and_stops_no_other(
     again = tiny_sweep({"seed": [0, 1, 2]}, stack=3)
     assert again.runs["status"].tolist() == ["finished"] * 3, "failed runs are tried again"
     same_table(again, tiny_sweep({"seed": [0, 1, 2]}, path="whole"))
-
-
-@pytest.mark.slow
-def test_an_error_in_a_worker_of_ray_is_recorded_and_stops_no_other(tiny_sweep, monkeypatch):
-    def failing_worker(stack, options):  # not a function of this module, which the workers cannot import
-        if any(config.train.seed == 1 for config in stack):
-            raise RuntimeError("shape mismatch in a worker")
-        return distributed.train_stack(stack, certificates=options.certificates)
-
-    monkeypatch.setattr(distributed, "_train", failing_worker)
-    with distributed.environment(), distributed.session(None, 2):
-        result = tiny_sweep({"seed": [0, 1, 2]}, engine="ray", stack=3)
-    assert result.runs["status"].tolist() == ["finished", "failed", "finished"]
-    assert result.runs["message"][1] == "RuntimeError: shape mismatch in a worker"
 
 
 def test_records_of_others_are_checked_field_by_field(tiny_sweep):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ocr_interp.theory
 
 ORDER = (
@@ -24,6 +26,8 @@ ORDER = (
 
 CODE = """
 import sys
+import pytest
+
 import ocr_interp.theory
 assert not {"numpy", "scipy", "cvxpy"} & set(sys.modules), "the names are lazy"
 from ocr_interp.theory import certify, solve
@@ -40,6 +44,7 @@ assert not heavy, heavy
 """
 
 
+@pytest.mark.slow
 def test_neither_torch_nor_transformer_lens():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

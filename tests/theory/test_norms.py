@@ -211,7 +211,7 @@ class Mixed(UnitarilyInvariantNorm):
         return nuclear + 2 * cp.norm(cp.hstack(lengths))
 
 
-@pytest.fixture(params=[Entrywise, Mixed])
+@pytest.fixture(params=[Entrywise, pytest.param(Mixed, marks=pytest.mark.slow)])
 def own(request):
     norm = request.param()
     with norms.registered(norm.name, norm):

@@ -29,6 +29,7 @@ def plain_descent(task, W_V, W_O, lr, steps):
     return W_V, W_O
 
 
+@pytest.mark.slow
 def test_it_is_gradient_descent_at_full_size():
     """Plain descent with two small rates, extrapolated to a rate of 0, against the flow at the same time."""
     start = SymmetricFactors.normal(np.random.default_rng(0), 0.3)

@@ -40,7 +40,12 @@ def paths(tmp_path):
     return [tmp_path / f"together{seed}" for seed in SEEDS]
 
 
-@pytest.mark.parametrize("kind", MODELS)
+QUICK = ("factorized", "softmax")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS]
+)
 def test_every_directory_is_that_of_a_run_alone(kind, paths, tmp_path):
     wanted = configs(MODELS[kind])
     runs = train_together(wanted, paths)
@@ -59,6 +64,7 @@ def test_runs_may_differ_in_rate_decay_start_and_when_they_write(paths, tmp_path
     assert_same_bytes(paths, alone([first, second, third], tmp_path))
 
 
+@pytest.mark.slow
 def test_directories_that_stopped_at_different_steps_go_on_to_the_same_bytes(paths, tmp_path):
     wanted = configs()
     others = alone(wanted, tmp_path)
