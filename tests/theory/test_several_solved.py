@@ -88,8 +88,11 @@ MAPPED = {
 }
 
 
-@pytest.mark.parametrize("task", MAPPED.values(), ids=MAPPED)
-def test_mappings_against_full_programs(task):
+@pytest.mark.parametrize(
+    "name", ["own masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("told to others", "shared"))]
+)
+def test_mappings_against_full_programs(name):
+    task = MAPPED[name]
     for outputs, inputs in BOTH:
         problem = max_margin_problem(task, outputs, inputs)
         W, weights = solve_cvxpy(problem, "nuclear")
@@ -104,6 +107,7 @@ def test_mappings_against_full_programs(task):
         np.testing.assert_allclose(full.held_out_margins, lifted.held_out_margins, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_splitting_method_and_the_order_of_relations():
     """Another solver, and the same task with its subjects and relations told in another order."""
     splitting = solve(MIXED, method="first_order", margin_tolerance=None)
