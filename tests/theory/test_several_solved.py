@@ -88,9 +88,10 @@ MAPPED = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["own masks", *(pytest.param(name, marks=pytest.mark.slow) for name in ("told to others", "shared"))]
-)
+SLOWER = (pytest.param(name, marks=pytest.mark.slow) for name in ("told to others", "shared"))
+
+
+@pytest.mark.parametrize("name", ["own masks", *SLOWER])
 def test_mappings_against_full_programs(name):
     task = MAPPED[name]
     for outputs, inputs in BOTH:
