@@ -94,7 +94,7 @@ def test_normal_equations_and_adjoint(inputs):
 def test_projection_is_the_nearest_point():
     examples = example_map(reduce_problem(mixed_task(), "vocabulary"))
     values = np.random.default_rng(2).normal(size=examples.multiplicity.shape)
-    projected = MarginProjection(examples)(values)
+    projected = MarginProjection(examples.multiplicity, examples.correct)(values)
     assert examples.margins(projected).min() >= 1 - 1e-12
     moved = values - projected
     wrong = examples.multiplicity > 0
