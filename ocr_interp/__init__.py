@@ -21,7 +21,7 @@ import lazy_loader
 
 _lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ABLATION, _GRAPHS = "ocr_interp.ablation", "ocr_interp.graphs"
 _MOVED = {
