@@ -35,6 +35,7 @@ def all_tables() -> dict[Path, dict[str, str]]:
     docs = ROOT / "docs"
     return {
         ROOT / "README.md": {"counts": counted(read_json("figures/claims.json"), "docs/")},
+        docs / "findings.md": {"maps": maps_table(read_json("figures/parameterisation_table.json"))},
         docs / "speed.md": speed_tables(),
         docs / "llm.md": llm_tables(),
     }
@@ -197,6 +198,38 @@ def map_table(costs: dict[str, float]) -> str:
     beside = costs["factorized"]
     lines += [f"| {name} | {cost:.2f} ms | {cost / beside:.2f} × |" for name, cost in costs.items()]
     return "\n".join(lines)
+
+
+def maps_table(found: dict[str, Any]) -> str:
+    """One row per map: predicted β and those of gradient descent and AdamW, bold if a seed is off; costs."""
+    tasks = [tuple(of_task["task"]) for of_task in found["rows"][0]["tasks"]]
+    head = ["map", *map(str, tasks), "held-out accuracy", f"trained at {tasks[-1]}", "CPU time of a fit"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for row in found["rows"]:
+        rules = {"descent": found["near"], "adamw": found["near_adamw"]}
+        cells = []
+        for of_task in row["tasks"]:
+            betas = [_beta(of_task[rule], of_task["predicted"], near) for rule, near in rules.items()]
+            cells.append(" / ".join([f"{of_task['predicted']:.2f}", *betas]))
+        accuracy = [_mean_accuracy([of_task[rule] for of_task in row["tasks"]]) for rule in rules]
+        cost = "" if row["relative_cost"] is None else f"{row['relative_cost']:.1f} ×"
+        trained = f"{row['tasks'][-1]['parameters']:,}"
+        lines.append(f"| {' | '.join([row['map'], *cells, ' / '.join(accuracy), trained, cost])} |")
+    return "\n".join(lines)
+
+
+def _beta(outcomes: dict[str, Any] | None, predicted: float, near: float) -> str:
+    """Mean over seeds, bold if one is further than `near` from what was predicted."""
+    if outcomes is None:
+        return "–"
+    mean = f"{sum(outcomes['beta']) / len(outcomes['beta']) + 0.0:.2f}".replace("-0.00", "0.00")
+    return mean if max(abs(beta - predicted) for beta in outcomes["beta"]) <= near else f"**{mean}**"
+
+
+def _mean_accuracy(of_tasks: list[dict[str, Any] | None]) -> str:
+    """Mean over tasks and seeds."""
+    found = [value for outcomes in of_tasks if outcomes is not None for value in outcomes["accuracy"]]
+    return f"{sum(found) / len(found):.2f}" if found else "–"
 
 
 def sweep_table(found: dict[str, Any]) -> str:

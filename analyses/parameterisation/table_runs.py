@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -74,11 +75,16 @@ def file_name(name: str) -> str:
     return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split()).lower()
 
 
+def _width(row: MapRow, task: FactRecallTask) -> int | None:
+    """That of `long_descent`: the number of answers where the width is free."""
+    return task.n_answers if maps[row.ov].takes_d_head and row.ov != "non_factorized" else None
+
+
 def _model(row: MapRow, task: FactRecallTask) -> ModelConfig:
     return ModelConfig(
         ov=row.ov,
         ov_options=row.options_for(task),
-        d_head=task.n_answers if maps[row.ov].takes_d_head else None,
+        d_head=_width(row, task),
         init="entries",
         init_scale=row.entries * task.d_vocab**0.5,
         train_attention=False,
@@ -113,7 +119,9 @@ PLAIN_RUNS = {
 EXPERIMENTS = (*ADAMW_RUNS.values(), *PLAIN_RUNS.values())
 
 
-def descended(runs: Path, name: str, sizes: Sizes) -> list[Outcome]:
+def descended(
+    runs: Path, name: str, sizes: Sizes, seeds: Sequence[int] = SEEDS, log10_time: float = TIME
+) -> list[Outcome]:
     """Gradient descent of a map on a task, one outcome per seed: `long_descent`, or PLAIN where that cannot.
 
     Descents are kept in files and resumed.
@@ -121,7 +129,8 @@ def descended(runs: Path, name: str, sizes: Sizes) -> list[Outcome]:
     if (name, sizes) in PLAIN_RUNS:
         return [_outcome(run, 0.0) for run in load_all(runs, PLAIN_RUNS[name, sizes])]
     row, task, found = MAPS[name], noise_free(sizes), []
-    for seed in SEEDS:
+    time_named = "" if log10_time == TIME else f"_1e{log10_time:g}"
+    for seed in seeds:
         start = pretrained_start(sizes, row, seed) if row.pretrained else None
         descent = long_descent(
             task,
@@ -130,9 +139,11 @@ def descended(runs: Path, name: str, sizes: Sizes) -> list[Outcome]:
             entries=row.entries,
             seed=seed,
             start=start,
-            log10_time=TIME,
+            log10_time=log10_time,
             logit_step=LOGIT_STEP,
-            file=runs / FOLDER / f"descent_{file_name(name)}_{named(sizes)}_seed{seed}.safetensors",
+            file=runs
+            / FOLDER
+            / f"descent_{file_name(name)}_{named(sizes)}_seed{seed}{time_named}.safetensors",
         )
         last = descent.history.iloc[-1]
         found.append(
@@ -199,8 +210,9 @@ def n_trained(name: str, sizes: Sizes) -> int:
     """Numbers that a map trains, of rows of subjects and relations and columns of answers."""
     row, task = MAPS[name], noise_free(sizes)
     shape = max_margin_problem(task).shape
-    width = task.n_answers if maps[row.ov].takes_d_head else None
-    placed = maps[row.ov].of(width, row.options_for(task), "entries").placed(TokenAxes(task, *shape))
+    placed = (
+        maps[row.ov].of(_width(row, task), row.options_for(task), "entries").placed(TokenAxes(task, *shape))
+    )
     return sum(prod(of) for part, of in placed.shapes(*shape).items() if part not in placed.frozen)
 
 
