@@ -45,10 +45,10 @@ from analyses.parameterisation.table_runs import (
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "parameterisation_table"
-LATE = 100.0
-"""log10 of the time to which descents go on that are off by more than NEAR at TIME. Chosen after the first
-runs, to tell slow ones from wrong predictions: it is reported, and no criterion. Deep maps are left out:
-their modes are decided early (docs/theory.md §10)."""
+LATE, FOLLOWED = 100.0, 2
+"""log10 of the time to which descents go on that are off by more than NEAR at TIME, and for how many seeds of
+a cell. Chosen after the first runs, to tell slow ones from wrong predictions: reported, and no criterion.
+Deep maps are left out: their modes are decided early (docs/theory.md §10)."""
 
 COLOURS = {
     "factorized": "#222222",
@@ -103,7 +103,7 @@ class Measured:
     Attributes:
         cells: map -> task -> cell.
         control: β of the factorized map by plain training: task -> one per seed.
-        late: β at LATE minus the predicted one, of seeds that were off at TIME: map -> task -> one per seed.
+        late: β at LATE minus the predicted one, of FOLLOWED seeds that were off: map -> task -> one per seed.
     """
 
     cells: dict[str, dict[Sizes, Cell]]
@@ -146,12 +146,12 @@ def off_seeds(cell: Cell) -> list[int]:
 
 
 def followed(runs: Path, name: str, of_map: dict[Sizes, Cell]) -> dict[Sizes, list[float]]:
-    """β at LATE minus the predicted one, of the seeds that were off; empty for deep and plain maps."""
+    """β at LATE minus the predicted one, of seeds that were off; empty for deep and plain maps."""
     if MAPS[name].is_plain or MAPS[name].ov == "deep":
         return {}
     found: dict[Sizes, list[float]] = {}
     for sizes, cell in of_map.items():
-        seeds = off_seeds(cell)
+        seeds = off_seeds(cell)[:FOLLOWED]
         if seeds:
             outcomes = descended(runs, name, sizes, seeds, LATE)
             found[sizes] = [each.beta - cell.predicted for each in outcomes]
