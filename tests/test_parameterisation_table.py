@@ -15,7 +15,7 @@ from ocr_interp import FactRecallTask
 
 
 def outcome(beta, accuracy=1.0, fitted=100):
-    return table_runs.Outcome(beta=beta, accuracy=accuracy, steps=500, fitted=fitted)
+    return table_runs.Outcome(beta=beta, accuracy=accuracy, steps=500, fitted=fitted, log10_loss=-20.0)
 
 
 def as_predicted():
@@ -90,7 +90,7 @@ def test_a_run_is_read_where_its_loss_is_below_the_threshold():
         }
     )
     run = SimpleNamespace(history=history)
-    assert table_runs._outcome(run, 1e-6) == table_runs.Outcome(0.4, 1.0, 40, 20)
+    assert table_runs._outcome(run, 1e-6) == table_runs.Outcome(0.4, 1.0, 40, 20, -7.0)
     assert table_runs._outcome(run, 1e-12).beta == 0.6
     never = SimpleNamespace(history=history.assign(train_margin=0.0))
     assert table_runs._outcome(never, 1e-6).fitted is None
@@ -149,4 +149,4 @@ def test_the_table_by_hand():
     zeros = " | ".join(["0.00 / 0.00 / 0.00"] * 4)
     assert row == f"| non-factorized | {zeros} | 1.00 / 1.00 | 10 | 2.0 × |"
     numbers["rows"][1]["tasks"][0]["descent"]["beta"][0] = np.float64(0.1)
-    assert "| 0.00 / **0.02** / 0.00 |" in maps_table(numbers)
+    assert "| 0.00 / **0.00** / 0.00 |" in maps_table(numbers)

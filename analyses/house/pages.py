@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from analyses.house.claims import assemble, span
@@ -219,11 +220,11 @@ def maps_table(found: dict[str, Any]) -> str:
 
 
 def _beta(outcomes: dict[str, Any] | None, predicted: float, near: float) -> str:
-    """Mean over seeds, bold if one is further than `near` from what was predicted."""
+    """Median of the seeds, bold if one is further than `near` from what was predicted."""
     if outcomes is None:
         return "–"
-    mean = f"{sum(outcomes['beta']) / len(outcomes['beta']) + 0.0:.2f}".replace("-0.00", "0.00")
-    return mean if max(abs(beta - predicted) for beta in outcomes["beta"]) <= near else f"**{mean}**"
+    middle = f"{median(outcomes['beta']):.2f}".replace("-0.00", "0.00")
+    return middle if max(abs(beta - predicted) for beta in outcomes["beta"]) <= near else f"**{middle}**"
 
 
 def _mean_accuracy(of_tasks: list[dict[str, Any] | None]) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from analyses.elsewhere.fixed_rank import rank_of
 from analyses.house.experiments import Experiment, load_all
 from analyses.parameterisation.table_criteria import (
     ADAMW,
@@ -57,12 +58,16 @@ class Outcome:
         accuracy: share of held-out implications that are right among implications.
         steps: updates that were done up to there.
         fitted: updates up to the first logged row with a training margin of FITTED; None if there is none.
+        log10_loss: log10 of the mean loss there, nats.
+        rank: number of modes of W above 2 % of the largest; None of runs that `train` made.
     """
 
     beta: float
     accuracy: float
     steps: int
     fitted: int | None
+    log10_loss: float
+    rank: int | None = None
 
 
 def named(sizes: Sizes) -> str:
@@ -152,6 +157,8 @@ def descended(
                 float(last["held_out_accuracy"]),
                 int(last["step"]),
                 _first_fitted(descent.history, "margin"),
+                float(last["log10_loss"]),
+                rank_of(descent.W),
             )
         )
     return found
@@ -174,6 +181,7 @@ def _outcome(run: Run, stop: float) -> Outcome:
         float(row["held_out_implication/accuracy_in_set"]),
         int(row["step"]),
         _first_fitted(history, "train_margin"),
+        float(np.log10(row["train_loss"])),
     )
 
 
