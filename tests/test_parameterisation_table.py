@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from analyses.parameterisation.table_criteria import MAPS, SEEDS, TASKS, noise_f
 from ocr_interp import FactRecallTask
 
 
-def outcome(beta, accuracy=1.0, fitted=100):
+def outcome(beta: float, accuracy: float = 1.0, fitted: int | None = 100) -> table_runs.Outcome:
     return table_runs.Outcome(beta=beta, accuracy=accuracy, steps=500, fitted=fitted, log10_loss=-20.0)
 
 
@@ -89,10 +90,10 @@ def test_a_run_is_read_where_its_loss_is_below_the_threshold():
             "held_out_implication/accuracy_in_set": [0.0, 0.5, 1.0, 1.0],
         }
     )
-    run = SimpleNamespace(history=history)
+    run: Any = SimpleNamespace(history=history)
     assert table_runs._outcome(run, 1e-6) == table_runs.Outcome(0.4, 1.0, 40, 20, -7.0)
     assert table_runs._outcome(run, 1e-12).beta == 0.6
-    never = SimpleNamespace(history=history.assign(train_margin=0.0))
+    never: Any = SimpleNamespace(history=history.assign(train_margin=0.0))
     assert table_runs._outcome(never, 1e-6).fitted is None
 
 

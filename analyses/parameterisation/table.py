@@ -172,7 +172,7 @@ def draw(measured: Measured) -> matplotlib.figure.Figure:
     """Measured β over predicted β, medians and ranges of the seeds: gradient descent, and AdamW."""
     fig, axes = plt.subplots(1, 2, figsize=(6.6, 5.0), sharex=True, sharey=True, layout="constrained")
     shifts = np.linspace(-0.025, 0.025, len(measured.cells))
-    rules = ("gradient descent: on the line, if it has time", "AdamW: loosely")
+    rules = ("gradient descent: on the line, mostly", "AdamW: loosely")
     for ax, rule, title in zip(axes, ("descent", "adamw"), rules, strict=True):
         ax.axline((0, 0), slope=1, color="0.8", lw=1.5, zorder=0)
         for shift, (name, of_map) in zip(shifts, measured.cells.items(), strict=True):
