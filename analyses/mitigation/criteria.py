@@ -123,7 +123,8 @@ LOWER_BY = 0.1
 """A large start's β, mean of both relations and the seeds, is lower than nothing's by more than this."""
 
 COSINE_WITHIN = 0.1
-"""Known features: β of the wanted within this of the cosine and of the unwanted within this of 0, every seed."""
+"""Known features: β of the wanted within this of the cosine and of the unwanted within this of 0, every
+seed."""
 
 TOLD_LOST = 0.9
 """Without the top block, accuracy of told answers (facts and implications) against every output falls below
@@ -131,6 +132,7 @@ this in every setting, mean of the seeds."""
 # Orders, mean of the seeds in every setting:
 # - β of the wanted is larger with experts that read apart than with nothing (the fewer implications share a
 #   column, the more is deduced), and smaller with a penalty on all subjects (pinned rows cost what it adds);
-# - β of the unwanted with 1 counter-example, and with a penalty on 1 subject, is below nothing's and above 0.05;
+# - β of the unwanted with 1 counter-example, and with a penalty on 1 subject, is below nothing's and above
+#   DILUTED_ABOVE;
 # - without the tail β of both is larger than with nothing.
 DILUTED_ABOVE = 0.05
