@@ -13,12 +13,15 @@ from statistics import mean
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.figure import Figure as Drawing
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.mitigation.criteria import (
+    ADDED,
     ALIKE,
     BOTH_ALIKE,
     COSINE,
@@ -40,7 +43,8 @@ from analyses.mitigation.criteria import (
 )
 from analyses.mitigation.drawing import draw_going_on, draw_pareto
 from ocr_interp import FactRecallTask
-from ocr_interp.mitigation import Aim, Mitigation, mitigate, mitigations
+from ocr_interp.mitigation import Aim, Mitigated, Mitigation, mitigate, mitigations
+from ocr_interp.mitigation.measured import logits_of
 from ocr_interp.viz.style import figure_style, save_figure
 
 PARETO, GOING_ON = "mitigation_pareto", "mitigation_going_on"
@@ -95,13 +99,13 @@ def method_of(variant: Variant, aim: Aim) -> Mitigation:
 
 def measured(setting: Setting, label: str) -> Measurements:
     """All seeds of one method in one setting."""
-    variant, task = VARIANTS[label], task_of(setting)
+    variant, task = (VARIANTS | ADDED)[label], task_of(setting)
     aim = Aim.of(task, setting.unwanted)
     method = method_of(variant, aim)
-    rows = [
-        mitigate(task, setting.unwanted, method, seed=seed, entries=ENTRIES, margin=MARGIN).row()
-        for seed in SEEDS
+    models = [
+        mitigate(task, setting.unwanted, method, seed=seed, entries=ENTRIES, margin=MARGIN) for seed in SEEDS
     ]
+    rows = [model.row() | {"follows": follows(model)} for model in models]
     numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
     chance, n = 1 / setting.sizes[0], setting.sizes[0] * setting.sizes[2]
     return Measurements(
@@ -115,17 +119,38 @@ def measured(setting: Setting, label: str) -> Measurements:
     )
 
 
+def follows(model: Mitigated) -> float:
+    """Share of untold answers that are those of a counter-example for a subject of the same fact.
+
+    Of the relations that have counter-examples; 0 without any.
+    """
+    aim, fact = model.aim, model.aim.task.subject_fact
+    told = model.method.told(aim, model.seed)
+    others = told.select(told.answer != aim.task.right_answer[told.relation, told.subject])
+    if not len(others):
+        return 0.0
+    untold = aim.without(told)
+    untold = untold.select(np.isin(untold.relation, others.relation))
+    logits = logits_of(aim, model.W, untold)
+    among = aim.task.answer_relation == untold.relation[:, None]
+    first = np.where(among, logits, -np.inf).argmax(1)
+    pairs = set(zip(fact[others.subject].tolist(), others.answer.tolist(), strict=True))
+    return float(
+        np.mean([pair in pairs for pair in zip(fact[untold.subject].tolist(), first.tolist(), strict=True)])
+    )
+
+
 def make(runs: Path, figures: Path) -> Results:
     """Trains everything (minutes) and draws both pictures."""
     torch.set_num_threads(1)
-    found = {s.name: {label: measured(s, label) for label in VARIANTS} for s in SETTINGS}
+    found = {s.name: {label: measured(s, label) for label in (*VARIANTS, *ADDED)} for s in SETTINGS}
     draw(found, figures)
     return found
 
 
 def draw(found: Results, figures: Path) -> None:
     """The pictures of one setting, the first; the JSON has all."""
-    pictures: tuple[tuple[str, Callable[[dict[str, Any]], plt.Figure]], ...] = (
+    pictures: tuple[tuple[str, Callable[[dict[str, Any]], Drawing]], ...] = (
         (PARETO, draw_pareto),
         (GOING_ON, draw_going_on),
     )
@@ -160,8 +185,8 @@ def _outcomes(found: Results) -> Iterable[Claim]:
                 source="predicted (analyses/mitigation/criteria.py)",
                 expected=f"accuracy >= {DEDUCED}, every seed and setting"
                 if outcome == "deduced"
-                else f"mean accuracy of the seeds <= chance + {GUESSES:g} standard deviations of guesses, every "
-                "setting",
+                else f"mean accuracy of the seeds <= chance + {GUESSES:g} standard deviations of guesses, "
+                "every setting",
                 measured={
                     f"{name}_{setting}": values for setting, values in _over(found, label, name).items()
                 },
@@ -172,10 +197,10 @@ def _outcomes(found: Results) -> Iterable[Claim]:
 
 
 def _orders(found: Results) -> Iterable[Claim]:
-    def ordered(id: str, statement: str, low: tuple[str, str], high: tuple[str, str]) -> Claim:
+    def ordered(name: str, statement: str, low: tuple[str, str], high: tuple[str, str]) -> Claim:
         gaps = {s: round(mean(of[high[0]][high[1]]) - mean(of[low[0]][low[1]]), 4) for s, of in found.items()}
         return Claim(
-            id=f"mitigation_{id}",
+            id=f"mitigation_{name}",
             statement=statement,
             source="derived (docs/theory.md §2, analyses/mitigation/criteria.py)",
             expected="difference of β, mean of the seeds, > 0 in every setting",
@@ -188,8 +213,8 @@ def _orders(found: Results) -> Iterable[Claim]:
     nothing, wanted, unwanted = "nothing", "wanted_beta", "unwanted_beta"
     yield ordered(
         "reading_apart_deduces_more",
-        "Experts that read apart raise β of the wanted implication, which no longer shares its told subjects' "
-        "columns",
+        "Experts that read apart raise β of the wanted implication, which no longer shares its told "
+        "subjects' columns",
         (nothing, wanted),
         ("experts, read", wanted),
     )
@@ -202,7 +227,8 @@ def _orders(found: Results) -> Iterable[Claim]:
     for label in ("counter-examples, 1 a pair", "penalty, 1 subject a pair"):
         dilutes = ordered(
             f"{_identifier(label)}_dilutes",
-            f"{label[0].upper()}{label[1:]}: β of the unwanted implication falls and stays above {DILUTED_ABOVE}",
+            f"{label[0].upper()}{label[1:]}: β of the unwanted implication falls and stays above "
+            f"{DILUTED_ABOVE}",
             (label, unwanted),
             (nothing, unwanted),
         )
@@ -258,8 +284,8 @@ def _laws(found: Results) -> Iterable[Claim]:
     rest = [b for of in known.values() for b in of["unwanted_beta"]]
     yield Claim(
         id="mitigation_known_features_law",
-        statement="One matrix against known features: β of the wanted implication is the cosine, of the unwanted "
-        "one 0",
+        statement="One matrix against known features: β of the wanted implication is the cosine, of the "
+        "unwanted one 0",
         source="derived (docs/theory.md §11)",
         expected=f"both within {COSINE_WITHIN}, every seed and setting",
         measured={
@@ -290,8 +316,8 @@ def _returns(found: Results) -> Iterable[Claim]:
         after = {s: mean(of[label]["after_unwanted_accuracy"]) for s, of in found.items()}
         yield Claim(
             id=f"mitigation_{_identifier(label)}_returns",
-            statement=f"{label[0].upper()}{label[1:]}: the unwanted deduction comes back when plain training goes "
-            "on for as many steps again",
+            statement=f"{label[0].upper()}{label[1:]}: the unwanted deduction comes back when plain training "
+            "goes on for as many steps again",
             source="predicted (analyses/mitigation/criteria.py)",
             expected=f"accuracy of untold unwanted answers >= {RETURNED}, mean of the seeds, every setting",
             measured={f"after_{s}": round(v, 4) for s, v in after.items()}

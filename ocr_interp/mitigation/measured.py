@@ -20,7 +20,8 @@ class Measured:
         wanted_accuracy: share of untold answers of wanted relations that come first among their relation's.
         wanted_beta: their lead over the mean of the relation's other answers, relative to that of the told
             ones; 0: nothing is deduced, 1: as much as is told.
-        unwanted_accuracy, unwanted_beta: the same of the unwanted relations.
+        wanted_probability: mean probability of untold answers among those of their relation.
+        unwanted_accuracy, unwanted_beta, unwanted_probability: the same of the unwanted relations.
         fact_accuracy: share of told facts that come first among all outputs.
         told_accuracy: share of told implications that come first among all outputs.
         told_margin: smallest lead of a told answer, fact or implication, over every other output, logits.
@@ -28,8 +29,10 @@ class Measured:
 
     wanted_accuracy: float
     wanted_beta: float
+    wanted_probability: float
     unwanted_accuracy: float
     unwanted_beta: float
+    unwanted_probability: float
     fact_accuracy: float
     told_accuracy: float
     told_margin: float
@@ -82,18 +85,18 @@ def _deduced(
     relations: tuple[int, ...],
     told: tuple[np.ndarray, Triples],
     untold: tuple[np.ndarray, Triples],
-) -> tuple[float, float]:
-    """(accuracy, β) of relations, the mean over them."""
+) -> tuple[float, float, float]:
+    """(accuracy, β, probability) of relations, the mean over them."""
     found = []
     for relation in relations:
         columns = aim.task.answer_relation == relation
         right = aim.task.right_answer[relation]
         truly = told[1].answer == right[told[1].subject]  # a counter-example is no measure of what is told
-        lead_told, _ = _leads(*told, truly & (told[1].relation == relation), columns)
-        lead, accuracy = _leads(*untold, untold[1].relation == relation, columns)
-        found.append((accuracy, lead / lead_told))
-    accuracy, beta = np.mean(found, axis=0)
-    return float(accuracy), float(beta)
+        lead_told, _, _ = _leads(*told, truly & (told[1].relation == relation), columns)
+        lead, accuracy, probability = _leads(*untold, untold[1].relation == relation, columns)
+        found.append((accuracy, lead / lead_told, probability))
+    accuracy, beta, probability = np.mean(found, axis=0)
+    return float(accuracy), float(beta), float(probability)
 
 
 def _leads(
@@ -101,11 +104,16 @@ def _leads(
     prompts: Triples,
     chosen: Bool[np.ndarray, " prompt"],
     columns: Bool[np.ndarray, " output"],
-) -> tuple[float, float]:
-    """Mean lead of the correct answer over the mean of its relation's others, and accuracy among these."""
+) -> tuple[float, float, float]:
+    """Mean lead of the correct answer over the mean of its relation's others; accuracy and mean probability."""
     kept = np.where(columns, logits[chosen], -np.inf)
     correct = prompts.answer[chosen]
     prompt = np.arange(len(correct))
     own = kept[prompt, correct]
     others = (kept[:, columns].sum(1) - own) / (columns.sum() - 1)
-    return float((own - others).mean()), float((margins_of(kept, correct) > 0).mean())
+    probability = np.exp(own - np.logaddexp.reduce(kept[:, columns], axis=1))
+    return (
+        float((own - others).mean()),
+        float((margins_of(kept, correct) > 0).mean()),
+        float(probability.mean()),
+    )
