@@ -110,8 +110,8 @@ Every silence is predicted to end when plain training goes on: descent of a fact
 start, and nothing of what was learned stands against it."""
 
 ADDED = {"penalty, weight 10": Variant("penalty", {"weight": 10.0}, "", "")}
-"""Added after the runs of all others had been seen, with no prediction: a penalty of weight 1 left the unwanted
-answers first. So was the share of untold unwanted answers that are those of a counter-example."""
+"""Added after the runs of all others had been seen, with no prediction: a penalty of weight 1 left the
+unwanted answers first. So was the share of untold unwanted answers that are those of a counter-example."""
 
 RETURNED = 0.5
 

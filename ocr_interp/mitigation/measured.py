@@ -105,7 +105,7 @@ def _leads(
     chosen: Bool[np.ndarray, " prompt"],
     columns: Bool[np.ndarray, " output"],
 ) -> tuple[float, float, float]:
-    """Mean lead of the correct answer over the mean of its relation's others; accuracy and mean probability."""
+    """Mean lead of the correct answer over the mean of its relation's others, accuracy, mean probability."""
     kept = np.where(columns, logits[chosen], -np.inf)
     correct = prompts.answer[chosen]
     prompt = np.arange(len(correct))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count, check_number
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ConfigError, RunError, TrainingDivergedError
+from ocr_interp.errors import ConfigError, RunError, TrainingDivergedError, shown
 from ocr_interp.mitigation.aim import Aim, joined
 from ocr_interp.mitigation.descent import Descent
 from ocr_interp.mitigation.going_on import without_method
@@ -78,7 +78,7 @@ class Mitigated:
 def mitigate(
     task: FactRecallTask,
     unwanted: str | Sequence[str],
-    method: str | Mitigation = "none",
+    method: Any = "none",
     *,
     seed: int = 0,
     entries: float = 0.01,
@@ -97,7 +97,7 @@ def mitigate(
     Args:
         task: with several implied relations; noise is left out.
         unwanted: names of the relations of which nothing is to be deduced.
-        method: a name of `mitigations`, or a Mitigation with options of its own.
+        method: a name of `mitigations`, a Mitigation with its options, or its class for the defaults.
         seed: of the start, and of the method's draws.
         entries: standard deviation of the entries at the start.
         margin: where training ends, logits.
@@ -151,7 +151,7 @@ def mitigate(
 def compare(
     task: FactRecallTask,
     unwanted: str | Sequence[str],
-    methods: Mapping[str, str | Mitigation] | None = None,
+    methods: Mapping[str, Any] | None = None,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     **options: Any,
@@ -174,13 +174,15 @@ def compare(
     )
 
 
-def _as_method(method: str | Mitigation) -> Mitigation:
+def _as_method(method: Any) -> Mitigation:
     if isinstance(method, str):
         return mitigations[method]()
+    if isinstance(method, type) and issubclass(method, Mitigation):
+        return method()
     if not isinstance(method, Mitigation):
         raise ConfigError(
-            f"method must be a name ({', '.join(mitigations.names)}) or a Mitigation, got {method!r}: make "
-            "an object of a class, such as Penalty(weight=2.0)"
+            f"method must be a name ({', '.join(mitigations.names)}) or a Mitigation, "
+            f"got {shown(method)}: make one, such as Penalty(weight=2.0)"
         )
     return method
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ocr_interp.checks import check_choice
 from ocr_interp.maps.base import Draw, LinearMap, Parameters
 from ocr_interp.mitigation.aim import Aim
 from ocr_interp.mitigation.methods.base import Mitigation, normal_start
@@ -50,24 +52,38 @@ class FactorizedAndMatrix(LinearMap):
 
 @dataclass(frozen=True)
 class OwnMatrix(Mitigation):
-    """A map of its own, not factorized, for what shall be learned by heart."""
+    """A map of its own, not factorized, for what shall be learned by heart.
+
+    Attributes:
+        of: whose prompts have it: "unwanted", or "wanted" as a control.
+    """
 
     name: ClassVar[str] = "own_matrix"
     label: ClassVar[str] = "own matrix"
     knows: ClassVar[str] = "unwanted"
+
+    of: str = "unwanted"
+
+    def __post_init__(self) -> None:
+        check_choice("of", self.of, ("unwanted", "wanted"))
 
     def linear_map(self, aim: Aim, seed: int) -> LinearMap:
         """Two factors and a matrix."""
         return FactorizedAndMatrix(d_head=aim.task.n_answers)
 
     def routes(self, aim: Aim) -> tuple[int, ...]:
-        """1 for unwanted relations, else 0."""
-        return tuple(int(k in aim.unwanted_relations) for k in range(aim.task.n_relations))
+        """1 for these relations, else 0."""
+        own = aim.unwanted_relations if self.of == "unwanted" else aim.wanted_relations
+        return tuple(int(k in own) for k in range(aim.task.n_relations))
 
     def start(self, aim: Aim, linear_map: LinearMap, entries: float, seed: int) -> dict[str, Tensor]:
         """Normal; the matrix has entries of the size that the product of the factors has."""
         found = normal_start(linear_map.shapes(*aim.shape), entries, seed)
         return {**found, "W_own": found["W_own"] * entries * aim.task.n_answers**0.5}
+
+    def controls(self, aim: Aim) -> Mapping[str, Mitigation]:
+        """The same for the wanted relations."""
+        return {"own matrix of the wanted": replace(self, of="wanted")}
 
 
 MITIGATION = OwnMatrix
