@@ -166,6 +166,16 @@ def test_counter_examples_are_other_answers_for_some():
     assert len(AIM.without(found)) == len(AIM.untold) - TASK.n_facts
 
 
+def test_who_is_told_another_pairs_answer_deduces_that_pairs_other_implication():
+    """Found after the study's runs: a counter-example costs its subject the wanted deduction."""
+    found = mitigate(TASK, "r3", CounterExamples(), margin=10.0, go_on=False)
+    told = found.method.told(AIM, 0)
+    extra = told.select(np.arange(len(AIM.told), len(told)))
+    logits = (found.W[1, extra.subject] + found.W[1, TASK.n_subjects + 1])[:, TASK.answer_relation == 1]
+    pair_of_answer = extra.answer - TASK.answer_of_fact[2, 0]
+    np.testing.assert_array_equal(logits.argmax(1), pair_of_answer)
+
+
 def test_truncation_by_hand():
     W = np.zeros((1, *AIM.shape))
     W[0, range(5), range(5)] = (5.0, 4.99, 3.0, 2.0, 1.0)
