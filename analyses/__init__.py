@@ -13,6 +13,7 @@ STUDIES = (
     "theory",
     "prior",
     "parameterisation",
+    "mitigation",
     "mlp",
     "circuits",
     "ablations",

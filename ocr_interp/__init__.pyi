@@ -4,6 +4,7 @@ from . import errors as errors
 from . import graphs as graphs
 from . import llm as llm
 from . import maps as maps
+from . import mitigation as mitigation
 from . import optim as optim
 from . import theory as theory
 from . import viz as viz

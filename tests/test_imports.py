@@ -41,6 +41,7 @@ ORDER = (
     "sweeps",
     "graphs",
     "ablation",
+    "mitigation",
     "viz",
     "llm",
     "cli",

@@ -13,6 +13,7 @@ from ocr_interp import cli
 from ocr_interp.ablation import edits
 from ocr_interp.llm import fact_sets, methods
 from ocr_interp.maps import maps
+from ocr_interp.mitigation import mitigations
 from ocr_interp.optim import optimizers
 from ocr_interp.theory import norms
 
@@ -46,7 +47,7 @@ def test_every_block_of_python_runs_and_prints_what_it_says(page, tmp_path, monk
     asked: list = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: asked.append(args) or [])
     monkeypatch.chdir(tmp_path)
-    for registry in (maps, norms, optimizers, edits, methods, fact_sets):
+    for registry in (maps, norms, optimizers, edits, mitigations, methods, fact_sets):
         monkeypatch.setattr(registry, "_registered", {})
     names: dict = {"__name__": "page"}
     for found in BLOCK.finditer(PAGES[page]):

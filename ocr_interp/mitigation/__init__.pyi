@@ -1,0 +1,9 @@
+from .aim import Aim as Aim
+from .descent import Descent as Descent
+from .descent import Steering as Steering
+from .measured import Measured as Measured
+from .methods import mitigations as mitigations
+from .methods.base import Mitigation as Mitigation
+from .mitigate import Mitigated as Mitigated
+from .mitigate import compare as compare
+from .mitigate import mitigate as mitigate
