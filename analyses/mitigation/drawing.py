@@ -13,6 +13,12 @@ from analyses.mitigation.criteria import VARIANTS
 
 KEEPS, NEITHER, CONTROL = "#0173b2", "#de8f05", "#949494"
 
+SILENT, KEPT = 0.06, 0.2
+"""Blue points have a smaller unwanted β and a larger wanted one; chosen after the results were seen."""
+
+BEFORE_AND_AFTER = ("unwanted_beta", "after_unwanted_beta")
+"""What the second picture shows of a method, before and after going on."""
+
 GROUPS = {
     "experts, read\nown matrix": (("experts, read", "own matrix"), (-8, 9), "right"),
     "known features": (("known features",), (-9, -3), "right"),
@@ -49,7 +55,7 @@ alignment. "without the top" is left out: it has forgotten what was told."""
 def draw_pareto(found: Mapping[str, Any]) -> Figure:
     """β of unwanted (across) and wanted (up) untold answers: good methods are at the left, and up."""
     fig, ax = plt.subplots(figsize=(6.6, 5.4), layout="constrained")
-    ax.axvspan(-0.06, 0.06, ymin=0.48, color=KEEPS, alpha=0.12, lw=0)
+    ax.axvspan(-SILENT, SILENT, ymin=0.48, color=KEEPS, alpha=0.12, lw=0)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.plot([-0.4, 0.9], [-0.4, 0.9], color="0.6", ls=":", lw=1, zorder=0)
@@ -59,7 +65,7 @@ def draw_pareto(found: Mapping[str, Any]) -> Figure:
             each = found[method]
             x, y = each["unwanted_beta"], each["wanted_beta"]
             at = mean(x), mean(y)
-            color = CONTROL if each.control else KEEPS if abs(at[0]) < 0.06 and at[1] > 0.2 else NEITHER
+            color = CONTROL if each.control else KEEPS if abs(at[0]) < SILENT and at[1] > KEPT else NEITHER
             ax.plot([min(x), max(x)], [at[1]] * 2, color=color, lw=1)
             ax.plot([at[0]] * 2, [min(y), max(y)], color=color, lw=1)
             ax.plot(*at, "o", ms=7, color=color, mfc="white" if each.control else color)
@@ -80,14 +86,19 @@ def draw_pareto(found: Mapping[str, Any]) -> Figure:
     return fig
 
 
+def returning(found: Mapping[str, Any]) -> list[str]:
+    """The methods that were to silence the unwanted implication, by how much of it comes back."""
+    labels = [label for label in found if label in VARIANTS and VARIANTS[label].returns is not None]
+    return sorted(labels, key=lambda label: mean(found[label]["after_unwanted_beta"]))
+
+
 def draw_going_on(found: Mapping[str, Any]) -> Figure:
     """β of the unwanted implication before and after going on, of the methods that were to silence it."""
-    labels = [label for label in found if label in VARIANTS and VARIANTS[label].returns is not None]
-    labels.sort(key=lambda label: mean(found[label]["after_unwanted_beta"]))
+    labels = returning(found)
     fig, ax = plt.subplots(figsize=(6.6, 3.0), layout="constrained")
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     for row, label in enumerate(labels):
-        before, after = (found[label][f"{when}unwanted_beta"] for when in ("", "after_"))
+        before, after = (found[label][name] for name in BEFORE_AND_AFTER)
         ax.annotate(
             "",
             (mean(after), row),

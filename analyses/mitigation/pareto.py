@@ -41,7 +41,7 @@ from analyses.mitigation.criteria import (
     Setting,
     Variant,
 )
-from analyses.mitigation.drawing import draw_going_on, draw_pareto
+from analyses.mitigation.drawing import BEFORE_AND_AFTER, draw_going_on, draw_pareto, returning
 from ocr_interp import FactRecallTask
 from ocr_interp.mitigation import Aim, Mitigated, Mitigation, mitigate, mitigations
 from ocr_interp.mitigation.measured import logits_of
@@ -149,16 +149,22 @@ def make(runs: Path, figures: Path) -> Results:
 
 
 def draw(found: Results, figures: Path) -> None:
-    """The pictures of one setting, the first; the JSON has all."""
+    """The pictures of one setting, the first; the JSON of the first picture has all settings."""
     pictures: tuple[tuple[str, Callable[[dict[str, Any]], Drawing]], ...] = (
         (PARETO, draw_pareto),
         (GOING_ON, draw_going_on),
     )
-    numbers = {name: {k: asdict(each) for k, each in of.items()} for name, of in found.items()}
+    shown = found[SETTINGS[0].name]
+    numbers = {
+        PARETO: {name: {k: asdict(each) for k, each in of.items()} for name, of in found.items()},
+        GOING_ON: {
+            label: {name: shown[label][name] for name in BEFORE_AND_AFTER} for label in returning(shown)
+        },
+    }
     for picture, drawing in pictures:
         with figure_style():
-            fig = drawing(found[SETTINGS[0].name])
-            save_figure(fig, figures / picture, numbers)
+            fig = drawing(shown)
+            save_figure(fig, figures / picture, numbers[picture])
             plt.close(fig)
 
 
