@@ -213,14 +213,22 @@ def draw_sides(found: dict[str, Measured]) -> matplotlib.figure.Figure:
         color = {"deduced": LEARNS, "silent": QUIET, "split": "#949494"}[SIDES[name][1]]
         ax.plot(each.accuracy, np.full(len(each.accuracy), y), "o", color=color, ms=6, alpha=0.8)
     ax.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
-    ax.text(CHANCE, -0.75, "chance", ha="center", va="bottom", fontsize=9, color="0.25")
     ax.set_yticks(range(len(found)), list(found))
-    ax.set_ylim(len(found) - 0.5, -0.7)
+    ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set(
-        xlabel="accuracy of untold implications (colour: predicted deduced, split, silent)",
+        xlabel="accuracy of untold implications (dotted: chance; colour: as predicted)",
         xlim=(-0.03, 1.03),
+        title="By relation reading apart silences, by subject writing apart does",
     )
     return fig
+
+
+GROUPING = {
+    "one expert": "one expert",
+    "r1+r2 | r3, read": "{r1, r2} and {r3} read apart",
+    "r1+r2 | r3, write": "{r1, r2} and {r3} write apart",
+    "one each, read": "all three read apart",
+}
 
 
 def draw_relations(found: dict[str, Measured]) -> matplotlib.figure.Figure:
@@ -233,9 +241,10 @@ def draw_relations(found: dict[str, Measured]) -> matplotlib.figure.Figure:
                 accuracy, np.full(len(accuracy), y + shift), "o", color=color, ms=6, alpha=0.8, label=label
             )
     ax.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
-    ax.set_yticks(range(len(found)), list(found))
+    ax.set_yticks(range(len(found)), [GROUPING[name] for name in found])
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set(xlabel="accuracy of untold implications (dotted: chance)", xlim=(-0.03, 1.03))
+    ax.set_title("Reading apart keeps r2 and loses r3; writing apart keeps both")
     ax.legend(loc="center")
     return fig
 
@@ -252,6 +261,7 @@ def draw_random(found: dict[str, Measured]) -> matplotlib.figure.Figure:
         ax.plot(n, np.mean(accuracy), "_", color=LEARNS, ms=26, mew=2.5, label=label)
     ax.axhline(CHANCE, color="0.25", ls=":", lw=1.2)
     ax.set(xlabel="experts E, subjects assigned at random", ylabel="accuracy of untold implications")
+    ax.set_title("Random experts: an untold subject needs a told one of its pair in its expert")
     ax.set_xticks(EXPERTS)
     ax.set_ylim(0, 1.05)
     ax.legend()
@@ -270,6 +280,7 @@ def draw_learned(found: dict[str, Measured]) -> matplotlib.figure.Figure:
     left.set_ylim(len(found) - 0.5, -0.5)
     left.set(xlabel="r1 and r2 routed apart", xlim=(-0.04, 1.04))
     right.set(xlabel="accuracy of untold implications", xlim=(-0.04, 1.04))
+    fig.suptitle("Under learned routers all is deduced; only hard routing silences", fontsize="medium")
     return fig
 
 
