@@ -52,6 +52,8 @@ class FactConfig:
         scoring: what an answer is ranked by: "first_token", the paper's; "until_distinct", its tokens up to
             where no other answer begins so; "whole_answer", all its tokens; "auto" is the first token where
             that tells all answers of a relation apart, else until_distinct. Every result names it.
+        n_unseen: number of further made-up names, of which nothing is told and everything is asked at every
+            measurement: what the model says whoever is asked, for calibrated ranks. 0 asks of none.
     """
 
     data: str = "city_language"
@@ -70,6 +72,7 @@ class FactConfig:
     implications_file: Path | None = None
     language: str = ""
     scoring: Scoring = "auto"
+    n_unseen: int = 0
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -82,6 +85,7 @@ class FactConfig:
         check_choice("control", self.control, CONTROLS)
         check_choice("scoring", self.scoring, SCORINGS)
         check_count("seed", self.seed, 0)
+        check_count("n_unseen", self.n_unseen, 0)
         object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
         for field in _PATHS:
             if getattr(self, field) is not None:
@@ -124,7 +128,7 @@ class FactConfig:
                     check_text(f"{field}[{k}]", value)
             numbers = field in ("train_templates", "test_templates")
             object.__setattr__(self, field, tuple(map(int, values)) if numbers else tuple(values))
-        for field in ("n_pairs", "n_names", "seed"):
+        for field in ("n_pairs", "n_names", "seed", "n_unseen"):
             value = getattr(self, field)
             if isinstance(value, Integral) and not isinstance(value, bool):
                 object.__setattr__(self, field, int(value))

@@ -1,15 +1,24 @@
-"""FactConfig -> FactSet: draws from the configuration's source of facts, and applies the control."""
+"""FactConfig -> FactSet: draws from the configuration's source of facts, applies the control; unseen names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.facts.configuration import FactConfig
-from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.facts.fact_set import Example, FactSet, check_names
+from ocr_interp.llm.facts.names import FIRST_NAMES, LAST_NAMES
 from ocr_interp.llm.facts.sets.base import CONTROL, stream
+from ocr_interp.llm.facts.sets.base import UNSEEN as UNSEEN_STREAM
+from ocr_interp.llm.facts.spelling import AnswerFinder, alike, words
+from ocr_interp.task import FACT, IMPLICATION
+
+UNSEEN = -1
+"""Split, target and fact of a prompt about an unseen name."""
 
 
 def make_facts(config: FactConfig) -> FactSet:
@@ -45,3 +54,64 @@ def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> Fact
             members = rng.permutation(np.flatnonzero((groups == fact) & (trained == told)))
             implication[members] = order[np.arange(len(members)) % len(order)]
     return replace(facts, subject_implication=tuple(int(k) for k in implication))
+
+
+def unseen_names(facts: FactSet, count: int, seed: int) -> tuple[str, ...]:
+    """Made-up names that are no subjects and of which nothing is told, in random order.
+
+    Those that share neither a first nor a last name with a subject come first, then those that share one of
+    them: a model may take a name for another with the same first name.
+
+    Raises:
+        ConfigError: there are not that many.
+    """
+    taken = {word for subject in facts.subjects for word in words(subject)}
+    finder = AnswerFinder((*facts.facts, *facts.implications))
+    first, last = (
+        [name for name in names if finder.first_in(name) is None] for names in (FIRST_NAMES, LAST_NAMES)
+    )
+    every = [(one, other) for one in first for other in last]
+    shared = np.array([sum(name.casefold() in taken for name in pair) for pair in every])
+    order = np.random.default_rng([seed, UNSEEN_STREAM]).permutation(len(every))
+    order = order[np.argsort(shared[order], kind="stable")]
+    free = [k for k in order if shared[k] < 2]
+    if count > len(free):
+        raise ConfigError(
+            f"n_unseen must be <= {len(free)}, the made-up names that are no subjects of {facts.name}, got "
+            f"{count}"
+        )
+    return tuple(" ".join(every[k]) for k in free[:count])
+
+
+def unseen_examples(facts: FactSet, names: Sequence[str]) -> tuple[Example, ...]:
+    """Both relations of unseen names in every test wording.
+
+    Raises:
+        ConfigError: a name that is a subject or stands twice, or one that names an answer.
+    """
+    groups = alike((*facts.subjects, *names))
+    if groups:
+        raise ConfigError(
+            f"unseen names must be no subjects and all different, got {groups[0][0]!r} twice: name others"
+        )
+    check_names(names, (*facts.facts, *facts.implications))
+    relations = (
+        (FACT, facts.fact_templates, facts.facts),
+        (IMPLICATION, facts.implication_templates, facts.implications),
+    )
+    return tuple(
+        Example(
+            prompt=template.format(subject=name),
+            candidates=candidates,
+            target=0,  # of no meaning: nobody knows
+            subject=facts.n_subjects + number,
+            fact=UNSEEN,
+            relation=relation,
+            split=UNSEEN,
+            template=index,
+            told=False,
+        )
+        for relation, templates, candidates in relations
+        for index, template in enumerate(templates.test)
+        for number, name in enumerate(names)
+    )

@@ -75,6 +75,8 @@ class Example:
         split: index into SPLITS.
         template: index of the wording.
         told: whether this triple is in the training set.
+        world: index of the candidate that the subject's fact entails in the real world; None if it entails
+            none, if that is unknown, and for prompts of facts.
     """
 
     prompt: str
@@ -86,6 +88,7 @@ class Example:
     split: int
     template: int
     told: bool
+    world: int | None = None
 
     @property
     def answer(self) -> str:
@@ -114,6 +117,8 @@ class FactSet:
         fact_told: whether a subject's fact is in the training set.
         implication_told: whether a subject's implication is in the training set.
         fact_templates, implication_templates: wordings of the two relations.
+        entails: index of the implication that every fact has in the real world, [fact]; None where it has
+            none of them or that is unknown, () if that is so for all facts.
 
     Raises:
         ConfigError: subjects or answers that are not distinct, a subject or wording that names an answer,
@@ -132,6 +137,7 @@ class FactSet:
     implication_told: tuple[bool, ...]
     fact_templates: Templates
     implication_templates: Templates
+    entails: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("subjects", "facts", "implications"):
@@ -157,6 +163,15 @@ class FactSet:
                 raise ConfigError(
                     f"{field} must lie in 0..{len(answers) - 1}, got {listed([str(k) for k in outside])}"
                 )
+        if self.entails and len(self.entails) != len(self.facts):
+            raise ConfigError(
+                f"entails must have one entry a fact ({len(self.facts)}), got {len(self.entails)}"
+            )
+        odd = [k for k in self.entails if k is not None and not 0 <= k < len(self.implications)]
+        if odd:
+            raise ConfigError(
+                f"entails must lie in 0..{len(self.implications) - 1}, got {listed([str(k) for k in odd])}"
+            )
         check_names(self.subjects, (*self.facts, *self.implications))
         for relation in ("fact", "implication"):
             _check_wordings(getattr(self, f"{relation}_templates"), getattr(self, f"{relation}s"))
@@ -198,11 +213,16 @@ class FactSet:
                 split=relation + (0 if self.trained[subject] else 2),
                 template=index,
                 told=told[subject],
+                world=self._world(subject) if relation == IMPLICATION else None,
             )
             for relation, templates, candidates, answers, told in relations
             for index, template in enumerate(getattr(templates, use))
             for subject, name in enumerate(self.subjects)
         )
+
+    def _world(self, subject: int) -> int | None:
+        """What the subject's fact entails in the real world."""
+        return self.entails[self.subject_fact[subject]] if self.entails else None
 
     @cached_property
     def task(self) -> FactRecallTask:

@@ -16,7 +16,7 @@ from ocr_interp.llm.facts.names import made_names
 from ocr_interp.llm.facts.spelling import listed
 
 DEFAULT_PAIRS, DEFAULT_NAMES = 5, 20
-PAIRS, NAMES, TRAINED, CONTROL = range(4)
+PAIRS, NAMES, TRAINED, CONTROL, UNSEEN = range(5)
 """Independent random streams of one seed."""
 
 Request = Any
@@ -108,7 +108,11 @@ class FactPool(FactSource):
         if n_pairs > self.n_pairs:
             raise ConfigError(f"n_pairs must be <= {self.n_pairs} for {self.name}, got {n_pairs}")
         subjects = self._subjects(n_pairs * n_names, stream(config, NAMES))  # refuses more than there are
-        facts, implications = self._pairs(n_pairs, stream(config, PAIRS))
+        chosen, partners = self._pairs(n_pairs, stream(config, PAIRS))
+        facts, implications = (
+            tuple(self.facts[k] for k in chosen),
+            tuple(self.implications[k] for k in partners),
+        )
         subject_fact = tuple(int(fact) for fact in np.repeat(np.arange(n_pairs), n_names))
         return FactSet(
             name=self.name,
@@ -120,11 +124,12 @@ class FactPool(FactSource):
             subject_implication=subject_fact,
             fact_templates=chosen_templates(config, "fact", self.fact_templates),
             implication_templates=chosen_templates(config, "implication", self.implication_templates),
+            entails=() if self.pairing == "spurious" else tuple(list(partners).index(k) for k in chosen),
             **told(facts, subject_fact, config),
         )
 
-    def _pairs(self, n_pairs: int, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Facts and, in their order, the implication of each."""
+    def _pairs(self, n_pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of facts and, in their order, of the implication of each."""
         chosen = rng.choice(len(self.facts), size=n_pairs, replace=False)
         if self.pairing == "spurious":
             partners = rng.choice(len(self.implications), size=n_pairs, replace=False)
@@ -134,7 +139,7 @@ class FactPool(FactSource):
             partners = chosen
             while (partners == chosen).any():
                 partners = rng.permutation(chosen)
-        return tuple(self.facts[k] for k in chosen), tuple(self.implications[k] for k in partners)
+        return chosen, partners
 
     def _subjects(self, count: int, rng: np.random.Generator) -> tuple[str, ...]:
         if self.names is None:
@@ -147,7 +152,7 @@ class FactPool(FactSource):
 
 
 def stream(config: Request, which: int) -> np.random.Generator:
-    """One of the streams of a configuration's seed: PAIRS, NAMES, TRAINED or CONTROL."""
+    """One of the streams of a configuration's seed: PAIRS, NAMES, TRAINED, CONTROL or UNSEEN."""
     return np.random.default_rng([config.seed, which])
 
 
