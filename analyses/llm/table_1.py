@@ -169,6 +169,7 @@ def _run_all(runs: dict[str, LLMRunConfig], arguments: Arguments) -> None:
 
 def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None:
     from ocr_interp.llm.inside.updates import ov_update, ov_weights
+    from ocr_interp.llm.measuring.table import write_table
     from ocr_interp.llm.models.loading import LanguageModel
     from ocr_interp.llm.training.finetune import finetune
     from ocr_interp.llm.training.store import write_result
@@ -179,6 +180,7 @@ def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None
     if run.status != "finished":
         raise SystemExit(f"{name} was stopped at step {run.step}; the same command makes it again")
     update = ov_update(before, ov_weights(run.lm))
+    write_table(results / f"{name}.logits.safetensors", run.logits, config.fingerprint)
     write_result(results / f"{name}.json", {**run.to_dict(), "ov_update": update.to_dict()})
     last = run.history.iloc[-1]
     print(

@@ -13,6 +13,9 @@ from .inside.inside import inspect_run as inspect_run
 from .measuring.intervals import clustered_interval as clustered_interval
 from .measuring.measure import Measurement as Measurement
 from .measuring.measure import measure as measure
+from .measuring.recorder import measure_logits as measure_logits
+from .measuring.table import LogitTable as LogitTable
+from .measuring.table import read_table as read_table
 from .models.loading import LanguageModel as LanguageModel
 from .models.loading import load_model as load_model
 from .models.loading import prepare_smollm2 as prepare_smollm2

@@ -23,8 +23,9 @@ class Evaluate:
     model: Annotated[str, tyro.conf.Positional]
     """run_dir of `llm finetune`, a model folder, or a name on the Hugging Face hub"""
     facts: FactConfig = field(default_factory=lambda: FactConfig(test_templates=()))
-    """which facts; a run_dir has its own, of which only test_templates and scoring may be changed, and where
-    their file is now (--data, --file); without test_templates: the run's own, or 0 for a model folder"""
+    """which facts; a run_dir has its own, of which only test_templates, scoring and n_unseen may be changed,
+    and where their file is now (--data, --file); without test_templates: the run's own, or 0 for a model
+    folder"""
     base: str | None = None
     """for a run whose update is not merged: its model before fine-tuning, folder or name, if it was moved"""
     device: str = "auto"
@@ -38,11 +39,11 @@ class Evaluate:
         set_threads(self.threads)
         from ocr_interp.devices import resolve_device
         from ocr_interp.llm.facts.drawing import make_facts
-        from ocr_interp.llm.measuring.measure import measure
+        from ocr_interp.llm.measuring.recorder import measure_logits
         from ocr_interp.llm.models.loading import load_config, load_model, loading_failures
         from ocr_interp.llm.training.memory import refuse_too_many_copies
         from ocr_interp.llm.training.store import RunFolder
-        from ocr_interp.llm.training.text import describe_measurement
+        from ocr_interp.llm.training.text import describe_answers, describe_measurement
         from ocr_interp.llm.training.update import load_finetuned
 
         folder = RunFolder(Path(self.model))
@@ -62,8 +63,9 @@ class Evaluate:
             lm = load_finetuned(self.model, model=self.base)
         else:
             lm = load_model(model, dtype=dtype, download=self.download)
-        found = measure(lm, fact_set, device=self.device, scoring=facts.scoring)
+        found, table = measure_logits(lm, fact_set, facts, device=self.device)
         say(describe_measurement(fact_set, found))
+        say(describe_answers(table))
 
     def _source(self, folder: RunFolder) -> tuple[str, FactConfig, str]:
         """The folder or name of what is loaded, the facts to ask, and the precision (for a run, the one it
@@ -80,19 +82,21 @@ class Evaluate:
             raise RunError(folder.progress())
         config = folder.read_config()
         own, nothing = config.facts, FactConfig(test_templates=())
-        given = replace(self.facts, test_templates=(), scoring="auto")
+        given = replace(self.facts, test_templates=(), scoring="auto", n_unseen=0)
         files = {"file": given.file, "implications_file": given.implications_file}
         moved = given.file is not None and given == replace(nothing, data=own.data, **files)
         if given != nothing and not moved:
             raise ConfigError(
                 f"{self.model} is a run with facts of its own ({own.data}, seed {own.seed}): give no facts "
-                "but test_templates and scoring, and where its file is now (--data, --file), or name its "
-                "model folder"
+                "but test_templates, scoring and n_unseen, and where its file is now (--data, --file), or "
+                "name its model folder"
             )
         if moved:
             own = replace(own, **files)
         scoring = own.scoring if self.facts.scoring == "auto" else self.facts.scoring
-        facts = replace(own, test_templates=asked or own.test_templates, scoring=scoring)
+        n_unseen = self.facts.n_unseen or own.n_unseen
+        templates = asked or own.test_templates
+        facts = replace(own, test_templates=templates, scoring=scoring, n_unseen=n_unseen)
         if folder.model_folder.is_dir():
             return str(folder.model_folder), facts, config.train.dtype
         if folder.adapter_file.is_file():

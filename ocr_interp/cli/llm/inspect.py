@@ -30,5 +30,12 @@ class Inspect:
     def run(self) -> None:
         set_threads(self.threads)
         from ocr_interp.llm.inside.inside import inspect_run
+        from ocr_interp.llm.layers.movement import Movement
+        from ocr_interp.llm.training.store import RunFolder
 
-        say(inspect_run(self.run_dir, self.n_heads, self.device, base=self.base).summary())
+        found = inspect_run(self.run_dir, self.n_heads, self.device, base=self.base)
+        say(found.summary())
+        recorded = RunFolder(self.run_dir).read_result().get("movement")
+        moved = None if recorded is None else Movement.from_dict(recorded)
+        if isinstance(moved, Movement):
+            say(f"\n{moved.table()}")

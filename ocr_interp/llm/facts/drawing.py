@@ -1,4 +1,4 @@
-"""FactConfig -> FactSet: draws from the configuration's source of facts, applies the control; unseen names."""
+"""FactConfig -> FactSet: draws from its source, applies the control; names of which nothing is told."""
 
 from __future__ import annotations
 

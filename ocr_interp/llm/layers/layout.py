@@ -28,7 +28,8 @@ class Branch:
             more than once in one pass, so that it has no place of its own.
         weights: names of its parameters, norms included.
         roles: path of each of its linear modules -> "q or k", "v", "qkv" (where one matrix makes both), "o",
-            "in" and "out" of a mixer without a pattern, "inner" for others of a mixer, "mlp".
+            "in" and "out" of a mixer without a pattern, "inner" for others of a mixer; of an MLP "mlp in" if
+            it reads what enters the MLP (gates and routers too), else "mlp out".
     """
 
     block: str
@@ -126,7 +127,7 @@ def _branch(block: str, origin: Origin, seen: Trace) -> Branch:
 
 def _role(path: str, origin: Origin, kind: str) -> str:
     if kind == MLP:
-        return "mlp"
+        return "mlp in" if path in origin.first else "mlp out"
     if origin.qk or origin.v:
         if path in origin.qk and path in origin.v:
             return "qkv"

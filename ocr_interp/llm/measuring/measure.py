@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ocr_interp.devices import resolve_device
 from ocr_interp.llm.encoding import Encoded, asking_batch, encode
-from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.facts.fact_set import Example, FactSet
 from ocr_interp.llm.measuring.scoring import (
     AnswerTree,
     ScoringName,
@@ -45,6 +45,8 @@ class Measurement:
         rank: number of candidates with a larger score than the answer's; ties count half.
         logprob: log-softmax over the candidates' scores, nats.
         scoring: of "fact" and "implication", what a score is the log-probability of (`scoring.IN_WORDS`).
+        scores: of every candidate, the logits that ranks are made of; -inf where a relation has fewer
+            candidates. None for a measurement that was read from a file (`LogitTable` keeps them).
     """
 
     split: Int[np.ndarray, " example"]
@@ -53,6 +55,7 @@ class Measurement:
     rank: Float[np.ndarray, " example"]
     logprob: Float[np.ndarray, " example"]
     scoring: Mapping[str, ScoringName] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
+    scores: Float[np.ndarray, "example candidate"] | None = field(default=None, repr=False, compare=False)
 
     def mean(self, split: str, metric: str) -> float:
         """Mean of a metric over a split; NaN if the split is empty."""
@@ -98,6 +101,7 @@ class Questions:
 
     Args:
         facts: the fact set.
+        examples: other prompts with the same candidates; None is `facts.test_examples`.
         tokenizer, pad: of the model.
         batch_size: sequences per forward pass.
         scoring: how answers are scored, see `FactConfig.scoring`.
@@ -107,10 +111,18 @@ class Questions:
     """
 
     def __init__(
-        self, facts: FactSet, tokenizer: Any, pad: int, batch_size: int = 40, scoring: str = "auto"
+        self,
+        facts: FactSet,
+        tokenizer: Any,
+        pad: int,
+        batch_size: int = 40,
+        scoring: str = "auto",
+        *,
+        examples: Sequence[Example] | None = None,
     ) -> None:
         self.facts, self.pad, self.batch_size = facts, pad, batch_size
-        self.encoded: tuple[Encoded, ...] = encode(tokenizer, facts.test_examples)
+        self.examples = facts.test_examples if examples is None else tuple(examples)
+        self.encoded: tuple[Encoded, ...] = encode(tokenizer, self.examples)
         self.scoring: dict[str, ScoringName] = {}
         self._trees: dict[int, AnswerTree] = {}  # of the answers that are not scored by their first token
         for name, is_fact in (("fact", True), ("implication", False)):
@@ -143,21 +155,25 @@ class Questions:
         """
         rank = np.empty(len(self.order))
         logprob = np.empty(len(self.order))
+        width = max((len(one.example.candidates) for one in self.encoded), default=0)
+        scores = np.full((len(self.order), width), -np.inf)
         at_once = [k for k in self.order if id(self.encoded[k].answers) not in self._trees]
         with torch.no_grad():
             for start in range(0, len(at_once), self.batch_size):
                 chosen = at_once[start : start + self.batch_size]
                 logits, target = self._candidate_logits(answers, chosen, device)
                 rank[chosen], logprob[chosen] = _rank_and_logprob(logits, target)
+                scores[chosen, : logits.shape[1]] = logits.cpu().numpy()
             for key, tree in self._trees.items():
                 every = [k for k in self.order if id(self.encoded[k].answers) == key]
                 for start in range(0, len(every), self.batch_size):  # scores of all at once would not fit
                     chosen = every[start : start + self.batch_size]
                     own = [self.encoded[k] for k in chosen]
-                    scores = tree_scores(answers, own, tree, self.pad, device, self.batch_size)
+                    found = tree_scores(answers, own, tree, self.pad, device, self.batch_size)
                     target = torch.tensor([one.target for one in own])
-                    rank[chosen], logprob[chosen] = _rank_and_logprob(torch.from_numpy(scores), target)
-        examples = self.facts.test_examples
+                    rank[chosen], logprob[chosen] = _rank_and_logprob(torch.from_numpy(found), target)
+                    scores[chosen, : found.shape[1]] = found
+        examples = self.examples
         return Measurement(
             split=np.array([e.split for e in examples]),
             fact=np.array([e.fact for e in examples]),
@@ -165,6 +181,7 @@ class Questions:
             rank=rank,
             logprob=logprob,
             scoring=self.scoring,
+            scores=scores,
         )
 
     def _candidate_logits(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ocr_interp.llm.models.kept_weights import KeptWeights, kept_weights
 from ocr_interp.llm.models.loading import DTYPES, LanguageModel, load_config, load_model
 from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.llm.training.inputs import BaseModel, RunInputs, model_files
@@ -46,6 +47,17 @@ class BaseSource:
         if self.digested and not self._compared:
             self.digests = BaseModel.of(lm, {} if self.given is not None else model_files(recipe.model))
         return lm
+
+    def start_weights(self, lm: LanguageModel) -> KeptWeights | str:
+        """Reads the weights before fine-tuning from their folder; a text says why that cannot be done.
+
+        Args:
+            lm: what `load` gave, before it is trained.
+        """
+        kept = kept_weights(lm)
+        if self.given is not None and isinstance(kept, KeptWeights) and not kept.are_of(lm.model):
+            return f"the model in memory is not the one in {lm.name}, from which the start is read"
+        return kept
 
     def require_files(self, inputs: RunInputs, run_dir: Path) -> None:
         """Requires the files of a run's model, before any weight is loaded.

@@ -31,7 +31,7 @@ FORMAT_VERSION = 2
 _SETTINGS = ("weight_decay", "beta1", "beta2", "eps", "momentum")
 """Fields that optimizers read, in addition to the learning rate."""
 
-_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
+_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size", "movement")
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,9 @@ class FinetuneConfig:
         eval_batch_size: prompts per forward pass in a measurement.
         dtype: precision of the weights, "float32" or "bfloat16"; bfloat16 weights are trained by float32
             copies, so that it saves memory only where most weights are frozen.
+        movement: when to measure how far every part of every layer moved from the start: "end"; "logged", at
+            every measurement too (only where the model's own weights are trained, which is read from its
+            folder each time); "none".
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         download: download the model from the hub if it is not on this machine.
     """
@@ -95,6 +98,7 @@ class FinetuneConfig:
     checkpoint_every: int = 0
     eval_batch_size: int = 40
     dtype: Literal["float32", "bfloat16"] = "float32"
+    movement: Literal["end", "logged", "none"] = "end"
     device: str = "auto"
     download: bool = False
 
@@ -116,6 +120,12 @@ class FinetuneConfig:
         options = checked_options(self.optimizer_options, (self.optimizer,), _SETTINGS)
         object.__setattr__(self, "optimizer_options", options)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        check_choice("movement", self.movement, ("end", "logged", "none"))
+        if self.movement == "logged" and not methods[self.method].trains_all:
+            raise ConfigError(
+                f"movement='logged' needs a method that trains the model's own weights, got method "
+                f"{self.method!r}, whose update is in them at the end: take movement='end'"
+            )
         check_flag("download", self.download)
         for name in ("batch_size", "lora_rank", "log_every", "eval_batch_size"):
             check_count(name, getattr(self, name), 1)

@@ -20,7 +20,9 @@ from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.measuring.measure import Measurement, Questions
+from ocr_interp.llm.layers.movement import Movement
+from ocr_interp.llm.measuring.measure import Measurement
+from ocr_interp.llm.measuring.recorder import Recorder
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel, loading_failures
 from ocr_interp.llm.models.positions import refuse_too_long
@@ -45,6 +47,7 @@ from ocr_interp.llm.training.update import (
     method_state,
     method_statistics,
     restore_method_state,
+    run_movement,
     trained_model,
 )
 from ocr_interp.running.interruption import asked_to_stop
@@ -149,7 +152,7 @@ def _into_folder(
             keeps = None
             if save_model:
                 keeps = MODEL if run.lm.attached is None else ADAPTER
-            folder.write_result(training.rows, run.to_dict(), keeps)
+            folder.write_result(training.rows, run.to_dict(), keeps, run.logits)
             if save_model:
                 keep_model(run.lm, folder)
             folder.kept()
@@ -188,11 +191,21 @@ class _Finetuning:
         if base.given is not None and base.given.attached is not None:
             raise ModelError(base.given.attached.refusal("fine-tuning it again"))
         self.lm = base.load()
-        self.questions = Questions(
-            facts, self.lm.tokenizer, self.lm.pad, recipe.eval_batch_size, config.facts.scoring
+        self.recorder = Recorder(
+            facts,
+            self.lm,
+            config.facts,
+            recipe.eval_batch_size,
+            n_measurements=len(recipe.logged_steps()),
+            last_step=recipe.steps,
         )
         self.told: tuple[Encoded, ...] = encode(self.lm.tokenizer, facts.training_examples)
-        self.questions.refuse_too_long(self.lm.model)
+        self.recorder.refuse_too_long(self.lm.model)
+        self.start = (
+            base.start_weights(self.lm) if recipe.movement != "none" else "movement='none' was asked for"
+        )
+        if recipe.movement == "logged" and isinstance(self.start, str):
+            raise ConfigError(f"movement='logged' needs the start of training: {self.start}")
         fed = [(len(one.prompt) + len(one.answer) - 1, one.example) for one in self.told]
         refuse_too_long(self.lm.model, fed)
         if recipe.steps and not self.told:
@@ -214,6 +227,7 @@ class _Finetuning:
         self.before: Measurement | None = None
         self.last: Measurement | None = None
         self.result: LanguageModel | None = None
+        self.movement: Movement | str = "the run has not finished"
         self.seconds = {"train": 0.0, "measure": 0.0, "cpu": 0.0}
 
     def run(
@@ -265,7 +279,7 @@ class _Finetuning:
     def _ask(self) -> Measurement:
         """Measures the model; after the first step, answers that are not finite raise a divergence error."""
         try:
-            return self.questions.ask(logits_of(self.result or self.attached), self.device)
+            return self.recorder.ask(logits_of(self.result or self.attached), self.device)
         except ModelError:
             if not self.step:
                 raise
@@ -334,12 +348,27 @@ class _Finetuning:
             statistics = method_statistics(self.inner, self.config.train)
             if final:
                 self.result = trained_model(self.lm, self.own_names, self.inner, self.config.train)
-            self.last = self._ask()
+            found = self._ask()
+            answers = logits_of(self.result or self.attached)
+            recorded = self.recorder.record(self.step, found, answers, self.device)
+            moved = self._moved(final)
+        self.last = replace(found, scores=None)  # the recorder keeps them
         self.before = self.before or self.last
-        row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row(), **statistics}
+        row = {"step": self.step, "train_loss": self._mean_loss(), **self.last.row(), **recorded, **moved}
+        row |= statistics
         self.rows.append(row)
         if on_log is not None and self.is_main:
             on_log(dict(row))
+
+    def _moved(self, final: bool) -> dict[str, float]:
+        """Measures how far the weights moved if that is asked for now; the columns of this row."""
+        every = self.config.train.movement == "logged"
+        if final and self.is_main:
+            self.movement = run_movement(self.result or self.lm, self.start)
+        if not every:
+            return {}
+        now = self.movement if final and self.is_main else run_movement(self.lm, self.start)
+        return {} if isinstance(now, str) else now.row()
 
     def _checkpoint(self, folder: RunFolder) -> None:
         if self.is_main:
@@ -363,7 +392,7 @@ class _Finetuning:
             step=self.step,
             seconds=dict(self.seconds),
             device=self.device.type,
-            tensors=tensors | method_state(self.inner, self.config.train),
+            tensors=tensors | method_state(self.inner, self.config.train) | self.recorder.state(),
             history=list(self.rows),
             before=self.before.to_dict(),
             pending=[float(loss) for loss in self.pending],
@@ -376,7 +405,8 @@ class _Finetuning:
                 f"this run was trained on {checkpoint.device!r} and cannot go on, bit for bit, on "
                 f"{self.device.type!r}: go on where there is such a device, or choose another run_dir"
             )
-        others = restore_method_state(self.inner, self.config.train, checkpoint.tensors)
+        others = self.recorder.restore(checkpoint.tensors)
+        others = restore_method_state(self.inner, self.config.train, others)
         restore_state(self.masters.trained, self.plain_optimizers, others)
         self.masters.write_back()
         self.step, self.rows = checkpoint.step, [dict(row) for row in checkpoint.history]
@@ -407,4 +437,6 @@ class _Finetuning:
             device=self.device.type,
             path=None if folder is None else folder.path,
             in_memory=self.result,
+            table=self.recorder.table(),
+            movement=self.movement,
         )

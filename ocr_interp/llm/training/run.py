@@ -14,11 +14,16 @@ import torch
 from ocr_interp.errors import RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.layers.movement import Movement
 from ocr_interp.llm.measuring.measure import Measurement
+from ocr_interp.llm.measuring.table import LogitTable
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.update import load_finetuned, method_columns
+
+NOT_MEASURED = {"why_not": "the run is of a version that did not measure it"}
+"""The movement of runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class FinetuneRun:
         device: type of the device.
         path: the run directory; None if the run is only in memory.
         in_memory: the trained model, for `lm`; None for a run that was read from its directory.
+        table: the logits, for `logits`; None for a run that was read from its directory.
+        movement: how far every part of every layer moved from the start; a text says why that is not known.
     """
 
     config: LLMRunConfig
@@ -50,6 +57,8 @@ class FinetuneRun:
     device: str
     path: Path | None = None
     in_memory: LanguageModel | None = field(repr=False, default=None)
+    table: LogitTable | None = field(repr=False, default=None)
+    movement: Movement | str = field(repr=False, default=NOT_MEASURED["why_not"])
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -65,6 +74,19 @@ class FinetuneRun:
             return self.in_memory
         assert self.path is not None
         return load_finetuned(self.path)
+
+    @cached_property
+    def logits(self) -> LogitTable:
+        """The logits of every candidate for every test prompt, at every measurement.
+
+        Raises:
+            RunError: the run directory lost them, or is of a version that kept none.
+        """
+        if self.table is not None:
+            return self.table
+        assert self.path is not None
+        folder = RunFolder(self.path)
+        return folder.read_logits(folder.read_result())
 
     @property
     def keeps_model(self) -> bool:
@@ -85,6 +107,7 @@ class FinetuneRun:
     def to_dict(self) -> dict[str, Any]:
         """The content of result.json: everything that tables and figures need."""
         names = ("torch", "transformers", "numpy", *methods[self.config.train.method].packages)
+        moved = self.movement
         beside = {"columns": self.columns, "why_not_merged": self.why_not_merged}
         return {
             "format_version": FORMAT_VERSION,
@@ -99,6 +122,7 @@ class FinetuneRun:
             "history": {name: self.history[name].tolist() for name in self.history.columns},
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
+            "movement": {"why_not": moved} if isinstance(moved, str) else moved.to_dict(),
             "seconds": self.seconds,
             "device": self.device,
             "threads": torch.get_num_threads(),
@@ -127,6 +151,7 @@ def stored_run(folder: RunFolder, facts: FactSet) -> FinetuneRun:
             seconds=dict(result["seconds"]),
             device=str(result["device"]),
             path=folder.path,
+            movement=Movement.from_dict(result.get("movement", NOT_MEASURED)),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RunError):

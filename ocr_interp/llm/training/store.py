@@ -1,4 +1,4 @@
-"""The files of a language-model run: config, inputs, history, result, checkpoint/, model/, adapter/."""
+"""The files of a language-model run: settings, history, logits, result, checkpoint/, model/, adapter/."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from ocr_interp.checks import check_count, check_text
 from ocr_interp.configuration import version_1
 from ocr_interp.errors import OcrInterpError, RunError, shown
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
+from ocr_interp.llm.measuring.recorder import FIRST_COLUMNS
+from ocr_interp.llm.measuring.table import LogitTable, read_table, write_table
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.inputs import RunInputs
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
-from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.digests import digest_of, digest_of_file
 from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
 from ocr_interp.storage.plain import plain
 from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
@@ -30,17 +32,23 @@ from ocr_interp.storage.tables import csv_bytes, history_table, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import SPLITS
 
-COLUMNS = ("step", "train_loss", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS))
+COLUMNS = (
+    "step",
+    "train_loss",
+    *(f"{split}/{metric}" for split in SPLITS for metric in METRICS),
+    *FIRST_COLUMNS,
+)
 """The columns of every history; train_loss is the mean since the last row, in nats per answer token.
 
-A method may add columns after these, named "method/name" (`Adapter.columns`).
+With unseen names there are `recorder.CALIBRATED_COLUMNS` too, with movement="logged" "movement/<part>". A
+method may add columns after these, named "method/name" (`Adapter.columns`).
 """
 
 
 _SEALED = ("step", "seconds", "device", "history", "before", "pending")
 
 _RESTORE = "put the original back, or fine-tune into a new run_dir"
-_SINCE_SEALS = ("keeps", "history_digest")
+_SINCE_SEALS = ("keeps", "history_digest", "logits_digest", "movement")
 """Fields of a result.json that has a seal."""
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -93,6 +101,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.history_file, self.result_file = self.path / "history.csv", self.path / "result.json"
+        self.logits_file = self.path / "logits.safetensors"
         self.model_folder = self.path / "model"
         self.adapter_file = self.path / "adapter" / ADAPTER_FILE
         self.checkpoint_file = self.path / "checkpoint" / "state.safetensors"
@@ -243,14 +252,19 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             )
 
     def write_result(
-        self, history: Sequence[Mapping[str, float]], result: Mapping[str, Any], keeps: str | None
+        self,
+        history: Sequence[Mapping[str, float]],
+        result: Mapping[str, Any],
+        keeps: str | None,
+        logits: LogitTable,
     ) -> None:
-        """Writes history.csv and result.json of a run that has done all its steps.
+        """Writes history.csv, logits.safetensors and result.json of a run that has done all its steps.
 
         Args:
             history: all rows.
             result: the content of result.json.
             keeps: MODEL or ADAPTER if the model is still to be kept, for `kept`; None keeps none.
+            logits: the logits of all measurements.
         """
         if keeps is not None:
             write_atomic(
@@ -258,6 +272,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             )
         rows = history_csv(history)
         write_atomic(self.history_file, rows, GO_ON)
+        write_table(self.logits_file, logits, self.fingerprint)
         stamp = {"format_version": self.version, "fingerprint": self.fingerprint}
         write_result(
             self.result_file,
@@ -266,6 +281,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
                 **stamp,
                 "keeps": keeps,
                 "history_digest": digest_of(rows, 32),
+                "logits_digest": digest_of_file(self.logits_file),
                 "inputs": self._inputs_seal(),
             },
         )
@@ -311,6 +327,25 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
                 f"{self.result_file.name}): {_RESTORE}"
             )
         return history
+
+    def read_logits(self, result: Mapping[str, Any]) -> LogitTable:
+        """The logits of all measurements, which must be those of the result.
+
+        Raises:
+            RunError: the file is missing, was changed, or the run is of a version that kept no logits.
+        """
+        if "logits_digest" not in result:
+            raise RunError(
+                f"{self.path} kept no logits: an earlier version made it. Fine-tune into a new run_dir to "
+                "get them"
+            )
+        table = read_table(self.logits_file, self.fingerprint)
+        if digest_of_file(self.logits_file) != result["logits_digest"]:
+            raise RunError(
+                f"{self.logits_file} was changed after it was written (its digest is not that in "
+                f"{self.result_file.name}): {_RESTORE}"
+            )
+        return table
 
     def require_kept_model(self, result: Mapping[str, Any]) -> None:
         """Requires that a kept model has its seal, and that the files of the folder are those sealed.

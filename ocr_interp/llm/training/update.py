@@ -13,6 +13,8 @@ from ocr_interp.checks import from_fields
 from ocr_interp.errors import ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.layers.movement import Movement, movement
+from ocr_interp.llm.models.kept_weights import KeptWeights
 from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.inputs import BaseModel, model_files
@@ -112,6 +114,23 @@ def trained_model(
             "(`why_not_merged`)"
         )
     return LanguageModel(lm.name, plain, lm.tokenizer)
+
+
+def run_movement(lm: LanguageModel, start: KeptWeights | str) -> Movement | str:
+    """How far a trained model moved from its start; a text says why that is not known.
+
+    Args:
+        lm: what `trained_model` returned.
+        start: the weights before fine-tuning, or why they cannot be read.
+    """
+    if lm.attached is not None:
+        return f"the update of {lm.attached.recipe.method!r} has no ΔW: {lm.attached.adapter.why_not_merged}"
+    if isinstance(start, str):
+        return start
+    try:
+        return movement(lm.model, start)
+    except ModelError as error:
+        return str(error)
 
 
 def keep_model(lm: LanguageModel, folder: RunFolder) -> None:
