@@ -34,11 +34,16 @@ _CAME_LATER: dict[str, dict[str, Any]] = {
 _LLM_CAME_LATER: dict[str, Any] = {"optimizer_options": [], "method_options": {}, "train_parts": []}
 """The same for the recipe of language-model runs."""
 
-_FACTS_CAME_LATER: dict[str, Any] = {"implications_file": None, "language": "", "scoring": "auto"}
+_FACTS_CAME_LATER: dict[str, Any] = {
+    "implications_file": None,
+    "language": "",
+    "scoring": "auto",
+    "n_unseen": 0,
+}
 """The same for their facts: a run of version 1 that goes on writes its configuration with today's fields."""
 
-_LLM_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size")
-"""Fields of language-model runs that version 1 left out of the hash."""
+_LLM_UNDECISIVE = ("device", "download", "checkpoint_every", "eval_batch_size", "movement")
+"""Fields of language-model runs that are left out of the hash."""
 
 _SPLITS = ("training_fact", "training_implication", "held_out_fact", "held_out_implication")
 _SPLIT_COLUMNS = ("loss", "loss_in_set", "accuracy", "accuracy_in_set", "margin")

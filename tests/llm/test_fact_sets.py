@@ -69,7 +69,9 @@ def config_of(tmp_path):
 
 
 def digest(facts):
-    return hashlib.sha256(json.dumps(dataclasses.asdict(facts), sort_keys=True).encode()).hexdigest()[:16]
+    drawn = dataclasses.asdict(facts)
+    del drawn["entails"]  # came later, and is no part of what is drawn
+    return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("name", ALL)

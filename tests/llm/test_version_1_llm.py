@@ -63,7 +63,11 @@ def test_a_stopped_run_goes_on_under_its_fingerprint(old):
     result = read_result(path / "result.json")
     assert (result["format_version"], result["fingerprint"]) == (1, folder.fingerprint)
     assert config_of_result(result) == CONFIG
-    assert pd.read_csv(io.BytesIO((path / "history.csv").read_bytes())).shape == whole.shape
+    history = pd.read_csv(io.BytesIO((path / "history.csv").read_bytes()))
+    assert len(history) == len(whole)
+    assert list(history.columns[: whole.shape[1]]) == list(whole.columns)
+    assert history["held_out_fact/first_told"].notna().tolist() == [False, False, True]  # a later column
+    assert run.logits.steps.tolist() == [8]  # the checkpoint is of a version that kept no logits
 
 
 def test_damage_of_a_checkpoint_is_noticed(old):

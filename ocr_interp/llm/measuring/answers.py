@@ -107,7 +107,8 @@ class Answers:
         """Whose answer is first; all NaN without prompts."""
         n, n_candidates = self.logits.shape
         if not n:
-            return FirstAnswers(*[float("nan")] * 4, chance=(float("nan"),) * 3)
+            nan = float("nan")
+            return FirstAnswers(nan, nan, nan, nan, chance=(nan, nan, nan))
         best = self.logits.max(1, keepdims=True)
         tied = (self.logits == best).sum(1) > 1
         first = self.logits.argmax(1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.devices import resolve_device
@@ -97,11 +98,8 @@ class Recorder:
         Raises:
             ModelError: logits that are NaN or infinite.
         """
-        assert found.scores is not None
-        parts = [found.scores]
-        if self.unseen is not None:
-            parts.append(self.unseen.ask(answers, device).scores)
-        logits = np.concatenate([_as_wide(part, self._width) for part in parts])
+        asked = [found] if self.unseen is None else [found, self.unseen.ask(answers, device)]
+        logits = np.concatenate([_as_wide(one, self._width) for one in asked])
         if self._keeps_all or not self._steps or step >= self._last_step:
             self._steps.append(step)
             self._logits.append(logits)
@@ -149,10 +147,11 @@ class Recorder:
         return {n: t for n, t in tensors.items() if not n.startswith(_STATE)}
 
 
-def _as_wide(scores: np.ndarray | None, width: int) -> np.ndarray:
-    assert scores is not None
-    missing = width - scores.shape[1]
-    return np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else scores
+def _as_wide(found: Measurement, width: int) -> Float[np.ndarray, "example candidate"]:
+    """The scores of a measurement, with columns of -inf up to a width."""
+    assert found.scores is not None
+    missing = width - found.scores.shape[1]
+    return np.pad(found.scores, ((0, 0), (0, missing)), constant_values=-np.inf)
 
 
 def measure_logits(
