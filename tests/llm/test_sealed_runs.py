@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
 
 
 FILES = {
-    "model": ("config.json", "inputs.json", "history.csv", "result.json"),
+    "model": ("config.json", "inputs.json", "history.csv", "logits.safetensors", "result.json"),
     "adapter": ("adapter/adapter.safetensors",),
     "stopped": ("config.json", "inputs.json", "checkpoint/state.safetensors"),
 }
@@ -75,7 +75,9 @@ def read_all(run_dir):
     weights = {name: tensor.tolist() for name, tensor in lm.model.state_dict().items()}
     history = run.history.to_dict("records")
     result = {**folder.read_result(), "after": run.after.to_dict()}
-    return repr((run.config, inputs, history, result, weights, lm.tokenizer.backend_tokenizer.to_str()))
+    table = (run.logits.logits.tolist(), run.logits.steps.tolist(), run.logits.prompts, run.movement)
+    tokenizer = lm.tokenizer.backend_tokenizer.to_str()
+    return repr((run.config, inputs, history, result, weights, table, tokenizer))
 
 
 def places(whole, name, rng, count):
