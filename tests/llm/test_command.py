@@ -117,6 +117,8 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
     for given in ("0", "2"):
         facts = parse("evaluate", run, "--test-templates", given)._source(folder)[1]
         assert facts == replace(own, test_templates=(int(given),))
+    facts = parse("evaluate", run, "--n-unseen", "7")._source(folder)[1]
+    assert facts == replace(own, n_unseen=7)
     hub = parse("evaluate", "owner/name")._source(RunFolder(tmp_path / "nothing"))
     assert hub == ("owner/name", FactConfig(), "float32")
 

@@ -15,6 +15,7 @@ from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.models.tiny import tiny_model
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
+from ocr_interp.llm.training.text import describe_finetuning
 
 
 def config(folder, **values):
@@ -86,7 +87,8 @@ def test_every_row_is_what_numpy_says(method, base, tmp_path):
     assert isinstance(again, Movement)
     assert again.part == moved.part
     np.testing.assert_allclose(again.relative, moved.relative, rtol=1e-5)
-    assert "moved, ‖ΔW‖_F / ‖W‖_F" in moved.summary()
+    assert moved.summary() in describe_finetuning(run)
+    assert "whose answer is first" in describe_finetuning(run)
     assert len(moved.table().splitlines()) == 1 + len(rows)
 
 
