@@ -64,7 +64,10 @@ def rows_figure(rows: Sequence[Row], path: Path, by: Sequence[Sequence[str]]) ->
         for line, row in zip(axes, rows, strict=True):
             draw_row(line, row)
         fig.legend(
-            handles=legend_handles("a tenth of the steps"), loc="outside lower center", ncols=6, frameon=False
+            handles=legend_handles(rows, "a tenth of the steps"),
+            loc="outside lower center",
+            ncols=6,
+            frameon=False,
         )
         numbers = {
             f"{k}: {row.title}": {"predicted_beta": dict(row.beta), "cells": cells(row.table, columns)}

@@ -164,15 +164,24 @@ def _dress(ax: Axes, row: Row, column: str) -> None:
         ax.set_ylim(max(low, -0.6), min(max(high, 1.05), 1.3))
 
 
-def legend_handles(dashed: str) -> list[Line2D | Patch]:
-    """Legend entries for colours, markers and lines."""
-    return [
-        *(Line2D([], [], color=COLORS[ov], marker=MARKERS[ov], label=NAMES[ov]) for ov in OV_KINDS),
-        Line2D([], [], color="0.15", ls=(0, (1, 1.2)), lw=1.6, label="predicted"),
-        Line2D([], [], color="0.4", ls=(0, (2, 2)), lw=1, label=dashed),
-        Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="training set not fitted"),
-        Patch(fc="none", ec="0.6", hatch="////", lw=0, label="factorized not fitted: no evidence"),
+def legend_handles(rows: Sequence[Row], dashed: str) -> list[Line2D | Patch]:
+    """Legend entries for the colours, markers and lines that occur in these rows."""
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=COLORS[ov], marker=MARKERS[ov], label=NAMES[ov]) for ov in OV_KINDS
     ]
+    if any(row.beta for row in rows):
+        handles.append(Line2D([], [], color="0.15", ls=(0, (1, 1.2)), lw=1.6, label="predicted"))
+    handles.append(Line2D([], [], color="0.4", ls=(0, (2, 2)), lw=1, label=dashed))
+    ends = pd.concat([at_the_end(row.table, 1.0) for row in rows])
+    unfitted = set(ends.loc[~ends["fitted"].astype(bool), "ov"])
+    if unfitted:
+        handles.append(
+            Line2D([], [], color="0.4", marker="o", mfc="white", ls="", label="training set not fitted")
+        )
+    if "factorized" in unfitted:
+        label = "factorized not fitted: no evidence"
+        handles.append(Patch(fc="none", ec="0.6", hatch="////", lw=0, label=label))
+    return handles
 
 
 def draw_map(
