@@ -1,5 +1,6 @@
 """Routed experts: one expert is the plain model, gates are their formulas, and no single W_OV is made up."""
 
+import dataclasses
 import math
 import warnings
 
@@ -282,6 +283,22 @@ def test_beta_is_that_of_the_experts_which_answer():
     assert found == pytest.approx(held_out_beta(W, TASK).projection, rel=1e-9)
 
 
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+@pytest.mark.parametrize("kind", ["relation", "relation, read", "sequence"])
+def test_the_table_of_routed_prompts_is_that_of_the_logits(kind, attention):
+    run = snapshot(KINDS[kind], attention=attention)
+    noise_free = dataclasses.replace(run.config.train, data="noise_free")
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, train=noise_free))
+    table, n = run.table(), TASK.n_inputs
+    for relation, column in (("r1", "fact_margin"), ("r2", "implication_margin_overall")):
+        right = TASK.right_answer[("r1", "r2").index(relation)]
+        for subject in range(TASK.n_subjects):
+            tokens = torch.as_tensor(TASK.tokens(f"s{subject}", relation, "EOS"))[None]
+            logits = run.model(tokens)[0, -1, n:].detach().numpy()
+            others = np.delete(logits, right[subject])
+            assert table[column][subject] == pytest.approx(logits[right[subject]] - others.max(), rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["relation", "relation, read", "sequence"])
 def test_circuits_of_experts_and_prompts(kind):
     run = snapshot(KINDS[kind])
@@ -349,7 +366,6 @@ def test_what_needs_one_W_OV_refuses_and_says_what_there_is(tmp_path):
         "circuit": lambda: run.circuit,
         "effective_W": lambda: run.effective_W,
         "from_run": lambda: OVCircuit.from_run(run, raw=True),
-        "table": run.table,
         "analyze": lambda: analyze_run(run),
         "graph": lambda: prompt_graph(run, prompt, "c0", "c1"),
         "specs": lambda: default_specs(run),
