@@ -11,6 +11,7 @@ import torch
 from test_conformance import RECIPE, TASK
 
 from ocr_interp.ablation.study import run_ablation_study
+from ocr_interp.circuits.analysis import analyze_run
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.cli.ablate.specs import default_specs
 from ocr_interp.configuration.model import ModelConfig
@@ -203,6 +204,12 @@ def test_a_base_that_cannot_be_one_is_refused(base, tmp_path):
     file.write_bytes(b"no tensors")
     with pytest.raises(RunError, match="is damaged"):
         lora(file)
+    routed = ModelConfig(ov="routed", ov_options={"by": "relation"})
+    train(TASK, routed, RECIPE, tmp_path / "routed", progress=False)
+    with pytest.raises(
+        ConfigError, match="routes its prompts to 2 experts, so no single W_0 gives its logits"
+    ):
+        lora(tmp_path / "routed")
     softmax = ModelConfig(attention="softmax")
     train(TASK, softmax, RECIPE, tmp_path / "softmax", progress=False)
     with pytest.raises(ConfigError, match="has trained softmax attention, so no single W_0 gives its logits"):
@@ -227,3 +234,13 @@ def test_options_that_are_not_allowed_are_refused(base):
 def test_only_an_update_of_zero_has_a_norm(base):
     assert lora("zero").linear_map.norm == "nuclear"
     assert lora(base).linear_map.norm is None
+
+
+def test_it_is_analysed_though_it_starts_at_zero():
+    run = train(TASK, lora("zero"), dataclasses.replace(RECIPE, snapshots=2), progress=False)
+    assert not run.untrained.subjects_and_relations_W.any()
+    found = analyze_run(run, random_seeds=(0,))
+    assert found.alignment.of_role("untrained") == ()
+    assert "W_OV is 0 before training" in found.notes[-1]
+    with pytest.raises(ModelError, match="got an untrained circuit that is zero throughout: leave it out"):
+        analyze_run(run, untrained=run.untrained)

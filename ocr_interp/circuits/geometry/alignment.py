@@ -190,6 +190,11 @@ def align(
         if baseline is not None:
             W = _part(baseline, task).W
             _check_role(role, baseline, circuit)
+            if not W.any():
+                raise ModelError(
+                    f"a baseline must have an entry that is not zero, got an {role} circuit that is zero "
+                    "throughout: leave it out"
+                )
             found.append(frame.compare(role, baseline.provenance.summary(), W))
     for seed in random_seeds:
         drawn = random_circuit(_part(circuit, task), seed)
