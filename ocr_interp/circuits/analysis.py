@@ -148,10 +148,9 @@ def analyze_run(
     circuit = whole.seen
     relevant = circuit.subjects_and_relations
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
-    at_zero = False
     if untrained is None:
         untrained = run.untrained
-        at_zero = untrained is not None and not untrained.subjects_and_relations_W.any()
+    at_zero = untrained is not None and not untrained.subjects_and_relations_W.any()
     chosen = as_norm(norm or linear_map.norm or COMPARED)
     report = whole.alignment(
         solve(run.task, chosen),

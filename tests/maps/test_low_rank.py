@@ -21,6 +21,7 @@ from ocr_interp.maps.low_rank import LowRank
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.training.long_descent import long_descent
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import load_run
@@ -239,8 +240,9 @@ def test_only_an_update_of_zero_has_a_norm(base):
 def test_it_is_analysed_though_it_starts_at_zero():
     run = train(TASK, lora("zero"), dataclasses.replace(RECIPE, snapshots=2), progress=False)
     assert not run.untrained.subjects_and_relations_W.any()
-    found = analyze_run(run, random_seeds=(0,))
-    assert found.alignment.of_role("untrained") == ()
-    assert "W_OV is 0 before training" in found.notes[-1]
+    for untrained in (None, run.untrained):
+        found = analyze_run(run, untrained=untrained, random_seeds=(0,))
+        assert found.alignment.of_role("untrained") == ()
+        assert "W_OV is 0 before training" in found.notes[-1]
     with pytest.raises(ModelError, match="got an untrained circuit that is zero throughout: leave it out"):
-        analyze_run(run, untrained=run.untrained)
+        run.circuit.alignment(solve(TASK), untrained=run.untrained)

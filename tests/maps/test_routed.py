@@ -393,6 +393,7 @@ def test_the_command_line_says_it_too(command):
     code, out, err = command("train", "run", *words.split(), *model.split())
     assert code == 0, err
     assert "experts   mean scores" in out
+    assert "routed (by relation, routed_side read), d_head" in out
     for verb in (("analyze", "run"), ("diagram", "run", "--output", "mechanism.svg"), ("ablate", "run")):
         code, _, err = command(*verb)
         assert code != 0

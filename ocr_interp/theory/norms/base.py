@@ -119,7 +119,7 @@ class Norm(ABC):
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
 
-    def check_fits(self, task: FactRecallTask, n_inputs: int, n_outputs: int) -> None:
+    def check_fits(self, task: FactRecallTask, n_inputs: int, n_outputs: int) -> None:  # noqa: B027
         """Requires that the norm can measure a task's matrices [n_inputs, n_outputs]; default: any.
 
         Raises:
