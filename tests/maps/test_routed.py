@@ -25,6 +25,7 @@ from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.norms.by_expert import NuclearByExpert
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.long_descent import long_descent
@@ -375,6 +376,14 @@ def test_what_needs_one_W_OV_refuses_and_says_what_there_is(tmp_path):
             ask()
     with pytest.raises(ConfigError, match="prompts of this parameterisation are routed to experts"):
         long_descent(TASK, "routed", ov_options={"by": "relation"})
+
+
+def test_one_expert_is_not_compared_with_the_solution_of_the_whole_task():
+    run = train(TASK, config({"by": "relation"}), RECIPE, progress=False)
+    with pytest.raises(
+        ModelError, match="a prediction is of all prompts of a task, got the circuit of one expert"
+    ):
+        OVCircuit.from_run(run, expert=1).alignment(solve(TASK))
 
 
 def test_a_study_of_ones_own_specs_works_on_the_heads():
