@@ -23,6 +23,10 @@ from ocr_interp.theory.norms import Norm, as_norm
 COMPARED = "nuclear"
 """Norm of the solution that a parameterisation is compared with if it makes no known norm small."""
 
+_FROM_ZERO = (
+    "W_OV is 0 before training (LoRA starts with B = 0): there is no untrained circuit to compare with"
+)
+
 SCHEMA, SCHEMA_VERSION = "ocr-interp/circuit-analysis", 1
 
 
@@ -38,7 +42,7 @@ class CircuitAnalysis:
         parts: relation block and pair patterns; none for unbalanced tasks.
         attention: what EOS attends to.
         alignment: with the prediction, beside its baselines.
-        norm: of the prediction: "nuclear", "frobenius" or "spectral".
+        norm: of the prediction, its name: "nuclear", "frobenius", "kronecker", ...
         span: how much of the held-out subjects' images lies in the span of the training subjects'; None if
             the task lacks either kind.
         imbalance: of the trained factors (`factor_imbalance`, over the whole vocabulary); None for a
@@ -146,9 +150,13 @@ def analyze_run(
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
     if untrained is None:
         untrained = run.untrained
+    at_zero = untrained is not None and not untrained.subjects_and_relations_W.any()
     chosen = as_norm(norm or linear_map.norm or COMPARED)
     report = whole.alignment(
-        solve(run.task, chosen), untrained=untrained, other=other, random_seeds=random_seeds
+        solve(run.task, chosen),
+        untrained=None if at_zero else untrained,
+        other=other,
+        random_seeds=random_seeds,
     )
     both = run.task.subject_trained.any() and not run.task.subject_trained.all()
     return CircuitAnalysis(
@@ -162,7 +170,7 @@ def analyze_run(
         norm=chosen.name,
         span=held_out_span(relevant) if both else None,
         imbalance=_imbalance(run) if linear_map.has_factors else None,
-        notes=_notes(run, chosen),
+        notes=(*_notes(run, chosen), *([_FROM_ZERO] if at_zero else [])),
     )
 
 

@@ -34,9 +34,12 @@ class ModelConfig:
 
     Attributes:
         ov: the parameterisation of W_OV, a name in `ocr_interp.maps`. A "factorized" model trains W_V and
-            W_O, a "non_factorized" one trains W_OV as one matrix.
+            W_O, a "non_factorized" one trains W_OV as one matrix; "deep": three factors or more; "low_rank":
+            an update of a frozen W_0 (LoRA); "kronecker", "compacter": sums of Kronecker products; "routed":
+            experts chosen by relation, subject or a router.
         d_head: width of the OV circuit; None: the vocabulary size, the only width of a non-factorized model.
-        ov_options: further options of the parameterisation, as (name, value) pairs or a dict.
+        ov_options: further options of the parameterisation, as (name, value) pairs or a dict, e.g. depth 4 of
+            "deep", base zero of "low_rank", by relation of "routed"; an unknown one is answered with all.
         attention: "linear" weights each token by its score, as in the paper's experiments; "softmax"
             normalises the scores.
         train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score

@@ -300,6 +300,11 @@ def _of_run(folder: Path) -> _Base:
         options = dict(tuple(pair) for pair in model.get("ov_options", ()))
         linear_map = maps[model["ov"]].of(model.get("d_head"), options, model.get("init", "product"))
         placed = linear_map.placed(TokenAxes.of_vocabulary(task))
+    if placed.n_routes is not None:
+        raise ConfigError(
+            f"base {folder} routes its prompts to {placed.n_routes} experts, so no single W_0 gives its "
+            "logits: take a run with one W_OV, or a file with the W_OV of the expert that you mean"
+        )
     is_softmax = model.get("attention", "linear") == "softmax"
     if is_softmax and model.get("train_attention", True):
         raise ConfigError(

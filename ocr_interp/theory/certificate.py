@@ -18,7 +18,7 @@ from ocr_interp.checks import check_flag, check_number
 from ocr_interp.errors import WeightsError, unknown_name
 from ocr_interp.task import IMPLICATION, FactRecallTask
 from ocr_interp.theory.norms import Norm
-from ocr_interp.theory.problem import as_matrix, check_problem, max_margin_problem
+from ocr_interp.theory.problem import as_matrix, check_problem, fitting_problem, max_margin_problem
 from ocr_interp.theory.residuals import best_residual_bound, dual_bound, refined_residual_bound
 
 SMALLEST, LARGEST = 1e-300, 1e300
@@ -119,7 +119,7 @@ def certify(
     """
     found = check_problem(norm, outputs, inputs)
     check_flag("refine", refine)
-    problem = max_margin_problem(task, outputs, inputs)
+    problem = fitting_problem(task, found, outputs, inputs)
     kept, size = _unit_size(problem.restrict(as_matrix(W)))
     margins = problem.constraint_margins(kept)
     worst = margins.min(axis=1)

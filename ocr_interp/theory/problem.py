@@ -107,13 +107,16 @@ class MaxMarginProblem:
         push[self._example, self.correct] = weights.sum(axis=1)
         return self._x_transposed @ push
 
-    def restrict(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "input output"]:
+    def restrict(
+        self, W: Float[np.ndarray, "row column"], *, may_be_zero: bool = False
+    ) -> Float[np.ndarray, "input output"]:
         """W in this problem's rows and columns, float64.
 
         Args:
             W: rows are subjects and relations; or all inputs (then noise, EOS); or the whole vocabulary.
                 Columns are the answers or the whole vocabulary. Rows and columns that the problem does
                 not have are left out: they affect no margin, and dropping them does not raise the norm.
+            may_be_zero: whether W may be zero throughout, as what is updated may.
 
         Raises:
             WeightsError: another shape, an entry that is not finite, or zero throughout.
@@ -135,7 +138,7 @@ class MaxMarginProblem:
             raise WeightsError(f"W must be finite, got {int((~np.isfinite(W)).sum())} entries that are not")
         first = task.n_inputs if W.shape[1] != n_columns else 0
         kept = np.asarray(W[:n_rows, first : first + n_columns], dtype=np.float64)
-        if not kept.any():
+        if not may_be_zero and not kept.any():
             raise WeightsError("W must have an entry that is not zero, got zero throughout: it has no margin")
         return kept
 
@@ -170,6 +173,17 @@ def check_problem(norm: str | Norm, outputs: str, inputs: str) -> Norm:
     found = as_norm(norm)
     _check_constraints(outputs, inputs)
     return found
+
+
+def fitting_problem(task: FactRecallTask, norm: Norm, outputs: str, inputs: str) -> MaxMarginProblem:
+    """`max_margin_problem`, for a norm that fits it.
+
+    Raises:
+        ConfigError: a norm that was made for rows or columns of another task.
+    """
+    problem = max_margin_problem(task, outputs, inputs)
+    norm.check_fits(task, *problem.shape)
+    return problem
 
 
 def _check_constraints(outputs: str, inputs: str) -> None:

@@ -13,7 +13,7 @@ from ocr_interp.errors import SolverError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.closed_form import ClosedForm, closed_form, has_closed_form
 from ocr_interp.theory.norms import Norm, UnitarilyInvariantNorm, as_invariant_norm
-from ocr_interp.theory.problem import MaxMarginProblem, check_problem, max_margin_problem
+from ocr_interp.theory.problem import MaxMarginProblem, check_problem, fitting_problem
 from ocr_interp.theory.reduction.bounds import ReducedSolution
 from ocr_interp.theory.reduction.certificate import BlockSolution
 from ocr_interp.theory.reduction.symmetry import ReducedProblem, reduce_problem
@@ -122,7 +122,7 @@ def _find(
     ):
         return closed_form(task, norm, outputs, inputs), "closed_form"
     if not norm.unitarily_invariant:
-        problem = max_margin_problem(task, outputs, inputs)
+        problem = fitting_problem(task, norm, outputs, inputs)
         return _at_full_size(problem, norm, tolerance, method, max_seconds)
     invariant = as_invariant_norm(norm)
     reduced = reduce_problem(task, outputs, inputs)

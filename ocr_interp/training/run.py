@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import OcrInterpError
+from ocr_interp.models.routed_stacks import routed
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict
 from ocr_interp.storage.tensors import write_tensors
+from ocr_interp.theory.problem import constant_feature
 from ocr_interp.theory.subject_table import subject_logits, subject_table
 
 
@@ -31,15 +35,38 @@ class Snapshot(TrainedModel):
         """One row per subject: told or not, margins in logits, rank; see `subject_table.TABLE_COLUMNS`.
 
         Asked without noise if the model was trained without, else with the mean noise counts: with linear
-        attention margins are then means over the noise. "Every other output" is every other answer.
+        attention margins are then means over the noise, but for a router of the whole prompt, which is asked
+        about the mean. Routed prompts have the logits of their own mixtures. "Every other output" is every
+        other answer.
         """
         task, a = self.task, self.scores.astype(np.float64)
         inputs = "eos" if self.config.train.data == "noise_free" else "noise_eos"
+        if self.weights.linear_map.n_routes is not None:
+            return subject_table(task, self._routed_logits(inputs))
         logits = subject_logits(task, self.effective_W[:, task.n_inputs :].astype(np.float64), inputs)
         if self.config.model.attention == "softmax":
             total = subject_logits(task, np.exp(a)[:, None], inputs)
             logits = {relation: logits[relation] / total[relation] for relation in logits}
         return subject_table(task, logits)
+
+    def _routed_logits(self, inputs: str) -> dict[int, Float[np.ndarray, "subject answer"]]:
+        """Every subject's logits of answers under every relation, each prompt with its own mixture."""
+        task, weights = self.task, self.weights
+        a = torch.from_numpy(self.scores).double()
+        a = a.exp() if self.config.model.attention == "softmax" else a
+        experts = weights.linear_map.product(weights.ov)[:, : task.n_inputs, task.n_inputs :].double()
+        found = {}
+        for relation, token in enumerate(task.relation_tokens):
+            counts = torch.zeros(task.n_subjects, task.d_vocab, dtype=weights.W_QK.dtype)
+            counts[:, : task.n_inputs] = torch.from_numpy(constant_feature(task, inputs))
+            counts[:, token] += 1
+            counts[:, : task.n_subjects] += torch.eye(task.n_subjects)
+            mixture = routed(weights.linear_map).routing(weights.ov, counts).mixture.double()
+            attended = counts[:, : task.n_inputs].double() * a
+            if self.config.model.attention == "softmax":
+                attended = attended / attended.sum(-1, keepdim=True)
+            found[relation] = torch.einsum("se,si,eio->so", mixture, attended, experts).numpy()
+        return found
 
     def export(self, path: str | Path) -> Path:
         """Writes the state_dict of the HookedTransformer as a safetensors file.

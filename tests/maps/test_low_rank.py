@@ -11,6 +11,7 @@ import torch
 from test_conformance import RECIPE, TASK
 
 from ocr_interp.ablation.study import run_ablation_study
+from ocr_interp.circuits.analysis import analyze_run
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.cli.ablate.specs import default_specs
 from ocr_interp.configuration.model import ModelConfig
@@ -20,6 +21,7 @@ from ocr_interp.maps.low_rank import LowRank
 from ocr_interp.models.starts import initial_weights
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.training.long_descent import long_descent
 from ocr_interp.training.loop import train
 from ocr_interp.training.store import load_run
@@ -203,6 +205,12 @@ def test_a_base_that_cannot_be_one_is_refused(base, tmp_path):
     file.write_bytes(b"no tensors")
     with pytest.raises(RunError, match="is damaged"):
         lora(file)
+    routed = ModelConfig(ov="routed", ov_options={"by": "relation"})
+    train(TASK, routed, RECIPE, tmp_path / "routed", progress=False)
+    with pytest.raises(
+        ConfigError, match="routes its prompts to 2 experts, so no single W_0 gives its logits"
+    ):
+        lora(tmp_path / "routed")
     softmax = ModelConfig(attention="softmax")
     train(TASK, softmax, RECIPE, tmp_path / "softmax", progress=False)
     with pytest.raises(ConfigError, match="has trained softmax attention, so no single W_0 gives its logits"):
@@ -227,3 +235,14 @@ def test_options_that_are_not_allowed_are_refused(base):
 def test_only_an_update_of_zero_has_a_norm(base):
     assert lora("zero").linear_map.norm == "nuclear"
     assert lora(base).linear_map.norm is None
+
+
+def test_it_is_analysed_though_it_starts_at_zero():
+    run = train(TASK, lora("zero"), dataclasses.replace(RECIPE, snapshots=2), progress=False)
+    assert not run.untrained.subjects_and_relations_W.any()
+    for untrained in (None, run.untrained):
+        found = analyze_run(run, untrained=untrained, random_seeds=(0,))
+        assert found.alignment.of_role("untrained") == ()
+        assert "W_OV is 0 before training" in found.notes[-1]
+    with pytest.raises(ModelError, match="got an untrained circuit that is zero throughout: leave it out"):
+        run.circuit.alignment(solve(TASK), untrained=run.untrained)

@@ -1,5 +1,6 @@
 """Routed experts: one expert is the plain model, gates are their formulas, and no single W_OV is made up."""
 
+import dataclasses
 import math
 import warnings
 
@@ -24,6 +25,7 @@ from ocr_interp.models.starts import initial_weights
 from ocr_interp.models.token_counts import TokenCountModel
 from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
+from ocr_interp.theory import solve
 from ocr_interp.theory.norms.by_expert import NuclearByExpert
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.long_descent import long_descent
@@ -282,6 +284,22 @@ def test_beta_is_that_of_the_experts_which_answer():
     assert found == pytest.approx(held_out_beta(W, TASK).projection, rel=1e-9)
 
 
+@pytest.mark.parametrize("attention", ["linear", "softmax"])
+@pytest.mark.parametrize("kind", ["relation", "relation, read", "sequence"])
+def test_the_table_of_routed_prompts_is_that_of_the_logits(kind, attention):
+    run = snapshot(KINDS[kind], attention=attention)
+    noise_free = dataclasses.replace(run.config.train, data="noise_free")
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, train=noise_free))
+    table, n = run.table(), TASK.n_inputs
+    for relation, column in (("r1", "fact_margin"), ("r2", "implication_margin_overall")):
+        right = TASK.right_answer[("r1", "r2").index(relation)]
+        for subject in range(TASK.n_subjects):
+            tokens = torch.as_tensor(TASK.tokens(f"s{subject}", relation, "EOS"))[None]
+            logits = run.model(tokens)[0, -1, n:].detach().numpy()
+            others = np.delete(logits, right[subject])
+            assert table[column][subject] == pytest.approx(logits[right[subject]] - others.max(), rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["relation", "relation, read", "sequence"])
 def test_circuits_of_experts_and_prompts(kind):
     run = snapshot(KINDS[kind])
@@ -349,7 +367,6 @@ def test_what_needs_one_W_OV_refuses_and_says_what_there_is(tmp_path):
         "circuit": lambda: run.circuit,
         "effective_W": lambda: run.effective_W,
         "from_run": lambda: OVCircuit.from_run(run, raw=True),
-        "table": run.table,
         "analyze": lambda: analyze_run(run),
         "graph": lambda: prompt_graph(run, prompt, "c0", "c1"),
         "specs": lambda: default_specs(run),
@@ -359,6 +376,14 @@ def test_what_needs_one_W_OV_refuses_and_says_what_there_is(tmp_path):
             ask()
     with pytest.raises(ConfigError, match="prompts of this parameterisation are routed to experts"):
         long_descent(TASK, "routed", ov_options={"by": "relation"})
+
+
+def test_one_expert_is_not_compared_with_the_solution_of_the_whole_task():
+    run = train(TASK, config({"by": "relation"}), RECIPE, progress=False)
+    with pytest.raises(
+        ModelError, match="a prediction is of all prompts of a task, got the circuit of one expert"
+    ):
+        OVCircuit.from_run(run, expert=1).alignment(solve(TASK))
 
 
 def test_a_study_of_ones_own_specs_works_on_the_heads():
@@ -377,6 +402,7 @@ def test_the_command_line_says_it_too(command):
     code, out, err = command("train", "run", *words.split(), *model.split())
     assert code == 0, err
     assert "experts   mean scores" in out
+    assert "routed (by relation, routed_side read), d_head" in out
     for verb in (("analyze", "run"), ("diagram", "run", "--output", "mechanism.svg"), ("ablate", "run")):
         code, _, err = command(*verb)
         assert code != 0

@@ -188,3 +188,14 @@ def test_there_is_no_closed_form_elsewhere():
     assert solve(control, norm_of(control), 1e-3).method != "closed_form"
     with pytest.raises(ConfigError, match="closed form"):
         solve(TASK, Entrywise(), method="closed_form")
+
+
+@pytest.mark.parametrize("task", [FactRecallTask(6, 1, 2), FactRecallTask(3, 1, 1), FactRecallTask(4, 1, 2)])
+def test_a_layout_of_another_task_is_refused(task):
+    norm = norm_of(TASK)
+    expected = (
+        f"must be of the task's {task.n_subjects} subjects x {task.n_answers} answers, got one of 9 x 6"
+    )
+    for ask in (solve, lambda *given: certify(np.ones((task.n_subjects + 2, task.n_answers)), *given)):
+        with pytest.raises(ConfigError, match=expected):
+            ask(task, norm)

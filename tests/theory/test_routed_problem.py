@@ -80,3 +80,11 @@ def test_experts_that_are_not_allowed():
             solve_routed(task, experts, "read")
     with pytest.raises(ConfigError, match="side must be one of"):
         solve_routed(task, (0, 1), "left")
+
+
+def test_rows_without_an_expert_are_refused():
+    task = FactRecallTask(3, 1, 2)
+    with pytest.raises(
+        ConfigError, match="the expert of each of 11 rows, got 9: rows without one would cost"
+    ):
+        solve(task, NuclearByExpert((0, 1, 0) * 3))

@@ -70,3 +70,17 @@ def test_other_tasks_are_sent_to_the_brute_force(mapped_task):
     for task in (mapped_task, FactRecallTask(3, 0, 2), FactRecallTask(3, 2, 0)):
         with pytest.raises(ConfigError, match="stationary_points"):
             aligned_compacter(task)
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "message"),
+    [
+        (token_layout(FactRecallTask(3, 1, 1)), {"terms": 1}, "must be of the task's 4 subjects x 4 answers"),
+        (token_layout(FactRecallTask(2, 1, 1), shared_phm_rule=False), {"terms": 1}, "a layout of 2 layers"),
+        (token_layout(FactRecallTask(2, 1, 1)), {"terms": 0}, "terms must be >= 1, got 0"),
+        (token_layout(FactRecallTask(2, 1, 1)), {"terms": 1, "phm_rank": 0}, "phm_rank must be >= 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(layout, options, message):
+    with pytest.raises(ConfigError, match=message):
+        stationary_points(FactRecallTask(2, 1, 1), layout, **options)

@@ -131,3 +131,8 @@ def test_bad_input_is_refused():
         solve_update(TASK, drawn(TASK), method="auto")
     with pytest.raises(SolverError, match="is above the tolerance 1e-15"):
         solve_update(TASK, drawn(TASK), tolerance=1e-15)
+
+
+def test_nothing_to_update_may_have_the_rows_and_columns_of_the_vocabulary():
+    d = TASK.d_vocab
+    assert solve_update(TASK, np.zeros((d, d))).bounds == solve_update(TASK, np.zeros((11, 6))).bounds

@@ -182,6 +182,12 @@ def align(
     task = circuit.task
     if task is None:
         raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
+    if isinstance(circuit.route, int):
+        raise ModelError(
+            "a prediction is of all prompts of a task, got the circuit of one expert, number "
+            f"{circuit.route}: align run.circuit, or where prompts are routed that of a prompt, "
+            "OVCircuit.from_run(run, prompt=...)"
+        )
     target = _predicted_matrix(prediction, task)
     frame = _Frame(task, target, _saddle_beside(prediction, task))
     found = [frame.compare(MEASURED, circuit.provenance.summary(), _part(circuit, task).W)]
@@ -190,6 +196,11 @@ def align(
         if baseline is not None:
             W = _part(baseline, task).W
             _check_role(role, baseline, circuit)
+            if not W.any():
+                raise ModelError(
+                    f"a baseline must have an entry that is not zero, got an {role} circuit that is zero "
+                    "throughout: leave it out"
+                )
             found.append(frame.compare(role, baseline.provenance.summary(), W))
     for seed in random_seeds:
         drawn = random_circuit(_part(circuit, task), seed)

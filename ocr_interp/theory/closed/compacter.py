@@ -46,7 +46,8 @@ def aligned_compacter(task: FactRecallTask) -> CompacterPoint:
     if sizes is None or min(sizes) < 1 or task.n_answers != 2 * task.n_facts:
         raise ConfigError(
             "Compacter's stationary point is known for balanced tasks with m_train, m_test >= 1 and one "
-            "implication of a fact: find others with theory.stationary_points"
+            f"implication of a fact, got {'unequal groups' if sizes is None else sizes} and "
+            f"implied_relations={task.implied_relations}: find others with theory.stationary_points"
         )
     n, a, b = sizes
 

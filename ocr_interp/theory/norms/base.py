@@ -119,6 +119,13 @@ class Norm(ABC):
         program.solve(solver="CLARABEL")
         return np.asarray(X.value)
 
+    def check_fits(self, task: FactRecallTask, n_inputs: int, n_outputs: int) -> None:  # noqa: B027
+        """Requires that the norm can measure a task's matrices [n_inputs, n_outputs]; default: any.
+
+        Raises:
+            ConfigError: a norm that was made for rows or columns of another task.
+        """
+
     def allowed(self, W: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
         """W without entries that the norm does not allow, which solvers leave slightly off 0; default: W."""
         return W

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from ocr_interp.errors import ConfigError
+from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms.base import Norm
 from ocr_interp.theory.norms.nuclear import NORM as NUCLEAR
 
@@ -24,6 +26,13 @@ class NuclearByExpert(Norm):
     label: ClassVar[str] = "sum of the experts' nuclear norms"
 
     expert_of_row: tuple[int, ...]
+
+    def check_fits(self, task: FactRecallTask, n_inputs: int, n_outputs: int) -> None:
+        if len(self.expert_of_row) < n_inputs:
+            raise ConfigError(
+                f"expert_of_row must name the expert of each of {n_inputs} rows, got "
+                f"{len(self.expert_of_row)}: rows without one would cost nothing"
+            )
 
     def _rows(self, n_rows: int) -> list[np.ndarray]:
         experts = np.array(self.expert_of_row[:n_rows])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ocr_interp.errors import ConfigError
 from ocr_interp.layouts import KroneckerLayout
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms.base import Norm, largest_singular_value
@@ -111,6 +112,15 @@ class KroneckerNorm(Norm):
         if first:
             parts.append(indicator([W[:n_subjects, :first] == 0]))
         return sum(parts)
+
+    def check_fits(self, task: FactRecallTask, n_inputs: int, n_outputs: int) -> None:
+        wanted = (task.n_subjects, task.n_answers)
+        if self.layout.shape != wanted:
+            raise ConfigError(
+                f"the layout of a KroneckerNorm must be of the task's {wanted[0]} subjects x {wanted[1]} "
+                f"answers, got one of {self.layout.shape[0]} x {self.layout.shape[1]}: make it with "
+                "token_layout(task)"
+            )
 
     def has_closed_solution(self, task: FactRecallTask) -> bool:
         """Whether the task is balanced, with told implications, and one factor runs over pairs alone."""

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.checks import check_count
+from ocr_interp.errors import ConfigError
 from ocr_interp.layouts import KroneckerLayout
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import held_out_beta
-from ocr_interp.theory.problem import MaxMarginProblem, max_margin_problem
+from ocr_interp.theory.norms.kronecker import KroneckerNorm
+from ocr_interp.theory.problem import MaxMarginProblem, fitting_problem
 
 _TIGHT = 1e-5
 """Margins up to 1 + this are active."""
@@ -63,10 +65,22 @@ class CompacterProgram:
         layout: places of subjects and answers, one layer.
         terms: number of products A_k ⊗ s_k t_kᵀ.
         phm_rank: rank of each s_k t_k.
+
+    Raises:
+        ConfigError: a layout of another task or of several layers, or a number below 1.
     """
 
     def __init__(self, task: FactRecallTask, layout: KroneckerLayout, terms: int, phm_rank: int = 1) -> None:
-        self.problem: MaxMarginProblem = max_margin_problem(task)
+        check_count("terms", terms, 1)
+        check_count("phm_rank", phm_rank, 1)
+        if layout.layers != 1:
+            raise ConfigError(
+                f"stationary points are of one sum for all answers, got a layout of {layout.layers} layers: "
+                "make it with shared_phm_rule=True"
+            )
+        self.problem: MaxMarginProblem = fitting_problem(
+            task, KroneckerNorm(layout), "answers", "subject_relation"
+        )
         self.layout, (n_in, n_out) = layout, self.problem.shape
         dense = n_in - layout.shape[0]
         self._shapes = {

@@ -16,7 +16,7 @@ from ocr_interp.errors import SolverError, WeightsError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate, certify, held_out_beta
 from ocr_interp.theory.norms import Norm, as_norm
-from ocr_interp.theory.problem import MaxMarginProblem, as_matrix, check_problem, max_margin_problem
+from ocr_interp.theory.problem import MaxMarginProblem, as_matrix, check_problem, fitting_problem
 from ocr_interp.theory.solver.cvxpy_program import SOLVERS, solve_cvxpy
 
 
@@ -170,7 +170,7 @@ def solve_update(
     check_number("margin", margin, above=0.0)
     check_number("tolerance", tolerance, above=0.0)
     check_number("max_seconds", max_seconds, above=0.0)
-    problem = max_margin_problem(task, outputs, inputs)
+    problem = fitting_problem(task, found, outputs, inputs)
     before = _restricted(problem, as_matrix(W_0))
     # Units of the margin: the solver's tolerances are about 1.
     required = 1 - problem.constraint_margins(before / margin)
@@ -267,9 +267,7 @@ def _restricted(
     Raises:
         WeightsError: another shape, or numbers that are not finite.
     """
-    if W_0.dtype.kind in "fiu" and W_0.shape == problem.shape and not W_0.any():
-        return np.zeros(problem.shape)
     try:
-        return problem.restrict(W_0)
+        return problem.restrict(W_0, may_be_zero=True)
     except WeightsError as error:
         raise WeightsError(f"W_0: {error}") from None

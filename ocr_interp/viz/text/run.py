@@ -32,8 +32,8 @@ def describe_run(run: Run) -> str:
         f"{run.path or 'a run in memory'}: {run.status} at step {run.step:,} of {recipe.steps:,}",
         f"task      {task.n_facts} facts, {task.n_implications} implications, {shape}, "
         f"vocabulary {task.d_vocab}",
-        f"model     {model.ov}, d_head {model.resolved_d_head(task.d_vocab)}, {attention}, start "
-        f"{model.init!r} x {model.init_scale:g}, {model.dtype}",
+        f"model     {_parameterisation(run)}, {attention}, start {model.init!r} x {model.init_scale:g}, "
+        f"{model.dtype}",
         f"recipe    {recipe.data} data, {recipe.optimizer}, lr {recipe.lr:g}, weight decay "
         f"{recipe.weight_decay:g}, seed {recipe.seed}",
         "",
@@ -72,6 +72,16 @@ def describe_run(run: Run) -> str:
         f"snapshots at steps {', '.join(f'{step:,}' for step in run.snapshot_steps) or 'none'}",
     ]
     return "\n".join(lines)
+
+
+def _parameterisation(run: Run) -> str:
+    """Its name, the options that were given, and its width if it has one that can be set."""
+    model = run.config.model
+    options = ", ".join(f"{name} {value}" for name, value in dict(model.ov_options).items())
+    named = f"{model.ov} ({options})" if options else model.ov
+    if not run.weights.linear_map.takes_d_head:
+        return named
+    return f"{named}, d_head {model.resolved_d_head(run.task.d_vocab)}"
 
 
 def _norms_of(run: Run) -> str:
