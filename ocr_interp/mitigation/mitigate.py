@@ -151,7 +151,7 @@ def mitigate(
 def compare(
     task: FactRecallTask,
     unwanted: str | Sequence[str],
-    methods: Mapping[str, Any] | Sequence[Any] | str | None = None,
+    methods: Any = None,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     **options: Any,
@@ -180,7 +180,7 @@ def compare(
     )
 
 
-def _labelled(methods: Mapping[str, Any] | Sequence[Any] | str) -> dict[str, Mitigation]:
+def _labelled(methods: Any) -> dict[str, Mitigation]:
     """Methods by label, each label once."""
     if isinstance(methods, Mapping):
         found = [(label, _as_method(method)) for label, method in methods.items()]

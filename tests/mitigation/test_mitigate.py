@@ -44,7 +44,7 @@ def test_compare_takes_lists_of_methods():
 
 
 @pytest.mark.parametrize(
-    "methods, said",
+    ("methods", "said"),
     [
         (["none", "own_matrx"], "did you mean 'own_matrix'"),
         ({"a": "truncatoin"}, "did you mean 'truncation'"),
