@@ -214,6 +214,33 @@ def name_tokens(
     NAMES[model] = Names(*given, tokenizer=tokenizer)
 
 
+def one_prompt(prompt: Any) -> Any:
+    """A prompt, also of a batch of one, [1, pos] as run_with_cache takes it; a text stays a text.
+
+    Raises:
+        ModelError: a batch of several prompts, or a table with more axes.
+    """
+    if isinstance(prompt, Tensor | np.ndarray):
+        if prompt.ndim == 2 and len(prompt) == 1:
+            return prompt[0]
+        if prompt.ndim != 1:
+            raise ModelError(
+                f"prompt must be one prompt [pos], or a batch of one [1, pos], got {list(prompt.shape)}: pass "
+                "one at a time, such as prompts[0]"
+            )
+    elif isinstance(prompt, list | tuple) and any(
+        isinstance(each, list | tuple | np.ndarray) or (isinstance(each, Tensor) and each.ndim)
+        for each in prompt
+    ):
+        if len(prompt) > 1:
+            raise ModelError(
+                f"prompt must be one prompt, or a batch of one, got {len(prompt)} rows: pass one at a time, "
+                "such as prompts[0]"
+            )
+        return prompt[0]
+    return prompt
+
+
 def token_set_of(model: HookedModel, tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:
     """A token set of a model, in which strings mean what the model's tokenizer makes of them.
 

@@ -106,10 +106,10 @@ class TokenWeights:
         return found
 
     def of_prompt(self, task: FactRecallTask, prompt: Sequence[str]) -> TokenWeights:
-        """The non-factorized weights Σ_e mixture_e W^e of a prompt (see `mixture`)."""
-        mixture = self.mixture(task, prompt)
-        experts = self.linear_map.product(self.ov)
-        return TokenWeights.of_factors(torch.einsum("e,eio->io", mixture, experts), None, self.W_QK)
+        """The non-factorized weights Σ_e mixture_e W^e of a prompt (see `mixture`), mixed in float64."""
+        exact = self.to(torch.float64)  # else a circuit and an attribution would differ by rounding
+        mixture, experts = exact.mixture(task, prompt), exact.linear_map.product(exact.ov)
+        return TokenWeights.of_factors(torch.einsum("e,eio->io", mixture, experts), None, exact.W_QK)
 
     @property
     def W_V(self) -> Float[Tensor, "token d_head"]:

@@ -8,7 +8,7 @@ from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
-from ocr_interp.hooked.tokens import Token, TokenList
+from ocr_interp.hooked.tokens import Token, TokenList, one_prompt
 from ocr_interp.models.trained import TrainedModel
 
 
@@ -32,7 +32,7 @@ def attribute(
     Args:
         model: a Run or Snapshot, or any HookedTransformer, TransformerBridge or PeftModel.
         prompt: token ids, labels or single-token strings, the query last (EOS for a run); of a hooked model
-            also a text for its tokenizer. Nothing is prepended.
+            also a text for its tokenizer; a batch of one is one prompt. Nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head of a hooked model; left out for one-layer attention-only models, of which
             all heads, the direct path and the biases are given. A run has one head.
@@ -45,9 +45,10 @@ def attribute(
     Raises:
         UnknownNameError: an unknown token, with the close matches.
         ModelError: a missing or unknown layer or head, options of a hooked model given for a run, or a model
-            whose heads have no OV circuit.
+            whose heads have no OV circuit; or several prompts.
         AttributionError: contributions that do not sum to the total.
     """
+    prompt = one_prompt(prompt)
     if not isinstance(model, TrainedModel):
         return attribute_model(
             model,
