@@ -221,24 +221,22 @@ def one_prompt(prompt: Any) -> Any:
         ModelError: a batch of several prompts, or a table with more axes.
     """
     if isinstance(prompt, Tensor | np.ndarray):
-        if prompt.ndim == 2 and len(prompt) == 1:
-            return prompt[0]
-        if prompt.ndim != 1:
-            raise ModelError(
-                f"prompt must be one prompt [pos], or a batch of one [1, pos], got {list(prompt.shape)}: pass "
-                "one at a time, such as prompts[0]"
-            )
-    elif isinstance(prompt, list | tuple) and any(
-        isinstance(each, list | tuple | np.ndarray) or (isinstance(each, Tensor) and each.ndim)
-        for each in prompt
-    ):
-        if len(prompt) > 1:
-            raise ModelError(
-                f"prompt must be one prompt, or a batch of one, got {len(prompt)} rows: pass one at a time, "
-                "such as prompts[0]"
-            )
-        return prompt[0]
-    return prompt
+        several = prompt.ndim != 1
+        got = f"shape {list(prompt.shape)}"
+    else:
+        rows = list | tuple | np.ndarray
+        several = not isinstance(prompt, str) and any(
+            isinstance(each, rows) or (isinstance(each, Tensor) and each.ndim > 0) for each in prompt
+        )
+        got = f"{len(prompt)} rows"
+    if not several:
+        return prompt
+    if getattr(prompt, "ndim", 2) != 2 or len(prompt) != 1:
+        raise ModelError(
+            f"prompt must be one prompt [pos], or a batch of one [1, pos], got {got}: pass one prompt at a "
+            "time, such as prompts[0]"
+        )
+    return prompt[0]
 
 
 def token_set_of(model: HookedModel, tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:

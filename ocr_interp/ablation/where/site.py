@@ -111,8 +111,8 @@ class Site(Where):
         if isinstance(kind, str) and "hook_" in kind:
             heads_too = "" if heads is None else f", heads={tuple(plain_tokens(heads, 'heads'))}"
             raise ConfigError(
-                f"Site.at takes a kind of hook ({', '.join(LAYER_HOOKS)}) and a layer, got the name of a hook, "
-                f"{kind!r}: for a full name use Site({kind!r}{heads_too})"
+                f"kind must be one of {', '.join(LAYER_HOOKS)}, got the full name {kind!r}: use "
+                f"Site({kind!r}{heads_too})"
             )
         if kind not in LAYER_HOOKS:
             found = unknown_name("kind of hook", kind, LAYER_HOOKS)

@@ -14,7 +14,7 @@ from ocr_interp.models.trained import TrainedModel
 
 def attribute(
     model: TrainedModel | HookedModel | AdaptedModel,
-    prompt: TokenList | str,
+    prompt: TokenList | Sequence[TokenList] | str,
     answer: Token,
     against: Token | None = None,
     *,
