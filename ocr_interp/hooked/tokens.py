@@ -135,10 +135,10 @@ class TokenSet:
         read: makes ids of strings as the model's tokenizer does (see `encode_single_tokens`); None without.
     """
 
-    ids: tuple[int, ...]
-    labels: tuple[str, ...]
+    ids: tuple[int, ...] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
     group_names: tuple[str, ...]
-    group: tuple[int, ...]
+    group: tuple[int, ...] = field(repr=False)
     read: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:

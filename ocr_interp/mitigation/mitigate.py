@@ -45,11 +45,11 @@ class Mitigated:
         cpu_seconds: of training and measuring with the method.
     """
 
-    aim: Aim
+    aim: Aim = field(repr=False)
     method: Mitigation
     seed: int
     measured: Measured
-    after: Measured | None
+    after: Measured | None = field(repr=False)
     W: Float[np.ndarray, "relation input output"] = field(repr=False)
     steps: int
     n_parameters: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ class TokenWeights:
     """
 
     linear_map: LinearMap
-    ov: Mapping[str, Tensor]
-    W_QK: Float[Tensor, "query_token key_token"]
+    ov: Mapping[str, Tensor] = field(repr=False)
+    W_QK: Float[Tensor, "query_token key_token"] = field(repr=False)
 
     @classmethod
     def of_factors(

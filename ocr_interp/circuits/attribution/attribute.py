@@ -48,11 +48,11 @@ def attribute(
             whose heads have no OV circuit; or several prompts.
         AttributionError: contributions that do not sum to the total.
     """
-    prompt = one_prompt(prompt)
+    one = one_prompt(prompt)
     if not isinstance(model, TrainedModel):
         return attribute_model(
             model,
-            prompt,
+            one,
             answer,
             against,
             layer=layer,
@@ -68,4 +68,4 @@ def attribute(
             f"{', kinds' if kinds is not None else ''}{', labels' if named else ''}: leave them "
             "out, or pass run.model"
         )
-    return attribute_run(model, prompt, answer, against)
+    return attribute_run(model, one, answer, against)

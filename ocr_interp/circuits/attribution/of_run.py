@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class Attribution:
     answer: str
     against: str | None
     heads: tuple[tuple[int, int], ...]
-    contributions: Float[np.ndarray, "head position"]
+    contributions: Float[np.ndarray, "head position"] = field(repr=False)
     direct: float
     bias: float
     total: float

@@ -110,7 +110,7 @@ class AlignmentReport:
 
     provenance: Provenance
     prediction: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...] = field(repr=False)
     vectors: tuple[str, ...] = field(repr=False)
     predicted_cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
     predicted_beta: float
