@@ -201,13 +201,19 @@ def as_options(field: str, given: Any) -> Pairs:
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
 
-def typed_options(owner: str, given: Mapping[str, Any], defaults: Mapping[str, Option]) -> Pairs:
+def typed_options(
+    owner: str,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Option],
+    hints: Mapping[str, str] | None = None,
+) -> Pairs:
     """Options in the types of their defaults, sorted, without those that equal their default.
 
     Args:
         owner: whose options, in messages, e.g. "method 'lora'".
         given: option -> value.
         defaults: option -> default.
+        hints: option -> what to do where its value has another type.
 
     Raises:
         UnknownNameError: an option that is not among the defaults, with the close matches.
@@ -227,7 +233,7 @@ def typed_options(owner: str, given: Mapping[str, Any], defaults: Mapping[str, O
         if not fits:
             raise ConfigError(
                 f"option {name!r} of {owner} must be {_KINDS[kind]} such as {defaults[name]!r}, got "
-                f"{shown(value)}"
+                f"{shown(value)}" + (f": {hints[name]}" if hints and name in hints else "")
             )
         found[name] = kind(value)
     return tuple((name, found[name]) for name in sorted(found) if found[name] != defaults[name])

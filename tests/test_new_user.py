@@ -88,6 +88,7 @@ def test_every_column_of_a_history_has_its_meaning_here_and_in_the_docs():
     for name in {*COLUMNS, *history_columns(("nuclear", "frobenius", "spectral"))}:
         assert column_meaning(name), name
     assert "all other answers" in str(column_meaning("held_out_fact/accuracy"))
+    assert all("noise before training" in str(column_meaning(name)) for name in ("beta", "beta/r3"))
     assert "spectral-norm max-margin solution" in str(column_meaning("cosine_spectral"))
     assert column_meaning("beta2") is column_meaning("middle_fact/loss") is None
     docs = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()

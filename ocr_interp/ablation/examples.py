@@ -29,9 +29,9 @@ class Batch:
         query: position of the logits of each.
     """
 
-    rows: Int[Tensor, " prompt"]
-    tokens: Int[Tensor, "prompt pos"]
-    query: Int[Tensor, " prompt"]
+    rows: Int[Tensor, " prompt"] = field(repr=False)
+    tokens: Int[Tensor, "prompt pos"] = field(repr=False)
+    query: Int[Tensor, " prompt"] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +61,8 @@ class Examples:
         ConfigError: lengths that do not fit, ids below 0, an example without a wrong candidate.
     """
 
-    tokens: Ids
-    answer: Ids
+    tokens: Ids = field(repr=False)
+    answer: Ids = field(repr=False)
     split: str | tuple[str, ...] = "all"
     candidates: Ids = field(default=None, repr=False)
     rivals: Ids = field(default=None, repr=False)

@@ -10,11 +10,12 @@ from typing import Any
 
 from ocr_interp.circuits.attention import AttentionByKind
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.circuits.geometry.alignment import AlignmentReport
+from ocr_interp.circuits.geometry.alignment import AlignmentReport, align
 from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_blocks, has_blocks
 from ocr_interp.circuits.geometry.embeddings import SpanShare, held_out_span
 from ocr_interp.linalg.spectrum import Spectrum
 from ocr_interp.linalg.vectors import factor_imbalance
+from ocr_interp.maps.routed import Routed
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.storage.plain import plain
 from ocr_interp.theory import has_saddle, solve
@@ -126,6 +127,7 @@ def analyze_run(
     untrained: TrainedModel | None = None,
     tolerance: float = 0.05,
     random_seeds: Sequence[int] = (0, 1, 2),
+    expert: int | None = None,
 ) -> CircuitAnalysis:
     """Everything that is measured on the circuit of a fact-recall model.
 
@@ -138,25 +140,31 @@ def analyze_run(
         untrained: the model before training; None takes run.at(0) where there is one.
         tolerance: of degenerate blocks, see `OVCircuit.spectrum`.
         random_seeds: seeds of the random baselines, one baseline per seed.
+        expert: of routed experts, whose circuit is measured, also of `untrained` and of an `other` with
+            experts.
 
     Raises:
         ModelError: `other` is of another task, or has the same weights.
         SolverError: an unbalanced task whose prediction was not found.
     """
     linear_map = run.weights.linear_map
-    whole = OVCircuit.from_run(run)
+    whole = OVCircuit.from_run(run, expert=expert)
     circuit = whole.seen
     relevant = circuit.subjects_and_relations
     spectrum = relevant.spectrum(tolerance)  # a bad tolerance is reported before anything is solved
     if untrained is None:
         untrained = run.untrained
-    at_zero = untrained is not None and not untrained.subjects_and_relations_W.any()
-    chosen = as_norm(norm or linear_map.norm or COMPARED)
-    report = whole.alignment(
+    before = _baseline(untrained, expert)
+    at_zero = before is not None and not before.W.any()
+    of_expert = run.of_route(expert).weights.linear_map
+    chosen = as_norm(norm or of_expert.norm or COMPARED)
+    report = align(
+        whole,
         solve(run.task, chosen),
-        untrained=None if at_zero else untrained,
-        other=other,
+        untrained=None if at_zero else before,
+        other=_baseline(other, expert),
         random_seeds=random_seeds,
+        as_if_whole=expert is not None,
     )
     both = run.task.subject_trained.any() and not run.task.subject_trained.all()
     return CircuitAnalysis(
@@ -169,17 +177,25 @@ def analyze_run(
         alignment=report,
         norm=chosen.name,
         span=held_out_span(relevant) if both else None,
-        imbalance=_imbalance(run) if linear_map.has_factors else None,
-        notes=(*_notes(run, chosen), *([_FROM_ZERO] if at_zero else [])),
+        imbalance=_imbalance(run, expert) if of_expert.has_factors else None,
+        notes=(*_notes(run, chosen, expert), *([_FROM_ZERO] if at_zero else [])),
     )
 
 
-def _imbalance(run: TrainedModel) -> float:
-    vocabulary = OVCircuit.from_run(run, outputs="vocabulary", raw=True)
+def _baseline(model: TrainedModel | None, expert: int | None) -> OVCircuit | None:
+    """The circuit of a baseline: of the same expert, if it has experts."""
+    if model is None:
+        return None
+    has_experts = isinstance(model.weights.linear_map, Routed)
+    return OVCircuit.from_run(model, expert=expert if has_experts else None)
+
+
+def _imbalance(run: TrainedModel, expert: int | None) -> float:
+    vocabulary = OVCircuit.from_run(run, outputs="vocabulary", raw=True, expert=expert)
     return factor_imbalance(vocabulary.left, vocabulary.right)
 
 
-def _notes(run: TrainedModel, norm: Norm) -> tuple[str, ...]:
+def _notes(run: TrainedModel, norm: Norm, expert: int | None) -> tuple[str, ...]:
     model, task = run.config.model, run.task
     said = ["the prediction is the max-margin solution; docs/theory.md says how training relates to it"]
     saddle = run.saddle if has_saddle(task, norm) else None
@@ -205,8 +221,14 @@ def _notes(run: TrainedModel, norm: Norm) -> tuple[str, ...]:
                 f"attention was trained: the max-margin beta is then between {trained[0]:.4f} and "
                 f"{trained[1]:.4f}; the prediction is for frozen attention"
             )
-    if run.weights.linear_map.norm is None:
+    if expert is not None:
         said.append(
-            f"no norm is known that a {model.linear_map.name} W_OV makes small: {norm.name} is for comparison"
+            f"expert {expert} alone, as if every prompt and token had it; the prediction, beta and cosines "
+            "are for one W_OV: of relations that it never sees they say nothing"
+        )
+    elif run.weights.linear_map.norm is None:
+        said.append(
+            f"no norm is known that a {model.linear_map.name} W_OV makes small: {norm.name} is for "
+            "comparison, and so is a saddle beside it"
         )
     return tuple(said)

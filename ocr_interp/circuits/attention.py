@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -34,12 +34,12 @@ class AttentionByKind:
 
     kinds: tuple[str, ...]
     attention: str
-    mean_score: Float[np.ndarray, " kind"]
-    std_score: Float[np.ndarray, " kind"]
-    mean_weight: Float[np.ndarray, " kind"]
-    mean_size: Float[np.ndarray, " kind"]
-    tokens_in_prompt: Float[np.ndarray, " kind"]
-    share: Float[np.ndarray, " kind"]
+    mean_score: Float[np.ndarray, " kind"] = field(repr=False)
+    std_score: Float[np.ndarray, " kind"] = field(repr=False)
+    mean_weight: Float[np.ndarray, " kind"] = field(repr=False)
+    mean_size: Float[np.ndarray, " kind"] = field(repr=False)
+    tokens_in_prompt: Float[np.ndarray, " kind"] = field(repr=False)
+    share: Float[np.ndarray, " kind"] = field(repr=False)
     fingerprint: str
 
 

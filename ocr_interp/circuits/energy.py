@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,10 +31,10 @@ class BlockEnergy:
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    norms: Float[np.ndarray, "input_kind output_kind"]
-    shares: Float[np.ndarray, "input_kind output_kind"]
-    means: Float[np.ndarray, "input_kind output_kind"]
-    counts: Int[np.ndarray, "input_kind output_kind"]
+    norms: Float[np.ndarray, "input_kind output_kind"] = field(repr=False)
+    shares: Float[np.ndarray, "input_kind output_kind"] = field(repr=False)
+    means: Float[np.ndarray, "input_kind output_kind"] = field(repr=False)
+    counts: Int[np.ndarray, "input_kind output_kind"] = field(repr=False)
     fingerprint: str = ""
 
     def share(self, row: str, column: str) -> float:

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_run, read_snapshot, say, write_output
+from ocr_interp.cli.arguments.files import (
+    check_output,
+    check_routes,
+    read_run,
+    read_snapshot,
+    say,
+    write_output,
+)
 from ocr_interp.theory.norms import as_norm
 
 
@@ -30,6 +37,8 @@ class Analyze:
     """singular values that differ by at most this share of the largest form one degenerate block"""
     random_seeds: tuple[int, ...] = (0, 1, 2)
     """seeds of the random baselines, one baseline per seed"""
+    expert: int | None = None
+    """of routed experts, the expert whose circuit is shown; needed where prompts are routed"""
     json: Path | None = None
     """a .json file for all numbers, with all digits"""
 
@@ -41,6 +50,8 @@ class Analyze:
         from ocr_interp.viz.text.analysis import describe_analysis
 
         run, snapshot = read_run(self.run_dir), read_snapshot(self.run_dir, self.step)
+        if self.expert is None:
+            check_routes(self.run_dir, snapshot, "analyze {run} --expert 0")
         other = None if self.other is None else read_snapshot(self.other, None)
         found = analyze_run(
             snapshot,
@@ -49,6 +60,7 @@ class Analyze:
             untrained=run.at(0) if snapshot.step and 0 in run.snapshot_steps else None,
             tolerance=self.tolerance,
             random_seeds=self.random_seeds,
+            expert=self.expert,
         )
         if self.json is not None:
             write_output(self.json, found.to_json().encode())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_snapshot, say, write_output
+from ocr_interp.cli.arguments.files import check_output, check_routes, read_snapshot, say, write_output
 from ocr_interp.errors import ConfigError, OcrInterpError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Diagram:
     """answer whose logit is explained; by default the correct one"""
     against: str | None = None
     """answer whose logit is subtracted; by default the strongest other one of the first run, then printed"""
+    expert: int | None = None
+    """of routed experts, the expert whose mechanism is drawn; a prompt has its own mixture of them"""
     prune: float | None = None
     """leave out edges whose contribution is below this share of the effect; None leaves out of pictures what
     is below 1% or would be shown as zero, and nothing of .json; 0 leaves out nothing"""
@@ -68,10 +70,16 @@ class Diagram:
 
     def _graphs(self, runs: list[Snapshot]) -> tuple[list[CircuitGraph], list[str]]:
         """One graph per run, and what was chosen for the user, in words."""
+        if self.prompt and self.expert is not None:
+            raise ConfigError("--expert draws the mechanism; a prompt has its own mixture: leave one out")
         if not self.prompt:
+            if self.expert is None:
+                for path, run in zip(self.run_dirs, runs, strict=True):
+                    check_routes(path, run, f"diagram {{run}} --expert 0 -o {self.output}, or --prompt s0 r2")
             from ocr_interp.graphs.mechanism_graph import mechanism_graph
 
-            return [mechanism_graph(run, max_subjects=self.max_subjects) for run in runs], []
+            options = {"max_subjects": self.max_subjects, "expert": self.expert}
+            return [mechanism_graph(run, **options) for run in runs], []
         from ocr_interp.graphs.answers import right_answer, strongest_other
         from ocr_interp.graphs.building import prompt_graph
 

@@ -38,8 +38,10 @@ class ModelConfig:
             an update of a frozen W_0 (LoRA); "kronecker", "compacter": sums of Kronecker products; "routed":
             experts chosen by relation, subject or a router.
         d_head: width of the OV circuit; None: the vocabulary size, the only width of a non-factorized model.
-        ov_options: further options of the parameterisation, as (name, value) pairs or a dict, e.g. depth 4 of
-            "deep", base zero of "low_rank", by relation of "routed"; an unknown one is answered with all.
+        ov_options: further options of the parameterisation, as (name, value) pairs or a dict. "low_rank" has
+            rank, routed experts have by ("relation", "subject", "token" or "sequence"), routed_side,
+            n_experts, or by relation experts, such as "r1+r2|r3"; an unknown name is refused with the list of
+            all.
         attention: "linear" weights each token by its score, as in the paper's experiments; "softmax"
             normalises the scores.
         train_attention: whether W_Q W_K^T is trained. Frozen attention is uniform over tokens: every score
@@ -85,7 +87,9 @@ class ModelConfig:
         check_choice("dtype", self.dtype, ("float32", "float64"))
         as_plain(self)
         if self.ov_options or self.init != "product":  # checking these imports torch
-            of_map = typed_options(f"ov={self.ov!r}", dict(self.ov_options), maps[self.ov].options())
+            of_map = typed_options(
+                f"ov={self.ov!r}", dict(self.ov_options), maps[self.ov].options(), maps[self.ov].hints()
+            )
             object.__setattr__(self, "ov_options", maps[self.ov].settled(of_map))
             _ = self.linear_map
 

@@ -30,7 +30,8 @@ def prompt_graph(
 
     Args:
         run: a fact-recall Run or Snapshot.
-        prompt: token ids or labels of inputs, EOS last.
+        prompt: token ids or labels of inputs, EOS last. Of a model that routes prompts to experts, their
+            mixture for this prompt is drawn.
         answer: the answer that is explained; None is the right one.
         against: the answer whose logit is subtracted; None is the strongest other one of this run.
         tolerance: of the degenerate blocks of diag(a) W_OV, see `OVCircuit.spectrum`.
@@ -49,7 +50,8 @@ def prompt_graph(
     answer = right_answer(run, prompt) if answer is None else answer
     against = strongest_other(run, prompt, answer) if against is None else against
     found = attribute_run(run, prompt, answer, against)
-    circuit = run.circuit
+    routes = run.weights.linear_map.n_routes is not None
+    circuit = OVCircuit.from_run(run, prompt=found.tokens) if routes else run.circuit
     names = _grouped_tokens(found.tokens, found.kinds)
     rows = [circuit.inputs.positions([found.tokens[k] for k in members]) for _, members in names]
     own, other = circuit.outputs.positions([found.answer, str(found.against)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ocr_interp.checks import check_number
@@ -107,9 +107,9 @@ class CircuitGraph:
     """
 
     title: str
-    nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...]
-    effects: tuple[Effect, ...]
+    nodes: tuple[Node, ...] = field(repr=False)
+    edges: tuple[Edge, ...] = field(repr=False)
+    effects: tuple[Effect, ...] = field(repr=False)
     statement: str
     source: str
     fingerprint: str

@@ -32,7 +32,7 @@ class _Sources:
     of_input: Int[np.ndarray, " input"]
 
 
-def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
+def mechanism_graph(run: Snapshot, *, max_subjects: int = 6, expert: int | None = None) -> CircuitGraph:
     """Token groups, attention, parts of the OV circuit, and the answers to all kinds of questions.
 
     An answer node stands for a split: the right answer's logit minus the mean over all answers, averaged
@@ -46,9 +46,10 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
     Args:
         run: a Run or Snapshot.
         max_subjects: a task with at most this many subjects gets one node per subject; else they are grouped.
+        expert: of routed experts, whose circuit is drawn, as if it had all prompts.
     """
     check_count("max_subjects", max_subjects, 0)
-    task, circuit = run.task, OVCircuit.from_run(run, raw=True)
+    task, circuit = run.task, OVCircuit.from_run(run, raw=True, expert=expert)
     noise = task.n_noise if run.config.has_noise else 0
     sources = _sources(task, noise, one_by_one=task.n_subjects <= max_subjects)
     splits = [split for split in SPLITS if len(task.triples.of_split(split))]
@@ -74,7 +75,7 @@ def mechanism_graph(run: Snapshot, *, max_subjects: int = 6) -> CircuitGraph:
     said = "exact for average noise" if circuit.attention == "linear" else "at average scores of noise"
     said = said if noise else "exact, prompts without noise"
     return CircuitGraph(
-        title=run.config.model.ov.replace("_", "-"),
+        title=run.config.model.ov.replace("_", "-") + ("" if expert is None else f", expert {expert}"),
         nodes=tuple(nodes),
         edges=tuple(edges),
         effects=tuple(Effect(f"answer {split}", prompts.total(split)) for split in splits),

@@ -135,10 +135,10 @@ class TokenSet:
         read: makes ids of strings as the model's tokenizer does (see `encode_single_tokens`); None without.
     """
 
-    ids: tuple[int, ...]
-    labels: tuple[str, ...]
+    ids: tuple[int, ...] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
     group_names: tuple[str, ...]
-    group: tuple[int, ...]
+    group: tuple[int, ...] = field(repr=False)
     read: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -212,6 +212,31 @@ def name_tokens(
             output_labels_of(model, labels, output_labels)
     given = (None if each is None else tuple(each) for each in (labels, output_labels))
     NAMES[model] = Names(*given, tokenizer=tokenizer)
+
+
+def one_prompt(prompt: Any) -> Any:
+    """A prompt, also of a batch of one, [1, pos] as run_with_cache takes it; a text stays a text.
+
+    Raises:
+        ModelError: a batch of several prompts, or a table with more axes.
+    """
+    if isinstance(prompt, Tensor | np.ndarray):
+        several = prompt.ndim != 1
+        got = f"shape {list(prompt.shape)}"
+    else:
+        rows = list | tuple | np.ndarray
+        several = not isinstance(prompt, str) and any(
+            isinstance(each, rows) or (isinstance(each, Tensor) and each.ndim > 0) for each in prompt
+        )
+        got = f"{len(prompt)} rows"
+    if not several:
+        return prompt
+    if getattr(prompt, "ndim", 2) != 2 or len(prompt) != 1:
+        raise ModelError(
+            f"prompt must be one prompt [pos], or a batch of one [1, pos], got {got}: pass one prompt at a "
+            "time, such as prompts[0]"
+        )
+    return prompt[0]
 
 
 def token_set_of(model: HookedModel, tokens: Tokens, labels: Sequence[str], what: str) -> TokenSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -25,9 +25,9 @@ class BlockAngles:
 
     predicted_value: float
     multiplicity: int
-    measured_values: Float[np.ndarray, " matched"]
-    input_angles: Float[np.ndarray, " direction"]
-    output_angles: Float[np.ndarray, " direction"]
+    measured_values: Float[np.ndarray, " matched"] = field(repr=False)
+    input_angles: Float[np.ndarray, " direction"] = field(repr=False)
+    output_angles: Float[np.ndarray, " direction"] = field(repr=False)
 
 
 def block_angles(predicted: Spectrum, measured: Spectrum, scale: float) -> tuple[BlockAngles, ...]:

@@ -29,7 +29,7 @@ class DegenerateBlock:
     """
 
     index: int
-    values: Float[np.ndarray, " direction"]
+    values: Float[np.ndarray, " direction"] = field(repr=False)
     input_basis: Float[np.ndarray, "input direction"] = field(repr=False)
     output_basis: Float[np.ndarray, "output direction"] = field(repr=False)
 
@@ -70,7 +70,7 @@ class Spectrum:
         null_tolerance: values below this share of the largest count as zero and are in no block.
     """
 
-    values: Float[np.ndarray, " direction"]
+    values: Float[np.ndarray, " direction"] = field(repr=False)
     blocks: tuple[DegenerateBlock, ...] = field(repr=False)
     tolerance: float
     null_tolerance: float

@@ -136,7 +136,7 @@ class LinearMap(ABC):
             ConfigError: an option that is not allowed, or an init that it does not support.
         """
         known = cls.options()
-        checked = typed_options(f"ov={cls.name!r}", options, known)
+        checked = typed_options(f"ov={cls.name!r}", options, known, cls.hints())
         if init not in cls.starts:
             reason = cls.no_start.get(init, f"choose one of {', '.join(map(repr, cls.starts))}")
             raise ConfigError(f"init={shown(init)} is no start of ov={cls.name!r}: {reason}")
@@ -167,6 +167,13 @@ class LinearMap(ABC):
                 )
             found[field.name] = field.default
         return found
+
+    @classmethod
+    def hints(cls) -> dict[str, str]:
+        """What to do where an option's value has another type: fields with `metadata={"hint": ...}`."""
+        return {
+            each.name: each.metadata["hint"] for each in dataclasses.fields(cls) if "hint" in each.metadata
+        }
 
     @classmethod
     def settled(cls, options: Pairs) -> Pairs:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ocr_interp.errors import ConfigError
 from ocr_interp.maps.base import Draw, LinearMap, Parameters
 from ocr_interp.maps.routing import (
+    EXPERTS_ARE,
     Gate,
     Load,
     check_options,
@@ -77,7 +78,7 @@ class Routed(LinearMap):
 
     by: str = "token"
     routed_side: str = "both"
-    experts: str = ""
+    experts: str = field(default="", metadata={"hint": EXPERTS_ARE})
     n_experts: int = 0
     assignment: str = "index"
     assignment_seed: int = 0

@@ -28,6 +28,8 @@ BY = ("relation", "subject", "token", "sequence")
 SIDES = ("read", "write", "both")
 """What every expert has of its own: W_V, W_O, or both."""
 
+EXPERTS_ARE = "use n_experts for a number, experts names relations such as 'r1+r2|r3'"
+
 _OF_ROUTERS = ("temperature", "top_k", "soft_from_step", "soft_trains", "balance", "entropy", "anchor")
 
 
@@ -83,12 +85,14 @@ def check_top_k(top_k: int, n_experts: int) -> None:
         )
 
 
-def relation_groups(text: str) -> tuple[tuple[str, ...], ...] | None:
+def relation_groups(text: Any) -> tuple[tuple[str, ...], ...] | None:
     """The relations of every expert from a text such as "r1+r2|r3"; None from an empty one.
 
     Raises:
-        ConfigError: an expert without a relation, or a relation that is named twice.
+        ConfigError: no text, an expert without a relation, or a relation that is named twice.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"experts must be a text, got {shown(text)}: {EXPERTS_ARE}")
     if not text:
         return None
     groups = tuple(tuple(name.strip() for name in group.split("+")) for group in text.split("|"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,11 @@ class Mitigated:
         cpu_seconds: of training and measuring with the method.
     """
 
-    aim: Aim
+    aim: Aim = field(repr=False)
     method: Mitigation
     seed: int
     measured: Measured
-    after: Measured | None
+    after: Measured | None = field(repr=False)
     W: Float[np.ndarray, "relation input output"] = field(repr=False)
     steps: int
     n_parameters: int
@@ -151,7 +151,7 @@ def mitigate(
 def compare(
     task: FactRecallTask,
     unwanted: str | Sequence[str],
-    methods: Mapping[str, Any] | None = None,
+    methods: Any = None,
     *,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     **options: Any,
@@ -160,11 +160,17 @@ def compare(
 
     Args:
         task, unwanted: as in `mitigate`.
-        methods: label -> method; None: every method of the registry at its defaults.
+        methods: a list of methods as `mitigate` takes them (names, Mitigations or classes), labelled by name
+            and by the options that differ from their defaults; or label -> method; None: every method of the
+            registry at its defaults.
         seeds: one model each.
         options: of `mitigate`.
+
+    Raises:
+        UnknownNameError: a method that there is not, before anything is trained.
+        ConfigError: no method, one twice, or something else than a method; and what `mitigate` raises.
     """
-    chosen = methods or {name: name for name in mitigations}
+    chosen = _labelled(list(mitigations) if methods is None else methods)
     return pd.DataFrame(
         [
             {"label": label, **mitigate(task, unwanted, method, seed=seed, **options).row()}
@@ -172,6 +178,33 @@ def compare(
             for seed in seeds
         ]
     )
+
+
+def _labelled(methods: Any) -> dict[str, Mitigation]:
+    """Methods by label, each label once."""
+    if isinstance(methods, Mapping):
+        found = [(label, _as_method(method)) for label, method in methods.items()]
+    else:
+        several = methods if isinstance(methods, list | tuple) else [methods]
+        found = [(_label(method), method) for method in map(_as_method, several)]
+    labels = [label for label, _ in found]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice or not found:
+        raise ConfigError(
+            "methods must name at least one method and each once, got "
+            + (f"{', '.join(twice)} twice: pass seeds for several models of one" if twice else "none")
+        )
+    return dict(found)
+
+
+def _label(method: Mitigation) -> str:
+    """Its name, with the options that differ from their defaults: "penalty(weight=2.0)"."""
+    options = [
+        f"{each.name}={getattr(method, each.name)!r}"
+        for each in fields(method)
+        if getattr(method, each.name) != each.default
+    ]
+    return method.name + (f"({', '.join(options)})" if options else "")
 
 
 def _as_method(method: Any) -> Mitigation:

@@ -24,7 +24,7 @@ Route = int | tuple[str, ...] | None
 """Which circuit of routed experts: an expert's, that of a prompt by its labels, or None: the only one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
     """A fact-recall model at one step of its training; circuits are read from it.
 
@@ -37,6 +37,10 @@ class TrainedModel:
     config: RunConfig
     step: int
     weights: TokenWeights
+
+    def __repr__(self) -> str:
+        m = self.config.model
+        return f"{type(self).__name__}({m.ov}, {m.attention} attention, step {self.step:,})"
 
     @property
     def task(self) -> FactRecallTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,8 +33,8 @@ class TokenWeights:
     """
 
     linear_map: LinearMap
-    ov: Mapping[str, Tensor]
-    W_QK: Float[Tensor, "query_token key_token"]
+    ov: Mapping[str, Tensor] = field(repr=False)
+    W_QK: Float[Tensor, "query_token key_token"] = field(repr=False)
 
     @classmethod
     def of_factors(
@@ -106,10 +106,10 @@ class TokenWeights:
         return found
 
     def of_prompt(self, task: FactRecallTask, prompt: Sequence[str]) -> TokenWeights:
-        """The non-factorized weights Σ_e mixture_e W^e of a prompt (see `mixture`)."""
-        mixture = self.mixture(task, prompt)
-        experts = self.linear_map.product(self.ov)
-        return TokenWeights.of_factors(torch.einsum("e,eio->io", mixture, experts), None, self.W_QK)
+        """The non-factorized weights Σ_e mixture_e W^e of a prompt (see `mixture`), mixed in float64."""
+        exact = self.to(torch.float64)  # else a circuit and an attribution would differ by rounding
+        mixture, experts = exact.mixture(task, prompt), exact.linear_map.product(exact.ov)
+        return TokenWeights.of_factors(torch.einsum("e,eio->io", mixture, experts), None, exact.W_QK)
 
     @property
     def W_V(self) -> Float[Tensor, "token d_head"]:

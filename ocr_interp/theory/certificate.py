@@ -8,7 +8,7 @@ For any W with positive training margins, ‖W‖ / min margin is an upper bound
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -53,9 +53,9 @@ class Certificate:
     gap: float
     norm_value: float
     min_margin: float
-    margins: Float[np.ndarray, " example"]
-    held_out_margins: Float[np.ndarray, " held_out"]
-    held_out_margins_overall: Float[np.ndarray, " held_out"]
+    margins: Float[np.ndarray, " example"] = field(repr=False)
+    held_out_margins: Float[np.ndarray, " held_out"] = field(repr=False)
+    held_out_margins_overall: Float[np.ndarray, " held_out"] = field(repr=False)
     scale: float | None
     message: str
 

@@ -27,7 +27,8 @@ _ONCE = {
     "frobenius_norm": "Frobenius norm of the same matrix, logits",
     "effective_rank": "exp of the entropy of its normalised singular values",
     "beta": "held-out implications' coefficient over training implications' in diag(a) W_OV, of "
-    "routed prompts in the mixture of each subject's own; NaN without one of them",
+    "routed prompts in the mixture of each subject's own; noise before training, a ratio of two random "
+    "numbers near 0; NaN without one of them",
 }
 _BY_NORM = {
     "gap": "certified upper bound of the relative distance of the {norm} norm at margin 1 from the smallest "
@@ -59,7 +60,9 @@ def column_meaning(name: str) -> str | None:
     if name in _ONCE:
         return _ONCE[name]
     if found := re.fullmatch(r"beta/(r\d+)", name):
-        return f"beta of {found[1]}'s implications alone; NaN without told or untold ones"
+        return (
+            f"beta of {found[1]}'s implications alone; noise before training; NaN without told or untold ones"
+        )
     split, _, column = name.partition("/")
     relation, _, last = column.rpartition("/")
     if split in SPLITS and last in _BY_SPLIT and re.fullmatch(r"(r\d+)?", relation):

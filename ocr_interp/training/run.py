@@ -22,7 +22,7 @@ from ocr_interp.theory.problem import constant_feature
 from ocr_interp.theory.subject_table import subject_logits, subject_table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot(TrainedModel):
     """A model at one step of its training."""
 

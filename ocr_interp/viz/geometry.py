@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ class PairGeometry:
             space.
     """
 
-    points: dict[str, Float[np.ndarray, " xyz"]]
+    points: dict[str, Float[np.ndarray, " xyz"]] = field(repr=False)
     shown: float
     cosines: dict[str, float]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import seaborn as sns
@@ -24,7 +24,7 @@ class DisplayOrder:
         n_held_out: held-out subjects, which come next.
     """
 
-    rows: Int[np.ndarray, " shown"]
+    rows: Int[np.ndarray, " shown"] = field(repr=False)
     n_training: int
     n_held_out: int
 

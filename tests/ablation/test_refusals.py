@@ -12,7 +12,13 @@ from ocr_interp.ablation.edits.subspace import Subspace
 from ocr_interp.ablation.edits.zero import Zero
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.ablation.where.site import Site, tokens_of_kind
-from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError, UnknownNameError
+from ocr_interp.errors import (
+    ConfigError,
+    InterventionNeverFiredError,
+    ModelError,
+    OcrInterpError,
+    UnknownNameError,
+)
 
 
 def test_names_that_do_not_exist(model, llama_bridge):
@@ -101,3 +107,14 @@ def test_key_value_heads_are_counted_where_they_are(llama_bridge):
     spec = Zero().at(Site.at("v", layer=0, heads=[2]))  # six heads, two value heads
     with pytest.raises(ModelError, match=r"head must be in -2\.\.1"), ablated(llama_bridge, spec):
         llama_bridge(torch.tensor([[3, 4]]))
+
+
+def test_a_site_says_how_other_hooks_are_named():
+    with pytest.raises(UnknownNameError, match=r'named in full, such as Site\("blocks.2.hook_mlp_in"\)'):
+        Site.at("mlp_in", layer=2)
+    with pytest.raises(UnknownNameError, match="did you mean 'pattern'"):
+        Site.at("patern", layer=0)
+    with pytest.raises(ConfigError, match=r"use Site\('blocks.1.attn.hook_v', heads=\(0, 3\)\)"):
+        Site.at("blocks.1.attn.hook_v", heads=[0, 3])
+    with pytest.raises(ConfigError, match=r"layer must be given, got none: Site.at\('pattern', layer=0\)"):
+        Site.at("pattern")

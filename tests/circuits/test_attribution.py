@@ -78,6 +78,19 @@ def test_one_function_for_runs_and_models():
         attribute(run, prompt, "b0", labels=MICRO.labels)
 
 
+def test_a_batch_of_one_is_a_prompt():
+    run, ids = micro(), [int(i) for i in MICRO.tokens("s3", "r2", "EOS")]
+    plain = attribute(run, ids, "c1")
+    for model in (run, run.model):
+        for batch in (torch.tensor([ids]), np.array([ids]), [ids], (torch.tensor(ids),), torch.tensor(ids)):
+            found = attribute(model, batch, MICRO.labels.index("c1"))
+            assert found.by_position == pytest.approx(plain.by_position)
+    assert attribute(run, [["s3", "r2", "EOS"]], "c1").total == plain.total
+    for several in (torch.tensor([ids, ids]), [ids, ids], np.zeros((1, 1, 3), dtype=int)):
+        with pytest.raises(ModelError, match=r"a batch of one .*such as prompts"):
+            attribute(run.model, several, 0)
+
+
 @pytest.mark.parametrize("prompt", [["s0", "r1"], ["s0", "r1", "EOS", "noise0"], ["EOS", "s0", "EOS"]])
 def test_a_prompt_that_no_run_was_trained_on_is_refused(prompt):
     with pytest.raises(ModelError, match="prompt must end with the query 'EOS' and hold it once"):

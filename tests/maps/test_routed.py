@@ -361,14 +361,12 @@ NO_SINGLE = "no single W_OV is its own: read one per expert, OVCircuit.from_run"
 
 def test_what_needs_one_W_OV_refuses_and_says_what_there_is(tmp_path):
     run = train(TASK, config({"by": "relation"}), RECIPE, progress=False)
-    prompt = ["noise0", "noise1", "s1", "r2", "EOS"]
     asked = {
         "W_OV": lambda: run.weights.W_OV,
         "circuit": lambda: run.circuit,
         "effective_W": lambda: run.effective_W,
         "from_run": lambda: OVCircuit.from_run(run, raw=True),
         "analyze": lambda: analyze_run(run),
-        "graph": lambda: prompt_graph(run, prompt, "c0", "c1"),
         "specs": lambda: default_specs(run),
     }
     for ask in asked.values():
@@ -403,12 +401,84 @@ def test_the_command_line_says_it_too(command):
     assert code == 0, err
     assert "experts   mean scores" in out
     assert "routed (by relation, routed_side read), d_head" in out
-    for verb in (("analyze", "run"), ("diagram", "run", "--output", "mechanism.svg"), ("ablate", "run")):
+    for verb, then in (
+        (("analyze", "run"), "analyze run --expert 0"),
+        (("diagram", "run", "--output", "all.json"), "diagram run --expert 0 -o all.json"),
+        (("ablate", "run", "--draws", "1"), "ablate run --zero z:0 z:1"),
+        (("ablate", "run", "--block", "0"), "ablate run --zero z:0 z:1"),
+    ):
         code, _, err = command(*verb)
         assert code != 0
-        assert "OVCircuit.from_run(run, expert=0)" in " ".join(err.replace("│", "").split()), err
+        said = " ".join(err.replace("│", "").split())
+        assert "prompts of run are routed to 2 experts (0..1)" in said
+        assert f"type ocr-interp {then}" in said
+        code, _, err = command(*then.replace(",", "").split())
+        assert code == 0, err
+    code, out, err = command("analyze", "run", "--expert", "1", "--other", "run", "--json", "one.json")
+    assert "same weights" in err
+    code, out, err = command("analyze", "run", "--expert", "1")
+    assert code == 0, err
+    assert "expert 1 alone" in " ".join(out.split())
+    for verb, message in (
+        (("analyze", "run", "--expert", "2"), "expert must be 0..1, got 2"),
+        (("diagram", "run", "--expert", "2", "-o", "x.json"), "expert must be 0..1, got 2"),
+        (("diagram", "run", "--expert", "0", "--prompt", "s0", "r2", "-o", "x.json"), "leave one out"),
+    ):
+        code, _, err = command(*verb)
+        assert code != 0
+        assert message in err
+    code, _, err = command("diagram", "run", "--prompt", "s0", "r2", "-o", "prompt.json")
+    assert code == 0, err
     code, _, err = command("info", "run")
     assert code == 0, err
+
+
+@pytest.mark.parametrize("name", ["relation", "sequence", "hard, then sequence"])
+@pytest.mark.parametrize("step", [0, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_routed_prompt_is_attributed_in_its_mixture(name, step, dtype):
+    """The contributions sum to the logits of the HookedTransformer, and the graph to the same."""
+    from ocr_interp.circuits.attribution.attribute import attribute
+
+    run = snapshot(KINDS[name], step, dtype=dtype)
+    prompt = ["noise1", "s4", "r2", "noise0", "EOS"]
+    logits = run.model(torch.from_numpy(TASK.tokens(*prompt))[None])[0, -1].detach()
+    for answer in ("b0", "c2"):
+        found = attribute(run, prompt, answer)
+        expected = float(logits[TASK.labels.index(answer)])
+        assert found.contributions.sum() == pytest.approx(expected, rel=1e-4 if dtype == "float32" else 1e-10)
+        assert "mixture of the experts for this prompt" in found.statement
+    graph = prompt_graph(run, prompt, "b0", "c2")
+    assert graph.total == pytest.approx(
+        float(logits[TASK.labels.index("b0")] - logits[TASK.labels.index("c2")]), rel=1e-4
+    )
+    with pytest.raises(ModelError, match="EOS"):
+        attribute(run, prompt[:-1], "b0")
+
+
+def test_a_routed_prompt_without_a_relation_says_no_expert():
+    from ocr_interp.circuits.attribution.attribute import attribute
+
+    with pytest.raises(ModelError, match="hold one relation, which says its expert"):
+        attribute(snapshot(KINDS["relation"]), ["s4", "s1", "EOS"], "b0")
+
+
+def test_a_number_of_experts_is_n_experts():
+    with pytest.raises(ConfigError, match=r"use n_experts for a number, experts names relations such as 'r1"):
+        config({"by": "sequence", "experts": 3})
+
+
+def test_help_names_options_that_there_are(command):
+    code, out, _ = command("train", "--help")
+    said = " ".join(out.replace("│", " ").split())
+    about = said.split("--ov-options")[1].split("--attention")[0]
+    assert code == 0
+    assert {name for name in Routed.options() if name in about} == {
+        "by",
+        "routed_side",
+        "n_experts",
+        "experts",
+    }
 
 
 @pytest.mark.parametrize(

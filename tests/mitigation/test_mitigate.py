@@ -1,6 +1,8 @@
 """Mitigations against oracles and by hand, bad input, and a method of one's own."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +31,49 @@ def begun(method, entries=0.3, seed=0):
     linear_map = method.linear_map(AIM, seed)
     start = method.start(AIM, linear_map, entries, seed)
     return Descent(AIM, method.told(AIM, seed), linear_map, method.routes(AIM), start)
+
+
+# --- how methods are named ------------------------------------------------------------------------
+
+
+def test_compare_takes_lists_of_methods():
+    methods = ("one_matrix", Penalty, Penalty(weight=2.0), Routed(side="write"))
+    table = compare(TASK, "r3", methods, seeds=(0,), margin=1.0, go_on=False)
+    assert list(table["label"]) == ["one_matrix", "penalty", "penalty(weight=2.0)", "routed(side='write')"]
+    assert list(compare(TASK, "r3", "start", seeds=(0,), margin=1.0, go_on=False)["label"]) == ["start"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (["none", "own_matrx"], "did you mean 'own_matrix'"),
+        ({"a": "truncatoin"}, "did you mean 'truncation'"),
+        (["penalty", Penalty()], "each once, got penalty twice"),
+        ([], "at least one method"),
+        ({}, "at least one method"),
+        ([3], "method must be a name"),
+        (7, "method must be a name"),
+    ],
+)
+def test_compare_refuses_before_training(methods, said, monkeypatch):
+    monkeypatch.setitem(compare.__globals__, "mitigate", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises((ConfigError, UnknownNameError), match=said):
+        compare(TASK, "r3", methods)
+
+
+def test_findings_say_how_each_method_is_called():
+    from analyses.mitigation.criteria import ADDED, SETTINGS, VARIANTS
+    from analyses.mitigation.pareto import method_of, task_of
+
+    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    table = page.split("| method | called |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = [re.split(r" (?<!\\)\| ", line) for line in table]
+    shown = {row[0].strip("| *").removeprefix("control: "): row[1] for row in rows}
+    aim = Aim.of(task_of(SETTINGS[0]), SETTINGS[0].unwanted)
+    assert shown.keys() == (VARIANTS | ADDED).keys()
+    for label, variant in (VARIANTS | ADDED).items():
+        name, given = re.fullmatch(r"`(\w+)(?:\((.*)\))?`", shown[label].replace("\\|", "|")).groups()
+        assert eval(f"made({given or ''})", {"made": mitigations[name]}) == method_of(variant, aim)
 
 
 # --- a method of one's own ------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from ocr_interp.ablation.binding import Bound, reference_run, wide
 from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
-from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.checks import check_count
+from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, unknown_name
 from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,
@@ -89,17 +90,37 @@ class Site(Where):
         cls,
         kind: str,
         *,
-        layer: int,
+        layer: int | None = None,
         heads: Any = None,
         positions: Any = None,
         tokens: Any = None,
     ) -> Site:
         """A site by kind of hook, a key of `protocol.LAYER_HOOKS`: Site.at("z", layer=0, heads=[2]).
 
-        Heads, positions and tokens are lists, arrays or tensors.
+        Any other hook of the model is a site by its full name: Site("blocks.0.hook_mlp_out").
+
+        Args:
+            kind: of hook.
+            layer: required.
+            heads, positions, tokens: lists, arrays or tensors.
+
+        Raises:
+            UnknownNameError: another kind, with the close matches.
+            ConfigError: a full name, or no layer.
         """
+        if isinstance(kind, str) and "hook_" in kind:
+            heads_too = "" if heads is None else f", heads={tuple(plain_tokens(heads, 'heads'))}"
+            raise ConfigError(
+                f"kind must be one of {', '.join(LAYER_HOOKS)}, got the full name {kind!r}: use "
+                f"Site({kind!r}{heads_too})"
+            )
         if kind not in LAYER_HOOKS:
-            raise unknown_name("kind of hook", kind, LAYER_HOOKS)
+            found = unknown_name("kind of hook", kind, LAYER_HOOKS)
+            full = f'Site("blocks.{0 if layer is None else layer}.hook_{kind}")'
+            raise UnknownNameError(f"{found}; any other hook is named in full, such as {full}")
+        if layer is None:
+            raise ConfigError(f"layer must be given, got none: Site.at({kind!r}, layer=0)")
+        check_count("layer", layer, 0)
         return cls(
             LAYER_HOOKS[kind].format(layer=layer),
             None if heads is None else plain_tokens(heads, "heads"),

@@ -8,13 +8,13 @@ from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
-from ocr_interp.hooked.tokens import Token, TokenList
+from ocr_interp.hooked.tokens import Token, TokenList, one_prompt
 from ocr_interp.models.trained import TrainedModel
 
 
 def attribute(
     model: TrainedModel | HookedModel | AdaptedModel,
-    prompt: TokenList | str,
+    prompt: TokenList | Sequence[TokenList] | str,
     answer: Token,
     against: Token | None = None,
     *,
@@ -32,7 +32,7 @@ def attribute(
     Args:
         model: a Run or Snapshot, or any HookedTransformer, TransformerBridge or PeftModel.
         prompt: token ids, labels or single-token strings, the query last (EOS for a run); of a hooked model
-            also a text for its tokenizer. Nothing is prepended.
+            also a text for its tokenizer; a batch of one is one prompt. Nothing is prepended.
         answer, against: the answer, and the one that is subtracted.
         layer, head: which head of a hooked model; left out for one-layer attention-only models, of which
             all heads, the direct path and the biases are given. A run has one head.
@@ -45,13 +45,14 @@ def attribute(
     Raises:
         UnknownNameError: an unknown token, with the close matches.
         ModelError: a missing or unknown layer or head, options of a hooked model given for a run, or a model
-            whose heads have no OV circuit.
+            whose heads have no OV circuit; or several prompts.
         AttributionError: contributions that do not sum to the total.
     """
+    one = one_prompt(prompt)
     if not isinstance(model, TrainedModel):
         return attribute_model(
             model,
-            prompt,
+            one,
             answer,
             against,
             layer=layer,
@@ -67,4 +68,4 @@ def attribute(
             f"{', kinds' if kinds is not None else ''}{', labels' if named else ''}: leave them "
             "out, or pass run.model"
         )
-    return attribute_run(model, prompt, answer, against)
+    return attribute_run(model, one, answer, against)

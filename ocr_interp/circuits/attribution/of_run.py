@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import Token, TokenList, input_kind_names, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
+from ocr_interp.models.weights import TokenWeights
 from ocr_interp.task import FactRecallTask
 
 MOST_ROWS = 40
@@ -49,7 +50,7 @@ class Attribution:
     answer: str
     against: str | None
     heads: tuple[tuple[int, int], ...]
-    contributions: Float[np.ndarray, "head position"]
+    contributions: Float[np.ndarray, "head position"] = field(repr=False)
     direct: float
     bias: float
     total: float
@@ -105,7 +106,8 @@ def attribute_run(
 
     Args:
         run: a Run or Snapshot.
-        prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"].
+        prompt: token ids or labels, the query (EOS) last, e.g. ["noise0", "s7", "r2", "EOS"]. Of a model
+            that routes prompts to experts, the mixture that this prompt has is decomposed.
         answer: the answer whose logit is decomposed.
         against: another answer, for the logit difference.
 
@@ -116,10 +118,15 @@ def attribute_run(
         ModelError: a prompt that does not end with EOS, or holds it more than once.
         AttributionError: contributions that do not sum to the logit.
     """
-    task, weights = run.task, run.weights
+    task = run.task
     ids = list(check_tokens(prompt, task.labels, "prompt", repeats=True))
     _check_prompt(ids, task)
     columns = check_tokens([answer] if against is None else [answer, against], task.labels, "answers")
+    labels = tuple(task.labels[i] for i in columns)
+    weights, shares, said = run.weights, [], ""
+    if run.weights.linear_map.n_routes is not None:
+        weights, shares = _mixed(run, [task.labels[i] for i in ids])
+        said = f"; mixture of the experts for this prompt: {', '.join(f'{share:.3g}' for share in shares)}"
     used = {"W_V": weights.W_V, "W_QK": weights.W_QK} | ({} if weights.W_O is None else {"W_O": weights.W_O})
     check_finite(used, f"fact-recall {run.config.model.ov} at step {run.step}")
     W_V, W_QK = weights.W_V.double().cpu(), weights.W_QK.double().cpu()
@@ -131,8 +138,8 @@ def attribute_run(
     written = W_V[ids] @ (W_O[:, list(columns)] @ sign)
     parts = (a * written).numpy()
     # The model's own order of summation: attention first, then W_O over the whole vocabulary.
-    total = float(((a @ W_V[ids]) @ W_O)[list(columns)] @ sign)
-    labels = tuple(task.labels[i] for i in columns)
+    logits = (a @ W_V[ids]) @ W_O if weights is run.weights else _logits_by_expert(run, shares, ids, a)
+    total = float(logits[list(columns)] @ sign)
     size = float((a.abs() @ W_V[ids].abs()) @ W_O[:, list(columns)].abs().sum(1))
     residual = checked_residual(parts, total, 2.2e-16, " - ".join(labels), size)
     return Attribution(
@@ -146,10 +153,28 @@ def attribute_run(
         bias=0.0,
         total=total,
         residual=residual,
-        statement=EXACT,
+        statement=EXACT + said,
         model=f"fact-recall {run.config.model.ov}, step {run.step:,}",
         fingerprint=fingerprint_of(used),
     )
+
+
+def _mixed(run: TrainedModel, prompt: Sequence[str]) -> tuple[TokenWeights, list[float]]:
+    """The weights that a prompt has of routed experts, in float64, and its mixture."""
+    exact = run.weights.to("cpu", torch.float64)
+    return exact.of_prompt(run.task, prompt), exact.mixture(run.task, prompt).tolist()
+
+
+def _logits_by_expert(
+    run: TrainedModel, shares: Sequence[float], ids: Sequence[int], a: Float[torch.Tensor, " position"]
+) -> Float[torch.Tensor, " token"]:
+    """The logits as routed experts give them: each expert's own, weighted by its share."""
+    logits = torch.zeros(run.task.d_vocab, dtype=torch.float64)
+    for expert, share in enumerate(shares):
+        own = run.weights.of_expert(expert).to("cpu", torch.float64)
+        written = a @ own.W_V[ids]
+        logits += share * (written if own.W_O is None else written @ own.W_O)
+    return logits
 
 
 def _check_prompt(ids: Sequence[int], task: FactRecallTask) -> None:

@@ -110,7 +110,7 @@ class AlignmentReport:
 
     provenance: Provenance
     prediction: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...] = field(repr=False)
     vectors: tuple[str, ...] = field(repr=False)
     predicted_cosines: Float[np.ndarray, "vector vector"] = field(repr=False)
     predicted_beta: float
@@ -160,6 +160,7 @@ def align(
     untrained: OVMatrix | None = None,
     other: OVMatrix | None = None,
     random_seeds: Sequence[int] = (0, 1, 2),
+    as_if_whole: bool = False,
 ) -> AlignmentReport:
     """Compares diag(a) W_OV of a fact-recall circuit with a prediction, beside baselines.
 
@@ -173,16 +174,17 @@ def align(
         other: the circuit of another model, of another parameterisation of W_OV (OTHER) or of the same one,
             e.g. with another seed or recipe (SIBLING).
         random_seeds: baselines as in `OVCircuit.random_like`, one per seed.
+        as_if_whole: compares the circuit of one expert as if every prompt had it; refused without.
 
     Raises:
-        ModelError: a circuit of another model, a baseline of another task, an `untrained` that has been
-            trained, or an `other` with the same weights.
+        ModelError: a circuit of another model, one expert's, a baseline of another task, an `untrained` that
+            has been trained, or an `other` with the same weights.
         ConfigError: a prediction of another shape or task, or one that is not finite or zero.
     """
     task = circuit.task
     if task is None:
         raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
-    if isinstance(circuit.route, int):
+    if isinstance(circuit.route, int) and not as_if_whole:
         raise ModelError(
             "a prediction is of all prompts of a task, got the circuit of one expert, number "
             f"{circuit.route}: align run.circuit, or where prompts are routed that of a prompt, "

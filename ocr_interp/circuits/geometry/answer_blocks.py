@@ -26,7 +26,7 @@ class AnswerBlock:
     """
 
     name: str
-    values: Float[np.ndarray, " direction"]
+    values: Float[np.ndarray, " direction"] = field(repr=False)
     basis: Float[np.ndarray, "answer direction"] = field(repr=False)
 
 

@@ -40,10 +40,10 @@ class Coordinates:
         provenance: of the circuit.
     """
 
-    labels: tuple[str, ...]
-    values: Float[np.ndarray, "token dimension"]
+    labels: tuple[str, ...] = field(repr=False)
+    values: Float[np.ndarray, "token dimension"] = field(repr=False)
     anchors: tuple[str, ...]
-    explained: Float[np.ndarray, " token"]
+    explained: Float[np.ndarray, " token"] = field(repr=False)
     rule: str
     provenance: Provenance
 
@@ -62,8 +62,8 @@ class SpanShare:
         fingerprint: of the weights, as in Provenance.
     """
 
-    labels: tuple[str, ...]
-    shares: Float[np.ndarray, " token"]
+    labels: tuple[str, ...] = field(repr=False)
+    shares: Float[np.ndarray, " token"] = field(repr=False)
     onto: tuple[str, ...]
     rank: int
     dimension: int

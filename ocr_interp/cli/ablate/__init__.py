@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from ocr_interp.ablation.edits import edits
-from ocr_interp.cli.arguments.files import check_output, read_snapshot, say
+from ocr_interp.cli.arguments.files import check_output, check_routes, read_snapshot, say
 from ocr_interp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ class Ablate:
         short = (("zero", self.zero), ("mean", self.mean), ("resample", self.resample))
         named = [(edit, place) for edit, places in short for place in places] + list(self.spec)
         reading = {"tolerance": self.tolerance, "draws": self.draws}
+        if self.block or not (named or self.path):
+            then = "ablate {run} --zero z:0 z:1, which cuts off expert 0, then expert 1"
+            check_routes(self.run_dir, snapshot, then)
         specs = chosen_specs(snapshot, named, self.block, self.path, **reading) or default_specs(snapshot)
         try_specs(snapshot, specs, self.seeds[0])
         study = run_ablation_study(

@@ -47,6 +47,25 @@ def read_snapshot(path: Path, step: int | None) -> Snapshot:
     return run.at(step)
 
 
+def check_routes(path: Path, run: Snapshot, then: str) -> None:
+    """Requires a model with one W_OV for all prompts.
+
+    Args:
+        path: of the run.
+        run: the model.
+        then: what to type for one that routes prompts; "{run}" stands for the path.
+
+    Raises:
+        ConfigError: prompts are routed to experts.
+    """
+    n_routes = run.weights.linear_map.n_routes
+    if n_routes is not None:
+        raise ConfigError(
+            f"prompts of {path} are routed to {n_routes} experts (0..{n_routes - 1}), and no single W_OV is "
+            f"its own: type ocr-interp {then.format(run=path)}"
+        )
+
+
 def _runs_nearby(path: Path) -> str:
     """Text that names the runs inside a directory, or runs whose path is close to a missing one."""
     if path.is_dir():

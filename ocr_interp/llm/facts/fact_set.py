@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ocr_interp.errors import ConfigError
@@ -127,41 +127,41 @@ class FactSet:
 
     name: str
     causal: bool | None
-    subjects: tuple[str, ...]
-    facts: tuple[str, ...]
-    implications: tuple[str, ...]
-    subject_fact: tuple[int, ...]
-    subject_implication: tuple[int, ...]
-    trained: tuple[bool, ...]
-    fact_told: tuple[bool, ...]
-    implication_told: tuple[bool, ...]
+    subjects: tuple[str, ...] = field(repr=False)
+    facts: tuple[str, ...] = field(repr=False)
+    implications: tuple[str, ...] = field(repr=False)
+    subject_fact: tuple[int, ...] = field(repr=False)
+    subject_implication: tuple[int, ...] = field(repr=False)
+    trained: tuple[bool, ...] = field(repr=False)
+    fact_told: tuple[bool, ...] = field(repr=False)
+    implication_told: tuple[bool, ...] = field(repr=False)
     fact_templates: Templates
     implication_templates: Templates
     entails: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("subjects", "facts", "implications"):
-            _check_distinct(field, getattr(self, field))
-        for field in ("facts", "implications"):
-            if len(getattr(self, field)) < MIN_CANDIDATES:
+        for side in ("subjects", "facts", "implications"):
+            _check_distinct(side, getattr(self, side))
+        for side in ("facts", "implications"):
+            if len(getattr(self, side)) < MIN_CANDIDATES:
                 raise ConfigError(
-                    f"{field} must be at least {MIN_CANDIDATES} different answers, got "
-                    f"{list(getattr(self, field))}: there is nothing to tell apart"
+                    f"{side} must be at least {MIN_CANDIDATES} different answers, got "
+                    f"{list(getattr(self, side))}: there is nothing to tell apart"
                 )
-        for field in ("subject_fact", "subject_implication", "trained", "fact_told", "implication_told"):
-            if len(getattr(self, field)) != len(self.subjects):
+        for side in ("subject_fact", "subject_implication", "trained", "fact_told", "implication_told"):
+            if len(getattr(self, side)) != len(self.subjects):
                 raise ConfigError(
-                    f"{field} must have one entry a subject ({len(self.subjects)}), "
-                    f"got {len(getattr(self, field))}"
+                    f"{side} must have one entry a subject ({len(self.subjects)}), "
+                    f"got {len(getattr(self, side))}"
                 )
-        for field, answers in (
+        for side, answers in (
             ("subject_fact", self.facts),
             ("subject_implication", self.implications),
         ):
-            outside = sorted({index for index in getattr(self, field) if not 0 <= index < len(answers)})
+            outside = sorted({index for index in getattr(self, side) if not 0 <= index < len(answers)})
             if outside:
                 raise ConfigError(
-                    f"{field} must lie in 0..{len(answers) - 1}, got {listed([str(k) for k in outside])}"
+                    f"{side} must lie in 0..{len(answers) - 1}, got {listed([str(k) for k in outside])}"
                 )
         if self.entails and len(self.entails) != len(self.facts):
             raise ConfigError(

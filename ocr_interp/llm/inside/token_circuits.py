@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,14 +72,14 @@ class TokenCircuits:
     """
 
     tokens: FactTokens
-    heads: tuple[tuple[int, int], ...]
+    heads: tuple[tuple[int, int], ...] = field(repr=False)
     n_chosen: int
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    norms: Float[np.ndarray, "head input_group output_group state"]
-    contrasts: Float[np.ndarray, "head contrast state"]
-    shares: Float[np.ndarray, "head contrast state"]
-    rows: tuple[int, ...]
+    norms: Float[np.ndarray, "head input_group output_group state"] = field(repr=False)
+    contrasts: Float[np.ndarray, "head contrast state"] = field(repr=False)
+    shares: Float[np.ndarray, "head contrast state"] = field(repr=False)
+    rows: tuple[int, ...] = field(repr=False)
 
     @property
     def relative_change(self) -> Float[np.ndarray, "head input_group output_group"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class OVWeights:
         W_O: one per head.
     """
 
-    W_V: Float[np.ndarray, "layer kv_head d_model d_head"]
-    W_O: Float[np.ndarray, "layer head d_head d_model"]
+    W_V: Float[np.ndarray, "layer kv_head d_model d_head"] = field(repr=False)
+    W_O: Float[np.ndarray, "layer head d_head d_model"] = field(repr=False)
 
     def factors(self, layer: int, head: int) -> tuple[np.ndarray, np.ndarray]:
         """W_V [d_model, d_head] and W_O [d_head, d_model] of a head, float64."""
@@ -50,10 +50,10 @@ class OVUpdate:
         spectral_share: largest singular value over the sum of all.
     """
 
-    relative: Float[np.ndarray, "layer head"]
-    nuclear_to_frobenius: Float[np.ndarray, "layer head"]
-    effective_rank: Float[np.ndarray, "layer head"]
-    spectral_share: Float[np.ndarray, "layer head"]
+    relative: Float[np.ndarray, "layer head"] = field(repr=False)
+    nuclear_to_frobenius: Float[np.ndarray, "layer head"] = field(repr=False)
+    effective_rank: Float[np.ndarray, "layer head"] = field(repr=False)
+    spectral_share: Float[np.ndarray, "layer head"] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, four significant digits, NaN as None."""

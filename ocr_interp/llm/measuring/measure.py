@@ -49,11 +49,11 @@ class Measurement:
             candidates. None for a measurement that was read from a file (`LogitTable` keeps them).
     """
 
-    split: Int[np.ndarray, " example"]
-    fact: Int[np.ndarray, " example"]
-    template: Int[np.ndarray, " example"]
-    rank: Float[np.ndarray, " example"]
-    logprob: Float[np.ndarray, " example"]
+    split: Int[np.ndarray, " example"] = field(repr=False)
+    fact: Int[np.ndarray, " example"] = field(repr=False)
+    template: Int[np.ndarray, " example"] = field(repr=False)
+    rank: Float[np.ndarray, " example"] = field(repr=False)
+    logprob: Float[np.ndarray, " example"] = field(repr=False)
     scoring: Mapping[str, ScoringName] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
     scores: Float[np.ndarray, "example candidate"] | None = field(default=None, repr=False, compare=False)
 

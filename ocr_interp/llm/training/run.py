@@ -50,10 +50,10 @@ class FinetuneRun:
     facts: FactSet
     step: int
     status: str
-    history: pd.DataFrame
+    history: pd.DataFrame = field(repr=False)
     before: Measurement
     after: Measurement
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(repr=False)
     device: str
     path: Path | None = None
     in_memory: LanguageModel | None = field(repr=False, default=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ocr_interp.checks import check_choice
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, shown
 from ocr_interp.maps.axes import TokenAxes
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.maps.routed import Routed as RoutedMap
@@ -41,6 +41,11 @@ class Routed(Mitigation):
         check_choice("by", self.by, ("relation", "subject"))
         if self.by == "subject" and self.experts:
             raise ConfigError("by='subject' has no use for experts: leave it out")
+        if not isinstance(self.experts, str):
+            raise ConfigError(
+                f"experts must name relations, such as 'r1+r3|r2', got {shown(self.experts)}: there are two "
+                "experts if it is left out"
+            )
         relation_groups(self.experts)
 
     def linear_map(self, aim: Aim, seed: int) -> LinearMap:

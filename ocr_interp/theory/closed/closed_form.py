@@ -8,7 +8,7 @@ both, and the dual weights that prove them optimal, from the missing entry of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -54,8 +54,8 @@ class ClosedForm:
     sizes: tuple[int, int, int]
     beta: float
     objective: float
-    pair_block: Float[np.ndarray, "status kind"]
-    constant_block: Float[np.ndarray, "group column_group"]
+    pair_block: Float[np.ndarray, "status kind"] = field(repr=False)
+    constant_block: Float[np.ndarray, "group column_group"] = field(repr=False)
 
     @cached_property
     def spectrum(self) -> tuple[SpectrumBlock, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -30,7 +30,7 @@ class Accuracy:
     value: float
     proved: bool
     unique: bool | None = None
-    ranges: Float[np.ndarray, "group end"] | None = None
+    ranges: Float[np.ndarray, "group end"] | None = field(repr=False, default=None)
 
 
 EXACT = Accuracy(0.0, 0.0, True)
@@ -53,7 +53,7 @@ class ReducedSolution:
     """
 
     blocks: Blocks
-    weights: Float[np.ndarray, "example value"]
+    weights: Float[np.ndarray, "example value"] = field(repr=False)
     primal: float
     dual: float
     iterations: int

@@ -6,7 +6,7 @@ bounds of the reduced problem are bounds of the full one: no array is built at f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,7 +43,7 @@ class BlockSolution:
     reduced: ReducedProblem
     norm: UnitarilyInvariantNorm
     blocks: Blocks
-    reduced_weights: Float[np.ndarray, "example value"]
+    reduced_weights: Float[np.ndarray, "example value"] = field(repr=False)
     iterations: int = 0
     accuracy: Accuracy = UNKNOWN
 

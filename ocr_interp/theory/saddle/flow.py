@@ -46,13 +46,13 @@ class FlowPath:
     """
 
     task: FactRecallTask
-    log_time: Float[np.ndarray, " point"]
-    log10_margin: Float[np.ndarray, " point"]
-    log_loss: Float[np.ndarray, " point"]
-    beta: Float[np.ndarray, " point"]
-    second_mode: Float[np.ndarray, " point"]
-    excess: Float[np.ndarray, " point"]
-    gap: Float[np.ndarray, " point"]
+    log_time: Float[np.ndarray, " point"] = field(repr=False)
+    log10_margin: Float[np.ndarray, " point"] = field(repr=False)
+    log_loss: Float[np.ndarray, " point"] = field(repr=False)
+    beta: Float[np.ndarray, " point"] = field(repr=False)
+    second_mode: Float[np.ndarray, " point"] = field(repr=False)
+    excess: Float[np.ndarray, " point"] = field(repr=False)
+    gap: Float[np.ndarray, " point"] = field(repr=False)
     factors: SymmetricFactors = field(repr=False)
     log_size: float
 

@@ -20,7 +20,7 @@ the attention of each kind of row) is a smooth problem of one to five unknowns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -43,9 +43,9 @@ class RankOneOptimum:
     """
 
     tau: float
-    rows: Float[np.ndarray, " group"]
-    multipliers: Float[np.ndarray, " constraint"]
-    attention: Float[np.ndarray, " token_kind"]
+    rows: Float[np.ndarray, " group"] = field(repr=False)
+    multipliers: Float[np.ndarray, " constraint"] = field(repr=False)
+    attention: Float[np.ndarray, " token_kind"] = field(repr=False)
     objective: float
 
 

@@ -52,7 +52,7 @@ class SaddleSolution:
     objective: float
     kappa: float
     start_exponent: float
-    scores: Float[np.ndarray, " token_kind"]
+    scores: Float[np.ndarray, " token_kind"] = field(repr=False)
     found: ClosedForm = field(repr=False)
     optimum: RankOneOptimum = field(repr=False)
 

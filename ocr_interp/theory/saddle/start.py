@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -26,10 +26,10 @@ class SymmetricFactors:
         constant_outputs: [component, kind].
     """
 
-    pair_values: Float[np.ndarray, "status component"]
-    pair_outputs: Float[np.ndarray, "component kind"]
-    constant_values: Float[np.ndarray, "group constant_component"]
-    constant_outputs: Float[np.ndarray, "constant_component kind"]
+    pair_values: Float[np.ndarray, "status component"] = field(repr=False)
+    pair_outputs: Float[np.ndarray, "component kind"] = field(repr=False)
+    constant_values: Float[np.ndarray, "group constant_component"] = field(repr=False)
+    constant_outputs: Float[np.ndarray, "constant_component kind"] = field(repr=False)
 
     def __post_init__(self) -> None:
         shapes = [

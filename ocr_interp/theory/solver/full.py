@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -31,8 +31,8 @@ class FullSolution:
 
     problem: MaxMarginProblem
     norm: Norm
-    W: Float[np.ndarray, "input output"]
-    weights: Float[np.ndarray, "example output"]
+    W: Float[np.ndarray, "input output"] = field(repr=False)
+    weights: Float[np.ndarray, "example output"] = field(repr=False)
     iterations: int = 0
 
     @cached_property

@@ -8,7 +8,7 @@ random starts, on small tasks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +43,7 @@ class StationaryPoint:
         found: number of starts that ended here.
     """
 
-    W: Float[np.ndarray, "input output"]
+    W: Float[np.ndarray, "input output"] = field(repr=False)
     cost: float
     beta: float
     kkt_error: float
