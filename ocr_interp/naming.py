@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from ocr_interp.errors import ConfigError, shown, unknown_name
@@ -151,14 +152,15 @@ def mapping_of_rows(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> NamedMappi
     implication_of: dict[str, tuple[str, str]] = {}
     told: list[bool] = []
     for place, row in rows:
+        check_told_column(place, row)
         subject, fact = (_text(place, column, row.get(column)) for column in COLUMNS[:2])
         if subject in fact_of:
             raise ConfigError(
                 f"{place}: subject {subject!r} stands in {place_of[subject]} already: one fact a subject"
             )
         fact_of[subject], place_of[subject] = fact, place
-        named = not _empty(row.get("implication"))
-        told.append(_told(place, row["told"]) if not _empty(row.get("told")) else named)
+        named = not is_empty(row.get("implication"))
+        told.append(told_value(place, row["told"]) if not is_empty(row.get("told")) else named)
         if named:
             implication = _text(place, "implication", row["implication"])
             first, where = implication_of.setdefault(fact, (implication, place))
@@ -205,6 +207,13 @@ def rows_of(table: Any) -> list[tuple[str, Mapping[str, Any]]]:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     else:
         rows = table
+    if isinstance(table, str | PurePath):
+        reader = "json" if str(table).lower().endswith(".json") else "csv"
+        separator = ', sep="\\t"' if str(table).lower().endswith(".tsv") else ""
+        raise ConfigError(
+            f"a table of facts must be a DataFrame, a mapping of columns or a list of rows, got the path "
+            f"{shown(str(table))}: read it first, from_rows(pandas.read_{reader}({str(table)!r}{separator}))"
+        )
     if isinstance(rows, str) or not isinstance(rows, Sequence) or not rows:
         raise ConfigError(
             f"a table of facts must be a DataFrame, a mapping of columns or a list of rows with the columns "
@@ -260,7 +269,18 @@ def per_relation(name: str, values: Any) -> list[tuple[Any, ...]]:
     return columns
 
 
-def _empty(value: Any) -> bool:
+def check_told_column(place: str, columns: Iterable[Any]) -> None:
+    """Requires that a column that reads like told is called so: another spelling would not be obeyed.
+
+    Raises:
+        ConfigError: such a column; the message gives the place.
+    """
+    for name in columns:
+        if isinstance(name, str) and name != COLUMNS[3] and normal_form(name) == COLUMNS[3]:
+            raise ConfigError(f"{place}: the column {name!r} must be called 'told', else it says nothing")
+
+
+def is_empty(value: Any) -> bool:
     """Whether a cell holds nothing: None, a blank text, or a table's missing value."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
@@ -271,13 +291,18 @@ def _text(place: str, column: str, value: Any) -> str:
     """A name; whole numbers are names too, as tables read them."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if _empty(value) or not isinstance(value, str):
-        got = "nothing" if _empty(value) else repr(value)
+    if is_empty(value) or not isinstance(value, str):
+        got = "nothing" if is_empty(value) else repr(value)
         raise ConfigError(f"{place}: {column} must be a text that is not empty, got {got}")
     return value.strip()
 
 
-def _told(place: str, value: Any) -> bool:
+def told_value(place: str, value: Any) -> bool:
+    """A cell of the column told: true or false, yes or no, 1 or 0.
+
+    Raises:
+        ConfigError: another value; the message gives the place.
+    """
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, bool):
         return plain

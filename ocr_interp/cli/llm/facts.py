@@ -28,6 +28,8 @@ class Facts:
             f"implications, {drawn.n_subjects} names, {len(drawn.training_examples)} sentences told, for "
             "example"
         )
+        if self.facts.data == "file" and self.facts.share is None:
+            say(f"  told: by the column told, or without it {self.facts.told_share:g} of each fact's names")
         for split in SPLITS:
             example = next((e for e in drawn.test_examples if SPLITS[e.split] == split), None)
             if example is not None:

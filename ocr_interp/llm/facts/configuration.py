@@ -18,6 +18,9 @@ SCORINGS: tuple[Scoring, ...] = ("auto", "first_token", "until_distinct", "whole
 Control = Literal["none", "random_implications", "facts_only", "implications_only"]
 CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")
 
+DEFAULT_SHARE = 0.2
+"""The share told where neither `FactConfig.share` nor a column told of the file says it."""
+
 _PATHS = ("file", "implications_file")
 
 
@@ -32,7 +35,8 @@ class FactConfig:
         file: the file for data "file" (CSV or JSON) or "popqa" (CSV or TSV).
         n_pairs: number of pairs of a fact and an implication; None is 5, or all pairs of a file.
         n_names: number of names per pair; None is 20, or all names of a file.
-        share: share of each pair's names whose implication is told, rounded to whole names.
+        share: share of each pair's names whose implication is told, rounded to whole names; None is 0.2, or
+            what the column told of the file says, beside which a share is refused.
         control: "none"; "random_implications" (names that share a fact get different implications, both
             told and held out); "facts_only" (no implication is told); "implications_only" (no fact is told).
         seed: seed of the names, the pairs and the choice of training subjects; controls with the same seed
@@ -60,7 +64,7 @@ class FactConfig:
     file: Path | None = None
     n_pairs: int | None = None
     n_names: int | None = None
-    share: float = 0.2
+    share: float | None = None
     control: Control = "none"
     seed: int = 0
     train_templates: tuple[int, ...] = (0,)
@@ -79,14 +83,15 @@ class FactConfig:
         for field in ("n_pairs", "n_names"):
             if getattr(self, field) is not None:
                 check_count(field, getattr(self, field), 2 if field == "n_pairs" else 1)
-        check_number("share", self.share, at_least=0)
-        if self.share > 1:
-            raise ConfigError(f"share must be in 0..1, got {self.share}")
+        if self.share is not None:
+            check_number("share", self.share, at_least=0)
+            if self.share > 1:
+                raise ConfigError(f"share must be in 0..1, got {self.share}")
+            object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
         check_choice("control", self.control, CONTROLS)
         check_choice("scoring", self.scoring, SCORINGS)
         check_count("seed", self.seed, 0)
         check_count("n_unseen", self.n_unseen, 0)
-        object.__setattr__(self, "share", float(self.share))  # 1 and 1.0 are one configuration
         for field in _PATHS:
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, Path(getattr(self, field)))
@@ -134,6 +139,11 @@ class FactConfig:
                 object.__setattr__(self, field, int(value))
 
     @property
+    def told_share(self) -> float:
+        """The share of names told where no column of a file says who is."""
+        return DEFAULT_SHARE if self.share is None else self.share
+
+    @property
     def required_file(self) -> Path:
         """The file, for data sets that need one."""
         if self.file is None:
@@ -142,11 +152,13 @@ class FactConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them."""
-        values = dataclasses.asdict(self)
+        # A share that is left out is kept as the default, so that fingerprints of earlier runs stay.
+        values = {**dataclasses.asdict(self), "share": self.told_share}
         return {**values, **{name: str(values[name]) for name in _PATHS if values[name] is not None}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FactConfig:
         """The configuration from the values of `to_dict`; an unknown field raises."""
         paths = {name: Path(values[name]) for name in _PATHS if values.get(name) is not None}
-        return from_fields(cls, "facts", {**values, **paths})
+        share = {"share": None} if values.get("share") == DEFAULT_SHARE else {}
+        return from_fields(cls, "facts", {**values, **paths, **share})

@@ -13,6 +13,7 @@ from ocr_interp.llm.facts.format_catalogue import formats
 from ocr_interp.llm.facts.formats.base import Format, Statement
 from ocr_interp.llm.facts.reading import Records, read_records
 from ocr_interp.llm.facts.spelling import MOST_SHOWN, AnswerFinder, alike, listed, shown_apart
+from ocr_interp.naming import check_told_column
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class FileRelations:
         shown = ", ".join(f"{name!r} ({size})" for size, name in sizes[:MOST_SHOWN])
         return shown + (f" and {more} more" if more > 0 else "")
 
+    @property
+    def says_told(self) -> bool:
+        """Whether a column told says which statements are told."""
+        return any(s.told is not None for own in self.relations.values() for s in own)
+
     def named(self, field: str, name: str) -> tuple[Statement, ...]:
         """The statements of a relation.
 
@@ -54,12 +60,13 @@ class FileRelations:
 
 @dataclass(frozen=True)
 class TripleRow:
-    """A subject with its two answers, and where they stand."""
+    """A subject with its two answers, where they stand, and whether the file says that it is told."""
 
     place: str
     subject: str
     fact: str
     implication: str
+    told: bool | None = None
 
 
 def _close(name: str, names: Iterable[str]) -> str:
@@ -78,11 +85,12 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
     if not records.columns and not records.is_table:
         raise ConfigError(f"{path} holds no facts: it has no objects")
     known = [formats[name] for name in formats]
-    # A format with more keys says more: triples before pairs.
+    # Our own comes first, as its column told would be lost else; of others, one with more keys says more.
     fitting = [form for form in known if form.fits(records.columns, language)]
     if not fitting:
         _refuse_columns(records, known)
-    form = max(fitting, key=lambda form: len(form.keys))
+    form = max(fitting, key=lambda form: (form.reads_told, len(form.keys)))
+    _check_told(records, form)
     if language and not form.has_languages:
         raise ConfigError(
             f"{path} has no columns of several languages, but {', '.join(form.keys)}: leave language "
@@ -96,13 +104,27 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
     return FileRelations(path, form, {name: tuple(own) for name, own in relations.items()})
 
 
+def _check_told(records: Records, form: Format) -> None:
+    """Refuses a column told that the format would not obey, and another spelling of it."""
+    columns = dict.fromkeys((*records.columns, *(key for _, values in records.rows for key in values)))
+    check_told_column(records.place, columns)
+    if "told" in columns and not form.reads_told:
+        raise ConfigError(
+            f"{records.place}: a column told is obeyed beside subject, fact, implication, and the file is "
+            f"read as {form.name} ({', '.join(form.keys)}): write it with the former columns, or remove told "
+            "and choose with share"
+        )
+
+
 def _refuse_columns(records: Records, known: Sequence[Format]) -> None:
     """Says which columns or keys there are, and what the nearest format lacks."""
     has = records.columns
 
     def nearness(form: Format) -> tuple[int, bool, int]:
         close = sum(bool(difflib.get_close_matches(key, has, n=1)) for key in form.keys)
-        return len(set(form.keys) & set(has)), form.name == "triples", close
+        shared = len(set(form.keys) & set(has))
+        # One word in common, such as name, makes a table of one's own no relation file of LRE.
+        return shared if shared > 1 or form.reads_told else 0, form.reads_told, close
 
     near = max(known, key=nearness)
     lacking = next((key for key in near.keys if key not in has), near.keys[0])
@@ -139,9 +161,9 @@ def joined(
     refused += _alike("implication", [(s.answer, s.place) for s in implications])
     if refused:
         raise ConfigError(listed(refused))
-    implied = {statement.subject: statement.answer for statement in implications}
+    implied = {statement.subject: statement for statement in implications}
     rows = {
-        s.subject: TripleRow(s.place, s.subject, s.answer, implied[s.subject])
+        s.subject: TripleRow(s.place, s.subject, s.answer, implied[s.subject].answer, implied[s.subject].told)
         for s in facts
         if s.subject in implied
     }

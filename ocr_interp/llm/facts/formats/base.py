@@ -22,6 +22,7 @@ class Statement:
         relation: what is said of the subject.
         subject, answer: of whom, and what.
         wordings: prompts that the file brings for it, each with "{subject}".
+        told: whether the file says that it is in the training set; None if it does not say.
     """
 
     place: str
@@ -29,6 +30,7 @@ class Statement:
     subject: str
     answer: str
     wordings: tuple[str, ...] = ()
+    told: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Format(ABC):
         says: in a few words, what it is, for messages.
         allows_repeats: whether one statement may stand twice in a file.
         has_languages: whether a file can hold the same facts in several languages.
+        reads_told: whether a column told says which implications are told; elsewhere it is refused.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Format(ABC):
     says: str
     allows_repeats: bool = True
     has_languages: ClassVar[bool] = False
+    reads_told: ClassVar[bool] = False
 
     def fits(self, columns: Iterable[str], language: str) -> bool:
         """Whether a file with these columns or keys has this format."""

@@ -182,14 +182,14 @@ def told(facts: Sequence[str], subject_fact: Sequence[int], config: Request) -> 
     too_few = []
     order = np.argsort(groups, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
-        count = math.floor(config.share * len(members) + 0.5)
-        if config.share > 0 and not count:
+        count = math.floor(config.told_share * len(members) + 0.5)
+        if config.told_share > 0 and not count:
             too_few.append(f"the {len(members)} of {facts[int(groups[members[0]])]!r}")
         trained[rng.choice(members, size=count, replace=False)] = True
     if too_few:
         raise ConfigError(
-            f"share must leave every fact a training name, got {config.share} of {listed(too_few)}, which "
-            "rounds to 0: raise it or add names, or pass 0 for the facts alone"
+            f"share must leave every fact a training name, got {config.told_share} of {listed(too_few)}, "
+            "which rounds to 0: raise it or add names, or pass 0 for the facts alone"
         )
     flags = tuple(bool(value) for value in trained)
     return {"trained": flags, "fact_told": (True,) * len(groups), "implication_told": flags}

@@ -44,6 +44,11 @@ class ExtractiveFacts(FactSource):
         """
         keys = []
         records = read_records(config.required_file)
+        if "told" in records.columns:
+            raise ConfigError(
+                f"{records.place}: there is a column told, and data='extractive_structures' makes up its "
+                "people and draws who is told: take data='file', or remove the column"
+            )
         for field, own in (("fact_property", _FACT), ("implication_property", _IMPLICATION)):
             asked = getattr(config, field)
             keys.append(own if asked in ("", getattr(type(config), field)) else asked)

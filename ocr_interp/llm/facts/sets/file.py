@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,6 +63,7 @@ class FileFacts(FactSource):
                 )
         repeats = one is not two or one.format.allows_repeats
         rows = joined(facts, implications, repeats)
+        _check_told(one, two, implications, config)
         fact_of = {answer: k for k, answer in enumerate(dict.fromkeys(row.fact for row in rows))}
         implied = {answer: k for k, answer in enumerate(dict.fromkeys(row.implication for row in rows))}
         subject_fact = tuple(fact_of[row.fact] for row in rows)
@@ -75,8 +77,42 @@ class FileFacts(FactSource):
             subject_implication=tuple(implied[row.implication] for row in rows),
             fact_templates=chosen_templates(config, "fact", wordings_of(facts)),
             implication_templates=chosen_templates(config, "implication", wordings_of(implications)),
-            **told(tuple(fact_of), subject_fact, config),
+            **_told(rows, tuple(fact_of), subject_fact, config),
         )
+
+
+def _check_told(
+    one: FileRelations, two: FileRelations, implications: Sequence[Statement], config: Request
+) -> None:
+    """Requires that a column told is obeyed: it is of these implications, and nothing else chooses.
+
+    Raises:
+        ConfigError: a share beside it, a second file, or another relation as the implications.
+    """
+    marking = [found.path for found in (one, two) if found.says_told]
+    if not marking:
+        return
+    if config.share is not None:
+        raise ConfigError(
+            f"the column told of {marking[0]} says which implications are told, and so does share "
+            f"({config.share}): leave --share out, or remove the column"
+        )
+    if config.implications_file is not None or any(s.told is None for s in implications):
+        raise ConfigError(
+            f"the column told of {marking[0]} is of the implications in that file, and others are asked for: "
+            "write one file with the columns subject, fact, implication, told, or remove the column told and "
+            "choose with share"
+        )
+
+
+def _told(
+    rows: Sequence[TripleRow], facts: Sequence[str], subject_fact: Sequence[int], config: Request
+) -> dict[str, tuple[bool, ...]]:
+    """The fields of a FactSet that mark told triples: the file's column told, else a share of every fact."""
+    flags = tuple(row.told for row in rows if row.told is not None)
+    if not flags:
+        return told(facts, subject_fact, config)
+    return {"trained": flags, "fact_told": (True,) * len(rows), "implication_told": flags}
 
 
 def _relation(found: FileRelations, which: str, config: Request) -> tuple[Statement, ...]:

@@ -39,6 +39,11 @@ class PopQAFacts(FactSource):
             ConfigError: another format, or a property without rows; the message lists the properties.
         """
         found = read_relations(config.required_file, config.language)
+        if found.says_told:
+            raise ConfigError(
+                f"{config.file} has a column told, and data='popqa' draws its own names and pairs: take "
+                "data='file', or remove the column"
+            )
         both = [found.named(f, getattr(config, f)) for f in ("fact_property", "implication_property")]
         facts, implications = (tuple(dict.fromkeys(s.answer for s in own)) for own in both)
         chosen = {config.fact_property, config.implication_property}
