@@ -1,6 +1,7 @@
 """ocr-interp solve on a file of facts: readable rows with the file's names, and one-line complaints."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -69,7 +70,9 @@ def test_json_rows_without_told(solve, tmp_path):
         ),
         (FACTS.replace("Italian", ""), (), "got none for 'Rome'; 'Milan'"),
         (FACTS.replace("Flo", "ada"), (), "subject 'Ada' and subject 'ada'"),
-        ("subject,fact\nAda,Rome\n", (), "got no 'implication' among 'subject', 'fact'"),
+        ("subject,fact\nAda,Rome\n", (), "no column is called 'implication', required"),
+        ("name,city,language\nAda,Rome,Italian\n", (), "the file has 'name', 'city', 'language': rename"),
+        ("subject,city,fact\nAda,Rome,x\n", (), "called 'implication', required .* has 'subject', 'city'"),
         ("subject,fact,implication\n", (), "has no rows"),
         (FACTS, ("--table", "margins.txt"), r"\.csv"),
         (FACTS, ("--margin-tolerance", "0"), "margin_tolerance must be a finite number > 0"),
@@ -81,3 +84,46 @@ def test_what_is_wrong_with_a_file_is_one_line(solve, tmp_path, content, words, 
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert re.search(message, err)
+
+
+def test_train_takes_the_same_file_and_keeps_its_names(command, tmp_path):
+    from ocr_interp import FactRecallTask, load_run
+
+    (tmp_path / "own facts.tsv").write_text(FACTS.replace('"O\'Hara, Di"', "Di").replace(",", "\t"))
+    words = ("train", "run", "--facts", "own facts.tsv", "--steps", "2", "--n-noise", "2", "--seq-len", "5")
+    code, out, err = command(*words)
+    assert code == 0, err
+    rows = pd.read_csv(tmp_path / "own facts.tsv", sep="\t")
+    assert load_run(tmp_path / "run").task == FactRecallTask.from_rows(rows, n_noise=2, seq_len=5)
+    assert "Flo" in load_run(tmp_path / "run").task.labels
+    code, out, err = command(*words)
+    assert (code, "step 2 of 2" in out) == (0, True), "the same command shows it"
+    code, _, err = command(*words, "--lr", "0.5")
+    assert "goes on with: ocr-interp train run --facts 'own facts.tsv' --steps 2" in err
+    (tmp_path / "own facts.tsv").write_text(FACTS.replace('"O\'Hara, Di"', "Dan").replace(",", "\t"))
+    code, _, err = command(*words)
+    assert (code, "task.names" in err) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("--m-test", "4"), ("--trained", "True", "False"), ("--names", "a", "b")])
+def test_train_refuses_sizes_beside_a_file(command, tmp_path, words):
+    (tmp_path / "facts.csv").write_text(FACTS)
+    code, _, err = command("train", "run", "--facts", "facts.csv", *words)
+    assert code == 2, err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        ("a/facts.csv", "from_rows(pandas.read_csv('a/facts.csv'))"),
+        (Path("facts.tsv"), "from_rows(pandas.read_csv('facts.tsv', sep=\"\\t\"))"),
+        ("facts.json", "from_rows(pandas.read_json('facts.json'))"),
+    ],
+)
+def test_a_path_is_no_table(path, call):
+    from ocr_interp import FactRecallTask
+    from ocr_interp.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=re.escape(call)):
+        FactRecallTask.from_rows(path)

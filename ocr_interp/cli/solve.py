@@ -8,10 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ocr_interp.cli.arguments.fact_file import task_of_file
 from ocr_interp.cli.arguments.files import check_output, say, write_output
-from ocr_interp.errors import ConfigError
-from ocr_interp.llm.facts.reading import read_records
-from ocr_interp.naming import COLUMNS
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
 
@@ -53,7 +51,7 @@ class Solve:
 
     def run(self) -> None:
         check_output(self.table, (".csv",))
-        task = self.task if self.facts is None else self._task_of_file(self.facts)
+        task = self.task if self.facts is None else task_of_file(self.facts, self.task)
         from ocr_interp.theory.solve import solve
         from ocr_interp.viz.text.subjects import describe_subjects
 
@@ -79,30 +77,6 @@ class Solve:
         if self.table is not None:
             write_output(self.table, found.to_csv(index=False).encode())
             say(f"\nall subjects: {self.table}")
-
-    def _task_of_file(self, path: Path) -> FactRecallTask:
-        """The task of a file, with the noise of the flags.
-
-        Raises:
-            ConfigError: flags that the file replaces, or a file that cannot be read or contradicts itself.
-        """
-        n_noise, seq_len = self.task.n_noise, self.task.seq_len
-        if self.task != FactRecallTask(n_noise=n_noise, seq_len=seq_len):
-            raise ConfigError(
-                f"{path} gives the pairs, subjects and names: leave out --n-pairs, --m-train, --m-test and "
-                "the flags of a mapping"
-            )
-        records = read_records(path)
-        if not records.rows:
-            raise ConfigError(f"{path} has no rows: it needs at least two facts with a subject each")
-        missing = [column for column in COLUMNS[:2] if column not in records.columns]
-        if missing:
-            raise ConfigError(
-                f"{records.place}: there is no {' and no '.join(map(repr, missing))}: name it so, or one of "
-                f"{', '.join(map(repr, records.columns))} (columns: {', '.join(COLUMNS)})"
-            )
-        places, rows = zip(*records.rows, strict=True)
-        return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
 
     def _saddle(self, task: FactRecallTask) -> str:
         """Where descent goes instead of a nuclear-norm solution; empty if there is no other point."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from ocr_interp.cli.arguments.fact_file import task_of_file
 from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.arguments.flags import flags_of
 from ocr_interp.configuration.model import ModelConfig
@@ -26,11 +27,15 @@ class Train:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """directory of the run, e.g. runs/factorized; a stopped run is resumed, a finished one goes on if
     --steps is larger, else it is only shown"""
+    facts: Path | None = None
+    """a file of facts as `ocr-interp solve` takes it (columns subject, fact, implication, told); the run
+    keeps its names. It replaces --n-pairs, --m-train and --m-test"""
     task: FactRecallTask = field(default_factory=FactRecallTask)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def run(self) -> None:
+        task = self.task if self.facts is None else task_of_file(self.facts, self.task)
         import torch
 
         torch.set_num_threads(1)  # small matrices: a second thread costs more than it gives
@@ -39,14 +44,14 @@ class Train:
         from ocr_interp.viz.text.run import describe_run
 
         try:
-            run = train(self.task, self.model, self.train, self.run_dir, progress=bar_or_lines())
+            run = train(task, self.model, self.train, self.run_dir, progress=bar_or_lines())
         except RunError as error:
-            raise type(error)(f"{error}{self._command_of_run()}") from error
+            raise type(error)(f"{error}{self._command_of_run(task)}") from error
         say(describe_run(run))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 
-    def _command_of_run(self) -> str:
+    def _command_of_run(self, task: FactRecallTask) -> str:
         """The command that goes on with another run in the directory; empty if there is none."""
         from ocr_interp.training.store import RunStore
 
@@ -56,7 +61,10 @@ class Train:
             return ""
         steps = max(self.train.steps, found.train.steps)
         longer = replace(found, train=replace(found.train, steps=steps))
-        if not longer.differences(RunConfig(self.task, self.model, replace(self.train, steps=steps))):
+        if not longer.differences(RunConfig(task, self.model, replace(self.train, steps=steps))):
             return ""  # only the number of steps is in the way, and the message says why
-        flags = flags_of(longer.task, longer.model, longer.train)
+        if self.facts is not None and longer.task == task:
+            flags = f"--facts {shlex.quote(str(self.facts))} {flags_of(longer.model, longer.train)}".rstrip()
+        else:
+            flags = flags_of(longer.task, longer.model, longer.train)
         return f". The run in it goes on with: ocr-interp train {shlex.quote(str(self.run_dir))} {flags}"
