@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ocr_interp.errors import OcrInterpError
+from ocr_interp.cli.arguments.files import say
+from ocr_interp.errors import ConfigError, OcrInterpError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,19 @@ class Reproduce:
     """draw only these figures or studies, e.g. theorem_3 or paper; --list shows their names"""
     listed: Annotated[bool, tyro.conf.arg(name="list")] = False
     """only list the figures with their cost and claims"""
+    failed: bool = False
+    """with --list: list only the claims that failed, with what was expected, from claims.json"""
     runs: Path = Path("runs")
     """folder of the trained models; models that are already there are not trained again"""
     figures: Path = Path("figures")
     """folder for the figures, their numbers and claims.json"""
 
     def run(self) -> None:
+        if self.failed:
+            if not self.listed:
+                raise ConfigError("--failed goes with --list, and nothing is drawn then: add --list")
+            say("\n".join(_failed_claims(self.figures, self.only)))
+            return
         root = str(_repository())
         if root not in sys.path:
             sys.path.insert(0, root)  # analyses/ is a package of the repository, not of the installation
@@ -40,6 +50,46 @@ class Reproduce:
             folder.mkdir(parents=True, exist_ok=True)  # before minutes of training, not after
         if house.reproduce(self.runs, self.figures, self.only, self.everything):
             sys.exit(1)
+
+
+def _failed_claims(figures: Path, only: Sequence[str]) -> list[str]:
+    """The claims of claims.json that failed, and how many did. Imports no figure.
+
+    Raises:
+        OcrInterpError: there is no claims.json, or it is damaged.
+        UnknownNameError: a name in `only` has no claims there.
+    """
+    path = figures / "claims.json"
+    if not path.is_file():
+        raise OcrInterpError(
+            f"{path} is not there: name its folder with --figures, or make it with ocr-interp reproduce"
+        )
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        claims = [
+            (entry["script"], entry["id"], entry["statement"], entry["expected"], entry["holds"])
+            for entry in entries
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise OcrInterpError(
+            f"{path} is damaged ({error}): restore it, or make it again with ocr-interp reproduce"
+        ) from None
+    known = tuple(dict.fromkeys(name for script, *_ in claims for name in _names(script)))
+    for name in only:
+        if name not in known:
+            raise unknown_name("figure or study with claims", name, known)
+    asked = [claim for claim in claims if not only or not set(only).isdisjoint(_names(claim[0]))]
+    failed = [claim for claim in asked if not claim[-1]]
+    lines = []
+    for script, name, statement, expected, _ in failed:
+        lines += [f"{name}  ({script})", f"    claimed: {statement}", f"    expected: {expected}"]
+    return [*lines, f"{len(failed)} of {len(asked)} claims failed"]
+
+
+def _names(script: str) -> tuple[str, str, str]:
+    """What a figure is called by: study.module, module, study."""
+    study, _, module = script.partition(".")
+    return script, module, study
 
 
 def _repository() -> Path:

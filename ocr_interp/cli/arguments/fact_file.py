@@ -34,8 +34,8 @@ def task_of_file(path: Path, given: FactRecallTask) -> FactRecallTask:
     if missing:
         raise ConfigError(
             f"{records.place}: no column is called {' or '.join(map(repr, missing))}, required are "
-            f"{', '.join(COLUMNS[:3])} ({COLUMNS[3]} may be left out), the file has {', '.join(map(repr, has))}"
-            ": rename the file's columns"
+            f"{', '.join(COLUMNS[:3])} ({COLUMNS[3]} may be left out), the file has "
+            f"{', '.join(map(repr, has))}: rename the file's columns"
         )
     places, rows = zip(*records.rows, strict=True)
     return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
