@@ -83,7 +83,7 @@ class LogitTable:
     """
 
     prompts: Prompts
-    steps: Int[np.ndarray, " measurement"]
+    steps: Int[np.ndarray, " measurement"] = field(repr=False)
     logits: Float[np.ndarray, "measurement example candidate"] = field(repr=False)
 
     def answers(self, split: str, step: int | None = None) -> Answers:
