@@ -147,6 +147,7 @@ def near(point, depth, rng, size=0.02):
     return at_it + size * rng.standard_normal(len(at_it))
 
 
+@pytest.mark.slow
 def test_scipy_on_whole_factors_keeps_its_modes_with_three_factors_and_not_with_two():
     """Of three factors it stays at rank n, and 0.03 % lower by breaking the symmetry; two go to `solve`."""
     rng = np.random.default_rng(0)
@@ -161,6 +162,7 @@ def test_scipy_on_whole_factors_keeps_its_modes_with_three_factors_and_not_with_
     assert held_out_beta(found, SMALL).projection == pytest.approx(0.8207, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_scipy_finds_lower_points_of_fewer_modes_with_four_factors():
     """So it is a KKT point and no more: fewer modes than the five of the symmetric matrix cost less."""
     rng, program = np.random.default_rng(0), Penalised(SMALL, 4, 10)
@@ -170,6 +172,7 @@ def test_scipy_finds_lower_points_of_fewer_modes_with_four_factors():
     assert int((np.linalg.svd(found, compute_uv=False) > 1e-4).sum()) < 5
 
 
+@pytest.mark.slow
 def test_descent_goes_there_from_a_symmetric_start():
     """Factors with the singular directions of the first gradient: symmetric under permuting pairs."""
     problem, point = max_margin_problem(SMALL), deep_point(SMALL, 3)
