@@ -5,8 +5,8 @@ Pictures: routing_sides, routing_relations, routing_random, routing_learned. Gra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,20 @@ from analyses.parameterisation.routing_criteria import (
     TWO_STAGES,
     WIDTH,
 )
-from ocr_interp import FactRecallTask, ModelConfig, Run, TrainConfig
-from ocr_interp.maps.routed import ROUTER, Routed
+from analyses.parameterisation.routing_drawing import (
+    CHANCE,
+    draw_learned,
+    draw_random,
+    draw_relations,
+    draw_sides,
+)
+from analyses.parameterisation.routing_measured import TASK, Measured, measure
+from ocr_interp import FactRecallTask, ModelConfig, TrainConfig
 from ocr_interp.viz.style import figure_style, save_figure
 
-TASK = FactRecallTask(*SIZES, n_noise=0, seq_len=3)
 RECIPE = TrainConfig.gradient_descent(
     steps=STEPS, lr=RATE, log_every=STEPS // 20, checkpoint_every=STEPS, snapshots=0, device="cpu"
 )
-CHANCE = 1 / SIZES[0]
-LEARNS, QUIET = "#0173b2", "#de8f05"
 
 
 THREE_RELATIONS = FactRecallTask(*SIZES, n_noise=0, seq_len=3, implied_relations=TWO_IMPLIED)
@@ -89,95 +93,6 @@ BY_RELATIONS = {
 EXPERIMENTS = (*BY_SIDE.values(), *BY_RELATIONS.values(), *AT_RANDOM.values(), *BY_ROUTER.values())
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of the runs of one kind of routing; a list has one entry per seed.
-
-    Attributes:
-        accuracy: of held-out implications, among implications.
-        beta: held-out coefficient.
-        train_margin: smallest training margin, logits.
-        with_told: accuracy of the held-out subjects whose expert has a told subject of their pair; None if
-            there is none such, or routing is not by subject.
-        without_told: of the others.
-        share: share of the first.
-        distance: between the mixtures of r1 and r2, of a learned router.
-        score: smallest mean score of an expert.
-        by_relation: accuracy of every implied relation's untold implications, if there are several.
-    """
-
-    accuracy: list[float]
-    beta: list[float]
-    train_margin: list[float]
-    with_told: list[float | None]
-    without_told: list[float | None]
-    share: list[float | None]
-    distance: list[float | None]
-    score: list[float]
-    by_relation: dict[str, list[float]]
-
-
-def measure(runs: Sequence[Run]) -> Measured:
-    """The measurements of some runs."""
-    split = [_split(run) for run in runs]
-    last = [run.history.iloc[-1] for run in runs]
-    n_experts = sum(str(name).endswith("/share") for name in last[0].index)
-    scores = [f"expert{expert}/score" for expert in range(n_experts)]
-    return Measured(
-        accuracy=[float(row["held_out_implication/accuracy_in_set"]) for row in last],
-        beta=[float(row["beta"]) for row in last],
-        train_margin=[float(row["train_margin"]) for row in last],
-        with_told=[found[0] for found in split],
-        without_told=[found[1] for found in split],
-        share=[found[2] for found in split],
-        distance=[distance_of_relations(run) for run in runs],
-        score=[float(row[scores].min()) for row in last],
-        by_relation={
-            relation: [float(row[f"held_out_implication/{relation}/accuracy_in_set"]) for row in last]
-            for relation in ("r2", "r3")
-            if f"held_out_implication/{relation}/accuracy_in_set" in last[0]
-        },
-    )
-
-
-def _routed(run: Run) -> Routed:
-    linear_map = run.weights.linear_map
-    assert isinstance(linear_map, Routed)
-    return linear_map
-
-
-def _split(run: Run) -> tuple[float | None, float | None, float | None]:
-    """Accuracy with and without a told subject in the expert, and the share of those with one."""
-    experts = _routed(run).expert_of_token
-    if experts is None:
-        return None, None, None
-    expert, fact, told = np.array(experts[: TASK.n_subjects]), TASK.subject_fact, TASK.subject_trained
-    beside = np.array(
-        [((fact == fact[s]) & (expert == expert[s]) & told).any() for s in np.flatnonzero(~told)]
-    )
-    right = (run.table()["implication_margin"].to_numpy() > 0)[~told]
-
-    def mean(chosen: np.ndarray) -> float | None:
-        return float(right[chosen].mean()) if chosen.any() else None
-
-    return mean(beside), mean(~beside), float(beside.mean())
-
-
-def distance_of_relations(run: Run) -> float | None:
-    """Half the sum of absolute differences between the mixtures of r1 and r2; None without a router."""
-    linear_map = _routed(run)
-    if not linear_map.has_router:
-        return None
-    if linear_map.by == "token":
-        counts = torch.zeros(1, TASK.d_vocab, dtype=torch.float64)
-        of_tokens = linear_map.routing({ROUTER: run.weights.ov[ROUTER]}, counts).mixture
-        first, second = (of_tokens[token] for token in TASK.relation_tokens[:2])
-        return float((first - second).abs().sum()) / 2
-    names = TASK.labels[: TASK.n_subjects]
-    pairs = [(run.mixture([name, "r1", "EOS"]), run.mixture([name, "r2", "EOS"])) for name in names]
-    return float(np.mean([np.abs(first - second).sum() / 2 for first, second in pairs]))
-
-
 Results = dict[str, dict[str, Measured]]
 
 
@@ -204,84 +119,6 @@ def make(runs: Path, figures: Path) -> Results:
             save_figure(fig, figures / picture, {name: asdict(each) for name, each in found[part].items()})
             plt.close(fig)
     return found
-
-
-def draw_sides(found: dict[str, Measured]) -> matplotlib.figure.Figure:
-    """Accuracy by routing and side, one dot per seed."""
-    fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
-    for y, (name, each) in enumerate(found.items()):
-        color = {"deduced": LEARNS, "silent": QUIET, "split": "#949494"}[SIDES[name][1]]
-        ax.plot(each.accuracy, np.full(len(each.accuracy), y), "o", color=color, ms=6, alpha=0.8)
-    ax.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
-    ax.set_yticks(range(len(found)), list(found))
-    ax.set_ylim(len(found) - 0.5, -0.5)
-    ax.set(
-        xlabel="accuracy of untold implications (dotted: chance; colour: as predicted)",
-        xlim=(-0.03, 1.03),
-        title="By relation reading apart silences, by subject writing apart does",
-    )
-    return fig
-
-
-GROUPING = {
-    "one expert": "one expert",
-    "r1+r2 | r3, read": "{r1, r2} and {r3} read apart",
-    "r1+r2 | r3, write": "{r1, r2} and {r3} write apart",
-    "one each, read": "all three read apart",
-}
-
-
-def draw_relations(found: dict[str, Measured]) -> matplotlib.figure.Figure:
-    """Accuracy of r2's and of r3's implications by grouping of the relations."""
-    fig, ax = plt.subplots(figsize=(6.6, 2.8), layout="constrained")
-    for y, each in enumerate(found.values()):
-        for shift, (relation, color) in zip((-0.14, 0.14), (("r2", LEARNS), ("r3", QUIET)), strict=True):
-            accuracy, label = each.by_relation[relation], f"of {relation}" if y == 0 else None
-            ax.plot(
-                accuracy, np.full(len(accuracy), y + shift), "o", color=color, ms=6, alpha=0.8, label=label
-            )
-    ax.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
-    ax.set_yticks(range(len(found)), [GROUPING[name] for name in found])
-    ax.set_ylim(len(found) - 0.5, -0.5)
-    ax.set(xlabel="accuracy of untold implications (dotted: chance)", xlim=(-0.03, 1.03))
-    ax.set_title("Reading apart keeps r2 and loses r3; writing apart keeps both")
-    ax.legend(loc="center")
-    return fig
-
-
-def draw_random(found: dict[str, Measured]) -> matplotlib.figure.Figure:
-    """Accuracy under random routing over the number of experts, beside the formula."""
-    fig, ax = plt.subplots(figsize=(6.6, 3.4), layout="constrained")
-    line = np.linspace(1, max(EXPERTS), 100)
-    ax.plot(line, 1 / line + (1 - 1 / line) * CHANCE, color="0.25", label="1/E + (1 − 1/E)/n")
-    for n in EXPERTS:
-        accuracy = found[str(n)].accuracy
-        ax.plot(np.full(len(accuracy), n), accuracy, "o", color=LEARNS, ms=6, alpha=0.5)
-        label = "mean of 5 draws" if n == 1 else None
-        ax.plot(n, np.mean(accuracy), "_", color=LEARNS, ms=26, mew=2.5, label=label)
-    ax.axhline(CHANCE, color="0.25", ls=":", lw=1.2)
-    ax.set(xlabel="experts E, subjects assigned at random", ylabel="accuracy of untold implications")
-    ax.set_title("Random experts: an untold subject needs a told one of its pair in its expert")
-    ax.set_xticks(EXPERTS)
-    ax.set_ylim(0, 1.05)
-    ax.legend()
-    return fig
-
-
-def draw_learned(found: dict[str, Measured]) -> matplotlib.figure.Figure:
-    """Accuracy over how far apart the router sends the two relations."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(6.6, 3.4), sharey=True, layout="constrained")
-    for y, each in enumerate(found.values()):
-        distances = [value for value in each.distance if value is not None]
-        left.plot(distances, np.full(len(distances), y), "o", color="#029e73", ms=6, alpha=0.7)
-        right.plot(each.accuracy, np.full(len(each.accuracy), y), "o", color=LEARNS, ms=6, alpha=0.7)
-    right.axvline(CHANCE, color="0.25", ls=":", lw=1.2)
-    left.set_yticks(range(len(found)), list(found))
-    left.set_ylim(len(found) - 0.5, -0.5)
-    left.set(xlabel="r1 and r2 routed apart", xlim=(-0.04, 1.04))
-    right.set(xlabel="accuracy of untold implications", xlim=(-0.04, 1.04))
-    fig.suptitle("Under learned routers all is deduced; only hard routing silences", fontsize="medium")
-    return fig
 
 
 def is_as_predicted(each: Measured, predicted: str) -> bool:

@@ -34,6 +34,11 @@ OPTIONS = {
     "own layers": {"shared_phm_rule": False},
     "rank 2": {"phm_rank": 2},
 }
+IN_EVERY_LAYOUT = pytest.mark.parametrize(
+    ("ov", "name"),
+    [("kronecker", name) for name in OPTIONS if name != "rank 2"] + [("compacter", name) for name in OPTIONS],
+)
+"""Only s t has a rank."""
 
 
 def random_map(ov, options, runs=(), task=TASK):
@@ -47,12 +52,9 @@ def random_map(ov, options, runs=(), task=TASK):
     }
 
 
-@BOTH
-@pytest.mark.parametrize("name", OPTIONS)
+@IN_EVERY_LAYOUT
 def test_the_grid_is_numpys_kron_and_the_rest_is_dense_or_zero(ov, name):
     options = OPTIONS[name]
-    if name == "rank 2" and ov == "kronecker":
-        pytest.skip("only s t has a rank")
     linear_map, p = random_map(ov, options)
     W, layout = linear_map.product(p).numpy(), linear_map.token_layout
     A = p["A"].numpy().reshape(layout.layers, -1, *layout.a_shape)
@@ -67,12 +69,9 @@ def test_the_grid_is_numpys_kron_and_the_rest_is_dense_or_zero(ov, name):
     assert p["D_V"].shape == (TASK.d_vocab - n, TASK.n_inputs - n)
 
 
-@BOTH
-@pytest.mark.parametrize("name", OPTIONS)
+@IN_EVERY_LAYOUT
 @pytest.mark.parametrize("runs", [(), (3,)])
 def test_gradients_equal_autograd_in_every_layout(ov, name, runs):
-    if name == "rank 2" and ov == "kronecker":
-        pytest.skip("only s t has a rank")
     linear_map, p = random_map(ov, OPTIONS[name], runs)
     leaves = {name: value.clone().requires_grad_() for name, value in p.items()}
     W = linear_map.product(leaves)
