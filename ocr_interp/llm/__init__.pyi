@@ -18,7 +18,8 @@ from .measuring.table import LogitTable as LogitTable
 from .measuring.table import read_table as read_table
 from .models.loading import LanguageModel as LanguageModel
 from .models.loading import load_model as load_model
-from .models.loading import prepare_smollm2 as prepare_smollm2
+from .models.packaged import prepare_gemma as prepare_gemma
+from .models.packaged import prepare_smollm2 as prepare_smollm2
 from .training.configuration import FinetuneConfig as FinetuneConfig
 from .training.configuration import LLMRunConfig as LLMRunConfig
 from .training.finetune import finetune as finetune

