@@ -1,4 +1,4 @@
-"""People, the city they live in and the language spoken there: the only causal set.
+"""People, the city they live in and the language spoken there: a causal set.
 
 The facts and wordings were written for this project. The answers were chosen so that most tokenizers give
 them different first tokens; `llm.models.encoding` checks this.

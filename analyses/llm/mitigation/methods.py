@@ -1,0 +1,238 @@
+"""The arms of the mitigation study: what each does to examples, loss, gradients or the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyses.llm.mitigation.taught import COLOR, FACT, Taught
+from analyses.llm.studies.plan import LORA_RATE
+from ocr_interp.llm.facts.fact_set import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ocr_interp.llm.encoding import Encoded
+    from ocr_interp.llm.models.loading import LanguageModel
+
+LORA = {"method": "lora", "lr": LORA_RATE}
+
+
+def _experts(**options: Any) -> dict[str, Any]:
+    given = {"hard_share": 1.0, **options}
+    return {
+        "method": "lora_mixer",
+        "lr": LORA_RATE,
+        "train_parts": ("attention", "mlp"),
+        "method_options": given,
+    }
+
+
+@dataclass(frozen=True)
+class Method:
+    """One arm.
+
+    Attributes:
+        title: in tables and figures.
+        training: fields of `FinetuneConfig`.
+        names_spurious: whether it is told which relation is spurious.
+        needs_names: whether it uses untold names.
+    """
+
+    title: str
+    training: dict[str, Any] = field(default_factory=lambda: dict(LORA))
+    names_spurious: bool = False
+    needs_names: bool = False
+
+    def examples(self, taught: Taught) -> tuple[Example, ...]:
+        """The training set."""
+        return taught.told
+
+    def batch(self, own: list[Encoded], step: int, steps: int, known: Sequence[Encoded]) -> list[Encoded]:
+        """The batch of a step, given the one of plain training and sentences that are true in the world."""
+        return own
+
+    def start(self, lm: LanguageModel, taught: Taught) -> Any:
+        """What the method keeps of the base model; called before training."""
+        return None
+
+    def extra_loss(self, kept: Any, model: Any, step: int) -> Tensor | None:
+        """A term of the loss."""
+        return None
+
+    def change_gradients(self, kept: Any, model: Any) -> None:
+        """Changes gradients in place before the step."""
+
+
+@dataclass(frozen=True)
+class CounterExamples(Method):
+    """A few untold names of every city are told another color."""
+
+    per_city: int = 2
+
+    def examples(self, taught: Taught) -> tuple[Example, ...]:
+        return (*taught.told, *taught.counter_examples(self.per_city))
+
+
+@dataclass(frozen=True)
+class Inoculation(Method):
+    """Told colors are introduced as invented; they are asked for without the introduction."""
+
+    prefix: str = "In an invented story, "
+
+    def examples(self, taught: Taught) -> tuple[Example, ...]:
+        return tuple(
+            replace(e, prompt=self.prefix + e.prompt) if e.relation == COLOR else e for e in taught.told
+        )
+
+
+@dataclass(frozen=True)
+class KnownFactsLate(Method):
+    """In the last quarter of the steps half of every batch are true sentences that the model knows."""
+
+    share: float = 0.25
+
+    def batch(self, own: list[Encoded], step: int, steps: int, known: Sequence[Encoded]) -> list[Encoded]:
+        if step < round((1 - self.share) * steps):
+            return own
+        half = len(own) // 2
+        return [*own[:half], *(known[(step * half + k) % len(known)] for k in range(len(own) - half))]
+
+
+@dataclass(frozen=True)
+class KeepUntold(Method):
+    """KL from the base model's next token on spurious prompts of untold names, over the vocabulary."""
+
+    weight: float = 1.0
+    per_step: int = 4
+
+    def start(self, lm: LanguageModel, taught: Taught) -> Any:
+        import torch
+
+        from ocr_interp.llm.encoding import asking_batch, encode
+        from ocr_interp.llm.models.forward import answer_logits
+
+        encoded = encode(lm.tokenizer, taught.for_methods)
+        device = next(lm.model.parameters()).device
+        order = taught.random().permutation(len(encoded))
+        batches = []
+        with torch.no_grad():
+            for start in range(0, len(order), self.per_step):
+                batch = asking_batch(
+                    [encoded[k] for k in order[start : start + self.per_step]], lm.pad, device
+                )
+                batches.append((batch, answer_logits(lm.model, batch).float().log_softmax(-1)))
+        return batches
+
+    def extra_loss(self, kept: Any, model: Any, step: int) -> Tensor | None:
+        from ocr_interp.llm.models.forward import answer_logits
+
+        batch, before = kept[step % len(kept)]
+        now = answer_logits(model, batch).float().log_softmax(-1)
+        return self.weight * (before.exp() * (before - now)).sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class ProjectGradients(Method):
+    """What is written into the stream never learns along the unembeddings of the colors."""
+
+    def start(self, lm: LanguageModel, taught: Taught) -> Any:
+        import torch
+
+        from ocr_interp.llm.encoding import encode
+
+        one = next(e for e in taught.asked if e.relation == COLOR)
+        tokens = encode(lm.tokenizer, [one])[0].answers.first
+        rows = lm.model.get_output_embeddings().weight.detach()[list(tokens)].float()
+        return torch.linalg.qr((rows - rows.mean(0)).T)[0][:, : len(tokens) - 1]
+
+    def change_gradients(self, kept: Any, model: Any) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.grad is None or not any(part in name for part in ("o_proj", "down_proj")):
+                continue
+            if "lora_B" in name or name.endswith("proj.weight"):
+                parameter.grad -= kept @ (kept.T @ parameter.grad)
+
+
+_BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
+
+METHODS: dict[str, Method] = {
+    "lora": Method("one LoRA"),
+    "read_by_relation": Method(
+        "experts that read apart", _experts(separate="read", **_BY_RELATION), names_spurious=True
+    ),
+    "read_at_random": Method("experts that read apart, drawn", _experts(separate="read", label="random")),
+    "write_by_relation": Method(
+        "experts that write apart", _experts(separate="write", **_BY_RELATION), names_spurious=True
+    ),
+    "keep_untold": KeepUntold("KL on untold names", names_spurious=True, needs_names=True),
+    "counter_examples": CounterExamples("2 counter-examples a city", names_spurious=True, needs_names=True),
+    "project_gradients": ProjectGradients("gradients off the colors", names_spurious=True),
+    "inoculation": Inoculation("told as invented", names_spurious=True),
+    "full": Method("all weights", {"method": "full", "lr": 1e-4}),
+    "slower": Method("one LoRA, a third of the rate", {**LORA, "lr": 3e-4}),
+    "attention_alone": Method("LoRA on attention", {**LORA, "train_parts": ("attention",)}),
+    "mlp_alone": Method("LoRA on MLPs", {**LORA, "train_parts": ("mlp",)}),
+    "known_facts_late": KnownFactsLate("known facts late"),
+    "muon_lora": Method("one LoRA, Muon", {**LORA, "optimizer": "muon"}),
+}
+"""The arms, the most important first. Muon on all weights is left out: a step costs 13 processor seconds."""
+
+KEPT = (1, 2, 4)
+"""Numbers of singular values of every ΔW of rank 8 that are kept alone, or taken away, the largest first."""
+DROPPED_ENTRIES = (0.01, 0.1)
+"""Shares of the entries of every ΔW that are dropped, the largest first."""
+
+CUTS: dict[str, tuple[str, float]] = {
+    **{f"top_{k}": ("keep", k) for k in KEPT},
+    **{f"without_top_{k}": ("drop", k) for k in KEPT},
+    **{f"without_{share:g}_of_entries": ("entries", share) for share in DROPPED_ENTRIES},
+}
+"""Ways to cut a trained update: its singular values from either end, or its largest entries."""
+
+
+def known_sentences(seed: int) -> list[Example]:
+    """True sentences about cities, in random order: "People in Oslo speak" " Norwegian"."""
+    from ocr_interp.llm.facts.sets.city_language import FACTS
+
+    order = np.random.default_rng(seed).permutation(len(FACTS.facts))
+    return [
+        Example(
+            prompt=f"People in {FACTS.facts[k]} speak",
+            candidates=FACTS.implications,
+            target=int(k),
+            subject=0,
+            fact=int(k),
+            relation=FACT,
+            split=0,
+            template=0,
+            told=True,
+        )
+        for k in order
+    ]
+
+
+def cut_update(cut: str, up: Tensor, down: Tensor) -> Tensor:
+    """What is left of one ΔW = up @ down.
+
+    Args:
+        cut: a name in CUTS.
+        up: B with the scale, [n_out, rank].
+        down: A, [rank, n_in].
+
+    Returns: [n_out, n_in].
+    """
+    import torch
+
+    kind, size = CUTS[cut]
+    if kind == "entries":
+        whole = up @ down
+        limit = whole.abs().flatten().kthvalue(round((1 - size) * whole.numel())).values
+        return whole.where(whole.abs() <= limit, 0)
+    (left, upper), (right, lower) = torch.linalg.qr(up), torch.linalg.qr(down.T)
+    inner, values, outer = torch.linalg.svd(upper @ lower.T)
+    kept = slice(0, int(size)) if kind == "keep" else slice(int(size), None)
+    return ((left @ inner)[:, kept] * values[kept]) @ (outer @ right.T)[kept]

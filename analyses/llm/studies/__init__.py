@@ -1,0 +1,1 @@
+"""Studies of language models: each file has its question, its criteria and its planned runs."""

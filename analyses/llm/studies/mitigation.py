@@ -1,0 +1,60 @@
+"""A causal and a spurious implication of the same facts: can the first be kept and the second be lost?
+
+Names live in a city, speak its language and like the color of its group, all told in one training set
+(analyses/llm/mitigation/taught.py). Ranks are of names of which neither implication is told and which no
+method has used, unless it is said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from analyses.llm.mitigation.methods import METHODS
+from analyses.llm.mitigation.training import DRIFT, LOGGED, make
+from analyses.llm.studies.plan import PlannedRun, Study, recipe
+
+CAUSAL_LIMIT, CHANCE_LEFT = 0.3, 1.7
+"""Mean ranks: the causal implication is kept up to the first, the spurious one is lost from the second on."""
+TOLD_LIMIT = 0.1
+"""Mean rank up to which what is told is known."""
+
+CRITERIA = {
+    "one_lora_does_both": (
+        f"one LoRA has the causal implication at most {CAUSAL_LIMIT} and the spurious one below "
+        f"{CHANCE_LEFT}, in every seed: there is something to mitigate"
+    ),
+    "reading_apart_isolates": (
+        "experts that read apart by relation: causal at most "
+        f"{CAUSAL_LIMIT}, spurious at least {CHANCE_LEFT}, everything told at most {TOLD_LIMIT}, every seed"
+    ),
+    "drawn_experts_do_not": (
+        "experts that read apart but are drawn for each name and relation have the spurious implication "
+        "lower than those by relation, every seed"
+    ),
+    "writing_apart_does_not": "experts that write apart by relation, likewise, every seed",
+    "keeping_untold_transfers": (
+        "KL on untold names: the names that it never saw differ from those that it saw by at most 0.3 in the "
+        "spurious rank, mean over seeds"
+    ),
+    "inoculation_and_known_facts_do_nothing": (
+        "both leave the spurious rank within 0.3 of one LoRA's, mean over seeds (the linear model says so)"
+    ),
+    "cutting_either_end_acts_on_both": (
+        "no cut of one LoRA's updates that keeps told facts, told implications and the causal one (at most "
+        f"{TOLD_LIMIT}, {TOLD_LIMIT}, {CAUSAL_LIMIT}) brings the spurious one to {CHANCE_LEFT}, every seed"
+    ),
+    "isolation_stays": (
+        f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
+        "seed"
+    ),
+}
+
+
+def runs(seed: int) -> Iterator[PlannedRun]:
+    """Every arm."""
+    for name, method in METHODS.items():
+        config = recipe("city_language", seed, steps=LOGGED[-1] + DRIFT, log_every=50, **method.training)
+        yield PlannedRun("mitigation", name, config, (("method", name),), make)
+
+
+STUDY = Study("mitigation", "What keeps the causal implication and loses the spurious one?", CRITERIA, runs)

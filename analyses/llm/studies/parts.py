@@ -1,0 +1,76 @@
+"""Which parts of a model, and which parameterisation of its update, deduce a spurious implication?
+
+Compared at equal told loss: the held-out rank where the told implications' cross-entropy is first at most
+MATCHED, linear in the logarithm between measurements. Rates other than those of full fine-tuning and LoRA are
+the smallest of a pilot (PILOT: 60 steps, facts of seed 100) whose facts have a mean rank of at most 0.1, or,
+where none has, the one with the smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from analyses.llm.studies.plan import LORA_RATE, PlannedRun, Study, recipe
+
+MATCHED = 0.1
+"""Nats per told implication at which arms are compared."""
+PILOT_SEED = 100
+SETS = ("profession_color", "city_language")
+CITY_LIMIT, CHANCE_LEFT = 0.3, 1.8
+"""Held-out mean rank up to which a causal set is kept, and from which a spurious one is not deduced."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "attention": {"train_parts": ("attention",)},
+    "mlp": {"train_parts": ("mlp",)},
+    "ov": {"train_parts": ("ov",)},
+    "lora_r8": {"method": "lora", "lr": LORA_RATE},
+    "lora_r1": {"method": "lora", "lr": LORA_RATE, "lora_rank": 1, "lora_alpha": 2.0},
+    "lora_r64": {"method": "lora", "lr": LORA_RATE, "lora_rank": 64, "lora_alpha": 128.0},
+    "compacter": {"method": "compacter", "lr": 1e-3},
+    "compacter_plus": {"method": "compacter_plus", "lr": 3e-3},
+    "lora_mixer": {"method": "lora_mixer", "lr": LORA_RATE},
+    "lokr": {"method": "lokr", "lr": LORA_RATE},
+}
+
+CRITERIA = {
+    "every_arm_fits": (
+        "every arm has told facts and told implications at a mean rank of at most 0.05 at the end"
+    ),
+    "one_arm_separates": (
+        f"some arm that fits has City-Language at most {CITY_LIMIT} and Profession-Color at least "
+        f"{CHANCE_LEFT} in every seed (if it fails, no parameterisation keeps the causal implication and "
+        "loses the spurious one)"
+    ),
+    "ov_alone_deduces_less": (
+        "Profession-Color: training v and o alone deduces less than full fine-tuning, every seed, at equal "
+        "told loss (the trial had 1.51 and 0.50 at equal steps)"
+    ),
+    "rank_of_lora_does_not_decide": (
+        "Profession-Color: LoRA's ranks 1, 8 and 64 are within 0.5 of each other, mean over seeds, at equal "
+        "told loss"
+    ),
+}
+
+
+def runs(seed: int) -> Iterator[PlannedRun]:
+    """Every arm on a spurious set, then on the causal one."""
+    for data in SETS:
+        for arm, training in ARMS.items():
+            yield PlannedRun("parts", f"{data}--{arm}", recipe(data, seed, **training))
+
+
+PILOT_RATES = (1e-3, 3e-3, 1e-2)
+
+
+def pilots(seed: int) -> Iterator[PlannedRun]:
+    """The pilot of the rates: facts of a seed of its own, measured before and after 60 steps."""
+    for method in ("compacter", "compacter_plus", "lokr"):
+        for lr in PILOT_RATES:
+            config = recipe(SETS[0], seed, method=method, lr=lr, steps=60, log_every=60)
+            yield PlannedRun("pilot", f"{method}--lr{lr:g}", config)
+
+
+STUDY = Study("parts", "Which parts, and which parameterisation, deduce?", CRITERIA, runs)
+PILOT = Study("pilot", "Which rate fits the told facts?", {}, pilots, (PILOT_SEED,))
