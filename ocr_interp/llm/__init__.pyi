@@ -11,6 +11,7 @@ from .inside.inside import Inside as Inside
 from .inside.inside import inspect_models as inspect_models
 from .inside.inside import inspect_run as inspect_run
 from .measuring.intervals import clustered_interval as clustered_interval
+from .measuring.intervals import run_interval as run_interval
 from .measuring.measure import Measurement as Measurement
 from .measuring.measure import measure as measure
 from .measuring.recorder import measure_logits as measure_logits

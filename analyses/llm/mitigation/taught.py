@@ -1,8 +1,8 @@
-"""What is taught and asked in the mitigation study: where people live, what they speak, what color they like.
+"""What is taught and asked in the mitigation study: a fact, what follows from it, and the color people like.
 
-The language follows from the city in the real world, the color does not. Both are told of the same fifth of
-the names. Half of the other names may be used by a method (for a penalty or counter-examples); the other
-half it never sees, which shows whether its effect transfers.
+A language follows from a city in the real world, a workplace from a profession; a color follows from
+neither. Both implications are told of the same fifth of the names. Half of the other names may be used by a
+method (for a penalty or counter-examples); the other half it never sees, which shows whether it transfers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from ocr_interp.llm.facts.drawing import make_facts, unseen_examples, unseen_nam
 from ocr_interp.llm.facts.fact_set import Example
 from ocr_interp.llm.facts.sets.base import stream
 
-FACT, LANGUAGE, COLOR = 0, 1, 2
+SPURIOUS_OF = {"city_language": "city_color", "profession_workplace": "profession_color"}
+"""The causal set -> the spurious one of the same people."""
+FACT, CAUSAL, COLOR = 0, 1, 2
 """Relations of the examples."""
 RELATIONS = ("fact", "causal", "spurious")
 GROUPS = ("told", "seen_by_method", "never_seen")
@@ -40,7 +42,7 @@ class Taught:
     @cached_property
     def _sets(self) -> tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]:
         causal = make_facts(self.config)
-        spurious = make_facts(replace(self.config, data="city_color"))
+        spurious = make_facts(replace(self.config, data=SPURIOUS_OF[self.config.data]))
         if (causal.subjects, causal.facts, causal.trained) != (
             spurious.subjects,
             spurious.facts,

@@ -1,8 +1,12 @@
 """A causal and a spurious implication of the same facts: can the first be kept and the second be lost?
 
-Names live in a city, speak its language and like the color of its group, all told in one training set
-(analyses/llm/mitigation/taught.py). Ranks are of names of which neither implication is told and which no
-method has used, unless it is said otherwise.
+Names live in a city, speak its language and like the color of its group; or have a profession, its workplace
+and the color of its group, all told in one training set (analyses/llm/mitigation/taught.py). Ranks are of
+the names of which neither implication is told and which the method has not used.
+
+The professions were added after three runs about cities (seed 0) had shown that one LoRA hardly deduces their
+colors (1.75 after 150 steps, 1.50 after 200), so that there is little to lose; Profession-Color is deduced in
+Table 1. The criteria are as they were, and are judged for each of the two.
 """
 
 from __future__ import annotations
@@ -50,11 +54,15 @@ CRITERIA = {
 }
 
 
+PEOPLE = {"profession": "profession_workplace", "city": "city_language"}
+
+
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every arm."""
-    for name, method in METHODS.items():
-        config = recipe("city_language", seed, steps=LOGGED[-1] + DRIFT, log_every=50, **method.training)
-        yield PlannedRun("mitigation", name, config, (("method", name),), make)
+    """Every arm, for professions and for cities."""
+    for people, data in PEOPLE.items():
+        for name, method in METHODS.items():
+            config = recipe(data, seed, steps=LOGGED[-1] + DRIFT, log_every=50, **method.training)
+            yield PlannedRun("mitigation", f"{people}--{name}", config, (("method", name),), make)
 
 
 STUDY = Study("mitigation", "What keeps the causal implication and loses the spurious one?", CRITERIA, runs)

@@ -31,7 +31,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "compacter": {"method": "compacter", "lr": 1e-3},
     "compacter_plus": {"method": "compacter_plus", "lr": 3e-3},
     "lora_mixer": {"method": "lora_mixer", "lr": LORA_RATE},
-    "lokr": {"method": "lokr", "lr": LORA_RATE},
+    "lokr": {"method": "lokr", "lr": 3e-3},
 }
 
 CRITERIA = {

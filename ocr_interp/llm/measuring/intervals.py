@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals with pairs as clusters, since the names of a pair share their answers."""
+"""Confidence intervals: over runs (Student's t), and over pairs within runs (a bootstrap of clusters)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,55 @@ from ocr_interp.checks import check_choice
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.task import SPLITS
+
+
+@dataclass(frozen=True)
+class RunInterval:
+    """A mean over runs with Student's t interval: what another run, with other names and pairs, would give.
+
+    Attributes:
+        mean: of the runs' values.
+        low, high: limits of the interval; NaN for a single run, of which nothing can be said.
+        n_runs: number of runs.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_runs: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside; False for a single run."""
+        return self.low > 0 or self.high < 0
+
+
+def run_interval(values: Sequence[float], *, level: float = 0.95) -> RunInterval:
+    """The interval of one value a run, with the run as the unit.
+
+    The pairs of one run are not independent: candidates that the model prefers push the others down, and a
+    run has its own names, order and start. So a run counts once. `analyses/llm/coverage.py` simulates how
+    often the interval holds the truth.
+
+    Args:
+        values: one number a run, such as a mean rank, or a difference to the control of the same seed.
+        level: confidence level, in 0..1.
+
+    Raises:
+        ConfigError: no value, one that is not finite, or a level outside 0..1.
+    """
+    from scipy.stats import t
+
+    if not 0 < level < 1:
+        raise ConfigError(f"level must be in 0..1, got {level}")
+    own = np.asarray(values, dtype=float)
+    if own.ndim != 1 or not len(own) or not np.isfinite(own).all():
+        raise ConfigError(f"values must be one finite number a run, at least one, got {own.tolist()}")
+    mean = float(own.mean())
+    if len(own) == 1:
+        return RunInterval(mean, float("nan"), float("nan"), 1)
+    half = float(t.ppf((1 + level) / 2, len(own) - 1) * own.std(ddof=1) / len(own) ** 0.5)
+    return RunInterval(mean, mean - half, mean + half, len(own))
 
 
 @dataclass(frozen=True)
