@@ -75,7 +75,8 @@ def make(runs: Path, figures: Path) -> Arms:
         ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
         ax.set_xlim(0, 2.6)
         ax.set_xlabel("untold colors of professions: mean rank (0: deduced, 2: guessed)")
-        ax.legend(frameon=False, fontsize=8, loc="lower right")
+        if shown:
+            ax.legend(frameon=False, fontsize=8, loc="lower right")
         save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "matched_nats": MATCHED, "rows": table})
         plt.close(fig)
     return arms

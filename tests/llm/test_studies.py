@@ -144,11 +144,10 @@ def test_gradients_off_the_colors_leave_no_part_along_them(tiny):
     taught = Taught(FactConfig(data="profession_workplace", seed=0, n_unseen=5))
     kept = method.start(lm, taught)
     torch.testing.assert_close(kept.T @ kept, torch.eye(kept.shape[1]), atol=1e-5, rtol=0)
-    for name, parameter in lm.model.named_parameters():
+    for parameter in lm.model.parameters():
         parameter.grad = torch.randn_like(parameter)
-        if "q_proj" in name:
-            untouched = parameter.grad.clone()
-            other = parameter
+    other = next(p for name, p in lm.model.named_parameters() if "q_proj" in name)
+    untouched = other.grad.clone()
     method.change_gradients(kept, lm.model)
     written = [p for n, p in lm.model.named_parameters() if "o_proj" in n or "down_proj" in n]
     for parameter in written:

@@ -34,9 +34,9 @@ CRITERIA = {
         f"{CAUSAL_LIMIT}, spurious at least {CHANCE_LEFT}, everything told at most {TOLD_LIMIT}, every seed"
     ),
     "reading_apart_keeps_what_one_lora_has": (
-        f"the same experts: causal at most {CAUSAL_MARGIN} above one LoRA's, spurious at least {CHANCE_LEFT}, "
-        f"told at most {TOLD_LIMIT}, every seed (added after one LoRA's first run about professions, whose "
-        "workplaces it has at 0.55)"
+        f"the same experts: causal at most {CAUSAL_MARGIN} above one LoRA's, spurious at least "
+        f"{CHANCE_LEFT}, told at most {TOLD_LIMIT}, every seed (added after one LoRA's first run about "
+        "professions, whose workplaces it has at 0.55)"
     ),
     "drawn_experts_do_not": (
         "experts that read apart but are drawn for each name and relation have the spurious implication "
