@@ -48,6 +48,7 @@ bench: install llm-model
 	$(BIN)/python benchmarks/bench_probes.py
 	$(BIN)/python benchmarks/bench_ablation.py
 	$(BIN)/python benchmarks/bench_llm.py
+	$(BIN)/python benchmarks/bench_llm_lora.py
 
 # Kills, damages, hostile files and full disks, counted: half an hour, and docs/campaign.md with its table.
 campaign: install
