@@ -4,8 +4,8 @@
 
 Same data in the same order, batch, precision, optimizer, rank, targets and start. peft's loop is
 get_peft_model, then for every batch model(**batch).loss.backward() and a step, with labels of -100 except at
-answers. Rounds alternate; the median step counts. With default memory and with `keep_freed_memory`, as in bench_llm.py.
-Results go to benchmarks/results/llm_lora.json. The aim: never slower, 1.5 times as fast.
+answers. Rounds alternate; the median step counts. With default memory and with `keep_freed_memory`, as in
+bench_llm.py. Results go to benchmarks/results/llm_lora.json. The aim: never slower, 1.5 times as fast.
 """
 
 from __future__ import annotations
