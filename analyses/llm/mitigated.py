@@ -94,6 +94,11 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
                     "trained_numbers": arm.results[arm.seeds[0]]["trained_numbers"],
                     "cpu_seconds": plain_interval([arm.results[s]["seconds"]["train"] for s in arm.seeds]),
                     "separates": separates(arm),
+                    "wrong_expert": {
+                        relation: rank(arm, relation, "wrong_expert")
+                        for relation in ("fact", "causal", "spurious")
+                        if all("wrong_expert" in arm.results[s]["measured"] for s in arm.seeds)
+                    },
                 }
             )
     return found

@@ -129,7 +129,8 @@ def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatc
     training.make(run, tiny(), tmp_path / "one.json")
     found = json.loads((tmp_path / "one.json").read_text())
     assert config_of_result(found) == run.config
-    whens = ["step_1", "step_2", *(["before", *CUTS] if name == "lora" else []), "drifted"]
+    whens = ["step_1", "step_2", "drifted"]
+    whens += {"lora": ["before", *CUTS], "read_by_relation": ["wrong_expert"]}.get(name, [])
     assert set(found["measured"]) == set(whens)
     row = found["measured"]["step_2"]
     assert 0 <= row["spurious/never_seen"] <= 4
