@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 INDUCTION_VOCABULARY, INDUCTION_LENGTH, INDUCTION_PERIODS = 24, 24, (6, 12)
+INDUCTION_PENALTY = 0.015
 MODULUS = 23
 
 
@@ -34,11 +35,16 @@ def induction_answers(tokens, periods):
 
 @cache
 def induction_model(seed=0):
-    """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1."""
+    """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1.
+
+    A penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some that
+    attend to the previous token in layer 0, some that attend to what came after the current token's last
+    appearance in layer 1. The others write next to nothing.
+    """
     model = _hooked(
         seed,
         n_layers=2,
-        n_heads=4,
+        n_heads=8,
         d_model=64,
         d_head=16,
         d_vocab=INDUCTION_VOCABULARY,
@@ -46,14 +52,42 @@ def induction_model(seed=0):
         attn_only=True,
         normalization_type=None,
     )
+    # Larger embeddings than usual: a position can then be told from the next one from the start.
+    model.W_pos.data.mul_(10)
+    model.W_E.data.mul_(5)
     generator = torch.Generator().manual_seed(seed)
 
     def loss():
-        tokens, periods = induction_batch(64, generator)
+        tokens, periods = induction_batch(32, generator)
         known, answers = induction_answers(tokens, periods)
-        return cross_entropy(model(tokens)[:, :-1][known], answers[known])
+        wrong = cross_entropy(model(tokens)[:, :-1][known], answers[known])
+        return wrong + INDUCTION_PENALTY * sum(_sizes(block.attn).sum() for block in model.blocks)
 
-    return _trained(model, loss, steps=500, lr=5e-3)
+    return _trained(model, loss, steps=700, lr=5e-3)
+
+
+def _sizes(attention):
+    """Frobenius norm of W_V and W_O of every head together."""
+    squares = attention.W_O.pow(2).sum((1, 2)) + attention.W_V.pow(2).sum((1, 2))
+    return squares.clamp(min=1e-12).sqrt()
+
+
+def head_patterns(model, seed=1000):
+    """How much of their attention heads [layer, head] pay to the previous token, and to the token after the
+    current one's last appearance, on new repeated random tokens."""
+    tokens, periods = induction_batch(100, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith("hook_pattern"))
+    known = induction_answers(tokens, periods)[0]
+    queries = torch.arange(INDUCTION_LENGTH - 1)[None].expand_as(known)
+    prompts = torch.arange(len(tokens))[:, None].expand_as(known)[known]
+    previous, after = [], []
+    for layer in range(model.cfg.n_layers):
+        pattern = cache["pattern", layer]
+        previous.append(pattern.diagonal(-1, -2, -1)[..., 1:].mean((0, 2)))
+        keys = (queries - periods[:, None] + 1)[known]
+        after.append(pattern[prompts, :, queries[known], keys].mean(0))
+    return torch.stack(previous), torch.stack(after)
 
 
 def induction_accuracy(model, seed=1000):
