@@ -5,24 +5,25 @@ Sequences, starts and the order of data follow from the seed alone, on one threa
 
 import warnings
 from functools import cache
+from itertools import count
 
 import torch
 from torch.nn.functional import cross_entropy
 
 INDUCTION_VOCABULARY, INDUCTION_LENGTH, INDUCTION_PERIODS = 24, 24, (6, 12)
-INDUCTION_PENALTY = 0.015
+INDUCTION_PENALTY, INDUCTION_RAMP = 0.02, 400
 MODULUS = 23
 
 
-def induction_batch(count, generator):
+def induction_batch(prompts, generator):
     """Random tokens that repeat, [prompt, position], with a period of each prompt's own, and these periods.
 
     Tokens of a period differ, so that what came after a token's last appearance is the answer; since periods
     differ, no position tells where that was.
     """
     least, most = INDUCTION_PERIODS
-    drawn = torch.rand(count, INDUCTION_VOCABULARY, generator=generator).argsort(1)
-    periods = torch.randint(least, most + 1, (count,), generator=generator)
+    drawn = torch.rand(prompts, INDUCTION_VOCABULARY, generator=generator).argsort(1)
+    periods = torch.randint(least, most + 1, (prompts,), generator=generator)
     places = torch.arange(INDUCTION_LENGTH)[None] % periods[:, None]
     return drawn.gather(1, places), periods
 
@@ -37,7 +38,7 @@ def induction_answers(tokens, periods):
 def induction_model(seed=0):
     """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1.
 
-    A penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some that
+    A growing penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some that
     attend to the previous token in layer 0, some that attend to what came after the current token's last
     appearance in layer 1. The others write next to nothing.
     """
@@ -55,13 +56,14 @@ def induction_model(seed=0):
     # Larger embeddings than usual: a position can then be told from the next one from the start.
     model.W_pos.data.mul_(10)
     model.W_E.data.mul_(5)
-    generator = torch.Generator().manual_seed(seed)
+    generator, step = torch.Generator().manual_seed(seed), count()
 
     def loss():
         tokens, periods = induction_batch(32, generator)
         known, answers = induction_answers(tokens, periods)
         wrong = cross_entropy(model(tokens)[:, :-1][known], answers[known])
-        return wrong + INDUCTION_PENALTY * sum(_sizes(block.attn).sum() for block in model.blocks)
+        penalty = INDUCTION_PENALTY * min(1.0, next(step) / INDUCTION_RAMP)
+        return wrong + penalty * sum(_sizes(block.attn).sum() for block in model.blocks)
 
     return _trained(model, loss, steps=700, lr=5e-3)
 
