@@ -38,9 +38,9 @@ def induction_answers(tokens, periods):
 def induction_model(seed=0):
     """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1.
 
-    A growing penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some that
-    attend to the previous token in layer 0, some that attend to what came after the current token's last
-    appearance in layer 1. The others write next to nothing.
+    A growing penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some
+    that attend to the previous token in layer 0, some that attend to what came after the current token's
+    last appearance in layer 1. The others write little.
     """
     model = _hooked(
         seed,
