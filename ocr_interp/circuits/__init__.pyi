@@ -1,10 +1,10 @@
 from .analysis import CircuitAnalysis as CircuitAnalysis
 from .analysis import analyze_run as analyze_run
-from .attention import AttentionByKind as AttentionByKind
+from .attention.by_kind import AttentionByKind as AttentionByKind
 from .energy import BlockEnergy as BlockEnergy
 from .geometry.alignment import AlignmentReport as AlignmentReport
 from .geometry.alignment import align as align
 from .geometry.answer_blocks import answer_blocks as answer_blocks
 from .geometry.embeddings import Embeddings as Embeddings
 from .geometry.embeddings import held_out_span as held_out_span
-from .spectra import ov_spectra as ov_spectra
+from .weights.spectra import ov_spectra as ov_spectra

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model, encoded
-from ocr_interp.circuits.spectra import head_spectrum
+from ocr_interp.circuits.weights.spectra import head_spectrum
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node

@@ -9,7 +9,7 @@ from test_ov_circuit import MICRO, micro
 
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.circuits.spectra import head_spectrum
+from ocr_interp.circuits.weights.spectra import head_spectrum
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.graphs.circuit_graph import circuit_graph
 from ocr_interp.graphs.graph import CircuitGraph

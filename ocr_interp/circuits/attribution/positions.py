@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.circuits.attribution.stream import LastPosition
-from ocr_interp.circuits.spectra import head_spectrum
+from ocr_interp.circuits.weights.spectra import head_spectrum
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel
 from ocr_interp.linalg.spectrum import Spectrum

@@ -110,7 +110,7 @@ def _is_several(prompts: Any) -> bool:
     return bool(rows) and all(rows)
 
 
-def _one_each(given: Any, count: int, what: str) -> list[Token]:
+def _one_each(given: Any, count: int, what: str) -> list[Any]:
     if not _is_row(given):
         return [given] * count
     if len(given) != count:

@@ -307,7 +307,7 @@ def _positions(
     arrays = {id(batch): {k: _array(v) for k, v in batch.by_position.items()} for batch, _ in rows}
     for row, (batch, place) in enumerate(rows):
         for column, (layer, head) in enumerate(heads):
-            found = arrays[id(batch)].get(layer)
+            found = arrays[id(batch)].get(layer) if layer is not None else None
             if found is not None and head is not None:
                 table[row, column, : found.shape[2]] = found[place, head]
     return table
