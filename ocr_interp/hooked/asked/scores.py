@@ -18,7 +18,7 @@ from torch import Tensor
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.projections import query_key_projections
 from ocr_interp.hooked.alone import probe_ids, run_alone
-from ocr_interp.hooked.norms import read_norm, working_dtype
+from ocr_interp.hooked.norms import normed, read_norm, working_dtype
 from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel, attention_of, block_of
 from ocr_interp.hooked.steps import Step
 
@@ -119,15 +119,18 @@ def _layer(model: HookedModel, layer: int, seen: dict[str, Tensor], tolerance: f
     stream = wide("resid_pre")
     theirs = _scores(wide("attn_scores"), wide("pattern"))
     if stream is None or theirs is None or stream.shape[1] < 3:
-        note = "fused attention hides scores and pattern"
+        note = "fused attention hides scores and pattern, or the prompt is too short"
         return LayerScores(layer, Step(WHAT, None, tolerance, note=note), 1.0, None, False)
     W_Q, W_K, b_Q, b_K = query_key_projections(model, layer)
     norm = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
-    read = _normed(norm, stream[0], wide("ln1_scale"), float(model.cfg.eps))
+    scale = wide("ln1_scale")
+    read = normed(norm, stream[0], None if scale is None else scale[0], float(model.cfg.eps))
     q, k = (
         torch.einsum("pm,hmd->hpd", read, W.to(read)) + (0 if b is None else b.to(read)[:, None])
         for W, b in ((W_Q, b_Q), (W_K, b_K))
     )
+    if not bool(theirs.isfinite().tril().any()) or not bool(read.isfinite().all()):
+        return LayerScores(layer, Step(WHAT, None, tolerance, note=_NOT_FINITE), 1.0, None, False)
     heads = int(model.cfg.n_heads)
     q, k = (each.repeat_interleave(heads // len(each), 0) for each in (q, k))
     if len(theirs) != heads or len(q) != heads:
@@ -144,6 +147,9 @@ def _layer(model: HookedModel, layer: int, seen: dict[str, Tensor], tolerance: f
     return best
 
 
+_NOT_FINITE = "the model gives numbers that are not finite"
+
+
 def _scores(scores: Tensor | None, pattern: Tensor | None) -> Float[Tensor, "head query key"] | None:
     """Scores of the first prompt; if there are none the pattern's logarithms, up to a number per row."""
     if scores is not None and scores.ndim == 4:
@@ -151,18 +157,6 @@ def _scores(scores: Tensor | None, pattern: Tensor | None) -> Float[Tensor, "hea
     if pattern is None or pattern.ndim != 4:
         return None
     return pattern[0].clamp(min=1e-30).log()
-
-
-def _normed(norm: Any, x: Tensor, scale: Tensor | None, eps: float) -> Tensor:
-    if not norm.exists:
-        return x
-    if scale is not None:
-        scale = scale[0].flatten(1)[:, :1]
-    else:
-        centred = x - x.mean(-1, keepdim=True) if norm.centred else x
-        scale = (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
-    read = norm.reads(x) / scale
-    return read if norm.bias is None else read + norm.bias
 
 
 def _ways_to_turn(
