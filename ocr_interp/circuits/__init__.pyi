@@ -1,10 +1,16 @@
 from .analysis import CircuitAnalysis as CircuitAnalysis
 from .analysis import analyze_run as analyze_run
 from .attention.by_kind import AttentionByKind as AttentionByKind
+from .attention.positions import Positions as Positions
+from .attention.qk import QKCircuit as QKCircuit
+from .attribution.direct import DirectAttribution as DirectAttribution
+from .attribution.whole import direct_attribution as direct_attribution
 from .energy import BlockEnergy as BlockEnergy
 from .geometry.alignment import AlignmentReport as AlignmentReport
 from .geometry.alignment import align as align
 from .geometry.answer_blocks import answer_blocks as answer_blocks
 from .geometry.embeddings import Embeddings as Embeddings
 from .geometry.embeddings import held_out_span as held_out_span
+from .weights.composition import Composition as Composition
+from .weights.composition import composition as composition
 from .weights.spectra import ov_spectra as ov_spectra
