@@ -2,14 +2,15 @@
 
 ‖A B‖² = tr(AᵀA · BBᵀ) is the inner product of two d_model × d_model Gram matrices, so all pairs are one
 matrix product of lists of flattened Grams. These are never held whole: a block of their rows at a time is
-made, used and thrown away, and since they are symmetric, half of each. In float64 the squares lose nothing
-that matters: every term of the sum over directions is positive.
+made, used and thrown away, and since they are symmetric, half of each. Squares lose half of the digits
+where ‖A B‖ is far below ‖A‖ ‖B‖ / √d_model; in float64 enough are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,28 +25,41 @@ def squared_products(
     """‖A Bᵀ‖² of every matrix A of the left and every B of the right.
 
     Args:
-        left, right: matrices [row, d_model] stacked by shape; the rows are contracted within each matrix,
-            d_model between them.
+        left, right: matrices [row, d_model] stacked by shape; the product is over d_model.
     """
     d_model = left[0].shape[2]
-    counts = [sum(len(stack) for stack in side) for side in (left, right)]
-    row_bytes = sum(counts) * d_model * left[0].element_size()
-    step = max(1, min(d_model, MOST_BYTES // row_bytes))
+    sides = [_by_shape(side) for side in (left, right)]
+    counts = [len(order) for _, order in sides]
+    step = max(1, min(d_model, MOST_BYTES // (sum(counts) * d_model * left[0].element_size())))
     total = left[0].new_zeros(*counts)
     for start in range(0, d_model, step):
         stop = min(start + step, d_model)
-        mine, other = (_gram_rows(side, start, stop) for side in (left, right))
-        own = stop - start
-        total += mine[:, :, :own].flatten(1) @ other[:, :, :own].flatten(1).mT
-        if stop < d_model:
-            # What is right of the block on the diagonal is below it once more.
-            total += 2 * (mine[:, :, own:].flatten(1) @ other[:, :, own:].flatten(1).mT)
-    return total.clamp(min=0)
+        # What is right of the block on the diagonal is below it once more.
+        for columns, times in ((slice(start, stop), 1.0), (slice(stop, d_model), 2.0)):
+            if columns.start < columns.stop:
+                mine, other = (_grams(stacks, slice(start, stop), columns) for stacks, _ in sides)
+                total.addmm_(mine, other.mT, alpha=times)
+    (_, rows), (_, columns) = sides
+    found = torch.empty_like(total)
+    found[rows[:, None], columns[None]] = total
+    return found.clamp(min=0)
 
 
-def _gram_rows(side: Sequence[Tensor], start: int, stop: int) -> Float[Tensor, "matrix row column"]:
-    """Rows start..stop of all Gram matrices, from column `start` on."""
-    return torch.cat([stack[:, :, start:stop].mT @ stack[:, :, start:] for stack in side])
+def _by_shape(side: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """The matrices in as few stacks as they have shapes, and where each of them stood."""
+    starts = [0, *np.cumsum([len(stack) for stack in side]).tolist()]
+    members: dict[int, list[int]] = {}
+    for k, stack in enumerate(side):
+        members.setdefault(stack.shape[1], []).append(k)
+    stacks = [torch.cat([side[k] for k in chosen]) for chosen in members.values()]
+    order = [i for chosen in members.values() for k in chosen for i in range(starts[k], starts[k + 1])]
+    return stacks, torch.tensor(order, device=side[0].device)
+
+
+def _grams(stacks: Sequence[Tensor], rows: slice, columns: slice) -> Float[Tensor, "matrix entry"]:
+    """A block of every Gram matrix, flattened."""
+    found = [(stack[:, :, rows].mT @ stack[:, :, columns]).flatten(1) for stack in stacks]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def squares(side: Sequence[Float[Tensor, "_ _ d_model"]]) -> Float[Tensor, " matrix"]:
