@@ -67,8 +67,9 @@ def asked_of(
     if not rows or any(not isinstance(row, str) and len(row) == 0 for row in rows):
         raise ModelError(f"prompts must hold at least one prompt of at least one token, got {prompts!r:.60}")
     ids = [tuple(encode_prompt(model, row, names)) for row in rows]
-    for row in ids:
-        check_unpadded(model, [list(row)], "prompt", hint="leave the padding out")
+    for length in {len(row) for row in ids}:
+        alike = [list(row) for row in ids if len(row) == length]
+        check_unpadded(model, alike, "prompts", hint="leave the padding out")
     own = _one_each(answers, len(ids), "answers")
     others = _against(against, len(ids), several)
     own_ids = [token_ids(model, [token], output_names, "answers")[0] for token in own]

@@ -18,12 +18,14 @@ from ocr_interp.circuits.attribution.stream import LastPosition, Writing
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.adapted.projections import projections
+from ocr_interp.hooked.alone import probe_ids, run_alone
 from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.norms import final_norm, read_norm
 from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, block_of, check_head, check_layer
 from ocr_interp.hooked.provenance import fingerprint_of
+from ocr_interp.hooked.steps import POST_NORM
 from ocr_interp.hooked.tokens import Token, labels_of, output_labels_of
 from ocr_interp.linalg.sums import TOLERANCE, checked_residual
 
@@ -84,7 +86,7 @@ def direct_attribution(
     asked = asked_of(model, prompts, answers, against, names, output_names)
     chosen = [(check_layer(model, layer), check_head(model, head)) for layer, head in blocks]
     layers = [check_layer(model, layer) for layer in neurons]
-    _require_norm_before(model)
+    _require_sum(model)
     require_wrapped(model, "a direct attribution")
     wanted = _Wanted(by_position, chosen, tolerance, layers)
     rows: list[_Batch | None] = [None] * len(asked.ids)
@@ -212,15 +214,35 @@ def _post(model: HookedModel, layer: int) -> str:
     return name
 
 
-def _require_norm_before(model: HookedModel) -> None:
-    """Refuses post-norm models, whose stream is no sum; asked of the first layer that has heads."""
+def _require_sum(model: HookedModel) -> None:
+    """Requires that the stream is a sum of what is written, and is not normed itself (post-norm).
+
+    Norms of what attention and MLPs write (OLMo-2) are no hindrance, and look alike in the weights. So the
+    first layer with heads is run without its two writers, which must leave the stream as it was.
+
+    Raises:
+        ModelError: it does not.
+    """
     for layer in range(int(model.cfg.n_layers)):
         try:
             projections(model, layer)
         except ModelError:
             continue
-        probe_head(model, layer, 0).require_norm_before()
+        probe = probe_head(model, layer, 0)
+        if probe.values.note != POST_NORM:
+            return
+        edits = {f"blocks.{layer}.{kind}": _zero for kind in ("hook_attn_out", "hook_mlp_out")}
+        wanted = [f"blocks.{layer}.{kind}" for kind in ("hook_resid_pre", "hook_resid_post")]
+        tokens = torch.tensor([probe_ids(model)], device=model.W_E.device)
+        seen = run_alone(model, tokens, wanted, edits)[1]
+        before, after = (seen.get(name) for name in wanted)
+        if before is None or after is None or not torch.allclose(before, after, rtol=1e-3, atol=1e-5):
+            probe.require_norm_before()
         return
+
+
+def _zero(value: Any, seen: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
 def _joined(

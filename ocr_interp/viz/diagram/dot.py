@@ -101,8 +101,8 @@ def to_dot(graph: CircuitGraph) -> str:
         '  edge [fontname="sans-serif", fontsize=8];',
     ]
     for node in graph.nodes:
-        number = f"\n{graph.through(node.name):+.3g}" if graph.effects else ""
-        label = _quoted(f"{node.label}{number}")
+        value = f"\n{graph.through(node.name):+.3g}" if graph.effects else ""
+        label = _quoted(f"{node.label}{value}")
         lines.append(f"  {number[node.name]} [label={label}, shape={_SHAPE[node.kind]}];")
     for rank in dict.fromkeys((node.kind, node.column) for node in graph.nodes):
         same = "; ".join(number[node.name] for node in graph.nodes if (node.kind, node.column) == rank)
