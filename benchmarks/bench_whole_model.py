@@ -67,7 +67,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def plain_composition(model: Any, pairs: list[tuple[int, int]]) -> dict[tuple[str, int, int], np.ndarray]:
     """Scores of TransformerLens for some pairs of layers."""
     from transformer_lens import FactoredMatrix
-    from transformer_lens.utilities import composition_scores
+    from transformer_lens.utilities.matrix import composition_scores
 
     found = {}
     W_Q, W_K, W_V, W_O = model.W_Q, model.W_K, model.W_V, model.W_O
@@ -98,12 +98,12 @@ def measure_composition(model: Any, some: int, rounds: int) -> dict[str, float]:
     layers = int(model.cfg.n_layers)
     pairs = [(a, b) for b in range(layers) for a in range(b)]
     chosen = pairs[:: max(1, len(pairs) // some)]
-    ours, plain = [], []
-    for _ in range(rounds):
-        spent, found = timed(lambda: composition(model, mlps=False))
-        ours.append(spent)
-        spent, theirs = timed(lambda: plain_composition(model, chosen))
-        plain.append(spent * len(pairs) / len(chosen))
+    runs = [
+        (timed(lambda: composition(model, mlps=False)), timed(lambda: plain_composition(model, chosen)))
+        for _ in range(rounds)
+    ]
+    (_, found), (_, theirs) = runs[0]
+    ours, plain = (min(run[k][0] for run in runs) for k in (0, 1))
     worst = max(
         float(np.abs(found.heads(by)[early, :, late] - scores).max())
         for (by, early, late), scores in theirs.items()
@@ -123,19 +123,22 @@ def measure_attribution(model: Any, prompts: int, rounds: int) -> dict[str, floa
     answers, against = torch.randint(VOCABULARY - 1, (2, prompts), generator=generator)
     against += answers == against
     direct_attribution(model, tokens[:1], answers[:1], against[:1])  # what is asked once for each model
-    ours, plain, passes = [], [], []
-    for _ in range(rounds):
-        passes.append(timed(lambda: [model(tokens[k : k + 25]) for k in range(0, prompts, 25)])[0])
-        spent, found = timed(lambda: direct_attribution(model, tokens, answers, against, batch_size=25))
-        ours.append(spent)
-        spent, theirs = timed(lambda: plain_attribution(model, tokens, answers, against, 25))
-        plain.append(spent)
+    runs = [
+        (
+            timed(lambda: direct_attribution(model, tokens, answers, against, batch_size=25)),
+            timed(lambda: plain_attribution(model, tokens, answers, against, 25)),
+            timed(lambda: [model(tokens[k : k + 25]) for k in range(0, prompts, 25)]),
+        )
+        for _ in range(rounds)
+    ]
+    (_, found), (_, theirs), _ = runs[0]
+    ours, plain, passes = (min(run[k][0] for run in runs) for k in (0, 1, 2))
     heads = found.heads.reshape(prompts, -1)
     worst = float(np.abs(heads - theirs[:, : heads.shape[1]]).max())
     return {
-        "ours": min(ours),
-        "plain": min(plain),
-        "forward passes alone": min(passes),
+        "ours": ours,
+        "plain": plain,
+        "forward passes alone": passes,
         "parts": len(found.parts) * prompts,
         "largest difference": worst,
     }

@@ -135,11 +135,11 @@ def plot_composition(ax: Axes, found: Composition, by: str = "K", named: int = 3
 
 def _label(ax: Axes, axis: str, units: Sequence[Unit]) -> None:
     """Names of units; of layers where there are too many."""
-    set_ticks = ax.set_xticks if axis == "x" else ax.set_yticks
-    options = {"rotation": 90} if axis == "x" else {}
+    ticks = ax.xaxis if axis == "x" else ax.yaxis
     if len(units) <= MOST_LABELS:
-        set_ticks(range(len(units)), [unit.name for unit in units], fontsize=6, **options)
-        return
-    layers = sorted({unit.layer for unit in units})
-    starts = [next(k for k, unit in enumerate(units) if unit.layer == layer) for layer in layers]
-    set_ticks(starts, [f"L{layer}" for layer in layers], fontsize=6, **options)
+        places, names = list(range(len(units))), [unit.name for unit in units]
+    else:
+        layers = sorted({unit.layer for unit in units})
+        places = [next(k for k, unit in enumerate(units) if unit.layer == layer) for layer in layers]
+        names = [f"L{layer}" for layer in layers]
+    ticks.set_ticks(places, names, fontsize=6, rotation=90 if axis == "x" else 0)
