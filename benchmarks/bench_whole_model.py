@@ -109,8 +109,8 @@ def measure_composition(model: Any, some: int, rounds: int) -> dict[str, float]:
         for (by, early, late), scores in theirs.items()
     )
     return {
-        "ours": min(ours),
-        "plain": min(plain),
+        "ours": ours,
+        "plain": plain * len(pairs) / len(chosen),
         "scores": len(pairs) * 81 * 3,
         "largest difference": worst,
     }
