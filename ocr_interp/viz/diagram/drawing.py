@@ -122,6 +122,9 @@ def _values(graph: CircuitGraph) -> dict[str, str]:
     shown = {}
     for node in graph.nodes:
         number = f"{graph.through(node.name):{form}}"
+        if not graph.effects:  # scores, which do not sum
+            shown[node.name] = number.lstrip("+") if node.kind == "reads" else ""
+            continue
         if float(number) == 0:
             number = _cancelled(graph, node.name, form) or number.lstrip("+-")
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
@@ -186,7 +189,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing
         zorder=3,
     )
     axes.add_patch(box)
-    text = f"{placed.label}\n{value}"
+    text = f"{placed.label}\n{value}".strip()
     axes.text(
         placed.x,
         placed.y,

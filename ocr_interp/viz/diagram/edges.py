@@ -36,6 +36,8 @@ class _Look:
 
 def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
     """Legend entries for the colours and dashes that occur in a graph."""
+    if not graph.effects:
+        return []  # sizes, for or against nothing
     told = [edge.contribution for edge in graph.edges if edge.kind == "told"]
     found = [LegendEntry("for the answer", POSITIVE)] if any(c >= 0 for c in told) else []
     if any(c < 0 for c in told):
