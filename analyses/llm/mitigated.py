@@ -191,22 +191,26 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             {"causal": causal, "spurious": spurious},
             max(causal) <= CAUSAL_LIMIT and max(spurious) < CHANCE_LEFT,
         )
-        cuts = {
-            cut: [
-                (
-                    told(enough["lora"], cut)[k],
-                    rank(enough["lora"], "causal", cut)[k],
-                    rank(enough["lora"], "spurious", cut)[k],
-                )
-                for k in range(len(enough["lora"].seeds))
-            ]
+        arm = enough["lora"]
+        after = {
+            cut: {
+                "told": told(arm, cut),
+                "causal": rank(arm, "causal", cut),
+                "spurious": rank(arm, "spurious", cut),
+            }
             for cut in CUTS
         }
-        keeps = {cut: all(t <= TOLD_LIMIT and c <= CAUSAL_LIMIT for t, c, _ in v) for cut, v in cuts.items()}
+        separate = [
+            cut
+            for cut, of in after.items()
+            if max(of["told"]) <= TOLD_LIMIT
+            and max(of["causal"]) <= CAUSAL_LIMIT
+            and min(of["spurious"]) >= CHANCE_LEFT
+        ]
         yield claim(
             "cutting_either_end_acts_on_both",
-            {cut: [list(v) for v in values] for cut, values in cuts.items()},
-            not any(keeps[cut] and all(s >= CHANCE_LEFT for *_, s in cuts[cut]) for cut in cuts),
+            {f"{cut}_{name}": values for cut, of in after.items() for name, values in of.items()},
+            not separate,
         )
     if "read_by_relation" in enough:
         arm = enough["read_by_relation"]

@@ -136,7 +136,12 @@ def _claims(arms: Arms) -> Iterable[Claim]:
             and min(other) >= CHANCE_LEFT
             and max(*color[name].last(TOLD), *city[name].last(TOLD)) <= FITTED
         ]
-        yield _claim("one_arm_separates", {**both, "separate": good}, bool(good))
+        ranks_of = {
+            f"{n}_{what}": v
+            for n, pair in both.items()
+            for what, v in zip(("city", "color"), pair, strict=False)
+        }
+        yield _claim("one_arm_separates", {"n_separate": len(good), **ranks_of}, bool(good))
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:

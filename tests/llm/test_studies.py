@@ -231,7 +231,7 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
     city = {name: arm(name, 0.1) for name in parts.ARMS}
     found = parts.claims({"profession_color": color, "city_language": city})
     assert [c.holds for c in found] == [True] * 4
-    assert found[-1].measured["separate"] == ["ov"]
+    assert found[-1].measured["n_separate"] == 1
     color |= {"full": arm("full", 1.9), "ov": arm("ov", 1.0, loss=0.5), "lora_r1": arm("lora_r1", 2.0)}
     del city["mlp"]
     found = parts.claims({"profession_color": color, "city_language": city})
