@@ -33,6 +33,7 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import Show, progress_bar
 from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.notebooks import ShownAsTable
 from ocr_interp.storage.seals import SEAL
 from ocr_interp.training.run import Snapshot
 
@@ -41,7 +42,7 @@ BASELINE, NO_CONTROL = "none", "intervention"
 
 
 @dataclass(frozen=True)
-class AblationStudy:
+class AblationStudy(ShownAsTable):
     """The result of `run_ablation_study`.
 
     Attributes:

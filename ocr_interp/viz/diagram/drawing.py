@@ -18,6 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.plain import printable
 from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
@@ -110,6 +111,23 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
         draw_circuit(graphs).savefig(picture, format=kind, metadata=metadata)
     write_atomic(target, picture.getvalue())
     return target
+
+
+def svg_of(graph: CircuitGraph) -> str:
+    """The diagram of a graph's readable part as SVG, which notebooks show.
+
+    Raises:
+        ConfigError: more nodes, edges or text than a picture can hold.
+    """
+    picture = io.BytesIO()
+    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+        metadata = {"Date": None, "Creator": None}
+        draw_circuit(graph.readable()).savefig(picture, format="svg", metadata=metadata)
+    return printable(picture.getvalue().decode())
+
+
+AS_SVG = svg_of
+"""What `CircuitGraph` asks for by this name when a notebook shows it."""
 
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
