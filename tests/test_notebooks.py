@@ -31,7 +31,12 @@ SHOWN = {
         lambda run: sweep({"seed": [0, 1]}, task=TASK, train=run.config.train, progress=False),
         "train_loss",
     ),
-    "study": (lambda run: run_ablation_study(run, {"no r1": Zero().at(Site("blocks.0.attn.hook_v", tokens=("r1",)))}), "accuracy"),
+    "study": (
+        lambda run: run_ablation_study(
+            run, {"no r1": Zero().at(Site("blocks.0.attn.hook_v", tokens=("r1",)))}
+        ),
+        "accuracy",
+    ),
 }
 
 

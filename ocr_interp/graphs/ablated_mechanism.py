@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -71,9 +71,7 @@ def ablated_mechanism(
         weights = TokenWeights.of_factors(_without_path(weights.W_OV, run.task), None, scores)
     else:
         weights = dataclasses.replace(weights, W_QK=scores)
-    found = mechanism_graph(
-        Snapshot(run.config, run.step, weights), max_subjects=max_subjects, expert=expert
-    )
+    found = mechanism_graph(Snapshot(run.config, run.step, weights), max_subjects=max_subjects, expert=expert)
     if not parts:
         return found
     return dataclasses.replace(found, title=f"{found.title} without {' and '.join(parts)}")
@@ -81,10 +79,10 @@ def ablated_mechanism(
 
 def _kinds(task: FactRecallTask) -> dict[str, list[int]]:
     """Kind of input token -> its ids."""
-    of: Callable[[bool], list[int]] = lambda told: [
-        k for k in range(task.n_subjects) if bool(task.subject_trained[k]) is told
-    ]
-    kinds = {"training subjects": of(True), "held-out subjects": of(False)}
+    kinds = {
+        name: [k for k in range(task.n_subjects) if bool(task.subject_trained[k]) is told]
+        for name, told in (("training subjects", True), ("held-out subjects", False))
+    }
     kinds |= {task.labels[token]: [token] for token in task.relation_tokens}
     kinds |= {"noise": list(task.noise_tokens), "EOS": [task.eos_token]}
     return {name: tokens for name, tokens in kinds.items() if tokens}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ocr_interp.storage.plain import printable
 
@@ -19,8 +19,8 @@ class ShownAsTable:
 
     def _in_notebooks(self) -> pd.DataFrame:
         """The table that is shown."""
-        found = self.table  # pyright: ignore[reportAttributeAccessIssue]
-        return found() if callable(found) else found
+        found: Any = vars(self).get("table")  # a field; else a method of the class
+        return self.table() if found is None else found  # pyright: ignore[reportAttributeAccessIssue]
 
     def _repr_html_(self) -> str:
         return html_table(repr(self), self._in_notebooks())
@@ -35,7 +35,11 @@ def html_table(heading: str, table: pd.DataFrame) -> str:
     """
     rows, columns = table.shape
     shown = table.to_html(
-        max_rows=MOST_ROWS, max_cols=MOST_COLUMNS, show_dimensions=False, border=0, float_format="{:.5g}".format
+        max_rows=MOST_ROWS,
+        max_cols=MOST_COLUMNS,
+        show_dimensions=False,
+        border=0,
+        float_format="{:.5g}".format,
     )
     size = f"{rows:,} rows, {columns} columns" if rows > MOST_ROWS or columns > MOST_COLUMNS else ""
     told = f"<p>{size}</p>" if size else ""

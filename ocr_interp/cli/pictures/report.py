@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ocr_interp.viz.report.report import Reportable
 
 KINDS = (
-    "a run directory, a sweep's folder, a .csv of `ablate -o`, a language-model run's directory or result.json, "
-    "or a circuit graph .json of `diagram -o`"
+    "a run directory, a sweep's folder, a .csv of `ablate -o`, a language-model run's directory or "
+    "result.json, or a circuit graph .json of `diagram -o`"
 )
 """What a page can be made of."""
 

@@ -1,1 +1,1 @@
-"""Reports: one HTML file from results, which needs no network. Panels of results, and the page that shows them."""
+"""Reports: results as one HTML file that needs no network; their panels, and the page that shows them."""

@@ -11,8 +11,8 @@ from ocr_interp.graphs.ablated_mechanism import ablated_mechanism, removable
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.storage.plain import plain
 from ocr_interp.training.run import Snapshot
-from ocr_interp.viz.diagram.drawing import MOST_NODES
 from ocr_interp.viz.diagram.dot import drawable
+from ocr_interp.viz.diagram.drawing import MOST_NODES
 from ocr_interp.viz.diagram.layout import lay_out
 from ocr_interp.viz.report.panels import DIGITS, Panel, label
 
@@ -26,8 +26,9 @@ MOST_TOGGLES = 6
 """Parts that can be switched off together: each doubles the number of graphs in the page."""
 
 _HOW = (
-    "Line width: size of a contribution in logits; blue for the answer, orange against it, red where training "
-    "never asked. Point at a part, or move to it with Tab, to read its number."
+    "Line width: size of a contribution in logits; blue for the answer, orange against it, red where "
+    "training never asked, dashed where that is below a tenth of the largest. Point at a part, or move to it "
+    "with Tab, to read its number."
 )
 
 
@@ -47,12 +48,12 @@ def circuit_panel(
     """
     data = graph_data(graphs)
     data["by_step"] = by_step
-    statement = next(reversed(graphs.values())).statement
+    statement = list(graphs.values())[-1].statement
     return Panel("circuit", title, f"{text} {_HOW} Numbers: {label(statement)}.".strip(), data)
 
 
 def ablation_panel(run: Snapshot, *, max_subjects: int = 6, expert: int | None = None) -> Panel:
-    """The mechanism at the end of training with switches for its parts; every combination is computed here."""
+    """The mechanism at the end of training with switches for its parts; all combinations are computed."""
     parts = removable(run)[:MOST_TOGGLES] if len(removable(run)) <= MOST_TOGGLES else _chosen(run)
     graphs: dict[str, CircuitGraph] = {}
     for mask in range(2 ** len(parts)):
@@ -86,8 +87,10 @@ def graph_data(graphs: Mapping[str, CircuitGraph]) -> dict[str, Any]:
     shown = {name: drawable(graph, MOST_NODES) for name, graph in graphs.items()}
     union = union_of(list(shown.values()))
     largest = max((abs(e.contribution) for graph in shown.values() for e in graph.edges), default=0.0)
-    zero = ROUNDING * max(largest, max((graph.size_of_effect for graph in shown.values())))
-    roomy = dataclasses.replace(union, title="", statement="", source="", nodes=_roomiest(union, shown.values()))
+    zero = ROUNDING * max(largest, max(graph.size_of_effect for graph in shown.values()))
+    roomy = dataclasses.replace(
+        union, title="", statement="", source="", nodes=_roomiest(union, shown.values())
+    )
     layout = lay_out(roomy, dict.fromkeys((node.name for node in union.nodes), f"+{largest:.4g}"))
     left = min(node.x - node.width / 2 for node in layout.nodes) - EDGE
     right = max(node.x + node.width / 2 for node in layout.nodes) + EDGE
@@ -107,7 +110,8 @@ def graph_data(graphs: Mapping[str, CircuitGraph]) -> dict[str, Any]:
     ]
     place = {node.name: k for k, node in enumerate(union.nodes)}
     edges = [
-        {"source": place[e.source], "target": place[e.target], "untold": e.kind == "untold"} for e in union.edges
+        {"source": place[e.source], "target": place[e.target], "untold": e.kind == "untold"}
+        for e in union.edges
     ]
     return {
         "nodes": nodes,
@@ -175,7 +179,7 @@ def union_of(graphs: Sequence[CircuitGraph]) -> CircuitGraph:
 
 
 def agree(first: CircuitGraph, second: CircuitGraph) -> bool:
-    """Whether two graphs can be drawn over each other: most of their nodes are the same, none of two kinds."""
+    """Whether two graphs can be drawn over each other: most nodes are the same, none is of two kinds."""
     kinds, others = ({node.name: node.kind for node in graph.nodes} for graph in (first, second))
     shared = kinds.keys() & others.keys()
     same = all(kinds[name] == others[name] for name in shared)

@@ -11,7 +11,19 @@ import pandas as pd
 from ocr_interp.sweeps.result import SweepResult
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Run
-from ocr_interp.viz.report.panels import MOST_ROWS, Panel, Section, chart, curve, label, split_name, table_panel, thinned
+from ocr_interp.viz.report.panels import (
+    MOST_ROWS,
+    Panel,
+    Section,
+    chart,
+    curve,
+    defined,
+    label,
+    numbers,
+    split_name,
+    table_panel,
+    thinned,
+)
 from ocr_interp.viz.text.sweep import describe_sweep
 
 COMPARED = (
@@ -40,20 +52,26 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
         keep: steps whose rows are not left out.
     """
     history = run.history
-    kept = np.flatnonzero(history["step"].isin(list(keep)))
+    kept = [int(k) for k in np.flatnonzero(history["step"].isin(list(keep)))]
     rows = history.iloc[thinned(len(history), MOST_ROWS, kept)]
     few = f" {len(rows):,} of {len(history):,} logged rows are drawn." if len(rows) < len(history) else ""
-    splits = [split for split in SPLITS if history[f"{split}/loss"].notna().any()]
-    losses = [curve("training batches", rows, "train_loss")] if history["train_loss"].notna().any() else []
+    splits = [split for split in SPLITS if defined(history, f"{split}/loss")]
+    losses = [curve("training batches", rows, "train_loss")] if defined(history, "train_loss") else []
     losses += [curve(split_name(split), rows, f"{split}/loss") for split in splits]
     accuracies = [curve(split_name(split), rows, f"{split}/accuracy") for split in splits]
     charts = [
-        ("Losses", "Cross-entropy over the vocabulary. Held-out implications were never told.", losses, (), True),
+        (
+            "Losses",
+            "Cross-entropy over the vocabulary. Held-out implications were never told.",
+            losses,
+            (),
+            True,
+        ),
         (
             "β, the share that is deduced",
             "1: held-out subjects know their implication as well as told ones; 0: not at all. Lines: where "
             "theory says that descent goes (saddle), and the solution of smallest norm (max-margin).",
-            [curve("β of the run", rows, "beta")] if history["beta"].notna().any() else [],
+            [curve("β of the run", rows, "beta")] if defined(history, "beta") else [],
             tuple(predicted.items()),
             False,
         ),
@@ -76,8 +94,8 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
 
 
 def _gaps(history: pd.DataFrame) -> list[str]:
-    named = [str(name) for name in history.columns if str(name).startswith("gap_")]
-    return [name for name in named if np.isfinite(history[name].to_numpy(dtype=np.float64)).any()]
+    named = [str(name) for name in history.columns]
+    return [name for name in named if name.startswith("gap_") and defined(history, name)]
 
 
 def comparison(runs: Mapping[str, Run]) -> Section:
@@ -96,7 +114,7 @@ def sweep_section(title: str, result: SweepResult) -> Section:
     names = [str(name) for name in result.runs["run"]]
     chosen = [names[k] for k in thinned(len(names), MOST_CURVES)]
     table = result.table
-    of_run = {name: rows for name, rows in table.groupby("run", sort=False)}
+    of_run = dict(list(table.groupby("run", sort=False)))
     values = result.runs.set_index("run")
     first = next(iter(result.axes), None)
     histories = []
@@ -106,7 +124,9 @@ def sweep_section(title: str, result: SweepResult) -> Section:
         point = ", ".join(f"{axis} {values.loc[name, axis]}" for axis in result.axes)
         group = str(values.loc[name, first]) if first is not None else name
         histories.append((point or name, group, of_run[name]))
-    panels = [table_panel("Runs", result.final(), "One row per run, its last logged step.", "sweep.csv", 2_000)]
+    panels = [
+        table_panel("Runs", result.final(), "One row per run, its last logged step.", "sweep.csv", 2_000)
+    ]
     if histories:
         left_out = f" {len(histories)} of {len(names)} runs are drawn." if len(histories) < len(names) else ""
         text = f"One curve per run, coloured by {first or 'run'}.{left_out}"
@@ -130,7 +150,7 @@ def _compared(histories: Sequence[tuple[str, str, pd.DataFrame]]) -> dict[str, A
     for column, y, log in COMPARED:
         series = []
         for name, group, history in histories:
-            if column in history and np.isfinite(history[column].to_numpy(dtype=np.float64)).any():
+            if defined(history, column):
                 series.append(curve(name, history.iloc[thinned(len(history), each)], column, group))
         if series:
             charts.append(chart(y, "step", y, series, log_y=log))
@@ -142,25 +162,24 @@ def _against_axes(result: SweepResult) -> dict[str, Any]:
     final, charts = result.final(), []
     axes = [axis for axis in result.axes if axis != "seed"]
     for axis in axes:
-        if not pd.api.types.is_numeric_dtype(final[axis]) or final[axis].nunique() < 2:
+        if not pd.api.types.is_numeric_dtype(final[axis]) or len(set(final[axis])) < 2:
             continue
         others = [other for other in axes if other != axis]
         for column, y, log in COMPARED[:3]:
-            if column not in final or not final[column].notna().any():
+            if not defined(final, column):
                 continue
-            parts = [("all runs", final)]
-            if others:
-                parts = [
-                    (", ".join(f"{o} {v}" for o, v in zip(others, key, strict=True)), rows)
-                    for key, rows in final.groupby(others, sort=False, dropna=False)
-                ]
-            series = [
-                {"name": name, "x": list(map(float, rows[axis])), "y": _plain(rows[column])}
-                for name, rows in ((str(name), rows.sort_values(axis)) for name, rows in parts[:MOST_CURVES])
-            ]
+            series = []
+            for name, rows in _points(final, others)[:MOST_CURVES]:
+                rows = rows.sort_values(axis)
+                x = [float(value) for value in rows[axis]]
+                series.append({"name": name, "x": x, "y": numbers(rows[column])})
             charts.append(chart(f"{y} against {axis}", axis, y, series, log_y=log, marks=True))
     return {"charts": charts}
 
 
-def _plain(column: pd.Series) -> list[float | None]:
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in column]
+def _points(final: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The rows by their values on some axes, named by these."""
+    if not axes:
+        return [("all runs", final)]
+    named = final[list(axes)].astype(str).agg(", ".join, axis=1)
+    return [(name, final.loc[named == name]) for name in dict.fromkeys(named)]

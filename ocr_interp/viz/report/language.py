@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.storage.plain import plain
 from ocr_interp.task import SPLITS
 from ocr_interp.viz.report.panels import (
     DIGITS,
@@ -18,16 +19,19 @@ from ocr_interp.viz.report.panels import (
     Section,
     chart,
     curve,
+    defined,
     label,
     quantized,
     split_name,
     table_panel,
     thinned,
 )
-from ocr_interp.storage.plain import plain
 
 NEEDED = ("config", "history", "before", "after", "facts", "implications", "step")
 """Fields of a result.json that a page is made of."""
+
+RECIPE = ("optimizer", "lr", "batch_size", "train_seed")
+"""Fields of its recipe that a page names."""
 
 
 def language_section(title: str, result: Mapping[str, Any]) -> Section:
@@ -42,11 +46,15 @@ def language_section(title: str, result: Mapping[str, Any]) -> Section:
     """
     missing = [name for name in NEEDED if name not in result]
     if missing:
-        raise ConfigError(f"a language-model run must have {', '.join(NEEDED)}, got none of {', '.join(missing)}")
+        raise ConfigError(
+            f"a language-model run must have {', '.join(NEEDED)}, got none of {', '.join(missing)}"
+        )
     try:
         return _section(title, result)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ConfigError(f"the result of a language-model run is damaged ({error!r}): make it again") from None
+        raise ConfigError(
+            f"the result of a language-model run is damaged ({error!r}): make it again"
+        ) from None
 
 
 def _section(title: str, result: Mapping[str, Any]) -> Section:
@@ -56,15 +64,19 @@ def _section(title: str, result: Mapping[str, Any]) -> Section:
     panels = [
         _curves(
             "Rank of the right answer",
-            "Mean over names and wordings; 0 is first. Held-out implications were never told. The line is the "
-            "rank of a guess among the implications.",
+            "Mean over names and wordings; 0 is first. Held-out implications were never told. The line is "
+            "the rank of a guess among the implications.",
             rows,
             "rank",
             "mean rank",
             [("a guess", guess)],
         ),
         _curves(
-            "Share of prompts whose right answer is first", "Every wording of every name.", rows, "top1", "share"
+            "Share of prompts whose right answer is first",
+            "Every wording of every name.",
+            rows,
+            "top1",
+            "share",
         ),
         _first(rows),
         _curves("Log-probability", "Among the candidates, nats.", rows, "logprob", "nats"),
@@ -76,7 +88,7 @@ def _section(title: str, result: Mapping[str, Any]) -> Section:
     facts = (
         ("facts", label(result.get("data", ""))),
         ("method", label(train.get("method", "full"))),
-        ("recipe", label(f"{train.get('optimizer', '')}, rate {train.get('lr', '')}, seed {train.get('seed', '')}")),
+        ("recipe", label(", ".join(f"{name} {train[name]}" for name in RECIPE if name in train))),
         ("step", f"{int(result['step']):,}"),
         ("candidates", f"{len(result['facts'])} facts, {len(result['implications'])} implications"),
     )
@@ -95,7 +107,7 @@ def _curves(
     series = [
         curve(split_name(split), rows, f"{split}/{metric}")
         for split in SPLITS
-        if f"{split}/{metric}" in rows and rows[f"{split}/{metric}"].notna().any()
+        if defined(rows, f"{split}/{metric}")
     ]
     if not series:
         return None
@@ -108,8 +120,7 @@ def _first(rows: pd.DataFrame) -> Panel | None:
     charts = []
     for split in SPLITS:
         named = [(name, f"{split}/first_{name}") for name in who]
-        series = [curve(name, rows, column) for name, column in named if column in rows]
-        series = [one for one in series if any(value is not None for value in one["y"])]
+        series = [curve(name, rows, column) for name, column in named if defined(rows, column)]
         if series:
             charts.append(chart(split_name(split), "step", "share of prompts", series))
     if not charts:
@@ -139,7 +150,7 @@ def _movement(moved: Any) -> Panel | None:
         "levels": LEVELS,
         "unit": "‖ΔW‖/‖W‖",
     }
-    text = "Relative change ‖ΔW‖_F / ‖W‖_F of every part of every layer, in 127 levels; 0 where there is no part."
+    text = "‖ΔW‖_F / ‖W‖_F of every part of every layer, in 127 levels; 0 where there is no part."
     return Panel("heatmap", "Which weights moved", text, data)
 
 

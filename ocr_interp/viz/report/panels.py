@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,13 +98,13 @@ def quantized(
     return base64.b64encode(b"".join(level.tobytes() for level in levels)).decode(), worth
 
 
-def thinned(count: int, most: int, keep: Sequence[int] = ()) -> Int[np.ndarray, " kept"]:
-    """Indices of at most `most` of `count` rows, and of those to keep: the first rows dense, the last one in."""
+def thinned(count: int, most: int, keep: Iterable[int] = ()) -> Int[np.ndarray, " kept"]:
+    """Indices of at most `most` of `count` rows and of those to keep: dense at the start, the last one in."""
     if count <= most:
         return np.arange(count)
     half = most // 2
     early = np.geomspace(1, count, half) - 1
-    found = np.unique(np.concatenate([early, np.linspace(0, count - 1, most - half), np.asarray(keep)]))
+    found = np.unique(np.concatenate([early, np.linspace(0, count - 1, most - half), np.asarray(list(keep))]))
     return np.unique(np.rint(found).astype(np.int64))
 
 
@@ -163,13 +163,19 @@ def chart(
         "x": label(x),
         "y": label(y),
         "series": [
-            {**one, "name": label(one["name"]), "group": label(one.get("group", one["name"]))} for one in series
+            {**one, "name": label(one["name"]), "group": label(one.get("group", one["name"]))}
+            for one in series
         ],
         "lines": [{"name": label(of), "y": value} for of, value in lines if np.isfinite(value)],
         "log_x": log_x,
         "log_y": log_y,
         "marks": marks,
     }
+
+
+def defined(table: pd.DataFrame, column: str) -> bool:
+    """Whether a table has a column with a finite number in it."""
+    return column in table and bool(np.isfinite(table[column].to_numpy(dtype=np.float64)).any())
 
 
 def curve(name: str, history: pd.DataFrame, column: str, group: str | None = None) -> dict[str, Any]:

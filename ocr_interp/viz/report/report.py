@@ -153,7 +153,7 @@ def _by_name(results: Mapping[str, Reportable] | Reportable) -> dict[str, Report
 
 def _graph_section(graphs: dict[str, CircuitGraph]) -> Section:
     """Graphs of the same nodes as one diagram."""
-    last = next(reversed(graphs.values()))
+    last = list(graphs.values())[-1]
     facts = tuple((label(name), label(graph.source)) for name, graph in graphs.items())
     panel = circuit_panel("Circuit", graphs)
     return Section(label(last.title), facts, (panel,))
@@ -211,5 +211,7 @@ def _template() -> Any:
         import jinja2
     except ImportError:
         raise ConfigError("a report needs Jinja2: pip install 'ocr-interp[report]'") from None
-    found = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    found = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     return found.from_string(_file("page.html"))

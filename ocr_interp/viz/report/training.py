@@ -66,9 +66,13 @@ def run_section(
     else:
         left_out = len({*run.snapshot_steps, run.step}) - len(steps)
         if left_out:
-            notes.append(f"{left_out} of {left_out + len(steps)} snapshots are left out to keep the page small")
+            notes.append(
+                f"{left_out} of {left_out + len(steps)} snapshots are left out to keep the page small"
+            )
         if len(steps) == 1:
-            notes.append("the run has no snapshots, so there is one step: train with snapshots=20 for a slider")
+            notes.append(
+                "the run has no snapshots, so there is one step: train with snapshots=20 for a slider"
+            )
         models = [run if step == run.step else run.at(step) for step in steps]
         circuits = [_relevant(model, expert) for model in models]
         heat = heatmap_panel(task, [circuit.W for circuit in circuits])
@@ -93,7 +97,12 @@ def run_section(
     text = "One row per logged step; history.csv of the run has every digit."
     panels.append(table_panel("History", run.history, text, "history.csv"))
     return Section(
-        label(title), _facts(run), tuple(panels), steps=tuple(steps), words=describe_run(run), notes=tuple(notes)
+        label(title),
+        _facts(run),
+        tuple(panels),
+        steps=tuple(steps),
+        words=describe_run(run),
+        notes=tuple(notes),
     )
 
 
@@ -182,7 +191,10 @@ def heatmap_panel(
 
 def _implication_names(task: FactRecallTask) -> list[str]:
     several = len(task.implication_counts) > 1
-    return [f"implications of r{k + 2}" if several else "implications" for k in range(len(task.implication_counts))]
+    return [
+        f"implications of r{k + 2}" if several else "implications"
+        for k in range(len(task.implication_counts))
+    ]
 
 
 # --- geometry ------------------------------------------------------------------------------------
@@ -204,14 +216,16 @@ def geometry_panel(
     beside = [{"name": label(name), **(_geometry(W, task) or {})} for name, W in predicted.items()]
     data = {"measured": measured, "predicted": [one for one in beside if "points" in one]}
     text = (
-        "Embeddings of one pair, U Σ^½ and V Σ^½ of W = U Σ Vᵀ: s a training subject, s' a held-out one, b its "
-        "fact, c its implication, dashed the sums s' + r. Each picture has its own scale; both turn together: "
-        "drag, or use the arrow keys."
+        "Embeddings of one pair, U Σ^½ and V Σ^½ of W = U Σ Vᵀ: s a training subject, s' a held-out one, b "
+        "its fact, c its implication, dashed the sums s' + r. Each picture has its own scale; both turn "
+        "together: drag, or use the arrow keys."
     )
     return Panel("geometry", "Geometry of a pair", text, data)
 
 
-def _geometry(W: Float[np.ndarray, "subject_or_relation answer"], task: FactRecallTask) -> dict[str, Any] | None:
+def _geometry(
+    W: Float[np.ndarray, "subject_or_relation answer"], task: FactRecallTask
+) -> dict[str, Any] | None:
     """Points, cosines and shown share; None for a circuit without a direction between its relations."""
     inputs, outputs = symmetric_factor(W, left=True), symmetric_factor(W, left=False)
     with np.errstate(all="ignore"):

@@ -53,7 +53,10 @@ drawers.circuit = (host, data, time) => {
   }
   function draw() {
     const now = current(), least = threshold * now.effect;
-    const kept = data.edges.map((e, k) => k).filter((k) => Math.abs(now.edges[k]) > 1e-12 && (Math.abs(now.edges[k]) >= least));
+    // What was never trained always stays, to show whether it carries anything; so does what a kept attention reads.
+    const large = (k) => data.edges[k].untold || (now.edges[k] !== 0 && Math.abs(now.edges[k]) >= least);
+    const writes = new Set(data.edges.map((e, k) => k).filter(large).map((k) => data.edges[k].source));
+    const kept = data.edges.map((e, k) => k).filter((k) => (data.nodes[data.edges[k].target].kind === "attention" ? writes.has(data.edges[k].target) : large(k)));
     const at = ports(now.edges, kept);
     const scaleUp = Math.min(1.7, Math.max(1.15, scroll.clientWidth / data.width));
     const root = svg("svg", { width: data.width * scaleUp, height: data.height * scaleUp, viewBox: `0 0 ${data.width} ${data.height}`, role: "group", "aria-label": "nodes of the circuit" });
@@ -63,7 +66,8 @@ drawers.circuit = (host, data, time) => {
       const e = data.edges[k], from = data.nodes[e.source], to = data.nodes[e.target];
       const x1 = from.x + from.w / 2, x2 = to.x - to.w / 2, middle = (x1 + x2) / 2;
       const stroke = e.untold ? "var(--untold)" : now.edges[k] >= 0 ? "var(--for)" : "var(--against)";
-      lines[k] = svg("path", { class: "edge", stroke, "stroke-width": width(now.edges[k]), "stroke-opacity": 0.75,
+      const missing = e.untold && Math.abs(now.edges[k]) < 0.1 * data.largest;
+      lines[k] = svg("path", { class: "edge", stroke, "stroke-dasharray": missing ? "4 3" : null, "stroke-width": width(now.edges[k]), "stroke-opacity": 0.75,
         d: `M${x1} ${at.source[k]}C${middle} ${at.source[k]} ${middle} ${at.target[k]} ${x2} ${at.target[k]}`,
         onpointerenter: () => { readout.textContent = edgeText(k, now); light(null, k); }, onpointerleave: () => light(focus) });
       root.append(lines[k]);
