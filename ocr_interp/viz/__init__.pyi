@@ -7,6 +7,8 @@ from .geometry import plot_pair_geometry as plot_pair_geometry
 from .heatmaps import plot_ov_circuit as plot_ov_circuit
 from .mechanism import OwnAnswerStrength as OwnAnswerStrength
 from .mechanism import plot_mechanism as plot_mechanism
+from .report.report import Report as Report
+from .report.report import build_report as build_report
 from .style import figure_style as figure_style
 from .style import save_figure as save_figure
 from .text.analysis import describe_analysis as describe_analysis
