@@ -13,7 +13,7 @@ from ocr_interp.storage.plain import plain
 from ocr_interp.training.run import Snapshot
 from ocr_interp.viz.diagram.dot import drawable
 from ocr_interp.viz.diagram.drawing import MOST_NODES
-from ocr_interp.viz.diagram.layout import lay_out
+from ocr_interp.viz.diagram.layout import lay_out, wrapped_label
 from ocr_interp.viz.report.panels import DIGITS, Panel, label
 
 HEAD, EDGE = 26.0, 10.0
@@ -145,7 +145,7 @@ def _variant(graph: CircuitGraph, union: CircuitGraph, zero: float) -> dict[str,
     return {
         "edges": plain([value if abs(value) > zero else 0.0 for value in edges], DIGITS),
         "through": plain([value if abs(value) > zero else 0.0 for value in through], DIGITS),
-        "labels": [label(there.get(node.name, node).label) for node in union.nodes],
+        "labels": [wrapped_label(label(there.get(node.name, node).label)) for node in union.nodes],
         "effect": plain(graph.size_of_effect, DIGITS),
     }
 

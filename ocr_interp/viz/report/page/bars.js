@@ -4,7 +4,7 @@ drawers.bars = (host, data) => {
   const hidden = new Set();
   const controls = html("div", { class: "controls" },
     choice("show", data.metrics.map((m) => m.name), (k) => { which = k; draw(); }));
-  const field = html("fieldset", {}, html("legend", {}, "ablations"));
+  const field = html("fieldset", { class: "controls" }, html("legend", {}, "ablations"));
   data.specs.forEach((name, k) => field.append(check(name, true, (on) => {
     if (on) hidden.delete(k); else hidden.add(k);
     draw();

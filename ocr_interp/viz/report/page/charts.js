@@ -94,10 +94,13 @@ drawers.curves = (host, data, time) => {
       });
       root.append(svg("path", { class: "series", d: path, stroke: palette(k), "stroke-dasharray": dashes(k) }));
     }
-    chart().lines.forEach((line) => {
+    let above = -Infinity;
+    [...chart().lines].sort((a, b) => b.y - a.y).forEach((line) => {
       if (!Y.fits(line.y)) return;
+      const near = Y(line.y) - above < 20; // its name goes below the line, not into the one above
+      above = Y(line.y);
       root.append(svg("line", { class: "level", x1: left, x2: width - right, y1: Y(line.y), y2: Y(line.y) }),
-        svg("text", { x: width - right, y: Y(line.y) - 5, "text-anchor": "end" }, `${line.name} ${shown(line.y)}`));
+        svg("text", { x: width - right, y: Y(line.y) + (near ? 15 : -5), "text-anchor": "end" }, `${line.name} ${shown(line.y)}`));
     });
     const at = cursor === null && chart().x === "step" && time.steps.length > 1 ? time.steps[time.at] : cursor;
     if (at !== null && X.fits(at)) {

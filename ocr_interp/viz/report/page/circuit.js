@@ -108,7 +108,7 @@ drawers.circuit = (host, data, time) => {
   function nodeText(n, now, mine) {
     const node = data.nodes[n], members = node.members.length > 1 ? ` (${node.members.slice(0, 12).join(", ")}${node.members.length > 12 ? ", …" : ""})` : "";
     const parts = mine.map((k) => (data.edges[k].target === n ? `from ${data.nodes[data.edges[k].source].name}` : `to ${data.nodes[data.edges[k].target].name}`) + ` ${signed(now.edges[k])}`);
-    return `${now.labels[n].replace("\n", " ")}${members}: ${signed(now.through[n])} logits; ${parts.slice(0, 10).join(", ") || "no edge above the threshold"}`;
+    return `${now.labels[n].replaceAll("\n", " ")}${members}: ${signed(now.through[n])} logits; ${parts.slice(0, 10).join(", ") || "no edge above the threshold"}`;
   }
   keepDrawn(scroll, draw);
   if (data.by_step && data.variants.length > 1) time.follow((at) => { chosen = at; draw(); });
