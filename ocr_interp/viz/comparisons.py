@@ -52,11 +52,12 @@ def plot_alignment(ax: Axes, report: AlignmentReport) -> Axes:
         values = [drawn.group(group.name).mean for group in groups]
         name = None if k else "random weights"
         ax.scatter(values, places, marker="|", s=60, color=style.neutral, label=name)
-    ax.set_yticks(places, [group.name for group in groups])
+    names = [group.name.replace("held_out", "held-out").replace("_", " ") for group in groups]
+    ax.set_yticks(places, names)
     ax.invert_yaxis()
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.set(xlabel="cosine", xlim=(-1.05, 1.05))
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3)
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=3)
     return ax
 
 
@@ -103,5 +104,5 @@ def plot_study(ax: Axes, study: AblationStudy, metric: str, *, splits: tuple[str
         label.set_parse_math(False)
     ax.invert_yaxis()
     ax.set_xlabel(metric.replace("_", " "))
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
     return ax
