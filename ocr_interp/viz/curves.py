@@ -134,9 +134,9 @@ def plot_sweep(
     marker = None if x == "step" else "o"
     for k, (name, rows) in enumerate(groups):
         colour = current_style().colour(k)
-        values = rows.groupby(x, sort=True)[column].agg(["median", "min", "max"])
+        values = pd.DataFrame(rows.groupby(x, sort=True)[column].agg(["median", "min", "max"]))
         at = np.asarray(values.index)
-        middle, low, high = (values[name].to_numpy(dtype=np.float64) for name in ("median", "min", "max"))
+        middle, low, high = (np.asarray(values[name], dtype=np.float64) for name in ("median", "min", "max"))
         ax.plot(at, middle, color=colour, label=printable(name), marker=marker)
         ax.fill_between(at, low, high, color=colour, alpha=0.18, lw=0)
     if hue is not None:
