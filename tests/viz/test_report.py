@@ -218,7 +218,7 @@ def test_routed_prompts_have_no_circuit_without_an_expert():
 
 
 def test_what_cannot_be_shown_is_said(mapped_task):
-    recipe = TrainConfig(steps=9, batch_size=3, device="cpu")
+    recipe = TrainConfig(steps=9, batch_size=3, snapshots=0, device="cpu")
     section = build_report(train(mapped_task, ModelConfig(d_head=8), recipe, progress=False)).sections[0]
     assert any("geometry of a pair is left out" in note for note in section.notes)
     assert any("snapshots=20" in note for note in section.notes)
