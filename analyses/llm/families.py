@@ -40,7 +40,9 @@ def make(runs: Path, figures: Path) -> list[Row]:
         axes[1].set_xticks(range(len(DATA)), [NAMES[data].replace(" (", "\n(") for data in DATA])
         axes[0].legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
         fig.supylabel("held-out mean rank (0: right answer first)", fontsize=9)
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows})
+        save_figure(
+            fig, figures / PICTURE, {"criteria": CRITERIA, "models": TITLES, "names": NAMES, "rows": rows}
+        )
         plt.close(fig)
     return rows
 
