@@ -16,9 +16,16 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE, NAMES, Kind, read_groups
-from analyses.llm.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, HELD_OUT, arms_of, plain_interval
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE, NAMES, Kind, read_groups
+from analyses.llm.finished.studied import (
+    FACTS,
+    FIRST_PRETRAINED,
+    FIRST_TOLD,
+    HELD_OUT,
+    arms_of,
+    plain_interval,
+)
 from analyses.llm.studies.families import CITY, CITY_LIMIT, COUNTERFACTUAL, CRITERIA, DATA, SPURIOUS, STUDY
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES
 from ocr_interp.viz.style import figure_style, save_figure

@@ -16,9 +16,9 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE, NAMES
-from analyses.llm.studied import (
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE, NAMES
+from analyses.llm.finished.studied import (
     FACTS,
     HELD_OUT,
     HELD_OUT_CALIBRATED,
