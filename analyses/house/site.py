@@ -82,29 +82,42 @@ def _from_root(link: str, home: str) -> str:
 
 
 def namespaces() -> dict[str, list[str]]:
-    """Public namespace -> its public names, as the stubs list them."""
+    """Public namespace -> its public names with the modules that define them, as the stubs list them."""
     found: dict[str, list[str]] = {}
     for stub in sorted((ROOT / "ocr_interp").rglob("__init__.pyi")):
-        parts = stub.parent.relative_to(ROOT).parts
-        lines = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body]
-        found[".".join(parts)] = [
-            f"{line.module}.{alias.name}"
-            for line in lines
+        namespace = ".".join(stub.parent.relative_to(ROOT).parts)
+        found[namespace] = [
+            f"{namespace}.{line.module}.{alias.name}"
+            for line in ast.parse(stub.read_text(encoding="utf-8")).body
             if isinstance(line, ast.ImportFrom) and line.module
             for alias in line.names
         ]
-    found |= {f"ocr_interp.{name}": list(names) for name, names in REGISTRIES.items()}
+    for folder, names in REGISTRIES.items():
+        found[f"ocr_interp.{folder}"] = [f"ocr_interp.{folder}.{name}" for name in names]
     found["ocr_interp.errors"] = []
     return found
 
 
-def api_page(namespace: str, names: list[str]) -> str:
-    """The reference of one namespace: its docstring, then every public name with signature and docstring."""
+def api_page(namespace: str, of_all: dict[str, list[str]]) -> str:
+    """The reference of one namespace: its docstring, then every public name with signature and docstring.
+
+    A name that a smaller namespace has too is explained there, and linked.
+
+    namespace: Which one.
+    of_all: As `namespaces` gives them.
+    """
     head = f"# {namespace}\n\n::: {namespace}\n    options:\n      show_root_heading: false\n"
-    if not names:
-        return f"{head}      heading_level: 1\n"
-    head += "      members: false\n      heading_level: 1\n"
-    return head + "".join(f"\n::: {namespace}.{name}\n" for name in names)
+    head += "      heading_level: 1\n"
+    if not of_all[namespace]:
+        return head
+    parts, elsewhere = [f"{head}      members: false\n"], []
+    for name in of_all[namespace]:
+        smaller = [other for other in of_all if len(other) > len(namespace) and name in of_all[other]]
+        if smaller:
+            elsewhere.append(f"- [`{name.rpartition('.')[2]}`][{name}], also in `{smaller[0]}`\n")
+        else:
+            parts.append(f"\n::: {name}\n")
+    return "".join([parts[0], "\n", *elsewhere, *parts[1:]])
 
 
 def source_page(path: str) -> str:
@@ -122,8 +135,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts |= {path: (ROOT / path).read_text(encoding="utf-8") for path in FRONT}
     for path, page in FRONT.items():
         files.append(File.generated(config, page, content=texts[path]))
-    for namespace, names in namespaces().items():
-        files.append(File.generated(config, f"api/{namespace}.md", content=api_page(namespace, names)))
+    public = namespaces()
+    for namespace in public:
+        files.append(File.generated(config, f"api/{namespace}.md", content=api_page(namespace, public)))
     wanted = {target for home, text in texts.items() for target in targets(text, home)}
     for path in sorted(wanted - texts.keys()):
         there, origin = place(path), ROOT / path
