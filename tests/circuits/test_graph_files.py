@@ -43,7 +43,7 @@ def changed(*path_and_value):
         ("[" * 100_000, "lists within lists"),
         (changed("title", 3), "title must be a text, got 3"),
         (changed("title", "x" * 2_001), "title must have at most 2,000 letters"),
-        (changed("version", True), "up to version 1, got True"),
+        (changed("version", True), "up to version 2, got True"),
         (changed("nodes", {"a": 1}), "nodes must be a list"),
         (changed("nodes", 0, "label", ["x"]), "label of a node must be a text"),
         (changed("nodes", 0, "members", "abc"), "members must be a list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,13 @@ class _Arm:
         }
         return [examples[orders[place // n][place % n]] for place in places]
 
-    def measure(self, when: str, model: Any = None) -> None:
-        """Mean ranks by relation and group of names, whose answer is first, and the divergence elsewhere."""
+    def measure(self, when: str, recipe: Any = None) -> None:
+        """Mean ranks by relation and group of names, and the divergence elsewhere.
+
+        Args:
+            when: name of the measurement.
+            recipe: how prompts are routed, where that is not as in training.
+        """
         import torch
 
         from analyses.llm.neutral import log_probabilities, neutral_kl
@@ -138,8 +144,8 @@ class _Arm:
         from ocr_interp.llm.models.forward import logits_of
         from ocr_interp.llm.models.loading import LanguageModel
 
-        attached = Attached(self.adapter, self.recipe) if model is None else None
-        lm = LanguageModel(self.lm.name, model or self.model, self.lm.tokenizer, attached)
+        attached = Attached(self.adapter, recipe or self.recipe)
+        lm = LanguageModel(self.lm.name, self.model, self.lm.tokenizer, attached)
         with torch.no_grad():
             asked = self.questions.ask(logits_of(lm), self.device)
         assert asked.scores is not None
@@ -170,9 +176,15 @@ class _Arm:
         self.found[when] = row
 
     def after_training(self) -> None:
-        """For one LoRA: what its updates say when each is cut, from either end."""
-        if METHODS["lora"] != self.method:
-            return
+        """One LoRA with its updates cut; experts by relation with every prompt at the wrong one."""
+        if self.method.title in (METHODS["read_by_relation"].title, METHODS["write_by_relation"].title):
+            options = {**dict(self.recipe.method_options), "experts_of": "1,1,0"}
+            self.measure("wrong_expert", replace(self.recipe, method_options=options))
+        if METHODS["lora"] == self.method:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Measures with each ΔW cut, from either end, and puts the updates back."""
         import torch
 
         updated = {

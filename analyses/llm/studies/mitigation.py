@@ -19,6 +19,8 @@ from analyses.llm.studies.plan import PlannedRun, Study, recipe
 
 CAUSAL_LIMIT, CHANCE_LEFT = 0.3, 1.7
 """Mean ranks: the causal implication is kept up to the first, the spurious one is lost from the second on."""
+CAUSAL_MARGIN = 0.2
+"""Mean rank above that of one LoRA up to which the causal implication is as well known as with it."""
 TOLD_LIMIT = 0.1
 """Mean rank up to which what is told is known."""
 
@@ -30,6 +32,11 @@ CRITERIA = {
     "reading_apart_isolates": (
         "experts that read apart by relation: causal at most "
         f"{CAUSAL_LIMIT}, spurious at least {CHANCE_LEFT}, everything told at most {TOLD_LIMIT}, every seed"
+    ),
+    "reading_apart_keeps_what_one_lora_has": (
+        f"the same experts: causal at most {CAUSAL_MARGIN} above one LoRA's, spurious at least "
+        f"{CHANCE_LEFT}, told at most {TOLD_LIMIT}, every seed (added after one LoRA's first run about "
+        "professions, whose workplaces it has at 0.55)"
     ),
     "drawn_experts_do_not": (
         "experts that read apart but are drawn for each name and relation have the spurious implication "

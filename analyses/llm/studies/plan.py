@@ -108,5 +108,8 @@ def recipe(
         n_unseen=N_UNSEEN,
     )
     untold = control == "facts_only" or share == 0
-    fields = {"steps": FACTS_ONLY_STEPS if untold else STEPS, "log_every": LOG_EVERY} | training
+    fields: dict[str, Any] = {
+        "steps": FACTS_ONLY_STEPS if untold else STEPS,
+        "log_every": LOG_EVERY,
+    } | training
     return LLMRunConfig(facts, FinetuneConfig(model=FOLDERS[model], train_seed=seed, **fields))

@@ -1,12 +1,17 @@
-"""Singular values of all OV circuits of a model at once."""
+"""Singular values of all OV circuits of a model at once, and one head's blocks."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
+from ocr_interp.hooked.heads import head_parameters
+from ocr_interp.hooked.norms import read_norm, working_dtype
+from ocr_interp.hooked.protocol import HookedModel, block_of, check_model
+from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
 
 
 def ov_spectra(
@@ -43,3 +48,17 @@ def ov_spectra(
     R_V = torch.linalg.qr(W_V.detach(), mode="r").R.repeat_interleave(heads // kv_heads, -3)
     R_O = torch.linalg.qr(W_O.detach().mT, mode="r").R
     return torch.linalg.svdvals(R_V @ R_O.mT).to(dtype)
+
+
+def head_spectrum(model: HookedModel, layer: int, head: int, tolerance: float) -> Spectrum:
+    """Singular blocks of a head's W_V W_O, d_model by d_model, with the gain and centring of ln1 in W_V."""
+    raw, _ = head_parameters(check_model(model), layer, head)
+    dtype = working_dtype(raw["W_V"].device)
+    ln1 = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
+    W_V, W_O = raw["W_V"].to(dtype), raw["W_O"].to(dtype)
+    if ln1.gain is not None:
+        W_V = ln1.gain[:, None] * W_V
+    if ln1.centred:
+        W_V = W_V - W_V.mean(0, keepdim=True)
+    left, right = (x.cpu().numpy().astype(np.float64) for x in (W_V, W_O))
+    return spectrum_of(left, right, tolerance)

@@ -1,0 +1,187 @@
+"""The five sets on Gemma 3 270M beside SmolLM2-135M: told against facts alone, runs as the unit.
+
+SmolLM2's runs are those of Table 1; Gemma's and the criteria are in analyses/llm/studies/families.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.llm.criteria import llm_claim
+from analyses.llm.results import CHANCE, NAMES, Kind, read_groups
+from analyses.llm.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, HELD_OUT, arms_of, plain_interval
+from analyses.llm.studies.families import CITY, CITY_LIMIT, COUNTERFACTUAL, CRITERIA, DATA, SPURIOUS, STUDY
+from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES
+from ocr_interp.viz.style import figure_style, save_figure
+
+PICTURE = "llm_families"
+LEAST_SEEDS = 2
+
+Row = dict[str, Any]
+
+
+def make(runs: Path, figures: Path) -> list[Row]:
+    """Draws what is finished; `runs` is not used, since these runs keep no weights."""
+    rows = [*_of_smollm2(), *_of_gemma()]
+    with figure_style():
+        fig, axes = plt.subplots(2, 1, figsize=(6.6, 3.8), sharex=True, sharey=True, layout="constrained")
+        for ax, model in zip(axes, (SMOLLM2, GEMMA), strict=True):
+            _draw(ax, [row for row in rows if row["model"] == model])
+            ax.set_title(TITLES[model], fontsize=9.5, loc="left")
+        axes[1].set_xticks(range(len(DATA)), [NAMES[data].replace(" (", "\n(") for data in DATA])
+        axes[0].legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
+        fig.supylabel("held-out mean rank (0: right answer first)", fontsize=9)
+        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows})
+        plt.close(fig)
+    return rows
+
+
+def _of_smollm2() -> list[Row]:
+    groups = read_groups()
+    found = []
+    for control in ("none", "facts_only"):
+        for data in DATA:
+            group = groups[Kind(data, control=control)]
+            ranks, facts = group.by_seed(), group.by_seed("held_out_fact")
+            found.append(_row(SMOLLM2, data, control, group.seeds, ranks, facts, {}))
+    return found
+
+
+def _of_gemma() -> list[Row]:
+    arms, found = arms_of(STUDY), []
+    for control in ("none", "facts_only"):
+        for data in DATA:
+            arm = arms.get(f"{GEMMA}--{data}" + ("" if control == "none" else f"--{control}"))
+            if arm is not None:
+                first = {name: arm.last(name) for name in (FIRST_TOLD, FIRST_PRETRAINED)}
+                first["neutral_kl"] = arm.field("neutral_kl")
+                ranks, facts = arm.last(HELD_OUT), arm.last(FACTS)
+                found.append(_row(GEMMA, data, control, arm.seeds, ranks, facts, first))
+    return found
+
+
+def _row(
+    model: str,
+    data: str,
+    control: str,
+    seeds: list[int],
+    ranks: list[float],
+    facts: list[float],
+    first: dict[str, list[float]],
+) -> Row:
+    known = {k.rpartition("/")[2]: [None if math.isnan(v) else v for v in vs] for k, vs in first.items()}
+    return {
+        "model": model,
+        "data": data,
+        "control": control,
+        "seeds": seeds,
+        "rank": plain_interval(ranks),
+        "fact_rank": facts,
+        **known,
+    }
+
+
+def _draw(ax: Any, rows: list[Row]) -> None:
+    """Every seed as a small point, the mean as a large one, told beside facts alone."""
+    for control, label, color, shift in (
+        ("none", "a fifth of the implications told", "#0173b2", -0.12),
+        ("facts_only", "facts alone", "#de8f05", 0.12),
+    ):
+        for row in (row for row in rows if row["control"] == control):
+            x = DATA.index(row["data"]) + shift
+            values = row["rank"]["by_seed"]
+            ax.plot([x] * len(values), values, "o", ms=3.5, color=color, alpha=0.6)
+            ax.plot([x - 0.08, x + 0.08], [row["rank"]["mean"]] * 2, "-", color=color, lw=2.2)
+        ax.plot([], [], "-", color=color, lw=2.2, label=label)
+    ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+    ax.set_ylim(-0.1, 3.4)
+    ax.set_xlim(-0.5, len(DATA) - 0.5)
+
+
+def claims(rows: Iterable[Row]) -> list[Claim]:
+    """The criteria that enough finished runs can judge."""
+    found = {(row["model"], row["data"], row["control"]): row for row in rows}
+    return [claim for claim in (_city(found), *_spurious(found), *_counterfactual(found)) if claim]
+
+
+def _enough(row: Row | None) -> bool:
+    return row is not None and len(row["seeds"]) >= LEAST_SEEDS
+
+
+def _city(found: dict[Any, Row]) -> Claim | None:
+    own = [found.get((model, CITY, "none")) for model in (SMOLLM2, GEMMA)]
+    if not all(map(_enough, own)):
+        return None
+    ranks = {row["model"]: row["rank"]["by_seed"] for row in own if row}
+    return llm_claim(
+        "families_city",
+        f" and Gemma 3 270M: {CRITERIA['city_language_on_both_models']}",
+        "the paper, Table 1 (causal pairs)",
+        f"every seed at most {CITY_LIMIT}",
+        ranks,
+        max(max(values) for values in ranks.values()) <= CITY_LIMIT,
+        PICTURE,
+    )
+
+
+def _spurious(found: dict[Any, Row]) -> Iterable[Claim]:
+    for model in (SMOLLM2, GEMMA):
+        differences = [_differences(found, model, data) for data in SPURIOUS]
+        seeds = set.intersection(*map(set, differences)) if all(differences) else set()
+        if len(seeds) < LEAST_SEEDS:
+            continue
+        pooled = [float(np.mean([of_data[s] for of_data in differences])) for s in sorted(seeds)]
+        interval = plain_interval(pooled)
+        yield llm_claim(
+            f"families_spurious_{model}",
+            f" and Gemma 3 270M, here {TITLES[model]}: {CRITERIA['spurious_below_facts_only']}",
+            "ours: what exceeds the facts-only control, runs as the unit",
+            "the 95 % interval over seeds lies below 0",
+            {
+                "difference": interval["mean"],
+                "interval": [interval["low"], interval["high"]],
+                "by_seed": pooled,
+            },
+            bool(interval["high"] is not None and interval["high"] < 0),
+            PICTURE,
+        )
+
+
+def _counterfactual(found: dict[Any, Row]) -> Iterable[Claim]:
+    for model in (SMOLLM2, GEMMA):
+        own = _differences(found, model, COUNTERFACTUAL)
+        if len(own) >= LEAST_SEEDS:
+            yield llm_claim(
+                f"families_counterfactual_{model}",
+                f" and Gemma 3 270M, here {TITLES[model]}: {CRITERIA['counterfactual_below_facts_only']}",
+                "ours: what exceeds the facts-only control",
+                "told minus facts only below 0 in every seed",
+                {"difference_by_seed": [own[s] for s in sorted(own)]},
+                max(own.values()) < 0,
+                PICTURE,
+            )
+
+
+def _differences(found: dict[Any, Row], model: str, data: str) -> dict[int, float]:
+    """Told minus facts only, by common seed."""
+    told, control = found.get((model, data, "none")), found.get((model, data, "facts_only"))
+    if told is None or control is None:
+        return {}
+    of = [dict(zip(row["seeds"], row["rank"]["by_seed"], strict=True)) for row in (told, control)]
+    return {seed: of[0][seed] - of[1][seed] for seed in of[0] if seed in of[1]}
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+
+
+if __name__ == "__main__":
+    main()

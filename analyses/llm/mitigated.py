@@ -1,0 +1,288 @@
+"""What keeps a causal implication and loses a spurious one of the same facts, in SmolLM2-135M.
+
+Drawn from finished runs (`python -m analyses.llm.runs --study mitigation`); the criteria are in
+analyses/llm/studies/mitigation.py. A claim is judged on the seeds that are finished, at least two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.llm.criteria import llm_claim
+from analyses.llm.mitigation.methods import CUTS, METHODS
+from analyses.llm.mitigation.training import LOGGED
+from analyses.llm.studied import Arm, arms_of, plain_interval
+from analyses.llm.studies.mitigation import (
+    CAUSAL_LIMIT,
+    CAUSAL_MARGIN,
+    CHANCE_LEFT,
+    CRITERIA,
+    PEOPLE,
+    STUDY,
+    TOLD_LIMIT,
+)
+from ocr_interp.viz.style import figure_style, save_figure
+
+PICTURE = "llm_mitigation"
+END, DRIFTED = f"step_{LOGGED[-1]}", "drifted"
+LEAST_SEEDS = 2
+ALIKE = 0.3
+"""Difference of mean ranks up to which two arms are alike, as the criteria say."""
+
+Arms = dict[str, dict[str, Arm]]
+"""People -> method -> its runs."""
+
+
+def rank(arm: Arm, relation: str, when: str = END, seed: int | None = None) -> list[float]:
+    """Mean rank of untold names that the method has not used, one per seed (or of one seed)."""
+    halves = ["never_seen"] if METHODS[_method(arm)].needs_names else ["never_seen", "seen_by_method"]
+    return [
+        float(np.mean([_measured(arm, s, when)[f"{relation}/{half}"] for half in halves]))
+        for s in (arm.seeds if seed is None else [seed])
+    ]
+
+
+def told(arm: Arm, when: str = END) -> list[float]:
+    """The worst mean rank of what is told: facts of all, both implications, one per seed."""
+    names = ("fact/told", "fact/seen_by_method", "fact/never_seen", "causal/told", "spurious/told")
+    return [max(_measured(arm, s, when)[name] for name in names) for s in arm.seeds]
+
+
+def separates(arm: Arm, when: str = END) -> list[bool]:
+    """Whether everything told is known, the causal implication kept and the spurious one lost, by seed."""
+    values = zip(told(arm, when), rank(arm, "causal", when), rank(arm, "spurious", when), strict=True)
+    return [t <= TOLD_LIMIT and c <= CAUSAL_LIMIT and s >= CHANCE_LEFT for t, c, s in values]
+
+
+def _measured(arm: Arm, seed: int, when: str) -> dict[str, float]:
+    return arm.results[seed]["measured"][when]
+
+
+def _method(arm: Arm) -> str:
+    return arm.name.partition("--")[2]
+
+
+def rows(arms: Arms) -> list[dict[str, Any]]:
+    """The numbers of every arm, for the table and the JSON."""
+    found = []
+    for people, of_people in arms.items():
+        for name, arm in of_people.items():
+            found.append(
+                {
+                    "people": people,
+                    "method": name,
+                    "title": METHODS[name].title,
+                    "told_which_is_spurious": METHODS[name].names_spurious,
+                    "seeds": arm.seeds,
+                    "causal": plain_interval(rank(arm, "causal")),
+                    "spurious": plain_interval(rank(arm, "spurious")),
+                    "spurious_drifted": plain_interval(rank(arm, "spurious", DRIFTED)),
+                    "causal_drifted": plain_interval(rank(arm, "causal", DRIFTED)),
+                    "told": plain_interval(told(arm)),
+                    "spurious_of_seen_names": plain_interval(
+                        [_measured(arm, s, END)["spurious/seen_by_method"] for s in arm.seeds]
+                    ),
+                    "neutral_kl": plain_interval([_measured(arm, s, END)["neutral_kl"] for s in arm.seeds]),
+                    "trained_numbers": arm.results[arm.seeds[0]]["trained_numbers"],
+                    "cpu_seconds": plain_interval([arm.results[s]["seconds"]["train"] for s in arm.seeds]),
+                    "separates": separates(arm),
+                    "wrong_expert": {
+                        relation: rank(arm, relation, "wrong_expert")
+                        for relation in ("fact", "causal", "spurious")
+                        if all("wrong_expert" in arm.results[s]["measured"] for s in arm.seeds)
+                    },
+                }
+            )
+    return found
+
+
+def make(runs: Path, figures: Path) -> Arms:
+    """Draws what is finished; `runs` is not used, since these runs keep no weights."""
+    found = arms_of(STUDY)
+    arms: Arms = {
+        people: {_method(arm): arm for name, arm in found.items() if name.startswith(f"{people}--")}
+        for people in PEOPLE
+    }
+    table = rows(arms)
+    with figure_style():
+        shown = [people for people in PEOPLE if arms[people]] or list(PEOPLE)
+        names = sorted({row["method"] for row in table}, key=lambda name: _separation(table, name))
+        fig, axes = plt.subplots(
+            1,
+            len(shown),
+            figsize=(6.6, 1.3 + 0.21 * len(names)),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for ax, people in zip(axes[0], shown, strict=True):
+            _draw(ax, [row for row in table if row["people"] == people], names)
+            ax.set_title(TITLES[people], fontsize=9.5)
+        axes[0, 0].set_yticks(range(len(names)), [METHODS[name].title for name in names])
+        fig.supxlabel("untold answers, mean rank (0: the right one first, 2: guessed)", fontsize=9.5)
+        handles = [plt.Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
+        fig.legend(handles=handles, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
+        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "limits": _limits(), "rows": table})
+        plt.close(fig)
+    return arms
+
+
+TITLES = {"profession": "workplace and color of professions", "city": "language and color of cities"}
+CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
+KEY = (
+    ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
+    ("D", SPURIOUS_COLOR, "spurious (wanted at 2)"),
+)
+
+
+def _separation(table: list[dict[str, Any]], method: str) -> float:
+    """Mean over people of the spurious rank minus the causal one."""
+    own = [row for row in table if row["method"] == method]
+    return float(np.mean([row["spurious"]["mean"] - row["causal"]["mean"] for row in own]))
+
+
+def _limits() -> dict[str, float]:
+    return {"causal_at_most": CAUSAL_LIMIT, "spurious_at_least": CHANCE_LEFT, "told_at_most": TOLD_LIMIT}
+
+
+def _draw(ax: Any, table: list[dict[str, Any]], names: list[str]) -> None:
+    """One row per method: every seed as a small mark, the mean as a large one; hollow if facts are lost."""
+    ax.axvspan(CHANCE_LEFT, 2.6, color=SPURIOUS_COLOR, alpha=0.07, lw=0)
+    ax.axvspan(-0.1, CAUSAL_LIMIT, color=CAUSAL_COLOR, alpha=0.07, lw=0)
+    for row in table:
+        y = names.index(row["method"])
+        known = row["told"]["mean"] <= TOLD_LIMIT
+        for relation, color, marker in (
+            ("causal", CAUSAL_COLOR, "o"),
+            ("spurious", SPURIOUS_COLOR, "D"),
+        ):
+            values = row[relation]["by_seed"]
+            ax.plot(values, [y] * len(values), marker, ms=3, color=color, alpha=0.5)
+            face = color if known else "white"
+            ax.plot(row[relation]["mean"], y, marker, ms=6, color=color, mfc=face)
+    ax.set_xlim(-0.1, 2.6)
+    ax.set_ylim(-0.6, max(len(names), 1) - 0.4)
+
+
+def claims(arms: Arms) -> list[Claim]:
+    """The criteria of the study, for each people with enough seeds."""
+    return [claim for people in PEOPLE for claim in _of_people(people, arms.get(people, {}))]
+
+
+def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
+    enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
+
+    def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
+        what = {"profession": "professions", "city": "cities"}[people]
+        seeds = sorted({s for arm in enough.values() for s in arm.seeds})
+        statement = f", {what}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
+        return llm_claim(
+            f"mitigation_{people}_{name}",
+            statement,
+            "ours, adapters.md's trial of two seeds" if "apart" in CRITERIA[name] else "ours",
+            "as stated; written before the runs",
+            measured,
+            holds,
+            PICTURE,
+        )
+
+    def of(name: str, relation: str, when: str = END) -> list[float]:
+        return rank(enough[name], relation, when)
+
+    if "lora" in enough:
+        causal, spurious = of("lora", "causal"), of("lora", "spurious")
+        yield claim(
+            "one_lora_does_both",
+            {"causal": causal, "spurious": spurious},
+            max(causal) <= CAUSAL_LIMIT and max(spurious) < CHANCE_LEFT,
+        )
+        arm = enough["lora"]
+        after = {
+            cut: {
+                "told": told(arm, cut),
+                "causal": rank(arm, "causal", cut),
+                "spurious": rank(arm, "spurious", cut),
+            }
+            for cut in CUTS
+        }
+        separate = [
+            cut
+            for cut, of in after.items()
+            if max(of["told"]) <= TOLD_LIMIT
+            and max(of["causal"]) <= CAUSAL_LIMIT
+            and min(of["spurious"]) >= CHANCE_LEFT
+        ]
+        yield claim(
+            "cutting_either_end_acts_on_both",
+            {f"{cut}_{name}": values for cut, of in after.items() for name, values in of.items()},
+            not separate,
+        )
+    if "read_by_relation" in enough:
+        arm = enough["read_by_relation"]
+        yield claim(
+            "reading_apart_isolates",
+            {"causal": rank(arm, "causal"), "spurious": rank(arm, "spurious"), "told": told(arm)},
+            all(separates(arm)),
+        )
+        if "lora" in enough:
+            common = sorted(set(arm.seeds) & set(enough["lora"].seeds))
+            above = [
+                rank(arm, "causal", seed=s)[0] - rank(enough["lora"], "causal", seed=s)[0] for s in common
+            ]
+            lost = [rank(arm, "spurious", seed=s)[0] for s in common]
+            yield claim(
+                "reading_apart_keeps_what_one_lora_has",
+                {"causal_above_one_lora": above, "spurious": lost, "told": told(arm)},
+                max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(told(arm)) <= TOLD_LIMIT,
+            )
+        for other, name in (
+            ("read_at_random", "drawn_experts_do_not"),
+            ("write_by_relation", "writing_apart_does_not"),
+        ):
+            if other in enough:
+                common = sorted(set(arm.seeds) & set(enough[other].seeds))
+                one, two = ([rank(a, "spurious", seed=s)[0] for s in common] for a in (arm, enough[other]))
+                yield claim(
+                    name,
+                    {"read_by_relation": one, other: two},
+                    all(b < a for a, b in zip(one, two, strict=True)),
+                )
+    if "keep_untold" in enough:
+        arm = enough["keep_untold"]
+        never = rank(arm, "spurious")
+        seen = [_measured(arm, s, END)["spurious/seen_by_method"] for s in arm.seeds]
+        yield claim(
+            "keeping_untold_transfers",
+            {"seen": seen, "never_seen": never},
+            abs(float(np.mean(seen) - np.mean(never))) <= ALIKE,
+        )
+    idle = ("lora", "inoculation", "known_facts_late")
+    if set(idle) <= set(enough):
+        means = {name: float(np.mean(of(name, "spurious"))) for name in idle}
+        yield claim(
+            "inoculation_and_known_facts_do_nothing",
+            means,
+            all(abs(means[n] - means["lora"]) <= ALIKE for n in idle),
+        )
+    good = {name: arm for name, arm in enough.items() if all(separates(arm))}
+    if good:
+        yield claim(
+            "isolation_stays",
+            {name: rank(arm, "spurious", DRIFTED) for name, arm in good.items()},
+            all(all(separates(arm, DRIFTED)) for arm in good.values()),
+        )
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+
+
+if __name__ == "__main__":
+    main()

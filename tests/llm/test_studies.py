@@ -1,0 +1,282 @@
+"""Studies of language models: plans, what they teach, cuts, matching, and each claim on made results."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from analyses.llm import families, mitigated, neutral, parts, recall, runs, studied, wording
+from analyses.llm.mitigation import training
+from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
+from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
+from analyses.llm.studies import mitigation as mitigation_study
+from analyses.llm.studies.plan import PlannedRun, recipe
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.measuring.intervals import run_interval
+from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
+from ocr_interp.llm.training.configuration import FORMAT_VERSION
+from ocr_interp.llm.training.store import config_of_result, write_result
+
+
+def test_every_planned_run_has_a_name_of_its_own_and_seeds_come_one_after_the_other():
+    planned = runs.planned()
+    assert len({run.name for run in planned}) == len(planned)
+    seeds = [run.seed for run in planned if run.study != "pilot"]
+    assert seeds == sorted(seeds)
+    for run in planned:
+        assert run.config.train.train_seed == run.seed
+
+
+def test_a_result_of_another_configuration_is_refused(tmp_path):
+    run = parts.STUDY.planned()[0]
+    other = dataclasses.replace(run, config=recipe("sport_music", 0))
+    path = runs.result_path(run, tmp_path)
+    path.parent.mkdir()
+    found = {"format_version": FORMAT_VERSION, "fingerprint": other.config.fingerprint}
+    write_result(path, {**found, "config": other.config.to_dict()})
+    with pytest.raises(SystemExit, match="another configuration of the same name"):
+        runs.is_finished(run, tmp_path)
+
+
+@pytest.mark.parametrize("data", ["city_language", "profession_workplace"])
+def test_both_implications_are_told_of_the_same_people_and_half_of_the_others_is_never_used(data):
+    taught = Taught(FactConfig(data=data, seed=3, n_unseen=5))
+    told = [{e.subject for e in taught.told if e.relation == r} for r in range(3)]
+    assert len(told[FACT]) == 100
+    assert told[1] == told[COLOR]
+    assert len(told[COLOR]) == 20
+    groups = {e.subject: taught.group(e) for e in taught.asked}
+    assert [sum(g == name for g in groups.values()) for name in GROUPS] == [20, 40, 40]
+    used = {e.subject for e in taught.for_methods}
+    assert used == {s for s, g in groups.items() if g == "seen_by_method"}
+    right = {(e.subject, e.relation): e.target for e in taught.asked}
+    counter = taught.counter_examples(2)
+    assert len(counter) == 10
+    for e in counter:
+        assert e.subject in used
+        assert e.target != right[e.subject, COLOR]
+
+
+def test_cuts_are_those_of_the_singular_value_decomposition():
+    torch.manual_seed(0)
+    up, down = torch.randn(12, 8), torch.randn(8, 10)
+    whole = up @ down
+    left, values, right = torch.linalg.svd(whole, full_matrices=False)
+    for k in (1, 2, 4):
+        top = (left[:, :k] * values[:k]) @ right[:k]
+        torch.testing.assert_close(cut_update(f"top_{k}", up, down), top, atol=1e-4, rtol=0)
+        torch.testing.assert_close(cut_update(f"without_top_{k}", up, down), whole - top, atol=1e-4, rtol=0)
+    cut = cut_update("without_0.1_of_entries", up, down)
+    assert int((cut == 0).sum()) == 12
+    assert whole[cut == 0].abs().min() > cut.abs().max()
+
+
+def test_divergence_on_ordinary_sentences_is_that_of_two_distributions():
+    before = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    after = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log()
+    by_hand = (0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)) / 2
+    assert neutral.neutral_kl(before, after) == pytest.approx(by_hand, rel=1e-5)
+    assert neutral.neutral_kl(before, before) == 0
+
+
+def test_interval_over_runs_is_students():
+    found = run_interval([1.0, 2.0, 4.0])  # t(0.975, 2) = 4.302653, sd = 1.527525
+    assert found.mean == pytest.approx(7 / 3)
+    assert found.high - found.mean == pytest.approx(4.302653 * 1.527525 / math.sqrt(3), rel=1e-5)
+    assert not found.excludes_zero
+    assert run_interval([1.0, 1.1, 0.9]).excludes_zero
+    alone = run_interval([1.0])
+    assert math.isnan(alone.low)
+    assert not alone.excludes_zero
+    with pytest.raises(ConfigError, match="finite number a run"):
+        run_interval([1.0, math.nan])
+
+
+def test_arms_are_compared_where_told_implications_cost_the_same():
+    history = {
+        "step": [0, 20, 40],
+        studied.TOLD_LOGPROB: [-2.0, -0.4, -0.05],
+        studied.HELD_OUT: [2.0, 1.6, 1.0],
+    }
+    arm = studied.Arm("a", {0: {"history": history}})
+    share = math.log(0.4 / 0.1) / math.log(0.4 / 0.05)
+    assert arm.at_told_loss(studied.HELD_OUT, 0.1) == [pytest.approx(1.6 - 0.6 * share)]
+    assert math.isnan(arm.at_told_loss(studied.HELD_OUT, 0.01)[0])
+    assert arm.last(studied.HELD_OUT) == [1.0]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A tiny model whose tokenizer knows the words of the study."""
+    taught = Taught(FactConfig(data="profession_workplace", seed=0, n_unseen=5))
+    texts = [f"{e.prompt} {answer}" for e in taught.asked for answer in e.candidates]
+    texts += [*neutral.SENTENCES, *(e.sentence for e in known_sentences(0)), "In an invented story, "]
+    tokenizer = tiny_tokenizer([*texts, " ".join(known_sentences(0)[0].candidates)], vocab_size=3000)
+    return lambda: tiny_model("llama", tokenizer, max_position_embeddings=128)
+
+
+@pytest.mark.parametrize("name", ["lora", "read_by_relation", "keep_untold", "project_gradients", "full"])
+def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LOGGED", (1, 2))
+    monkeypatch.setattr(training, "DRIFT", 1)
+    monkeypatch.setattr(mitigation_study, "LOGGED", (1, 2))
+    config = recipe("profession_workplace", 0, steps=3, **METHODS[name].training)
+    run = PlannedRun("mitigation", f"profession--{name}", config, (("method", name),), training.make)
+    training.make(run, tiny(), tmp_path / "one.json")
+    found = json.loads((tmp_path / "one.json").read_text())
+    assert config_of_result(found) == run.config
+    whens = ["step_1", "step_2", "drifted"]
+    whens += {"lora": ["before", *CUTS], "read_by_relation": ["wrong_expert"]}.get(name, [])
+    assert set(found["measured"]) == set(whens)
+    row = found["measured"]["step_2"]
+    assert 0 <= row["spurious/never_seen"] <= 4
+    assert row["neutral_kl"] > 0
+    training.make(run, tiny(), tmp_path / "two.json")
+    again = json.loads((tmp_path / "two.json").read_text())
+    assert again["measured"] == found["measured"]
+
+
+def test_gradients_off_the_colors_leave_no_part_along_them(tiny):
+    method, lm = METHODS["project_gradients"], tiny()
+    taught = Taught(FactConfig(data="profession_workplace", seed=0, n_unseen=5))
+    kept = method.start(lm, taught)
+    torch.testing.assert_close(kept.T @ kept, torch.eye(kept.shape[1]), atol=1e-5, rtol=0)
+    for parameter in lm.model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    other = next(p for name, p in lm.model.named_parameters() if "q_proj" in name)
+    untouched = other.grad.clone()
+    method.change_gradients(kept, lm.model)
+    written = [p for n, p in lm.model.named_parameters() if "o_proj" in n or "down_proj" in n]
+    for parameter in written:
+        assert float((kept.T @ parameter.grad).abs().max()) < 1e-4
+    assert torch.equal(other.grad, untouched)
+
+
+def mitigated_arm(name, causal, spurious, told=0.0, drifted=None, seeds=(0, 1)):
+    """Runs of an arm of the mitigation study with given ranks."""
+
+    def row(spurious):
+        ranks = {"fact": 0.0, "causal": causal, "spurious": spurious}
+        own = {f"{r}/{g}": v for r, v in ranks.items() for g in GROUPS}
+        return own | {"causal/told": told, "spurious/told": told, "neutral_kl": 0.1}
+
+    measured = {f"step_{training.LOGGED[-1]}": row(spurious), **{cut: row(spurious) for cut in CUTS}}
+    measured["drifted"] = row(spurious if drifted is None else drifted)
+    one = {"measured": measured, "trained_numbers": 1, "seconds": {"train": 1.0}}
+    return studied.Arm(f"profession--{name}", dict.fromkeys(seeds, one))
+
+
+def claim_of(claims, name):
+    """The one claim whose id ends so."""
+    (found,) = [claim for claim in claims if claim.id.endswith(name)]
+    return found
+
+
+def test_claims_of_mitigation_hold_and_fail():
+    good = {
+        "lora": mitigated_arm("lora", 0.1, 1.0),
+        "read_by_relation": mitigated_arm("read_by_relation", 0.1, 2.0),
+        "read_at_random": mitigated_arm("read_at_random", 0.1, 1.2),
+        "write_by_relation": mitigated_arm("write_by_relation", 0.1, 1.2),
+        "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9),
+        "inoculation": mitigated_arm("inoculation", 0.1, 1.1),
+        "known_facts_late": mitigated_arm("known_facts_late", 0.1, 1.1),
+    }
+    found = mitigated.claims({"profession": good})
+    assert {c.id.removeprefix("llm_mitigation_profession_") for c in found} == set(mitigation_study.CRITERIA)
+    assert all(claim.holds for claim in found)
+    bad = good | {
+        "lora": mitigated_arm("lora", 0.1, 1.9),
+        "read_by_relation": mitigated_arm("read_by_relation", 0.5, 1.9),
+        "read_at_random": mitigated_arm("read_at_random", 0.1, 2.0),
+        "write_by_relation": mitigated_arm("write_by_relation", 0.1, 2.0),
+        "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9, drifted=1.0),
+    }
+    found = mitigated.claims({"profession": bad})
+    failing = {c.id.removeprefix("llm_mitigation_profession_") for c in found if not c.holds}
+    assert failing == set(mitigation_study.CRITERIA) - {"keeping_untold_transfers"}
+    alone = {"lora": mitigated_arm("lora", 0.1, 1.0, seeds=(0,))}
+    assert not mitigated.claims({"profession": alone})
+
+
+def recall_arms(told, known, early):
+    """Arms of the recall study: shares at the end, and with the facts just known."""
+    found = {}
+    for share, one, other in zip(recall.SHARES, told, known, strict=True):
+        history = {"step": [0, 20, 40], studied.FACTS: [2.0, 0.1, 0.0]}
+        history |= {studied.FIRST_TOLD: [0.2, 0.2, one], studied.FIRST_PRETRAINED: [0.2, early, other]}
+        arm = recall.arm_name(share)
+        found[arm] = studied.Arm(arm, {key: {"history": history} for key in (0, 1)})
+    return found
+
+
+def test_claims_of_recall_hold_and_fail():
+    found = recall.claims(recall_arms((0.1, 0.2, 0.4, 0.6), (0.7, 0.5, 0.3, 0.2), 0.6))
+    assert [c.holds for c in found] == [True] * 3
+    found = recall.claims(recall_arms((0.1, 0.4, 0.2, 0.6), (0.7, 0.3, 0.5, 0.2), 0.1))
+    assert [c.holds for c in found] == [False] * 3
+
+
+def test_claims_of_parts_need_every_arm_and_can_fail():
+    def arm(name, rank, loss=0.05):
+        history = {"step": [0, 20], studied.TOLD_LOGPROB: [-2.0, -loss], studied.HELD_OUT: [rank, rank]}
+        history |= {studied.FACTS: [2.0, 0.0], studied.TOLD: [2.0, 0.0]}
+        return studied.Arm(name, {key: {"history": history} for key in (0, 1)})
+
+    color = {name: arm(name, 1.0) for name in parts.ARMS} | {"ov": arm("ov", 1.9)}
+    city = {name: arm(name, 0.1) for name in parts.ARMS}
+    found = parts.claims({"profession_color": color, "city_language": city})
+    assert [c.holds for c in found] == [True] * 4
+    assert found[-1].measured["n_separate"] == 1
+    color |= {"full": arm("full", 1.9), "ov": arm("ov", 1.0, loss=0.5), "lora_r1": arm("lora_r1", 2.0)}
+    del city["mlp"]
+    found = parts.claims({"profession_color": color, "city_language": city})
+    assert {c.id: c.holds for c in found} == {
+        "llm_parts_every_arm_fits": True,
+        "llm_parts_ov_alone_deduces_less": False,
+        "llm_parts_rank_of_lora_does_not_decide": False,
+    }
+
+
+def test_claims_of_families_and_wordings_hold_and_fail():
+    def row(model, data, control, ranks):
+        return {
+            "model": model,
+            "data": data,
+            "control": control,
+            "seeds": [0, 1, 2],
+            "rank": studied.plain_interval(list(ranks)),
+        }
+
+    def rows(city, told):
+        return [
+            row(m, d, c, city if d == "city_language" else (told if c == "none" else (2.0, 2.1, 1.9)))
+            for m in ("smollm2", "gemma")
+            for d in families.DATA
+            for c in ("none", "facts_only")
+        ]
+
+    assert all(claim.holds for claim in families.claims(rows((0.1, 0.2, 0.3), (1.0, 1.1, 0.9))))
+    assert not any(claim.holds for claim in families.claims(rows((0.1, 0.2, 0.4), (2.0, 2.2, 1.9))))
+    cells = {
+        (d, t, q): [1.0 + 0.2 * t + (t != q), 1.0 + 0.2 * t]
+        for d in wording.SETS
+        for t in (0, 2)
+        for q in (0, 2)
+    }
+    assert [claim.holds for claim in wording.claims(cells)] == [True, True]
+    flat = {cell: [1.0, 1.0] for cell in cells}
+    assert [claim.holds for claim in wording.claims(flat)] == [False, False]
+    assert wording.claims({}) == []
+
+
+def test_empty_results_draw(tmp_path, monkeypatch):
+    for module in (mitigated, families, recall, parts, wording):
+        monkeypatch.setattr(module, "arms_of", lambda study: {})
+        module.make(tmp_path, tmp_path)
+        assert json.loads((tmp_path / f"{module.PICTURE}.json").read_text())
+    assert np.isnan(studied.interval([math.nan]).mean)
