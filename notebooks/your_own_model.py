@@ -17,8 +17,10 @@
 
 # %%
 import copy
+import warnings
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, models
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -28,9 +30,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ocr_interp import OVCircuit, attribute, name_tokens
 from ocr_interp.ablation import Examples, Site, Zero, output_subspace, run_ablation_study
 from ocr_interp.graphs import head_graph
-from ocr_interp.viz import plot_attribution, plot_circuit, plot_heatmap, plot_study
+from ocr_interp.viz import plot_attribution, plot_heatmap, plot_study
 
 plt.rcParams["figure.dpi"] = 80
+warnings.filterwarnings("ignore", "HookedTransformer is deprecated")  # in 4.0; this library is for 3.9
 
 # %% [markdown]
 # ## 1. A model
@@ -77,9 +80,9 @@ kinds = ["city"] * len(facts)
 kinds += ["language, told" if name in told else "language, never told" for name, *_ in implications]
 examples = Examples(tokens, answers, tuple(kinds))
 cuts = {f"head {head}": Zero().at(Site.at("z", layer=0, heads=[head])) for head in range(2)}
-study = run_ablation_study(model, cuts, ["accuracy", "loss"], examples=examples)
+study = run_ablation_study(model, cuts, ["accuracy", "loss"], examples=examples, progress=False)
 fig, ax = plt.subplots(figsize=(6.6, 2.6), layout="constrained")
-plot_study(ax, study, "loss")
+_ = plot_study(ax, study, "loss")
 # %% [markdown]
 # One head answers for cities, the other one for languages, told and untold alike.
 
@@ -99,7 +102,7 @@ circuit
 
 # %%
 fig, ax = plt.subplots(figsize=(6.6, 4.2), layout="constrained")
-plot_heatmap(ax, circuit)
+_ = plot_heatmap(ax, circuit)
 # %%
 print(circuit.summary())
 
@@ -114,8 +117,7 @@ plot_attribution(ax, found)
 print(f"sum minus the model's own value: {found.residual:.1e}")
 
 # %%
-fig, ax = plt.subplots(figsize=(6.6, 3.4))
-plot_circuit(ax, head_graph(model, prompt, "Spanish", "Polish", layer=0, head=head).readable())
+head_graph(model, prompt, "Spanish", "Polish", layer=0, head=head).readable()
 # %% [markdown]
 # ## 5. What breaks without it?
 #
@@ -124,8 +126,8 @@ plot_circuit(ax, head_graph(model, prompt, "Spanish", "Polish", layer=0, head=he
 # %%
 block = circuit.spectrum(tolerance=0.05).block(0)
 cut = {"largest block": output_subspace(circuit, block.output_basis)}
-direction = run_ablation_study(model, cut, ["loss"], examples=examples)
-direction.table
+direction = run_ablation_study(model, cut, ["loss"], examples=examples, progress=False)
+pd.concat({name: direction.by_split("loss", name) for name in ("intervention", *direction.controls)}).round(2)
 
 # %% [markdown]
 # ## 6. A transformers model
@@ -148,5 +150,5 @@ of_llama = OVCircuit.from_model(bridge, layer=0, head=3, **groups)
 print(of_llama.summary())
 
 # %% [markdown]
-# Its blocks have the share of energy that random weights have: nothing was learned here, and the reading says so.
+# Its blocks have about the shares of energy that random weights have, unlike those of the trained head: nothing was learned here.
 # More: [circuits](../docs/circuits.md), [architectures](../docs/architectures.md), [language models](../docs/llm.md).

@@ -44,11 +44,15 @@ def executed(source: Path, folder: Path) -> NotebookNode:
 def saved(notebook: NotebookNode) -> str:
     """The text of a notebook's file: the same for the same code and outputs.
 
-    What differs from machine to machine (times of execution, the interpreter) is left out.
+    What differs from machine to machine is left out: times of execution, the interpreter, warnings with
+    their paths.
     """
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell.metadata.pop("execution", None)
+        cell["outputs"] = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+        if cell.cell_type != "code":
+            del cell["outputs"]
     notebook.metadata.pop("language_info", None)
     return nbformat.writes(notebook) + "\n"
 

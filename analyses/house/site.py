@@ -43,7 +43,7 @@ def place(path: str) -> str:
         return FRONT[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    if Path(path).suffix in (".png", ".svg"):
+    if path.startswith("figures/"):
         return path
     return f"source/{path}.md"
 
