@@ -67,7 +67,7 @@ notebooks: install
 
 # A wheel and a source distribution, installed into empty environments and tried from outside of the checkout.
 dist-test: install
-	$(BIN)/python tests/distribution.py
+	$(BIN)/python tests/distribution.py $(if $(OLDEST),--oldest)
 
 readme: install
 	$(BIN)/python -m analyses.house.pages
