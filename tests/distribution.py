@@ -135,7 +135,7 @@ def main() -> None:
             if version not in found:
                 print(f"Python {version}: not on this machine, not tried", flush=True)
                 continue
-            for package in (wheel, source) if version == wanted[0] else (wheel,):
+            for package in (wheel, source) if version == VERSIONS[0] else (wheel,):
                 began, folder = time.perf_counter(), Path(tempfile.mkdtemp(dir=temporary))
                 said = tried(found[version], package, constraints, folder)
                 seconds = time.perf_counter() - began
