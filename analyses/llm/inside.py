@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tyro
 
-from analyses.llm.inside_results import N_HEADS, RESULTS
+from analyses.llm.finished.inside_results import N_HEADS, RESULTS
 from analyses.llm.table_1 import full, is_finished, lora, run_name
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import read_result, write_result

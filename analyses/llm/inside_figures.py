@@ -14,9 +14,9 @@ from matplotlib.transforms import blended_transform_factory
 
 from analyses.house.figure import Figure as FigureOfStudy
 from analyses.house.reproduce import main
-from analyses.llm.inside_claims import inside_claims
-from analyses.llm.inside_results import RESULTS, Runs, read_runs
-from analyses.llm.results import CHANCE
+from analyses.llm.finished.inside_claims import inside_claims
+from analyses.llm.finished.inside_results import RESULTS, Runs, read_runs
+from analyses.llm.finished.results import CHANCE
 from ocr_interp.viz.style import figure_style, save_figure
 
 LOOK = {

@@ -16,10 +16,10 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.studied import Arm, arms_of, plain_interval
 from analyses.llm.mitigation.methods import CUTS, METHODS
 from analyses.llm.mitigation.training import LOGGED
-from analyses.llm.studied import Arm, arms_of, plain_interval
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
     CAUSAL_MARGIN,

@@ -59,7 +59,7 @@ class _Arm:
     def __init__(self, method: Method, run: PlannedRun, lm: Any) -> None:
         import torch
 
-        from analyses.llm.neutral import log_probabilities
+        from analyses.llm.studies.neutral import log_probabilities
         from ocr_interp.llm.adapters import methods
         from ocr_interp.llm.encoding import encode
         from ocr_interp.llm.facts.drawing import make_facts
@@ -81,6 +81,7 @@ class _Arm:
         self.known = encode(lm.tokenizer, known_sentences(run.seed))
         self.base = {name: p.detach() for name, p in lm.model.named_parameters()}
         self.adapter = methods[self.recipe.method]
+        self.adapter.check_examples(self.recipe, method.examples(self.taught))
         self.model = make_trainable(lm.model, self.recipe)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in trained)
@@ -138,7 +139,7 @@ class _Arm:
         """
         import torch
 
-        from analyses.llm.neutral import log_probabilities, neutral_kl
+        from analyses.llm.studies.neutral import log_probabilities, neutral_kl
         from ocr_interp.llm.adapters.base import Attached
         from ocr_interp.llm.measuring.answers import Answers
         from ocr_interp.llm.models.forward import logits_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analyses.house.claims import Claim
-from analyses.llm.inside_results import N_HEADS, Runs
-from analyses.llm.results import CHANCE
+from analyses.llm.finished.inside_results import N_HEADS, Runs
+from analyses.llm.finished.results import CHANCE
 from ocr_interp.llm.inside.cuts import DIRECTIONS
 
 PICTURE = "llm_inside"

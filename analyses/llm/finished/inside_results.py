@@ -11,7 +11,7 @@ import numpy as np
 
 from ocr_interp.llm.training.store import read_result
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm_inside"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm_inside"
 N_HEADS = 27
 """Number of the most changed heads that are cut: a tenth of the 270 heads."""
 
