@@ -1,4 +1,4 @@
-"""The notebooks of notebooks/: saved with the outputs of the code that stands beside them, and they run."""
+"""The notebooks of notebooks/: saved with outputs of the code that stands beside them, and they run."""
 
 import re
 from pathlib import Path
@@ -65,7 +65,9 @@ def test_every_cell_runs(source, tmp_path, monkeypatch):
 def test_what_differs_between_runs_is_not_saved():
     cell = nbformat.v4.new_code_cell("1 + 1", metadata={"execution": {"started": "now"}})
     cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text="a warning of /home")]
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"language_info": {"name": "python", "version": "3"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=[cell], metadata={"language_info": {"name": "python", "version": "3"}}
+    )
     text = saved(notebook)
     assert "now" not in text
     assert "/home" not in text
