@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2, TITLES
 from ocr_interp.llm.training.store import read_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm_inside"
-N_HEADS = 27
-"""Number of the most changed heads that are cut: a tenth of the 270 heads."""
+HEADS_CUT = {FOLDERS[SMOLLM2]: 27, FOLDERS[GEMMA]: 7}
+"""Number of the most changed heads that are cut, by model: a tenth of the 270 and of the 72 heads."""
 
 SPLITS = ("held_out_fact", "training_implication", "held_out_implication")
 METHODS = {"full": "full", "lora": "LoRA"}
