@@ -3,9 +3,10 @@
     python -m analyses.llm.inside [--only WORD ...] [--threads 1] [--list]
 
 Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, ablates parts,
-heads, directions, the mean of the update over names and the ends of its spectrum, and writes one small JSON
-per run into analyses/results/llm_inside. Runs whose JSON has all of this are skipped; JSONs of the first
-version, without the last two, stay readable until their run is made again. `ocr-interp reproduce --only inside_figures` draws the results.
+heads, directions, the mean of the update over names and the ends of its spectrum, probes and patches them
+layer by layer, and writes one small JSON per run into analyses/results/llm_inside. Runs whose JSON has all
+cuts are skipped; JSONs of the first version, without the mean and the ends, stay readable until their run is
+made again. `ocr-interp reproduce --only inside_figures` draws the results.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
         HEADS_CUT[config.train.model],
         cuts=KINDS,
         top_k=TOP_K[config.train.method],
+        layers=True,
     )
     print(f"\n{path.stem}\n{inside.summary()}", flush=True)
     found = {"format_version": FORMAT_VERSION, "fingerprint": config.fingerprint, "config": config.to_dict()}

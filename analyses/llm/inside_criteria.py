@@ -1,7 +1,7 @@
 """What the cuts must show for each claim of `llm.inside_figures`; written before the runs that it judges.
 
-The criteria of CUT_CLAIMS were written after the first run of the first version (Profession-Color, full) and
-before its others. Those of UPDATE_CRITERIA were written before any run with these cuts.
+The criteria of the first version's cuts (`inside_claims.CUTS`) were written after its first run
+(Profession-Color, full) and before its others. Those below were written before any run with these cuts.
 """
 
 from __future__ import annotations
@@ -17,22 +17,36 @@ LOW_RANK, CLOSE = 16, 0.3
 
 UPDATE_CRITERIA = {
     "mean_over_names": (
-        f"with every ΔW x replaced by its mean over names, told facts, told implications and untold "
-        f"implications all have a mean rank of at least {LOST}, in every run: a shift that is the same for all "
-        "names stores nothing"
+        "with every ΔW x replaced by its mean over names, told facts, told implications and untold "
+        f"implications all have a mean rank of at least {LOST}, in every run: a shift that is the same for "
+        "all names stores nothing"
     ),
     "heads_of_same_layers": (
-        "zeroing random heads of the same layers costs less than zeroing the most changed heads (at most half "
-        "of a layer): lower mean ranks of told facts and of untold implications, in every run, for heads of "
-        "all layers and for those past layer 0"
+        "zeroing random heads of the same layers costs less than zeroing the most changed heads (at most "
+        "half of a layer): lower mean ranks of told facts and of untold implications, in every run, for "
+        "heads of all layers and for those past layer 0"
     ),
     "low_rank": (
         f"full fine-tuning: the top {LOW_RANK} singular values of every ΔW alone keep the told facts (mean "
         f"rank at most {KEPT}) and the untold implication within {CLOSE} of the uncut model, in every run"
     ),
     "truncation_separates": (
-        "some k keeps the told facts (mean rank at most "
-        f"{KEPT}) and takes the untold implication at least half of the way to chance, by keeping the top k or "
-        "by removing them, in every run of Profession-Color (if it fails, truncation is no mitigation)"
+        f"some k keeps the told facts (mean rank at most {KEPT}) and takes the untold implication at least "
+        "half of the way to chance, by keeping the top k or by removing them, in every run of "
+        "Profession-Color (if it fails, truncation is no mitigation)"
     ),
 }
+
+LAYER_CRITERIA = {
+    "probes": (
+        "after fine-tuning, probes find the fact of an untold name at the last token of its implication's "
+        "prompt, after some layer, in at least 0.8 of the names for Profession-Color; before, nowhere in "
+        "more than 0.4 (chance 0.2)"
+    ),
+    "patching": (
+        "the donor's implication has a mean rank of at most 1 when the stream at the name's last token is "
+        "the donor's, after some layer, and is lost from some later layer on (mean rank at least 1.5 at the "
+        "last one): the name's information moves from the name to the last token"
+    ),
+}
+"""Of the runs that are probed and patched by layer; written before any of them."""

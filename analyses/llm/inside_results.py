@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2, TITLES
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from ocr_interp.llm.training.store import read_result
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm_inside"

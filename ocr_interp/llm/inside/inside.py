@@ -23,6 +23,7 @@ from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.inside.by_layer import ByLayer, by_layer
 from ocr_interp.llm.inside.cuts import (
     KINDS,
     USUAL_KINDS,
@@ -65,6 +66,7 @@ class Inside:
         scoring: what the answers of facts and implications were ranked by.
         uncut: why no heads and directions are cut; None if they are.
         left_out: other kinds of cuts that were asked for and could not be made -> why.
+        layers: probes and patching by layer; a text that says why there are none; None if not asked for.
     """
 
     facts: FactSet
@@ -75,6 +77,7 @@ class Inside:
     scoring: Mapping[str, str] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
     uncut: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    layers: ByLayer | str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -88,6 +91,8 @@ class Inside:
             "scoring": dict(self.scoring),
             **({"uncut": self.uncut} if self.uncut else {}),
             **({"left_out": dict(self.left_out)} if self.left_out else {}),
+            **({"layers": self.layers.to_dict()} if isinstance(self.layers, ByLayer) else {}),
+            **({"layers": self.layers} if isinstance(self.layers, str) else {}),
         }
 
     def summary(self) -> str:
@@ -114,6 +119,9 @@ class Inside:
             lines.append(f"{cut.what:{_WIDTH}}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
         if self.uncut:
             lines.append(f"no heads and directions cut: {self.uncut}")
+        if self.layers is not None:
+            text = self.layers
+            lines += ["", f"no layers patched: {text}" if isinstance(text, str) else text.summary()]
         lines += [f"no cut of the kind {kind!r}: {why}" for kind, why in self.left_out.items()]
         return "\n".join(lines)
 
@@ -126,6 +134,7 @@ def inspect_run(
     base: str | None = None,
     cuts: Sequence[str] = USUAL_KINDS,
     top_k: Sequence[int] = TOP_K,
+    layers: bool = False,
 ) -> Inside:
     """Inspects a finished run that saved its model.
 
@@ -134,7 +143,7 @@ def inspect_run(
         n_heads: number of the most changed heads to ablate.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         base: folder or name of the model before fine-tuning if it was moved; None is the run's own.
-        cuts, top_k: as of `inspect_models`.
+        cuts, top_k, layers: as of `inspect_models`.
 
     Raises:
         ModelError, RunError: no such run, one that is not finished or saved no model, one whose update cannot
@@ -157,12 +166,13 @@ def inspect_run(
     with loading_failures(own):
         hf_config = load_config(own)
         check_text_only(hf_config, config.train.model)
-        working = 2 if "mean" in cuts and where.type != "cpu" else 1
+        working = 2 if ("mean" in cuts or layers) and where.type != "cpu" else 1
         refuse_too_many_copies(hf_config, dtype, loaded=2, working=working, device=where)
     facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
     before, after = load_base(folder, base), load_finetuned(run_dir)
     scoring = config.facts.scoring
-    return inspect_models(before, after, facts, n_heads, device, scoring=scoring, cuts=cuts, top_k=top_k)
+    chosen = {"cuts": cuts, "top_k": top_k, "layers": layers}
+    return inspect_models(before, after, facts, n_heads, device, scoring=scoring, **chosen)
 
 
 def inspect_models(
@@ -175,6 +185,7 @@ def inspect_models(
     scoring: str = "auto",
     cuts: Sequence[str] = USUAL_KINDS,
     top_k: Sequence[int] = TOP_K,
+    layers: bool = False,
 ) -> Inside:
     """Compares a model before and after fine-tuning; neither is changed.
 
@@ -187,6 +198,8 @@ def inspect_models(
         cuts: kinds of ablations, names in `cuts.KINDS`: "parts", "heads", "directions", "mean", "truncation".
             "truncation" decomposes every matrix and is made only if asked for.
         top_k: of "truncation", how many singular values of every ΔW are kept, or removed.
+        layers: whether the residual stream is probed and patched layer by layer too (two measurements of the
+            untold implications a layer).
 
     Raises:
         ConfigError: kinds or numbers that there are not.
@@ -210,6 +223,7 @@ def inspect_models(
     read, why_no_heads = _read_before(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
     found, left_out = _cuts_of_weights(before, work, questions, where, cuts, top_k)
+    of_layers = _by_layer(before, work, facts, where, scoring) if layers else None
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
     if why_no_heads is None:
@@ -217,7 +231,8 @@ def inspect_models(
             found += head_cuts(bridge, update, n_heads, questions, where)
         if "directions" in cuts:
             found += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(found), circuits, questions.scoring, why_no_heads, left_out)
+    said = (questions.scoring, why_no_heads, left_out, of_layers)
+    return Inside(facts, update, heads, tuple(found), circuits, *said)
 
 
 def check_kinds(cuts: Sequence[str]) -> None:
@@ -256,6 +271,16 @@ def _cuts_of_weights(
         except ModelError as error:
             left_out[kind] = str(error)
     return found, left_out
+
+
+def _by_layer(
+    before: LanguageModel, work: Any, facts: FactSet, device: torch.device, scoring: str
+) -> ByLayer | str:
+    """Probes and patching, or why there are none."""
+    try:
+        return by_layer(viewed(before, device), work, facts, device, scoring=scoring)
+    except (ConfigError, ModelError) as error:
+        return str(error)
 
 
 _Read = tuple[FactTokens, tuple[OVCircuit, ...]]
