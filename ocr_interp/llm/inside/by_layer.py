@@ -151,9 +151,9 @@ def by_layer(
         )
         for stream in streams
     ]
-    return ByLayer(
-        blocks, 1 / len(set(labels.tolist())), *probes, *patched, *_mean_ranks(plain, examples, donors)
-    )
+    chance = 1 / len(set(labels.tolist()))
+    own, donor = _mean_ranks(plain, examples, donors)
+    return ByLayer(blocks, chance, probes[0], probes[1], patched[0], patched[1], own, donor)
 
 
 def nearest_mean(values: Float[np.ndarray, "name width"], labels: Int[np.ndarray, " name"]) -> float:
