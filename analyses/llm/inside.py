@@ -55,10 +55,14 @@ class Arguments:
     """only list the runs and which of them are inspected"""
 
 
+def model_of(config: LLMRunConfig) -> str:
+    """SMOLLM2 or GEMMA."""
+    return {folder: model for model, folder in FOLDERS.items()}[config.train.model]
+
+
 def name_of(config: LLMRunConfig) -> str:
     """The name of Table 1's run, behind the name of the model if that is another."""
-    models = {folder: model for model, folder in FOLDERS.items()}
-    model = models[config.train.model]
+    model = model_of(config)
     return run_name(config) if model == SMOLLM2 else f"{model}--{run_name(config)}"
 
 
@@ -77,7 +81,7 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
         before,
         run.lm,
         make_facts(config.facts),
-        HEADS_CUT[config.train.model],
+        HEADS_CUT[model_of(config)],
         cuts=KINDS,
         top_k=TOP_K[config.train.method],
         layers=True,

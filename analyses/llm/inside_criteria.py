@@ -15,6 +15,12 @@ LOST = 1.5
 LOW_RANK, CLOSE = 16, 0.3
 """Singular values of every ΔW that are asked to be enough, and how far the untold implication may be off."""
 
+PROBE_FOUND, PROBE_BEFORE = 0.8, 0.4
+"""Shares of untold names whose fact a probe must find after fine-tuning, and may find before."""
+
+TAKEN_OVER = 1.0
+"""Mean rank up to which the donor's implication counts as the answer."""
+
 UPDATE_CRITERIA = {
     "mean_over_names": (
         "with every ΔW x replaced by its mean over names, told facts, told implications and untold "
@@ -40,13 +46,13 @@ UPDATE_CRITERIA = {
 LAYER_CRITERIA = {
     "probes": (
         "after fine-tuning, probes find the fact of an untold name at the last token of its implication's "
-        "prompt, after some layer, in at least 0.8 of the names for Profession-Color; before, nowhere in "
-        "more than 0.4 (chance 0.2)"
+        f"prompt, after some layer, in at least {PROBE_FOUND} of the names for Profession-Color; "
+        f"before, nowhere in more than {PROBE_BEFORE} (chance 0.2)"
     ),
     "patching": (
-        "the donor's implication has a mean rank of at most 1 when the stream at the name's last token is "
-        "the donor's, after some layer, and is lost from some later layer on (mean rank at least 1.5 at the "
-        "last one): the name's information moves from the name to the last token"
+        f"the donor's implication has a mean rank of at most {TAKEN_OVER:g} when the stream at the name's "
+        f"last token is the donor's, after some layer, and at least {LOST} after the last layer: the name's "
+        "information moves from the name to the last token"
     ),
 }
 """Of the runs that are probed and patched by layer; written before any of them."""
