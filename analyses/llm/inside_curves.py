@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from analyses.llm.inside_claims import LAYERS_PICTURE, TRUNCATION_PICTURE
 from analyses.llm.inside_results import Runs
@@ -56,8 +57,8 @@ def draw_truncation(inspected: Sequence[Runs], figures: Path) -> None:
         ax.set_visible(False)
     axes[0][0].set_ylim(-0.1, None)
     fig.supylabel("mean rank (0 is best)", fontsize=9)
-    handles = [plt.Line2D([], [], color=color, lw=1.6) for _, color in LOOK.values()]
-    handles += [plt.Line2D([], [], color="#444444", lw=1.6, ls=style) for style in ENDS.values()]
+    handles = [Line2D([], [], color=color, lw=1.6) for _, color in LOOK.values()]
+    handles += [Line2D([], [], color="#444444", lw=1.6, ls=style) for style in ENDS.values()]
     labels = [label for label, _ in LOOK.values()] + [end.format(k="k") for end in ENDS]
     fig.legend(handles, labels, frameon=False, fontsize=8, ncol=3, loc="outside lower center")
     save_figure(fig, figures / TRUNCATION_PICTURE, {"mean rank": numbers, "chance": CHANCE})
@@ -101,12 +102,12 @@ def draw_layers(inspected: Sequence[Runs], figures: Path) -> None:
     axes[1][0].set_ylabel("rank of the donor's\nimplication", fontsize=9)
     axes[0][0].set_ylim(0, 1.02)
     axes[1][0].set_ylim(-0.1, None)
-    handles = [plt.Line2D([], [], color=PLACE_COLORS[place], lw=1.8) for place in PLACE_WORDS]
+    handles = [Line2D([], [], color=PLACE_COLORS[place], lw=1.8) for place in PLACE_WORDS]
     handles += [
-        plt.Line2D([], [], color="#555555", lw=1, ls=":"),
-        plt.Line2D([], [], color="#aaaaaa", lw=1, ls="--"),
+        Line2D([], [], color="#555555", lw=1, ls=":"),
+        Line2D([], [], color="#aaaaaa", lw=1, ls="--"),
     ]
-    labels = [*PLACE_WORDS.values(), "before fine-tuning", "chance; below: unpatched"]
+    labels = [*PLACE_WORDS.values(), "before fine-tuning", "chance (above), unpatched (below)"]
     fig.legend(handles, labels, frameon=False, fontsize=8, ncol=2, loc="outside lower center")
     save_figure(fig, figures / LAYERS_PICTURE, numbers)
     plt.close(fig)
