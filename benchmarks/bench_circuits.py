@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import FactoredMatrix
 
-from ocr_interp.circuits.spectra import ov_spectra
+from ocr_interp.circuits.weights.spectra import ov_spectra
 
 LAYERS, HEADS, KV_HEADS, D_MODEL, D_HEAD = 30, 9, 3, 576, 64
 OURS, FACTORED, DENSE, GRAM = "QR (ours)", "FactoredMatrix.svd", "dense SVD", "Gram matrices"

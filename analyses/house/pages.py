@@ -13,6 +13,7 @@ from typing import Any
 
 from analyses.house.claims import assemble, span
 from analyses.house.discovery import find_figures
+from analyses.house.study_tables import families_table, mitigation_table, parts_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
@@ -56,7 +57,13 @@ def speed_tables() -> dict[str, str]:
 def llm_tables() -> dict[str, str]:
     """The tables of docs/llm.md by the name of their marker."""
     table, claims = read_json("figures/table_1_llm.json"), read_json("figures/claims.json")
-    return {"table 1": llm_table(table), "muon": muon_table(claims)}
+    return {
+        "table 1": llm_table(table),
+        "muon": muon_table(claims),
+        "families": families_table(read_json("figures/llm_families.json")),
+        "parts": parts_table(read_json("figures/llm_parts.json")),
+        "mitigation": mitigation_table(read_json("figures/llm_mitigation.json")),
+    }
 
 
 def read_json(path: str) -> Any:

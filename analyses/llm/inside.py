@@ -18,7 +18,7 @@ from typing import Annotated
 
 import tyro
 
-from analyses.llm.inside_results import HEADS_CUT, RESULTS
+from analyses.llm.finished.inside_results import HEADS_CUT, RESULTS
 from analyses.llm.studies.families import SELDOM
 from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from analyses.llm.table_1 import full, is_finished, lora, run_name

@@ -1,6 +1,6 @@
 """Figures of the results of `analyses.llm.inside`: the effect of every cut, and the heads' token circuits.
 
-Truncation and layers are drawn by `inside_curves`.
+Truncation and layers are drawn by `finished.inside_curves`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from matplotlib.transforms import blended_transform_factory
 
 from analyses.house.figure import Figure as FigureOfStudy
 from analyses.house.reproduce import main
-from analyses.llm.inside_claims import LAYERS_PICTURE, TRUNCATION_PICTURE, inside_claims, picture_of_cuts
-from analyses.llm.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
-from analyses.llm.inside_results import RESULTS, Runs, read_runs
-from analyses.llm.results import CHANCE
+from analyses.llm.finished.inside_claims import (
+    LAYERS_PICTURE,
+    TRUNCATION_PICTURE,
+    inside_claims,
+    picture_of_cuts,
+)
+from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
+from analyses.llm.finished.inside_results import RESULTS, Runs, read_runs
+from analyses.llm.finished.results import CHANCE
 from ocr_interp.viz.style import figure_style, save_figure
 
 LOOK = {

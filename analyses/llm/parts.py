@@ -16,9 +16,9 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE
-from analyses.llm.studied import (
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE, NAMES
+from analyses.llm.finished.studied import (
     FACTS,
     HELD_OUT,
     HELD_OUT_CALIBRATED,
@@ -77,7 +77,8 @@ def make(runs: Path, figures: Path) -> Arms:
         ax.set_xlabel("untold colors of professions: mean rank (0: deduced, 2: guessed)")
         if shown:
             ax.legend(frameon=False, fontsize=8, loc="lower right")
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "matched_nats": MATCHED, "rows": table})
+        numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
+        save_figure(fig, figures / PICTURE, numbers)
         plt.close(fig)
     return arms
 
@@ -136,7 +137,12 @@ def _claims(arms: Arms) -> Iterable[Claim]:
             and min(other) >= CHANCE_LEFT
             and max(*color[name].last(TOLD), *city[name].last(TOLD)) <= FITTED
         ]
-        yield _claim("one_arm_separates", {**both, "separate": good}, bool(good))
+        ranks_of = {
+            f"{n}_{what}": v
+            for n, pair in both.items()
+            for what, v in zip(("city", "color"), pair, strict=False)
+        }
+        yield _claim("one_arm_separates", {"n_separate": len(good), **ranks_of}, bool(good))
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ocr_interp.circuits.attention import AttentionByKind
+from ocr_interp.circuits.attention.by_kind import AttentionByKind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.alignment import AlignmentReport, align
 from ocr_interp.circuits.geometry.answer_blocks import AnswerBlock, answer_blocks, has_blocks

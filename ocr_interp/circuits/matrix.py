@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.circuits.attention import AttentionByKind, attention_by_kind
+from ocr_interp.circuits.attention.by_kind import AttentionByKind, attention_by_kind
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.provenance import Provenance

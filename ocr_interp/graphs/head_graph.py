@@ -9,16 +9,15 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.of_model import SeenPrompt, attribute_model, encoded
+from ocr_interp.circuits.weights.spectra import head_spectrum
 from ocr_interp.graphs.building import through_blocks
 from ocr_interp.graphs.circuit_graph import named_blocks
 from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
 from ocr_interp.hooked.adapted.copies import as_hooked
-from ocr_interp.hooked.heads import head_parameters
-from ocr_interp.hooked.norms import read_norm, working_dtype
 from ocr_interp.hooked.probes import probe_head
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, block_of, check_model
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.tokens import Token, TokenList, labels_of, output_labels_of
-from ocr_interp.linalg.spectrum import Spectrum, spectrum_of
+from ocr_interp.linalg.spectrum import Spectrum
 
 
 def head_graph(
@@ -89,20 +88,6 @@ def head_graph(
         source=f"{found.model}, layer {layer}, head {head}, weights {found.fingerprint}",
         fingerprint=found.fingerprint,
     )
-
-
-def head_spectrum(model: HookedModel, layer: int, head: int, tolerance: float) -> Spectrum:
-    """Singular blocks of a head's W_V W_O, d_model by d_model, with the gain and centring of ln1 in W_V."""
-    raw, _ = head_parameters(check_model(model), layer, head)
-    dtype = working_dtype(raw["W_V"].device)
-    ln1 = read_norm(getattr(block_of(model, layer), "ln1", None), model.cfg, dtype)
-    W_V, W_O = raw["W_V"].to(dtype), raw["W_O"].to(dtype)
-    if ln1.gain is not None:
-        W_V = ln1.gain[:, None] * W_V
-    if ln1.centred:
-        W_V = W_V - W_V.mean(0, keepdim=True)
-    left, right = (x.cpu().numpy().astype(np.float64) for x in (W_V, W_O))
-    return spectrum_of(left, right, tolerance)
 
 
 def _by_block(seen: SeenPrompt, head: int, spectrum: Spectrum) -> Float[np.ndarray, "position block"]:

@@ -37,9 +37,32 @@ class Norm:
         return x if self.gain is None else x * self.gain
 
 
+def normed(
+    norm: Norm,
+    x: Float[Tensor, "*batch d_model"],
+    scale: Float[Tensor, "position ..."] | None,
+    eps: float,
+) -> Float[Tensor, "*batch d_model"]:
+    """x through a norm, bias included, at the scale that the model had, or at that of x."""
+    if not norm.exists:
+        return x
+    if scale is not None:
+        scale = scale.flatten(1)[:, :1]
+    else:
+        centred = x - x.mean(-1, keepdim=True) if norm.centred else x
+        scale = (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    read = norm.reads(x) / scale
+    return read if norm.bias is None else read + norm.bias
+
+
 def working_dtype(device: torch.device) -> torch.dtype:
     """float64, or float32 on devices that have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def wide(value: Tensor) -> Tensor:
+    """The value in float32 if it has half precision, whose few bits are too few for sums and projections."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.alone import by_itself, probe_ids, run_alone, state_of
-from ocr_interp.hooked.norms import Norm, final_norm, read_norm, working_dtype
+from ocr_interp.hooked.norms import Norm, final_norm, normed, read_norm, working_dtype
 from ocr_interp.hooked.protocol import (
     HOOK_FINAL_SCALE,
     LAYER_HOOKS,
@@ -229,16 +229,9 @@ class _LayerProbe:
         return step if step.differs else None
 
     def _normed(self, norm: Norm, x: Tensor, scale: Tensor | None) -> Tensor:
-        if not norm.exists:
-            return x
-        if scale is not None:
-            # With split inputs (use_split_qkv_input) every head has its copy of the stream, and of the scale.
-            scale = self.to(scale)[0].flatten(1)[:, :1]
-        else:
-            centred = x - x.mean(-1, keepdim=True) if norm.centred else x
-            scale = (centred.pow(2).mean(-1, keepdim=True) + float(self.model.cfg.eps)).sqrt()
-        normed = norm.reads(x) / scale
-        return normed if norm.bias is None else normed + norm.bias.to(normed)
+        # With split inputs (use_split_qkv_input) every head has its copy of the stream, and of the scale.
+        scale = None if scale is None else self.to(scale)[0]
+        return normed(norm, x, scale, float(self.model.cfg.eps))
 
     def _attention(self, head: int) -> tuple[Step, bool]:
         what = "sum over keys of pattern × v = z"

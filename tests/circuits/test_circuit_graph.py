@@ -9,10 +9,11 @@ from test_ov_circuit import MICRO, micro
 
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.circuit import OVCircuit
+from ocr_interp.circuits.weights.spectra import head_spectrum
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.graphs.circuit_graph import circuit_graph
 from ocr_interp.graphs.graph import CircuitGraph
-from ocr_interp.graphs.head_graph import head_graph, head_spectrum
+from ocr_interp.graphs.head_graph import head_graph
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory import solve
 

@@ -9,7 +9,7 @@ import torch
 from snapshots import predicted, random_snapshot, snapshot
 
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.circuits.spectra import ov_spectra
+from ocr_interp.circuits.weights.spectra import ov_spectra
 from ocr_interp.errors import ConfigError, ModelError, StaleCircuitError, UnknownNameError, WeightsError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory import solve

@@ -10,7 +10,7 @@ from transformer_lens import FactoredMatrix
 
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.circuit import OVCircuit
-from ocr_interp.circuits.spectra import ov_spectra
+from ocr_interp.circuits.weights.spectra import ov_spectra
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig

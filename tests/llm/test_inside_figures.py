@@ -69,7 +69,7 @@ def a_new_run(data, model, seed=0, mean=2.0, random=0.5):
 
 
 def read(tmp_path, *results):
-    from analyses.llm.inside_results import read_runs
+    from analyses.llm.finished.inside_results import read_runs
 
     for k, result in enumerate(results):
         (tmp_path / f"{k}.json").write_text(json.dumps(result))
@@ -80,7 +80,7 @@ NEW = ("mean_over_names", "heads_of_same_layers", "low_rank", "truncation_separa
 
 
 def test_claims_are_judged_by_every_run_and_old_results_have_none_of_the_new(tmp_path):
-    from analyses.llm.inside_claims import inside_claims
+    from analyses.llm.finished.inside_claims import inside_claims
 
     runs = [a_new_run("profession_color", FOLDERS[model]) for model in (SMOLLM2, GEMMA)]
     claims = {claim.id: claim for claim in inside_claims(read(tmp_path, *runs))}

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.llm import families, mitigated, neutral, parts, recall, runs, studied, wording
+from analyses.llm import families, mitigated, parts, recall, runs, wording
+from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import mitigation as mitigation_study
+from analyses.llm.studies import neutral
 from analyses.llm.studies.plan import PlannedRun, recipe
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig
@@ -129,7 +131,8 @@ def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatc
     training.make(run, tiny(), tmp_path / "one.json")
     found = json.loads((tmp_path / "one.json").read_text())
     assert config_of_result(found) == run.config
-    whens = ["step_1", "step_2", *(["before", *CUTS] if name == "lora" else []), "drifted"]
+    whens = ["step_1", "step_2", "drifted"]
+    whens += {"lora": ["before", *CUTS], "read_by_relation": ["wrong_expert"]}.get(name, [])
     assert set(found["measured"]) == set(whens)
     row = found["measured"]["step_2"]
     assert 0 <= row["spurious/never_seen"] <= 4
@@ -230,7 +233,7 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
     city = {name: arm(name, 0.1) for name in parts.ARMS}
     found = parts.claims({"profession_color": color, "city_language": city})
     assert [c.holds for c in found] == [True] * 4
-    assert found[-1].measured["separate"] == ["ov"]
+    assert found[-1].measured["n_separate"] == 1
     color |= {"full": arm("full", 1.9), "ov": arm("ov", 1.0, loss=0.5), "lora_r1": arm("lora_r1", 2.0)}
     del city["mlp"]
     found = parts.claims({"profession_color": color, "city_language": city})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class _Arm:
     def __init__(self, method: Method, run: PlannedRun, lm: Any) -> None:
         import torch
 
-        from analyses.llm.neutral import log_probabilities
+        from analyses.llm.studies.neutral import log_probabilities
         from ocr_interp.llm.adapters import methods
         from ocr_interp.llm.encoding import encode
         from ocr_interp.llm.facts.drawing import make_facts
@@ -80,6 +81,7 @@ class _Arm:
         self.known = encode(lm.tokenizer, known_sentences(run.seed))
         self.base = {name: p.detach() for name, p in lm.model.named_parameters()}
         self.adapter = methods[self.recipe.method]
+        self.adapter.check_examples(self.recipe, method.examples(self.taught))
         self.model = make_trainable(lm.model, self.recipe)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in trained)
@@ -128,18 +130,23 @@ class _Arm:
         }
         return [examples[orders[place // n][place % n]] for place in places]
 
-    def measure(self, when: str, model: Any = None) -> None:
-        """Mean ranks by relation and group of names, whose answer is first, and the divergence elsewhere."""
+    def measure(self, when: str, recipe: Any = None) -> None:
+        """Mean ranks by relation and group of names, and the divergence elsewhere.
+
+        Args:
+            when: name of the measurement.
+            recipe: how prompts are routed, where that is not as in training.
+        """
         import torch
 
-        from analyses.llm.neutral import log_probabilities, neutral_kl
+        from analyses.llm.studies.neutral import log_probabilities, neutral_kl
         from ocr_interp.llm.adapters.base import Attached
         from ocr_interp.llm.measuring.answers import Answers
         from ocr_interp.llm.models.forward import logits_of
         from ocr_interp.llm.models.loading import LanguageModel
 
-        attached = Attached(self.adapter, self.recipe) if model is None else None
-        lm = LanguageModel(self.lm.name, model or self.model, self.lm.tokenizer, attached)
+        attached = Attached(self.adapter, recipe or self.recipe)
+        lm = LanguageModel(self.lm.name, self.model, self.lm.tokenizer, attached)
         with torch.no_grad():
             asked = self.questions.ask(logits_of(lm), self.device)
         assert asked.scores is not None
@@ -170,9 +177,15 @@ class _Arm:
         self.found[when] = row
 
     def after_training(self) -> None:
-        """For one LoRA: what its updates say when each is cut, from either end."""
-        if METHODS["lora"] != self.method:
-            return
+        """One LoRA with its updates cut; experts by relation with every prompt at the wrong one."""
+        if self.method.title in (METHODS["read_by_relation"].title, METHODS["write_by_relation"].title):
+            options = {**dict(self.recipe.method_options), "experts_of": "1,1,0"}
+            self.measure("wrong_expert", replace(self.recipe, method_options=options))
+        if METHODS["lora"] == self.method:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Measures with each ΔW cut, from either end, and puts the updates back."""
         import torch
 
         updated = {

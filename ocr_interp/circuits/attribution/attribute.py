@@ -26,8 +26,9 @@ def attribute(
 ) -> Attribution:
     """Contributions of a prompt's positions to an answer's logit, or to a logit difference, at its end.
 
-    They sum to the logit: of a fact-recall run exactly, from its weights; of any hooked model checked
-    against a forward pass.
+    Contributions sum to the logit: of a fact-recall run exactly, from its weights; of any hooked model
+    checked against a forward pass. `ocr_interp.circuits.direct_attribution` gives every head and MLP of any
+    model at once.
 
     Args:
         model: a Run or Snapshot, or any HookedTransformer, TransformerBridge or PeftModel.

@@ -146,7 +146,8 @@ def _is_whole(model: HookedModel, layer: int | None, head: int | None) -> bool:
         raise ModelError(
             f"layer and head must be given for a model with {model.cfg.n_layers} layers"
             f"{'' if getattr(model.cfg, 'attn_only', False) else ' and MLPs'}: only one-layer "
-            "attention-only models decompose exactly; pass layer=, head= for one head's contribution"
+            "attention-only models decompose exactly; pass layer=, head= for one head's contribution, or ask "
+            "ocr_interp.circuits.direct_attribution for every head and MLP"
         )
     return True
 

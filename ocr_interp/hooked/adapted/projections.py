@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.switches import switched_off
 from ocr_interp.hooked.alone import by_itself, state_of
 from ocr_interp.hooked.norms import working_dtype
@@ -44,13 +46,43 @@ def projections(model: HookedModel, layer: int) -> tuple[Tensor, Tensor, Tensor 
     return W_V, W_O, b_V
 
 
-def adapters_of(attention: Any) -> dict[str, Tensor]:
+def query_key_projections(
+    model: HookedModel, layer: int
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """W_Q [head, d_model, d_head], W_K [kv_head, d_model, d_head], b_Q and b_K of a layer.
+
+    Read as `projections` reads W_V.
+
+    Raises:
+        ModelError: a layer without attention, or without W_Q and W_K.
+    """
+    attention = attention_of(model, layer)
+    found: list[Tensor] = []
+    biases: list[Tensor | None] = []
+    for part, letter in (("q", "Q"), ("k", "K")):
+        W, b = getattr(attention, f"W_{letter}", None), getattr(attention, f"b_{letter}", None)
+        if not isinstance(W, Tensor) or W.ndim != 3:
+            raise ModelError(f"layer {layer} must have W_{letter} [head, d_model, d_head], got none")
+        W, b = W.detach(), b.detach().reshape(len(W), -1) if isinstance(b, Tensor) else None
+        inner = _inside(attention, part)
+        if not _is_plain(inner):
+            heads, d_model, d_head = W.shape
+            asked, offset = _asked(model, inner, d_model, W)
+            if asked.shape[1] == heads * d_head:
+                W = asked.reshape(d_model, heads, d_head).permute(1, 0, 2)
+                b = b if not bool(offset.any()) else offset.reshape(heads, d_head)
+        found.append(W)
+        biases.append(b)
+    return found[0], found[1], biases[0], biases[1]
+
+
+def adapters_of(attention: Any, parts: Sequence[str] = ("qkv", "v", "o")) -> dict[str, Tensor]:
     """All parameters of those projections that are more than a weight and a bias, by part and name.
 
     Not of those whose adapters are switched off: nothing depends on them then.
     """
     found = {}
-    for part in ("qkv", "v", "o"):
+    for part in parts:
         module = _inside(attention, part)
         if not _is_plain(module) and not switched_off(module):
             found |= {f"{part}.{name}": tensor.detach() for name, tensor in module.named_parameters()}

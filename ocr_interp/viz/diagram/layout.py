@@ -27,8 +27,11 @@ _HEADINGS = {
     "attention": "attention",
     "ov_block": "OV circuit",
     "answer": "answers",
+    "input": "input",
+    "reads": "reads",
+    "head": "heads",
+    "mlp": "MLPs",
 }
-_COLUMN = {"token": 0, "attention": 1, "ov_block": 2, "source": 2, "answer": 3}
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,9 @@ def lay_out(
         legend: entries of the legend below the diagram.
         one_scale: whether line widths are on one scale with those of other graphs beside it.
     """
-    columns = [[n for n in graph.nodes if _COLUMN[n.kind] == k] for k in range(len(_HEADINGS))]
-    columns = [column for column in columns if column]
-    labels = {n.name: _wrapped_label(n.label) for n in graph.nodes}
+    places = sorted({n.place for n in graph.nodes})
+    columns = [[n for n in graph.nodes if n.place == place] for place in places]
+    labels = {n.name: wrapped_label(n.label) for n in graph.nodes}
     sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
     aligned = _share_rows(graph, columns, sizes)
     widths = [max(sizes[n.name][0] for n in column) for column in columns]
@@ -203,14 +206,16 @@ def _legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[Lege
     return [tuple(row) for row in rows]
 
 
-def _wrapped_label(label: str) -> str:
+def wrapped_label(label: str) -> str:
+    """A label in lines that a box has room for."""
     lines = [textwrap.wrap(line, _LONGEST_LINE) or [""] for line in label.split("\n")]
     return "\n".join(line for parts in lines for line in parts)
 
 
 def _note(graph: CircuitGraph, one_scale: bool) -> str:
     scale = ", one scale for all" if one_scale else ""
-    lines = [f"logits; line width: size{scale}. {graph.statement}", graph.source]
+    unit = "logits; line" if graph.effects else "line"
+    lines = [f"{unit} width: size{scale}. {graph.statement}", graph.source]
     if graph.pruned_below:
         lines.append(f"edges below {100 * graph.pruned_below:g}% of the effect are left out")
     return "\n".join(lines)
