@@ -26,9 +26,6 @@ WIDTH = 6.6
 SMALLEST = 6.5
 """Smallest text of a picture, in points at that width."""
 
-DIGITS = 6
-"""Significant digits of the numbers in a JSON."""
-
 _LETTERS = 74
 """Letters of a title's line."""
 
@@ -40,15 +37,17 @@ class Drawing:
     Attributes:
         title: what it shows, in one sentence; stands above it and first in its JSON.
         draw: function from the numbers of the JSON to a picture that is WIDTH inches wide.
+        digits: significant digits of the numbers in the JSON; None keeps all.
     """
 
     title: str
     draw: Callable[[dict[str, Any]], Picture]
+    digits: int | None = 6
 
     def picture(self, numbers: dict[str, Any]) -> Picture:
         """The picture of these numbers with its title."""
         with figure_style(font_scale=0.9):
-            fig = self.draw(plain(numbers, DIGITS))
+            fig = self.draw(plain(numbers, self.digits))
             lines = textwrap.fill(self.title, _LETTERS)
             fig.suptitle(lines, x=0.01, ha="left", fontsize=9.5, fontweight="bold", linespacing=1.25)
         return fig
@@ -57,7 +56,7 @@ class Drawing:
         """Writes path.png, path.svg and path.json, which has the title and all numbers."""
         fig = self.picture(numbers)
         with figure_style(font_scale=0.9):
-            save_figure(fig, path, {"title": self.title, **numbers})
+            save_figure(fig, path, {"title": self.title, **numbers}, self.digits)
         plt.close(fig)
 
 

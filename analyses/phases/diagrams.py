@@ -24,6 +24,7 @@ from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
 from analyses.phases import claims as phase_claims
 from analyses.phases import grids as phase_grids
+from analyses.phases.accuracy import ATTENTION_DRAWING, ENTRIES_DRAWING
 from analyses.phases.grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
 from analyses.phases.panels import SHOWN, Row, cells, draw_map, draw_row, legend_handles, with_gap
 from analyses.phases.penalised import PenalisedOptimum, first_beta, leading_beta, penalised_optimum
@@ -69,11 +70,15 @@ def rows_figure(rows: Sequence[Row], path: Path, by: Sequence[Sequence[str]]) ->
             ncols=6,
             frameon=False,
         )
-        numbers = {
-            f"{k}: {row.title}": {"predicted_beta": dict(row.beta), "cells": cells(row.table, columns)}
-            for k, (row, columns) in enumerate(zip(rows, by, strict=True))
-        }
-        save_figure(fig, path, numbers)
+        save_figure(fig, path, row_numbers(rows, by))
+
+
+def row_numbers(rows: Sequence[Row], by: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The numbers of every cell of some rows, and the predicted β."""
+    return {
+        f"{k}: {row.title}": {"predicted_beta": dict(row.beta), "cells": cells(row.table, columns)}
+        for k, (row, columns) in enumerate(zip(rows, by, strict=True))
+    }
 
 
 def groups_figure(table: pd.DataFrame, path: Path) -> None:
@@ -240,7 +245,7 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
         ticks,
         constant(len(ticks)),
     )
-    rows_figure([row], figures / "phase_entries", [("entries",)])
+    ENTRIES_DRAWING.write(figures / "phase_entries", row_numbers([row], [("entries",)]))
     optima, firsts = path_figure(table, tables["groups"], figures / "phase_path")
     exact = {
         ov: [penalised_optimum(SMALL, ov, p).beta if p else MAX_MARGIN[ov] for p in PENALTIES]
@@ -259,12 +264,16 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     ]
     rows_figure(decays, figures / "phase_decay", [("weight_decay",)] * 2)
     by = [("noise_tokens",), ("noise_tokens",), ("attention", "train_attention")]
-    rows_figure(attention_rows(tables), figures / "phase_attention", by)
+    ATTENTION_DRAWING.write(figures / "phase_attention", row_numbers(attention_rows(tables), by))
     return tables, exact, optima, firsts
 
 
 FIGURE = Figure(
-    pictures=PICTURES, draw=make, claims=lambda measured: phase_claims.claims(*measured), cost="slow"
+    pictures=PICTURES,
+    draw=make,
+    claims=lambda measured: phase_claims.claims(*measured),
+    cost="slow",
+    drawings={"phase_entries": ENTRIES_DRAWING, "phase_attention": ATTENTION_DRAWING},
 )
 
 
