@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from matplotlib.figure import Figure as Picture
 
@@ -54,6 +53,9 @@ LLAMA_WORDS = [
 ]
 
 
+TITLE_HEIGHT = 0.5
+"""Inches above the mechanisms."""
+
 TITLES = {
     "circuit_prompt": "Only in the factorized model a held-out subject writes its own implication",
     "circuit_blocks_trained": "Trained models: which blocks write held-out subjects' own answers",
@@ -78,13 +80,26 @@ def numbers_of(graphs: Sequence[CircuitGraph]) -> dict[str, Any]:
 
 def draw_mechanism(numbers: dict[str, Any]) -> Picture:
     """The graphs below one another, on one scale."""
-    graphs = [CircuitGraph.from_json(json.dumps(graph)) for graph in numbers["graphs"]]
+    graphs = [merged(CircuitGraph.from_json(json.dumps(graph))) for graph in numbers["graphs"]]
     largest = max(abs(edge.contribution) for graph in graphs for edge in graph.edges)
-    fig, axes = plt.subplots(len(graphs), 1, figsize=(WIDTH, 4.6 * len(graphs)), layout="constrained")
-    for ax, graph in zip(np.atleast_1d(axes), graphs, strict=True):
-        fig.draw_without_rendering()
-        plot_circuit(ax, graph, largest=largest)
+    height = 4.5
+    fig = plt.figure(figsize=(WIDTH, height * len(graphs) + TITLE_HEIGHT))
+    share = height / fig.get_figheight()
+    for k, graph in enumerate(reversed(graphs)):
+        ax = fig.add_axes((0.0, k * share, 1.0, share))
+        plot_circuit(ax, graph, largest=largest, note=False)
     return fig
+
+
+def merged(graph: CircuitGraph) -> CircuitGraph:
+    """A mechanism with one node for tokens and for the attention to them, which pass on the same."""
+    reads = {edge.target: edge.source for edge in graph.edges if graph.node(edge.target).kind == "attention"}
+    nodes = {node.name: node for node in graph.nodes if node.name not in reads}
+    for attention, token in reads.items():
+        attends = graph.node(attention).label.replace("\n", " ")
+        nodes[token] = replace(nodes[token], label=f"{nodes[token].label}\n{attends}")
+    edges = [replace(e, source=reads.get(e.source, e.source)) for e in graph.edges if e.target not in reads]
+    return replace(graph, nodes=tuple(nodes.values()), edges=tuple(edges))
 
 
 MECHANISM = Drawing(

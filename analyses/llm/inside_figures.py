@@ -130,7 +130,7 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
     sets = list(dict.fromkeys(run.split(", ")[0] for run in numbers))
     names = list(next(iter(numbers.values())))
     fig, axes = plt.subplots(
-        1, len(sets), figsize=(WIDTH, 1.5 + 0.42 * len(names)), sharey=True, sharex=True, squeeze=False
+        1, len(sets), figsize=(WIDTH, 1.7 + 0.42 * len(names)), sharey=True, sharex=True, squeeze=False
     )
     methods = list(dict.fromkeys(run.split(", ", 1)[1] for run in numbers))
     for ax, name_of_set in zip(axes[0], sets, strict=True):
@@ -139,7 +139,8 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
                 _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.split(", ", 1)[1])])
         ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
         ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
-    fig.supxlabel("share of heads whose change is among the 5 % largest over all pairings", fontsize=8.5)
+    for ax in axes[0]:
+        ax.set_xlabel("share of heads whose change is among\nthe 5 % largest over all pairings")
     shares = [heads[SHARE] or 0.0 for run in numbers.values() for c in run.values() for heads in c.values()]
     axes[0][0].set_xlim(-0.02, max(0.3, *shares) + 0.02)
     axes[0][0].set_yticks(range(len(names)), [name.replace(" to ", " → ") for name in names])

@@ -84,7 +84,7 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     return figure
 
 
-def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None) -> Axes:
+def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None, note: bool = True) -> Axes:
     """Draws one graph on given axes, as large as they are; text and lines shrink or grow with it.
 
     Args:
@@ -92,6 +92,7 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None)
         graph: the graph; `graph.readable()` leaves small edges out.
         largest: contribution, in logits, of an edge of full width; give graphs that are compared the same.
             None takes the graph's largest edge.
+        note: whether the graph's statement and source stand below it.
 
     Returns: the axes.
 
@@ -115,14 +116,15 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None)
     shown = drawable(graph, MOST_NODES)
     layout = lay_out(shown, _values(shown), legend_entries(shown))
     before = set(ax.get_children())
-    _draw(ax, shown, layout, largest_edge([shown]) if largest is None else largest)
-    ax.set(xlim=(0, layout.width), ylim=(0, layout.height), aspect="equal")
+    _draw(ax, shown, layout, largest_edge([shown]) if largest is None else largest, note)
+    bottom = 0.0 if note else 2 * layout.note_y
+    ax.set(xlim=(0, layout.width), ylim=(bottom, layout.height), aspect="equal")
     ax.axis("off")
     figure = ax.get_figure()
     assert figure is not None
     box = ax.get_window_extent()
     points = 72 / figure.dpi
-    scale = min(box.width * points / layout.width, box.height * points / layout.height)
+    scale = min(box.width * points / layout.width, box.height * points / (layout.height - bottom))
     for artist in set(ax.get_children()) - before:
         if isinstance(artist, Text):
             artist.set_fontsize(float(artist.get_fontsize()) * scale)
@@ -198,7 +200,7 @@ def _values(graph: CircuitGraph) -> dict[str, str]:
             number = _cancelled(graph, node.name, form) or number.lstrip("+-")
         if node.name in unanswered and float(graph.through(node.name)):
             # What told parts add to a whole set of answers would pass for an answer that the model gives.
-            number = f"untold part missing\ntold parts {number}"
+            number = f"missing; told {number}"
             shown[node.name] = number.replace("-", "−")
             continue
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
@@ -239,7 +241,7 @@ def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:
     ]
 
 
-def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> None:
+def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float, note: bool = True) -> None:
     draw_edges(axes, graph, layout, largest)
     untold, gone = untold_nodes(graph), missing_blocks(graph) | _unanswered(graph)
     for placed in layout.nodes:
@@ -250,6 +252,8 @@ def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> No
     for x, text in layout.headings:
         axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=FONT_SIZE - 1, color="0.4")
     draw_legend(axes, layout, _CENTRED)
+    if not note:
+        return
     axes.text(
         layout.width / 2,
         layout.note_y,
