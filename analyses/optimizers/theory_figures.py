@@ -49,11 +49,15 @@ def draw_theory(study: Study, figures: Path) -> dict[Any, MuonPath]:
     GEOMETRY.write(figures / "optimizer_geometry", _geometry_numbers(study.cells))
     with figure_style():
         numbers = _limit_numbers(study, ranges, paths)
+        numbers = {"title": LIMITS_TITLE, **numbers}
         save_figure(_limits(study, ranges, paths), figures / "optimizer_limits", numbers)
     plt.close("all")
     return paths
 
 
+LIMITS_TITLE = (
+    "Only with few pairs does the spectral norm decide β, and Muon as shipped can miss what it decides"
+)
 GEOMETRY_TITLE = (
     "At the end the norm of an optimiser's own geometry is often not the one nearest to its minimum"
 )

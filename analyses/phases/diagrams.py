@@ -43,6 +43,23 @@ LEADING = "#029e73"
 PICTURES = ("phase_groups", "phase_pairs", "phase_entries", "phase_path", "phase_decay", "phase_attention")
 
 
+TITLES = {
+    "phase_groups": (
+        "With any told share the factorized model deduces, and with none it does not; the other "
+        "model never does"
+    ),
+    "phase_pairs": "With 2 to 40 pairs the factorized model deduces, the other one is silent or guesses",
+    "phase_path": (
+        "Descent starts along the leading direction of the loss, and does not follow the "
+        "minimisers with a penalty"
+    ),
+    "phase_decay": (
+        "No weight decay is needed: with 0 to 0.1 the factorized model deduces, the other one guesses"
+    ),
+}
+"""The sentence of every picture that is drawn here."""
+
+
 def power(value: float) -> str:
     """A power of ten, or a short number."""
     exponent = np.log10(value) if value > 0 else 0.5
@@ -70,7 +87,7 @@ def rows_figure(rows: Sequence[Row], path: Path, by: Sequence[Sequence[str]]) ->
             ncols=6,
             frameon=False,
         )
-        save_figure(fig, path, row_numbers(rows, by))
+        save_figure(fig, path, {"title": TITLES[path.name], **row_numbers(rows, by)})
 
 
 def row_numbers(rows: Sequence[Row], by: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -116,9 +133,8 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
         fig.suptitle(
             f"{THEORY}; {SMALL.n_pairs} pairs, {steps:,} steps, median of 3 seeds", x=0.01, ha="left"
         )
-        save_figure(
-            fig, path, {"predicted": predicted.to_dict("list"), "cells": cells(table, ("m_train", "m_test"))}
-        )
+        numbers = {"title": TITLES[path.name], "predicted": predicted.to_dict("list")}
+        save_figure(fig, path, {**numbers, "cells": cells(table, ("m_train", "m_test"))})
 
 
 def path_figure(
@@ -130,7 +146,7 @@ def path_figure(
     with figure_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained")
         numbers = draw_path(left, table, optima) | draw_ratios(right, groups, firsts)
-        save_figure(fig, path, numbers)
+        save_figure(fig, path, {"title": TITLES[path.name], **numbers})
     return optima, firsts
 
 
