@@ -87,7 +87,7 @@ def draw_geometry(numbers: dict[str, Any]) -> Figure:
                         color="w" if own else "k",
                     )
                 left += share
-        ax.set(xlim=(0, 1), xlabel=f"share of {len(nearest)} runs")
+        ax.set(xlim=(0, 1), xlabel="share of runs (numbers: runs)")
         ax.set_title(NAMES[kind], loc="left", color=COLORS[kind])
     axes[0].set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
     axes[0].invert_yaxis()

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.looks import COLORS, NAMES
@@ -93,10 +94,10 @@ def _accuracy_axis(ax: Axes, n_pairs: int) -> None:
 
 def _legend(fig: Picture) -> None:
     handles = [
-        plt.Line2D([], [], color=COLORS[ov], marker=MARKERS[ov], ms=4, label=f"{NAMES[ov]} (a mark per seed)")
+        Line2D([], [], color=COLORS[ov], marker=MARKERS[ov], ms=4, label=f"{NAMES[ov]} (a mark per seed)")
         for ov in OV_KINDS
     ]
-    handles.append(plt.Line2D([], [], color="0.5", lw=0.9, ls=":", label="guessing"))
+    handles.append(Line2D([], [], color="0.5", lw=0.9, ls=":", label="guessing"))
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
 
 
