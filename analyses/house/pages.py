@@ -37,7 +37,9 @@ def all_tables() -> dict[Path, dict[str, str]]:
     docs = ROOT / "docs"
     return {
         ROOT / "README.md": {"counts": counted(read_json("figures/claims.json"), "docs/")},
-        docs / "findings.md": {"maps": maps_table(read_json("figures/parameterisation_table.json"))},
+        docs / "findings/parameterisations.md": {
+            "maps": maps_table(read_json("figures/parameterisation_table.json"))
+        },
         docs / "speed.md": speed_tables(),
         docs / "llm.md": llm_tables(),
     }

@@ -1,4 +1,4 @@
-"""Reads the results of `analyses.llm.inside`: inspected runs by data set and method."""
+"""Reads the results of `analyses.llm.inside`: inspected runs by model, data set and method."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2, TITLES
 from ocr_interp.llm.training.store import read_result
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm_inside"
-N_HEADS = 27
-"""Number of the most changed heads that are cut: a tenth of the 270 heads."""
+HEADS_CUT = {SMOLLM2: 27, GEMMA: 7}
+"""Number of the most changed heads that are cut, by model: a tenth of the 270 and of the 72 heads."""
 
 SPLITS = ("held_out_fact", "training_implication", "held_out_implication")
 METHODS = {"full": "full", "lora": "LoRA"}
@@ -21,13 +22,15 @@ METHODS = {"full": "full", "lora": "LoRA"}
 
 @dataclass(frozen=True)
 class Runs:
-    """Inspected runs of one data set and method.
+    """Inspected runs of one model, data set and method.
 
     Attributes:
+        model: SMOLLM2 or GEMMA.
         data, method: as in the configuration.
         results: one result per seed.
     """
 
+    model: str
     data: str
     method: str
     results: tuple[dict[str, Any], ...]
@@ -40,31 +43,46 @@ class Runs:
         return f"{name}\n{METHODS[self.method]}, {seeds} seed{'s' if seeds > 1 else ''}"
 
     @property
+    def title_with_model(self) -> str:
+        """The model, data set and method."""
+        name = self.data.replace("_", "-").title()
+        return f"{TITLES[self.model]}\n{name}, {METHODS[self.method]}"
+
+    @property
     def key(self) -> str:
         """Key of its numbers in the JSON."""
-        return f"{self.data}, {self.method}"
+        named = f"{self.data}, {self.method}"
+        return named if self.model == SMOLLM2 else f"{self.model}, {named}"
 
     def cuts(self) -> dict[str, dict[str, Any]]:
-        """What was cut -> its kind, and the mean ranks of every seed by split."""
+        """What was cut -> its kind, and the mean ranks of every seed by split; NaN where a seed lacks it."""
         found: dict[str, dict[str, Any]] = {}
-        for result in self.results:
+        for k, result in enumerate(self.results):
             for cut in result["cuts"]:
-                entry = found.setdefault(
-                    cut["what"], {"kind": cut["kind"], **{split: [] for split in SPLITS}}
-                )
+                nothing = {split: [np.nan] * len(self.results) for split in SPLITS}
+                entry = found.setdefault(cut["what"], {"kind": cut["kind"], **nothing})
                 for split in SPLITS:
-                    entry[split].append(np.nan if cut["rank"][split] is None else cut["rank"][split])
+                    entry[split][k] = np.nan if cut["rank"][split] is None else cut["rank"][split]
         return found
 
     def circuits(self) -> list[dict[str, Any]]:
         """Token circuits of the seeds that have them."""
         return [r["circuits"] for r in self.results if isinstance(r.get("circuits"), dict)]
 
+    def layers(self) -> list[dict[str, Any]]:
+        """Probes and patching by layer of the seeds that have them."""
+        return [r["layers"] for r in self.results if isinstance(r.get("layers"), dict)]
+
 
 def read_runs(folder: Path) -> list[Runs]:
-    """The inspected runs in a folder by data set and method, each with its seeds."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    """The inspected runs in a folder by model, data set and method, each with its seeds."""
+    models = {path: model for model, path in FOLDERS.items()}
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         result = read_result(path)
-        found[result["config"]["facts"]["data"], result["config"]["train"]["method"]].append(result)
-    return [Runs(data, method, tuple(results)) for (data, method), results in sorted(found.items())]
+        facts, train = result["config"]["facts"], result["config"]["train"]
+        model = models[train.get("model", FOLDERS[SMOLLM2])]
+        found[model, facts["data"], train["method"]].append(result)
+    order = list(FOLDERS)
+    ordered = sorted(found.items(), key=lambda item: (order.index(item[0][0]), item[0]))
+    return [Runs(*key, tuple(results)) for key, results in ordered]
