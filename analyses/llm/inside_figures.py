@@ -156,16 +156,16 @@ def _place_legend(
 
 def draw_circuits(numbers: dict[str, Any]) -> Figure:
     """Share of heads whose change is beyond chance: most changed heads beside random ones, by data set."""
-    sets = list(dict.fromkeys(run.split(", ")[0] for run in numbers))
+    sets = list(dict.fromkeys(run.rsplit(", ", 1)[0] for run in numbers))
     names = list(next(iter(numbers.values())))
     fig, axes = plt.subplots(
         1, len(sets), figsize=(WIDTH, 1.7 + 0.42 * len(names)), sharey=True, sharex=True, squeeze=False
     )
-    methods = list(dict.fromkeys(run.split(", ", 1)[1] for run in numbers))
+    methods = list(dict.fromkeys(run.rsplit(", ", 1)[1] for run in numbers))
     for ax, name_of_set in zip(axes[0], sets, strict=True):
         for run, circuits in numbers.items():
-            if run.split(", ")[0] == name_of_set:
-                _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.split(", ", 1)[1])])
+            if run.rsplit(", ", 1)[0] == name_of_set:
+                _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.rsplit(", ", 1)[1])])
         ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
         ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
     for ax in axes[0]:
