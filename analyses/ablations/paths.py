@@ -1,12 +1,13 @@
 """Attention paths and singular blocks of both models: computed, under gradient descent, as the paper trains.
 
 What EOS attends to is cut (zeros in the attention pattern at EOS), or a singular block of the effective OV
-circuit is removed; margins by split over the smallest margin of what was told before. Closed form with the
-same ablation (rings), the computed max-margin solutions as HookedTransformers (dots; no evidence about
-training), gradient descent with frozen attention (crosses, three seeds), the paper's recipe with trained
-attention and noise (triangles, five seeds), random subspaces of equal rank and removed norm in the computed
-solutions (pale). Then, for each factorized model that was trained, subspaces of its own circuit that a search
-says take the out-of-context implications and leave the rest, tried in the model itself.
+circuit is removed; accuracy and margins by split, margins over the smallest margin of what was told before.
+Closed form with the same ablation, the computed max-margin solutions as HookedTransformers (no evidence about
+training), gradient descent with frozen attention (three seeds), the paper's recipe with trained attention and
+noise (five seeds), random subspaces of equal rank and removed norm in the computed solutions. The picture
+shows the accuracy on untold implications; all splits and margins are in its JSON. Then, for each factorized
+model that was trained, subspaces of its own circuit that a search says take the out-of-context implications
+and leave the rest, tried in the model itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from analyses.ablations.tables import (
     unit_of,
 )
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
@@ -45,7 +47,6 @@ from ocr_interp.ablation import Site, Zero, output_subspace, ov_block, run_ablat
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot
-from ocr_interp.viz.style import HELD_OUT, figure_style, save_figure
 
 KINDS = ("training subjects", "held-out subjects", "relations", "noise", "EOS")
 """The kinds of tokens that EOS attends to."""
@@ -74,19 +75,18 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
         measured[name] = {ov: [_measured(run) for run in found] for ov, found in loaded.items()}
         attention[name] = {ov: [_shares(run) for run in found] for ov, found in loaded.items()}
         own[name] = [low_rank.own_subspaces(run) for run in loaded["factorized"][:SEARCHED_SEEDS]]
-    with figure_style():
-        numbers = {
-            "unit": "logits over the smallest margin of what was told before",
-            "predicted": predicted,
-            "measured": {
-                name: {ov: [by_spec(table) for table in tables] for ov, tables in each.items()}
-                for name, each in measured.items()
-            },
-            "random_of_equal_norm_in_the_computed_limits": {ov: by_spec(random[ov]) for ov in NORMS},
-            "share_of_attention_by_kind": attention,
-            "own_subspaces_by_seed": own,
-        }
-        save_figure(_draw(predicted, measured, random), figures / "ablation_paths", numbers)
+    numbers = {
+        "unit": "logits over the smallest margin of what was told before",
+        "predicted": predicted,
+        "measured": {
+            name: {ov: [by_spec(table) for table in tables] for ov, tables in each.items()}
+            for name, each in measured.items()
+        },
+        "random_of_equal_norm_in_the_computed_limits": {ov: by_spec(random[ov]) for ov in NORMS},
+        "share_of_attention_by_kind": attention,
+        "own_subspaces_by_seed": own,
+    }
+    DRAWING.write(figures / "ablation_paths", numbers)
     return predicted, measured, random, own
 
 
@@ -144,58 +144,60 @@ def _shares(run: Snapshot) -> dict[str, float]:
 # --- the figure ------------------------------------------------------------------------------------
 
 
-def _draw(predicted: dict, measured: dict, random: dict) -> Picture:
-    names = ["none", *(f"EOS → {kind}" for kind in KINDS), *low_rank.SIZES, SANITY]
-    marks = {"computed limit": ".", "gradient descent": "x", "paper's recipe": "^"}
-    fig, axes = plt.subplots(2, 4, figsize=(14, 10), sharey=True, sharex=True, layout="constrained")
-    for row, (metric, what) in zip(axes, SHOWN.items(), strict=True):
-        for ax, split in zip(row, SPLITS, strict=True):
-            ax.axvline(0, color="0.3", lw=0.8)
-            ax.axhspan(names.index(SANITY) - 0.5, names.index(SANITY) + 0.5, color="0.93", lw=0)
-            for y in range(1, len(names)):
-                ax.axhline(y - 0.5, color="0.9", lw=0.5)
-            for ov, side in (("factorized", -0.2), ("non_factorized", 0.2)):
-                values = {n: v[split][metric] for n, v in predicted[ov].items()}
-                at = [names.index(name) + side for name in values]
-                ax.plot(list(values.values()), at, "o", ms=8, mfc="none", color=COLORS[ov])
-                _points(ax, names, random[ov], split, metric, "o", ov, side, alpha=0.25, ms=3)
-                for name, mark in marks.items():
-                    for table in measured[name].get(ov, []):
-                        _points(ax, names, table, split, metric, mark, ov, side)
-            color = HELD_OUT if split == HELD_OUT_IMPLICATION else "k"
-            ax.set_title(split.replace("_", " ").replace("held out", "held-out"), loc="left", color=color)
-        row[0].set_ylabel(f"margin {what}", fontweight="bold")
-    axes[0, 0].set_ylim(len(names) - 0.4, -0.6)
-    for ax in axes[:, 0]:
-        ax.set_yticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8)
-    for ax in axes[1]:
-        ax.set_xlabel("smallest margin / margin before", fontsize=9)
-    _legend(fig, marks)
+TITLE = (
+    "Without its small singular block the model that guesses gives every untold implication; no other cut "
+    "does that"
+)
+"""Found for the non-factorized model; what cuts do to what was told is in the JSON."""
+
+ROWS = {
+    "none": "nothing cut",
+    **{f"EOS → {kind}": f"attention to {'EOS itself' if kind == 'EOS' else kind}" for kind in KINDS},
+    "relation block (1)": "relation block (rank 1)",
+    "large block (19)": "large block (rank 19)",
+    "small block (19)": "small block (rank 19)",
+    SANITY: "held-out subjects → implications",
+}
+MARKS = {"paper's recipe": "^", "gradient descent": "x", "computed limit": "o"}
+WORDS = {
+    "paper's recipe": "paper's recipe (5 seeds)",
+    "gradient descent": "gradient descent (3 seeds)",
+    "computed limit": "max-margin solution, computed",
+}
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Accuracy on untold implications after every cut: one panel per kind of model, one row per cut."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    for ax, ov in zip(axes, ("non_factorized", "factorized"), strict=True):
+        small = list(ROWS).index("small block (19)")
+        ax.axhspan(small - 0.5, small + 0.5, color="0.92", lw=0)
+        ax.axvline(1 / PAPER.n_pairs, color="0.6", lw=0.8, ls=":")
+        for y, name in enumerate(ROWS):
+            random = numbers["random_of_equal_norm_in_the_computed_limits"][ov].get(name)
+            if random:
+                ax.plot(random[HELD_OUT_IMPLICATION]["accuracy"], y, "D", ms=3.5, color="0.6")
+            for shift, (model, mark) in zip((-0.27, 0.0, 0.27), MARKS.items(), strict=True):
+                found = [cut[name] for cut in numbers["measured"][model][ov] if name in cut]
+                values = [splits[HELD_OUT_IMPLICATION]["accuracy"] for splits in found]
+                look = {"mfc": "none" if mark == "o" else COLORS[ov], "mew": 1.1, "ms": 5}
+                ax.plot(values, [y + shift] * len(values), mark, color=COLORS[ov], **look)
+        ax.set_title(NAMES[ov], loc="left", color=COLORS[ov])
+        ax.set(xlim=(-0.06, 1.06), xlabel="accuracy on untold implications")
+    axes[0].set_yticks(range(len(ROWS)), list(ROWS.values()))
+    axes[0].set_ylim(len(ROWS) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], ls="", marker=m, color="0.2", mfc="none" if m == "o" else "0.2", label=WORDS[model])
+        for model, m in MARKS.items()
+    ]
+    pale = {"marker": "D", "ms": 3.5, "color": "0.6"}
+    handles.append(Line2D([], [], ls="", **pale, label="random, equal rank and norm"))
+    handles.append(Line2D([], [], ls=":", color="0.6", label="guessing"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 
-def _points(ax, names, table, split, metric, mark, ov, shift, **look) -> None:
-    rows = table.loc[(table["split"] == split) & table["spec"].isin(names)]
-    at = [names.index(name) + shift for name in rows["spec"]]
-    ax.plot(rows[metric], at, mark, **{"ms": 4, "color": COLORS[ov], "mew": 0.9, **look})
-
-
-def _legend(fig: Picture, marks: dict[str, str]) -> None:
-    words = {
-        ".": "computed max-margin solution",
-        "x": "gradient descent, frozen attention (3 seeds)",
-        "^": "the paper's recipe, trained attention (5 seeds)",
-    }
-    handles = [Line2D([], [], ls="", marker="s", color=COLORS[ov], label=NAMES[ov]) for ov in NORMS]
-    handles += [Line2D([], [], ls="", marker="o", mfc="none", color="k", label="closed form, ablated")]
-    handles += [Line2D([], [], ls="", marker=mark, color="k", label=words[mark]) for mark in marks.values()]
-    pale = {"marker": "o", "alpha": 0.25, "ms": 4, "color": "k"}
-    handles += [Line2D([], [], ls="", **pale, label="random subspace, equal rank and norm")]
-    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-
-
-def _wrapped(name: str) -> str:
-    return name.replace("block held-out", "held-out").replace(" (sanity", "\n(sanity")
+DRAWING = Drawing(TITLE, draw)
 
 
 # --- claims ----------------------------------------------------------------------------------------
@@ -332,6 +334,7 @@ def _small_block_claim(script: str, predicted: dict, measured: dict, random: pd.
 
 FIGURE = Figure(
     pictures=("ablation_paths",),
+    drawings={"ablation_paths": DRAWING},
     draw=make,
     claims=lambda measured: _claims(*measured),
     cost="slow",

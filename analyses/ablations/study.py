@@ -1,23 +1,26 @@
 """Which singular blocks and which paths carry facts, training implications and held-out implications.
 
-Margins by split after each ablation: the closed form with the same ablation (rings), the max-margin solution
-computed and written into a HookedTransformer (dots; computed, so no evidence about training), the model that
-gradient descent trained for 30,000 steps (crosses, three seeds), and in grey random subspaces of equal rank
-and equal removed norm, in the solution (dots) and in gradient descent (crosses). Then subspaces that take the
-out-of-context implications and leave the rest: `low_rank`.
+Accuracy and margins by split after each ablation: the closed form with the same ablation, the max-margin
+solution computed and written into a HookedTransformer (no evidence about training), the model that gradient
+descent trained for 30,000 steps (three seeds), and random subspaces of equal rank and equal removed norm in
+both. The picture shows accuracies; all splits, paths and margins are in its JSON. Then subspaces that
+take the out-of-context implications and leave the rest: `low_rank`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analyses.ablations import low_rank
 from analyses.ablations.tables import (
+    HELD_OUT_IMPLICATION,
     METRICS,
     SHOWN,
     by_spec,
@@ -29,8 +32,8 @@ from analyses.ablations.tables import (
     unit_of,
 )
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
-from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import OVCircuit, solve
@@ -38,13 +41,9 @@ from ocr_interp.ablation import output_subspace, ov_block, run_ablation_study, t
 from ocr_interp.ablation.controls import EQUAL_NORM
 from ocr_interp.task import SPLITS
 from ocr_interp.training.run import Snapshot
-from ocr_interp.viz.style import HELD_OUT, figure_style, save_figure
 
 SEEDS = range(5)
 """Draws of the random subspaces."""
-
-XLIM = (-1.5, 2.5)
-"""Limits of the axis; values outside are triangles at the edge, and the JSON has them."""
 
 PATHS = {
     "training subjects → facts": ("training subjects", "facts"),
@@ -58,18 +57,12 @@ PATHS = {
     "relations → implications": ("relations", "implications"),
 }
 RELATION, LARGE, SMALL = "relation block (1)", "large block (19)", "small block (19)"
-SANITY = list(PATHS)[3]
 
 
 Measured = tuple[dict, tuple, list[tuple], list[pd.DataFrame], list[str]]
 """Closed form, computed solution, gradient descent, the paper's recipe, names of the subspaces."""
 
 MODEL_WORDS = {"computed limit": "computed max-margin"}
-
-DESCENT_LABELS = (
-    "gradient descent, 30,000 steps (3 seeds)",
-    "random subspace, gradient descent",
-)
 
 
 def make(runs: Path, figures: Path) -> Measured:
@@ -83,23 +76,21 @@ def make(runs: Path, figures: Path) -> Measured:
     searched = low_rank.search_all(W)
     margin = float(trained[0].history["train_margin"].iloc[-1])
     in_descent = low_rank.search_all(_circuit(trained[0]).W / margin, ranks=(1, 2, 4))
-    with figure_style():
-        fig = _draw(predicted, limit, descent)
-        numbers = {
-            "unit": "logits over the smallest training margin before",
-            "predicted": predicted,
-            "computed_limit": by_spec(limit[0]),
-            "random_of_equal_norm_in_computed_limit": _by_draw(limit[1]),
-            "descent_by_seed": [by_spec(found) for found, _ in descent],
-            "random_of_equal_norm_in_descent_by_seed": [_by_draw(random) for _, random in descent],
-            "paper_recipe_by_seed": [by_spec(found) for found in recipe],
-            "descent_blocks": [low_rank.blocks_against(W, _circuit(run)) for run in trained],
-            "descent_beta": [float(run.history["beta"].iloc[-1]) for run in trained],
-            "unit_of_searches": "smallest told margin of the matrix alone, without what EOS adds",
-            "searched_in_the_closed_form": searched,
-            "searched_in_descent_seed_0": in_descent,
-        }
-        save_figure(fig, figures / "ablation_study", numbers)
+    numbers = {
+        "unit": "logits over the smallest training margin before",
+        "predicted": predicted,
+        "computed_limit": by_spec(limit[0]),
+        "random_of_equal_norm_in_computed_limit": _by_draw(limit[1]),
+        "descent_by_seed": [by_spec(found) for found, _ in descent],
+        "random_of_equal_norm_in_descent_by_seed": [_by_draw(random) for _, random in descent],
+        "paper_recipe_by_seed": [by_spec(found) for found in recipe],
+        "descent_blocks": [low_rank.blocks_against(W, _circuit(run)) for run in trained],
+        "descent_beta": [float(run.history["beta"].iloc[-1]) for run in trained],
+        "unit_of_searches": "smallest told margin of the matrix alone, without what EOS adds",
+        "searched_in_the_closed_form": searched,
+        "searched_in_descent_seed_0": in_descent,
+    }
+    DRAWING.write(figures / "ablation_study", numbers)
     return predicted, limit, descent, recipe, list(subspaces)
 
 
@@ -158,54 +149,67 @@ def _ablated_predictions(W: np.ndarray, subspaces: dict[str, np.ndarray]) -> dic
     return found
 
 
-def _draw(predicted: dict, limit: tuple, descent: list) -> Picture:
-    names = list(predicted)
-    fig, axes = plt.subplots(2, 4, figsize=(14, 9), sharey=True, sharex=True, layout="constrained")
-    for row, (metric, what) in zip(axes, SHOWN.items(), strict=True):
-        for ax, split in zip(row, SPLITS, strict=True):
-            ax.axvline(0, color="0.3", lw=0.8)
-            ax.axhspan(names.index(SANITY) - 0.45, names.index(SANITY) + 0.45, color="0.93", lw=0)
-            columns = (ax, names, split, metric)
-            for k, (found, random) in enumerate(descent):
-                descended, drawn = DESCENT_LABELS if not k else (None, None)
-                _points(*columns, random, "x", "0.72", drawn, 0.36, 3)
-                _points(*columns, found, "x", COLORS["non_factorized"], descended, 0.2)
-            _points(*columns, limit[1], "o", "0.6", "random subspace of equal rank and norm", -0.3, 3)
-            _points(*columns, limit[0], "o", COLORS["factorized"], "computed max-margin solution", 0)
-            values = [predicted[name][split][metric] for name in names]
-            ax.plot(values, range(len(names)), "o", ms=9, mfc="none", color="k", label="closed form, ablated")
-            color = HELD_OUT if split == SPLITS[3] else "k"
-            ax.set_title(split.replace("_", " ").replace("held out", "held-out"), loc="left", color=color)
-        row[0].set_ylabel(f"margin {what}", fontweight="bold")
-    axes[0, 0].set_yticks(range(len(names)), [_wrapped(name) for name in names], fontsize=8)
-    axes[1, 0].tick_params(axis="y", labelsize=8)
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].set_xlim(*XLIM)
-    for ax in axes[1]:
-        ax.set_xlabel("smallest margin / margin before\n(triangle: beyond)", fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(
-        handles, labels, loc="outside lower center", ncols=5, fontsize=9, columnspacing=1.2, frameon=False
-    )
+TITLE = (
+    "Two subspaces of the closed form take the untold implications alone from the computed solution, but not "
+    "from trained models"
+)
+ROWS = {
+    "none": "nothing cut",
+    "rank-1 subspace: facts minus implications, damped": "rank-1 subspace",
+    "rank-19 subspace: damped pair patterns": "rank-19 subspace",
+    RELATION: "relation block (rank 1)",
+    LARGE: "large block (rank 19)",
+    SMALL: "small block (rank 19)",
+}
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Accuracy on what was told and on untold implications after each cut, beside random subspaces."""
+    drawn = numbers["random_of_equal_norm_in_descent_by_seed"]
+    panels = {
+        "computed max-margin solution": (
+            [numbers["computed_limit"]],
+            numbers["random_of_equal_norm_in_computed_limit"],
+        ),
+        "gradient descent (3 seeds)": (numbers["descent_by_seed"], [draw for seed in drawn for draw in seed]),
+    }
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.1), sharey=True, layout="constrained")
+    marks = {"told": ("o", "#0173b2"), "untold": ("D", "#de8f05")}
+    for ax, (title, (found, random)) in zip(axes, panels.items(), strict=True):
+        ax.axhspan(0.5, 2.5, color="0.92", lw=0)
+        for y, name in enumerate(ROWS):
+            cuts = [each[name] for each in found]
+            mean = {of: float(np.mean([_accuracy(cut, of) for cut in cuts])) for of in marks}
+            ax.plot(list(mean.values()), [y - 0.1] * 2, color="0.6", lw=1, zorder=1)
+            for of, (mark, color) in marks.items():
+                values = [_accuracy(cut, of) for cut in cuts]
+                size = 7 if of == "told" else 5
+                ax.plot(values, [y - 0.1] * len(values), mark, ms=size, color=color, zorder=2)
+                values = [_accuracy(draw[name], of) for draw in random if name in draw]
+                ax.plot(values, [y + 0.27] * len(values), mark, ms=3, color=color, mfc="none", alpha=0.7)
+        ax.set_title(title, loc="left")
+        ax.set(xlim=(-0.06, 1.06), xlabel="accuracy")
+    axes[0].set_yticks(range(len(ROWS)), list(ROWS.values()))
+    axes[0].set_ylim(len(ROWS) - 0.4, -0.6)
+    words = {"told": "told (lowest of three splits)", "untold": "untold implications"}
+    handles = [
+        Line2D([], [], ls="", marker=m, color=color, ms=6, label=words[of])
+        for of, (m, color) in marks.items()
+    ]
+    label = "random, equal rank and norm"
+    handles.append(Line2D([], [], ls="", marker="o", color="0.3", mfc="none", ms=3, label=label))
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1.2)
     return fig
 
 
-def _points(ax, names, split, metric, table, marker, color, label, shift, size=5) -> None:
-    rows = table.loc[(table["split"] == split) & table["spec"].isin(names)]
-    at = np.array([names.index(name) + shift for name in rows["spec"]])
-    values = rows[metric].to_numpy()
-    ax.plot(values, at, marker, ms=size, color=color, label=label)
-    for is_out, edge, arrow in (
-        (values < XLIM[0], XLIM[0] + 0.08, "<"),
-        (values > XLIM[1], XLIM[1] - 0.08, ">"),
-    ):
-        ax.plot(np.full(is_out.sum(), edge), at[is_out], arrow, ms=size + 2, color=color)
+def _accuracy(cut: dict[str, dict[str, float]], of: str) -> float:
+    """Accuracy on untold implications, or the lowest of the three splits that were told."""
+    if of == "untold":
+        return cut[HELD_OUT_IMPLICATION]["accuracy"]
+    return min(cut[split]["accuracy"] for split in SPLITS[:3])
 
 
-def _wrapped(name: str) -> str:
-    return (
-        name.replace(" (sanity", "\n(sanity").replace(": facts", ":\nfacts").replace(": damped", ":\ndamped")
-    )
+DRAWING = Drawing(TITLE, draw)
 
 
 def _block_claims(
@@ -325,6 +329,7 @@ def _subspace_claims(names: list[str], limit: tuple, descent: list[tuple]) -> li
 
 FIGURE = Figure(
     pictures=("ablation_study",),
+    drawings={"ablation_study": DRAWING},
     draw=make,
     claims=lambda measured: claims(*measured),
     cost="slow",

@@ -1,23 +1,24 @@
 """How the OV circuit turns towards the predicted geometry while it is trained.
 
 Left: the paper's recipe (AdamW, noise, weight decay, trained attention), an experiment. Right: evidence for
-the theorem (full-batch gradient descent, frozen attention, no weight decay, small start). Both OV kinds
-against the nuclear-norm solution, five seeds each, from snapshots; beside it the saddle, where descent takes
-the factorized model; baselines are random weights, the untrained model (step 0 of each line) and the other
-OV kind (the other line).
+the theorem (full-batch gradient descent, frozen attention, no weight decay, small start). Both OV kinds, five
+seeds each, from snapshots; bands hold all seeds. Cosines alone say little, since the two solutions have 0.926
+with each other: the picture shows their difference. β, principal angles and cosines of embeddings by step are
+in its JSON, beside those of random weights and of the untrained model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
@@ -25,19 +26,16 @@ from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS
 from ocr_interp import OVCircuit, Run, solve
 from ocr_interp.circuits.geometry.alignment import RANDOM, Comparison
-from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "alignment_over_training"
 SETTINGS = {
     "the paper's recipe (AdamW, noise, trained attention)": "often_",
     "evidence: gradient descent, frozen attention, no decay": "often_descent_",
 }
+SHORT = dict(zip(SETTINGS, ("paper's recipe", "gradient descent, frozen attention"), strict=True))
 PREDICTION = solve(PAPER, "nuclear")
-SADDLE, SADDLE_COLOR = saddle_solution(PAPER, inputs="eos"), "#029e73"
 BLOCKS = ("relations (1)", "large pair block (19)", "small pair block (19)")
 GEOMETRY = ("relations", "train_held_out_same_pair", "fact_held_out", "implication_held_out")
-CHANCE = "0.55"
 
 
 def as_row(comparison: Comparison) -> dict[str, float]:
@@ -72,106 +70,47 @@ def random_rows(run: Run, seeds: range = range(5)) -> pd.DataFrame:
     return pd.DataFrame([as_row(comparison) for comparison in report.of_role(RANDOM)])
 
 
-def draw(ax: Axes, table: pd.DataFrame, column: str, color: str, style: str = "-", label: str = "") -> None:
-    """Median over seeds with a band from the smallest to the largest; step 0 is at the left edge."""
-    by_step = table.pivot(index="step", columns="seed", values=column)
-    values, steps = by_step.to_numpy(), by_step.index.to_numpy(dtype=float)
-    steps[0] = steps[1] / 2.5
-    ax.plot(steps, np.median(values, axis=1), style, color=color, lw=1.4, label=label or None)
-    ax.fill_between(steps, values.min(1), values.max(1), color=color, alpha=0.2, lw=0)
+TITLE = (
+    "Under both recipes each model turns towards its own max-margin solution: factorized to the nuclear one, "
+    "the other to the Frobenius one"
+)
 
 
-def level(ax: Axes, value: float, label: str = "", color: str = "0.15") -> None:
-    ax.axhline(value, color=color, lw=1, ls=(0, (4, 2)), zorder=0, label=label or None)
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Cosine with the nuclear solution minus cosine with the Frobenius one, over training."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.9), sharey=True, layout="constrained")
+    for ax, (setting, name) in zip(axes, SHORT.items(), strict=True):
+        for ov in OV_KINDS:
+            table = pd.DataFrame(numbers[setting][ov])
+            table["nearer"] = table["cosine_nuclear"] - table["cosine_frobenius"]
+            by_step = table.pivot(index="step", columns="seed", values="nearer").iloc[1:]
+            values = by_step.to_numpy()
+            ax.plot(by_step.index, np.median(values, axis=1), color=COLORS[ov], lw=1.6)
+            ax.fill_between(by_step.index, values.min(1), values.max(1), color=COLORS[ov], alpha=0.25, lw=0)
+            end = (by_step.index[-1], float(np.median(values[-1])))
+            look = {"ha": "right", "va": "bottom", "color": COLORS[ov], "textcoords": "offset points"}
+            ax.annotate(ov.replace("_", "-"), end, (-2, 7), **look)
+        ax.axhline(0, color="0.3", lw=0.8)
+        ax.set(xscale="log", xlabel="training step")
+        ax.set_title(name, loc="left")
+    axes[0].set_ylabel("cosine with the nuclear solution\nminus with the Frobenius one", fontsize=8)
+    axes[0].margins(y=0.12)
+    return fig
 
 
-def draw_cosines(ax: Axes, tables: dict[str, pd.DataFrame], chance: pd.DataFrame) -> None:
-    for ov, table in tables.items():
-        name = ov.replace("_", "-")
-        draw(ax, table, "cosine_nuclear", COLORS[ov], "-", f"{name}, with the nuclear solution")
-        draw(ax, table, "cosine_frobenius", COLORS[ov], ":", f"{name}, with the Frobenius solution")
-    level(ax, float(np.abs(chance["cosine_nuclear"].to_numpy()).mean()), "random weights", CHANCE)
-    level(ax, 0.926, "both solutions with each other")
-    ax.set(ylabel="cosine of W", ylim=(-0.45, 1.03))
+DRAWING = Drawing(TITLE, draw)
 
 
-def draw_beta(ax: Axes, tables: dict[str, pd.DataFrame], trained_attention: bool) -> None:
-    for ov, table in tables.items():
-        draw(ax, table, "beta", COLORS[ov], "-", ov.replace("_", "-"))
-    if trained_attention:
-        low, high = trained_attention_beta_interval(PAPER)
-        ax.axhspan(low, high, color="0.8", zorder=0, label=f"smallest norms: {low:.2f} to {high:.2f}")
-    else:
-        level(ax, PREDICTION.beta, f"max-margin solution: {PREDICTION.beta:.3f}")
-    saddle = saddle_solution(PAPER, attention="trained") if trained_attention else SADDLE
-    level(ax, saddle.beta, f"saddle: {saddle.beta:.3f}", SADDLE_COLOR)
-    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
-    ax.set(ylabel="held-out coefficient β", ylim=(-0.4, 1.4))
-
-
-def draw_angles(ax: Axes, tables: dict[str, pd.DataFrame], chance: pd.DataFrame) -> None:
-    for name, style in zip(BLOCKS, ("-", "--", ":"), strict=True):
-        for ov, table in tables.items():
-            draw(ax, table, f"angle {name}", COLORS[ov], style, name if ov == "factorized" else "")
-    level(ax, float(chance[f"angle {BLOCKS[2]}"].to_numpy().mean()), "random weights, pair blocks", CHANCE)
-    ax.set(ylabel="mean principal angle, degrees", ylim=(0, 105))
-
-
-def draw_geometry(ax: Axes, tables: dict[str, pd.DataFrame], chance: pd.DataFrame) -> None:
-    labels = (
-        "r1 with r2",
-        "training with held-out subject",
-        "held-out s + r1 with b",
-        "held-out s + r2 with c",
-    )
-    for name, label, style in zip(GEOMETRY, labels, ("-.", "--", ":", "-"), strict=True):
-        draw(
-            ax, tables["factorized"], f"geometry {name}", COLORS["factorized"], style, f"factorized: {label}"
-        )
-    name = GEOMETRY[-1]
-    draw(
-        ax,
-        tables["non_factorized"],
-        f"geometry {name}",
-        COLORS["non_factorized"],
-        "-",
-        "non-factorized: s + r2",
-    )
-    level(ax, float(chance[f"geometry {name}"].to_numpy().mean()), "random weights: s + r2", CHANCE)
-    ax.axhline(0, color="0.15", lw=0.8, zorder=0)
-    ax.set(ylabel="mean cosine, measured − predicted", ylim=(-1.0, 1.75), xlabel="step")
-
-
-def make_figure(
-    tables: dict[str, dict[str, pd.DataFrame]], chance: dict[str, pd.DataFrame], figures: Path
-) -> None:
-    with figure_style():
-        fig, axes = plt.subplots(4, 2, figsize=(13, 14.5), sharex="col", layout="constrained")
-        for column, (setting, by_kind) in enumerate(tables.items()):
-            rows: tuple[Callable[[Axes], None], ...] = (
-                lambda ax, t=by_kind, c=chance[setting]: draw_cosines(ax, t, c),
-                lambda ax, t=by_kind, k=column: draw_beta(ax, t, trained_attention=k == 0),
-                lambda ax, t=by_kind, c=chance[setting]: draw_angles(ax, t, c),
-                lambda ax, t=by_kind, c=chance[setting]: draw_geometry(ax, t, c),
-            )
-            for ax, row in zip(axes[:, column], rows, strict=True):
-                row(ax)
-                ax.set_xscale("log")
-                ax.legend(
-                    frameon=False,
-                    fontsize=7.5,
-                    ncols=2,
-                    loc="lower right" if row is rows[0] else "upper right",
-                )
-            axes[0, column].set_title(setting, loc="left")
-        caption = "Against the nuclear-norm solution. Bands: all five seeds; left end: untrained; blue: "
-        fig.suptitle(caption + "factorized, orange: non-factorized", fontsize=11)
-        numbers = {
-            setting: {ov: table.to_dict("list") for ov, table in by_kind.items()}
-            for setting, by_kind in tables.items()
-        }
-        random = {setting: table.to_dict("list") for setting, table in chance.items()}
-        save_figure(fig, figures / PICTURE, {"prediction": "nuclear", "random_weights": random, **numbers})
+def numbers_of(
+    tables: dict[str, dict[str, pd.DataFrame]], chance: dict[str, pd.DataFrame]
+) -> dict[str, object]:
+    """The numbers of the JSON: all rows of `measure`, and random weights."""
+    measured = {
+        setting: {ov: table.to_dict("list") for ov, table in by_kind.items()}
+        for setting, by_kind in tables.items()
+    }
+    random = {setting: table.to_dict("list") for setting, table in chance.items()}
+    return {"prediction": "nuclear", "random_weights": random, **measured}
 
 
 def claims(tables: dict[str, dict[str, pd.DataFrame]], chance: dict[str, pd.DataFrame]) -> list[Claim]:
@@ -214,12 +153,13 @@ def make(runs: Path, figures: Path) -> tuple[dict[str, dict[str, pd.DataFrame]],
             ov: pd.DataFrame([row for run in trained[ov] for row in measure(run)]) for ov in OV_KINDS
         }
         chance[setting] = random_rows(trained["factorized"][0])
-    make_figure(tables, chance, figures)
+    DRAWING.write(figures / PICTURE, numbers_of(tables, chance))
     return tables, chance
 
 
 FIGURE = Figure(
     pictures=(PICTURE,),
+    drawings={PICTURE: DRAWING},
     draw=make,
     claims=lambda measured: claims(*measured),
     cost="slow",

@@ -10,10 +10,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.circuits.predicted import predicted_circuit
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
@@ -21,7 +25,7 @@ from analyses.theory.limit_runs import OV_KINDS, OvKind
 from ocr_interp import OVCircuit, Run
 from ocr_interp.graphs import CircuitGraph, circuit_graph, head_graph, mechanism_graph, prompt_graph
 from ocr_interp.storage.atomic import write_atomic
-from ocr_interp.viz import save_diagram
+from ocr_interp.viz import plot_circuit, save_diagram
 
 PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
 PICTURES = (
@@ -49,13 +53,61 @@ LLAMA_WORDS = [
 ]
 
 
+TITLE_HEIGHT = 0.5
+"""Inches above the mechanisms."""
+
+TITLES = {
+    "circuit_prompt": "Only in the factorized model a held-out subject writes its own implication",
+    "circuit_blocks_trained": "Trained models: which blocks write held-out subjects' own answers",
+    "circuit_blocks_predicted": "Max-margin solutions: which blocks write held-out subjects' own answers",
+    "circuit_llama_head": "The same tools on a head of a tiny Llama with random weights, which is no result",
+}
+
+
 def write(graphs: Sequence[CircuitGraph], path: Path) -> None:
-    """path.png, path.svg and path.json."""
+    """path.png, path.svg, and path.json with its title and graphs."""
     for suffix in (".png", ".svg"):
         save_diagram(graphs, path.with_suffix(suffix))
-    content = [json.loads(graph.to_json()) for graph in graphs]
+    content = {"title": TITLES[path.name], **numbers_of(graphs)}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     write_atomic(path.with_suffix(".json"), text.encode())
+
+
+def numbers_of(graphs: Sequence[CircuitGraph]) -> dict[str, Any]:
+    """The graphs as the JSON of a picture holds them."""
+    return {"graphs": [json.loads(graph.to_json()) for graph in graphs]}
+
+
+def draw_mechanism(numbers: dict[str, Any]) -> Picture:
+    """The graphs below one another, on one scale."""
+    graphs = [merged(CircuitGraph.from_json(json.dumps(graph))) for graph in numbers["graphs"]]
+    largest = max(abs(edge.contribution) for graph in graphs for edge in graph.edges)
+    height = 4.5
+    fig = plt.figure(figsize=(WIDTH, height * len(graphs) + TITLE_HEIGHT))
+    share = height / fig.get_figheight()
+    for k, graph in enumerate(reversed(graphs)):
+        ax = fig.add_axes((0.0, k * share, 1.0, share))
+        plot_circuit(ax, graph, largest=largest, note=False)
+    return fig
+
+
+def merged(graph: CircuitGraph) -> CircuitGraph:
+    """A mechanism with one node for tokens and for the attention to them, which pass on the same."""
+    reads = {edge.target: edge.source for edge in graph.edges if graph.node(edge.target).kind == "attention"}
+    nodes = {node.name: node for node in graph.nodes if node.name not in reads}
+    for attention, token in reads.items():
+        attends = graph.node(attention).label.replace("\n", " ")
+        nodes[token] = replace(nodes[token], label=f"{nodes[token].label}\n{attends}")
+    edges = [replace(e, source=reads.get(e.source, e.source)) for e in graph.edges if e.target not in reads]
+    return replace(graph, nodes=tuple(nodes.values()), edges=tuple(edges))
+
+
+MECHANISM = Drawing(
+    "Only the factorized model writes the implication of subjects that were told their fact alone: the edge "
+    "that nobody trained",
+    draw_mechanism,
+    digits=None,
+)
 
 
 def by_block(circuit: OVCircuit, tolerance: float, title: str) -> CircuitGraph:
@@ -118,7 +170,8 @@ def of_a_llama() -> list[CircuitGraph]:
 
 def make(runs: Path, figures: Path) -> None:
     trained: dict[OvKind, Run] = {ov: load_all(runs, ov)[0] for ov in reversed(OV_KINDS)}
-    write([mechanism_graph(run).prune(0.05) for run in trained.values()], figures / "circuit_mechanism")
+    mechanisms = [mechanism_graph(run).prune(0.05) for run in trained.values()]
+    MECHANISM.write(figures / "circuit_mechanism", numbers_of(mechanisms))
     prompts, blocks, solutions = [], [], []
     for ov, run in trained.items():
         name, tolerance = ov.replace("_", "-"), BLOCK_TOLERANCE[ov]
@@ -133,7 +186,13 @@ def make(runs: Path, figures: Path) -> None:
     write(of_a_llama(), figures / "circuit_llama_head")
 
 
-FIGURE = Figure(pictures=PICTURES, draw=make, cost="slow", experiments=named(*OV_KINDS))
+FIGURE = Figure(
+    pictures=PICTURES,
+    draw=make,
+    cost="slow",
+    experiments=named(*OV_KINDS),
+    drawings={"circuit_mechanism": MECHANISM},
+)
 
 
 if __name__ == "__main__":

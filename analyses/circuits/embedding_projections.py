@@ -3,7 +3,8 @@
 All embeddings are from the balanced SVD of diag(a) W_OV, divided by the smallest training margin. Tasks: the
 small task (2, 1, 1) of Figure 5 (gradient descent, no noise), whose embeddings have two dimensions, and the
 paper's setting with both of its recipes: AdamW with trained attention, and full-batch gradient descent with
-frozen attention.
+frozen attention. The picture shows the spans; coordinates, cosines, projections and imbalances are in its
+JSON.
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analyses.circuits.predicted import predicted_circuit, saddle_circuit
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind, descend, noise_free_task
 from ocr_interp import FactRecallTask, OVCircuit, Run
-from ocr_interp.circuits.geometry.embeddings import Coordinates, Embeddings, held_out_span
-from ocr_interp.viz.style import DIVERGING, HELD_OUT, figure_style, save_figure
+from ocr_interp.circuits.geometry.embeddings import Embeddings, held_out_span
 
 PICTURE = "embedding_projections"
 SMALL, STEPS = noise_free_task(2, 1, 1), 20_000
 PLACED = ("s0", "s1", "s2", "s3", "r1", "r2", "b0", "b1", "c0", "c1")
 SADDLE_COLOR = "#029e73"
 ANCHORS = ("s0", "r1")  # first axis along s0, second towards r1
-LINES = {"predicted": ("0.1", "-"), "saddle": (SADDLE_COLOR, "--")}
 SHOWN = ("s0", "s1", "s4", "s5", "r1", "r2", "b0", "b1", "c0", "c1")  # two pairs, training subjects s0, s4
 GRAMS = ("trained", "predicted", "saddle")
 RECIPES = {"AdamW": "", "gradient descent": "descent_"}
@@ -90,161 +91,49 @@ def describe(run: Run, ov: OvKind) -> dict[str, Any]:
     }
 
 
-def draw_plane(ax: Axes, place: Coordinates, title: str) -> None:
-    """Tokens of the small task in the plane; sums subject + relation as crosses beside their answers."""
-    at = dict(zip(place.labels, place.values, strict=True))
-    colors = {"s": "0.15", "r": "0.55", "b": COLORS["factorized"], "c": COLORS["factorized"]}
-    held_out = {"s1", "s3"}
-    drawn: list[np.ndarray] = []
-    for label, point in at.items():
-        color = HELD_OUT if label in held_out else colors[label[0]]
-        ax.annotate("", point, (0, 0), arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.3})
-        same = sum(bool(np.linalg.norm(point - other) < 0.12) for other in drawn)
-        drawn.append(point)
-        side = 1 if point[0] >= 0 or label[0] == "r" else -1
-        ax.annotate(
-            label, point, (7 * side, 4 - 11 * same), textcoords="offset points", color=color, fontsize=9
-        )
-    for subject in sorted(held_out):
-        for relation in ("r1", "r2"):
-            ax.plot(*(at[subject] + at[relation]), "x", color=HELD_OUT, ms=7, mew=1.6)
-    ax.axhline(0, color="0.85", lw=0.8, zorder=0)
-    ax.axvline(0, color="0.85", lw=0.8, zorder=0)
-    ax.set(xlim=(-1.6, 1.6), ylim=(-1.35, 1.35), xticks=[], yticks=[], aspect="equal")
-    ax.set_title(
-        f"{title}\nin view: at least {place.explained.min():.0%} of every squared length",
-        loc="left",
-        fontsize=9.5,
-    )
+TITLE = (
+    "A held-out subject's image lies in the span of the told subjects' images in the factorized model, and "
+    "no more than chance in the other"
+)
 
 
-def draw_cosines(ax: Axes, cosines: np.ndarray, title: str) -> None:
-    """Cosines among tokens of two pairs."""
-    ax.imshow(cosines, cmap=DIVERGING, vmin=-1, vmax=1)
-    for (i, j), value in np.ndenumerate(cosines):
-        color = "white" if abs(value) > 0.7 else "0.15"
-        ax.text(
-            j, i, f"{value:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=5.5, color=color
-        )
-    ax.set_xticks(range(len(SHOWN)), SHOWN, fontsize=8)
-    ax.set_yticks(range(len(SHOWN)), SHOWN, fontsize=8)
-    ax.tick_params(length=0)
-    ax.set_title(title, loc="left", fontsize=9.5)
-
-
-def draw_span(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """Held-out subjects' images in the span of the training subjects': seeds as dots, solutions as lines."""
-    for k, (name, runs) in enumerate(found.items()):
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Share of held-out subjects' images in that span: a mark per seed, beside solutions and chance."""
+    found = {name: runs for name, runs in numbers.items() if name.endswith(tuple(RECIPES))}
+    fig, ax = plt.subplots(figsize=(WIDTH, 2.6), layout="constrained")
+    looks = {
+        "predicted": {"ls": "-", "color": "0.1", "lw": 1.8},
+        "saddle": {"ls": "--", "color": SADDLE_COLOR, "lw": 1.8},
+        "random": {"ls": ":", "color": "0.3", "lw": 1.8},
+    }
+    for y, (name, runs) in enumerate(found.items()):
+        shares = runs[0]["held_out_span"]
+        for way in (way for way in looks if way in shares):
+            ax.plot([shares[way]] * 2, [y - 0.36, y + 0.36], **looks[way])
         ov = "non_factorized" if name.startswith("non") else "factorized"
-        shares = [run["held_out_span"]["trained"] for run in runs]
-        ax.bar(k, np.mean(shares), 0.6, color=COLORS[ov])
-        ax.plot([k] * len(shares), shares, ".", color="0.15", ms=4)
-        best, chance = (runs[0]["held_out_span"][way] for way in ("predicted", "random"))
-        label = "max-margin solution" if not k else None
-        ax.plot([k - 0.35, k + 0.35], [best] * 2, color="0.1", lw=1.8, label=label)
-        if "saddle" in runs[0]["held_out_span"]:
-            value, label = runs[0]["held_out_span"]["saddle"], "saddle" if k == len(found) - 1 else None
-            ax.plot([k - 0.35, k + 0.35], [value] * 2, "--", color=SADDLE_COLOR, lw=1.8, label=label)
-        ax.plot(
-            [k - 0.35, k + 0.35], [chance] * 2, ":", color="0.1", label="random weights" if not k else None
-        )
-    ax.axhline(0.5, color="0.6", lw=0.8, zorder=0)
-    ax.set_xticks(range(len(found)), [name.replace(", ", "\n") for name in found], fontsize=8)
-    ax.set(ylim=(0, 1.25), ylabel="share of squared length")
-    ax.set_title("Held-out subjects' images in the span\nof the training subjects'", loc="left", fontsize=9.5)
-    ax.legend(frameon=False, fontsize=8, loc="upper right", ncols=3)
+        values = [run["held_out_span"]["trained"] for run in runs]
+        ax.plot(values, [y] * len(values), "o", ms=6, color=COLORS[ov], alpha=0.8, zorder=3)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.set(xlim=(0.0, 1.04), ylim=(len(found) - 0.5, -0.5))
+    ax.set_xlabel("share of the squared length of held-out subjects' images in the span")
+    handles = [Line2D([], [], ls="", marker="o", ms=6, color="0.3", label="trained (a mark per seed)")]
+    words = {"predicted": "max-margin solution", "saddle": "saddle", "random": "random weights"}
+    handles += [Line2D([], [], **look, label=words[way]) for way, look in looks.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return fig
 
 
-def draw_projections(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """Shares inside the subspace of training subjects, by kind of token, with solutions as lines."""
-    names = [name for name in found if name.endswith("gradient descent")]
-    kinds = (
-        "training subjects",
-        "held-out subjects",
-        "relations",
-        "facts",
-        "implications",
-        "a random direction",
-    )
-    for k, name in enumerate(names):
-        ov = "non_factorized" if name.startswith("non") else "factorized"
-        measured = [
-            [run["projections"]["trained"]["training subjects"][i] for i in kinds] for run in found[name]
-        ]
-        solved = found[name][0]["projections"]
-        x = np.arange(len(kinds)) + 0.4 * (k - 0.5)
-        ax.bar(x, np.mean(measured, axis=0), 0.38, color=COLORS[ov], label=name.split(",")[0])
-        for at, kind in zip(x, kinds, strict=True):
-            for way, (color, style) in LINES.items():
-                if way in solved:
-                    value = solved[way]["training subjects"][kind]
-                    ax.plot([at - 0.19, at + 0.19], [value] * 2, color=color, ls=style, lw=1.8)
-    ax.set_xticks(range(len(kinds)), [kind.replace(" ", "\n", 1) for kind in kinds], fontsize=8)
-    ax.set(ylim=(0, 1.25))
-    ax.set_title("Embeddings in the training subjects' subspace,\ngradient descent", loc="left", fontsize=9.5)
-    ax.legend(frameon=False, fontsize=8, ncols=2)
+DRAWING = Drawing(TITLE, draw)
 
 
-def draw_imbalance(ax: Axes, found: dict[str, list[dict]]) -> None:
-    """How far trained factors are from balanced, before and after training."""
-    names = [name for name in found if name.startswith("factorized")]
-    for k, name in enumerate(names):
-        for j, way in enumerate(("untrained", "trained")):
-            values = [run["imbalance"][way] for run in found[name]]
-            ax.bar(
-                k + 0.4 * (j - 0.5),
-                np.mean(values),
-                0.38,
-                color=("0.8", COLORS["factorized"])[j],
-                label=way if not k else None,
-            )
-            ax.text(
-                k + 0.4 * (j - 0.5),
-                float(np.mean(values)) + 0.03,
-                f"{np.mean(values):.2g}",
-                ha="center",
-                fontsize=8,
-            )
-    ax.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names], fontsize=8)
-    ax.set(ylim=(0, 2))
-    ax.set_title(
-        "Imbalance of the factors,\n$\\|W_V^T W_V - W_O W_O^T\\|$ relative", loc="left", fontsize=9.5
-    )
-    ax.legend(frameon=False, fontsize=8)
-
-
-def make_figure(small: dict[str, Embeddings], found: dict[str, list[dict]], figures: Path) -> None:
-    with figure_style():
-        fig = plt.figure(figsize=(17, 11.2), layout="constrained")
-        top, middle, bottom = np.asarray(fig.subfigures(3, 1, height_ratios=(1, 1.2, 0.95)))
-        places = {name: e.coordinates(PLACED, 2, ANCHORS) for name, e in small.items()}
-        for ax, (name, place) in zip(top.subplots(1, 4), places.items(), strict=True):
-            draw_plane(ax, place, name)
-        top.suptitle(
-            "(2, 1, 1): first axis along s0, second towards r1; red: held out; ×: held-out + relation\n"
-        )
-        panels = {
-            "OV-SVM solution": found["factorized, AdamW"][0]["cosines"]["predicted"],
-            "saddle": found["factorized, AdamW"][0]["cosines"]["saddle"],
-            **{f"factorized, {r}": found[f"factorized, {r}"][0]["cosines"]["trained"] for r in RECIPES},
-            "random weights": found["factorized, AdamW"][0]["cosines"]["random"],
-        }
-        for ax, (name, cosines) in zip(middle.subplots(1, 5), panels.items(), strict=True):
-            draw_cosines(ax, cosines, name)
-        middle.suptitle(
-            "(20, 1, 3): cosines of balanced embeddings; s0, s4 training, s1, s5 held-out subjects"
-        )
-        left, centre, right = bottom.subplots(1, 3, width_ratios=(1.1, 1.4, 0.8))
-        draw_span(left, found)
-        draw_projections(centre, found)
-        draw_imbalance(right, found)
-        planes = {
-            name: {"tokens": p.labels, "xy": p.values, "explained": p.explained, "rule": p.rule}
-            for name, p in places.items()
-        }
-        save_figure(
-            fig, figures / PICTURE, {"anchors": ANCHORS, "small_task": planes, "tokens": SHOWN, **found}
-        )
+def numbers_of(small: dict[str, Embeddings], found: dict[str, list[dict]]) -> dict[str, Any]:
+    """The numbers of the JSON: the small task in the plane, and what `describe` says of every run."""
+    places = {name: e.coordinates(PLACED, 2, ANCHORS) for name, e in small.items()}
+    planes = {
+        name: {"tokens": p.labels, "xy": p.values, "explained": p.explained, "rule": p.rule}
+        for name, p in places.items()
+    }
+    return {"anchors": ANCHORS, "small_task": planes, "tokens": SHOWN, **found}
 
 
 def claims(found: dict[str, list[dict]]) -> list[Claim]:
@@ -298,12 +187,13 @@ def make(runs: Path, figures: Path) -> dict[str, list[dict]]:
         for ov in reversed(OV_KINDS)
         for recipe, prefix in RECIPES.items()
     }
-    make_figure(small, found, figures)
+    DRAWING.write(figures / PICTURE, numbers_of(small, found))
     return found
 
 
 FIGURE = Figure(
     pictures=(PICTURE,),
+    drawings={PICTURE: DRAWING},
     draw=make,
     claims=claims,
     cost="slow",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 from analyses.house.claims import Claim
 from analyses.house.experiments import Experiment
 from ocr_interp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from analyses.house.drawing import Drawing
 
 Measured = TypeVar("Measured")
 Cost = Literal["quick", "slow"]
@@ -31,6 +34,7 @@ class Figure(Generic[Measured]):
         claims: function from the measurements that `draw` returned to the claims.
         cost: "quick" figures are drawn by `ocr-interp reproduce`, "slow" ones only with `--all` or `--only`.
         experiments: experiments that must be trained before it is drawn.
+        drawings: the pictures that are drawn from the numbers of their JSON alone, by name.
     """
 
     pictures: tuple[str, ...]
@@ -38,6 +42,7 @@ class Figure(Generic[Measured]):
     claims: Callable[[Measured], Sequence[Claim]] = no_claims
     cost: Cost = "quick"
     experiments: tuple[Experiment, ...] = ()
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.cost not in get_args(Cost):

@@ -13,8 +13,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy.stats import binom
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure as FigureOfStudy
 from analyses.house.reproduce import main
 from analyses.llm.finished.inside_claims import (
@@ -24,7 +27,7 @@ from analyses.llm.finished.inside_claims import (
     picture_of_cuts,
 )
 from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
-from analyses.llm.finished.inside_results import RESULTS, Runs, read_runs
+from analyses.llm.finished.inside_results import METHODS, RESULTS, Runs, read_runs
 from analyses.llm.finished.results import CHANCE
 from ocr_interp.viz.style import figure_style, save_figure
 
@@ -37,7 +40,11 @@ SECTIONS = ("none", "parts", "heads", "directions", "mean")
 STATES = ("before", "after", "change")
 CIRCUITS_PICTURE = "llm_token_circuits"
 GROUPS = {"most changed": "#de8f05", "random": "#6e6e6e"}
+GROUP_WORDS = {"most changed": "most changed heads", "random": "random other heads"}
+METHOD_MARKS = ("o", "s", "^", "D", "v", "P")
+SHARE = "change among top 5%"
 SMALL_SHARE = 0.05
+"""The share of assignments with the largest change; a head is among them by chance with this probability."""
 
 
 def draw(runs: list[Runs], figures: Path) -> None:
@@ -45,12 +52,18 @@ def draw(runs: list[Runs], figures: Path) -> None:
     with figure_style():
         for model in dict.fromkeys(run.model for run in runs):
             draw_cuts([run for run in runs if run.model == model], figures / picture_of_cuts(model))
-        if any(run.circuits() for run in runs):
-            draw_circuits([run for run in runs if run.circuits()], figures)
         if truncated_runs(runs):
             draw_truncation(truncated_runs(runs), figures)
         if layered_runs(runs):
             draw_layers(layered_runs(runs), figures)
+    found = [run for run in runs if run.circuits()]
+    if found:
+        names = list(found[0].circuits()[0]["contrasts"])
+        numbers = {
+            run.key: {name: {group: _heads(run, name, group) for group in GROUPS} for name in names}
+            for run in found
+        }
+        CIRCUITS.write(figures / CIRCUITS_PICTURE, numbers)
 
 
 def pictures(runs: list[Runs]) -> tuple[str, ...]:
@@ -141,32 +154,56 @@ def _place_legend(
 # --- token circuits ---------------------------------------------------------------------------------
 
 
-def draw_circuits(runs: list[Runs], figures: Path) -> None:
-    """Own-answer contrasts of the most changed heads beside random ones, before and after."""
-    names = list(runs[0].circuits()[0]["contrasts"])
-    size = (1.4 + 2.5 * len(runs), 0.8 + 1.9 * len(names))
-    fig, axes = plt.subplots(len(names), len(runs), figsize=size, sharex=True, sharey=True, squeeze=False)
-    numbers: dict[str, Any] = {}
-    for column, run in zip(axes.T, runs, strict=True):
-        for ax, name in zip(column, names, strict=True):
-            shown = {group: _heads(run, name, group) for group in GROUPS}
-            numbers.setdefault(run.key, {})[name] = shown
-            _draw_contrasts(ax, shown)
-        column[0].set_title(run.title, fontsize=10)
-    for ax, name in zip(axes[:, 0], names, strict=True):
-        ax.set_ylabel(name.replace(" to ", "\nto own "), fontsize=9)
-    fig.supylabel("own answer against others, standard deviations over assignments", fontsize=10)
-    lowest, highest = axes[0][0].get_ylim()
-    axes[0][0].set_ylim(min(lowest, -3) - 0.12 * (highest - lowest), max(highest, 3))
-    handles: list[Any] = [axes[0][0].scatter([], [], color=color, s=30) for color in GROUPS.values()]
-    handles.append(axes[0][0].plot([], [], color="black", lw=2)[0])
-    handles.append(axes[0][0].plot([], [], " ")[0])
-    labels = ["a most changed head", "a random other head", "mean"]
-    labels.append("%: heads whose change is among the 5% of assignments with the largest (by chance 5%)")
-    fig.tight_layout()
-    _place_legend(fig, handles, labels, len(runs), (0.5, 0.005))
-    save_figure(fig, figures / CIRCUITS_PICTURE, numbers)
-    plt.close(fig)
+def draw_circuits(numbers: dict[str, Any]) -> Figure:
+    """Share of heads whose change is beyond chance: most changed heads beside random ones, by data set."""
+    sets = list(dict.fromkeys(run.rsplit(", ", 1)[0] for run in numbers))
+    names = list(next(iter(numbers.values())))
+    fig, axes = plt.subplots(
+        1, len(sets), figsize=(WIDTH, 1.7 + 0.42 * len(names)), sharey=True, sharex=True, squeeze=False
+    )
+    methods = list(dict.fromkeys(run.rsplit(", ", 1)[1] for run in numbers))
+    for ax, name_of_set in zip(axes[0], sets, strict=True):
+        for run, circuits in numbers.items():
+            if run.rsplit(", ", 1)[0] == name_of_set:
+                _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.rsplit(", ", 1)[1])])
+        ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
+        ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
+    for ax in axes[0]:
+        ax.set_xlabel("share of heads whose change is among\nthe 5 % largest over all pairings")
+    shares = [heads[SHARE] or 0.0 for run in numbers.values() for c in run.values() for heads in c.values()]
+    axes[0][0].set_xlim(-0.02, max(0.3, *shares) + 0.02)
+    axes[0][0].set_yticks(range(len(names)), [name.replace(" to ", " → ") for name in names])
+    axes[0][0].set_ylim(len(names) - 0.5, -0.5)
+    marks = zip(methods, METHOD_MARKS, strict=False)
+    handles: list[Any] = [Patch(color=color, label=GROUP_WORDS[group]) for group, color in GROUPS.items()]
+    handles += [
+        Line2D([], [], ls="", marker=mark, color="0.3", label=METHODS.get(name, name)) for name, mark in marks
+    ]
+    handles.append(Line2D([], [], color="0.4", lw=0.9, ls=":", label="chance"))
+    handles.append(Patch(color="0.92", label="what chance gives in 95 % of cases"))
+    fig.set_layout_engine("constrained")
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+def _draw_shares(ax: Axes, circuits: dict[str, Any], mark: str) -> None:
+    """One mark per circuit and group; behind them what chance gives in 95 of 100 cases."""
+    for y, groups in enumerate(circuits.values()):
+        for group, color in GROUPS.items():
+            share = groups[group][SHARE]
+            if share is None:
+                continue
+            n = sum(value is not None for value in groups[group]["change"])
+            ax.barh(y, binom.ppf(0.975, n, SMALL_SHARE) / n, 0.8, color="0.92", lw=0, zorder=0)
+            shift = (list(GROUPS).index(group) - 0.5) * 0.36 + (0.09 if mark == METHOD_MARKS[1] else -0.09)
+            ax.plot(share, y + shift, mark, ms=5, color=color)
+
+
+CIRCUITS = Drawing(
+    "Fine-tuning adds no pairing of names or facts with their answers on the direct path, neither in the "
+    "most changed heads nor in others",
+    draw_circuits,
+)
 
 
 def _heads(run: Runs, name: str, group: str) -> dict[str, Any]:
@@ -179,27 +216,7 @@ def _heads(run: Runs, name: str, group: str) -> dict[str, Any]:
     found = np.array(values, dtype=float).reshape(-1, len(STATES))
     change = np.array(shares, dtype=float).reshape(-1, len(STATES))[:, 2]
     small = float(np.mean(change[~np.isnan(change)] <= SMALL_SHARE)) if not np.isnan(change).all() else np.nan
-    return {**{state: found[:, k] for k, state in enumerate(STATES)}, "change among top 5%": small}
-
-
-def _draw_contrasts(ax: Axes, shown: dict[str, dict[str, Any]]) -> None:
-    for shift, (group, color) in zip((-0.2, 0.2), GROUPS.items(), strict=True):
-        for x, state in enumerate(STATES):
-            values = shown[group][state]
-            values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            spread = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
-            ax.scatter(x + shift + spread, values, s=7, color=color, alpha=0.6, lw=0)
-            ax.plot([x + shift - 0.16, x + shift + 0.16], [values.mean()] * 2, color="black", lw=2)
-    ax.axhline(0, color="#aaaaaa", lw=0.8, zorder=0)
-    ax.set_xticks(range(len(STATES)), STATES)
-    mixed = blended_transform_factory(ax.transData, ax.transAxes)
-    for shift, (group, color) in zip((-0.22, 0.22), GROUPS.items(), strict=True):
-        share = shown[group]["change among top 5%"]
-        at = {"transform": mixed, "ha": "center"}
-        if not np.isnan(share):
-            ax.text(2 + shift, 0.03, f"{100 * share:.0f}%", color=color, fontsize=8, **at)
+    return {**{state: found[:, k] for k, state in enumerate(STATES)}, SHARE: small}
 
 
 def make(runs: Path, figures: Path) -> list[Runs]:
@@ -209,7 +226,12 @@ def make(runs: Path, figures: Path) -> list[Runs]:
     return inspected
 
 
-FIGURE = FigureOfStudy(pictures=pictures(read_runs(RESULTS)), draw=make, claims=inside_claims)
+FIGURE = FigureOfStudy(
+    pictures=pictures(read_runs(RESULTS)),
+    draw=make,
+    claims=inside_claims,
+    drawings={CIRCUITS_PICTURE: CIRCUITS},
+)
 
 
 if __name__ == "__main__":

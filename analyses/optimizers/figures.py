@@ -51,13 +51,33 @@ ROWS: dict[str, dict[str, Any]] = {
 """Rows of the summary, from top to bottom."""
 
 
+TITLES = {
+    "optimizer_beta": (
+        "On the factorized model all optimisers but Muon deduce; Muon pushes the untold implication away"
+    ),
+    "optimizer_summary": (
+        "Every optimiser but Muon deduces on the factorized model, at every task, rate and start; "
+        "Muon does the opposite"
+    ),
+    "optimizer_mixed": (
+        "Switching early, the second optimiser decides; switching late, gradient descent changes "
+        "nothing after Muon"
+    ),
+}
+"""The sentence of every picture that is drawn here."""
+
+
 def draw_all(study: Study, figures: Path) -> None:
     """Writes the three figures of the runs."""
+    mixed = select(study.curves, part="mixed")
     with figure_style():
-        save_figure(_beta(study.curves), figures / "optimizer_beta", _curve_numbers(_middle(study.curves)))
-        save_figure(_summary(study.cells), figures / "optimizer_summary", _summary_numbers(study.cells))
-        mixed = select(study.curves, part="mixed")
-        save_figure(_mixed(mixed), figures / "optimizer_mixed", _curve_numbers(mixed, "variant"))
+        drawn = {
+            "optimizer_beta": (_beta(study.curves), _curve_numbers(_middle(study.curves))),
+            "optimizer_summary": (_summary(study.cells), _summary_numbers(study.cells)),
+            "optimizer_mixed": (_mixed(mixed), _curve_numbers(mixed, "variant")),
+        }
+        for name, (fig, numbers) in drawn.items():
+            save_figure(fig, figures / name, {"title": TITLES[name], **numbers})
     plt.close("all")
 
 

@@ -59,7 +59,13 @@ def make(runs: Path, figures: Path) -> tuple[Study, dict[Any, MuonPath]]:
     return study, paths
 
 
-FIGURE = Figure(pictures=PICTURES, draw=make, claims=lambda measured: all_claims(*measured), cost="slow")
+FIGURE = Figure(
+    pictures=PICTURES,
+    draw=make,
+    claims=lambda measured: all_claims(*measured),
+    cost="slow",
+    drawings={"optimizer_geometry": optimizer_theory_figures.GEOMETRY},
+)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.looks import COLORS, NAMES
 from analyses.optimizers.claims import PREDICTED
 from analyses.optimizers.exact import MuonPath, orthogonal_path
@@ -29,9 +30,8 @@ NORM_NAMES = {
     "gamma_2": "γ₂, of the factors",
 }
 NORM_COLORS: dict[str, str] = dict(
-    zip(NORMS, ("#0173b2", "#de8f05", "#cc3311", "#029e73", "#029e73"), strict=True)
+    zip(NORMS, ("#0173b2", "#de8f05", "#cc78bc", "#029e73", "#029e73"), strict=True)
 )
-NORM_MARKERS: dict[str, str] = dict(zip(NORMS, ("o", "s", "^", "D", "D"), strict=True))
 SLACKS = (1e-5, 0.01, 0.1)
 TASKS = (PAPER_TASK, *FEW_PAIRS)
 EXACT = {"exact, non-factorized": None, "exact, factorized": 0}
@@ -46,54 +46,68 @@ def draw_theory(study: Study, figures: Path) -> dict[Any, MuonPath]:
         for s in FEW_PAIRS
         for name, seed in EXACT.items()
     }
+    GEOMETRY.write(figures / "optimizer_geometry", _geometry_numbers(study.cells))
     with figure_style():
-        save_figure(_geometry(study.cells), figures / "optimizer_geometry", _geometry_numbers(study.cells))
         numbers = _limit_numbers(study, ranges, paths)
+        numbers = {"title": LIMITS_TITLE, **numbers}
         save_figure(_limits(study, ranges, paths), figures / "optimizer_limits", numbers)
     plt.close("all")
     return paths
 
 
-def _geometry(cells: pd.DataFrame) -> Figure:
-    """Distances from the smallest norms, and cosines with the three solutions, with few pairs."""
-    fig, axes = plt.subplots(4, 3, figsize=(12, 11.5), sharey=True, sharex="row", layout="constrained")
-    few = select(cells, part="few pairs", fitted=True)
-    for column, sizes in enumerate(FEW_PAIRS):
-        axes[0, column].set_title(f"(n, m_train, m_test) = {sizes}", loc="left", fontweight="bold")
-        for k, kind in enumerate(OV_KINDS):
-            runs = select(few, ov=kind, sizes=sizes)
-            own = "gamma_2" if kind == OV_KINDS[0] else "entry"
-            _norm_dots(axes[k, column], runs, kind, "excess", (*SCHATTEN, own))
-            axes[k, column].set(xscale="log", xlabel="excess of the norm at margin 1")
-            _norm_dots(axes[2 + k, column], runs, kind, "cosine", SCHATTEN)
-            axes[2 + k, column].set(xlim=(0.2, 1.01), xlabel="cosine with a predicted solution")
-    for k in range(4):
-        kind = OV_KINDS[k % 2]
-        axes[k, 0].set_ylabel(NAMES[kind], fontweight="bold", color=COLORS[kind])
-    axes[0, 0].set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
-    axes[0, 0].invert_yaxis()
-    handles = [Line2D([], [], marker=NORM_MARKERS[n], color=NORM_COLORS[n], ls="", ms=7) for n in NORMS[:4]]
-    handles.append(Line2D([], [], marker="o", color="k", mfc="none", ls="", ms=12))
-    labels = [NORM_NAMES[n] for n in SCHATTEN]
-    labels += [
-        "of the entries: γ₂ (factorized), largest entry (non-factorized)",
-        "predicted",
-    ]
-    fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+LIMITS_TITLE = (
+    "Only with few pairs does the spectral norm decide β, and Muon as shipped can miss what it decides"
+)
+GEOMETRY_TITLE = (
+    "At the end the norm of an optimiser's own geometry is often not the one nearest to its minimum"
+)
+
+
+def draw_geometry(numbers: dict[str, Any]) -> Figure:
+    """Shares of runs by the norm that is nearest to its minimum: one bar per optimiser and kind of model."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.0), sharey=True, layout="constrained")
+    for ax, kind in zip(axes, OV_KINDS, strict=True):
+        norms = (*SCHATTEN, "gamma_2" if kind == OV_KINDS[0] else "entry")
+        for y, name in enumerate(OPTIMIZERS):
+            nearest = _nearest(numbers, name, kind, norms)
+            left = 0.0
+            for norm in norms:
+                share = nearest.count(norm) / len(nearest)
+                own = norm == PREDICTED[name, kind][1]
+                ax.barh(y, share, 0.62, left, color=NORM_COLORS[norm], alpha=1.0 if own else 0.45, lw=0)
+                if share:
+                    said = f"{'own: ' if own and share > 0.3 else ''}{nearest.count(norm)}"
+                    ax.text(
+                        left + share / 2,
+                        y,
+                        said,
+                        ha="center",
+                        va="center",
+                        fontsize=7.5,
+                        color="w" if own else "k",
+                    )
+                left += share
+        ax.set(xlim=(0, 1), xlabel="share of runs (numbers: runs)")
+        ax.set_title(NAMES[kind], loc="left", color=COLORS[kind])
+    axes[0].set_yticks(range(len(OPTIMIZERS)), list(OPTIMIZERS))
+    axes[0].invert_yaxis()
+    names = {n: NORM_NAMES[n] for n in SCHATTEN} | {"entry": "largest entry (γ₂ of the factors, left)"}
+    handles = [Patch(color=NORM_COLORS[n], label=text) for n, text in names.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, title="nearest norm")
     return fig
 
 
-def _norm_dots(ax: Axes, runs: pd.DataFrame, kind: str, what: str, norms: tuple[str, ...]) -> None:
-    """Median and range over seeds of each norm, one row per optimiser; the predicted norm has a ring."""
-    for y, name in enumerate(OPTIMIZERS):
-        for norm in norms:
-            values = select(runs, optimizer=name)[f"{what}_{norm}"].to_numpy()
-            middle = float(np.median(values))
-            ax.plot([values.min(), values.max()], [y, y], color=NORM_COLORS[norm], lw=2, alpha=0.5)
-            ax.plot(middle, y, NORM_MARKERS[norm], color=NORM_COLORS[norm], ms=7)
-            if norm == PREDICTED[name, kind][1]:
-                ax.plot(middle, y, "o", color="k", mfc="none", ms=13)
-    ax.grid(axis="y", color="0.9")
+def _nearest(numbers: dict[str, Any], optimizer: str, kind: str, norms: tuple[str, ...]) -> list[str]:
+    """The norm with the smallest relative excess, by run, over all tasks."""
+    found = []
+    for sizes in FEW_PAIRS:
+        runs = numbers[joined((optimizer, kind, sizes))]
+        excess = np.array([runs[f"excess_{norm}"] for norm in norms])
+        found += [norms[k] for k in excess.argmin(axis=0)]
+    return found
+
+
+GEOMETRY = Drawing(GEOMETRY_TITLE, draw_geometry)
 
 
 def _limits(study: Study, ranges: dict[Any, list[BetaRange]], paths: dict[Any, MuonPath]) -> Figure:

@@ -96,6 +96,20 @@ EXPERIMENTS = (*BY_SIDE.values(), *BY_RELATIONS.values(), *AT_RANDOM.values(), *
 Results = dict[str, dict[str, Measured]]
 
 
+TITLES = {
+    "routing_sides": (
+        "Experts by relation that read apart silence untold implications; experts that write apart do not"
+    ),
+    "routing_relations": "Only the relations that share a reading expert deduce from each other",
+    "routing_random": "With E experts at random, 1/E + (1 − 1/E)/n of the untold implications are right",
+    "routing_learned": (
+        "Learned routers give both relations the same experts unless entropy is rewarded down; "
+        "deduction stays"
+    ),
+}
+"""The sentence of every picture."""
+
+
 def make(runs: Path, figures: Path) -> Results:
     """Measures all runs and draws the pictures."""
     torch.set_num_threads(1)
@@ -116,7 +130,8 @@ def make(runs: Path, figures: Path) -> Results:
     for part, picture, draw in drawn:
         with figure_style():
             fig = draw(found[part])
-            save_figure(fig, figures / picture, {name: asdict(each) for name, each in found[part].items()})
+            numbers = {name: asdict(each) for name, each in found[part].items()}
+            save_figure(fig, figures / picture, {"title": TITLES[picture], **numbers})
             plt.close(fig)
     return found
 

@@ -24,6 +24,7 @@ from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
 from analyses.phases import claims as phase_claims
 from analyses.phases import grids as phase_grids
+from analyses.phases.accuracy import ATTENTION_DRAWING, ENTRIES_DRAWING
 from analyses.phases.grids import DECAYS, ENTRIES, PENALTIES, SMALL, at_the_end
 from analyses.phases.panels import SHOWN, Row, cells, draw_map, draw_row, legend_handles, with_gap
 from analyses.phases.penalised import PenalisedOptimum, first_beta, leading_beta, penalised_optimum
@@ -40,6 +41,23 @@ PATH_PENALTIES = (0.05, 0.03, *(10.0 ** (-k / 2) for k in range(4, 17)))
 FIRST_GROUPS = ((1, 8), (1, 4), (1, 3), (1, 2), (1, 1), (2, 1), (4, 1), (8, 1))
 LEADING = "#029e73"
 PICTURES = ("phase_groups", "phase_pairs", "phase_entries", "phase_path", "phase_decay", "phase_attention")
+
+
+TITLES = {
+    "phase_groups": (
+        "With any told share the factorized model deduces, and with none it does not; the other "
+        "model never does"
+    ),
+    "phase_pairs": "With 2 to 40 pairs the factorized model deduces, the other one is silent or guesses",
+    "phase_path": (
+        "Descent starts along the leading direction of the loss, and does not follow the "
+        "minimisers with a penalty"
+    ),
+    "phase_decay": (
+        "No weight decay is needed: with 0 to 0.1 the factorized model deduces, the other one guesses"
+    ),
+}
+"""The sentence of every picture that is drawn here."""
 
 
 def power(value: float) -> str:
@@ -69,11 +87,15 @@ def rows_figure(rows: Sequence[Row], path: Path, by: Sequence[Sequence[str]]) ->
             ncols=6,
             frameon=False,
         )
-        numbers = {
-            f"{k}: {row.title}": {"predicted_beta": dict(row.beta), "cells": cells(row.table, columns)}
-            for k, (row, columns) in enumerate(zip(rows, by, strict=True))
-        }
-        save_figure(fig, path, numbers)
+        save_figure(fig, path, {"title": TITLES[path.name], **row_numbers(rows, by)})
+
+
+def row_numbers(rows: Sequence[Row], by: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """The numbers of every cell of some rows, and the predicted β."""
+    return {
+        f"{k}: {row.title}": {"predicted_beta": dict(row.beta), "cells": cells(row.table, columns)}
+        for k, (row, columns) in enumerate(zip(rows, by, strict=True))
+    }
 
 
 def groups_figure(table: pd.DataFrame, path: Path) -> None:
@@ -111,9 +133,8 @@ def groups_figure(table: pd.DataFrame, path: Path) -> None:
         fig.suptitle(
             f"{THEORY}; {SMALL.n_pairs} pairs, {steps:,} steps, median of 3 seeds", x=0.01, ha="left"
         )
-        save_figure(
-            fig, path, {"predicted": predicted.to_dict("list"), "cells": cells(table, ("m_train", "m_test"))}
-        )
+        numbers = {"title": TITLES[path.name], "predicted": predicted.to_dict("list")}
+        save_figure(fig, path, {**numbers, "cells": cells(table, ("m_train", "m_test"))})
 
 
 def path_figure(
@@ -125,7 +146,7 @@ def path_figure(
     with figure_style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained")
         numbers = draw_path(left, table, optima) | draw_ratios(right, groups, firsts)
-        save_figure(fig, path, numbers)
+        save_figure(fig, path, {"title": TITLES[path.name], **numbers})
     return optima, firsts
 
 
@@ -240,7 +261,7 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
         ticks,
         constant(len(ticks)),
     )
-    rows_figure([row], figures / "phase_entries", [("entries",)])
+    ENTRIES_DRAWING.write(figures / "phase_entries", row_numbers([row], [("entries",)]))
     optima, firsts = path_figure(table, tables["groups"], figures / "phase_path")
     exact = {
         ov: [penalised_optimum(SMALL, ov, p).beta if p else MAX_MARGIN[ov] for p in PENALTIES]
@@ -259,12 +280,16 @@ def make(runs: Path, figures: Path) -> tuple[dict, dict, dict, dict]:
     ]
     rows_figure(decays, figures / "phase_decay", [("weight_decay",)] * 2)
     by = [("noise_tokens",), ("noise_tokens",), ("attention", "train_attention")]
-    rows_figure(attention_rows(tables), figures / "phase_attention", by)
+    ATTENTION_DRAWING.write(figures / "phase_attention", row_numbers(attention_rows(tables), by))
     return tables, exact, optima, firsts
 
 
 FIGURE = Figure(
-    pictures=PICTURES, draw=make, claims=lambda measured: phase_claims.claims(*measured), cost="slow"
+    pictures=PICTURES,
+    draw=make,
+    claims=lambda measured: phase_claims.claims(*measured),
+    cost="slow",
+    drawings={"phase_entries": ENTRIES_DRAWING, "phase_attention": ATTENTION_DRAWING},
 )
 
 

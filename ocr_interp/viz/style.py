@@ -103,13 +103,14 @@ def figure_style(style: Style | None = None, **changes: Any) -> Iterator[Style]:
         _CURRENT.reset(before)
 
 
-def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
+def save_figure(fig: Figure, path: Path, numbers: dict[str, Any], digits: int | None = 6) -> None:
     """Writes path.png, path.svg and path.json with the numbers that the figure shows.
 
     Args:
         fig: the figure.
         path: path without suffix, e.g. figures/figure_2_ov_weights.
-        numbers: the numbers of the figure; arrays are rounded to 6 significant digits.
+        numbers: the numbers of the figure.
+        digits: significant digits to which they are rounded; None keeps all.
 
     Raises:
         RunError: the file cannot be written; an earlier file is left unchanged.
@@ -122,5 +123,5 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any]) -> None:
         if form == "svg":  # matplotlib copies labels into comments as they are
             content = printable(content.decode()).encode()
         write_atomic(path.with_suffix(f".{form}"), content)
-    table = json.dumps(plain(numbers, 6), indent=1) + "\n"
+    table = json.dumps(plain(numbers, digits), indent=1) + "\n"
     write_atomic(path.with_suffix(".json"), table.encode())

@@ -142,7 +142,7 @@ def test_figures_hold_the_numbers_of_every_seed(tmp_path):
     assert cuts["sport_music, full"]["after fine-tuning"]["held_out_implication"] == [0.5, 1.0]
     assert cuts["sport_music, full"]["after fine-tuning"]["training_implication"] == [None, None]
     circuits = json.loads((tmp_path / "figures" / "llm_token_circuits.json").read_text())
-    assert list(circuits) == ["sport_music, full"]
+    assert list(circuits) == ["title", "sport_music, full"]
     shown = circuits["sport_music, full"]["names to facts"]
     assert shown["most changed"]["change"] == [2.0, -1.0, 3.0, -1.0]
     assert shown["most changed"]["change among top 5%"] == 0.5

@@ -9,13 +9,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
-from ocr_interp.viz.diagram.drawing import draw_circuit, save_diagram
-from ocr_interp.viz.style import save_figure
+from ocr_interp.viz.diagram.drawing import draw_circuit, plot_circuit, save_diagram
+from ocr_interp.viz.style import HELD_OUT, save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
 
@@ -44,6 +46,33 @@ def test_the_missing_edge_is_dashed_in_one_model_only():
     assert sum("missing\n" in f"{text}\n" and "own implication" in text for text in drawn) == 1
     assert sum(text == "never trained" for text in drawn) == 1
     assert sum(text.startswith("never trained and missing") for text in drawn) == 1
+
+
+def test_an_untold_answer_without_its_untold_part_is_drawn_as_missing():
+    ours, theirs = both_models(TASK)
+    texts = [[text.get_text() for text in draw_circuit(each).axes[0].texts] for each in (ours, theirs)]
+    answers = [[text for text in each if text.startswith("own implication of\nheld-out")] for each in texts]
+    assert "missing" not in answers[0][0]
+    told = sum(e.contribution for e in theirs.edges if e.target.endswith("held_out_implication"))
+    assert answers[1][0].splitlines()[-1] == f"missing; told {told:+.2f}".replace("-", "−")
+    boxes = [p for p in draw_circuit(theirs).axes[0].patches if isinstance(p, FancyBboxPatch)]
+    red = [p for p in boxes if to_hex(p.get_edgecolor()) == HELD_OUT]
+    assert [to_hex(p.get_facecolor()) for p in red] == ["#ffffff"] * 2, "the part and the answer"
+
+
+def test_graphs_that_are_compared_share_a_scale_and_may_leave_the_note_out():
+    graph = both_models(TASK)[0]
+    largest = max(abs(edge.contribution) for edge in graph.edges)
+    alone, half, bare = (
+        plot_circuit(Figure(figsize=(7, 5)).add_axes((0, 0, 1, 1)), graph, **more)
+        for more in ({}, {"largest": 2 * largest}, {"note": False})
+    )
+    widths = [max(p.get_linewidth() for p in ax.patches if isinstance(p, PathPatch)) for ax in (alone, half)]
+    assert widths[1] == pytest.approx(widths[0] / 2)
+    assert len(bare.texts) == len(alone.texts) - 1
+    assert not any(graph.source in text.get_text() for text in bare.texts)
+    with pytest.raises(ConfigError, match="largest must be a finite number > 0, got 0"):
+        plot_circuit(Figure().subplots(), graph, largest=0)
 
 
 def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_ends():

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.text import Text
 
+from ocr_interp.checks import check_number
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
@@ -44,7 +45,8 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
 
     The line width is |contribution| relative to the largest edge of all graphs, the colour its sign; untold
     edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
-    logits; of a node whose contributions cancel, the sums of the positive and of the negative ones. Graphs of
+    logits; of a node whose contributions cancel, the sums of the positive and of the negative ones; of an
+    untold answer whose untold part is missing, what the told parts add to its whole set. Graphs of
     equal titles get the first digits of their weights' fingerprints. Leave small edges out to make a graph
     readable: draw_circuit(graph.readable()), or graph.prune(0.05). Control characters of labels are written
     out, and long texts cut.
@@ -82,17 +84,21 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     return figure
 
 
-def plot_circuit(ax: Axes, graph: CircuitGraph) -> Axes:
+def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None, note: bool = True) -> Axes:
     """Draws one graph on given axes, as large as they are; text and lines shrink or grow with it.
 
     Args:
         ax: axes to draw on; give a mechanism about 7 x 4 inches, or its text gets small.
         graph: the graph; `graph.readable()` leaves small edges out.
+        largest: contribution, in logits, of an edge of full width; give graphs that are compared the same.
+            None takes the graph's largest edge.
+        note: whether the graph's statement and source stand below it.
 
     Returns: the axes.
 
     Raises:
-        ConfigError: a graph without edges, or one with more nodes or edges than a picture can hold.
+        ConfigError: a graph without edges, one with more nodes or edges than a picture can hold, or a largest
+            contribution that is not above 0.
 
     >>> from matplotlib.figure import Figure
     >>> from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, train
@@ -105,17 +111,20 @@ def plot_circuit(ax: Axes, graph: CircuitGraph) -> Axes:
     """
     if not graph.edges:
         raise ConfigError("plot_circuit needs a graph with edges, got none")
+    if largest is not None:
+        check_number("largest", largest, above=0.0)
     shown = drawable(graph, MOST_NODES)
     layout = lay_out(shown, _values(shown), legend_entries(shown))
     before = set(ax.get_children())
-    _draw(ax, shown, layout, largest_edge([shown]))
-    ax.set(xlim=(0, layout.width), ylim=(0, layout.height), aspect="equal")
+    _draw(ax, shown, layout, largest_edge([shown]) if largest is None else largest, note)
+    bottom = 0.0 if note else 2 * layout.note_y
+    ax.set(xlim=(0, layout.width), ylim=(bottom, layout.height), aspect="equal")
     ax.axis("off")
     figure = ax.get_figure()
     assert figure is not None
     box = ax.get_window_extent()
     points = 72 / figure.dpi
-    scale = min(box.width * points / layout.width, box.height * points / layout.height)
+    scale = min(box.width * points / layout.width, box.height * points / (layout.height - bottom))
     for artist in set(ax.get_children()) - before:
         if isinstance(artist, Text):
             artist.set_fontsize(float(artist.get_fontsize()) * scale)
@@ -176,7 +185,7 @@ AS_SVG = svg_of
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
     """The number shown in every node; negligible untold parts are labelled as missing."""
-    largest, missing = largest_edge([graph]), missing_blocks(graph)
+    largest, missing, unanswered = largest_edge([graph]), missing_blocks(graph), _unanswered(graph)
     # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
     decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
     # Numbers of any size stay a few letters long.
@@ -189,8 +198,25 @@ def _values(graph: CircuitGraph) -> dict[str, str]:
             continue
         if float(number) == 0:
             number = _cancelled(graph, node.name, form) or number.lstrip("+-")
+        if node.name in unanswered and float(graph.through(node.name)):
+            # What told parts add to a whole set of answers would pass for an answer that the model gives.
+            number = f"missing; told {number}"
+            shown[node.name] = number.replace("-", "−")
+            continue
         shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
     return shown
+
+
+def _unanswered(graph: CircuitGraph) -> set[str]:
+    """Answers that were never trained and get nothing from the untold parts of the OV circuit."""
+    missing, untold = missing_blocks(graph), untold_nodes(graph)
+    found = set()
+    for node in graph.nodes:
+        if node.kind == "answer" and node.name in untold:
+            sources = {e.source for e in graph.edges if e.target == node.name and e.kind == "untold"}
+            if sources <= missing:
+                found.add(node.name)
+    return found
 
 
 def _cancelled(graph: CircuitGraph, name: str, form: str) -> str | None:
@@ -215,9 +241,9 @@ def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:
     ]
 
 
-def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> None:
+def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float, note: bool = True) -> None:
     draw_edges(axes, graph, layout, largest)
-    untold, gone = untold_nodes(graph), missing_blocks(graph)
+    untold, gone = untold_nodes(graph), missing_blocks(graph) | _unanswered(graph)
     for placed in layout.nodes:
         _draw_node(axes, placed, layout.values[placed.name], placed.name in untold, placed.name in gone)
     axes.text(
@@ -226,6 +252,8 @@ def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> No
     for x, text in layout.headings:
         axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=FONT_SIZE - 1, color="0.4")
     draw_legend(axes, layout, _CENTRED)
+    if not note:
+        return
     axes.text(
         layout.width / 2,
         layout.note_y,

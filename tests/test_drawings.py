@@ -1,0 +1,113 @@
+"""Pictures drawn from the numbers of their JSON: one sentence, readable, every legend entry occurs."""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from analyses.house import drawing
+from analyses.house.discovery import find_figures
+from analyses.house.drawing import SMALLEST, WIDTH, Drawing, read_numbers
+from ocr_interp.errors import UnknownNameError
+from ocr_interp.viz.style import figure_style
+
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
+SHOWN = [found for found in find_figures() if "drawings={" in found.path.read_text(encoding="utf-8")]
+BOTH = {"numbers": [0.123456789, 2.0]}
+
+
+def a_line(numbers):
+    fig, ax = plt.subplots(figsize=(WIDTH, 2), layout="constrained")
+    ax.plot(numbers["numbers"], "o", label="a number")
+    ax.legend()
+    return fig
+
+
+def unreadable(fig):
+    """What a reader cannot read at the width of a page, in words."""
+    fig.canvas.draw()
+    found = []
+    width = fig.get_tightbbox().width
+    if width > WIDTH + 0.2:
+        found.append(f"{width:.2f} in wide")
+    for text in fig.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST:
+            found.append(f"{text.get_text()!r} in {text.get_fontsize():.1f} points")
+    return found
+
+
+def absent(fig):
+    """Labels of legend entries whose marker, line or colour no panel has."""
+    lines = [line for ax in fig.axes for line in ax.lines]
+    patches = [patch for ax in fig.axes for patch in ax.patches]
+    colors = {to_rgb(patch.get_facecolor()) for patch in patches} | {
+        to_rgb(line.get_color()) for line in lines
+    }
+    markers = {line.get_marker() for line in lines}
+    styles = {line.get_linestyle() for line in lines}
+    found = []
+    for legend in [*fig.legends, *(ax.get_legend() for ax in fig.axes if ax.get_legend())]:
+        for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+            if isinstance(handle, Line2D):
+                marked = handle.get_marker() not in ("None", "", None)
+                there = handle.get_marker() in markers if marked else handle.get_linestyle() in styles
+            else:
+                there = to_rgb(handle.get_facecolor()) in colors
+            found += [] if there else [text.get_text()]
+    return found
+
+
+@pytest.mark.parametrize("found", SHOWN, ids=lambda found: found.script)
+def test_a_picture_is_readable_and_says_the_sentence_of_its_json(found):
+    figure = found.load()
+    assert set(figure.drawings) <= set(figure.pictures)
+    for name, one in figure.drawings.items():
+        path = FIGURES / f"{name}.json"
+        assert json.loads(path.read_text(encoding="utf-8"))["title"] == one.title, "draw it again"
+        fig = one.picture(read_numbers(path))
+        try:
+            assert " ".join(fig.get_suptitle().split()) == one.title
+            assert unreadable(fig) == []
+            assert absent(fig) == []
+        finally:
+            plt.close(fig)
+
+
+def test_measuring_and_drawing_again_give_the_same_files(tmp_path):
+    one = Drawing("Two numbers", a_line)
+    one.write(tmp_path / "new", BOTH)
+    assert json.loads((tmp_path / "new.json").read_text()) == {
+        "title": "Two numbers",
+        "numbers": [0.123457, 2.0],
+    }
+    one.write(tmp_path / "again", read_numbers(tmp_path / "new.json"))
+    for suffix in (".png", ".svg", ".json"):
+        assert (tmp_path / "new").with_suffix(suffix).read_bytes() == (tmp_path / "again").with_suffix(
+            suffix
+        ).read_bytes()
+    Drawing("All digits", a_line, digits=None).write(tmp_path / "exact", BOTH)
+    assert json.loads((tmp_path / "exact.json").read_text())["numbers"] == BOTH["numbers"]
+
+
+def test_the_checks_find_a_wide_picture_small_text_and_an_absent_entry():
+    with figure_style():
+        fig, ax = plt.subplots(figsize=(12, 3))
+        ax.plot([0, 1], "x")
+        ax.text(0, 0, "tiny", fontsize=4)
+        ax.legend(
+            handles=[Line2D([], [], ls="", marker="D", label="nowhere"), Line2D([], [], label="a line")]
+        )
+    assert absent(fig) == ["nowhere", "a line"]
+    assert [text.split(" ")[0] for text in unreadable(fig)][1:] == ["'tiny'"]
+    plt.close(fig)
+
+
+def test_an_unknown_picture_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["drawing", "phase_entrys", "--figures", str(tmp_path)])
+    with pytest.raises(UnknownNameError, match="picture that is drawn from its numbers"):
+        drawing.main()
