@@ -100,7 +100,7 @@ class Edges(Where):
 
         def one(replacement: Replacement, value: Tensor) -> Tensor:
             def edited(value: Tensor) -> Tensor:
-                at = self._at(value)[:, :, None]
+                at = self._at(value[:, :, 0])[:, :, None]
                 bound.note(at)
                 return torch.where(at, replacement(value, at).to(value), value)
 
@@ -120,11 +120,11 @@ class Edges(Where):
             raise ModelError("edges must leave at least one edge to edit, got all of them with outside=True")
         return found
 
-    def _at(self, value: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
-        every = torch.ones(value.shape[:2], dtype=torch.bool, device=value.device)
+    def _at(self, like: Tensor) -> Bool[Tensor, "batch pos"]:
+        every = torch.ones_like(like, dtype=torch.bool)
         if self.positions is None:
             return every
-        length = value.shape[1]
+        length = like.shape[1]
         outside = [p for p in self.positions if not -length <= p < length]
         if outside:
             raise ModelError(f"position must be in {-length}..{length - 1} for this batch, got {outside[0]}")
@@ -145,7 +145,7 @@ class Edges(Where):
         self, model: HookedModel, tokens: Int[Tensor, "batch pos"], labels: Sequence[str] | None
     ) -> Float[Tensor, " batch"]:
         """How many positions of each prompt are edited; edges are not counted."""
-        return self._at(tokens[:, :, None]).sum(1).float()
+        return self._at(tokens).sum(1).float()
 
 
 def random_edges(

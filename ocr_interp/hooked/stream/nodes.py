@@ -211,17 +211,15 @@ class StreamNodes:
         entries = (f"h{head}<q>", f"{shared}{group}<k>", f"{shared}{group}<v>")
         return tuple(self.reader_index[f"a{layer}.{entry}"] for entry in entries)
 
-    def kind(self, writer: int, reader: int) -> str:
-        """The kind of an edge, such as "head -> q": what wrote and what reads."""
-        name = self.writers[writer]
-        source = "input" if name == INPUT else "head" if name.startswith("a") else "mlp"
-        return f"{source} {ARROW} {self._readers[self.readers[reader]].kind}"
-
     @cached_property
     def kinds(self) -> dict[str, Bool[np.ndarray, "writer reader"]]:
-        """Kind of edge -> the edges of this kind."""
-        found: dict[str, np.ndarray] = {}
-        for writer, reader in np.argwhere(self.allowed):
-            name = self.kind(writer, reader)
-            found.setdefault(name, np.zeros_like(self.allowed))[writer, reader] = True
+        """Kind of edge, such as "head -> q" (what writes and what reads) -> the edges of this kind."""
+        sources = np.array(["head" if "." in w else "input" if w == INPUT else "mlp" for w in self.writers])
+        targets = np.array([reader.kind for reader in self._readers.values()])
+        found = {}
+        for source in ("input", "head", "mlp"):
+            for target in (*PARTS, "mlp", "logits"):
+                marked = np.outer(sources == source, targets == target) & self.allowed
+                if marked.any():
+                    found[f"{source} {ARROW} {target}"] = marked
         return found
