@@ -22,7 +22,7 @@ from ocr_interp.ablation import (
     run_ablation_study,
 )
 from ocr_interp.errors import ModelError, UnknownNameError
-from ocr_interp.hooked.stream.checks import stream_of
+from ocr_interp.stream.checks import stream_of
 
 PROMPTS = torch.tensor([[3, 4, 5, 6, 9], [5, 5, 8, 2, 1]])
 DONORS = torch.tensor([[7, 8, 9, 10, 11], [2, 3, 4, 20, 9]])

@@ -17,11 +17,11 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.stream.checks import stream_of
-from ocr_interp.hooked.stream.editing import EdgeEdit
-from ocr_interp.hooked.stream.nodes import StreamNodes
-from ocr_interp.hooked.stream.reading import read_writers
-from ocr_interp.hooked.stream.stream import Stream
+from ocr_interp.stream.checks import stream_of
+from ocr_interp.stream.editing import EdgeEdit
+from ocr_interp.stream.nodes import StreamNodes
+from ocr_interp.stream.reading import read_writers
+from ocr_interp.stream.stream import Stream
 from ocr_interp.storage.digests import digest_of
 
 _NAMED = 12
@@ -50,7 +50,7 @@ class Edges(Where):
     Raises:
         UnknownNameError: when applied, a node that does not exist; the message lists close matches.
         ModelError: when applied, an edge to an earlier node, or a model whose stream is not the sum of what
-            heads and MLPs write (see `hooked.stream.checks`).
+            heads and MLPs write (see `stream.checks`).
     """
 
     edges: Any

@@ -14,7 +14,7 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.projections import projections
 from ocr_interp.hooked.norms import Norm, read_norm
 from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel, attention_of, block_of
-from ocr_interp.hooked.stream.nodes import PARTS, StreamNodes
+from ocr_interp.stream.nodes import PARTS, StreamNodes
 
 PART_HOOKS = {part: "blocks.{layer}.attn.hook_" + part for part in PARTS}
 MLP_OUT = "blocks.{layer}.hook_mlp_out"

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.norms import wide
-from ocr_interp.hooked.stream.nodes import PARTS
-from ocr_interp.hooked.stream.stream import Stream
+from ocr_interp.stream.nodes import PARTS
+from ocr_interp.stream.stream import Stream
 
 Instead = Callable[[slice, Tensor], Tensor]
 """(which writers, what they write [batch, pos, writer, d_model]) -> what is to be there instead."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.stream.editing import remove_hook
-from ocr_interp.hooked.stream.stream import Stream, logits_of
+from ocr_interp.stream.editing import remove_hook
+from ocr_interp.stream.stream import Stream, logits_of
 
 
 @contextmanager

@@ -22,8 +22,8 @@ from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.norms import working_dtype
 from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_model
-from ocr_interp.hooked.stream.nodes import PARTS, StreamNodes
-from ocr_interp.hooked.stream.stream import Stream
+from ocr_interp.stream.nodes import PARTS, StreamNodes
+from ocr_interp.stream.stream import Stream
 
 _CACHE: WeakKeyDictionary[Any, list[tuple[Any, StreamNodes]]] = WeakKeyDictionary()
 """What was found in the last two states of a model, newest first."""
