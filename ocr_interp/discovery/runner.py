@@ -24,8 +24,9 @@ ABLATIONS = ("donor", "mean", "zero", "resample")
 donors (prompts, where there are none) by position; nothing; or what it writes for another prompt (no prompt
 for itself, drawn from a seed)."""
 
-ENTRIES = 2**25
-"""At most so many numbers of what writers write are held for the rows of a pass, 128 MiB in float32."""
+ENTRIES, MOST_ENTRIES, FEW = 2**22, 2**26, 8
+"""About so many numbers of what writers write are edited in a pass (larger passes are slower on a CPU); but
+with long prompts FEW of them at least, as long as these are no more than MOST_ENTRIES, 256 MiB in float32."""
 
 Mask = Bool[np.ndarray, "writer reader"]
 
@@ -54,7 +55,8 @@ class CircuitRunner:
             raise ConfigError("resampling needs >= 2 prompts, got 1: pass more, or ablation='zero'")
         self.stream, self.contrast, self.ablation, self.seed = stream_of(model), contrast, ablation, seed
         nodes, d_model = self.stream.nodes, int(self.stream.model.cfg.d_model)
-        self.rows = max(1, ENTRIES // (contrast.prompts.shape[1] * len(nodes.writers) * d_model))
+        each = contrast.prompts.shape[1] * len(nodes.writers) * d_model
+        self.rows = max(1, ENTRIES // each, min(FEW, MOST_ENTRIES // each))
         self.other = self._other()
         every = nodes.allowed
         self.full = self._measured([every])[0]

@@ -11,19 +11,24 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ocr_interp.checks import check_number
+from ocr_interp.checks import check_count, check_number
 from ocr_interp.errors import AttributionError, ConfigError, shown, unknown_name
 from ocr_interp.linalg.sums import TOLERANCE
 from ocr_interp.storage.reading import parse_json
 
 SCHEMA = "ocr-interp/circuit-graph"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 has columns of nodes; graphs without them are written as version 1."""
 
 COLUMNS = ("token", "attention", "ov_block", "answer")
 """Kinds of nodes, from left to right; "source" nodes (biases, direct path) stand with
 the OV blocks, since they also write to answers."""
 
-NODE_KINDS = (*COLUMNS, "source")
+LAYERED = ("input", "reads", "head", "mlp")
+"""Kinds of nodes of a whole model, which stand in a column of their own number: what enters the first block,
+what a head reads (its queries, keys or values), heads and MLPs."""
+
+NODE_KINDS = (*COLUMNS, "source", *LAYERED)
 READABLE, ROUNDED = 0.01, 0.005
 """Share of the effect, and share of the largest edge, below which `readable` leaves edges out."""
 
@@ -31,6 +36,8 @@ _COLUMN = {**{kind: place for place, kind in enumerate(COLUMNS)}, "source": COLU
 
 LONGEST_TEXT = 2_000
 """Most letters of a title, name, label or member; the statement and the source may have ten times as many."""
+
+LARGEST_COLUMN = 100_000
 
 LARGEST = 1e100
 """Largest contribution, in logits: sums of contributions stay finite."""
@@ -48,12 +55,19 @@ class Node:
         kind: an entry of NODE_KINDS.
         label: readable; may have several lines.
         members: labels of the tokens it stands for.
+        column: its column from the left, for the kinds of LAYERED and answers beside them; None is the kind's.
     """
 
     name: str
     kind: str
     label: str
     members: tuple[str, ...] = ()
+    column: int | None = None
+
+    @property
+    def place(self) -> int:
+        """Its column from the left."""
+        return _COLUMN.get(self.kind, 0) if self.column is None else self.column
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class CircuitGraph:
 
     def __post_init__(self) -> None:
         self._check_types()
-        names = {node.name: node.kind for node in self.nodes}
+        names = {node.name: node for node in self.nodes}
         if len(names) < len(self.nodes):
             raise ConfigError("nodes must have different names, got some twice")
         for node in self.nodes:
@@ -129,11 +143,11 @@ class CircuitGraph:
                     raise unknown_name("node of an edge", end, names)
             if edge.kind not in EDGE_KINDS:
                 raise unknown_name("kind of edge", edge.kind, EDGE_KINDS)
-            if _COLUMN[names[edge.source]] >= _COLUMN[names[edge.target]]:
+            if names[edge.source].place >= names[edge.target].place:
+                kinds = [names[end].kind for end in (edge.source, edge.target)]
                 raise ConfigError(
                     f"an edge must lead to a later column ({', '.join(COLUMNS)}), got one from "
-                    f"{shown(edge.source)} ({names[edge.source]}) to {shown(edge.target)} "
-                    f"({names[edge.target]})"
+                    f"{shown(edge.source)} ({kinds[0]}) to {shown(edge.target)} ({kinds[1]})"
                 )
         answers = [node.name for node in self.nodes if node.kind == "answer"]
         if sorted(answers) != sorted(effect.node for effect in self.effects):
@@ -150,6 +164,8 @@ class CircuitGraph:
                 raise ConfigError(f"members of a node must be a tuple of texts, got {shown(node.members)}")
             for member in node.members:
                 _require_text("a member of a node", member)
+            if node.column is not None or node.kind in LAYERED:
+                check_count(f"column of {shown(node.name)}", node.column, 0, LARGEST_COLUMN)
         for edge in self.edges:
             for name in ("source", "target", "kind"):
                 _require_text(f"{name} of an edge", getattr(edge, name))
@@ -290,7 +306,12 @@ class CircuitGraph:
 
     def to_json(self) -> str:
         """The graph as JSON with a schema version; floats keep all their digits."""
-        content = {"schema": SCHEMA, "version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        content = {"schema": SCHEMA, "version": 1, **dataclasses.asdict(self)}
+        for node in content["nodes"]:
+            if node["column"] is None:
+                del node["column"]
+            else:
+                content["version"] = SCHEMA_VERSION
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

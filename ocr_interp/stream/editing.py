@@ -103,9 +103,11 @@ class EdgeEdit:
         def read(value: Tensor, hook: Any) -> Tensor:
             x = wide(self._seen())
             weights = self.stream.layer(layer, x.dtype)
-            moved = x.unsqueeze(2) + self.change(place.start + chosen, x)
-            normed = self.stream.normed
-            difference = normed(weights.ln1, moved) - normed(weights.ln1, x).unsqueeze(2)
+            difference = self.change(place.start + chosen, x)
+            if weights.ln1.exists:
+                normed = self.stream.normed
+                before = normed(weights.ln1, x).unsqueeze(2)
+                difference = normed(weights.ln1, x.unsqueeze(2) + difference) - before
             at = torch.as_tensor(chosen, device=value.device)
             added = torch.einsum("bpnd,nde->bpne", difference, weights.reads[part][at])
             edited = value.clone()

@@ -8,7 +8,12 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.plain import printable
 
-_SHAPE = {"token": "box", "source": "box", "attention": "ellipse", "ov_block": "box3d", "answer": "box"}
+_SHAPE = {"token": "box", "source": "box", "attention": "ellipse", "ov_block": "box3d", "answer": "box"} | {
+    "input": "box",
+    "reads": "plain",
+    "head": "ellipse",
+    "mlp": "box3d",
+}
 
 
 MISSING_BELOW = 0.1
@@ -98,8 +103,8 @@ def to_dot(graph: CircuitGraph) -> str:
     for node in graph.nodes:
         label = _quoted(f"{node.label}\n{graph.through(node.name):+.3g}")
         lines.append(f"  {number[node.name]} [label={label}, shape={_SHAPE[node.kind]}];")
-    for kind in dict.fromkeys(node.kind for node in graph.nodes):
-        same = "; ".join(number[node.name] for node in graph.nodes if node.kind == kind)
+    for rank in dict.fromkeys((node.kind, node.column) for node in graph.nodes):
+        same = "; ".join(number[node.name] for node in graph.nodes if (node.kind, node.column) == rank)
         lines.append(f"  {{ rank=same; {same}; }}")
     for edge in graph.edges:
         width = max(0.4, 6 * abs(edge.contribution) / largest)

@@ -27,8 +27,11 @@ _HEADINGS = {
     "attention": "attention",
     "ov_block": "OV circuit",
     "answer": "answers",
+    "input": "input",
+    "reads": "reads",
+    "head": "heads",
+    "mlp": "MLPs",
 }
-_COLUMN = {"token": 0, "attention": 1, "ov_block": 2, "source": 2, "answer": 3}
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def lay_out(
         legend: entries of the legend below the diagram.
         one_scale: whether line widths are on one scale with those of other graphs beside it.
     """
-    columns = [[n for n in graph.nodes if _COLUMN[n.kind] == k] for k in range(len(_HEADINGS))]
-    columns = [column for column in columns if column]
+    places = sorted({n.place for n in graph.nodes})
+    columns = [[n for n in graph.nodes if n.place == place] for place in places]
     labels = {n.name: _wrapped_label(n.label) for n in graph.nodes}
     sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
     aligned = _share_rows(graph, columns, sizes)
