@@ -45,7 +45,8 @@ def attribute_edges(
         model: a HookedTransformer, TransformerBridge or PeftModel; it is left as it is.
         contrast: prompts, donors, answers and measure.
         steps: number of points on the line; None is plain EAP.
-        ablation: what an ablated edge carries, an entry of `runner.ABLATIONS`.
+        ablation: what an ablated edge carries, an entry of `runner.ABLATIONS`. With "zero" the line starts
+            where a norm is steep, and takes some hundred steps.
         seed: of "resample".
 
     Raises:

@@ -48,10 +48,10 @@ class Contrast:
     """
 
     prompts: Int[Tensor, "batch pos"] = field(repr=False)
-    donors: Int[Tensor, "batch pos"] | None = field(repr=False)
-    answer: Int[Tensor, " batch"] = field(repr=False)
-    against: Int[Tensor, " batch"] | None = field(default=None, repr=False)
-    query: Int[Tensor, " batch"] | None = field(default=None, repr=False)
+    donors: Int[Tensor, "donor donor_pos"] | None = field(repr=False)
+    answer: Int[Tensor, " answer"] = field(repr=False)
+    against: Int[Tensor, " against"] | None = field(default=None, repr=False)
+    query: Int[Tensor, " query"] | None = field(default=None, repr=False)
     measure: str | Measure = "logit_difference"
 
     def __post_init__(self) -> None:

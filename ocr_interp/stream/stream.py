@@ -83,9 +83,10 @@ class Stream:
         return (centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
     def pulled_back(
-        self, norm: Norm, x: Float[Tensor, "*batch d_model"], gradient: Float[Tensor, "*batch d_model"]
-    ) -> Float[Tensor, "*batch d_model"]:
-        """The gradient by the stream of a gradient by the norm's output, at the stream x."""
+        self, norm: Norm, x: Float[Tensor, "*batch d_model"], gradient: Float[Tensor, "*more d_model"]
+    ) -> Float[Tensor, "*more d_model"]:
+        """The gradient by the stream of a gradient by the norm's output, at the stream x; axes before x's may
+        be more."""
         if not norm.exists:
             return gradient
         weighted = gradient if norm.gain is None else gradient * norm.gain
