@@ -1,9 +1,10 @@
 """Setting and criteria of the induction circuit. Written down before any circuit was found.
 
 Two-layer attention-only models, trained to continue repeated random tokens. (The models were changed after
-this was written, from 4 heads a layer and 81 edges to 8 and 257, so that every seed learns; no number below was.) Prompts and donors are independent draws with periods of their own; the query is the last
-position; the measure is the right answer's logit minus the mean of all other logits. An edge outside of a
-circuit carries what it carries for the donor.
+this was written, from 4 heads a layer and 81 edges to 8 and 257, so that every seed learns; no number below
+was.) Prompts and donors are independent draws with periods of their own; the query is the last position; the
+measure is the right answer's logit minus the mean of all other logits. An edge outside of a circuit carries
+what it carries for the donor.
 """
 
 from __future__ import annotations

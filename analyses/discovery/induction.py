@@ -2,8 +2,8 @@
 
 Two-layer attention-only models, 5 seeds, each trained in this process. Two circuits of a tenth of the edges:
 the top edges by |score|; and what is left when edges that lose least are removed from four times as many.
-Faithfulness is of real ablation on prompts that neither was found on. Beside it: random circuits of equal kinds,
-and connected ones; and the score of every edge against its exact effect.
+Faithfulness is of real ablation on prompts that neither was found on. Beside it: random circuits of equal
+kinds, and connected ones; and the score of every edge against its exact effect.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def models() -> Any:
     folder = str(Path(__file__).parents[2] / "tests")
     if folder not in sys.path:
         sys.path.append(folder)
-    import worked_models
+    import worked_models  # pyright: ignore[reportMissingImports]
 
     return worked_models
 
@@ -127,9 +127,7 @@ def measure(seed: int) -> Found:
     contrast, others = contrast_of(model, PROMPT_SEED), contrast_of(model, OTHER_SEED)
     scores = attribute_edges(model, contrast, steps=STEPS)
     size = int(SHARE * scores.nodes.n_edges)
-    circuits = {
-        way: find_circuit(model, contrast, size=size, pruning=way, scores=scores) for way in WAYS
-    }
+    circuits = {way: find_circuit(model, contrast, size=size, pruning=way, scores=scores) for way in WAYS}
     judged = {
         way: evaluate_circuit(model, circuit, others, random_circuits=RANDOM_CIRCUITS, seed=seed)
         for way, circuit in circuits.items()
@@ -182,7 +180,9 @@ def make(runs: Path, figures: Path) -> list[Found]:
         ax.set(xscale="log", xlabel="share of the model's edges", ylabel="faithfulness", ylim=(-0.12, 1.1))
         ax.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["2%", "5%", "10%", "20%", "50%", "100%"])
         ax.minorticks_off()
-        ax.set_title("A tenth of the edges carries induction; random ones carry none", loc="left", fontsize=10)
+        ax.set_title(
+            "A tenth of the edges carries induction; random ones carry none", loc="left", fontsize=10
+        )
         ax.legend(frameon=False, loc="center right", fontsize=8.5)
         save_figure(fig, figures / PICTURE, {"sizes": list(SIZES), "seeds": [asdict(one) for one in found]})
         plt.close(fig)
@@ -213,8 +213,8 @@ def claims(found: list[Found]) -> list[Claim]:
                 id=f"discovery_induction_faithful_{way}",
                 statement=f"A tenth of the edges carries induction: {words}{note}",
                 source=source,
-                expected=f"faithfulness >= {FAITHFUL} on other prompts with at most {SHARE:.0%} of the edges, "
-                f"every seed; accuracy >= {ACCURACY}",
+                expected=f"faithfulness >= {FAITHFUL} on other prompts with at most {SHARE:.0%} of the "
+                f"edges, every seed; accuracy >= {ACCURACY}",
                 measured={
                     "faithfulness": faithful,
                     "largest_share": largest,
@@ -244,7 +244,7 @@ def claims(found: list[Found]) -> list[Claim]:
             ),
             Claim(
                 id=f"discovery_induction_random_{way}",
-                statement=f"Random circuits of equal size and kinds, and connected ones, carry none: {words}{note}",
+                statement=f"Random circuits of equal kinds, and connected ones, carry none: {words}{note}",
                 source=source,
                 expected=f"mean of {RANDOM_CIRCUITS} <= {RANDOM_FAITHFUL}, each control and seed",
                 measured={name.replace(" ", "_"): values for name, values in means.items()},
@@ -259,8 +259,8 @@ def claims(found: list[Found]) -> list[Claim]:
             id="discovery_induction_scores_exact",
             statement="Integrated gradients rank edges as their exact ablation does",
             source=source,
-            expected=f"Spearman >= {RANK_CORRELATION} over all edges and {TOP_SHARED} of the top {TOP} shared, "
-            "every seed",
+            expected=f"Spearman >= {RANK_CORRELATION} over all edges and {TOP_SHARED} of the top {TOP} "
+            "shared, every seed",
             measured={
                 "rank_correlation": ranks,
                 "shared_of_top": shared,

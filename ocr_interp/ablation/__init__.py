@@ -11,7 +11,7 @@ applies it while the block runs.
 | attention to a kind of token | `Site.at("pattern", layer=0, tokens=tokens_of_kind(task, "relations"))` |
 | a path from some tokens, through one head, to everything | `Path(("Paris",), layer=1, head=2)` |
 | the same, to some answers only (one layer, no norms) | `Path(("Paris",), ("Rome",), layer=0, head=2)` |
-| edges: from a head to the keys of another, to an MLP, to the logits | `Edges(("a0.h1->a1.h3<k>", "m0->logits"))` |
+| edges, from a head to another's keys and so on | `Edges(["a0.h1->a1.h3<k>", "m0->logits"])` |
 | all edges but those of a circuit | `Edges(circuit.edges, outside=True)` |
 
 | edit | replaces the values by | at sites and edges | on paths |

@@ -1,3 +1,4 @@
+from .as_graph import circuit_as_graph as circuit_as_graph
 from .attribution import attribute_edges as attribute_edges
 from .attribution import patch_every_edge as patch_every_edge
 from .circuit import Circuit as Circuit
@@ -9,5 +10,4 @@ from .exchange import from_eap_ig as from_eap_ig
 from .exchange import to_auto_circuit as to_auto_circuit
 from .exchange import to_eap_ig as to_eap_ig
 from .finding import find_circuit as find_circuit
-from .as_graph import circuit_as_graph as circuit_as_graph
 from .scores import EdgeScores as EdgeScores

@@ -20,7 +20,7 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import name_inside
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.stream.nodes import PARTS
-from ocr_interp.stream.reading import Written, hooked
+from ocr_interp.stream.reading import Written, hooked, read_writers
 from ocr_interp.stream.stream import Stream, logits_of
 
 
@@ -37,9 +37,9 @@ def attribute_edges(
     The score of an edge (w, r) is Σ over positions (written − other) · g: what the writer writes for the
     prompt minus what an ablated edge carries, times the gradient of the measure by the reader's input, the
     norm before it included; mean over prompts. With steps the gradient is the mean over inputs on the
-    straight line from the ablated to the prompt's own, at the middles of `steps` equal parts; so the scores of
-    the input's edges sum to the measure's whole change, up to an error that falls as 1/steps². Without steps
-    (EAP) it is the gradient at the prompt.
+    straight line from the ablated to the prompt's own, at the middles of `steps` equal parts; so the scores
+    of the input's edges sum to the measure's whole change, up to an error that falls as 1/steps². Without
+    steps (EAP) it is the gradient at the prompt.
 
     Args:
         model: a HookedTransformer, TransformerBridge or PeftModel; it is left as it is.
@@ -59,21 +59,26 @@ def attribute_edges(
         check_count("steps", steps, 1)
     runner = CircuitRunner(model, contrast, ablation, seed)
     stream, total = runner.stream, len(contrast)
-    found = np.zeros(stream.nodes.allowed.shape)
+    found, fulls = np.zeros(stream.nodes.allowed.shape), []
     points = [1.0] if steps is None else [(k + 0.5) / steps for k in range(steps)]
     for start in range(0, total, runner.rows):
         chosen = slice(start, min(start + runner.rows, total))
         part, other = contrast.rows(chosen), runner.other[chosen]
-        gradients, written = None, None
+        gradients, written, full = None, None, None
+        if steps is not None:
+            written, logits = read_writers(stream, part.prompts)
+            full = part.values(logits)
         for point in points:
-            one, seen = _gradients(stream, part, other, point)
+            one, seen, values = _gradients(stream, part, other, point, reading=steps is None)
             gradients = one if gradients is None else gradients.add_(one)
-            written = seen if steps is None else written
-        if written is None:
-            written = runner.written(part.prompts)
+            written, full = (seen, values) if steps is None else (written, full)
         assert gradients is not None
+        assert written is not None
+        assert full is not None
+        fulls.append(full)
         change = (written - other).permute(2, 0, 1, 3).flatten(1)  # [writer, batch · pos · d_model]
         found += _products(stream, change, gradients).double().cpu().numpy() / (total * len(points))
+    runner.know(torch.cat(fulls))
     method = "EAP" if steps is None else f"EAP-IG, {steps} steps"
     return _scores(runner, found, method)
 
@@ -138,10 +143,15 @@ def _products(
 
 
 def _gradients(
-    stream: Stream, contrast: Contrast, other: Float[Tensor, "batch pos writer d_model"], point: float
-) -> tuple[Float[Tensor, "reader entry"], Float[Tensor, "batch pos writer d_model"]]:
-    """Gradients of the summed measure by every reader's input, [reader, batch · pos · d_model], and what was
-    written; for inputs at a point between the ablated (0) and the prompts' own (1)."""
+    stream: Stream,
+    contrast: Contrast,
+    other: Float[Tensor, "batch pos writer d_model"],
+    point: float,
+    reading: bool,
+) -> tuple[Float[Tensor, "reader entry"], Tensor | None, Float[Tensor, " batch"]]:
+    """Gradients of the summed measure by every reader's input, [reader, batch · pos · d_model], what was
+    written if `reading`, and the measure; for inputs at a point between the ablated (0) and the prompts' own
+    (1)."""
     nodes, model = stream.nodes, stream.model
     asked: list[tuple[int, str, Tensor]] = []
     streams: dict[tuple[int, str], Tensor] = {}
@@ -177,15 +187,15 @@ def _gradients(
         stack.enter_context(torch.enable_grad())
         stack.enter_context(own_run(model))
         stack.enter_context(hooked(model, hooks))
-        if point == 1.0:
+        if reading:
             stack.enter_context(written.reading())
         for layer in range(nodes.n_layers):
             if nodes.mlps[layer]:
                 stack.callback(stream.ln2(layer).register_forward_pre_hook(keep_mlp(layer)).remove)
-        values = contrast.values(logits_of(run(contrast.prompts.to(stream.device)))).sum()
-        found = torch.autograd.grad(values, [tensor for _, _, tensor in asked], materialize_grads=True)
+        values = contrast.values(logits_of(run(contrast.prompts.to(stream.device))))
+        found = torch.autograd.grad(values.sum(), [tensor for _, _, tensor in asked], materialize_grads=True)
     table = other.new_empty(len(nodes.readers), other[:, :, 0].numel())
-    for (layer, kind, tensor), gradient in zip(asked, found, strict=True):
+    for (layer, kind, _tensor), gradient in zip(asked, found, strict=True):
         gradient = wide(gradient)
         if kind in PARTS:
             x, weights = wide(streams[layer, "heads"]), stream.layer(layer, gradient.dtype)
@@ -195,4 +205,4 @@ def _gradients(
             table[nodes.readers_of(layer, "mlp")] = gradient.flatten()[None]
         else:
             table[-1] = gradient.flatten()
-    return table, written.values if point == 1.0 else other
+    return table, written.values if reading else None, values.detach()

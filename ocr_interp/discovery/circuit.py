@@ -35,7 +35,8 @@ class Circuit:
         shape = self.nodes.allowed.shape
         if self.mask.shape != shape or self.scores.shape != shape:
             raise ConfigError(
-                f"mask and scores must be [writer, reader] {shape}, got {self.mask.shape}, {self.scores.shape}"
+                f"mask and scores must be [writer, reader] {shape}, got {self.mask.shape} and "
+                f"{self.scores.shape}"
             )
         if bool((self.mask & ~self.nodes.allowed).any()):
             raise ConfigError("mask must mark edges alone, got pairs whose writer comes after the reader")
@@ -66,7 +67,9 @@ class Circuit:
         return pd.DataFrame({"edge": [self.edges[k] for k in order], "score": values[order]})
 
     def __repr__(self) -> str:
-        return f"Circuit({len(self)} of {self.nodes.n_edges} edges of {self.model or 'a model'}; {self.method})"
+        return (
+            f"Circuit({len(self)} of {self.nodes.n_edges} edges of {self.model or 'a model'}; {self.method})"
+        )
 
     def _repr_html_(self) -> str:
         return self.table().to_html(index=False)

@@ -1,4 +1,4 @@
-"""What a circuit is found for: prompts with a right answer, donors that differ in what matters, and a measure."""
+"""What a circuit is found for: prompts with a right answer, donors that differ in it, and a measure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEASURES = ("logit_difference", "log_probability")
 probability in nats. Both are means over prompts."""
 
 Measure = Callable[[Tensor, "Contrast"], Any]
-"""A user's measure: (logits at the query [batch, token], contrast) -> one value per prompt, differentiable."""
+"""A user's measure: (logits at the query [batch, token], contrast) -> a value per prompt, differentiable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +65,17 @@ class Contrast:
         for name in ("answer", "against", "query"):
             value = getattr(self, name)
             if value is not None and value.shape != (len(self),):
-                raise ConfigError(f"{name} must have one entry a prompt ({len(self)}), got {tuple(value.shape)}")
+                raise ConfigError(
+                    f"{name} must have one entry a prompt ({len(self)}), got {tuple(value.shape)}"
+                )
         if self.against is not None and bool((self.answer == self.against).any()):
             row = int((self.answer == self.against).nonzero()[0])
             raise ConfigError(f"against must be another token than the answer, got the same in row {row}")
         length = self.prompts.shape[1]
         if self.query is not None and not bool(((self.query >= -length) & (self.query < length)).all()):
-            raise ConfigError(f"query must be positions in {-length}..{length - 1}, got {self.query.tolist()}")
+            raise ConfigError(
+                f"query must be positions in {-length}..{length - 1}, got {self.query.tolist()}"
+            )
         if isinstance(self.measure, str) and self.measure not in MEASURES:
             raise unknown_name("measure", self.measure, MEASURES)
         if not isinstance(self.measure, str) and not callable(self.measure):
@@ -173,4 +177,3 @@ def _answers(model: Any, given: Any, labels: Sequence[str], count: int, what: st
     if len(ids) not in (1, count):
         raise ModelError(f"{what} must be one token, or one for each of {count} prompts, got {len(ids)}")
     return torch.tensor(ids * (count if len(ids) == 1 else 1))
-

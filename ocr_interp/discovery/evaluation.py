@@ -1,4 +1,4 @@
-"""How good a circuit is: faithfulness, completeness, minimality, beside random circuits of its size and kind."""
+"""How good a circuit is: faithfulness, completeness, minimality, beside random circuits of its kind."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError
 
 SAME_KINDS, CONNECTED = "same kinds", "connected"
-"""Random circuits: as many edges of each kind (what writes, what reads) as the circuit has, wherever they are;
-and the live part of randomly ranked edges, as large as it gets within the circuit's size."""
+"""Random circuits: as many edges of each kind (what writes, what reads) as the circuit has, wherever they
+are; and the live part of randomly ranked edges, as large as it gets within the circuit's size."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class CircuitEvaluation:
         rows = [("found", self.size, self.faithfulness, 1)]
         rows.append(("all but it", self.n_edges - self.size, self.without, 1))
         for name, values in self.random.items():
-            rows.append((f"random, {name}", round(np.mean(self.random_sizes[name])), values.mean(), len(values)))
+            rows.append(
+                (f"random, {name}", round(np.mean(self.random_sizes[name])), values.mean(), len(values))
+            )
         return pd.DataFrame(rows, columns=["circuit", "edges", "faithfulness", "circuits"])
 
     def summary(self) -> str:

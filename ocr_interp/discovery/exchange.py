@@ -3,8 +3,8 @@
 EAP-IG's Graph.to_json writes {"cfg", "nodes", "edges"}, and its Graph.from_json reads it; edges are named as
 here. It has three inputs for every query head; where heads share keys and values, the edges into a group are
 written for each of its heads, with an equal part of the score. auto-circuit has no file of its own: its prune
-scores are tables by module, {"blocks.1.hook_q_input": [head, writer], ...}, written here as nested lists. Both
-formats follow the libraries' sources (EAP-IG src/eap/graph.py, auto-circuit utils/graph_utils.py and
+scores are tables by module, {"blocks.1.hook_q_input": [head, writer], ...}, written here as nested lists.
+Both formats follow the libraries' sources (EAP-IG src/eap/graph.py, auto-circuit utils/graph_utils.py and
 model_utils/transformer_lens_utils.py); neither library was run.
 """
 
@@ -132,7 +132,8 @@ def to_auto_circuit(circuit: Circuit) -> str:
     """The scores of a circuit's edges as auto-circuit's prune scores, 0 outside of it, as JSON text.
 
     `{name: torch.tensor(rows) for name, rows in json.loads(text).items()}` is its PruneScores of a factorized
-    model with separate queries, keys and values: by module, [head, writer] or [writer], for the writers before.
+    model with separate queries, keys and values: by module, [head, writer] or [writer], for the writers
+    before.
 
     Raises:
         ConfigError: heads that share keys and values, for which auto-circuit has no modules here.

@@ -16,10 +16,9 @@ from ocr_interp.discovery.runner import CircuitRunner, Mask
 from ocr_interp.discovery.scores import EdgeScores
 from ocr_interp.errors import ConfigError
 
-
 PRUNING = ("scores", "removal")
-"""How edges are chosen: the largest scores; or, from the largest scores of POOL times the size, by removing in
-rounds the edges without which real ablation loses least."""
+"""How edges are chosen: the largest scores; or, from the largest scores of POOL times the size, by removing
+in rounds the edges without which real ablation loses least."""
 
 POOL, ROUND = 4, 0.15
 """Edges that removal starts from, as a multiple of the size; and the share of edges removed in a round."""

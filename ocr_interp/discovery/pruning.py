@@ -8,9 +8,7 @@ from jaxtyping import Bool, Float
 from ocr_interp.stream.nodes import StreamNodes
 
 
-def live(
-    nodes: StreamNodes, mask: Bool[np.ndarray, "writer reader"]
-) -> Bool[np.ndarray, "writer reader"]:
+def live(nodes: StreamNodes, mask: Bool[np.ndarray, "writer reader"]) -> Bool[np.ndarray, "writer reader"]:
     """The edges of a set that lie on a path, within the set, from the input to the logits.
 
     A head that reads at one of its inputs alone counts as reached; the others are then ablated.

@@ -20,9 +20,9 @@ from ocr_interp.stream.reading import read_writers
 from ocr_interp.stream.stream import logits_of
 
 ABLATIONS = ("donor", "mean", "zero", "resample")
-"""What an edge outside of a circuit carries: what its writer writes for the donor of the prompt; the mean over
-donors (prompts, where there are none) by position; nothing; or what it writes for another prompt (no prompt
-for itself, drawn from a seed)."""
+"""What an edge outside of a circuit carries: what its writer writes for the donor of the prompt; the mean
+over donors (prompts, where there are none) by position; nothing; or what it writes for another prompt (no
+prompt for itself, drawn from a seed)."""
 
 ENTRIES, MOST_ENTRIES, FEW = 2**22, 2**26, 8
 """About so many numbers of what writers write are edited in a pass (larger passes are slower on a CPU); but
@@ -39,8 +39,8 @@ class CircuitRunner:
         contrast: prompts, donors, answers, measure.
         ablation: an entry of ABLATIONS.
         seed: of "resample".
+        rows: prompts in a pass.
         other: what edges outside of a circuit carry.
-        full, empty: the measure of each prompt with all edges, and with none.
     """
 
     def __init__(self, model: Any, contrast: Contrast, ablation: str = "donor", seed: int = 0) -> None:
@@ -57,15 +57,37 @@ class CircuitRunner:
         nodes, d_model = self.stream.nodes, int(self.stream.model.cfg.d_model)
         each = contrast.prompts.shape[1] * len(nodes.writers) * d_model
         self.rows = max(1, ENTRIES // each, min(FEW, MOST_ENTRIES // each))
+        self._known: dict[str, Tensor] = {}
         self.other = self._other()
-        every = nodes.allowed
-        self.full = self._measured([every])[0]
-        self.empty = self._measured([~every & every])[0]
+
+    @property
+    def full(self) -> Float[Tensor, " batch"]:
+        """The measure of each prompt in the whole model."""
+        if "full" not in self._known:
+            self._known["full"] = self._measured([self.stream.nodes.allowed])[0]
+        return self._known["full"]
+
+    @property
+    def empty(self) -> Float[Tensor, " batch"]:
+        """The measure of each prompt with every edge ablated; with donors that of the donors themselves."""
+        if "empty" not in self._known:
+            self._known["empty"] = self._measured([np.zeros_like(self.stream.nodes.allowed)])[0]
+        return self._known["empty"]
+
+    def know(self, full: Float[Tensor, " batch"]) -> None:
+        """Keeps the measure of the whole model, where it was computed on the way."""
+        self._known.setdefault("full", full)
 
     def _other(self) -> Float[Tensor, "batch pos writer d_model"]:
         contrast = self.contrast
-        given = contrast.donors if self.ablation in ("donor", "mean") else None
-        found = self.written(contrast.prompts if given is None else given)
+        if self.ablation == "donor":
+            assert contrast.donors is not None
+            found, self._known["empty"] = self.written(contrast.donors)
+            return found
+        given = contrast.donors if self.ablation == "mean" else None
+        found, values = self.written(contrast.prompts if given is None else given)
+        if given is None:
+            self._known["full"] = values
         if self.ablation == "zero":
             return torch.zeros_like(found)
         if self.ablation == "mean":
@@ -74,9 +96,17 @@ class CircuitRunner:
             return found[derangement(len(found), torch.Generator().manual_seed(self.seed)).to(found.device)]
         return found
 
-    def written(self, tokens: Tensor) -> Float[Tensor, "batch pos writer d_model"]:
-        """What the writers write for some prompts."""
-        return torch.cat([read_writers(self.stream, part)[0] for part in tokens.split(self.rows)])
+    def written(
+        self, tokens: Tensor
+    ) -> tuple[Float[Tensor, "batch pos writer d_model"], Float[Tensor, " batch"]]:
+        """What the writers write for other tokens in the places of the prompts, and the measure of these."""
+        parts, values = [], []
+        for start in range(0, len(tokens), self.rows):
+            chosen = slice(start, min(start + self.rows, len(tokens)))
+            written, logits = read_writers(self.stream, tokens[chosen])
+            parts.append(written)
+            values.append(self.contrast.rows(chosen).values(logits))
+        return torch.cat(parts), torch.cat(values)
 
     def measured(self, kept: Sequence[Mask]) -> Float[Tensor, "circuit batch"]:
         """The measure of each prompt with the edges of each circuit; every other edge is ablated."""
@@ -136,8 +166,8 @@ class CircuitRunner:
         scale = abs(full) + abs(empty)
         if not abs(full - empty) > 1e-6 * scale:
             raise ConfigError(
-                f"donors must change the measure, got {full:.4g} for the whole model and {empty:.4g} with all "
-                "edges ablated: choose donors (or another ablation) with another answer"
+                f"donors must change the measure, got {full:.4g} for the whole model and {empty:.4g} with "
+                "all edges ablated: choose donors (or another ablation) with another answer"
             )
         means = self.measured(kept).double().mean(1).cpu().numpy()
         return (means - empty) / (full - empty)

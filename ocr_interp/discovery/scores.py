@@ -1,4 +1,4 @@
-"""Scores of all edges of a model: by how much the measure falls when an edge is ablated, estimated or exact."""
+"""Scores of all edges of a model: the fall of the measure when an edge is ablated, estimated or exact."""
 
 from __future__ import annotations
 
@@ -46,14 +46,17 @@ class EdgeScores:
             )
         if not np.isfinite(self.scores).all():
             bad = int((~np.isfinite(self.scores)).sum())
-            raise ConfigError(f"scores must be finite, got {bad} that are not: the model's weights may be NaN")
+            raise ConfigError(
+                f"scores must be finite, got {bad} that are not: the model's weights may be NaN"
+            )
 
     def __getitem__(self, edge: str) -> float:
         """The score of one edge by name."""
         return float(self.scores[self.nodes.mask([edge])].sum())
 
     def circuit(self, size: int) -> Circuit:
-        """The largest set of top edges by |score|, at most `size`, each on a path from the input to the logits.
+        """The largest set of top edges by |score|, at most `size`, each on a path from the input to the
+        logits.
 
         Raises:
             ConfigError: a size below 1 or above the number of edges.

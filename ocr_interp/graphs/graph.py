@@ -55,7 +55,8 @@ class Node:
         kind: an entry of NODE_KINDS.
         label: readable; may have several lines.
         members: labels of the tokens it stands for.
-        column: its column from the left, for the kinds of LAYERED and answers beside them; None is the kind's.
+        column: its column from the left, for the kinds of LAYERED and answers beside them; None is the
+        kind's.
     """
 
     name: str

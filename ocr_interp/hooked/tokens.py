@@ -79,7 +79,9 @@ def prompts_given(given: Any, what: str) -> Any:
         return (given,)
     if isinstance(given, np.ndarray) and given.dtype == object:
         given = given.tolist()
-    if not isinstance(given, list | tuple) and hasattr(given, "to_list"):  # a column of a table: a prompt a row
+    if not isinstance(given, list | tuple) and hasattr(
+        given, "to_list"
+    ):  # a column of a table: a prompt a row
         rows = given.to_list()
         if rows and all(isinstance(each, str) for each in rows):
             return tuple(rows)

@@ -1,8 +1,9 @@
-"""The stream of a model, if it is what its weights and hooks say: asked on a short prompt, not read off names.
+"""The stream of a model, if it is what its weights and hooks say: asked on a short prompt, not read off
+names.
 
-One forward pass. Its first row is the prompt as it is: what heads and MLPs write must be what the stream gains,
-layer by layer, and queries, keys and values must be what the norm and the weights make of the stream. Each
-other row has one kind of input of one layer edited, which must change what is computed of it.
+One forward pass. Its first row is the prompt as it is: what heads and MLPs write must be what the stream
+gains, layer by layer, and queries, keys and values must be what the norm and the weights make of the stream.
+Each other row has one kind of input of one layer edited, which must change what is computed of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
-from ocr_interp.hooked.alone import by_itself, probe_ids, run_alone, state_of
+from ocr_interp.hooked.alone import probe_ids, run_alone, state_of
 from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.norms import working_dtype
@@ -28,7 +29,9 @@ from ocr_interp.stream.stream import Stream
 _CACHE: WeakKeyDictionary[Any, list[tuple[Any, StreamNodes]]] = WeakKeyDictionary()
 """What was found in the last two states of a model, newest first."""
 
-FAULT = "edges need a residual stream that is the sum of what heads and MLPs write, each read through one norm"
+FAULT = (
+    "edges need a residual stream that is the sum of what heads and MLPs write, each read through one norm"
+)
 _UNCHECKABLE = 0.05
 
 
@@ -112,13 +115,15 @@ class _Probe:
     def checked(self) -> StreamNodes:
         """The nodes, after all checks."""
         for layer in range(self.n_layers):
-            names = [self.stream.hook(kind, layer) for kind in ("resid_pre", "resid_post", "q", "k", "v", "z")]
+            names = [
+                self.stream.hook(kind, layer) for kind in ("resid_pre", "resid_post", "q", "k", "v", "z")
+            ]
             names += [self.stream.hook("mlp_out", layer)] if self.mlps[layer] else []
             silent = [name for name in names if name not in self.seen]
             if silent:
                 raise ModelError(
-                    f"{FAULT}, got a forward pass that does not come by {', '.join(silent[:4])}: for a bridge "
-                    "try attn_implementation='eager'"
+                    f"{FAULT}, got a forward pass that does not come by {', '.join(silent[:4])}: for a "
+                    "bridge try attn_implementation='eager'"
                 )
         kv_heads = {self.seen[self.stream.hook(part, 0)].shape[2:3] for part in ("k", "v")}
         shapes = {self.seen[self.stream.hook(part, 0)].ndim for part in (*PARTS, "z")}
@@ -148,9 +153,9 @@ class _Probe:
                 same = torch.equal(self.of(results[kind], layer, row), self.of(results[kind], layer))
             if same:
                 raise ModelError(
-                    f"edges need a model that uses its hooks, got one that computes the same after its {kind} "
-                    f"input of layer {layer} was changed: load a bridge so that its attention goes through the "
-                    "hooks (attn_implementation='eager'), or pass a HookedTransformer"
+                    f"edges need a model that uses its hooks, got one that computes the same after its "
+                    f"{kind} input of layer {layer} was changed: load a bridge so that its attention goes "
+                    "through the hooks (attn_implementation='eager'), or pass a HookedTransformer"
                 )
 
     def _is_parallel(self) -> bool:
@@ -170,13 +175,17 @@ class _Probe:
         written = self.stream.written(self.of("z", layer)[None], layer)[0].sum(1)
         if self.mlps[layer]:
             mlp = self.of("mlp_out", layer)
-            self._require(self._distance(layer, self.stream.nodes.parallel), layer, "its MLP reads the stream")
+            self._require(
+                self._distance(layer, self.stream.nodes.parallel), layer, "its MLP reads the stream"
+            )
         else:
             mlp = torch.zeros_like(x)
         # The difference of two streams is rounded as they are.
         noise = 8 * self.eps * float(x.norm()) / max(float(_centred(written + mlp).norm()), 1e-300)
         self._require(_error(written + mlp, after - x), layer, "heads and MLP write to the stream", noise)
-        self._require(_error(written, after - x - mlp, written + mlp), layer, "heads write through W_O", noise)
+        self._require(
+            _error(written, after - x - mlp, written + mlp), layer, "heads write through W_O", noise
+        )
         if layer + 1 < self.n_layers:
             later = self.of("resid_pre", layer + 1)
             self._require(_error(after, later, after), layer, "the next layer reads the stream")
@@ -206,7 +215,9 @@ def _edit(row: int) -> Callable[[Any, Mapping[str, Tensor]], Any]:
         if not isinstance(value, Tensor) or len(value) <= row:
             return value
         edited = value.clone()
-        wave = torch.cos(torch.arange(1.0, value[row].numel() + 1, device=value.device)).reshape(value[row].shape)
+        wave = torch.cos(torch.arange(1.0, value[row].numel() + 1, device=value.device)).reshape(
+            value[row].shape
+        )
         edited[row] += (value[row].abs().amax().clamp(min=1e-3) * wave).to(value.dtype)
         return edited
 

@@ -48,7 +48,7 @@ class EdgeEdit:
         """
         self.stream, self.nodes, self.instead = stream, stream.nodes, instead
         mask = np.asarray(mask, dtype=bool) & stream.nodes.allowed
-        self._any = mask if mask.ndim == 2 else mask.any(0)
+        self._any: np.ndarray = mask if mask.ndim == 2 else np.any(mask, axis=0)
         self._mask, self._weights = torch.as_tensor(mask), {}
         self._changes: list[tuple[slice, Tensor]] = []
         self._x: Tensor | None = None
@@ -58,7 +58,7 @@ class EdgeEdit:
 
     def _hooks(self) -> Iterator[tuple[str, Callable[..., Any]]]:
         nodes, stream = self.nodes, self.stream
-        writes, reads = self._any.any(1), self._any.any(0)
+        writes, reads = (np.asarray(self._any.any(axis)) for axis in (-1, 0))
         for layer in range(nodes.n_layers):
             parts = [part for part in PARTS if reads[nodes.readers_of(layer, part)].any()]
             if parts or not layer:
@@ -187,4 +187,3 @@ def remove_hook(point: Any, function: Any) -> bool:
         handle.hook.remove()
     point.fwd_hooks = [each for each in point.fwd_hooks if each.user_hook is not function]
     return bool(found)
-

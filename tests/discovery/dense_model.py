@@ -1,4 +1,4 @@
-"""A two-layer model written out in float64 with an own copy of the stream for every reader: the oracle of edges."""
+"""A two-layer model written out in float64, with a stream of its own for every reader: oracle of edges."""
 
 import torch
 
@@ -29,9 +29,7 @@ def forward(model, tokens, edges=(), donor=None):
     bias = torch.zeros(cfg.d_model, dtype=torch.float64)
 
     def into(reader):
-        total = sum(
-            (donor if f"{name}->{reader}" in edges else written)[name] for name in written
-        )
+        total = sum((donor if f"{name}->{reader}" in edges else written)[name] for name in written)
         return total + bias
 
     for layer, block in enumerate(model.blocks):

@@ -17,12 +17,12 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.storage.digests import digest_of
 from ocr_interp.stream.checks import stream_of
 from ocr_interp.stream.editing import EdgeEdit
 from ocr_interp.stream.nodes import StreamNodes
 from ocr_interp.stream.reading import read_writers
 from ocr_interp.stream.stream import Stream
-from ocr_interp.storage.digests import digest_of
 
 _NAMED = 12
 
@@ -32,8 +32,8 @@ class Edges(Where):
     """Direct edges between nodes of a model, such as "a0.h1->a1.h3<k>": path patching, many edges at once.
 
     Writers are "input" (what enters the first block), heads "a0.h1" and MLPs "m0"; readers are the queries,
-    keys and values of heads "a1.h3<q>", "a1.h3<k>", "a1.h3<v>" ("a1.h3" is all three), MLPs "m1" and "logits".
-    Where heads share keys and values, readers are the groups, "a1.kv0<k>" and "a1.kv0<v>".
+    keys and values of heads "a1.h3<q>", "a1.h3<k>", "a1.h3<v>" ("a1.h3" is all three), MLPs "m1" and
+    "logits". Where heads share keys and values, readers are the groups, "a1.kv0<k>" and "a1.kv0<v>".
 
     An edit replaces what the writer carries to this reader alone: the reader's input gains what is to be
     there minus what the writer writes in the same forward pass. The norm before the reader is computed of
@@ -68,7 +68,9 @@ class Edges(Where):
     def describe(self) -> str:
         """One phrase that identifies the edges."""
         many = len(self.edges) > _NAMED
-        text = f"{len(self.edges)} edges {digest_of(' '.join(self.edges), 8)}" if many else ",".join(self.edges)
+        text = (
+            f"{len(self.edges)} edges {digest_of(' '.join(self.edges), 8)}" if many else ",".join(self.edges)
+        )
         parts = [f"all but {text}" if self.outside else text]
         if self.positions is not None:
             parts.append(f"positions {','.join(map(str, self.positions))}")
@@ -184,7 +186,11 @@ class _Writer(Place):
     by_query = False
 
     def __init__(self, stream: Stream, index: int, read: _ReadOnce, labels: Sequence[str] | None) -> None:
-        self.model, self.name, self.labels = stream.model, f"what {stream.nodes.writers[index]} writes", labels
+        self.model, self.name, self.labels = (
+            stream.model,
+            f"what {stream.nodes.writers[index]} writes",
+            labels,
+        )
         self._index, self._read = index, read
 
     def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
