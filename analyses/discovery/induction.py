@@ -8,8 +8,9 @@ kinds, and connected ones; and the score of every edge against its exact effect.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,17 @@ class Found:
 
 def models() -> Any:
     """The module that trains the models; it belongs to the tests, which use the same ones."""
-    folder = str(Path(__file__).parents[2] / "tests")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    import worked_models  # pyright: ignore[reportMissingImports]
+    return _loaded(Path(__file__).parents[2] / "tests" / "worked_models.py")
 
-    return worked_models
+
+@cache
+def _loaded(path: Path) -> Any:
+    spec = spec_from_file_location("worked_models", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def contrast_of(model: Any, seed: int) -> Contrast:

@@ -12,7 +12,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import StreamNodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Circuit:
     """Edges of a model.
 

@@ -23,7 +23,7 @@ SAME_KINDS, CONNECTED = "same kinds", "connected"
 are; and the live part of randomly ranked edges, as large as it gets within the circuit's size."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CircuitEvaluation:
     """A circuit measured by real ablation of all other edges; norms are computed anew.
 

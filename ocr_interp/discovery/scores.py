@@ -16,7 +16,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import StreamNodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EdgeScores:
     """How much each edge does for the measure of a contrast.
 

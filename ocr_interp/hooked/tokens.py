@@ -79,13 +79,11 @@ def prompts_given(given: Any, what: str) -> Any:
         return (given,)
     if isinstance(given, np.ndarray) and given.dtype == object:
         given = given.tolist()
-    if not isinstance(given, list | tuple) and hasattr(
-        given, "to_list"
-    ):  # a column of a table: a prompt a row
-        rows = given.to_list()
-        if rows and all(isinstance(each, str) for each in rows):
-            return tuple(rows)
-        given = rows
+    column = getattr(given, "to_list", None)  # of a table, with a prompt in each row
+    if callable(column):
+        given = list(column())  # pyright: ignore[reportArgumentType]
+        if given and all(isinstance(each, str) for each in given):
+            return tuple(given)
     if isinstance(given, list | tuple):
         rows = [each for each in given if isinstance(each, list | tuple)]
         if any(isinstance(each, str) for row in (rows or [given]) for each in row):
