@@ -20,7 +20,20 @@ QUIET = FactRecallTask(4, 1, 2, n_noise=0, seq_len=3, implied_relations=2)
 LONGEST = 500
 PARTS = (
     "",
-    *(f".{name}" for name in "ablation circuits discovery graphs llm maps mitigation optim theory".split()),
+    *(
+        f".{name}"
+        for name in [
+            "ablation",
+            "circuits",
+            "discovery",
+            "graphs",
+            "llm",
+            "maps",
+            "mitigation",
+            "optim",
+            "theory",
+        ]
+    ),
 )
 ARRAY = re.compile(r"\b(Float|Int|Bool)\[|DataFrame|\bTensor\b|ndarray")
 
