@@ -113,7 +113,7 @@ def test_damaged_json_is_refused():
     bad = {
         "must be JSON": "{",
         "must have schema": json.dumps({"schema": "other"}),
-        "up to version 1, got 2: update": json.dumps({**good, "version": 2}),
+        "up to version 2, got 3: update": json.dumps({**good, "version": 3}),
         "is damaged: 'nodes'": json.dumps({k: v for k, v in good.items() if k != "nodes"}),
         "is damaged: .*surprise": json.dumps({**good, "surprise": 1}),
     }
