@@ -32,7 +32,7 @@ PROMPTS, TOKENS = 8, 12
 FLAGS = ("use_split_qkv_input", "use_attn_result", "use_hook_mlp_in")
 OURS, PLAIN = "attribute_edges", "plain TransformerLens"
 FROZEN = "plain, gradients of W_E alone"
-CHECK, CIRCUIT = "check of the stream, once", "one circuit by real ablation"
+CHECK, CIRCUIT = "check and fingerprint, once", "one circuit by real ablation"
 TARGET = 3.0
 
 
@@ -140,7 +140,7 @@ def main(quick: bool = False) -> None:
         found[name] = work()
         best[name] = min(best.get(name, float("inf")), time.process_time() - start)
 
-    timed(CHECK, lambda: checks.stream_of(model))
+    timed(CHECK, lambda: (checks.stream_of(model), checks.fingerprint(model)))
     for _ in range(rounds):
         timed(OURS, lambda: attribute_edges(model, contrast, steps=None))
         timed(PLAIN, lambda: plain(model, contrast))

@@ -108,15 +108,15 @@ def _loaded(path: Path) -> Any:
 def contrast_of(model: Any, seed: int) -> Contrast:
     """Repeated random tokens, other ones as donors, and what comes next."""
     batch, generator = models().induction_batch, torch.Generator().manual_seed(seed)
-    (tokens, periods), (donors, _) = batch(PROMPTS, generator), batch(PROMPTS, generator)
-    following = tokens.gather(1, (tokens.shape[1] % periods)[:, None])[:, 0]
-    return Contrast.of(model, tokens, donors, following)
+    tokens, donors = (batch(PROMPTS, generator)[0] for _ in range(2))
+    return Contrast.of(model, tokens[:, :-1], donors[:, :-1], tokens[:, -1])
 
 
 def heads_by_pattern(model: Any) -> tuple[tuple[str, str], tuple[float, float]]:
     """The previous-token head and the induction head, from attention patterns alone (see HEADS)."""
     tokens, periods = models().induction_batch(PROMPTS, torch.Generator().manual_seed(PATTERN_SEED))
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in (0, 1)]
+    tokens = tokens[:, :-1]
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=names)
     before = cache[names[0]].diagonal(offset=-1, dim1=2, dim2=3).mean((0, 2))

@@ -18,7 +18,7 @@ from ocr_interp.discovery.scores import EdgeScores
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import name_inside
-from ocr_interp.hooked.provenance import check_finite, fingerprint_of
+from ocr_interp.stream.checks import fingerprint
 from ocr_interp.stream.nodes import PARTS
 from ocr_interp.stream.reading import Written, hooked, read_writers
 from ocr_interp.stream.stream import Stream, logits_of
@@ -110,9 +110,6 @@ def patch_every_edge(model: Any, contrast: Contrast, *, ablation: str = "donor",
 
 def _scores(runner: CircuitRunner, found: Float[np.ndarray, "writer reader"], method: str) -> EdgeScores:
     model = runner.stream.model
-    named = model.named_parameters() if isinstance(model, torch.nn.Module) else ()
-    weights = {name: parameter.detach() for name, parameter in named}
-    check_finite(weights, "the model")
     return EdgeScores(
         runner.stream.nodes,
         np.where(runner.stream.nodes.allowed, found, 0.0),
@@ -121,7 +118,7 @@ def _scores(runner: CircuitRunner, found: Float[np.ndarray, "writer reader"], me
         float(runner.full.double().mean()),
         float(runner.empty.double().mean()),
         str(getattr(model.cfg, "model_name", None) or name_inside(model)),
-        fingerprint_of(weights),
+        fingerprint(model),
     )
 
 

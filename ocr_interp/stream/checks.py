@@ -23,6 +23,7 @@ from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.norms import working_dtype
 from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_model
+from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.stream.nodes import PARTS, StreamNodes
 from ocr_interp.stream.stream import Stream
 
@@ -33,6 +34,20 @@ FAULT = (
     "edges need a residual stream that is the sum of what heads and MLPs write, each read through one norm"
 )
 _UNCHECKABLE = 0.05
+
+
+_FINGERPRINTS: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
+
+
+def fingerprint(model: HookedModel) -> str:
+    """The fingerprint of all weights of a model, taken once for each state of them."""
+    now = state_of(model)
+    known = _FINGERPRINTS.get(model)
+    if known is None or known[0] != now:
+        named = model.named_parameters() if isinstance(model, torch.nn.Module) else ()
+        known = now, fingerprint_of({name: parameter.detach() for name, parameter in named})
+        _FINGERPRINTS[model] = known
+    return known[1]
 
 
 def stream_of(model: Any) -> Stream:
