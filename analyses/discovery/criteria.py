@@ -6,9 +6,10 @@ was.) Prompts and donors are independent draws with periods of their own; the qu
 measure is the right answer's logit minus the mean of all other logits. An edge outside of a circuit carries
 what it carries for the donor.
 
-Changed after a first run of all seeds: the query was position 23, the last of 24, where training never asks for
-an answer (its position was untrained: heads attended there as nowhere else, faithfulness was 0.72 to 0.94 and no
-head was found). Prompts now end one token earlier, at the last position that is trained. No threshold changed.
+Changed after a first run of all seeds: the query was position 23, the last of 24, where training never asks
+for an answer (its position was untrained: heads attended there as nowhere else, faithfulness was 0.72 to 0.94
+and no head was found). Prompts now end one token earlier, at the last position that is trained. No threshold
+changed.
 """
 
 from __future__ import annotations
