@@ -48,6 +48,7 @@ bench: install llm-model
 	$(BIN)/python benchmarks/bench_probes.py
 	$(BIN)/python benchmarks/bench_whole_model.py
 	$(BIN)/python benchmarks/bench_ablation.py
+	$(BIN)/python benchmarks/bench_discovery.py
 	$(BIN)/python benchmarks/bench_llm.py
 	$(BIN)/python benchmarks/bench_llm_lora.py
 

@@ -17,6 +17,7 @@ STUDIES = (
     "mlp",
     "circuits",
     "ablations",
+    "discovery",
     "phases",
     "width",
     "optimizers",

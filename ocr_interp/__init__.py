@@ -9,10 +9,11 @@ OCR means out-of-context reasoning here, never character recognition.
     solve(task).beta, held_out_beta(run.effective_W, task)      # what the theory says, what was found
     run.model                                                   # a HookedTransformer
 
-The rest is in namespaces: `ablation` (interventions and studies), `circuits` (geometry, alignment), `graphs`
-(circuit graphs), `mitigation` (unwanted deductions), `theory` (norms, certificates), `viz` (drawings and
-texts), `llm` (language models), `maps` and `optim` (parameterisations and optimisers), `errors`. All names
-are imported when they are first used: `import ocr_interp` loads neither torch nor transformer_lens.
+The rest is in namespaces: `ablation` (interventions and studies), `circuits` (geometry, alignment),
+`discovery` (circuits found in any model), `graphs` (circuit graphs), `mitigation` (unwanted deductions),
+`theory` (norms, certificates), `viz` (drawings and texts), `llm` (language models), `maps` and `optim`
+(parameterisations and optimisers), `errors`. All names are imported when they are first used: `import
+ocr_interp` loads neither torch nor transformer_lens.
 """
 
 from typing import Any

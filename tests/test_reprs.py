@@ -18,7 +18,8 @@ from ocr_interp.training.long_descent import long_descent
 TASK = FactRecallTask(4, 1, 2, n_noise=1, seq_len=4)
 QUIET = FactRecallTask(4, 1, 2, n_noise=0, seq_len=3, implied_relations=2)
 LONGEST = 500
-PARTS = ("", ".ablation", ".circuits", ".graphs", ".llm", ".maps", ".mitigation", ".optim", ".theory")
+ROOMS = ("ablation", "circuits", "discovery", "graphs", "llm", "maps", "mitigation", "optim", "theory")
+PARTS = ("", *(f".{name}" for name in ROOMS))
 ARRAY = re.compile(r"\b(Float|Int|Bool)\[|DataFrame|\bTensor\b|ndarray")
 
 

@@ -11,13 +11,15 @@ applies it while the block runs.
 | attention to a kind of token | `Site.at("pattern", layer=0, tokens=tokens_of_kind(task, "relations"))` |
 | a path from some tokens, through one head, to everything | `Path(("Paris",), layer=1, head=2)` |
 | the same, to some answers only (one layer, no norms) | `Path(("Paris",), ("Rome",), layer=0, head=2)` |
+| edges, from a head to another's keys and so on | `Edges(["a0.h1->a1.h3<k>", "m0->logits"])` |
+| all edges but those of a circuit | `Edges(circuit.edges, outside=True)` |
 
-| edit | replaces the values by | at sites | on paths |
+| edit | replaces the values by | at sites and edges | on paths |
 |---|---|---|---|
 | `Zero()` | zero | yes | cuts the path |
 | `Mean(reference)` | the mean over a reference batch | not of attention patterns | by query position |
 | `Resample(seed)` | those of another sequence of the batch | yes | from sequences with the path |
-| `Patch(cached)` | given values | yes | no: use a donor |
+| `Patch(cached)` | given values | at sites alone | no: use a donor |
 | `Patch(donor=tokens)` | those of another prompt | yes | path patching |
 | `Subspace(basis)` | the same values without some directions | yes | no: use `output_subspace` |
 

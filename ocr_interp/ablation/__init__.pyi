@@ -21,6 +21,7 @@ from .study import run_ablation_study as run_ablation_study
 from .where.base import Place as Place
 from .where.base import Replacement as Replacement
 from .where.base import Where as Where
+from .where.edges import Edges as Edges
 from .where.path import Path as Path
 from .where.site import Site as Site
 from .where.site import tokens_of_kind as tokens_of_kind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ocr_interp.ablation.binding import Bound
@@ -16,6 +16,7 @@ from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
 from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.stream.editing import remove_hook
 
 
 @contextmanager
@@ -76,12 +77,15 @@ def ablated(
         bound = [each.bind(model, reader, labels) for each in interventions]
         hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
         try:
-            for point, function in hooks:
-                # Permanent, because reset_hooks and the end of run_with_hooks remove all other hooks.
-                point.add_hook(function, is_permanent=True)
-            yield model
+            with ExitStack() as stack:
+                for module, function in (pair for each in bound for pair in each.modules):
+                    stack.callback(module.register_forward_pre_hook(function).remove)
+                for point, function in hooks:
+                    # Permanent, because reset_hooks and the end of run_with_hooks remove all other hooks.
+                    point.add_hook(function, is_permanent=True)
+                yield model
         finally:
-            removed = [_remove(point, function) for point, function in hooks]
+            removed = [remove_hook(point, function) for point, function in hooks]
     if not all(removed):
         raise ModelError(
             f"{removed.count(False)} of {len(removed)} hooks of the interventions were taken away inside the "
@@ -90,15 +94,6 @@ def ablated(
     reader.check_padding()
     _check_fired(bound)
     _check_used(model, bound)
-
-
-def _remove(point: Any, function: Any) -> bool:
-    """Removes one hook and keeps the others in order; returns whether it was attached."""
-    found = [each for each in point.fwd_hooks if each.user_hook is function]
-    for handle in found:
-        handle.hook.remove()
-    point.fwd_hooks = [each for each in point.fwd_hooks if each.user_hook is not function]
-    return bool(found)
 
 
 def _check_fired(bound: Sequence[Bound]) -> None:

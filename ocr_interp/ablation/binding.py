@@ -34,10 +34,12 @@ class Bound:
     Attributes:
         what: the intervention in words.
         hooks: hook names with functions (activation, hook) -> new activation or None.
+        modules: modules with functions (module, arguments) -> new arguments or None, called before they run.
     """
 
     what: str
     hooks: tuple[tuple[str, Callable[..., Any]], ...] = ()
+    modules: tuple[tuple[Any, Callable[..., Any]], ...] = ()
     _chosen: Tensor | None = field(default=None, repr=False)
 
     def note(self, chosen: Bool[Tensor, "..."]) -> None:
@@ -54,11 +56,6 @@ class Bound:
     def fired(self) -> bool:
         """Whether a forward pass was changed."""
         return self._chosen is not None and bool(self._chosen)
-
-
-def wide(value: Tensor) -> Tensor:
-    """The value in float32 if it has half precision, whose few bits are too few for sums and projections."""
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
 class Moved:

@@ -60,6 +60,11 @@ def working_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def wide(value: Tensor) -> Tensor:
+    """The value in float32 if it has half precision, whose few bits are too few for sums and projections."""
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
 def read_norm(module: Any, cfg: Any, dtype: torch.dtype) -> Norm:
     """The gain, bias and centring of a norm of a HookedTransformer or a TransformerBridge."""
     name = type(module).__name__

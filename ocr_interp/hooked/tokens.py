@@ -66,7 +66,8 @@ def prompts_given(given: Any, what: str) -> Any:
 
     Args:
         given: ids of one prompt or of several; a list of labels or single-token strings, which is one prompt,
-            or a list of such lists; one text for the tokenizer.
+            or a list of such lists; one text for the tokenizer, or a list of texts, at least one of which is
+            more than one token; a column of a table (pandas), with ids or a text in each row.
         what: what the prompts are, for messages.
 
     Returns: a tensor, or one tuple (or text) per prompt.
@@ -76,6 +77,13 @@ def prompts_given(given: Any, what: str) -> Any:
     """
     if isinstance(given, str):
         return (given,)
+    if isinstance(given, np.ndarray) and given.dtype == object:
+        given = given.tolist()
+    column = getattr(given, "to_list", None)  # of a table, with a prompt in each row
+    if callable(column):
+        given = list(column())  # pyright: ignore[reportArgumentType]
+        if given and all(isinstance(each, str) for each in given):
+            return tuple(given)
     if isinstance(given, list | tuple):
         rows = [each for each in given if isinstance(each, list | tuple)]
         if any(isinstance(each, str) for row in (rows or [given]) for each in row):
@@ -98,7 +106,7 @@ def encode_prompts(
     if isinstance(given, Tensor):
         return given
     names = labels_of(model, labels)
-    rows = [encode_prompt(model, prompt, names) for prompt in given]
+    rows = [encode_prompt(model, prompt, names) for prompt in _texts(model, given, names)]
     lengths = [len(row) for row in rows]
     if len(set(lengths)) > 1:
         raise ModelError(
@@ -106,6 +114,22 @@ def encode_prompts(
             "attention_mask"
         )
     return torch.tensor(rows)
+
+
+def _texts(model: HookedModel, given: Sequence[Any], labels: Sequence[str]) -> Sequence[Any]:
+    """The prompts; of one that is a list of strings, some of several tokens, its strings as texts."""
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None or len(given) != 1 or not all(isinstance(each, str) for each in given[0]):
+        return given
+    if isinstance(given[0], str):
+        return given
+    known = set(labels)
+    several = [
+        each
+        for each in given[0]
+        if each not in known and len(tokenizer.encode(each, add_special_tokens=False)) > 1
+    ]
+    return given[0] if several else given
 
 
 def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:

@@ -191,7 +191,7 @@ def test_an_intervention_is_an_edit_at_a_place(model, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as a user has it
     with pytest.raises(OcrInterpError, match=r"write Zero\(\)\.at\(site\)"):
         Intervention(PLACES["site"], Zero)
-    with pytest.raises(OcrInterpError, match="a Site or a Path"):
+    with pytest.raises(OcrInterpError, match="a Site, a Path or Edges"):
         Zero().at(HOOK)
     with pytest.raises(OcrInterpError, match=r"Zero\(\)\.at\(site\)"), ablated(model, Zero()):
         pass

@@ -1,6 +1,7 @@
 """Circuit graphs from files of others: checked by type, size and direction, then drawn."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -146,3 +147,24 @@ def test_numbers_of_any_size_are_a_few_letters(size):
     made = graph(edges=tuple(Edge(e.source, e.target, size) for e in EDGES), total=size)
     labels = [text.get_text() for text in draw_circuit(made).axes[0].texts]
     assert max(len(line) for label in labels[:4] for line in label.split("\n")) < 14
+
+
+def test_columns_of_whole_models():
+    """Nodes of a model's layers name their column, which edges and files keep."""
+    nodes = (
+        Node("input", "input", "input", (), 0),
+        Node("m0", "mlp", "MLP 0", (), 3),
+        Node("y", "answer", "y", (), 4),
+    )
+    edges = (Edge("input", "m0", 2.0), Edge("m0", "y", 1.0), Edge("input", "y", 0.5))
+    whole = CircuitGraph("g", nodes, edges, (Effect("y", 2.0, 0.5),), "", "", "")
+    text = whole.to_json()
+    assert json.loads(text)["version"] == 2
+    assert CircuitGraph.from_json(text) == whole
+    with pytest.raises(ConfigError, match="an edge must lead to a later column"):
+        dataclasses.replace(whole, edges=(*edges, Edge("m0", "input", 1.0)))
+    for column in (None, -1, True):
+        with pytest.raises(ConfigError, match="column of 'm0' must be"):
+            dataclasses.replace(
+                whole, nodes=(nodes[0], dataclasses.replace(nodes[1], column=column), nodes[2])
+            )

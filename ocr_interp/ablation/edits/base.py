@@ -144,7 +144,7 @@ class Intervention:
     """An edit at a place; write `edit.at(where)`.
 
     Attributes:
-        where: a `Site` or a `Path`.
+        where: a `Site`, a `Path` or `Edges`.
         what: the edit.
 
     Raises:
@@ -160,7 +160,7 @@ class Intervention:
             raise OcrInterpError(f"an intervention needs an edit, got {self.what!r}: write Zero().at(site)")
         if not isinstance(self.where, Where):
             raise OcrInterpError(
-                f"an intervention needs a Site or a Path, got {self.where!r}: write e.g. "
+                f"an intervention needs a Site, a Path or Edges, got {self.where!r}: write e.g. "
                 f'{type(self.what).__name__}(...).at(Site.at("z", layer=0, heads=[3]))'
             )
         self.what.check(self.where)

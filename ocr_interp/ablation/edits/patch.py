@@ -13,6 +13,7 @@ from torch import Tensor
 from ocr_interp.ablation.binding import Moved
 from ocr_interp.ablation.edits.base import Edit
 from ocr_interp.ablation.where.base import Place, Replacement, Where
+from ocr_interp.ablation.where.edges import Edges
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
@@ -27,10 +28,10 @@ class Patch(Edit):
         source: values of the whole activation at the hook, usually from a cache: one sequence, or one per
             prompt. Only at sites.
         donor: instead of source, one prompt, or one per prompt of the batch, with the same length as the
-            prompts: token ids in lists, arrays or tensors, labels or single-token strings in lists, or one
-            text for the tokenizer. They are run once, when the block is entered, through the model in its
-            state at that time. On a path, `inputs` must name the tokens of the prompts and of the donors: to
-            replace one subject by another, name both subjects, or all.
+            prompts: token ids in lists, arrays or tensors, labels or single-token strings in lists, a text or
+            several for the tokenizer, or a column of a table. They are run once, when the block is entered,
+            through the model in its state at that time. On a path, `inputs` must name the tokens of the
+            prompts and of the donors: to replace one subject by another, name both subjects, or all.
         attention_mask: of padded donors, 1 at tokens and 0 at padding. All donors must have one length.
 
     Raises:
@@ -66,10 +67,10 @@ class Patch(Edit):
             raise ModelError(f"source must hold numbers, got {missing} NaN of {self.source.numel()} entries")
 
     def check(self, where: Where) -> None:
-        if self.source is not None and isinstance(where, Path):
+        if self.source is not None and isinstance(where, Path | Edges):
             raise ModelError(
-                "a patch on a path takes a donor prompt, got source, the values of an activation: pass "
-                "Patch(donor=token ids), or patch a Site"
+                f"a patch on {'a path' if isinstance(where, Path) else 'edges'} takes a donor prompt, got "
+                "source, the values of an activation: pass Patch(donor=token ids), or patch a Site"
             )
 
     def prepare(self, place: Place) -> Replacement:

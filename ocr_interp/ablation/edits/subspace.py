@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ocr_interp.ablation.binding import Moved, digest, wide
+from ocr_interp.ablation.binding import Moved, digest
 from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
 from ocr_interp.ablation.edits.base import Edit, Intervention
 from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.hooked.norms import wide
 
 
 @dataclass(frozen=True, eq=False)

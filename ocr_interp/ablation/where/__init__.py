@@ -1,1 +1,1 @@
-"""Where an intervention acts: a site (an activation) or a path (some tokens through one head)."""
+"""Where an intervention acts: a site (an activation), a path (some tokens through one head) or edges."""

@@ -86,7 +86,7 @@ class Place(ABC):
 
 
 class Where(ABC):
-    """A place to intervene: `Site` or `Path`.
+    """A place to intervene: `Site`, `Path` or `Edges`.
 
     Attributes:
         prefix: prefix of the names of edits in descriptions.

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ocr_interp.ablation.binding import Bound, reference_run, wide
+from ocr_interp.ablation.binding import Bound, reference_run
 from ocr_interp.ablation.controls import Draw
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.checks import check_count
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, unknown_name
+from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
     LAYER_HOOKS,

@@ -1,0 +1,1 @@
+"""Circuits found by edge attribution, beside exact ablation and random circuits."""

@@ -1,0 +1,13 @@
+from .as_graph import circuit_as_graph as circuit_as_graph
+from .attribution import attribute_edges as attribute_edges
+from .attribution import patch_every_edge as patch_every_edge
+from .circuit import Circuit as Circuit
+from .contrast import Contrast as Contrast
+from .evaluation import CircuitEvaluation as CircuitEvaluation
+from .evaluation import evaluate_circuit as evaluate_circuit
+from .evaluation import faithfulness_of as faithfulness_of
+from .exchange import from_eap_ig as from_eap_ig
+from .exchange import to_auto_circuit as to_auto_circuit
+from .exchange import to_eap_ig as to_eap_ig
+from .finding import find_circuit as find_circuit
+from .scores import EdgeScores as EdgeScores

@@ -1,0 +1,7 @@
+"""The folder's models by name."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "circuits"))  # hooked_models
+sys.path.append(str(Path(__file__).parents[1]))  # worked_models
