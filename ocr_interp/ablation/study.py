@@ -20,7 +20,7 @@ from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.ablation.examples import Examples
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
 from ocr_interp.ablation.studied import StudiedModel, examples_by_seed, studied_model
-from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows
+from ocr_interp.ablation.study_table import KEYS, TOUCHED, StudyRows, read_rows
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.checks import check_count
 from ocr_interp.errors import (
@@ -33,6 +33,7 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import Show, progress_bar
 from ocr_interp.storage.digests import digest_of
+from ocr_interp.storage.notebooks import ShownAsTable
 from ocr_interp.storage.seals import SEAL
 from ocr_interp.training.run import Snapshot
 
@@ -41,7 +42,7 @@ BASELINE, NO_CONTROL = "none", "intervention"
 
 
 @dataclass(frozen=True)
-class AblationStudy:
+class AblationStudy(ShownAsTable):
     """The result of `run_ablation_study`.
 
     Attributes:
@@ -80,6 +81,18 @@ class AblationStudy:
         rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
         return found.reindex(columns=[split for split in self.splits if split in found.columns])
+
+
+def read_ablation_study(path: Path | str) -> AblationStudy:
+    """A study as its file holds it, with all metrics that every row has; its step is not in the file.
+
+    Raises:
+        RunError: no such file, no table of one study, damaged, or changed.
+    """
+    fingerprint, rows = read_rows(Path(path))
+    metrics = [name for name in rows[0] if name not in (*KEYS, TOUCHED) and all(name in row for row in rows)]
+    table = pd.DataFrame(rows, columns=[*KEYS, TOUCHED, *metrics])
+    return AblationStudy(table, fingerprint, None, tuple(metrics), tuple(dict.fromkeys(table["split"])))
 
 
 Specs = Mapping[str, Intervention | Sequence[Intervention]]

@@ -92,6 +92,24 @@ class StudyRows:
         return table
 
 
+def read_rows(path: Path) -> tuple[str, list[Row]]:
+    """The study and the sealed rows of a file of a study, all metrics.
+
+    Raises:
+        RunError: no such file, no table of a study, of several studies, damaged, or without a sealed row.
+    """
+    if not path.exists():
+        raise RunError(f"{path} is missing: name the .csv file that `ocr-interp ablate -o` wrote")
+    studies = sorted(set(_texts(path)["study"]))
+    if len(studies) != 1:
+        raise RunError(f"{path} must hold the rows of one study, got {len(studies)}: measure it again")
+    rows, unsealed = _read(path, studies[0])
+    if not rows:
+        why = "rows of an earlier version have no seal" if unsealed else "it is empty"
+        raise RunError(f"{path} has no rows that can be trusted ({why}): run the study again")
+    return studies[0], rows
+
+
 def _agrees(row: Row, key: Row) -> bool:
     return all(row[name] == value for name, value in key.items())
 
@@ -105,17 +123,7 @@ def _read(path: Path | None, study: str) -> tuple[list[Row], list[Row]]:
     """The rows of a file that have their seal, and those that have none."""
     if path is None or not path.exists():
         return [], []
-    try:
-        table = pd.read_csv(io.BytesIO(read_bytes(path)), dtype="str", keep_default_na=False)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise RunError(f"{path} is no table of a study ({error}): move it away") from None
-    columns = [*KEYS, TOUCHED]
-    if list(table.columns[: len(columns)]) != columns:
-        raise RunError(
-            f"{path} must begin with the columns {columns}, got {list(table.columns)}: choose another path"
-        )
+    table = _texts(path)
     others = sorted(set(table["study"]) - {study})
     if others:
         raise RunError(
@@ -137,6 +145,26 @@ def _read(path: Path | None, study: str) -> tuple[list[Row], list[Row]]:
             )
         (rows if seal else unsealed).append(row)
     return rows, unsealed
+
+
+def _texts(path: Path) -> pd.DataFrame:
+    """The cells of a file as texts.
+
+    Raises:
+        RunError: no table of a study.
+    """
+    try:
+        table = pd.read_csv(io.BytesIO(read_bytes(path)), dtype="str", keep_default_na=False)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is no table of a study ({error}): move it away") from None
+    columns = [*KEYS, TOUCHED]
+    if list(table.columns[: len(columns)]) != columns:
+        raise RunError(
+            f"{path} must begin with the columns {columns}, got {list(table.columns)}: choose another path"
+        )
+    return table
 
 
 def _typed(texts: Mapping[Any, str]) -> Row:

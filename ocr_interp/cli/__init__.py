@@ -16,17 +16,18 @@ from ocr_interp.cli.analyze import Analyze
 from ocr_interp.cli.arguments.files import allow_any_text, say
 from ocr_interp.cli.arguments.options import READING
 from ocr_interp.cli.arguments.suggestions import complaint, subcommands
-from ocr_interp.cli.diagram import Diagram
 from ocr_interp.cli.export import Export
 from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
+from ocr_interp.cli.pictures.diagram import Diagram
+from ocr_interp.cli.pictures.report import Report
 from ocr_interp.cli.reproduce import Reproduce
 from ocr_interp.cli.solve import Solve
 from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
 
-_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Solve | Export
+_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Report | Solve | Export
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -36,6 +37,7 @@ Command = (
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Diagram, tyro.conf.subcommand("diagram")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )

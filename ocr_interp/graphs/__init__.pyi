@@ -1,3 +1,5 @@
+from .ablated_mechanism import ablated_mechanism as ablated_mechanism
+from .ablated_mechanism import removable as removable
 from .building import attribution_graph as attribution_graph
 from .building import prompt_graph as prompt_graph
 from .circuit_graph import circuit_graph as circuit_graph

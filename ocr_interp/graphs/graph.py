@@ -14,6 +14,7 @@ from typing import Any
 from ocr_interp.checks import check_count, check_number
 from ocr_interp.errors import AttributionError, ConfigError, shown, unknown_name
 from ocr_interp.linalg.sums import TOLERANCE
+from ocr_interp.registry import Registry
 from ocr_interp.storage.reading import parse_json
 
 SCHEMA = "ocr-interp/circuit-graph"
@@ -31,6 +32,9 @@ what a head reads (its queries, keys or values), heads and MLPs."""
 NODE_KINDS = (*COLUMNS, "source", *LAYERED)
 READABLE, ROUNDED = 0.01, 0.005
 """Share of the effect, and share of the largest edge, below which `readable` leaves edges out."""
+
+_DRAWING: Registry[Any] = Registry("drawing of a graph", "ocr_interp.viz.diagram", "AS_SVG")
+"""Diagrams stand below graphs and are found by name, when a notebook asks for a picture."""
 
 _COLUMN = {**{kind: place for place, kind in enumerate(COLUMNS)}, "source": COLUMNS.index("ov_block")}
 
@@ -302,6 +306,10 @@ class CircuitGraph:
         if node.kind in ("token", "source"):
             return node.name in sources
         return node.name in sources and node.name in targets
+
+    def _repr_svg_(self) -> str | None:
+        """The diagram of `readable()`, for notebooks; None for a graph without edges."""
+        return _DRAWING["drawing"](self) if self.edges else None
 
     # --- on disk --------------------------------------------------------------------------------
 

@@ -1,18 +1,22 @@
-"""Progress of long computations on stderr: a bar on a terminal, plain lines elsewhere if asked for."""
+"""Progress of long computations: a bar on a terminal or in a notebook, plain lines elsewhere if asked for."""
 
 from __future__ import annotations
 
+import html
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 Move = Callable[[int, str], None]
 """A function of the amount done and a text to show beside it."""
 
 Show = bool | Literal["lines"] | None
-"""True: a bar; False: nothing; "lines": plain lines, for logs; None: a bar where stderr is a terminal."""
+"""True: a bar; False: nothing; "lines": plain lines, for logs; None: a bar on a terminal or in a notebook."""
+
+FRAME = 0.2
+"""Seconds between two pictures of a bar in a notebook."""
 
 LINES, LONGEST_SILENCE = 20, 30.0
 """About how many plain lines there are, and the seconds after which there is one more."""
@@ -38,10 +42,17 @@ def progress_bar(
 
     Returns: as a context, the function that is told the amount done.
     """
+    notebook = None if show is False or show == "lines" else _notebook()
     if show is None:
-        show = sys.stderr.isatty()
+        show = sys.stderr.isatty() or notebook is not None
     if not show:
         yield lambda done, text: None
+    elif notebook is not None:
+        bar = _NotebookBar(notebook, label, total, done, unit)
+        try:
+            yield bar.move
+        finally:
+            bar.draw()
     elif show == "lines":
         yield _PlainLines(label, total, done, unit).move
     else:
@@ -53,6 +64,40 @@ def progress_bar(
         with Progress(*columns, told, console=Console(stderr=True)) as bar:
             shown = bar.add_task("", total=total, completed=done)
             yield lambda done, text: bar.update(shown, completed=done, description=text)
+
+
+def _notebook() -> Any:
+    """The module that shows things in the notebook in which this runs; None elsewhere."""
+    shell = sys.modules.get("IPython")  # who has not imported it is in no notebook
+    found = None if shell is None else shell.get_ipython()
+    if found is None or not hasattr(found, "kernel"):
+        return None
+    import IPython.display
+
+    return IPython.display
+
+
+class _NotebookBar:
+    """One bar of HTML in the output of a cell, drawn again in its place; it stays when the work is done."""
+
+    def __init__(self, notebook: Any, label: str, total: int, done: int, unit: str) -> None:
+        self.html, self.label, self.total, self.unit = notebook.HTML, label, total, unit
+        self.done, self.text, self.drawn = done, "", time.monotonic()
+        self.shown = notebook.display(self.html(self._html()), display_id=True)
+
+    def move(self, done: int, text: str) -> None:
+        self.done, self.text = done, text
+        if time.monotonic() - self.drawn >= FRAME:
+            self.draw()
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
+        self.shown.update(self.html(self._html()))
+
+    def _html(self) -> str:
+        told = f"{self.label} {self.done:,}/{self.total:,} {self.unit} {self.text}"
+        bar = f'<progress value="{self.done}" max="{max(self.total, 1)}"></progress>'
+        return f"<div>{bar} <code>{html.escape(told)}</code></div>"
 
 
 class _PlainLines:

@@ -14,6 +14,7 @@ from ocr_interp.checks import as_tuples
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import OcrInterpError, unknown_name
 from ocr_interp.models.weights import TokenWeights
+from ocr_interp.storage.notebooks import ShownAsTable
 from ocr_interp.storage.tables import columns_of, history_table
 from ocr_interp.sweeps.grid import FIELDS, config_columns
 from ocr_interp.sweeps.records import RunRecord
@@ -24,9 +25,15 @@ from ocr_interp.training.tracking import COLUMNS
 OUTCOME_COLUMNS = ("run", "status", "message", "seconds", "trained_on")
 """Columns of the table of runs beside the fields of the configurations, as in `RunRecord`."""
 
+SHOWN_COLUMNS = (
+    *("status", "step", "train_loss", "held_out_implication/loss", "held_out_implication/accuracy"),
+    *("beta", "nuclear_norm", "gap_nuclear"),
+)
+"""Columns of `SweepResult.final` that a notebook shows beside the axes."""
+
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(ShownAsTable):
     """The runs of a sweep, also those that an earlier call into the same folder trained.
 
     Attributes:
@@ -49,6 +56,10 @@ class SweepResult:
     def __repr__(self) -> str:
         counts = ", ".join(f"{n} {status}" for status, n in self.runs["status"].value_counts().items())
         return f"SweepResult({len(self.runs)} runs over {', '.join(self.axes) or 'no axis'}: {counts})"
+
+    def _in_notebooks(self) -> pd.DataFrame:
+        final = self.final()
+        return final[[name for name in ("run", *self.axes, *SHOWN_COLUMNS) if name in final]]
 
     def final(self) -> pd.DataFrame:
         """One row per run: axes, outcome, and the metrics at its last logged step (NaN without one)."""

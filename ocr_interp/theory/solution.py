@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.errors import SolverError
+from ocr_interp.storage.notebooks import ShownAsTable
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.certificate import Certificate, held_out_beta
 from ocr_interp.theory.closed.closed_form import ClosedForm
@@ -31,7 +32,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(ShownAsTable):
     """The max-margin solution of a task; made by `solve`.
 
     Expensive parts (W, weights, certificate, embeddings) are computed on first use, so the closed form of a

@@ -17,13 +17,14 @@ from ocr_interp.errors import OcrInterpError
 from ocr_interp.models.routed_stacks import routed
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights, hooked_state_dict
+from ocr_interp.storage.notebooks import ShownAsTable
 from ocr_interp.storage.tensors import write_tensors
 from ocr_interp.theory.problem import constant_feature
 from ocr_interp.theory.subject_table import subject_logits, subject_table
 
 
 @dataclass(frozen=True, repr=False)
-class Snapshot(TrainedModel):
+class Snapshot(ShownAsTable, TrainedModel):
     """A model at one step of its training."""
 
     @cached_property

@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d import Axes3D
 from scipy.linalg import null_space
 
+from ocr_interp.circuits.geometry.embeddings import Coordinates
+from ocr_interp.errors import ConfigError
+from ocr_interp.storage.plain import printable
 from ocr_interp.task import FactRecallTask
-from ocr_interp.viz.style import HELD_OUT
+from ocr_interp.viz.style import current_style
 
-INPUT_COLOR, RELATION_COLOR, ANSWER_COLOR, SUM_COLOR = "0.15", "0.5", "#0173b2", HELD_OUT
+INPUT_COLOR, RELATION_COLOR = "0.15", "0.5"
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,24 @@ def _cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
-def plot_pair_geometry(ax: Axes3D, geometry: PairGeometry) -> None:
+def plot_pair_geometry(ax: Axes3D, geometry: PairGeometry) -> Axes3D:
     """Draws subjects in their plane, relations above and below it, sums beside their answers.
 
     Args:
         ax: axes with projection="3d".
         geometry: the pair.
+
+    Returns: the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, solve
+    >>> task = FactRecallTask(3, 1, 2)
+    >>> solution = solve(task)
+    >>> pair = PairGeometry.of(solution.input_embeddings(), solution.output_embeddings(), task)
+    >>> len(plot_pair_geometry(Figure().add_subplot(projection="3d"), pair).texts)
+    8
     """
+    answer_colour, sum_colour = current_style().positive, current_style().held_out
     at = geometry.points
     reach = max(float(np.linalg.norm(v)) for v in [*at.values(), at["held_out"] + at["r1"]])
     _plane(ax, 0.8 * reach)
@@ -112,14 +127,58 @@ def plot_pair_geometry(ax: Axes3D, geometry: PairGeometry) -> None:
     _arrow(ax, at["held_out"], INPUT_COLOR, "$s = s'$" if together else "$s'$")
     for relation, answer, kind in ((1, "b", "fact"), (2, "c", "implication")):
         total = at["held_out"] + at[f"r{relation}"]
-        _arrow(ax, at[answer], ANSWER_COLOR, f"${answer}$")
+        _arrow(ax, at[answer], answer_colour, f"${answer}$")
         cosine = f"$s'+r_{relation}$\ncos {geometry.cosines[kind]:.3f} with ${answer}$"
-        _arrow(ax, total, SUM_COLOR, cosine, dashed=True, va="bottom" if relation == 1 else "top")
-        ax.scatter(*at[f"{answer}_others"], color=ANSWER_COLOR, alpha=0.5, s=18)
+        _arrow(ax, total, sum_colour, cosine, dashed=True, va="bottom" if relation == 1 else "top")
+        ax.scatter(*at[f"{answer}_others"], color=answer_colour, alpha=0.5, s=18)
     ax.set(xlim=(-reach / 2, reach), ylim=(-0.75 * reach, 0.75 * reach), zlim=(-reach, reach))
     ax.set_box_aspect((1.5, 1.5, 2), zoom=1.2)  # pyright: ignore[reportArgumentType]
     ax.view_init(elev=24, azim=-75)
     ax.set_axis_off()
+    return ax
+
+
+def plot_coordinates(ax: Axes, coordinates: Coordinates) -> Axes:
+    """Draws tokens in two or three dimensions as arrows from the origin, each with its label.
+
+    Args:
+        ax: axes; for three dimensions with projection="3d".
+        coordinates: of an OV circuit, `circuit.embeddings().coordinates(labels, dimensions)`.
+
+    Returns: the axes.
+
+    Raises:
+        ConfigError: axes of another number of dimensions.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, train
+    >>> recipe = TrainConfig(steps=20, batch_size=12, device="cpu")
+    >>> run = train(FactRecallTask(3, 1, 2), ModelConfig(d_head=8), recipe, progress=False)
+    >>> flat = run.circuit.embeddings().coordinates(["s0", "r1", "r2", "b0", "s0+r1"])
+    >>> plot_coordinates(Figure().subplots(), flat).get_xlabel()
+    'along s0'
+    """
+    dimensions, solid = coordinates.values.shape[1], isinstance(ax, Axes3D)
+    if (dimensions == 3) is not solid:
+        wanted = 'projection="3d"' if dimensions == 3 else "two dimensions"
+        raise ConfigError(f"coordinates of {dimensions} dimensions need axes with {wanted}")
+    style, reach = current_style(), float(np.abs(coordinates.values).max(initial=0.0)) or 1.0
+    for k, (name, point) in enumerate(zip(coordinates.labels, coordinates.values, strict=True)):
+        colour = style.colour(k)
+        ax.plot(*([0.0, float(value)] for value in point), color=colour, lw=1.6)
+        ax.scatter(*point, color=colour, s=18)
+        place = [float(value) for value in 1.04 * point]
+        ax.text(*place, printable(name), color=colour, parse_math=False)  # pyright: ignore[reportCallIssue]
+    names = [f"along {printable(anchor)}" for anchor in coordinates.anchors]
+    names += ["beyond the anchors"] * (dimensions - len(names))
+    rest = [names[0], *(f"{name}, rest" if name.startswith("along") else name for name in names[1:])]
+    limits = dict.fromkeys(("xlim", "ylim", "zlim")[:dimensions], (-1.15 * reach, 1.15 * reach))
+    ax.set(**limits, **dict(zip(("xlabel", "ylabel", "zlabel"), rest, strict=False)))
+    if not solid:
+        ax.set_aspect("equal")
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.axvline(0, color="0.8", lw=0.8, zorder=0)
+    return ax
 
 
 def _plane(ax: Axes3D, size: float) -> None:

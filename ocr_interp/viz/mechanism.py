@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from ocr_interp.task import FACT, IMPLICATION, FactRecallTask
-from ocr_interp.viz.style import HELD_OUT
+from ocr_interp.viz.style import current_style
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class OwnAnswerStrength:
         return cls(mean(fact[told]), mean(implication[told]), mean(fact[~told]), mean(implication[~told]))
 
 
-def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width: float) -> None:
+def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width: float) -> Axes:
     """Draws subjects on the left and their own answers on the right; the line width is the strength.
 
     Args:
@@ -58,7 +58,17 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
         strength: measured edges.
         color: colour of the told edges; the untold edge always has the colour of the frame.
         full_width: strength that is drawn with the widest line.
+
+    Returns: the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, solve
+    >>> task = FactRecallTask(3, 1, 2)
+    >>> strength = OwnAnswerStrength.of(solve(task).W, task)
+    >>> len(plot_mechanism(Figure().subplots(), strength, "#0173b2", full_width=1.0).texts)
+    8
     """
+    held_out = current_style().held_out
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
     boxes = {
@@ -89,7 +99,7 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
                 mutation_scale=12,
                 lw=1.2 if missing else 0.8 + 4.5 * min(abs(value) / full_width, 1),
                 ls=(0, (2, 2)) if missing else "-",
-                color=HELD_OUT if untold else color,
+                color=held_out if untold else color,
                 alpha=1.0 if untold else 0.75,
             )
         )
@@ -101,6 +111,7 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
             va="center",
             fontsize=8.5,
             fontweight="bold" if untold else "normal",
-            color=HELD_OUT if untold else "0.15",
+            color=held_out if untold else "0.15",
             bbox={"fc": "white", "ec": "none", "pad": 1.0},
         )
+    return ax

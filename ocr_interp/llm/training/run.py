@@ -21,13 +21,14 @@ from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.update import load_finetuned, method_columns
+from ocr_interp.storage.notebooks import ShownAsTable
 
 NOT_MEASURED = {"why_not": "the run is of a version that did not measure it"}
 """The movement of runs of earlier versions."""
 
 
 @dataclass(frozen=True)
-class FinetuneRun:
+class FinetuneRun(ShownAsTable):
     """A fine-tuned model and its measurements during training.
 
     Attributes:
@@ -59,6 +60,9 @@ class FinetuneRun:
     in_memory: LanguageModel | None = field(repr=False, default=None)
     table: LogitTable | None = field(repr=False, default=None)
     movement: Movement | str = field(repr=False, default=NOT_MEASURED["why_not"])
+
+    def _in_notebooks(self) -> pd.DataFrame:
+        return self.history
 
     @cached_property
     def lm(self) -> LanguageModel:

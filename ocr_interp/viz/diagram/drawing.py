@@ -13,15 +13,18 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch
+from matplotlib.text import Text
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.atomic import write_atomic
+from ocr_interp.storage.plain import printable
 from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
-from ocr_interp.viz.style import HELD_OUT
+from ocr_interp.viz.style import current_style
 
 FORMATS = ("png", "svg", "pdf", "dot")
 
@@ -79,6 +82,48 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
     return figure
 
 
+def plot_circuit(ax: Axes, graph: CircuitGraph) -> Axes:
+    """Draws one graph on given axes, as large as they are; text and lines shrink or grow with it.
+
+    Args:
+        ax: axes to draw on; give a mechanism about 7 x 4 inches, or its text gets small.
+        graph: the graph; `graph.readable()` leaves small edges out.
+
+    Returns: the axes.
+
+    Raises:
+        ConfigError: a graph without edges, or one with more nodes or edges than a picture can hold.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, train
+    >>> from ocr_interp.graphs import mechanism_graph
+    >>> recipe = TrainConfig(steps=20, batch_size=12, device="cpu")
+    >>> run = train(FactRecallTask(3, 1, 2), ModelConfig(d_head=8), recipe, progress=False)
+    >>> ax = plot_circuit(Figure().subplots(), mechanism_graph(run).readable())
+    >>> ax.texts[0].get_text().splitlines()[0]
+    'training subjects (3)'
+    """
+    if not graph.edges:
+        raise ConfigError("plot_circuit needs a graph with edges, got none")
+    shown = drawable(graph, MOST_NODES)
+    layout = lay_out(shown, _values(shown), legend_entries(shown))
+    before = set(ax.get_children())
+    _draw(ax, shown, layout, largest_edge([shown]))
+    ax.set(xlim=(0, layout.width), ylim=(0, layout.height), aspect="equal")
+    ax.axis("off")
+    figure = ax.get_figure()
+    assert figure is not None
+    box = ax.get_window_extent()
+    points = 72 / figure.dpi
+    scale = min(box.width * points / layout.width, box.height * points / layout.height)
+    for artist in set(ax.get_children()) - before:
+        if isinstance(artist, Text):
+            artist.set_fontsize(float(artist.get_fontsize()) * scale)
+        elif isinstance(artist, Patch | Line2D):
+            artist.set_linewidth(artist.get_linewidth() * scale)
+    return ax
+
+
 def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str) -> Path:
     """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
 
@@ -110,6 +155,23 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
         draw_circuit(graphs).savefig(picture, format=kind, metadata=metadata)
     write_atomic(target, picture.getvalue())
     return target
+
+
+def svg_of(graph: CircuitGraph) -> str:
+    """The diagram of a graph's readable part as SVG, which notebooks show.
+
+    Raises:
+        ConfigError: more nodes, edges or text than a picture can hold.
+    """
+    picture = io.BytesIO()
+    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+        metadata = {"Date": None, "Creator": None}
+        draw_circuit(graph.readable()).savefig(picture, format="svg", metadata=metadata)
+    return printable(picture.getvalue().decode())
+
+
+AS_SVG = svg_of
+"""What `CircuitGraph` asks for by this name when a notebook shows it."""
 
 
 def _values(graph: CircuitGraph) -> dict[str, str]:
@@ -176,7 +238,8 @@ def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> No
 
 
 def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing: bool) -> None:
-    color = HELD_OUT if untold else "0.45"
+    held_out = current_style().held_out
+    color = held_out if untold else "0.45"
     box = FancyBboxPatch(
         (placed.x - placed.width / 2, placed.y - placed.height / 2),
         placed.width,
@@ -197,6 +260,6 @@ def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing
         **_CENTRED,
         fontsize=FONT_SIZE,
         linespacing=1.2,
-        color=HELD_OUT if untold else "0.1",
+        color=held_out if untold else "0.1",
         zorder=4,
     )

@@ -14,10 +14,7 @@ from matplotlib.path import Path as Curve
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.viz.diagram.dot import MISSING_BELOW, missing_blocks
 from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, text_width
-from ocr_interp.viz.style import HELD_OUT
-
-POSITIVE, NEGATIVE = "#0173b2", "#de8f05"
-"""Colours of contributions for and against the answer, from seaborn's palette for colour-blind readers."""
+from ocr_interp.viz.style import current_style
 
 _WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
 _DASHES = (0, (3.5, 2.0))
@@ -38,17 +35,18 @@ def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
     """Legend entries for the colours and dashes that occur in a graph."""
     if not graph.effects:
         return []  # sizes, for or against nothing
+    style = current_style()
     told = [edge.contribution for edge in graph.edges if edge.kind == "told"]
-    found = [LegendEntry("for the answer", POSITIVE)] if any(c >= 0 for c in told) else []
+    found = [LegendEntry("for the answer", style.positive)] if any(c >= 0 for c in told) else []
     if any(c < 0 for c in told):
-        found.append(LegendEntry("against it", NEGATIVE))
+        found.append(LegendEntry("against it", style.negative))
     gone = missing_blocks(graph)
     untold = [edge for edge in graph.edges if edge.kind == "untold"]
     if any(edge.source not in gone and edge.target not in gone for edge in untold):
-        found.append(LegendEntry("never trained", HELD_OUT))
+        found.append(LegendEntry("never trained", style.held_out))
     if gone:
         text = f"never trained and missing (under {100 * MISSING_BELOW:g}% of the largest OV part)"
-        found.append(LegendEntry(text, HELD_OUT, dashed=True))
+        found.append(LegendEntry(text, style.held_out, dashed=True))
     return found
 
 
@@ -89,11 +87,12 @@ def edge_ends(
 
 
 def _looks(graph: CircuitGraph, largest: float) -> list[_Look]:
-    gone = missing_blocks(graph)
+    gone, style = missing_blocks(graph), current_style()
     looks = []
     for edge in graph.edges:
         missing = edge.source in gone or edge.target in gone
-        color = HELD_OUT if edge.kind == "untold" else POSITIVE if edge.contribution >= 0 else NEGATIVE
+        for_it = style.positive if edge.contribution >= 0 else style.negative
+        color = style.held_out if edge.kind == "untold" else for_it
         width = max(_THINNEST, _WIDEST * abs(edge.contribution) / largest)
         looks.append(_Look(_MISSING_WIDTH if missing else width, color, missing))
     return looks

@@ -126,7 +126,7 @@ def lay_out(
     """
     places = sorted({n.place for n in graph.nodes})
     columns = [[n for n in graph.nodes if n.place == place] for place in places]
-    labels = {n.name: _wrapped_label(n.label) for n in graph.nodes}
+    labels = {n.name: wrapped_label(n.label) for n in graph.nodes}
     sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
     aligned = _share_rows(graph, columns, sizes)
     widths = [max(sizes[n.name][0] for n in column) for column in columns]
@@ -206,7 +206,8 @@ def _legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[Lege
     return [tuple(row) for row in rows]
 
 
-def _wrapped_label(label: str) -> str:
+def wrapped_label(label: str) -> str:
+    """A label in lines that a box has room for."""
     lines = [textwrap.wrap(line, _LONGEST_LINE) or [""] for line in label.split("\n")]
     return "\n".join(line for parts in lines for line in parts)
 

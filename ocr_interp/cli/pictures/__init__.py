@@ -1,0 +1,1 @@
+"""Commands that make pictures and pages: one file per verb."""
