@@ -7,6 +7,7 @@ from . import graphs as graphs
 from . import llm as llm
 from . import maps as maps
 from . import mitigation as mitigation
+from . import models as models
 from . import optim as optim
 from . import theory as theory
 from . import viz as viz
