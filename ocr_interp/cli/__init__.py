@@ -29,7 +29,21 @@ from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
 
-_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Circuit | Compare | Report | Solve | Export
+_Subcommand = (
+    Reproduce
+    | Train
+    | Sweep
+    | Llm
+    | Info
+    | Analyze
+    | Ablate
+    | Diagram
+    | Circuit
+    | Compare
+    | Report
+    | Solve
+    | Export
+)
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]

@@ -92,7 +92,9 @@ def compare_graphs(before: CircuitGraph, after: CircuitGraph, share: float = SHA
         )
         # What flows into a node need not flow out of it where one of the graphs was pruned.
         pruned = max(before.pruned_below, after.pruned_below)
-        aligned.append(replace(graph, nodes=tuple(nodes), edges=edges, pruned_below=pruned))
+        statement = f"{graph.statement}; edges that changed by less than {share:.0%} of the largest fade"
+        options = {"pruned_below": pruned, "statement": statement}
+        aligned.append(replace(graph, nodes=tuple(nodes), edges=edges, **options))
     largest = max((abs(e.contribution) for g in aligned for e in g.edges), default=0.0)
     marked = frozenset(
         (old.source, old.target)

@@ -1,8 +1,8 @@
-"""Graphs of whole models made readable: inputs of heads folded into them, small heads of a layer as one node."""
+"""Graphs of whole models made readable: inputs of heads folded in, small heads of a layer as one node."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 from ocr_interp.checks import check_count
@@ -40,19 +40,22 @@ def simplify(
     folded = [fold_reads(each) for each in (graph, *([] if beside is None else [beside]))]
     groups = _groups(folded, most_nodes)
     found = [_merged(each, groups) for each in folded]
-    kept = _largest(found, most_edges)
-    return _only(found[0], kept)
+    return _only(found[0], _largest(found, most_edges))
 
 
 def fold_reads(graph: CircuitGraph) -> CircuitGraph:
-    """The graph without nodes of kind "reads": their edges lead to the head, in equal parts to several."""
-    reads = {node.name for node in graph.nodes if node.kind == "reads"}
-    if not reads:
-        return graph
+    """The graph without nodes of kind "reads": their edges lead to the head, in equal parts to several.
+
+    What a head reads that writes nowhere in the graph stays as it is.
+    """
+    kinds = {node.name: node.kind for node in graph.nodes}
     heads: dict[str, list[str]] = {}
     for edge in graph.edges:
-        if edge.source in reads:
+        if kinds[edge.source] == "reads":
             heads.setdefault(edge.source, []).append(edge.target)
+    reads = set(heads)
+    if not reads:
+        return graph
     summed: dict[tuple[str, str, str], float] = {}
     for edge in graph.edges:
         if edge.source in reads:
@@ -89,7 +92,9 @@ def _groups(graphs: list[CircuitGraph], most: int) -> dict[str, Node]:
             continue
         labels = tuple(sorted(node.label for node in members))
         word = "heads" if kind == "head" else "MLPs"
-        group = Node(f"{len(members)} {word} of column {place}", kind, f"{len(members)} {word}", labels, place)
+        group = Node(
+            f"{len(members)} {word} of column {place}", kind, f"{len(members)} {word}", labels, place
+        )
         found |= {node.name: group for node in members}
     return found
 
@@ -103,7 +108,7 @@ def _merged(graph: CircuitGraph, groups: dict[str, Node]) -> CircuitGraph:
         key = (*ends, edge.kind)
         summed[key] = summed.get(key, 0.0) + edge.contribution
     nodes = {groups.get(node.name, node).name: groups.get(node.name, node) for node in graph.nodes}
-    said = "; smaller heads or MLPs of a layer are one node, with the sum of their edges"
+    said = "; +n: n smaller heads (MLPs) of a layer, with the sum of their edges"
     return replace(
         graph,
         nodes=tuple(nodes.values()),
@@ -112,22 +117,18 @@ def _merged(graph: CircuitGraph, groups: dict[str, Node]) -> CircuitGraph:
     )
 
 
-def _largest(graphs: list[CircuitGraph], most: int) -> set[tuple[str, str]] | None:
-    """Ends of the largest edges of all graphs; None if all are few enough."""
+def _largest(graphs: list[CircuitGraph], most: int) -> set[tuple[str, str]]:
+    """Ends of the largest edges of all graphs."""
     sizes: dict[tuple[str, str], float] = {}
     for graph in graphs:
         for edge in graph.edges:
             key = edge.source, edge.target
             sizes[key] = max(sizes.get(key, 0.0), abs(edge.contribution))
-    if len(sizes) <= most:
-        return None
     return set(sorted(sizes, key=lambda key: -sizes[key])[:most])
 
 
-def _only(graph: CircuitGraph, kept: Iterable[tuple[str, str]] | None) -> CircuitGraph:
-    if kept is None:
-        return graph
-    kept = set(kept)
+def _only(graph: CircuitGraph, kept: Collection[tuple[str, str]]) -> CircuitGraph:
+    """The graph with some of its edges, and the nodes that these connect."""
     edges = tuple(edge for edge in graph.edges if (edge.source, edge.target) in kept)
     effects = []
     for effect in graph.effects:
@@ -136,10 +137,11 @@ def _only(graph: CircuitGraph, kept: Iterable[tuple[str, str]] | None) -> Circui
     connected = {end for edge in edges for end in (edge.source, edge.target)}
     connected |= {effect.node for effect in effects}
     left_out = len(graph.edges) - len(edges)
+    said = f"; the {left_out:,} smaller of {len(graph.edges):,} edges are left out" if left_out else ""
     return replace(
         graph,
         nodes=tuple(node for node in graph.nodes if node.name in connected),
         edges=edges,
         effects=tuple(effects),
-        statement=f"{graph.statement}; the {left_out} smaller of {len(graph.edges)} edges are left out",
+        statement=graph.statement + said,
     )

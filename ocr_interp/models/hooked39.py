@@ -174,7 +174,7 @@ def settings_of(model: Any) -> dict[str, Any]:
         isinstance(block.attn, FactRecallAttention) for block in model.blocks
     ):
         raise ModelError(
-            f"a HookedTransformer with TransformerLens' own attention is required, got {type(model).__name__}: "
+            f"a HookedTransformer with TransformerLens' attention is required, got {type(model).__name__}: "
             "a run writes its own (run.export), a bridge's transformers model has save_pretrained"
         )
     kept = {name: value for name, value in model.cfg.to_dict().items() if _is_plain(value)}

@@ -19,7 +19,7 @@ SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".json")
 class Circuit:
     """Say which heads and MLPs carry an answer of any model: direct attribution, and the edges found.
 
-    ocr-interp circuit FOLDER --prompt "Anna lives in Rome. Anna speaks" --answer " Italian" --against " French"
+    ocr-interp circuit FOLDER --prompt "Anna is in Rome. Anna speaks" --answer " Italian" --against " French"
     """
 
     model: Annotated[str, tyro.conf.Positional]
@@ -78,21 +78,14 @@ class Circuit:
 
 
 def write_circuit(path: Path, graph: Any, most_nodes: int) -> None:
-    """Writes a graph: whole as .json; in a picture the readable part, grouped where it has many nodes."""
+    """Writes a graph: whole as .json; in a picture grouped where it has many nodes."""
     if path.suffix.lower() == ".json":
         write_output(path, graph.to_json().encode())
     else:
         from ocr_interp.viz import save_diagram
 
-        save_diagram(grouped_graph(graph, most_nodes), path)
+        save_diagram(graph, path, most_nodes=most_nodes)
     say(str(path))
-
-
-def grouped_graph(graph: Any, most_nodes: int) -> Any:
-    """What a picture shows of a graph."""
-    from ocr_interp.graphs import group_nodes
-
-    return group_nodes(graph.readable(), most_nodes)
 
 
 def _records(table: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ class Compare:
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
     """before and after, as for `circuit`; the folder of a peft adapter alone is compared with its base"""
     inputs: tuple[str, ...] = ()
-    """tokens (labels, ids, or strings of one token) that circuits lead from; a run of `train` knows its own"""
+    """tokens (labels, ids, strings of one token) that circuits lead from; runs of `train` know their own"""
     outputs: tuple[str, ...] = ()
     """tokens that circuits lead to"""
     prompt: tuple[str, ...] = ()
@@ -47,6 +47,8 @@ class Compare:
     """a .json file of all numbers"""
     edges: int = 30
     """number of edges of each circuit"""
+    steps: int = 5
+    """steps of the integrated gradients"""
     rows: int = 10
     """number of circuits and parts that are printed"""
     circuits: int = 3
@@ -72,7 +74,7 @@ class Compare:
         from ocr_interp.checks import check_count
         from ocr_interp.cli.arguments.models import read_any_model
 
-        for name in ("edges", "rows", "most_nodes"):
+        for name in ("edges", "steps", "rows", "most_nodes"):
             check_count(name, getattr(self, name), 1)
         steps = (self.before_step, self.after_step)
         given = [read_any_model(name, step) for name, step in zip(self.models, steps, strict=False)]
@@ -89,7 +91,10 @@ class Compare:
         elif is_task:
             from ocr_interp.graphs import mechanism_graph
 
-            graphs = [mechanism_graph(run) for run in runs]
+            graphs = [
+                replace(mechanism_graph(run), title=f"{when}, step {run.step:,}")
+                for run, when in zip(runs, ("before", "after"), strict=True)
+            ]
         if self.output is not None and graphs is not None:
             self._draw(graphs)
         if self.table is not None:
@@ -143,21 +148,22 @@ class Compare:
         say(f"\ntotal {before.totals.mean():.4g} before, {after.totals.mean():.4g} after")
         for name in order[: self.rows]:
             say(f"{name:>24} {parts[name][0]:+.4g} -> {parts[name][1]:+.4g}")
+        circuits = []
         for one, when in zip(given, ("before", "after"), strict=True):
-            circuit, worth = question.circuit(one, self.edges, 5)
+            circuit, worth = question.circuit(one, self.edges, self.steps)
             say(f"\n{when}: {circuit!r}\n{worth.summary()}")
-            graphs.append(question.graph(circuit, when))
+            circuits.append(circuit)
+        # Both graphs show the edges of both circuits, each with its own scores.
+        either = circuits[0].mask | circuits[1].mask
+        for circuit, when in zip(circuits, ("before", "after"), strict=True):
+            graphs.append(question.graph(replace(circuit, mask=either), when))
         return {"parts": parts, "totals": [float(before.totals.mean()), float(after.totals.mean())]}
 
     def _draw(self, graphs: list[CircuitGraph]) -> None:
         """Both graphs, alike and on one scale."""
         assert self.output is not None
         from ocr_interp.comparison import compare_graphs
-        from ocr_interp.graphs import group_nodes
-        from ocr_interp.viz import save_change
+        from ocr_interp.viz import save_diagram
 
-        before, after = (graph.readable() for graph in graphs)
-        keep = {node.name for graph in (before, after) for node in graph.nodes}
-        before, after = (group_nodes(graph, self.most_nodes, among=keep) for graph in (before, after))
-        save_change(compare_graphs(before, after), self.output)
+        save_diagram(compare_graphs(*graphs), self.output, most_nodes=self.most_nodes)
         say(str(self.output))

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.text import Text
 
-from ocr_interp.errors import ConfigError
 from ocr_interp.comparison.graphs import GraphChange, compare_graphs
+from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.graphs.simplify import MOST_EDGES, simplify
 from ocr_interp.graphs.simplify import MOST_NODES as MOST_UNITS
@@ -271,7 +271,9 @@ def _draw(
         layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=TITLE_SIZE, fontweight="bold"
     )
     for x, text in layout.headings:
-        axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=min(FONT_SIZE - 1, layout.font_size), color="0.4")
+        axes.text(
+            x, layout.heading_y, text, **_CENTRED, fontsize=min(FONT_SIZE - 1, layout.font_size), color="0.4"
+        )
     draw_legend(axes, layout, _CENTRED)
     axes.text(
         layout.width / 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from ocr_interp.graphs.graph import CircuitGraph, Node
 from ocr_interp.viz.diagram.layout import (
@@ -54,7 +55,7 @@ def lay_out_layers(
     band = max(_BAND, most * (_BOX + _GAP))
     x = _across(columns, widths)
     heights = _down(graph, upper, band)
-    note = wrapped(note_of(graph, one_scale), WIDTH - 2 * _MARGIN, FONT)
+    note = wrapped(f"H: heads, M: MLPs. {note_of(graph, one_scale)}", WIDTH - 2 * _MARGIN, FONT)
     rows = legend_rows(legend, WIDTH - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * FONT + 10
     foot = note_height + _ROW * len(rows)
@@ -93,7 +94,7 @@ def _across(columns: list[list[Node]], widths: Mapping[str, float]) -> list[floa
     shares = [_MLP_SHARE if all(n.kind == "mlp" for n in column) else 1.0 for column in columns]
     ends = [max(widths[n.name] for n in column) / 2 for column in (columns[0], columns[-1])]
     room = WIDTH - 2 * _MARGIN - sum(ends)
-    steps = [(a + b) / 2 for a, b in zip(shares, shares[1:], strict=False)]
+    steps = [(a + b) / 2 for a, b in pairwise(shares)]
     unit = room / (sum(steps) or 1.0)
     found = [_MARGIN + ends[0]]
     for step in steps:
