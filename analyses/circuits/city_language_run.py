@@ -72,11 +72,12 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
     """Direct attribution, ablations and the circuit found."""
     first = [tokenizer.encode(f" {each}", add_special_tokens=False)[0] for each in prompts.languages]
     others = [[token for token in first if token != own] for own in first]
-    texts = [text for name in NAMES for text in prompts.texts(name)]
+    texts = [tokenizer.encode(text) for name in NAMES for text in prompts.texts(name)]
     found = direct_attribution(model, texts, first * len(NAMES), others * len(NAMES))
     parts = {part.name: float(value) for part, value in zip(found.parts, found.mean, strict=True)}
-    heads = [(p.layer, p.head, v) for p, v in zip(found.parts, found.mean, strict=True) if p.kind == "head"]
-    top = [(layer, head) for layer, head, _ in sorted(heads, key=lambda h: -abs(h[2]))[:TOP]]
+    grid = found.heads.mean(0)
+    order = np.argsort(-np.abs(np.nan_to_num(grid)), axis=None, kind="stable")[:TOP]
+    top = [(int(place // grid.shape[1]), int(place % grid.shape[1])) for place in order]
     kinds = {part.name: part.kind for part in found.parts}
 
     def measure(removed: list[tuple[int, int]]) -> float:
@@ -101,6 +102,7 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
         for layer in sorted({layer for layer, _ in top}):
             own = [head for where, head in top if where == layer]
             rest = [head for head in range(n_heads) if head not in own]
+            rest = rest if len(rest) >= len(own) else list(range(n_heads))
             drawn += [(layer, int(h)) for h in generator.choice(rest, len(own), replace=False)]
         draws.append(measure(drawn))
     tokens = [tokenizer.encode(text) for text in prompts.texts(NAMES[0])]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ocr_interp.checks import check_number
 from ocr_interp.errors import ConfigError, shown
 from ocr_interp.graphs.graph import CircuitGraph, Edge
@@ -47,8 +49,8 @@ class GraphChange:
                 for old, new in both
             ]
         )
-        order = frame["change"].abs().sort_values(ascending=False, kind="stable").index
-        return frame.loc[order].reset_index(drop=True)
+        order = np.argsort(-np.abs(frame["change"].to_numpy()), kind="stable")
+        return frame.iloc[order].reset_index(drop=True)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

@@ -79,8 +79,9 @@ def _groups(graphs: list[CircuitGraph], most: int) -> dict[str, Node]:
     if len(nodes) <= most:
         return {}
     order = sorted(nodes.values(), key=lambda node: -sizes.get(node.name, 0.0))
+    rest: dict[tuple[int, str], list[Node]] = {}
     for single in range(most - 1, -1, -1):
-        rest: dict[tuple[int, str], list[Node]] = {}
+        rest = {}
         for node in order[single:]:
             rest.setdefault((node.place, node.kind), []).append(node)
         # A group of one is that node itself.
@@ -104,8 +105,8 @@ def _merged(graph: CircuitGraph, groups: dict[str, Node]) -> CircuitGraph:
         return graph
     summed: dict[tuple[str, str, str], float] = {}
     for edge in graph.edges:
-        ends = (groups[end].name if end in groups else end for end in (edge.source, edge.target))
-        key = (*ends, edge.kind)
+        source, target = (groups[end].name if end in groups else end for end in (edge.source, edge.target))
+        key = source, target, edge.kind
         summed[key] = summed.get(key, 0.0) + edge.contribution
     nodes = {groups.get(node.name, node).name: groups.get(node.name, node) for node in graph.nodes}
     said = "; +n: n smaller heads (MLPs) of a layer, with the sum of their edges"

@@ -41,7 +41,13 @@ class Question:
         return self._rows(given, self.prompt)
 
     def _rows(self, given: GivenModel, words: Words) -> list[Any]:
-        return list(words) if given.has_tokenizer else [[as_token(word) for word in words]]
+        if not given.has_tokenizer:
+            return [[as_token(word) for word in words]]
+        from ocr_interp.hooked.adapted.copies import as_hooked
+        from ocr_interp.hooked.tokens import encode_prompt, labels_of
+
+        model = as_hooked(given.model)
+        return [list(encode_prompt(model, text, labels_of(model, None))) for text in words]
 
     def _one_each(self, words: Words, count: int, what: str) -> list[Any]:
         if len(words) not in (1, count):

@@ -165,5 +165,6 @@ class Compare:
         from ocr_interp.comparison import compare_graphs
         from ocr_interp.viz import save_diagram
 
-        save_diagram(compare_graphs(*graphs), self.output, most_nodes=self.most_nodes)
+        before, after = graphs
+        save_diagram(compare_graphs(before, after), self.output, most_nodes=self.most_nodes)
         say(str(self.output))

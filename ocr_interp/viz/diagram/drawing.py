@@ -68,7 +68,7 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
     marked = graphs.marked if isinstance(graphs, GraphChange) else None
     shown = _shown(graphs, most_nodes, most_edges)
     if marked is not None and isinstance(graphs, GraphChange) and shown[0].edges != graphs.before.edges:
-        marked = compare_graphs(*shown, graphs.share).marked
+        marked = compare_graphs(shown[0], shown[1], graphs.share).marked
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     shown = _told_apart([drawable(graph, MOST_NODES) for graph in shown])
