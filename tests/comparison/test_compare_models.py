@@ -1,6 +1,7 @@
 """Two states of a model: every number against dense products; LoRA unmerged equals merged; refusals."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -112,14 +113,17 @@ def test_unmerged_lora_is_the_merged_model():
     peft = pytest.importorskip("peft")
     targets = ["q_proj", "v_proj", "o_proj"]
     base = hugging_face_model("Llama")
-    wrapped = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(r=2, target_modules=targets)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(r=2, target_modules=targets))
+    wrapped = wrapped.double().eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_" in name:
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     merged = bridge(copy.deepcopy(wrapped).merge_and_unload())
-    asked = compare_models(wrapped.eval(), **TOKENS)
+    asked = compare_models(wrapped, **TOKENS)
     wanted = compare_models(bridge(base), merged, **TOKENS)
     for mine, other in zip(asked.units, wanted.units, strict=True):
         assert (mine.unit, mine.kind) == (other.unit, other.kind)
