@@ -60,15 +60,17 @@ def test_claims_hold_and_fail_by_the_criteria():
 
 @pytest.mark.slow
 def test_the_induction_circuit_of_one_seed():
-    """Found without being told which heads, beside random circuits; the exact figure is the study's."""
+    """Found without being told which heads, beside random circuits; which claims hold is the study's."""
     model = induction.models().induction_model(0)
     contrast, others = (induction.contrast_of(model, seed) for seed in (1000, 1001))
     scores = attribute_edges(model, contrast, steps=10)
     circuit = find_circuit(model, contrast, size=int(SHARE * scores.nodes.n_edges), scores=scores)
     (previous, induced), attention = induction.heads_by_pattern(model)
-    assert min(attention) > 0.3
-    assert {previous, induced} <= set(circuit.writers)
-    assert f"{previous}->{induced}<k>" in circuit.edges
+    assert attention[0] > 0.4
+    assert induced.startswith("a1.")
+    reads = [edge for edge in circuit.edges if edge.startswith(f"{previous}->a1.") and edge.endswith("<k>")]
+    assert reads
+    assert any(f"{edge.split('->')[1].split('<')[0]}->logits" in circuit.edges for edge in reads)
     report = evaluate_circuit(model, circuit, others, random_circuits=5)
-    assert report.faithfulness > 0.6
+    assert report.faithfulness > 0.85
     assert all(values.mean() <= RANDOM_FAITHFUL for values in report.random.values())

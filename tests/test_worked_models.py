@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from worked_models import (
+from analyses.circuits.worked_models import (
     INDUCTION_VOCABULARY,
     addition_accuracy,
     additions,

@@ -20,8 +20,8 @@ CORRELATION = 0.5
 
 DRAWS = 5
 """Random sets of heads, each with as many heads of every layer as the TOP heads have: of its other heads, or
-of all where more than half are among the TOP. (The latter was added when a first run stopped there, before any
-number was seen.)"""
+of all where more than half are among the TOP. (The latter was added when a first run stopped there, before
+any number was seen.)"""
 
 RATIO = 2.0
 """Without the TOP heads by direct contribution (z set to zero at all positions) the measure falls by at least

@@ -22,7 +22,7 @@ from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import NORMS, OV_KINDS
 from ocr_interp import OVCircuit, Run, solve
-from ocr_interp.viz.energy import plot_energy_shares
+from ocr_interp.viz.spectra import plot_energy_shares
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "ov_breakdown"

@@ -4,13 +4,18 @@ Two-layer attention-only models, 5 seeds, each trained in this process. Two circ
 the top edges by |score|; and what is left when edges that lose least are removed from four times as many.
 Faithfulness is of real ablation on prompts that neither was found on. Beside it: random circuits of equal
 kinds, and connected ones; and the score of every edge against its exact effect.
+
+What failed: two of five seeds stay below 0.9 (they need a fifth of the edges), and the head of layer 1 that
+attends most to what follows the last appearance gives it 0.15 of its attention at the query, where heads
+differ little; in three seeds it is not in the circuit. Seed 0, looked at afterwards, attends more to what
+follows earlier appearances, most of all in a head of its circuit. Ranks of small effects disagree: over all
+edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from analyses.circuits import worked_models
 from analyses.discovery.criteria import (
     ACCURACY,
     FAITHFUL,
@@ -91,18 +97,8 @@ class Found:
 
 
 def models() -> Any:
-    """The module that trains the models; it belongs to the tests, which use the same ones."""
-    return _loaded(Path(__file__).parents[2] / "tests" / "worked_models.py")
-
-
-@cache
-def _loaded(path: Path) -> Any:
-    spec = spec_from_file_location("worked_models", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that trains the models; tests use the same ones."""
+    return worked_models
 
 
 def contrast_of(model: Any, seed: int) -> Contrast:
@@ -187,7 +183,7 @@ def make(runs: Path, figures: Path) -> list[Found]:
         ax.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["2%", "5%", "10%", "20%", "50%", "100%"])
         ax.minorticks_off()
         ax.set_title(
-            "A tenth of the edges carries induction; random ones carry none", loc="left", fontsize=10
+            "A tenth of the edges carries most of induction; random circuits none", loc="left", fontsize=10
         )
         ax.legend(frameon=False, loc="center right", fontsize=8.5)
         save_figure(fig, figures / PICTURE, {"sizes": list(SIZES), "seeds": [asdict(one) for one in found]})

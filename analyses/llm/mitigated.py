@@ -114,49 +114,62 @@ def make(runs: Path, figures: Path) -> Arms:
     table = rows(arms)
     with figure_style():
         shown = [people for people in PEOPLE if arms[people]] or list(PEOPLE)
+        names = sorted({row["method"] for row in table}, key=lambda name: _separation(table, name))
         fig, axes = plt.subplots(
-            1, len(shown), figsize=(6.6, 3.4), sharey=True, squeeze=False, layout="constrained"
+            1,
+            len(shown),
+            figsize=(6.6, 1.3 + 0.21 * len(names)),
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
         )
         for ax, people in zip(axes[0], shown, strict=True):
-            _draw(ax, [row for row in table if row["people"] == people])
-            ax.set_title({"profession": "workplace and color", "city": "language and color"}[people])
-        axes[0, 0].set_ylabel("untold color, mean rank\n(2: guessed, 0: deduced)")
-        fig.supxlabel("untold workplace or language, mean rank (0: known)", fontsize=10)
+            _draw(ax, [row for row in table if row["people"] == people], names)
+            ax.set_title(TITLES[people], fontsize=9.5)
+        axes[0, 0].set_yticks(range(len(names)), [METHODS[name].title for name in names])
+        fig.supxlabel("untold answers, mean rank (0: the right one first, 2: guessed)", fontsize=9.5)
+        handles = [plt.Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
+        fig.legend(handles=handles, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
         save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "limits": _limits(), "rows": table})
         plt.close(fig)
     return arms
+
+
+TITLES = {"profession": "workplace and color of professions", "city": "language and color of cities"}
+CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
+KEY = (
+    ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
+    ("D", SPURIOUS_COLOR, "spurious (wanted at 2)"),
+)
+
+
+def _separation(table: list[dict[str, Any]], method: str) -> float:
+    """Mean over people of the spurious rank minus the causal one."""
+    own = [row for row in table if row["method"] == method]
+    return float(np.mean([row["spurious"]["mean"] - row["causal"]["mean"] for row in own]))
 
 
 def _limits() -> dict[str, float]:
     return {"causal_at_most": CAUSAL_LIMIT, "spurious_at_least": CHANCE_LEFT, "told_at_most": TOLD_LIMIT}
 
 
-def _draw(ax: Any, table: list[dict[str, Any]]) -> None:
-    """One point per arm, mean over seeds; those that know the told facts are filled."""
-    ax.axvspan(-0.1, CAUSAL_LIMIT, ymin=0, ymax=1, color="#029e73", alpha=0.07, lw=0)
-    ax.axhline(CHANCE_LEFT, color="#029e73", lw=0.8, ls="--")
-    ax.axhline(2.0, color="#777777", lw=0.6, ls=":")
+def _draw(ax: Any, table: list[dict[str, Any]], names: list[str]) -> None:
+    """One row per method: every seed as a small mark, the mean as a large one; hollow if facts are lost."""
+    ax.axvspan(CHANCE_LEFT, 2.6, color=SPURIOUS_COLOR, alpha=0.07, lw=0)
+    ax.axvspan(-0.1, CAUSAL_LIMIT, color=CAUSAL_COLOR, alpha=0.07, lw=0)
     for row in table:
+        y = names.index(row["method"])
         known = row["told"]["mean"] <= TOLD_LIMIT
-        color = _color(row["method"])
-        x, y = row["causal"]["mean"], row["spurious"]["mean"]
-        ax.plot(x, y, "o", ms=6, color=color, mfc=color if known else "white")
-        if row["method"] in LABELLED:
-            ax.annotate(
-                row["title"], (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7.5, color=color
-            )
-    ax.set_ylim(0, 2.6)
-    ax.set_xlim(-0.08, max([1.2, *(row["causal"]["mean"] + 0.2 for row in table)]))
-
-
-LABELLED = ("lora", "read_by_relation", "read_at_random", "write_by_relation", "full", "keep_untold")
-"""Arms that the picture names; the table has all."""
-
-
-def _color(method: str) -> str:
-    if method.startswith(("read_by", "write_by")):
-        return "#d55e00"
-    return "#0173b2" if METHODS[method].names_spurious else "#555555"
+        for relation, color, marker in (
+            ("causal", CAUSAL_COLOR, "o"),
+            ("spurious", SPURIOUS_COLOR, "D"),
+        ):
+            values = row[relation]["by_seed"]
+            ax.plot(values, [y] * len(values), marker, ms=3, color=color, alpha=0.5)
+            face = color if known else "white"
+            ax.plot(row[relation]["mean"], y, marker, ms=6, color=color, mfc=face)
+    ax.set_xlim(-0.1, 2.6)
+    ax.set_ylim(-0.6, max(len(names), 1) - 0.4)
 
 
 def claims(arms: Arms) -> list[Claim]:

@@ -200,6 +200,8 @@ def compare(
 def change_of(before: Factors, after: Factors) -> Factors:
     """W' - W as factors: (left' - left) right' + left (right' - right), no difference of large products."""
     (L0, R0), (L1, R1) = before, after
+    if L0.shape != L1.shape:  # factors of two widths, as of two parameterisations
+        return np.hstack([L1, L0]), np.vstack([R1, -R0])
     return np.hstack([L1 - L0, L0]), np.vstack([R1, R1 - R0])
 
 

@@ -7,7 +7,6 @@ from .curves import plot_sweep as plot_sweep
 from .diagram.drawing import draw_circuit as draw_circuit
 from .diagram.drawing import plot_circuit as plot_circuit
 from .diagram.drawing import save_diagram as save_diagram
-from .energy import plot_energy_shares as plot_energy_shares
 from .geometry import PairGeometry as PairGeometry
 from .geometry import plot_coordinates as plot_coordinates
 from .geometry import plot_pair_geometry as plot_pair_geometry
@@ -17,6 +16,7 @@ from .mechanism import OwnAnswerStrength as OwnAnswerStrength
 from .mechanism import plot_mechanism as plot_mechanism
 from .report.report import Report as Report
 from .report.report import build_report as build_report
+from .spectra import plot_energy_shares as plot_energy_shares
 from .spectra import plot_spectrum as plot_spectrum
 from .style import Style as Style
 from .style import current_style as current_style

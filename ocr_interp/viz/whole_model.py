@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from ocr_interp.checks import check_count
@@ -21,7 +20,7 @@ MOST_LABELS = 40
 """Most units that get a label of their own on an axis; above, layers do."""
 
 
-def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) -> AxesImage:
+def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) -> Axes:
     """Draws the mean contribution of every head and MLP, layers from bottom to top.
 
     Beside the heads stand the MLP of each layer, and attention where its heads cannot be told apart. Above
@@ -31,6 +30,15 @@ def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) 
         ax: axes to draw on.
         found: the attribution; contributions are means over its prompts.
         named: number of cells with their number, those largest in size.
+
+    Returns: the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, ModelConfig, build_model, circuits
+    >>> model = build_model(FactRecallTask(3, 1, 2), ModelConfig(d_head=8))
+    >>> found = circuits.direct_attribution(model, [["s0", "r1", "EOS"]], "b0", "b1")
+    >>> plot_direct_attribution(Figure().subplots(), found).get_xlabel()
+    'head'
     """
     check_count("named", named, 0)
     grid, columns = _cells(found)
@@ -59,7 +67,7 @@ def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) 
     ax.set_title(f"{what} {total}; in no cell: {', '.join(said) or 'nothing'}", fontsize=8)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.set_label("contribution (logits)")
-    return image
+    return ax
 
 
 def _sum(found: DirectAttribution, kind: str) -> float:
@@ -91,7 +99,7 @@ def _has(found: DirectAttribution, kind: str) -> bool:
     return any(part.kind == kind for part in found.parts)
 
 
-def plot_composition(ax: Axes, found: Composition, by: str = "K", named: int = 3) -> AxesImage:
+def plot_composition(ax: Axes, found: Composition, by: str = "K", named: int = 3) -> Axes:
     """Draws the composition scores of every pair by one way of reading; chance is white.
 
     Args:
@@ -99,6 +107,18 @@ def plot_composition(ax: Axes, found: Composition, by: str = "K", named: int = 3
         found: the scores.
         by: an entry of `found.scores`: "Q", "K", "V" or "in".
         named: number of pairs that are framed, those furthest above chance in standard deviations.
+
+    Returns: the axes.
+
+    >>> import warnings
+    >>> from matplotlib.figure import Figure
+    >>> from transformer_lens import HookedTransformer, HookedTransformerConfig
+    >>> from ocr_interp import circuits
+    >>> sizes = {"n_layers": 2, "n_heads": 2, "d_model": 8, "n_ctx": 4, "d_head": 4, "d_vocab": 5}
+    >>> with warnings.catch_warnings(action="ignore"):  # that the class is deprecated
+    ...     model = HookedTransformer(HookedTransformerConfig(**sizes, attn_only=True, seed=0))
+    >>> plot_composition(Figure().subplots(), circuits.composition(model)).get_ylabel()
+    'writes'
     """
     check_count("named", named, 0)
     if by not in found.scores:
@@ -130,7 +150,7 @@ def plot_composition(ax: Axes, found: Composition, by: str = "K", named: int = 3
             ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **frame))
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.set_label(f"score (chance {found.chance:.3f})")
-    return image
+    return ax
 
 
 def _label(ax: Axes, axis: str, units: Sequence[Unit]) -> None:

@@ -25,7 +25,7 @@ def ax():
 
 def test_attribution_is_drawn_by_layer_and_head(ax):
     found = direct_attribution(hooked_transformer("LN", n_layers=3, attn_only=False), PROMPT, 7, 8)
-    shown = plot_direct_attribution(ax, found).get_array()
+    shown = plot_direct_attribution(ax, found).images[0].get_array()
     assert shown.shape == (3, 5)
     assert shown[2, 1] == pytest.approx(found.of("L2H1")[0])
     assert shown[1, 4] == pytest.approx(found.of("MLP 1")[0])
@@ -36,7 +36,7 @@ def test_attribution_is_drawn_by_layer_and_head(ax):
 def test_attention_that_is_one_part_has_a_column(ax):
     model = bridge(hugging_face_model("Gemma2", final_logit_softcapping=None))
     found = direct_attribution(model, PROMPT, 7)
-    shown = plot_direct_attribution(ax, found).get_array()
+    shown = plot_direct_attribution(ax, found).images[0].get_array()
     assert shown.shape == (2, 2)
     assert shown[0, 0] == pytest.approx(found.of("attention 0")[0])
     assert ax.get_title().startswith("logit ")
@@ -44,7 +44,7 @@ def test_attention_that_is_one_part_has_a_column(ax):
 
 def test_composition_is_drawn_for_later_readers(ax):
     found = composition(hooked_transformer("LN", n_layers=3, attn_only=False))
-    shown = plot_composition(ax, found, "K").get_array()
+    shown = plot_composition(ax, found, "K").images[0].get_array()
     assert shown.shape == (3 * 4 - 4 + 2, 8)  # heads and MLPs that have a later head; heads from layer 1 on
     assert shown[0, 0] == pytest.approx(found.of("L0H0", "L1H0", "K"))
     assert len(ax.patches) == 3

@@ -1,6 +1,7 @@
 """LoRA-Mixer: one expert is peft's LoRA to the bit, routing by hand, and the routers' loss by hand."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -193,7 +194,7 @@ def test_the_loss_of_the_routers_by_hand():
 
 
 def test_a_history_shows_routing_and_a_collapse_is_said(make_model):
-    options = {"n_experts": 3, "hard_share": 0.5, "label_loss": 1.0, "top_k": 1}
+    options = {"n_experts": 3, "label": "subject", "hard_share": 0.5, "label_loss": 1.0, "top_k": 1}
     run = finetune(
         LLMRunConfig(SMALL, recipe(method="lora_mixer", method_options=options, lora_rank=2)), lm=make_model()
     )
@@ -338,3 +339,20 @@ def test_what_cannot_be_routed_is_refused():
         model.lora_mixer.loss(None, torch.ones_like(IDS, dtype=torch.bool), {})
     with pytest.raises(ModelError, match="has no LoRA-Mixer"):
         expert_updates(tiny("LlamaForCausalLM"))
+
+
+@pytest.mark.parametrize(
+    ("options", "control", "idle"),
+    [
+        ({"n_experts": 4}, "none", "expert 2, 3 of 4"),
+        ({"experts_of": "0,0"}, "none", "expert 1 of 2"),
+        ({"n_experts": 2}, "facts_only", "expert 1 of 2"),
+    ],
+)
+def test_an_expert_that_no_example_goes_to_is_refused(options, control, idle, make_model):
+    facts = dataclasses.replace(SMALL, control=control)
+    one = recipe(method="lora_mixer", method_options=options)
+    with pytest.raises(ConfigError, match=rf"{idle} gets no example by its label \(relation\).*hard_share 0"):
+        finetune(LLMRunConfig(facts, one), lm=make_model())
+    by_routers = recipe(method="lora_mixer", method_options={**options, "hard_share": 0.0})
+    assert finetune(LLMRunConfig(facts, by_routers), lm=make_model()).status == "finished"

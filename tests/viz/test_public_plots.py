@@ -4,15 +4,18 @@ import dataclasses
 import doctest
 import importlib
 import inspect
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
+from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, attribute, solve, sweep, train, viz
 from ocr_interp.ablation import AblationStudy, Site, Zero, run_ablation_study
+from ocr_interp.circuits import composition, direct_attribution
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.graphs import mechanism_graph
 from ocr_interp.hooked.tokens import TokenSet
@@ -51,7 +54,12 @@ def arguments(run, study, rates):
     """Arguments of every public plot function, after the axes."""
     flat = run.circuit.embeddings().coordinates(["s0", "r1", "b0"])
     strength = viz.OwnAnswerStrength.of(solve(TASK).W, TASK)
+    sizes = {"n_layers": 2, "n_heads": 2, "d_model": 8, "n_ctx": 4, "d_head": 4, "d_vocab": 5}
+    with warnings.catch_warnings(action="ignore"):  # that the class is deprecated
+        layers = HookedTransformer(HookedTransformerConfig(**sizes, attn_only=True, seed=0, device="cpu"))
     return {
+        "plot_composition": (composition(layers),),
+        "plot_direct_attribution": (direct_attribution(layers, [[0, 1, 2]], 3, 4),),
         "plot_alignment": (run.circuit.alignment(solve(TASK)),),
         "plot_attribution": (attribute(run, ["noise0", "s1", "r2", "EOS"], "c0", "c1"),),
         "plot_band": ([run.history], "beta", "#0173b2", "one seed"),

@@ -162,11 +162,11 @@ _BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
 METHODS: dict[str, Method] = {
     "lora": Method("one LoRA"),
     "read_by_relation": Method(
-        "experts that read apart", _experts(separate="read", **_BY_RELATION), names_spurious=True
+        "experts by relation, separate read", _experts(separate="read", **_BY_RELATION), names_spurious=True
     ),
-    "read_at_random": Method("experts that read apart, drawn", _experts(separate="read", label="random")),
+    "read_at_random": Method("experts at random, separate read", _experts(separate="read", label="random")),
     "write_by_relation": Method(
-        "experts that write apart", _experts(separate="write", **_BY_RELATION), names_spurious=True
+        "experts by relation, separate write", _experts(separate="write", **_BY_RELATION), names_spurious=True
     ),
     "keep_untold": KeepUntold("KL on untold names", names_spurious=True, needs_names=True),
     "counter_examples": CounterExamples("2 counter-examples a city", names_spurious=True, needs_names=True),

@@ -81,6 +81,7 @@ class _Arm:
         self.known = encode(lm.tokenizer, known_sentences(run.seed))
         self.base = {name: p.detach() for name, p in lm.model.named_parameters()}
         self.adapter = methods[self.recipe.method]
+        self.adapter.check_examples(self.recipe, method.examples(self.taught))
         self.model = make_trainable(lm.model, self.recipe)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in trained)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ocr_interp.llm.encoding import TokenBatch
+    from ocr_interp.llm.facts.fact_set import Example
 
 Recipe = Any
 """A `FinetuneConfig`. Its module imports this folder, so its type cannot be imported here."""
@@ -72,6 +73,11 @@ class Adapter(ABC):
 
     def check(self, settings: Mapping[str, Option]) -> None:  # noqa: B027  # a default that allows all
         """Raises ConfigError if the value of an option is not allowed; `settings` includes the defaults."""
+
+    def check_examples(  # noqa: B027  # a default that allows all
+        self, recipe: Recipe, examples: Sequence[Example]
+    ) -> None:
+        """Raises ConfigError if this training set leaves a part of the update without anything to learn."""
 
     def before_forward(  # noqa: B027  # a default that does nothing
         self, model: Any, recipe: Recipe, batch: TokenBatch, step: int | None

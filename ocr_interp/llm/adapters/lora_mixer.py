@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,21 @@ class LoRAMixerMethod(Adapter):
             )
         if settings["train"] == "router" and (settings["anchor"] or settings["hard_share"]):
             raise ConfigError("train='router' trains no expert: pass anchor 0 and hard_share 0")
+
+    def check_examples(self, recipe: Recipe, examples: Sequence[Example]) -> None:
+        """Raises ConfigError for an expert that no example goes to in the hard stage."""
+        settings = self.settings(recipe)
+        count = int(settings["n_experts"])
+        if not examples or count == 1 or not settings["hard_share"] or _folders(settings):
+            return
+        reached = {_expert(example, settings, recipe.train_seed) for example in examples}
+        idle = [expert for expert in range(count) if expert not in reached]
+        if idle:
+            raise ConfigError(
+                f"expert {', '.join(map(str, idle))} of {count} gets no example by its label "
+                f"({settings['label']}) among the {len(examples)} of the training set: lower n_experts, "
+                "choose another label, say experts_of, or pass hard_share 0, which leaves it to the routers"
+            )
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """Puts a routed update beside every chosen linear map; experts and routers are trained."""

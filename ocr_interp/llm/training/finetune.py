@@ -210,6 +210,7 @@ class _Finetuning:
         refuse_too_long(self.lm.model, fed)
         if recipe.steps and not self.told:
             raise ConfigError(f"there is nothing to train on ({config.facts.control=}): pass steps=0")
+        methods[recipe.method].check_examples(recipe, facts.training_examples)
         if on_start is not None and self.is_main:
             on_start(self.lm, facts)
         self.adapter = methods[recipe.method]
