@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from analyses.circuits.worked_models import (
     INDUCTION_VOCABULARY,
     addition_accuracy,
@@ -14,7 +15,6 @@ from analyses.circuits.worked_models import (
     induction_model,
     modular_addition_model,
 )
-
 from ocr_interp.circuits import Positions, QKCircuit, composition, direct_attribution
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,6 @@ edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
