@@ -1,5 +1,6 @@
 from . import ablation as ablation
 from . import circuits as circuits
+from . import comparison as comparison
 from . import discovery as discovery
 from . import errors as errors
 from . import graphs as graphs

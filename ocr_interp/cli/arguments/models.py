@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ def _adapter(name: str, path: Path) -> GivenModel:
     from peft import PeftModel
 
     lm = load_model(base)
-    with loading_failures(name), quiet():
+    with loading_failures(name), quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between versions of peft and transformers
         model = PeftModel.from_pretrained(lm.model, str(path), local_files_only=True).eval()
     name_tokens(model, tokenizer=lm.tokenizer)
     return GivenModel(name, model, has_tokenizer=True)

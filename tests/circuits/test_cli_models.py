@@ -1,21 +1,17 @@
 """circuit and compare: models of every kind are read, the numbers are the library's, bad input one line."""
 
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from hooked_models import hooked_transformer
 
 from ocr_interp import ModelConfig, TrainConfig, name_tokens, train
 from ocr_interp.circuits import direct_attribution
 from ocr_interp.comparison import compare, compare_models
 from ocr_interp.errors import ModelError, RunError
 from ocr_interp.models import load_model, save_model
-
-sys.path.insert(0, str(Path(__file__).parent / "circuits"))
-from hooked_models import hooked_transformer
 
 RECIPE = TrainConfig(steps=20, batch_size=12, snapshots=2, device="cpu")
 ASK = ("--prompt", "w3", "w4", "w5", "--answer", "w7", "--against", "w8", "--edges", "6", "--steps", "1")
