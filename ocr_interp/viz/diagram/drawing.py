@@ -75,7 +75,8 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
     largest = largest_edge(shown)
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         several = len(shown) > 1
-        layouts = [_laid_out(graph, several) for graph in shown]
+        beside = shown if marked is not None else []
+        layouts = [_laid_out(graph, several, beside) for graph in shown]
         below = is_layered(shown[0])
         widths, heights = [each.width for each in layouts], [each.height for each in layouts]
         width, height = (max(widths), sum(heights)) if below else (sum(widths), max(heights))
@@ -112,9 +113,10 @@ def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
 
 
-def _laid_out(graph: CircuitGraph, several: bool) -> Layout:
+def _laid_out(graph: CircuitGraph, several: bool, beside: Sequence[CircuitGraph] = ()) -> Layout:
     if is_layered(graph):
-        return lay_out_layers(graph, legend_entries(graph), several)
+        others = [other for other in beside if other is not graph]
+        return lay_out_layers(graph, legend_entries(graph), several, others)
     return lay_out(graph, _values(graph), legend_entries(graph), several)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ocr_interp.graphs.graph import CircuitGraph, Node
+from ocr_interp.graphs.simplify import UNITS
 from ocr_interp.viz.diagram.layout import (
     TITLE_SIZE,
     Layout,
@@ -29,7 +30,8 @@ _BOX, _GAP, _PAD = 11.0, 5.0, 3.0
 _MARGIN, _BAND, _HEAD, _ROW = 10.0, 150.0, 34.0, 13.0
 _MLP_SHARE = 0.5
 """Of the width of a column of heads, what a column of MLPs takes: these stand in a band of their own."""
-_SWEEPS = 12
+_SWEEPS, _APART = 12, 3.0
+_SHIFT = 0.22
 _HEAD_LABEL = re.compile(r"L(\d+)(?:H(\d+)| .*)?$")
 
 
@@ -40,12 +42,22 @@ def is_layered(graph: CircuitGraph) -> bool:
 
 
 def lay_out_layers(
-    graph: CircuitGraph, legend: Sequence[LegendEntry] = (), one_scale: bool = False
+    graph: CircuitGraph,
+    legend: Sequence[LegendEntry] = (),
+    one_scale: bool = False,
+    beside: Sequence[CircuitGraph] = (),
 ) -> Layout:
     """Places every node of a whole model; deterministic.
 
-    Heads stand in the column of their layer, in the order that crosses fewest edges, MLPs in a row below.
-    Boxes hold the number of the head; the layer stands above its column.
+    Heads stand in the column of their layer, in the order that crosses few edges, MLPs in a row below. Boxes
+    hold the number of the head; the layer stands above its column. Wider than WIDTH only where boxes would
+    overlap.
+
+    Args:
+        graph: the graph.
+        legend: entries of the legend below the diagram.
+        one_scale: whether line widths are on one scale with those of other graphs.
+        beside: graphs of the same nodes that are to be laid out alike.
     """
     columns = [[n for n in graph.nodes if n.place == k] for k in sorted({n.place for n in graph.nodes})]
     labels = {n.name: _label(n) for n in graph.nodes}
@@ -53,10 +65,10 @@ def lay_out_layers(
     upper = [[n for n in column if n.kind != "mlp"] for column in columns]
     most = max(len(column) for column in upper)
     band = max(_BAND, most * (_BOX + _GAP))
-    x = _across(columns, widths)
-    heights = _down(graph, upper, band)
-    note = wrapped(f"H: heads, M: MLPs. {note_of(graph, one_scale)}", WIDTH - 2 * _MARGIN, FONT)
-    rows = legend_rows(legend, WIDTH - 2 * _MARGIN)
+    x, width = _across(columns, widths)
+    heights = _down([graph, *beside], upper, band)
+    note = wrapped(f"H: heads, M: MLPs. {note_of(graph, one_scale)}", width - 2 * _MARGIN, FONT)
+    rows = legend_rows(legend, width - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * FONT + 10
     foot = note_height + _ROW * len(rows)
     has_mlps = any(n.kind == "mlp" for n in graph.nodes)
@@ -76,7 +88,7 @@ def lay_out_layers(
     return Layout(
         nodes=tuple(sorted(placed, key=lambda node: order[node.name])),
         values={node.name: "" for node in graph.nodes},
-        width=WIDTH,
+        width=width,
         height=top + _HEAD + 4,
         headings=tuple(headings),
         title_y=top + _HEAD - TITLE_SIZE + 2,
@@ -89,23 +101,33 @@ def lay_out_layers(
     )
 
 
-def _across(columns: list[list[Node]], widths: Mapping[str, float]) -> list[float]:
-    """The middle of every column; ends keep room for their boxes."""
+def _across(columns: list[list[Node]], widths: Mapping[str, float]) -> tuple[list[float], float]:
+    """The middle of every column, and the width of all; no boxes of a band overlap."""
     shares = [_MLP_SHARE if all(n.kind == "mlp" for n in column) else 1.0 for column in columns]
     ends = [max(widths[n.name] for n in column) / 2 for column in (columns[0], columns[-1])]
     room = WIDTH - 2 * _MARGIN - sum(ends)
     steps = [(a + b) / 2 for a, b in pairwise(shares)]
     unit = room / (sum(steps) or 1.0)
-    found = [_MARGIN + ends[0]]
-    for step in steps:
-        found.append(found[-1] + step * unit)
-    return found
+    found: list[float] = []
+    taken: dict[bool, float] = {}  # whether it is the band of MLPs -> where its last box ends
+    for column, step in zip(columns, [0.0, *steps], strict=True):
+        x = found[-1] + step * unit if found else _MARGIN + ends[0]
+        halves = {n.kind == "mlp": 0.0 for n in column}
+        for node in column:
+            band = node.kind == "mlp"
+            halves[band] = max(halves[band], widths[node.name] / 2)
+        for band, half in halves.items():
+            x = max(x, taken.get(band, 0.0) + half + (_APART if band in taken else 0.0))
+        taken |= {band: x + half for band, half in halves.items()}
+        found.append(x)
+    return found, max(WIDTH, found[-1] + ends[-1] + _MARGIN)
 
 
-def _down(graph: CircuitGraph, columns: list[list[Node]], band: float) -> dict[str, float]:
+def _down(graphs: Sequence[CircuitGraph], columns: list[list[Node]], band: float) -> dict[str, float]:
     """Heights of all nodes but MLPs: evenly spread, ordered by where their neighbours stand."""
     near: dict[str, list[tuple[str, float]]] = {}
-    for edge in graph.edges:
+    edges = [edge for graph in graphs for edge in graph.edges]
+    for edge in sorted(edges, key=lambda edge: (edge.source, edge.target, edge.contribution)):
         near.setdefault(edge.source, []).append((edge.target, abs(edge.contribution)))
         near.setdefault(edge.target, []).append((edge.source, abs(edge.contribution)))
     ordered = [list(column) for column in columns]
@@ -119,9 +141,14 @@ def _down(graph: CircuitGraph, columns: list[list[Node]], band: float) -> dict[s
 
 
 def _spread(columns: list[list[Node]], band: float) -> dict[str, float]:
-    return {
-        node.name: band * (1 - (k + 0.5) / len(column)) for column in columns for k, node in enumerate(column)
-    }
+    """Evenly, every other column a little higher, so that long edges do not hide behind boxes in a row."""
+    found = {}
+    for column in columns:
+        units = all(node.kind in UNITS for node in column)
+        for k, node in enumerate(column):
+            shift = (_SHIFT if node.place % 2 else -_SHIFT) if units else 0.0
+            found[node.name] = band * (1 - (k + 0.5 + shift) / len(column))
+    return found
 
 
 def _pull(name: str, near: Mapping[str, list[tuple[str, float]]], heights: Mapping[str, float]) -> float:
