@@ -24,7 +24,7 @@ from analyses.llm.table_1 import lora
 from ocr_interp.ablation import Site, Zero, ablated
 from ocr_interp.circuits import direct_attribution
 from ocr_interp.comparison import compare_models
-from ocr_interp.discovery import Contrast, circuit_as_graph, evaluate_circuit, find_circuit
+from ocr_interp.discovery import Contrast, circuit_as_graph, faithfulness_of, find_circuit
 from ocr_interp.llm.facts.sets.city_language import FACTS
 from ocr_interp.llm.models.bridge import as_bridge, viewed
 from ocr_interp.llm.models.loading import load_model
@@ -32,7 +32,8 @@ from ocr_interp.storage.plain import plain
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "circuits" / "city_language.json"
 TRAINING = "ocr-interp llm finetune runs/city_language_lora --method lora --lr 0.001 --steps 120"
-EDGES, CONTROLS = 40, 3
+EDGES, FOUND_ON = 40, 8
+"""Edges of the circuit that is drawn, and the prompts that it is found on."""
 PROMPT = "{name} lives in {city}. {name} speaks"
 
 
@@ -74,6 +75,7 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
     others = [[token for token in first if token != own] for own in first]
     texts = [tokenizer.encode(text) for name in NAMES for text in prompts.texts(name)]
     found = direct_attribution(model, texts, first * len(NAMES), others * len(NAMES))
+    print("attributed", found.summary(5), flush=True)
     parts = {part.name: float(value) for part, value in zip(found.parts, found.mean, strict=True)}
     grid = found.heads.mean(0)
     order = np.argsort(-np.abs(np.nan_to_num(grid)), axis=None, kind="stable")[:TOP]
@@ -105,12 +107,12 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
             rest = rest if len(rest) >= len(own) else list(range(n_heads))
             drawn += [(layer, int(h)) for h in generator.choice(rest, len(own), replace=False)]
         draws.append(measure(drawn))
-    tokens = [tokenizer.encode(text) for text in prompts.texts(NAMES[0])]
-    donors = tokens[1:] + tokens[:1]
-    against = first[1:] + first[:1]
-    contrast = Contrast.of(model, tokens, donors, first, against)
+    print("heads", measure([]), measure(top), draws, flush=True)
+    tokens = [tokenizer.encode(text) for text in prompts.texts(NAMES[0])][:FOUND_ON]
+    donors, own = tokens[1:] + tokens[:1], first[:FOUND_ON]
+    contrast = Contrast.of(model, tokens, donors, own, own[1:] + own[:1])
     circuit = find_circuit(model, contrast, size=EDGES)
-    worth = evaluate_circuit(model, circuit, contrast, random_circuits=CONTROLS)
+    faithfulness = float(faithfulness_of(model, [circuit], contrast)[0])
     return {
         "total": float(found.totals.mean()),
         "parts": parts,
@@ -119,7 +121,7 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
         "all_heads": measure([]),
         "without_top": measure(top),
         "without_random": draws,
-        "faithfulness": worth.faithfulness,
+        "faithfulness": faithfulness,
         "graph": json.loads(circuit_as_graph(circuit).to_json()),
     }
 
