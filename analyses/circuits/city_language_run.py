@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
         values = []
         for name in NAMES:
             tokens = torch.tensor([tokenizer.encode(text) for text in prompts.texts(name)])
-            with torch.no_grad(), ablated(model, *edits):
+            with torch.no_grad(), ablated(model, *edits) if edits else nullcontext():
                 logits = model(tokens)[:, -1, first].double()
             own = logits.diagonal()
             values.append(own - (logits.sum(1) - own) / (len(first) - 1))
