@@ -19,7 +19,7 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import with_side
 from ocr_interp.hooked.asked.scores import ask_scores
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, names_of, tokenizer_of
 from ocr_interp.hooked.tokens import Tokens, TokenSet, labels_of, output_labels_of, token_set_of
 from ocr_interp.models.trained import TrainedModel
 
@@ -74,18 +74,20 @@ def compare_models(
     with with_side(first, sides[0]) as hooked, own_run(hooked):
         names = labels_of(hooked, labels)
         rows = token_set_of(hooked, inputs, names, "inputs")
-        columns = token_set_of(hooked, outputs, output_labels_of(hooked, labels, output_labels), "outputs")
+        output_names = output_labels_of(hooked, labels, output_labels)
+        columns = token_set_of(hooked, outputs, output_names, "outputs")
         shape = hooked
         old = read_model(hooked, rows, columns, mlps=mlps)
     with with_side(second, sides[1]) as hooked, own_run(hooked):
         check_alike(shape, hooked)
-        _check_tokens(hooked, rows, columns, labels, output_labels)
+        if labels is None and _is_named(shape) and _is_named(hooked):
+            _check_tokens(hooked, rows, columns, output_labels)
         new = read_model(hooked, rows, columns, mlps=mlps)
     units = _units(old, new, controls, seed)
     chosen = _chosen(units, circuits, shape)
     options = {"tolerance": tolerance, "controls": controls, "seed": seed}
-    tokens = {"inputs": _groups(rows), "outputs": _groups(columns), "labels": labels}
-    tokens["output_labels"] = output_labels
+    tokens = {"inputs": _groups(rows), "outputs": _groups(columns), "labels": names}
+    tokens["output_labels"] = output_names
     return ModelChange(
         before=(old.name, old.fingerprint),
         after=(new.name, new.fingerprint),
@@ -107,17 +109,18 @@ def _sides(before: Any, after: Any) -> tuple[Any, Any, tuple[str, str]]:
     return before, before, ("base", "merged")
 
 
+def _is_named(model: HookedModel) -> bool:
+    """Whether a model says what its tokens are; a copy has no labels attached."""
+    return names_of(model).labels is not None or tokenizer_of(model) is not None
+
+
 def _check_tokens(
-    model: HookedModel,
-    rows: TokenSet,
-    columns: TokenSet,
-    labels: Sequence[str] | None,
-    output_labels: Sequence[str] | None,
+    model: HookedModel, rows: TokenSet, columns: TokenSet, output_labels: Sequence[str] | None
 ) -> None:
     """Requires that the ids mean the same tokens in the second model."""
     for names, tokens, what in (
-        (labels_of(model, labels), rows, "inputs"),
-        (output_labels_of(model, labels, output_labels), columns, "outputs"),
+        (labels_of(model, None), rows, "inputs"),
+        (output_labels_of(model, None, output_labels), columns, "outputs"),
     ):
         theirs = tuple(names[token] for token in tokens.ids)
         if theirs != tokens.labels:

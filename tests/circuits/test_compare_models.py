@@ -144,6 +144,14 @@ def test_snapshots_of_a_run(tiny_task):
     assert found.of("L0H0").tokens > 0
 
 
+def test_a_copy_without_labels_is_no_other_vocabulary():
+    before, after = pair()
+    name_tokens(before, [f"a{k}" for k in range(32)])
+    for first, second in ((before, after), (after, before)):
+        found = compare_models(first, second, **TOKENS, circuits=1)
+        assert len(found.circuits) == 1
+
+
 def test_models_that_differ_are_refused_with_what_must_match():
     before, _ = pair()
     wider = hooked_transformer("LN", n_layers=1, attn_only=False)
