@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme llm-model llm-model-gemma install-browser
+.PHONY: install reproduce reproduce-all test test-fast test-long lint format bench campaign readme docs notebooks dist-test llm-model llm-model-gemma install-browser
 
 install: .venv/installed
 
@@ -34,6 +34,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/codespell
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -55,6 +56,19 @@ bench: install llm-model
 # Kills, damages, hostile files and full disks, counted: half an hour, and docs/campaign.md with its table.
 campaign: install
 	$(BIN)/python tests/campaigns/run.py
+
+# The site of docs/, offline, into build/site. A warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
+
+# Runs the notebooks and saves them with their outputs.
+notebooks: install
+	$(BIN)/python -m analyses.house.notebooks
+
+# A wheel and a source distribution, installed into empty environments and tried from outside of the checkout.
+dist-test: install
+	$(BIN)/python tests/distribution.py $(if $(OLDEST),--oldest)
 
 readme: install
 	$(BIN)/python -m analyses.house.pages

@@ -14,7 +14,7 @@ from ocr_interp.llm.training.store import COLUMNS
 
 @pytest.fixture
 def results():
-    from analyses.llm import results as llm_results
+    from analyses.llm.finished import results as llm_results
 
     return llm_results
 
@@ -71,7 +71,7 @@ def grouped(results, runs):
 
 
 def claim(results, name, runs):
-    from analyses.llm import claims as llm_claims
+    from analyses.llm.finished import claims as llm_claims
 
     found = {c.id: c for c in llm_claims.claims(grouped(results, runs))}
     return found.get(f"llm_{name}")
@@ -246,7 +246,7 @@ def test_the_table_has_a_row_a_data_set_and_leaves_gaps():
 
 
 def test_a_cut_that_no_run_has_is_no_claim(results):
-    from analyses.llm.inside_claims import CUTS, cut_claim, inside_claims
+    from analyses.llm.finished.inside_claims import CUTS, cut_claim, inside_claims
     from analyses.llm.inside_figures import Runs
 
     what = CUTS["ov"][0]

@@ -115,8 +115,13 @@ def print_claims(claims: Sequence[Claim]) -> None:
 
 
 def span(values: Any) -> str:
-    """One number, or the range of several, to three digits; says how many are missing (None or NaN)."""
+    """One number, or the range of several, to three digits; says how many are missing (None or NaN).
+
+    Names are listed, those of one seed together.
+    """
     given = values if isinstance(values, list) else [values]
+    if any(isinstance(value, str | list) for value in given):
+        return "; ".join(", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in given)
     numbers = [value for value in given if value is not None and not math.isnan(value)]
     missing = len(given) - len(numbers)
     if not numbers:

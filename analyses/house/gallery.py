@@ -61,8 +61,8 @@ def sentence(name: str, said: dict[str, str], of_module: str) -> str:
 
 def sentences_of_pages() -> dict[str, str]:
     """Name of a picture -> what the pages write beside it for those who cannot see it."""
-    pages = [ROOT / "README.md", *sorted(path for path in DOCS.glob("*.md") if path.name != "gallery.md")]
-    shown = re.compile(r"!\[([^\]]+)\]\((?:\.\./)?figures/([^)]+)\.(?:png|svg)\)")
+    pages = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if path.name != "gallery.md")]
+    shown = re.compile(r"!\[([^\]]+)\]\((?:\.\./)*figures/([^)]+)\.(?:png|svg)\)")
     found: dict[str, str] = {}
     for page in pages:
         for text, name in shown.findall(page.read_text(encoding="utf-8")):

@@ -13,7 +13,7 @@ from typing import Any
 
 from analyses.house.claims import assemble, span
 from analyses.house.discovery import find_figures
-from analyses.llm.tables import families_table, mitigation_table, parts_table
+from analyses.house.study_tables import families_table, mitigation_table, parts_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
@@ -37,7 +37,9 @@ def all_tables() -> dict[Path, dict[str, str]]:
     docs = ROOT / "docs"
     return {
         ROOT / "README.md": {"counts": counted(read_json("figures/claims.json"), "docs/")},
-        docs / "findings.md": {"maps": maps_table(read_json("figures/parameterisation_table.json"))},
+        docs / "findings/parameterisations.md": {
+            "maps": maps_table(read_json("figures/parameterisation_table.json"))
+        },
         docs / "speed.md": speed_tables(),
         docs / "llm.md": llm_tables(),
     }

@@ -18,7 +18,7 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
+from analyses.llm.finished.criteria import llm_claim
 from ocr_interp.llm.measuring.intervals import clustered_interval, run_interval
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.task import SPLITS

@@ -16,9 +16,16 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE, NAMES, Kind, read_groups
-from analyses.llm.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, HELD_OUT, arms_of, plain_interval
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE, NAMES, Kind, read_groups
+from analyses.llm.finished.studied import (
+    FACTS,
+    FIRST_PRETRAINED,
+    FIRST_TOLD,
+    HELD_OUT,
+    arms_of,
+    plain_interval,
+)
 from analyses.llm.studies.families import CITY, CITY_LIMIT, COUNTERFACTUAL, CRITERIA, DATA, SPURIOUS, STUDY
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES
 from ocr_interp.viz.style import figure_style, save_figure
@@ -40,7 +47,9 @@ def make(runs: Path, figures: Path) -> list[Row]:
         axes[1].set_xticks(range(len(DATA)), [NAMES[data].replace(" (", "\n(") for data in DATA])
         axes[0].legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
         fig.supylabel("held-out mean rank (0: right answer first)", fontsize=9)
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows})
+        save_figure(
+            fig, figures / PICTURE, {"criteria": CRITERIA, "models": TITLES, "names": NAMES, "rows": rows}
+        )
         plt.close(fig)
     return rows
 

@@ -15,11 +15,21 @@ from matplotlib.ticker import NullFormatter
 
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm import claims as llm_claims
-from analyses.llm import optimizers as figure_llm_optimizers
-from analyses.llm import updates as figure_llm_updates
-from analyses.llm.criteria import FITTED
-from analyses.llm.results import CHANCE, COLORS, NAMES, PAPER, RATES, Group, Kind, of_all_rates, read_groups
+from analyses.llm.finished import claims as llm_claims
+from analyses.llm.finished import optimizers as figure_llm_optimizers
+from analyses.llm.finished import updates as figure_llm_updates
+from analyses.llm.finished.criteria import FITTED
+from analyses.llm.finished.results import (
+    CHANCE,
+    COLORS,
+    NAMES,
+    PAPER,
+    RATES,
+    Group,
+    Kind,
+    of_all_rates,
+    read_groups,
+)
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURES = ("table_1_llm", "llm_rank_by_step", "llm_learning_rate", "llm_optimizers", "llm_ov_updates")

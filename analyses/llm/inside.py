@@ -1,10 +1,12 @@
-"""Inspects SmolLM2-135M after fine-tuning: which parts of the update store the facts and the implications.
+"""Inspects language models after fine-tuning: which parts of the update store the facts and the implications.
 
-    python -m analyses.llm.inside [--only WORD ...] [--threads 1]
+    python -m analyses.llm.inside [--only WORD ...] [--threads 1] [--list]
 
 Trains the runs again (they keep no weights), reads their heads' OV circuits between tokens, ablates parts,
-heads and directions, and writes one small JSON per run into analyses/results/llm_inside. Runs that already
-have a JSON are skipped. `ocr-interp reproduce --only inside_figures` draws the results.
+heads, directions, the mean of the update over names and the ends of its spectrum, probes and patches them
+layer by layer, and writes one small JSON per run into analyses/results/llm_inside. Runs whose JSON has all
+cuts are skipped; JSONs of the first version, without the mean and the ends, stay readable until their run is
+made again. `ocr-interp reproduce --only inside_figures` draws the results.
 """
 
 from __future__ import annotations
@@ -12,23 +14,33 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from analyses.llm.inside_results import N_HEADS, RESULTS
+from analyses.llm.finished.inside_results import HEADS_CUT, RESULTS
+from analyses.llm.studies.families import SELDOM
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from analyses.llm.table_1 import full, is_finished, lora, run_name
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import read_result, write_result
 
+ON_GEMMA = {"model": FOLDERS[GEMMA], "log_every": SELDOM}
 RUNS = (
-    full("city_language", 0),
     full("profession_color", 0),
-    lora("city_language", 0),
+    full("profession_color", 0, **ON_GEMMA),
     lora("profession_color", 0),
+    full("city_language", 0, **ON_GEMMA),
+    full("city_language", 0),
+    lora("city_language", 0),
     full("country_code", 0),
     full("city_language", 1),
     full("profession_color", 1),
 )
+"""The most important first."""
+
+TOP_K = {"full": (1, 2, 4, 8, 16, 32, 64), "lora": (1, 2, 4, 8)}
+"""Numbers of singular values by method; LoRA's ΔW has rank 8."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +51,25 @@ class Arguments:
     """inspect only runs whose names have all these words"""
     threads: int = 1
     """number of torch's threads"""
+    names: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """only list the runs and which of them are inspected"""
+
+
+def model_of(config: LLMRunConfig) -> str:
+    """SMOLLM2 or GEMMA."""
+    return {folder: model for model, folder in FOLDERS.items()}[config.train.model]
+
+
+def name_of(config: LLMRunConfig) -> str:
+    """The name of Table 1's run, behind the name of the model if that is another."""
+    model = model_of(config)
+    return run_name(config) if model == SMOLLM2 else f"{model}--{run_name(config)}"
 
 
 def inspect(config: LLMRunConfig, path: Path) -> None:
     """Trains a run, inspects it and writes the result."""
     from ocr_interp.llm.facts.drawing import make_facts
+    from ocr_interp.llm.inside.cuts import KINDS
     from ocr_interp.llm.inside.inside import inspect_models
     from ocr_interp.llm.models.loading import LanguageModel, load_model
     from ocr_interp.llm.training.finetune import finetune
@@ -51,15 +77,27 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
     before = load_model(config.train.model)
     own = LanguageModel(before.name, copy.deepcopy(before.model), before.tokenizer)
     run = finetune(config, lm=own)
-    inside = inspect_models(before, run.lm, make_facts(config.facts), N_HEADS)
+    inside = inspect_models(
+        before,
+        run.lm,
+        make_facts(config.facts),
+        HEADS_CUT[model_of(config)],
+        cuts=KINDS,
+        top_k=TOP_K[config.train.method],
+        layers=True,
+    )
     print(f"\n{path.stem}\n{inside.summary()}", flush=True)
     found = {"format_version": FORMAT_VERSION, "fingerprint": config.fingerprint, "config": config.to_dict()}
     write_result(path, {**found, **inside.to_dict()})
 
 
 def is_inspected(config: LLMRunConfig, path: Path) -> bool:
-    """Whether a run has a result with token circuits."""
-    return is_finished(config, path) and "circuits" in read_result(path)
+    """Whether a run has a result with token circuits and all kinds of cuts, or with why it has them not."""
+    if not is_finished(config, path):
+        return False
+    found = read_result(path)
+    kinds = {cut["kind"] for cut in found["cuts"]} | set(found.get("left_out", {}))
+    return "circuits" in found and {"mean", "truncation"} <= kinds
 
 
 def inspect_missing(arguments: Arguments) -> None:
@@ -71,9 +109,14 @@ def inspect_missing(arguments: Arguments) -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     for config in RUNS:
-        name = run_name(config)
+        name = name_of(config)
         path = RESULTS / f"{name}.json"
-        if set(arguments.only) <= set(name.split("--")) and not is_inspected(config, path):
+        if not set(arguments.only) <= set(name.split("--")):
+            continue
+        done = is_inspected(config, path)
+        if arguments.names:
+            print("finished" if done else "missing ", name)
+        elif not done:
             inspect(config, path)
 
 

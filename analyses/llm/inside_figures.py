@@ -1,4 +1,7 @@
-"""Figures of the results of `analyses.llm.inside`: the effect of every cut, and the heads' token circuits."""
+"""Figures of the results of `analyses.llm.inside`: the effect of every cut, and the heads' token circuits.
+
+Truncation and layers are drawn by `finished.inside_curves`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,15 @@ from matplotlib.transforms import blended_transform_factory
 
 from analyses.house.figure import Figure as FigureOfStudy
 from analyses.house.reproduce import main
-from analyses.llm.inside_claims import inside_claims
-from analyses.llm.inside_results import RESULTS, Runs, read_runs
-from analyses.llm.results import CHANCE
+from analyses.llm.finished.inside_claims import (
+    LAYERS_PICTURE,
+    TRUNCATION_PICTURE,
+    inside_claims,
+    picture_of_cuts,
+)
+from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
+from analyses.llm.finished.inside_results import RESULTS, Runs, read_runs
+from analyses.llm.finished.results import CHANCE
 from ocr_interp.viz.style import figure_style, save_figure
 
 LOOK = {
@@ -24,27 +33,40 @@ LOOK = {
     "training_implication": ("implications, told", "s", "#029e73"),
     "held_out_implication": ("implications, never told", "D", "#de8f05"),
 }
-SECTIONS = ("none", "parts", "heads", "directions")
+SECTIONS = ("none", "parts", "heads", "directions", "mean")
 STATES = ("before", "after", "change")
+CIRCUITS_PICTURE = "llm_token_circuits"
 GROUPS = {"most changed": "#de8f05", "random": "#6e6e6e"}
 SMALL_SHARE = 0.05
 
 
 def draw(runs: list[Runs], figures: Path) -> None:
-    """Draws both figures; nothing if no run was inspected."""
+    """Draws what the inspected runs have (`pictures`)."""
     with figure_style():
-        if runs:
-            draw_cuts(runs, figures)
+        for model in dict.fromkeys(run.model for run in runs):
+            draw_cuts([run for run in runs if run.model == model], figures / picture_of_cuts(model))
         if any(run.circuits() for run in runs):
             draw_circuits([run for run in runs if run.circuits()], figures)
+        if truncated_runs(runs):
+            draw_truncation(truncated_runs(runs), figures)
+        if layered_runs(runs):
+            draw_layers(layered_runs(runs), figures)
+
+
+def pictures(runs: list[Runs]) -> tuple[str, ...]:
+    """Names of the pictures that the inspected runs give."""
+    found = [picture_of_cuts(model) for model in dict.fromkeys(run.model for run in runs)]
+    found += [CIRCUITS_PICTURE] if any(run.circuits() for run in runs) else []
+    found += [TRUNCATION_PICTURE] if truncated_runs(runs) else []
+    return (*found, *([LAYERS_PICTURE] if layered_runs(runs) else []))
 
 
 # --- cuts -------------------------------------------------------------------------------------------
 
 
-def draw_cuts(runs: list[Runs], figures: Path) -> None:
-    """Mean ranks after every cut: one row per cut, one panel per data set and method."""
-    cuts = [run.cuts() for run in runs]
+def draw_cuts(runs: list[Runs], picture: Path) -> None:
+    """Mean ranks after every cut of one model: one row per cut, one panel per data set and method."""
+    cuts = [_shown(run.cuts()) for run in runs]
     kind = {what: cut["kind"] for found in cuts for what, cut in found.items()}
     rows = _ordered(kind)
     size = (3.6 + 2.2 * len(runs), 1.2 + 0.3 * len(rows))
@@ -54,7 +76,8 @@ def draw_cuts(runs: list[Runs], figures: Path) -> None:
         for what, cut in found.items():
             _draw_cut(ax, y[what], cut)
         for what in (row for row in rows if row not in found):
-            ax.text(CHANCE / 2, y[what], "not trained", ha="center", va="center", fontsize=8, color="#6e6e6e")
+            missing = "not trained" if kind[what] == "parts" else "not measured"
+            ax.text(CHANCE / 2, y[what], missing, ha="center", va="center", fontsize=8, color="#6e6e6e")
         for where in (0.0, CHANCE):
             ax.axvline(where, color="#aaaaaa", lw=0.8, ls="-" if where == 0 else "--", zorder=0)
         ax.set_title(run.title, fontsize=10)
@@ -68,8 +91,13 @@ def draw_cuts(runs: list[Runs], figures: Path) -> None:
     handles, labels = _legend(axes[0][0])
     _place_legend(fig, handles, labels, len(runs), (0.55, 0.01))
     numbers = {run.key: found for run, found in zip(runs, cuts, strict=True)}
-    save_figure(fig, figures / "llm_inside", {"mean rank by seed": numbers, "chance": CHANCE})
+    save_figure(fig, picture, {"mean rank by seed": numbers, "chance": CHANCE})
     plt.close(fig)
+
+
+def _shown(cuts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The cuts that have a row; truncation has a picture of its own."""
+    return {what: cut for what, cut in cuts.items() if cut["kind"] in SECTIONS}
 
 
 def _ordered(kind: dict[str, str]) -> list[str]:
@@ -79,7 +107,8 @@ def _ordered(kind: dict[str, str]) -> list[str]:
 
 def _shortened(what: str) -> str:
     turned = re.sub(r"of (\d+) heads (\d+) (.*) removed", r"\2 \3 of \1 heads removed", what)
-    return turned.replace(", drawn at random,", " (random)")
+    turned = turned.replace(", drawn at random,", " (random)")
+    return turned.replace(", at most half of a layer,", " (half a layer at most)")
 
 
 def _draw_cut(ax: Axes, y: float, cut: dict[str, Any]) -> None:
@@ -136,7 +165,7 @@ def draw_circuits(runs: list[Runs], figures: Path) -> None:
     labels.append("%: heads whose change is among the 5% of assignments with the largest (by chance 5%)")
     fig.tight_layout()
     _place_legend(fig, handles, labels, len(runs), (0.5, 0.005))
-    save_figure(fig, figures / "llm_token_circuits", numbers)
+    save_figure(fig, figures / CIRCUITS_PICTURE, numbers)
     plt.close(fig)
 
 
@@ -180,7 +209,7 @@ def make(runs: Path, figures: Path) -> list[Runs]:
     return inspected
 
 
-FIGURE = FigureOfStudy(pictures=("llm_inside", "llm_token_circuits"), draw=make, claims=inside_claims)
+FIGURE = FigureOfStudy(pictures=pictures(read_runs(RESULTS)), draw=make, claims=inside_claims)
 
 
 if __name__ == "__main__":

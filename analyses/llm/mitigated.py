@@ -12,14 +12,15 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.studied import Arm, arms_of, plain_interval
 from analyses.llm.mitigation.methods import CUTS, METHODS
 from analyses.llm.mitigation.training import LOGGED
-from analyses.llm.studied import Arm, arms_of, plain_interval
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
     CAUSAL_MARGIN,
@@ -128,7 +129,7 @@ def make(runs: Path, figures: Path) -> Arms:
             ax.set_title(TITLES[people], fontsize=9.5)
         axes[0, 0].set_yticks(range(len(names)), [METHODS[name].title for name in names])
         fig.supxlabel("untold answers, mean rank (0: the right one first, 2: guessed)", fontsize=9.5)
-        handles = [plt.Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
+        handles = [Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
         fig.legend(handles=handles, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
         save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "limits": _limits(), "rows": table})
         plt.close(fig)

@@ -16,9 +16,9 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE
-from analyses.llm.studied import (
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE, NAMES
+from analyses.llm.finished.studied import (
     FACTS,
     HELD_OUT,
     HELD_OUT_CALIBRATED,
@@ -77,7 +77,8 @@ def make(runs: Path, figures: Path) -> Arms:
         ax.set_xlabel("untold colors of professions: mean rank (0: deduced, 2: guessed)")
         if shown:
             ax.legend(frameon=False, fontsize=8, loc="lower right")
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "matched_nats": MATCHED, "rows": table})
+        numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
+        save_figure(fig, figures / PICTURE, numbers)
         plt.close(fig)
     return arms
 

@@ -15,8 +15,8 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
 from analyses.llm.studies.plan import SMOLLM2
 from analyses.llm.studies.recall import CRITERIA, KNOWN, SHARES, STUDY
 from ocr_interp.viz.style import figure_style, save_figure

@@ -136,7 +136,7 @@ def _make_all(runs: list[PlannedRun], arguments: Arguments) -> None:
 
 def finetuned(run: PlannedRun, lm: Any, path: Path) -> None:
     """Plain fine-tuning, with the divergence from the base model on ordinary sentences."""
-    from analyses.llm.neutral import log_probabilities, neutral_kl
+    from analyses.llm.studies.neutral import log_probabilities, neutral_kl
     from ocr_interp.llm.measuring.table import write_table
     from ocr_interp.llm.training.finetune import finetune
     from ocr_interp.llm.training.store import write_result

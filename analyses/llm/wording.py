@@ -14,10 +14,10 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.criteria import llm_claim
-from analyses.llm.results import CHANCE
+from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.results import CHANCE
+from analyses.llm.finished.studied import Arm, arms_of, plain_interval
 from analyses.llm.runs import RESULTS, result_path
-from analyses.llm.studied import Arm, arms_of, plain_interval
 from analyses.llm.studies.wording import CRITERIA, SETS, STUDY, WORDINGS
 from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.measuring.table import read_table

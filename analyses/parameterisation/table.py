@@ -1,7 +1,8 @@
 """One table, every map: predicted and measured β, held-out accuracy, and what each costs.
 
 Every parameterisation of W_OV on four tasks, five starts each, by gradient descent from a small start and by
-AdamW. Kept in runs/parameterisation_table; analyses.house.pages writes the table into docs/findings.md.
+AdamW. Kept in runs/parameterisation_table; analyses.house.pages writes
+the table into docs/findings/parameterisations.md.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ import numpy as np
 from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.hooked.protocol import HookedModel
 
-RANDOM, EQUAL_NORM = "random", "random, equal norm"
-"""Names of controls: of the same size, and rescaled to remove equally much."""
+RANDOM = "random"
+"""Name of the controls of the same size."""
+EQUAL_NORM = "random, equal norm"
+"""Name of the controls that are also rescaled, to remove equally much."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class SweepResult(ShownAsTable):
 
     def _in_notebooks(self) -> pd.DataFrame:
         final = self.final()
-        return final[[name for name in ("run", *self.axes, *SHOWN_COLUMNS) if name in final]]
+        return final.loc[:, [name for name in ("run", *self.axes, *SHOWN_COLUMNS) if name in final]]
 
     def final(self) -> pd.DataFrame:
         """One row per run: axes, outcome, and the metrics at its last logged step (NaN without one)."""

@@ -9,7 +9,7 @@ from small_facts import SMALL
 
 from ocr_interp.errors import ModelError, WeightsError
 from ocr_interp.llm.encoding import asking_batch
-from ocr_interp.llm.inside.cuts import weights_from
+from ocr_interp.llm.inside.cuts import USUAL_KINDS, weights_from
 from ocr_interp.llm.inside.inside import inspect_models
 from ocr_interp.llm.inside.parts import parts_of
 from ocr_interp.llm.inside.token_circuits import own_contrast
@@ -129,7 +129,7 @@ def test_cuts_have_the_uncut_models_as_their_ends(facts, make_model):
         found = measure(lm, facts, device="cpu")
         for split, rank in cuts[what].ranks.items():
             assert rank == pytest.approx(found.mean(split, "rank")), (what, split)
-    assert {cut.kind for cut in inside.cuts} == {"none", "parts", "heads", "directions"}
+    assert {cut.kind for cut in inside.cuts} == {"none", *USUAL_KINDS}
     assert len([w for w in cuts if w.startswith("only ")]) == 4
     assert inside.heads == inside.update.most_changed(2)
     text = inside.summary()
@@ -176,7 +176,7 @@ def test_norms_after_attention_lose_the_circuits_and_nothing_else(facts, make_mo
     inside = inspect_models(make_model("gemma2"), make_model("gemma2", seed=1), facts, 2, device="cpu")
     assert "no OV circuits: layer 0 must write" in inside.summary()
     assert "norm after attention" in inside.to_dict()["circuits"]
-    assert {cut.kind for cut in inside.cuts} == {"none", "parts", "heads", "directions"}
+    assert {cut.kind for cut in inside.cuts} == {"none", *USUAL_KINDS}
 
 
 def test_facts_without_token_sets_lose_the_circuits_and_nothing_else(make_model, facts):
@@ -189,4 +189,4 @@ def test_facts_without_token_sets_lose_the_circuits_and_nothing_else(make_model,
 def test_a_model_of_one_layer_has_no_heads_past_layer_0(make_model, facts):
     a, b = (make_model(seed=seed, num_hidden_layers=1) for seed in (0, 1))
     cuts = inspect_models(a, b, facts, n_heads=2, device="cpu").cuts
-    assert sum(cut.kind == "heads" for cut in cuts) == 2
+    assert sum(cut.kind == "heads" for cut in cuts) == 4

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from ocr_interp.errors import RunError
+from ocr_interp.llm.inside.mean_over_names import REPLACED
+from ocr_interp.llm.inside.truncation import kept_words, removed_words
 
 ENDS = ("json", "png", "svg")
 CONTRASTS = ("facts to implications", "names to facts")
@@ -30,6 +33,95 @@ def a_run(method, seed, held_out, circuits=True):
         "cuts": cuts,
         "circuits": found if circuits else "no token sets",
     }
+
+
+def a_new_run(data, model, seed=0, mean=2.0, random=0.5):
+    """All kinds of cuts, and two layers: the claims hold unless `mean` or `random` says otherwise."""
+
+    def cut(kind, what, facts, untold):
+        ranks = {"training_fact": facts, "held_out_fact": facts, "training_implication": facts}
+        return {"kind": kind, "what": what, "rank": {**ranks, "held_out_implication": untold}}
+
+    n = 27 if model.endswith("135m") else 7
+    cuts = [cut("none", "after fine-tuning", 0.0, 0.5), cut("parts", "OV put back", 0.1, 0.4)]
+    cuts += [cut("parts", "MLP put back", 0.1, 1.3), cut("mean", REPLACED, mean, 2.0)]
+    for where in ("", " past layer 0"):
+        cuts += [
+            cut("heads", f"{n} most changed heads{where} zeroed", 1.5, 1.9),
+            cut("heads", f"{n} other heads{where}, drawn at random, zeroed", 0.1, 0.6),
+            cut("heads", f"{n} most changed heads{where}, at most half of a layer, zeroed", 1.0, 1.5),
+            cut("heads", f"{n} random heads of the same layers{where} zeroed", random, 0.7),
+        ]
+    for which in ("top", "random"):
+        cuts.append(cut("directions", f"of {n} heads 4 {which} directions removed", 0.3, 1.2))
+    for k in (1, 16):
+        cuts += [cut("truncation", kept_words(k), 0.1, 0.6), cut("truncation", removed_words(k), 0.1, 1.3)]
+    tables = {"probe_before": [[0.2, 0.3]] * 2, "probe_after": [[0.4, 0.3], [0.5, 0.9]]}
+    tables |= {"own": [[0.5, 0.5], [0.5, 2.0]], "donor": [[0.9, 2.1], [2.2, 0.5]]}
+    layers = {"places": ["name", "last"], "blocks": ["0", "1"], "chance": 0.2, "own_unpatched": 0.5}
+    return {
+        "format_version": 2,
+        "config": {"facts": {"data": data, "seed": seed}, "train": {"method": "full", "model": model}},
+        "cuts": cuts,
+        "circuits": "none",
+        "layers": {**layers, "donor_unpatched": 2.2, **tables},
+    }
+
+
+def read(tmp_path, *results):
+    from analyses.llm.finished.inside_results import read_runs
+
+    for k, result in enumerate(results):
+        (tmp_path / f"{k}.json").write_text(json.dumps(result))
+    return read_runs(tmp_path)
+
+
+NEW = ("mean_over_names", "heads_of_same_layers", "low_rank", "truncation_separates", "probes", "patching")
+
+
+def test_claims_are_judged_by_every_run_and_old_results_have_none_of_the_new(tmp_path):
+    from analyses.llm.finished.inside_claims import inside_claims
+
+    runs = [a_new_run("profession_color", FOLDERS[model]) for model in (SMOLLM2, GEMMA)]
+    claims = {claim.id: claim for claim in inside_claims(read(tmp_path, *runs))}
+    for name in NEW:
+        assert claims[f"llm_inside_{name}"].holds, name
+    assert claims["llm_inside_mlp"].holds
+    assert not claims["llm_inside_ov_gemma"].holds
+    measured = claims["llm_inside_heads_of_same_layers"].measured
+    assert measured["gemma_profession_color_full_seed0_past_layer_0"] == [1.0, 0.5, 1.5, 0.7]
+    assert claims["llm_inside_truncation_separates"].measured["profession_color_full_seed0"] == [
+        removed_words(1),
+        removed_words(16),
+    ]
+    worse = a_new_run("profession_color", FOLDERS[GEMMA], mean=0.9, random=1.0)
+    claims = {claim.id: claim for claim in inside_claims(read(tmp_path, runs[0], worse))}
+    assert not claims["llm_inside_mean_over_names"].holds
+    assert not claims["llm_inside_heads_of_same_layers"].holds
+    assert claims["llm_inside_low_rank"].holds
+    for run in runs:
+        del run["layers"]
+        first = [cut for cut in run["cuts"] if cut["kind"] not in ("mean", "truncation")]
+        run["cuts"] = [c for c in first if "half of a layer" not in c["what"] and "same" not in c["what"]]
+    claims = {claim.id for claim in inside_claims(read(tmp_path, *runs))}
+    assert not claims & {f"llm_inside_{name}" for name in NEW}
+    assert "llm_inside_heads" in claims
+
+
+@pytest.mark.slow
+def test_new_runs_have_pictures_of_their_own(tmp_path):
+    from analyses.llm.inside_figures import draw, pictures
+
+    runs = read(tmp_path, *(a_new_run("profession_color", FOLDERS[model]) for model in (SMOLLM2, GEMMA)))
+    wanted = ("llm_inside", "llm_inside_gemma", "llm_inside_truncation", "llm_inside_layers")
+    assert pictures(runs) == wanted
+    draw(runs, tmp_path / "figures")
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        f"{n}.{end}" for n in wanted for end in ENDS
+    }
+    drawn = json.loads((tmp_path / "figures" / "llm_inside_truncation.json").read_text())["mean rank"]
+    assert drawn["profession_color, full"]["the top {k} removed"]["held_out_implication"] == [1.3, 1.3]
+    assert drawn["profession_color, full"]["only the top {k} kept"]["k"] == [1, 16]
 
 
 @pytest.mark.slow
@@ -68,16 +160,22 @@ def test_nothing_inspected_draws_nothing_and_a_damaged_file_is_told(tmp_path):
         read_runs(tmp_path)
 
 
-def test_a_run_without_circuits_is_made_again_and_another_one_is_kept(tmp_path):
+def test_a_run_without_circuits_or_new_cuts_is_made_again_and_another_one_is_kept(tmp_path):
     from analyses.llm.inside import RUNS, is_inspected
+
+    mean = {"kind": "mean", "what": "", "rank": {}}
+    every = [mean, {**mean, "kind": "truncation"}]
 
     path, config = tmp_path / "run.json", RUNS[0]
     assert not is_inspected(config, path)
-    old = {"format_version": 2, "fingerprint": config.fingerprint, "config": config.to_dict()}
+    named = {"format_version": 2, "fingerprint": config.fingerprint, "config": config.to_dict()}
+    old = {**named, "cuts": every}
     for result, finished in (
         (old, False),
         ({**old, "circuits": {}}, True),
         ({**old, "circuits": "none"}, True),
+        ({**named, "cuts": [], "circuits": {}}, False),
+        ({**named, "cuts": [mean], "circuits": {}, "left_out": {"truncation": "why"}}, True),
     ):
         path.write_text(json.dumps(result))
         assert is_inspected(config, path) is finished

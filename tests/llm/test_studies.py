@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.llm import families, mitigated, neutral, parts, recall, runs, studied, wording
+from analyses.llm import families, mitigated, parts, recall, runs, wording
+from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import mitigation as mitigation_study
+from analyses.llm.studies import neutral
 from analyses.llm.studies.plan import PlannedRun, recipe
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig

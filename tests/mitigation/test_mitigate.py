@@ -65,7 +65,7 @@ def test_findings_say_how_each_method_is_called():
     from analyses.mitigation.criteria import ADDED, SETTINGS, VARIANTS
     from analyses.mitigation.pareto import method_of, task_of
 
-    page = (Path(__file__).parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "findings" / "mitigation.md").read_text(encoding="utf-8")
     table = page.split("| method | called |")[1].split("\n\n")[0].splitlines()[2:]
     rows = [re.split(r" (?<!\\)\| ", line) for line in table]
     shown = {row[0].strip("| *").removeprefix("control: "): row[1] for row in rows}

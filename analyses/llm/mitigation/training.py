@@ -59,7 +59,7 @@ class _Arm:
     def __init__(self, method: Method, run: PlannedRun, lm: Any) -> None:
         import torch
 
-        from analyses.llm.neutral import log_probabilities
+        from analyses.llm.studies.neutral import log_probabilities
         from ocr_interp.llm.adapters import methods
         from ocr_interp.llm.encoding import encode
         from ocr_interp.llm.facts.drawing import make_facts
@@ -139,7 +139,7 @@ class _Arm:
         """
         import torch
 
-        from analyses.llm.neutral import log_probabilities, neutral_kl
+        from analyses.llm.studies.neutral import log_probabilities, neutral_kl
         from ocr_interp.llm.adapters.base import Attached
         from ocr_interp.llm.measuring.answers import Answers
         from ocr_interp.llm.models.forward import logits_of

@@ -22,6 +22,12 @@ class Inspect:
     """number of the most changed heads to show and to ablate"""
     base: str | None = None
     """folder or name of the model before fine-tuning, if it was moved"""
+    cuts: tuple[str, ...] = ("parts", "heads", "directions", "mean")
+    """kinds of ablations: parts, heads, directions, mean (of the update over names), truncation (of ΔW)"""
+    top_k: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """for truncation: how many singular values of every ΔW are kept, or removed"""
+    layers: bool = False
+    """probe and patch the residual stream layer by layer too"""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu) or the name of a device"""
     threads: int | None = None
@@ -33,7 +39,8 @@ class Inspect:
         from ocr_interp.llm.layers.movement import Movement
         from ocr_interp.llm.training.store import RunFolder
 
-        found = inspect_run(self.run_dir, self.n_heads, self.device, base=self.base)
+        chosen = {"cuts": self.cuts, "top_k": self.top_k, "layers": self.layers}
+        found = inspect_run(self.run_dir, self.n_heads, self.device, base=self.base, **chosen)
         say(found.summary())
         recorded = RunFolder(self.run_dir).read_result().get("movement")
         moved = None if recorded is None else Movement.from_dict(recorded)

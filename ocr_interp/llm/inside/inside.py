@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,27 @@ import torch
 
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.devices import resolve_device
-from ocr_interp.errors import ConfigError, ModelError, RunError
+from ocr_interp.errors import ConfigError, ModelError, RunError, unknown_name
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.inside.cuts import Cut, direction_cuts, head_cuts, other_heads, part_cuts
+from ocr_interp.llm.inside.by_layer import ByLayer, by_layer
+from ocr_interp.llm.inside.cuts import (
+    KINDS,
+    USUAL_KINDS,
+    Cut,
+    direction_cuts,
+    head_cuts,
+    other_heads,
+    part_cuts,
+    uncut,
+)
 from ocr_interp.llm.inside.foreseen import why_uncut
+from ocr_interp.llm.inside.mean_over_names import mean_cuts
 from ocr_interp.llm.inside.token_circuits import TokenCircuits, compare_circuits, read_circuits
 from ocr_interp.llm.inside.token_sets import FactTokens, fact_tokens
+from ocr_interp.llm.inside.truncation import TOP_K, check_top_k, truncation_cuts
 from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
 from ocr_interp.llm.measuring.scoring import describe_scoring
@@ -35,6 +47,9 @@ from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_fa
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.update import how_to_keep, load_base, load_finetuned
+
+_WIDTH = 70
+"""Characters of a cut's name."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ class Inside:
             why there are none.
         scoring: what the answers of facts and implications were ranked by.
         uncut: why no heads and directions are cut; None if they are.
+        left_out: other kinds of cuts that were asked for and could not be made -> why.
+        layers: probes and patching by layer; a text that says why there are none; None if not asked for.
     """
 
     facts: FactSet
@@ -59,6 +76,8 @@ class Inside:
     circuits: TokenCircuits | str
     scoring: Mapping[str, str] = field(default_factory=lambda: dict(BY_FIRST_TOKEN))
     uncut: str | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    layers: ByLayer | str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -71,6 +90,9 @@ class Inside:
             "circuits": circuits,
             "scoring": dict(self.scoring),
             **({"uncut": self.uncut} if self.uncut else {}),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
+            **({"layers": self.layers.to_dict()} if isinstance(self.layers, ByLayer) else {}),
+            **({"layers": self.layers} if isinstance(self.layers, str) else {}),
         }
 
     def summary(self) -> str:
@@ -90,18 +112,29 @@ class Inside:
         lines += [
             "",
             f"mean rank (0 is best); {describe_scoring(self.scoring)}",
-            f"{'':52}{'facts':>8}{'told':>8}{'held out':>10}",
+            f"{'':{_WIDTH}}{'facts':>8}{'told':>8}{'held out':>10}",
         ]
         for cut in self.cuts:
             told, held_out = (cut.ranks[f"{who}_implication"] for who in ("training", "held_out"))
-            lines.append(f"{cut.what:52}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
+            lines.append(f"{cut.what:{_WIDTH}}{cut.ranks['held_out_fact']:8.2f}{told:8.2f}{held_out:10.2f}")
         if self.uncut:
             lines.append(f"no heads and directions cut: {self.uncut}")
+        if self.layers is not None:
+            text = self.layers
+            lines += ["", f"no layers patched: {text}" if isinstance(text, str) else text.summary()]
+        lines += [f"no cut of the kind {kind!r}: {why}" for kind, why in self.left_out.items()]
         return "\n".join(lines)
 
 
 def inspect_run(
-    run_dir: str | Path, n_heads: int = 10, device: str = "auto", *, base: str | None = None
+    run_dir: str | Path,
+    n_heads: int = 10,
+    device: str = "auto",
+    *,
+    base: str | None = None,
+    cuts: Sequence[str] = USUAL_KINDS,
+    top_k: Sequence[int] = TOP_K,
+    layers: bool = False,
 ) -> Inside:
     """Inspects a finished run that saved its model.
 
@@ -110,12 +143,16 @@ def inspect_run(
         n_heads: number of the most changed heads to ablate.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         base: folder or name of the model before fine-tuning if it was moved; None is the run's own.
+        cuts, top_k, layers: as of `inspect_models`.
 
     Raises:
         ModelError, RunError: no such run, one that is not finished or saved no model, one whose update cannot
             be merged into the weights, or whose files, facts or model before fine-tuning were changed.
-        ConfigError: too little memory for three copies of the weights; raised before any is loaded.
+        ConfigError: too little memory for three copies of the weights, or kinds of cuts or numbers of
+            singular values that there are not; raised before any weight is loaded.
     """
+    check_kinds(cuts)
+    check_top_k(top_k)
     folder = RunFolder(Path(run_dir))
     config = folder.read_config()
     if not folder.result_file.exists():
@@ -129,10 +166,13 @@ def inspect_run(
     with loading_failures(own):
         hf_config = load_config(own)
         check_text_only(hf_config, config.train.model)
-        refuse_too_many_copies(hf_config, dtype, loaded=2, working=1, device=where)
+        working = 2 if ("mean" in cuts or layers) and where.type != "cpu" else 1
+        refuse_too_many_copies(hf_config, dtype, loaded=2, working=working, device=where)
     facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
     before, after = load_base(folder, base), load_finetuned(run_dir)
-    return inspect_models(before, after, facts, n_heads, device, scoring=config.facts.scoring)
+    scoring = config.facts.scoring
+    chosen = {"cuts": cuts, "top_k": top_k, "layers": layers}
+    return inspect_models(before, after, facts, n_heads, device, scoring=scoring, **chosen)
 
 
 def inspect_models(
@@ -143,6 +183,9 @@ def inspect_models(
     device: str = "auto",
     *,
     scoring: str = "auto",
+    cuts: Sequence[str] = USUAL_KINDS,
+    top_k: Sequence[int] = TOP_K,
+    layers: bool = False,
 ) -> Inside:
     """Compares a model before and after fine-tuning; neither is changed.
 
@@ -152,11 +195,19 @@ def inspect_models(
         n_heads: number of the most changed heads to ablate.
         device: "auto" (cuda, then mps, then cpu) or the name of a device.
         scoring: how answers are ranked, see `FactConfig.scoring`.
+        cuts: kinds of ablations, names in `cuts.KINDS`: "parts", "heads", "directions", "mean", "truncation".
+            "truncation" decomposes every matrix and is made only if asked for.
+        top_k: of "truncation", how many singular values of every ΔW are kept, or removed.
+        layers: whether the residual stream is probed and patched layer by layer too (two measurements of the
+            untold implications a layer).
 
     Raises:
+        ConfigError: kinds or numbers that there are not.
         ModelError: a model whose update is not merged, an architecture that cannot be read, or more heads
             than the model has.
     """
+    check_kinds(cuts)
+    check_top_k(top_k)
     for lm in (before, after):
         if lm.attached is not None:
             raise ModelError(lm.attached.refusal("inspect"))
@@ -169,15 +220,67 @@ def inspect_models(
         raise ModelError(f"n_heads must be in 1..{len(update.heads()) - 1}, got {n_heads}")
     heads = update.most_changed(n_heads)
     compared = (*heads, *other_heads(heads, update)[0])
-    read, uncut = _read_before(before, facts, compared, where)
+    read, why_no_heads = _read_before(before, facts, compared, where)
     work = copy.deepcopy(after.model).to(where).eval()
-    cuts = part_cuts(before, after, work, questions, where)
+    found, left_out = _cuts_of_weights(before, work, questions, where, cuts, top_k)
+    of_layers = _by_layer(before, work, facts, where, scoring) if layers else None
     bridge = as_bridge(LanguageModel(after.name, work, after.tokenizer), where)  # rewrites `work`
     circuits = _compared(read, bridge, compared, n_heads)
-    if uncut is None:
-        cuts += head_cuts(bridge, update, n_heads, questions, where)
-        cuts += direction_cuts(bridge, heads, old, new, questions, where)
-    return Inside(facts, update, heads, tuple(cuts), circuits, questions.scoring, uncut)
+    if why_no_heads is None:
+        if "heads" in cuts:
+            found += head_cuts(bridge, update, n_heads, questions, where)
+        if "directions" in cuts:
+            found += direction_cuts(bridge, heads, old, new, questions, where)
+    said = (questions.scoring, why_no_heads, left_out, of_layers)
+    return Inside(facts, update, heads, tuple(found), circuits, *said)
+
+
+def check_kinds(cuts: Sequence[str]) -> None:
+    """Requires kinds of cuts that there are.
+
+    Raises:
+        ConfigError: one that there is not.
+    """
+    for kind in cuts:
+        if kind not in KINDS:
+            raise unknown_name("kind of cut", kind, KINDS)
+
+
+def _cuts_of_weights(
+    before: LanguageModel,
+    work: Any,
+    questions: Questions,
+    device: torch.device,
+    cuts: Sequence[str],
+    top_k: Sequence[int],
+) -> tuple[list[Cut], dict[str, str]]:
+    """The cuts that need no bridge, after the models without one; and why some cannot be made."""
+
+    def mean() -> list[Cut]:
+        return mean_cuts(viewed(before, device), work, questions, device)
+
+    makers: dict[str, Callable[[], list[Cut]]] = {
+        "parts": lambda: part_cuts(before, work, questions, device),
+        "mean": mean,
+        "truncation": lambda: truncation_cuts(before, work, questions, device, top_k),
+    }
+    found, left_out = uncut(before, work, questions, device), {}
+    for kind in (kind for kind in makers if kind in cuts):
+        try:
+            found += makers[kind]()
+        except ModelError as error:
+            left_out[kind] = str(error)
+    return found, left_out
+
+
+def _by_layer(
+    before: LanguageModel, work: Any, facts: FactSet, device: torch.device, scoring: str
+) -> ByLayer | str:
+    """Probes and patching, or why there are none."""
+    try:
+        return by_layer(viewed(before, device), work, facts, device, scoring=scoring)
+    except (ConfigError, ModelError) as error:
+        return str(error)
 
 
 _Read = tuple[FactTokens, tuple[OVCircuit, ...]]

@@ -15,7 +15,7 @@ from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.store import read_result
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm"
 CHANCE = 2.0
 """Mean rank of a guess among five candidates."""
 

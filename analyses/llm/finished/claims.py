@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from analyses.house.claims import Claim
-from analyses.llm.criteria import FITTED, SEEDS, SMALL, llm_claim
-from analyses.llm.muon_claims import muon_claims
-from analyses.llm.optimizers import CAUSAL
-from analyses.llm.results import CHANCE, NAMES, Group, Kind, of_all_rates
+from analyses.llm.finished.criteria import FITTED, SEEDS, SMALL, llm_claim
+from analyses.llm.finished.muon_claims import muon_claims
+from analyses.llm.finished.optimizers import CAUSAL
+from analyses.llm.finished.results import CHANCE, NAMES, Group, Kind, of_all_rates
 
 
 def claims(groups: dict[Kind, Group]) -> list[Claim]:

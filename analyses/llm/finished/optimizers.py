@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analyses.llm.results import CHANCE, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
+from analyses.llm.finished.results import CHANCE, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
 from analyses.llm.table_1 import OTHER_RATES, SLOWER_RATE
 from ocr_interp.viz.style import save_figure
 

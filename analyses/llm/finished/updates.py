@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analyses.llm.results import COLORS, NAMES, Group, Kind
+from analyses.llm.finished.results import COLORS, NAMES, Group, Kind
 from ocr_interp.viz.style import save_figure
 
 KINDS = {

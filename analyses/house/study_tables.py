@@ -1,11 +1,8 @@
-"""The tables of docs/llm.md that come from the studies' figures."""
+"""The tables of docs/llm.md that come from the figures of its studies."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from analyses.llm.results import NAMES
-from analyses.llm.studies.plan import TITLES
 
 
 def families_table(found: dict[str, Any]) -> str:
@@ -20,8 +17,8 @@ def families_table(found: dict[str, Any]) -> str:
         of = [dict(zip(row["seeds"], row["rank"]["by_seed"], strict=True)) for row in (told, alone) if row]
         by_seed = [of[0][s] - of[1][s] for s in of[0] if s in of[1]] if alone else []
         cells = [
-            TITLES[model],
-            NAMES[data],
+            found["models"][model],
+            found["names"][data],
             interval(told["rank"]),
             interval(alone["rank"]) if alone else "",
             ", ".join(f"{value:+.2f}" for value in by_seed),
@@ -39,7 +36,7 @@ def parts_table(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         cells = [
             row["title"],
-            NAMES[row["data"]],
+            found["names"][row["data"]],
             str(len(row["seeds"])),
             interval(row["matched"]),
             interval(row["rank"]),

@@ -12,9 +12,16 @@ from typing import Any
 import numpy as np
 
 from analyses.house.claims import Claim
-from analyses.llm.criteria import FITTED, SMALL, llm_claim
-from analyses.llm.optimizers import BATCHES, CAUSAL, SPURIOUS, common_seeds, last_common_step, matched
-from analyses.llm.results import FACTS, HELD_OUT, TOLD_LOGPROB, Group, Kind
+from analyses.llm.finished.criteria import FITTED, SMALL, llm_claim
+from analyses.llm.finished.optimizers import (
+    BATCHES,
+    CAUSAL,
+    SPURIOUS,
+    common_seeds,
+    last_common_step,
+    matched,
+)
+from analyses.llm.finished.results import FACTS, HELD_OUT, TOLD_LOGPROB, Group, Kind
 from analyses.llm.table_1 import OTHER_RATES, SLOWER_RATE
 
 PICTURE = "llm_optimizers"

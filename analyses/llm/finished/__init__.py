@@ -1,0 +1,1 @@
+"""What is read, judged and drawn of finished runs."""
