@@ -10,7 +10,8 @@ OCR means out-of-context reasoning here, never character recognition.
     run.model                                                   # a HookedTransformer
 
 The rest is in namespaces: `ablation` (interventions and studies), `circuits` (geometry, alignment),
-`discovery` (circuits found in any model), `graphs` (circuit graphs), `mitigation` (unwanted deductions),
+`comparison` (before and after), `discovery` (circuits found in any model), `graphs` (circuit graphs),
+`mitigation` (unwanted deductions), `models` (saved HookedTransformers),
 `theory` (norms, certificates), `viz` (drawings and texts), `llm` (language models), `maps` and `optim`
 (parameterisations and optimisers), `errors`. All names are imported when they are first used: `import
 ocr_interp` loads neither torch nor transformer_lens.

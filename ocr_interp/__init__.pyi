@@ -1,11 +1,13 @@
 from . import ablation as ablation
 from . import circuits as circuits
+from . import comparison as comparison
 from . import discovery as discovery
 from . import errors as errors
 from . import graphs as graphs
 from . import llm as llm
 from . import maps as maps
 from . import mitigation as mitigation
+from . import models as models
 from . import optim as optim
 from . import theory as theory
 from . import viz as viz

@@ -43,6 +43,7 @@ ORDER = (
     "graphs",
     "ablation",
     "discovery",
+    "comparison",
     "mitigation",
     "viz",
     "llm",

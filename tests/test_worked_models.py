@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from worked_models import (
+
+from analyses.circuits.worked_models import (
     INDUCTION_VOCABULARY,
     addition_accuracy,
     additions,
@@ -14,7 +15,6 @@ from worked_models import (
     induction_model,
     modular_addition_model,
 )
-
 from ocr_interp.circuits import Positions, QKCircuit, composition, direct_attribution
 
 pytestmark = pytest.mark.slow

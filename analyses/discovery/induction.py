@@ -15,8 +15,6 @@ edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from analyses.circuits import worked_models
 from analyses.discovery.criteria import (
     ACCURACY,
     FAITHFUL,
@@ -97,18 +96,8 @@ class Found:
 
 
 def models() -> Any:
-    """The module that trains the models; it belongs to the tests, which use the same ones."""
-    return _loaded(Path(__file__).parents[2] / "tests" / "worked_models.py")
-
-
-@cache
-def _loaded(path: Path) -> Any:
-    spec = spec_from_file_location("worked_models", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that trains the models; tests use the same ones."""
+    return worked_models
 
 
 def contrast_of(model: Any, seed: int) -> Contrast:

@@ -13,7 +13,7 @@ from typing import Any
 
 from analyses.house.claims import assemble, span
 from analyses.house.discovery import find_figures
-from analyses.house.study_tables import families_table, mitigation_table, parts_table
+from analyses.house.tables.studies import families_table, mitigation_table, parts_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5

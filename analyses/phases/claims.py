@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-from analyses.house.claim_tables import Table, numbers, of, span
 from analyses.house.claims import Claim
+from analyses.house.tables.claims import Table, numbers, of, span
 from analyses.phases.grids import ENTRIES, PENALTIES, at_the_end
 from analyses.phases.path_claims import leading_claims, path_claim
 from analyses.phases.penalised import PenalisedOptimum

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analyses.house.claim_tables import Table, numbers, of, span
 from analyses.house.claims import Claim
+from analyses.house.tables.claims import Table, numbers, of, span
 from analyses.phases.grids import ENTRIES
 from analyses.phases.penalised import PenalisedOptimum, leading_beta
 

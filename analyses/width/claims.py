@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from analyses.house.claim_tables import Table
 from analyses.house.claims import Claim
+from analyses.house.tables.claims import Table
 from analyses.paper.runs import PAPER
 from analyses.width.narrow_code import PlanarCode
 from analyses.width.runs import LONG_STEPS, STEP_WIDTH

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-from analyses.house.claim_tables import Table
+from analyses.house.tables.claims import Table
 
 ACCURACY = "held_out_implication/accuracy"
 

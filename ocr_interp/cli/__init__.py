@@ -19,6 +19,8 @@ from ocr_interp.cli.arguments.suggestions import complaint, subcommands
 from ocr_interp.cli.export import Export
 from ocr_interp.cli.info import Info
 from ocr_interp.cli.llm import Llm
+from ocr_interp.cli.pictures.circuit import Circuit
+from ocr_interp.cli.pictures.compare import Compare
 from ocr_interp.cli.pictures.diagram import Diagram
 from ocr_interp.cli.pictures.report import Report
 from ocr_interp.cli.reproduce import Reproduce
@@ -27,7 +29,21 @@ from ocr_interp.cli.sweep import Sweep
 from ocr_interp.cli.train import Train
 from ocr_interp.errors import OcrInterpError
 
-_Subcommand = Reproduce | Train | Sweep | Llm | Info | Analyze | Ablate | Diagram | Report | Solve | Export
+_Subcommand = (
+    Reproduce
+    | Train
+    | Sweep
+    | Llm
+    | Info
+    | Analyze
+    | Ablate
+    | Diagram
+    | Circuit
+    | Compare
+    | Report
+    | Solve
+    | Export
+)
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -37,6 +53,8 @@ Command = (
     | Annotated[Analyze, tyro.conf.subcommand("analyze")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Diagram, tyro.conf.subcommand("diagram")]
+    | Annotated[Circuit, tyro.conf.subcommand("circuit")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Solve, tyro.conf.subcommand("solve")]
     | Annotated[Export, tyro.conf.subcommand("export")]

@@ -10,3 +10,4 @@ from .graph import Effect as Effect
 from .graph import Node as Node
 from .head_graph import head_graph as head_graph
 from .mechanism_graph import mechanism_graph as mechanism_graph
+from .simplify import simplify as simplify

@@ -14,7 +14,7 @@ from transformer_lens.hook_points import HookPoint
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, resolve_device
-from ocr_interp.errors import OcrInterpError
+from ocr_interp.errors import ModelError, OcrInterpError
 from ocr_interp.hooked.tokens import name_tokens
 from ocr_interp.maps.routed import ROUTER, Routed
 from ocr_interp.models.routed_stacks import routed
@@ -162,3 +162,34 @@ def build_model(
         parameter.requires_grad_(name.removeprefix("blocks.0.attn.") in trained)
     name_tokens(model, task.labels)
     return model
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """The settings of a HookedTransformer as values that JSON can hold; `hooked_of` takes them.
+
+    Raises:
+        ModelError: another model, or attention of its own, which settings do not say.
+    """
+    if not isinstance(model, HookedTransformer) or any(
+        isinstance(block.attn, FactRecallAttention) for block in model.blocks
+    ):
+        raise ModelError(
+            f"a HookedTransformer with TransformerLens' attention is required, got {type(model).__name__}: "
+            "a run writes its own (run.export), a bridge's transformers model has save_pretrained"
+        )
+    kept = {name: value for name, value in model.cfg.to_dict().items() if _is_plain(value)}
+    return {**kept, "dtype": str(model.cfg.dtype).removeprefix("torch."), "device": "cpu"}
+
+
+def hooked_of(settings: dict[str, Any]) -> HookedTransformer:
+    """The HookedTransformer of some settings, on the CPU, with random weights."""
+    values = {**settings, "dtype": getattr(torch, settings["dtype"]), "tokenizer_name": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
+        return HookedTransformer(HookedTransformerConfig.from_dict(values))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(value, str | int | float | bool)

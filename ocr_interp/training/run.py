@@ -72,8 +72,8 @@ class Snapshot(ShownAsTable, TrainedModel):
     def export(self, path: str | Path) -> Path:
         """Writes the state_dict of the HookedTransformer as a safetensors file.
 
-        Read it with `model.load_state_dict(safetensors.torch.load_file(path))`. The library itself does
-        not read this file.
+        `load_model(path)` and the commands `circuit` and `compare` read it; or
+        `model.load_state_dict(safetensors.torch.load_file(path))`.
 
         Args:
             path: the file; its folder must exist.
@@ -84,6 +84,7 @@ class Snapshot(ShownAsTable, TrainedModel):
             RunError: the file cannot be written; an earlier file is left unchanged.
         """
         about = {"kind": "hooked_transformer", "step": str(self.step), "fingerprint": self.config.fingerprint}
+        about |= {"config": self.config.to_dict()}
         state = hooked_state_dict(self.task, self.weights, self.config.model.attention)
         write_tensors(Path(path), state, about, then="try again")
         return Path(path)

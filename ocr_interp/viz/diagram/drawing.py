@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ from matplotlib.patches import FancyBboxPatch, Patch
 from matplotlib.text import Text
 
 from ocr_interp.checks import check_number
+from ocr_interp.comparison.graphs import GraphChange, compare_graphs
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
+from ocr_interp.graphs.simplify import MOST_EDGES, simplify
+from ocr_interp.graphs.simplify import MOST_NODES as MOST_UNITS
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import printable
 from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
+from ocr_interp.viz.diagram.layers import is_layered, lay_out_layers
 from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
 from ocr_interp.viz.style import current_style
 
@@ -40,8 +44,16 @@ _LARGEST, _LARGEST_AREA = 25_000.0, 2.0e7
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False}
 
 
-def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
+Drawn = CircuitGraph | GraphChange | Sequence[CircuitGraph]
+
+
+def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES) -> Figure:
     """Draws one graph, or several side by side, each with its title.
+
+    A graph of a whole model with many layers is drawn 6.6 inches wide, several below each other: heads in
+    the column of their layer, MLPs below, simplified (see `simplify`) to `most_nodes` heads and MLPs and
+    `most_edges` edges. Of a `GraphChange` both graphs are drawn on one scale, before first; edges that did
+    not change fade.
 
     The line width is |contribution| relative to the largest edge of all graphs, the colour its sign; untold
     edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
@@ -55,15 +67,21 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
         ConfigError: no graph, a graph without edges, or one with more nodes, edges or text than a picture
             can hold.
     """
-    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    marked = graphs.marked if isinstance(graphs, GraphChange) else None
+    shown = _shown(graphs, most_nodes, most_edges)
+    if marked is not None and isinstance(graphs, GraphChange) and shown[0].edges != graphs.before.edges:
+        marked = compare_graphs(shown[0], shown[1], graphs.share).marked
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     shown = _told_apart([drawable(graph, MOST_NODES) for graph in shown])
     largest = largest_edge(shown)
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         several = len(shown) > 1
-        layouts = [lay_out(graph, _values(graph), legend_entries(graph), several) for graph in shown]
-        width, height = sum(layout.width for layout in layouts), max(layout.height for layout in layouts)
+        beside = shown if marked is not None else []
+        layouts = [_laid_out(graph, several, beside) for graph in shown]
+        below = is_layered(shown[0])
+        widths, heights = [each.width for each in layouts], [each.height for each in layouts]
+        width, height = (max(widths), sum(heights)) if below else (sum(widths), max(heights))
         if max(width, height) > _LARGEST or width * height > _LARGEST_AREA:
             raise ConfigError(
                 f"a diagram of {width:,.0f} x {height:,.0f} points is too large to draw (at most "
@@ -73,15 +91,35 @@ def draw_circuit(graphs: CircuitGraph | Sequence[CircuitGraph]) -> Figure:
         # One unit of the axes is one point, so that text fits into boxes measured in points.
         figure = Figure(figsize=(width / 72, height / 72))
         FigureCanvasAgg(figure)
-        left = 0.0
+        left, top = 0.0, height
         for graph, layout in zip(shown, layouts, strict=True):
-            box = (left / width, 1 - layout.height / height, layout.width / width, layout.height / height)
+            bottom = top - layout.height
+            box = (left / width, bottom / height, layout.width / width, layout.height / height)
             axes = figure.add_axes(box)
             axes.set(xlim=(0, layout.width), ylim=(0, layout.height))
             axes.axis("off")
-            _draw(axes, graph, layout, largest)
-            left += layout.width
+            _draw(axes, graph, layout, largest, marked=marked)
+            left, top = (left, bottom) if below else (left + layout.width, top)
     return figure
+
+
+def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph]:
+    """The graphs as they are drawn; those of whole models simplified, of a change both alike."""
+    if isinstance(graphs, GraphChange):
+        pair = graphs.before, graphs.after
+        if not any(is_layered(graph) for graph in pair):
+            return list(pair)
+        both = ((pair[0], pair[1]), (pair[1], pair[0]))
+        return [simplify(graph, most_nodes, most_edges, beside=other) for graph, other in both]
+    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
+
+
+def _laid_out(graph: CircuitGraph, several: bool, beside: Sequence[CircuitGraph] = ()) -> Layout:
+    if is_layered(graph):
+        others = [other for other in beside if other is not graph]
+        return lay_out_layers(graph, legend_entries(graph), several, others)
+    return lay_out(graph, _values(graph), legend_entries(graph), several)
 
 
 def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None, note: bool = True) -> Axes:
@@ -113,8 +151,8 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
         raise ConfigError("plot_circuit needs a graph with edges, got none")
     if largest is not None:
         check_number("largest", largest, above=0.0)
-    shown = drawable(graph, MOST_NODES)
-    layout = lay_out(shown, _values(shown), legend_entries(shown))
+    shown = drawable(_shown(graph, MOST_UNITS, MOST_EDGES)[0], MOST_NODES)
+    layout = _laid_out(shown, several=False)
     before = set(ax.get_children())
     _draw(ax, shown, layout, largest_edge([shown]) if largest is None else largest, note)
     bottom = 0.0 if note else 2 * layout.note_y
@@ -133,8 +171,12 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
     return ax
 
 
-def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str) -> Path:
+def save_diagram(
+    graphs: Drawn, path: Path | str, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES
+) -> Path:
     """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
+
+    The bounds are those of `draw_circuit`.
 
     Returns: the path.
 
@@ -148,7 +190,7 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
         raise ConfigError(f"a diagram must end in one of {', '.join(FORMATS)}, got {target.name!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if kind == "dot":
-        one = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+        one = _shown(graphs, most_nodes, most_edges)
         if len(one) != 1:
             raise ConfigError(f"a .dot file holds one graph, got {len(one)}: write a file for each")
         write_atomic(target, to_dot(one[0]).encode())
@@ -161,7 +203,8 @@ def save_diagram(graphs: CircuitGraph | Sequence[CircuitGraph], path: Path | str
     }[kind]
     with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
         picture = io.BytesIO()
-        draw_circuit(graphs).savefig(picture, format=kind, metadata=metadata)
+        figure = draw_circuit(graphs, most_nodes=most_nodes, most_edges=most_edges)
+        figure.savefig(picture, format=kind, metadata=metadata)
     write_atomic(target, picture.getvalue())
     return target
 
@@ -241,16 +284,25 @@ def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:
     ]
 
 
-def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float, note: bool = True) -> None:
-    draw_edges(axes, graph, layout, largest)
+def _draw(
+    axes: Axes,
+    graph: CircuitGraph,
+    layout: Layout,
+    largest: float,
+    note: bool = True,
+    marked: Collection[tuple[str, str]] | None = None,
+) -> None:
+    draw_edges(axes, graph, layout, largest, marked)
     untold, gone = untold_nodes(graph), missing_blocks(graph) | _unanswered(graph)
     for placed in layout.nodes:
-        _draw_node(axes, placed, layout.values[placed.name], placed.name in untold, placed.name in gone)
+        _draw_node(axes, placed, layout, placed.name in untold, placed.name in gone)
     axes.text(
         layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=TITLE_SIZE, fontweight="bold"
     )
     for x, text in layout.headings:
-        axes.text(x, layout.heading_y, text, **_CENTRED, fontsize=FONT_SIZE - 1, color="0.4")
+        axes.text(
+            x, layout.heading_y, text, **_CENTRED, fontsize=min(FONT_SIZE - 1, layout.font_size), color="0.4"
+        )
     draw_legend(axes, layout, _CENTRED)
     if not note:
         return
@@ -265,17 +317,18 @@ def _draw(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float, note:
     )
 
 
-def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing: bool) -> None:
+def _draw_node(axes: Axes, placed: PlacedNode, layout: Layout, untold: bool, missing: bool) -> None:
+    value = layout.values[placed.name]
     held_out = current_style().held_out
     color = held_out if untold else "0.45"
     box = FancyBboxPatch(
         (placed.x - placed.width / 2, placed.y - placed.height / 2),
         placed.width,
         placed.height,
-        boxstyle="round,pad=0,rounding_size=4",
+        boxstyle=f"round,pad=0,rounding_size={min(4.0, 0.3 * placed.height)}",
         fc="white" if missing else _FACE.get(placed.kind, "#f3f3f3"),
         ec=color,
-        lw=1.6 if untold else 0.8,
+        lw=(1.6 if untold else 0.8) * (1.0 if layout.lines == 1.0 else 0.6),
         ls=(0, (3.5, 2.0)) if missing else "-",
         zorder=3,
     )
@@ -286,7 +339,7 @@ def _draw_node(axes: Axes, placed: PlacedNode, value: str, untold: bool, missing
         placed.y,
         text,
         **_CENTRED,
-        fontsize=FONT_SIZE,
+        fontsize=layout.font_size,
         linespacing=1.2,
         color=held_out if untold else "0.1",
         zorder=4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ocr_interp.viz.style import current_style
 
 _WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
 _DASHES = (0, (3.5, 2.0))
+_FADED = 0.15
 _PORT_GAP = 2.0
 _SAMPLE = 22.0
 
@@ -29,6 +30,8 @@ class _Look:
     width: float
     color: str
     missing: bool
+    faded: bool = False
+    scale: float = 1.0
 
 
 def legend_entries(graph: CircuitGraph) -> list[LegendEntry]:
@@ -55,7 +58,13 @@ def largest_edge(graphs: Sequence[CircuitGraph]) -> float:
     return max((abs(edge.contribution) for graph in graphs for edge in graph.edges), default=0.0) or 1.0
 
 
-def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) -> None:
+def draw_edges(
+    axes: Axes,
+    graph: CircuitGraph,
+    layout: Layout,
+    largest: float,
+    marked: Collection[tuple[str, str]] | None = None,
+) -> None:
     """Draws all edges as curves with arrowheads; at each box they are in the order of their other ends.
 
     Args:
@@ -63,8 +72,9 @@ def draw_edges(axes: Axes, graph: CircuitGraph, layout: Layout, largest: float) 
         graph: the graph.
         layout: of the graph.
         largest: contribution of full width (`largest_edge`).
+        marked: (source, target) of edges that keep their colour while all others fade; None fades none.
     """
-    looks, ends = _looks(graph, largest), edge_ends(graph, layout, largest)
+    looks, ends = _looks(graph, largest, layout.lines, marked), edge_ends(graph, layout, largest)
     # Untold edges are drawn on top; among the others, thin edges above thick ones.
     order = sorted(range(len(looks)), key=lambda k: (graph.edges[k].kind == "untold", -looks[k].width, k))
     for rank, k in enumerate(order):
@@ -75,7 +85,7 @@ def edge_ends(
     graph: CircuitGraph, layout: Layout, largest: float | None = None
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """(x, y) where every edge leaves its source and where it enters its target, in points."""
-    looks = _looks(graph, largest_edge([graph]) if largest is None else largest)
+    looks = _looks(graph, largest_edge([graph]) if largest is None else largest, layout.lines)
     leaves = _ports(graph, layout, looks, outgoing=True)
     enters = _ports(graph, layout, looks, outgoing=False)
     found = []
@@ -86,15 +96,21 @@ def edge_ends(
     return found
 
 
-def _looks(graph: CircuitGraph, largest: float) -> list[_Look]:
+def _looks(
+    graph: CircuitGraph,
+    largest: float,
+    scale: float = 1.0,
+    marked: Collection[tuple[str, str]] | None = None,
+) -> list[_Look]:
     gone, style = missing_blocks(graph), current_style()
     looks = []
     for edge in graph.edges:
         missing = edge.source in gone or edge.target in gone
         for_it = style.positive if edge.contribution >= 0 else style.negative
         color = style.held_out if edge.kind == "untold" else for_it
-        width = max(_THINNEST, _WIDEST * abs(edge.contribution) / largest)
-        looks.append(_Look(_MISSING_WIDTH if missing else width, color, missing))
+        width = scale * max(_THINNEST, _WIDEST * abs(edge.contribution) / largest)
+        faded = marked is not None and (edge.source, edge.target) not in marked
+        looks.append(_Look(_MISSING_WIDTH if missing else width, color, missing, faded, scale))
     return looks
 
 
@@ -112,23 +128,24 @@ def _ports(graph: CircuitGraph, layout: Layout, looks: list[_Look], outgoing: bo
 
         box = layout.of(name)
         members = sorted(members, key=lambda k: (other_end(k), k))
-        whole = sum(looks[k].width for k in members) + _PORT_GAP * (len(members) - 1)
-        scale = min(1.0, (box.height - 8.0) / whole)
+        gap = _PORT_GAP * layout.lines
+        whole = sum(looks[k].width for k in members) + gap * (len(members) - 1)
+        scale = min(1.0, (box.height - min(8.0, 0.3 * box.height)) / whole)
         y = box.y + scale * whole / 2
         for k in members:
             found[k] = y - scale * looks[k].width / 2
-            y -= scale * (looks[k].width + _PORT_GAP)
+            y -= scale * (looks[k].width + gap)
     return found
 
 
 def _draw_edge(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], look: _Look, zorder: float
 ) -> None:
-    head = min(4.0 + 0.45 * look.width, 8.0)
+    head = min(4.0 * look.scale + 0.45 * look.width, 8.0)
     tip, base = end[0], end[0] - head
     reach = 0.5 * (base - start[0])
     points = [start, (start[0] + reach, start[1]), (base - reach, end[1]), (base, end[1])]
-    alpha = 1.0 if look.missing else 0.75
+    alpha = 1.0 if look.missing else _FADED if look.faded else 0.75
     axes.add_patch(
         PathPatch(
             Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]),
@@ -141,7 +158,7 @@ def _draw_edge(
             zorder=zorder,
         )
     )
-    half = 0.5 * look.width + 1.4
+    half = 0.5 * look.width + 1.4 * look.scale
     corners = [(base, end[1] + half), (base, end[1] - half), (tip, end[1])]
     axes.add_patch(Polygon(corners, closed=True, fc=look.color, ec="none", alpha=alpha, zorder=zorder))
 

@@ -75,6 +75,8 @@ class Layout:
         title_y, heading_y, note_y: heights of the title, the headings and the note.
         note: the graph's statement and source, wrapped.
         legend: height and entries of every row.
+        font_size: of labels, in points.
+        lines: factor of the width of all lines.
     """
 
     nodes: tuple[PlacedNode, ...]
@@ -87,6 +89,8 @@ class Layout:
     note_y: float
     note: str
     legend: tuple[tuple[float, tuple[LegendEntry, ...]], ...]
+    font_size: float = FONT_SIZE
+    lines: float = 1.0
 
     def of(self, name: str) -> PlacedNode:
         """A placed node by name."""
@@ -137,8 +141,8 @@ def lay_out(
     inner = sum(widths) + sum(gaps)
     needed = max(text_width(graph.title, TITLE_SIZE) * 1.12, inner)  # 1.12: bold
     width = needed + 2 * _MARGIN
-    note = _wrapped(_note(graph, one_scale), width - 2 * _MARGIN)
-    rows = _legend_rows(legend, width - 2 * _MARGIN)
+    note = wrapped(note_of(graph, one_scale), width - 2 * _MARGIN)
+    rows = legend_rows(legend, width - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * (FONT_SIZE - 2) + 14
     foot = note_height + _LEGEND_ROW * len(rows)
     height = max(heights) + _HEAD + foot + _MARGIN
@@ -192,7 +196,7 @@ def _share_rows(
     return True
 
 
-def _legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[LegendEntry, ...]]:
+def legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[LegendEntry, ...]]:
     """The entries in as few rows as possible."""
     rows: list[list[LegendEntry]] = []
     used = 0.0
@@ -212,7 +216,8 @@ def wrapped_label(label: str) -> str:
     return "\n".join(line for parts in lines for line in parts)
 
 
-def _note(graph: CircuitGraph, one_scale: bool) -> str:
+def note_of(graph: CircuitGraph, one_scale: bool) -> str:
+    """What line widths mean, and the graph's statement and source."""
     scale = ", one scale for all" if one_scale else ""
     unit = "logits; line" if graph.effects else "line"
     lines = [f"{unit} width: size{scale}. {graph.statement}", graph.source]
@@ -233,7 +238,7 @@ def _box(node: Node, label: str, value: str) -> tuple[float, float]:
     return width + 2 * _PAD_X, len(lines) * _LINE + 2 * _PAD_Y
 
 
-def _wrapped(text: str, width: float) -> str:
-    size = FONT_SIZE - 2
+def wrapped(text: str, width: float, size: float = FONT_SIZE - 2) -> str:
+    """A text in lines of a width, in points."""
     per_line = max(20, int(width / (text_width("average text in lower case", size) / 26)))
     return "\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, per_line))

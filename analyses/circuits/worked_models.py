@@ -1,6 +1,9 @@
 """Small models that are trained to a known mechanism, each once per process: induction and modular addition.
 
-Sequences, starts and the order of data follow from the seed alone, on one thread and the CPU.
+    python -m analyses.circuits.worked_models [--seed 0]
+
+trains both and prints what the tools say of them that know nothing of the mechanism. Sequences, starts and
+the order of data follow from the seed alone, on one thread and the CPU.
 """
 
 import warnings
@@ -154,3 +157,42 @@ def _trained(model, loss, steps, lr):
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.eval()
+
+
+def describe_induction(seed=0):
+    """Who composes with whom, and which edges carry the answer, in words."""
+    from ocr_interp.circuits import composition
+    from ocr_interp.discovery import Contrast, evaluate_circuit, find_circuit
+
+    model = induction_model(seed)
+    found = composition(model)
+    generator = torch.Generator().manual_seed(seed + 1000)
+    tokens, donors = (induction_batch(32, generator)[0] for _ in range(2))
+    contrast = Contrast.of(model, tokens[:, :-1], donors[:, :-1], tokens[:, -1])
+    circuit = find_circuit(model, contrast, size=25)
+    return (
+        f"induction: {induction_accuracy(model):.1%} right\npairs furthest from random matrices:\n"
+        f"{found.table().head(5).to_string(index=False)}\n{circuit.table().head(10).to_string(index=False)}\n"
+        f"{evaluate_circuit(model, circuit, contrast, random_circuits=5).summary()}"
+    )
+
+
+def describe_addition(seed=0):
+    """Who writes the sum, in words; its 23 outputs are no tokens."""
+    from ocr_interp.circuits import direct_attribution
+
+    model = modular_addition_model(seed)
+    prompts, answers = additions()
+    some = torch.arange(0, len(prompts), 25)
+    found = direct_attribution(model, prompts[some], answers[some], (answers[some] + 1) % MODULUS)
+    return f"addition modulo {MODULUS}: {addition_accuracy(model):.1%} right\n{found.summary()}"
+
+
+if __name__ == "__main__":
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(description="Train both models and say what carries their answers.")
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    torch.set_num_threads(1)
+    print(f"{describe_induction(seed)}\n\n{describe_addition(seed)}")

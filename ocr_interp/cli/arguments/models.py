@@ -1,0 +1,111 @@
+"""Models of any kind that a command is given: folders, saved HookedTransformers, runs, adapters, names."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ocr_interp.cli.arguments.files import read_snapshot
+from ocr_interp.errors import ConfigError, RunError
+from ocr_interp.storage.reading import parse_json, read_text
+
+if TYPE_CHECKING:
+    from ocr_interp.training.run import Snapshot
+
+KINDS = (
+    "a folder of a transformers model or of an adapter of peft, a run of `train` or of `llm finetune`, a "
+    ".safetensors of `export` or `save_model`, or a name on the hub that is on this machine"
+)
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model, ready for every circuit tool.
+
+    Attributes:
+        name: as it was given.
+        model: a HookedTransformer, a TransformerBridge or a PeftModel.
+        run: the fact-recall run or snapshot that it is of, if it is one.
+        has_tokenizer: whether prompts are texts; else they are labels or ids, one a word.
+    """
+
+    name: str
+    model: Any
+    run: Snapshot | None = None
+    has_tokenizer: bool = False
+
+
+def read_any_model(name: str, step: int | None = None) -> GivenModel:
+    """The model of a path or a name.
+
+    Args:
+        name: see KINDS.
+        step: of a fact-recall run, the snapshot.
+
+    Raises:
+        RunError, ModelError: none there, or a damaged one.
+        ConfigError: a step of something that is no fact-recall run.
+    """
+    path = Path(name).expanduser()
+    settings = _settings(path / "config.json") if path.is_dir() else {}
+    if path.is_dir() and ((path / "history.csv").is_file() or "task" in settings) and "facts" not in settings:
+        run = read_snapshot(path, step)
+        return GivenModel(name, run.model, run)
+    if step is not None:
+        raise ConfigError(f"a step belongs to a run of `train`, got {name}: leave it out")
+    if path.suffix == ".safetensors":
+        from ocr_interp.models.saved import load_model
+
+        return GivenModel(name, load_model(path))
+    if {"facts", "train"} <= settings.keys():
+        if not (path / "model").is_dir():
+            raise RunError(f"{name} kept no merged model: fine-tune with --save-model into a new run_dir")
+        path = path / "model"
+    elif (path / "adapter_config.json").is_file():
+        return _adapter(name, path)
+    elif path.is_file() or (path.is_dir() and not settings):
+        raise RunError(f"{name} is no model that this command reads: pass {KINDS}")
+    return GivenModel(name, _bridge(str(path) if path.is_dir() else name), has_tokenizer=True)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged or no JSON ({error})") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _bridge(name: str) -> Any:
+    """A bridge of a transformers model, on the CPU."""
+    import torch
+
+    from ocr_interp.llm.models.bridge import as_bridge, viewed
+    from ocr_interp.llm.models.loading import load_model
+
+    cpu = torch.device("cpu")
+    return as_bridge(viewed(load_model(name), cpu), cpu)
+
+
+def _adapter(name: str, path: Path) -> GivenModel:
+    """A PeftModel: the adapter of a folder on the model that it names, nothing merged."""
+    from ocr_interp.hooked.tokens import name_tokens
+    from ocr_interp.llm.models.loading import load_model, loading_failures, quiet
+    from ocr_interp.llm.packages import require_packages
+
+    base = _settings(path / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise RunError(f"{path / 'adapter_config.json'} names no base model: add base_model_name_or_path")
+    require_packages("peft")
+    from peft import PeftModel
+
+    lm = load_model(base)
+    with loading_failures(name), quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between versions of peft and transformers
+        model = PeftModel.from_pretrained(lm.model, str(path), local_files_only=True).eval()
+    name_tokens(model, tokenizer=lm.tokenizer)
+    return GivenModel(name, model, has_tokenizer=True)
