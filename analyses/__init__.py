@@ -22,6 +22,7 @@ STUDIES = (
     "width",
     "optimizers",
     "llm",
+    "whole_models",
     "architectures",
 )
 """The studies in the order in which they build on each other: each imports only from `house` and from those

@@ -1,7 +1,7 @@
 """Reads SmolLM2-135M on prompts that name a city, before and after LoRA on city_language.
 
     make llm-model
-    python -m analyses.circuits.city_language_run [--trained runs/city_language_lora]
+    python -m analyses.whole_models.city_language_run [--trained runs/city_language_lora]
 
 Fine-tunes with the command in TRAINING if the folder is not there (some minutes), and writes one JSON into
 analyses/results/circuits, from which `ocr-interp reproduce --only city_language` draws without any model.
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 import tyro
 
-from analyses.circuits.city_language_criteria import DRAWS, NAMES, SEED, TOP
 from analyses.llm.table_1 import lora
+from analyses.whole_models.city_language_criteria import DRAWS, NAMES, SEED, TOP
 from ocr_interp.ablation import Site, Zero, ablated
 from ocr_interp.circuits import direct_attribution
 from ocr_interp.comparison import compare_models

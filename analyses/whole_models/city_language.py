@@ -1,6 +1,6 @@
 """SmolLM2-135M from city to language: the heads and MLPs that carry it, before and after fine-tuning.
 
-Drawn from the JSON of `analyses.circuits.city_language_run`; no model is needed.
+Drawn from the JSON of `analyses.whole_models.city_language_run`; no model is needed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
-from analyses.circuits.city_language_criteria import CORRELATION, RATIO, SEED, SHARED, TOP
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
+from analyses.whole_models.city_language_criteria import CORRELATION, RATIO, SEED, SHARED, TOP
 from ocr_interp.viz.style import current_style, figure_style, save_figure
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "circuits" / "city_language.json"
@@ -123,7 +123,7 @@ def _draw_falls(ax: Axes, found: dict[str, Any]) -> None:
     ax.set_xticks([0, 1], ["before", "after"])
     ax.set_ylabel("logit difference lost")
     ax.set_title(f"without {TOP} heads", fontsize=9)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=2)
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:

@@ -1,0 +1,1 @@
+"""What carries a fact through a whole language model, before and after fine-tuning."""
