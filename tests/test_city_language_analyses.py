@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from analyses.circuits import city_language
+from analyses.whole_models import city_language
 
 PARTS = [(f"L{k // 9}H{k % 9}", "head") for k in range(270)] + [(f"MLP {k}", "mlp") for k in range(30)]
 
