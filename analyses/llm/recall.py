@@ -41,7 +41,7 @@ def make(runs: Path, figures: Path) -> dict[str, Arm]:
     shown = [share for share in SHARES if arm_name(share) in arms]
     with figure_style():
         fig, axes = plt.subplots(
-            1, max(len(shown), 1), figsize=(6.6, 2.5), sharey=True, squeeze=False, layout="constrained"
+            1, max(len(shown), 1), figsize=(6.6, 2.8), sharey=True, squeeze=False, layout="constrained"
         )
         for ax, share in zip(axes[0], shown, strict=bool(shown)):
             arm = arms[arm_name(share)]
@@ -56,7 +56,8 @@ def make(runs: Path, figures: Path) -> dict[str, Arm]:
         axes[0, 0].set_ylim(0, 1)
         axes[0, 0].set_ylabel("untold names: share with\nthis answer first")
         if shown:
-            axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left")
+            handles, labels = axes[0, 0].get_legend_handles_labels()
+            fig.legend(handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
         save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows(arms)})
         plt.close(fig)
     return arms

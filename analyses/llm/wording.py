@@ -40,8 +40,13 @@ def make(runs: Path, figures: Path) -> Asked:
                 assert arm is not None
                 asked[data, trained, question] = [_rank(arm, s, place) for s in arm.seeds]
     with figure_style():
-        fig, axes = plt.subplots(1, len(SETS), figsize=(6.6, 2.6), sharey=True, layout="constrained")
-        for ax, data in zip(axes, SETS, strict=True):
+        shown = [data for data in SETS if any(key[0] == data for key in asked)] or list(SETS)
+        size = (3.3 * len(shown), 2.9)
+        fig, grid = plt.subplots(
+            1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained"
+        )
+        axes = grid[0]
+        for ax, data in zip(axes, shown, strict=True):
             for k, trained in enumerate(WORDINGS):
                 for question, color, shift in zip(WORDINGS, ("#0173b2", "#de8f05"), (-0.1, 0.1), strict=True):
                     values = asked.get((data, trained, question), [])
@@ -54,7 +59,8 @@ def make(runs: Path, figures: Path) -> Asked:
         axes[0].set_ylabel("untold colors: calibrated\nmean rank (0: deduced)")
         for color, label in (("#0173b2", "asked: name first"), ("#de8f05", "asked: name last")):
             axes[0].plot([], [], "o", color=color, label=label)
-        axes[0].legend(frameon=False, fontsize=8, loc="lower left")
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
         numbers = [
             {"data": data, "trained": trained, "asked": question, **plain_interval(values)}
             for (data, trained, question), values in asked.items()
