@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,7 +52,7 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
         "top after": tops[1],
         "shared": len(set(tops[0]) & set(tops[1])),
         "shared by chance, 99th percentile": float(np.percentile(chance, 99)),
-        "rank correlation": float(spearmanr(old, new).statistic),
+        "rank correlation": float(cast(Any, spearmanr(old, new)).statistic),
         "falls": falls,
         "faithfulness of 40 edges": [before["faithfulness"], after["faithfulness"]],
         "kinds": [before["kinds"][name] for name in names],
