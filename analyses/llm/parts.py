@@ -16,7 +16,7 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE, NAMES
 from analyses.llm.finished.studied import (
     FACTS,
@@ -146,15 +146,7 @@ def _claims(arms: Arms) -> Iterable[Claim]:
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    return llm_claim(
-        f"parts_{name}",
-        f": {CRITERIA[name]}",
-        "ours",
-        "as stated; written before the runs",
-        measured,
-        holds,
-        PICTURE,
-    )
+    return study_claim(f"parts_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
 FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)

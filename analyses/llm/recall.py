@@ -15,13 +15,14 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
 from analyses.llm.studies.plan import SMOLLM2
 from analyses.llm.studies.recall import CRITERIA, KNOWN, SHARES, STUDY
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_recall"
+SOURCE = "ours, from the one-layer model with a pretrained base (docs/theory.md, prior knowledge)"
 LEAST_SEEDS = 2
 SLOW = f"{SMOLLM2}--share0.2--lr3e-05"
 WHO = {
@@ -118,15 +119,7 @@ def _when_known(arm: Arm) -> list[float]:
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    return llm_claim(
-        f"recall_{name}",
-        f": {CRITERIA[name]}",
-        "ours, from the one-layer model with a pretrained base (docs/theory.md, prior knowledge)",
-        "as stated; written before the runs",
-        measured,
-        holds,
-        PICTURE,
-    )
+    return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
 
 
 FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)

@@ -14,7 +14,7 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import llm_claim
+from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE
 from analyses.llm.finished.studied import Arm, arms_of, plain_interval
 from analyses.llm.runs import RESULTS, result_path
@@ -24,6 +24,7 @@ from ocr_interp.llm.measuring.table import read_table
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_wording"
+SOURCE = "ours, from a trial of one seed"
 LEAST_SEEDS = 2
 
 Asked = dict[tuple[str, int, int], list[float]]
@@ -96,15 +97,7 @@ def claims(asked: Asked) -> list[Claim]:
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    return llm_claim(
-        f"wording_{name}",
-        f": {CRITERIA[name]}",
-        "ours, from a trial of one seed",
-        "as stated; written before the runs",
-        measured,
-        holds,
-        PICTURE,
-    )
+    return study_claim(f"wording_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
 
 
 FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)

@@ -22,6 +22,25 @@ def llm_claim(
     return Claim(f"llm_{name}", f"SmolLM2-135M{statement}", source, expected, shown, 0.0, holds, figure)
 
 
+def study_claim(
+    study: str,
+    statement: str,
+    measured: dict[str, Any],
+    holds: bool,
+    figure: str,
+    source: str = "ours",
+) -> Claim:
+    """A claim whose statement is one of the criteria of a study, written before its runs.
+
+    Args:
+        study: name of the study and of the claim, e.g. "parts_every_arm_fits".
+        statement: the criterion.
+        measured, holds, figure, source: as in `Claim`.
+    """
+    expected = "as stated; written before the runs"
+    return llm_claim(study, f": {statement}", source, expected, measured, holds, figure)
+
+
 def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
