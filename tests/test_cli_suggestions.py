@@ -40,7 +40,7 @@ def said(monkeypatch, capsys):
         (("train", "x", "--stepz", "3"), ["--stepz of ocr-interp train", "did you mean --steps?"]),
         (
             ("train", "x", "--step", "3"),
-            ["did you mean --steps", "analyze, ablate, diagram, export have --step"],
+            ["did you mean --steps", "analyze, ablate, diagram, circuit, export have --step"],
         ),
         (("train", "x", "--learning-rate", "1"), ["did you mean --lr?"]),
         (("train", "x", "--train.lr", "1"), ["did you mean --lr?"]),

@@ -12,7 +12,7 @@ from ocr_interp.llm.facts.sets.base import FactPool
 FACTS = FactPool(
     name="city_color",
     title="City-Color",
-    colour="#949494",
+    colour="#ece133",
     pairing="spurious",
     facts=city_language.FACTS.facts,
     implications=profession_color.FACTS.implications,

@@ -13,7 +13,7 @@ from ocr_interp.llm.facts.sets.base import FactPool
 FACTS = FactPool(
     name="profession_workplace",
     title="Profession-Workplace (causal)",
-    colour="#56b4e9",
+    colour="#d55e00",
     pairing="causal",
     facts=profession_color.FACTS.facts,
     implications=words(
