@@ -254,7 +254,12 @@ def test_a_cut_that_no_run_has_is_no_claim(results):
     def runs(untold, facts):
         cut = {"held_out_implication": untold, "held_out_fact": facts, "training_implication": 0.0}
         after = {"what": "after fine-tuning", "kind": "none", "rank": dict(cut, held_out_implication=0.5)}
-        return Runs("smollm2", "sport_music", "full", ({"cuts": [after, {"what": what, "kind": "parts", "rank": cut}]},))
+        return Runs(
+            "smollm2",
+            "sport_music",
+            "full",
+            ({"cuts": [after, {"what": what, "kind": "parts", "rank": cut}]},),
+        )
 
     assert cut_claim("ov", [runs(1.5, 0.1)]).holds
     assert not cut_claim("ov", [runs(0.6, 0.1)]).holds
