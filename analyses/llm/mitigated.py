@@ -218,7 +218,7 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             cut
             for cut, of in after.items()
             if max(of["told"]) <= TOLD_LIMIT
-            and max(of["causal"]) <= CAUSAL_LIMIT
+            and max(np.subtract(of["causal"], causal)) <= CAUSAL_MARGIN
             and min(of["spurious"]) >= CHANCE_LEFT
         ]
         yield claim(

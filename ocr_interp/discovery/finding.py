@@ -38,6 +38,10 @@ def find_circuit(
 ) -> Circuit:
     """The circuit of the top edges by |score|, each on a path from the input to the logits.
 
+    Paths do not know positions. Where prompt and donor have the same last token, a circuit of MLPs alone is
+    on such paths and carries nothing: no attention moves what differs to the end. Its faithfulness is then 0
+    (`evaluate_circuit`): take a larger size, or ask for a faithfulness.
+
     Args:
         model: a HookedTransformer, TransformerBridge or PeftModel.
         contrast: prompts, donors, answers and measure.

@@ -51,8 +51,10 @@ CRITERIA = {
         "both leave the spurious rank within 0.3 of one LoRA's, mean over seeds (the linear model says so)"
     ),
     "cutting_either_end_acts_on_both": (
-        "no cut of one LoRA's updates that keeps told facts, told implications and the causal one (at most "
-        f"{TOLD_LIMIT}, {TOLD_LIMIT}, {CAUSAL_LIMIT}) brings the spurious one to {CHANCE_LEFT}, every seed"
+        f"no cut of one LoRA's updates that keeps what is told (at most {TOLD_LIMIT}) and the causal one (at "
+        f"most {CAUSAL_MARGIN} above the uncut LoRA) brings the spurious one to {CHANCE_LEFT}, every seed "
+        f"(before the runs the limit was {CAUSAL_LIMIT}; the uncut LoRA itself does not meet that for "
+        "workplaces, so that no cut could have broken the claim)"
     ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
