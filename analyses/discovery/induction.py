@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -159,7 +159,8 @@ def agreement(scores: EdgeScores, exact: EdgeScores) -> tuple[float, float]:
     """Spearman's correlation over all edges, and over those with an exact effect of 1% of the measure."""
     ours, theirs = scores.scores[scores.nodes.allowed], exact.scores[scores.nodes.allowed]
     large = np.abs(theirs) >= 0.01 * abs(exact.full - exact.empty)
-    return tuple(float(spearmanr(ours[of], theirs[of]).statistic) for of in (slice(None), large))  # type: ignore[return-value]
+    every, of_large = spearmanr(ours, theirs), spearmanr(ours[large], theirs[large])
+    return float(cast(Any, every).statistic), float(cast(Any, of_large).statistic)
 
 
 def make(runs: Path, figures: Path) -> list[Found]:

@@ -131,8 +131,14 @@ class Contrast:
 
     def rows(self, chosen: slice) -> Contrast:
         """Some of the prompts."""
-        parts = (self.prompts, self.donors, self.answer, self.against, self.query)
-        return Contrast(*(None if x is None else x[chosen] for x in parts), self.measure)  # type: ignore[arg-type]
+        return Contrast(
+            self.prompts[chosen],
+            None if self.donors is None else self.donors[chosen],
+            self.answer[chosen],
+            None if self.against is None else self.against[chosen],
+            None if self.query is None else self.query[chosen],
+            self.measure,
+        )
 
     def at_query(self, logits: Float[Tensor, "batch pos token"]) -> Float[Tensor, "batch token"]:
         """The logits at each prompt's query."""
