@@ -15,16 +15,13 @@ from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.provenance import Provenance
 from ocr_interp.hooked.tokens import TokenList, TokenSet
-from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
+from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, formed, norms_of, spectrum_of
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.models.trained import Route
 from ocr_interp.task import FactRecallTask
 
 RAW = "raw W_OV without the attention a, which absorbs any scale and sign of its rows"
 """What the provenance says of a raw circuit."""
-
-LARGEST_MATRIX = 2**26
-"""Most entries for which W is formed (half a gigabyte); larger circuits have only their factors."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,13 +76,7 @@ class OVMatrix:
         Raises:
             ModelError: a matrix that is too large to be formed; spectrum and norms still work.
         """
-        rows, columns = len(self.inputs), len(self.outputs)
-        if rows * columns > LARGEST_MATRIX:
-            raise ModelError(
-                f"W must have at most {LARGEST_MATRIX:,} entries to be formed, got {rows:,} × {columns:,}: "
-                "restrict inputs or outputs, or use .left and .right"
-            )
-        return self.left @ self.right
+        return formed(self.left, self.right, "inputs or outputs")
 
     @cached_property
     def effective(self: Circuit) -> Circuit:

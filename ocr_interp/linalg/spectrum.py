@@ -14,7 +14,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ocr_interp.checks import check_number
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, ModelError
+
+LARGEST_MATRIX = 2**26
+"""Most entries for which a product is formed (half a gigabyte); larger circuits have only their factors."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,27 @@ def norms_of(values: Float[np.ndarray, " direction"]) -> Norms:
         effective_rank=float(np.exp(-(share * np.log(share)).sum())),
         stable_rank=squared / float(s.max()) ** 2,
     )
+
+
+def formed(
+    left: Float[np.ndarray, "input d_head"], right: Float[np.ndarray, "d_head output"], restrict: str
+) -> Float[np.ndarray, "input output"]:
+    """left @ right.
+
+    Args:
+        left, right: the factors.
+        restrict: what a user can restrict, for the message, e.g. "inputs or outputs".
+
+    Raises:
+        ModelError: a product with more than LARGEST_MATRIX entries.
+    """
+    rows, columns = left.shape[0], right.shape[1]
+    if rows * columns > LARGEST_MATRIX:
+        raise ModelError(
+            f"W must have at most {LARGEST_MATRIX:,} entries to be formed, got {rows:,} × {columns:,}: "
+            f"restrict {restrict}, or use .left and .right"
+        )
+    return left @ right
 
 
 def factored_svd(

@@ -334,7 +334,7 @@ def test_a_matrix_over_the_vocabulary_is_not_formed(monkeypatch):
     circuit = OVCircuit.from_model(
         hooked_models.hooked_transformer(), layer=0, head=0, inputs=range(32), outputs=range(32)
     )
-    monkeypatch.setattr("ocr_interp.circuits.matrix.LARGEST_MATRIX", 1000)
+    monkeypatch.setattr("ocr_interp.linalg.spectrum.LARGEST_MATRIX", 1000)
     with pytest.raises(ModelError, match="at most 1,000 entries to be formed, got 32 × 32"):
         _ = circuit.W
     assert circuit.nuclear_norm > 0

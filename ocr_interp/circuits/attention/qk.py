@@ -21,10 +21,7 @@ from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.provenance import Provenance, fingerprint_of
 from ocr_interp.hooked.tokens import TokenList, Tokens, TokenSet, labels_of, token_set_of
-from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
-
-LARGEST_MATRIX = 2**26
-"""Most entries for which W is formed."""
+from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, formed, norms_of, spectrum_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,13 +128,7 @@ class QKCircuit:
         Raises:
             ModelError: a matrix that is too large to be formed; spectrum and norms still work.
         """
-        rows, columns = len(self.queries), len(self.keys)
-        if rows * columns > LARGEST_MATRIX:
-            raise ModelError(
-                f"W must have at most {LARGEST_MATRIX:,} entries to be formed, got {rows:,} × {columns:,}: "
-                "restrict queries or keys, or use .left and .right"
-            )
-        return self.left @ self.right
+        return formed(self.left, self.right, "queries or keys")
 
     @property
     def scores(self) -> Float[np.ndarray, "query key"]:
