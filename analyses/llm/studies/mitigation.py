@@ -6,7 +6,9 @@ the names of which neither implication is told and which the method has not used
 
 The professions were added after three runs about cities (seed 0) had shown that one LoRA hardly deduces their
 colors (1.75 after 150 steps, 1.50 after 200), so that there is little to lose; Profession-Color is deduced in
-Table 1. The criteria are as they were, and are judged for each of the two.
+Table 1. Months were added later: languages and workplaces are recalled, so that keeping them shows little. A
+sign of the zodiac follows from a month, but neither model knows it, so that it has to be deduced as colors
+are. The criteria are as they were, and are judged for each of the three; one is added for months.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 
 from analyses.llm.mitigation.methods import METHODS
 from analyses.llm.mitigation.training import DRIFT, LOGGED, make
+from analyses.llm.studies.months import MONTH_SIGN
 from analyses.llm.studies.plan import PlannedRun, Study, recipe
 
 CAUSAL_LIMIT, CHANCE_LEFT = 0.3, 1.7
@@ -56,6 +59,10 @@ CRITERIA = {
         f"(before the runs the limit was {CAUSAL_LIMIT}; the uncut LoRA itself does not meet that for "
         "workplaces, so that no cut could have broken the claim)"
     ),
+    "what_is_deduced_is_kept_too": (
+        "months: experts that read apart by relation leave the mean rank of signs, which must be deduced, at "
+        f"most {CAUSAL_MARGIN} above one LoRA's and colors at least at {CHANCE_LEFT}, every seed"
+    ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
         "seed"
@@ -63,13 +70,16 @@ CRITERIA = {
 }
 
 
-PEOPLE = {"profession": "profession_workplace", "city": "city_language"}
+FEWER = ("lora", "read_by_relation", "read_at_random", "write_by_relation", "keep_untold")
+"""Arms for months and cities. One LoRA hardly deduces colors of cities, so that others could show little."""
+PEOPLE = {"profession": "profession_workplace", "month": MONTH_SIGN.name, "city": "city_language"}
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every arm, for professions and for cities."""
+    """Every arm for professions, the experts and their controls for the others too."""
     for people, data in PEOPLE.items():
-        for name, method in METHODS.items():
+        for name in METHODS if people == "profession" else FEWER:
+            method = METHODS[name]
             config = recipe(data, seed, steps=LOGGED[-1] + DRIFT, log_every=50, **method.training)
             yield PlannedRun("mitigation", f"{people}--{name}", config, (("method", name),), make)
 
