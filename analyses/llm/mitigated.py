@@ -136,7 +136,11 @@ def make(runs: Path, figures: Path) -> Arms:
     return arms
 
 
-TITLES = {"profession": "workplace and color of professions", "city": "language and color of cities"}
+TITLES = {
+    "profession": "workplace and color\nof professions",
+    "month": "sign and color\nof months",
+    "city": "language and color\nof cities",
+}
 CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
 KEY = (
     ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
@@ -182,7 +186,7 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
     enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
 
     def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-        what = {"profession": "professions", "city": "cities"}[people]
+        what = {"profession": "professions", "month": "months of birth", "city": "cities"}[people]
         seeds = sorted({s for arm in enough.values() for s in arm.seeds})
         statement = f", {what}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
         return llm_claim(
@@ -244,6 +248,12 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                 {"causal_above_one_lora": above, "spurious": lost, "told": told(arm)},
                 max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(told(arm)) <= TOLD_LIMIT,
             )
+            if people == "month":
+                yield claim(
+                    "what_is_deduced_is_kept_too",
+                    {"signs_above_one_lora": above, "colors": lost},
+                    max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT,
+                )
         for other, name in (
             ("read_at_random", "drawn_experts_do_not"),
             ("write_by_relation", "writing_apart_does_not"),

@@ -9,6 +9,7 @@ weights is left out: a step costs 13 processor seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from analyses.llm.studies.parts import MATCHED
 from analyses.llm.studies.plan import PlannedRun, Study, recipe
@@ -38,7 +39,7 @@ CRITERIA = {
 }
 
 
-def arms() -> dict[str, dict[str, object]]:
+def arms() -> dict[str, dict[str, Any]]:
     """Name of each arm -> its fields of `FinetuneConfig`."""
     full = {f"full--adamw--lr{lr:g}": {"lr": lr} for lr in FULL_RATES}
     lora = {f"lora--adamw--lr{lr:g}": {"method": "lora", "lr": lr} for lr in LORA_RATES}
