@@ -266,6 +266,24 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                     {"read_by_relation": one, other: two},
                     all(b < a for a, b in zip(one, two, strict=True)),
                 )
+    depth = [enough.get(name) for name in ("lora", "early_apart", "late_apart")]
+    if all(depth):
+        one, early, late = (arm for arm in depth if arm)
+        common = sorted(set(one.seeds) & set(early.seeds) & set(late.seeds))
+        causal = [rank(early, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common]
+        of_one, of_early, of_late = (
+            [rank(arm, "spurious", seed=s)[0] for s in common] for arm in (one, early, late)
+        )
+        yield claim(
+            "early_layers_isolate",
+            {"causal_above_one_lora": causal, "spurious": of_early},
+            max(causal) <= CAUSAL_MARGIN and min(of_early) >= CHANCE_LEFT,
+        )
+        yield claim(
+            "late_layers_do_not",
+            {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
+            all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
+        )
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")

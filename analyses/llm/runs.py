@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from analyses.llm.studies import families, mitigation, parts, recall, step_size, wording
+from analyses.llm.studies import families, mitigation, months, parts, recall, step_size, wording
 from analyses.llm.studies.plan import PlannedRun, Study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm" / "studies"
@@ -30,6 +30,7 @@ STUDIES: dict[str, Study] = {
         families.PILOT,
         mitigation.STUDY,
         families.STUDY,
+        months.STUDY,
         parts.STUDY,
         recall.STUDY,
         wording.STUDY,

@@ -22,6 +22,7 @@ from ocr_interp.llm.measuring.intervals import run_interval
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FORMAT_VERSION
 from ocr_interp.llm.training.store import config_of_result, write_result
+from ocr_interp.llm.training.trainable import make_trainable
 
 
 def test_every_planned_run_has_a_name_of_its_own_and_seeds_come_one_after_the_other():
@@ -184,6 +185,8 @@ def test_claims_of_mitigation_hold_and_fail():
         "read_by_relation": mitigated_arm("read_by_relation", 0.1, 2.0),
         "read_at_random": mitigated_arm("read_at_random", 0.1, 1.2),
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 1.2),
+        "early_apart": mitigated_arm("early_apart", 0.1, 2.0),
+        "late_apart": mitigated_arm("late_apart", 0.1, 1.1),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9),
         "inoculation": mitigated_arm("inoculation", 0.1, 1.1),
         "known_facts_late": mitigated_arm("known_facts_late", 0.1, 1.1),
@@ -199,6 +202,8 @@ def test_claims_of_mitigation_hold_and_fail():
         "read_by_relation": mitigated_arm("read_by_relation", 0.5, 1.9),
         "read_at_random": mitigated_arm("read_at_random", 0.1, 2.0),
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 2.0),
+        "early_apart": mitigated_arm("early_apart", 0.1, 1.2),
+        "late_apart": mitigated_arm("late_apart", 0.1, 1.3),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9, drifted=1.0),
     }
     found = mitigated.claims({"profession": bad})
@@ -308,3 +313,19 @@ def test_empty_results_draw(tmp_path, monkeypatch):
         module.make(tmp_path, tmp_path)
         assert json.loads((tmp_path / f"{module.PICTURE}.json").read_text())
     assert np.isnan(studied.interval([math.nan]).mean)
+
+
+def test_experts_that_are_apart_in_some_layers_are_one_lora_in_the_others(tiny):
+    lm = tiny()
+    method = dataclasses.replace(METHODS["early_apart"], last=1)
+    config = recipe("profession_workplace", 0, **method.training)
+    model = make_trainable(lm.model, config.train)
+    method.attached(model)
+    for update in model.lora_mixer.updates:
+        for matrix in update.B:
+            torch.nn.init.normal_(matrix)
+    model.lora_mixer.route(torch.tensor([1]), training=True, scored=False)
+    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    for path, update in model.lora_mixer.maps.items():
+        used = [bool(matrix.grad.abs().sum()) for matrix in update.B]
+        assert used == ([False, True] if "/0/" in path else [True, False])

@@ -48,6 +48,7 @@ PILOTS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "lr": LORA_RATE},
     "lora_lr0.0003": {"method": "lora", "lr": 3e-4},
 }
+GENTLE = PILOTS["blocks_lr3e-05"]
 
 
 def pilots(seed: int) -> Iterator[PlannedRun]:
@@ -61,12 +62,19 @@ PILOT = Study("pilot_gemma", "Which recipe fits Gemma and leaves it itself?", {}
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Both arms of every set."""
-    for control in ("none", "facts_only"):
-        for data in DATA:
-            arm = f"{GEMMA}--{data}" + ("" if control == "none" else f"--{control}")
-            config = recipe(data, seed, model=GEMMA, control=control, log_every=SELDOM)
-            yield PlannedRun("families", arm, config)
+    """Both arms of every set with the gentler recipe; of seed 0 with SmolLM2's too."""
+    for strong in (False, True) if not seed else (False,):
+        for control in ("none", "facts_only"):
+            for data in DATA:
+                fields = {} if strong else GENTLE
+                config = recipe(data, seed, model=GEMMA, control=control, log_every=SELDOM, **fields)
+                yield PlannedRun("families", arm_name(data, control, strong=strong), config)
+
+
+def arm_name(data: str, control: str, *, strong: bool) -> str:
+    """For example "gemma--city_language--facts_only--gentle"."""
+    parts = [GEMMA, data, *([] if control == "none" else [control]), *([] if strong else ["gentle"])]
+    return "--".join(parts)
 
 
 STUDY = Study("families", "Does a second family of models do the same?", CRITERIA, runs)

@@ -9,6 +9,12 @@ colors (1.75 after 150 steps, 1.50 after 200), so that there is little to lose; 
 Table 1. Months were added later: languages and workplaces are recalled, so that keeping them shows little. A
 sign of the zodiac follows from a month, but neither model knows it, so that it has to be deduced as colors
 are. The criteria are as they were, and are judged for each of the three; one is added for months.
+
+Where experts must be apart was added after experts that share their read had isolated too, which the one-layer
+model does not say. In it the read finds the pair of a name, and the write says what follows. In SmolLM2 the
+pair is found in many layers, read and write, and moved to the end of the prompt at layer 21 (docs/llm.md,
+inside). So experts should have to be apart before that layer, where an untold name's pair would be found by the
+other expert, and need not be after it.
 """
 
 from __future__ import annotations
@@ -62,6 +68,14 @@ CRITERIA = {
     "what_is_deduced_is_kept_too": (
         "months: experts that read apart by relation leave the mean rank of signs, which must be deduced, at "
         f"most {CAUSAL_MARGIN} above one LoRA's and colors at least at {CHANCE_LEFT}, every seed"
+    ),
+    "early_layers_isolate": (
+        "experts by relation that have nothing in common below layer 21 and are one from there on: causal at "
+        f"most {CAUSAL_MARGIN} above one LoRA's, spurious at least {CHANCE_LEFT}, every seed"
+    ),
+    "late_layers_do_not": (
+        "experts that are one below layer 21 and apart from there on: spurious nearer to one LoRA's than to "
+        "that of the experts apart below it, every seed"
     ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "

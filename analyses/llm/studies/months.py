@@ -68,12 +68,13 @@ CRITERIA = {
 
 def runs(seed: int) -> Iterator[PlannedRun]:
     """Told and facts alone, on both models; Gemma at the rate that leaves it close to its base."""
-    from analyses.llm.studies.families import GENTLE
+    from analyses.llm.studies.families import GENTLE, SELDOM
 
     for model, training in ((SMOLLM2, {}), (GEMMA, GENTLE)):
         for control in ("none", "facts_only"):
             arm = f"{model}--{MONTH_SIGN.name}" + ("" if control == "none" else f"--{control}")
-            config = recipe(MONTH_SIGN.name, seed, model=model, control=control, **training)
+            fields = {"log_every": SELDOM, **training}
+            config = recipe(MONTH_SIGN.name, seed, model=model, control=control, **fields)
             yield PlannedRun("months", arm, config)
 
 
