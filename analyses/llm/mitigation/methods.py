@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ocr_interp.llm.models.loading import LanguageModel
 
 MOVES_AT = 21
-"""Layer of SmolLM2 at which what is known of a name is moved to the end of the prompt (docs/llm.md, inside)."""
+"""Layer of SmolLM2 that moves what is known of a name to the end of the prompt (docs/llm.md, inside)."""
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 

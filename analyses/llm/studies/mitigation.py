@@ -10,11 +10,11 @@ Table 1. Months were added later: languages and workplaces are recalled, so that
 sign of the zodiac follows from a month, but neither model knows it, so that it has to be deduced as colors
 are. The criteria are as they were, and are judged for each of the three; one is added for months.
 
-Where experts must be apart was added after experts that share their read had isolated too, which the one-layer
-model does not say. In it the read finds the pair of a name, and the write says what follows. In SmolLM2 the
-pair is found in many layers, read and write, and moved to the end of the prompt at layer 21 (docs/llm.md,
-inside). So experts should have to be apart before that layer, where an untold name's pair would be found by the
-other expert, and need not be after it.
+Where experts must be apart was added after experts that share their read had isolated too, which the
+one-layer model does not say. In it the read finds the pair of a name, and the write says what follows. In
+SmolLM2 the pair is found in many layers, read and write, and moved to the end of the prompt at layer 21
+(docs/llm.md, inside). So experts should have to be apart before that layer, where an untold name's pair would
+be found by the other expert, and need not be after it.
 """
 
 from __future__ import annotations
