@@ -140,6 +140,13 @@ TITLES = {
     "profession": "workplace and color\nof professions",
     "month": "sign and color\nof months",
     "city": "language and color\nof cities",
+    "profession_on_gemma": "workplace and color\nof professions, Gemma",
+}
+WHAT = {
+    "profession": ", professions",
+    "month": ", months of birth",
+    "city": ", cities",
+    "profession_on_gemma": " and Gemma 3 270M, here professions on Gemma 3 270M",
 }
 CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
 KEY = (
@@ -186,9 +193,9 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
     enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
 
     def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-        what = {"profession": "professions", "month": "months of birth", "city": "cities"}[people]
+        what = WHAT[people]
         seeds = sorted({s for arm in enough.values() for s in arm.seeds})
-        statement = f", {what}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
+        statement = f"{what}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
         return llm_claim(
             f"mitigation_{people}_{name}",
             statement,
