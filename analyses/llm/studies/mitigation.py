@@ -85,7 +85,7 @@ CRITERIA = {
 
 
 FEWER = ("lora", "read_by_relation", "read_at_random", "write_by_relation", "keep_untold")
-"""Arms for all but professions on SmolLM2. One LoRA hardly deduces colors of cities: others could show little."""
+"""Arms for all but professions on SmolLM2. Colors of cities are hardly deduced: others could show little."""
 PEOPLE = {
     "profession": "profession_workplace",
     "month": MONTH_SIGN.name,
