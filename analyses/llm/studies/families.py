@@ -48,7 +48,8 @@ PILOTS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "lr": LORA_RATE},
     "lora_lr0.0003": {"method": "lora", "lr": 3e-4},
 }
-GENTLE = PILOTS["blocks_lr3e-05"]
+GENTLE = PILOTS["lr2e-05"]
+"""What the pilot chose: 0.2 nats, facts at 0.00. At 5e-5 it was 1.4 nats; the rest was not needed."""
 
 
 def pilots(seed: int) -> Iterator[PlannedRun]:
