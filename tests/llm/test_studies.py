@@ -13,6 +13,7 @@ from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
+from analyses.llm.studies import families as families_study
 from analyses.llm.studies import mitigation as mitigation_study
 from analyses.llm.studies import neutral
 from analyses.llm.studies.plan import PlannedRun, recipe
@@ -329,3 +330,34 @@ def test_experts_that_are_apart_in_some_layers_are_one_lora_in_the_others(tiny):
     for path, update in model.lora_mixer.maps.items():
         used = [bool(matrix.grad.abs().sum()) for matrix in update.B]
         assert used == ([False, True] if "/0/" in path else [True, False])
+
+
+def test_gemmas_gentler_recipe_is_the_one_that_the_rule_of_its_pilot_names():
+    plan = {run.arm: run for run in families_study.PILOT.planned()}
+
+    def fits(name):
+        found = json.loads(runs.result_path(plan[name]).read_text())
+        facts = found["history"][studied.FACTS][-1]
+        return found["neutral_kl"] <= families_study.GENTLE_KL and facts <= families_study.GENTLE_FACTS
+
+    chosen = next(fields for name, fields in families_study.PILOTS.items() if fits(name))
+    assert chosen == families_study.GENTLE
+
+
+def test_claims_of_what_is_true_and_not_known_hold_and_fail():
+    def rows(alone, told):
+        return [
+            {
+                "model": model,
+                "data": families.SIGNS,
+                "control": control,
+                "seeds": [0, 1],
+                "rank": studied.plain_interval(ranks),
+            }
+            for model in families.MODELS
+            for control, ranks in (("facts_only", alone), ("none", told))
+        ]
+
+    assert [claim.holds for claim in families.claims(rows([2.0, 1.6], [0.8, 1.0]))] == [True, True]
+    assert [claim.holds for claim in families.claims(rows([2.0, 1.4], [1.6, 1.0]))] == [False, False]
+    assert families.claims(rows([2.0, 1.6], [0.8, 1.0])[:2]) == []
