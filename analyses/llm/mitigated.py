@@ -291,6 +291,15 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
             all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
         )
+    nine = [enough.get(name) for name in ("first_nine_apart", "middle_nine_apart", "late_apart")]
+    if all(nine):
+        common = sorted(set.intersection(*(set(arm.seeds) for arm in nine if arm)))
+        ranks = [[rank(arm, "spurious", seed=s)[0] for s in common] for arm in nine if arm]
+        yield claim(
+            "it_is_not_the_number_of_layers",
+            dict(zip(("layers_0_to_8", "layers_12_to_20", "layers_21_to_29"), ranks, strict=True)),
+            all(min(a, b) > c for a, b, c in zip(*ranks, strict=True)),
+        )
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")

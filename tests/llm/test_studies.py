@@ -188,6 +188,8 @@ def test_claims_of_mitigation_hold_and_fail():
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 1.2),
         "early_apart": mitigated_arm("early_apart", 0.1, 2.0),
         "late_apart": mitigated_arm("late_apart", 0.1, 1.1),
+        "first_nine_apart": mitigated_arm("first_nine_apart", 0.1, 1.5),
+        "middle_nine_apart": mitigated_arm("middle_nine_apart", 0.1, 1.5),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9),
         "inoculation": mitigated_arm("inoculation", 0.1, 1.1),
         "known_facts_late": mitigated_arm("known_facts_late", 0.1, 1.1),
@@ -205,6 +207,7 @@ def test_claims_of_mitigation_hold_and_fail():
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 2.0),
         "early_apart": mitigated_arm("early_apart", 0.1, 1.2),
         "late_apart": mitigated_arm("late_apart", 0.1, 1.3),
+        "middle_nine_apart": mitigated_arm("middle_nine_apart", 0.1, 1.2),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9, drifted=1.0),
     }
     found = mitigated.claims({"profession": bad})

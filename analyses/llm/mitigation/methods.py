@@ -199,6 +199,12 @@ class _AlwaysTheFirst:
 
 _BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
 
+
+def _apart(title: str, first: int, last: int) -> ApartInSomeLayers:
+    recipe = _experts(separate="both", **_BY_RELATION)
+    return ApartInSomeLayers(title, recipe, names_spurious=True, first=first, last=last)
+
+
 METHODS: dict[str, Method] = {
     "lora": Method("one LoRA"),
     "read_by_relation": Method(
@@ -208,18 +214,10 @@ METHODS: dict[str, Method] = {
     "write_by_relation": Method(
         "experts by relation, separate write", _experts(separate="write", **_BY_RELATION), names_spurious=True
     ),
-    "early_apart": ApartInSomeLayers(
-        f"experts apart below layer {MOVES_AT}",
-        _experts(separate="both", **_BY_RELATION),
-        names_spurious=True,
-    ),
-    "late_apart": ApartInSomeLayers(
-        f"experts apart from layer {MOVES_AT} on",
-        _experts(separate="both", **_BY_RELATION),
-        names_spurious=True,
-        first=MOVES_AT,
-        last=1000,
-    ),
+    "early_apart": _apart("experts apart in layers 0 to 20", 0, MOVES_AT),
+    "late_apart": _apart("experts apart in layers 21 to 29", MOVES_AT, 30),
+    "first_nine_apart": _apart("experts apart in layers 0 to 8", 0, 9),
+    "middle_nine_apart": _apart("experts apart in layers 12 to 20", 12, MOVES_AT),
     "keep_untold": KeepUntold("KL on untold names", names_spurious=True, needs_names=True),
     "counter_examples": CounterExamples("2 counter-examples a city", names_spurious=True, needs_names=True),
     "project_gradients": ProjectGradients("gradients off the colors", names_spurious=True),

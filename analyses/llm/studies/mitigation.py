@@ -14,7 +14,8 @@ Where experts must be apart was added after experts that share their read had is
 one-layer model does not say. In it the read finds the pair of a name, and the write says what follows. In
 SmolLM2 the pair is found in many layers, read and write, and moved to the end of the prompt at layer 21
 (docs/llm.md, inside). So experts should have to be apart before that layer, where an untold name's pair would
-be found by the other expert, and need not be after it.
+be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers as there
+are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
 """
 
 from __future__ import annotations
@@ -76,6 +77,10 @@ CRITERIA = {
     "late_layers_do_not": (
         "experts that are one below layer 21 and apart from there on: spurious nearer to one LoRA's than to "
         "that of the experts apart below it, every seed"
+    ),
+    "it_is_not_the_number_of_layers": (
+        "nine layers apart, 0 to 8 or 12 to 20, each have the spurious implication higher than the nine from "
+        "21 on, every seed"
     ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
