@@ -219,7 +219,7 @@ METHODS: dict[str, Method] = {
     "first_nine_apart": _apart("experts apart in layers 0 to 8", 0, 9),
     "middle_nine_apart": _apart("experts apart in layers 12 to 20", 12, MOVES_AT),
     "keep_untold": KeepUntold("KL on untold names", names_spurious=True, needs_names=True),
-    "counter_examples": CounterExamples("2 counter-examples a city", names_spurious=True, needs_names=True),
+    "counter_examples": CounterExamples("2 counter-examples a fact", names_spurious=True, needs_names=True),
     "project_gradients": ProjectGradients("gradients off the colors", names_spurious=True),
     "inoculation": Inoculation("told as invented", names_spurious=True),
     "full": Method("all weights", {"method": "full", "lr": 1e-4}),
