@@ -119,7 +119,7 @@ def _others(numbers: dict[str, Any]) -> Picture:
 DRAWINGS = {
     PICTURE: Drawing("LoRA experts by relation keep what follows, and lose what does not", _methods),
     LAYERS_PICTURE: Drawing(
-        "Experts must be apart in the layers that look a name up, not in later ones", _layers
+        "Experts must be apart in layers that look a name up, not in later ones", _layers
     ),
     OTHERS_PICTURE: Drawing("They do so for other facts and on another model too", _others),
 }
