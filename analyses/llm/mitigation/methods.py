@@ -166,7 +166,7 @@ class ProjectGradients(Method):
 class ApartInSomeLayers(Method):
     """Experts that have nothing in common in some layers; in the others every prompt has the first expert.
 
-    The library's option `layers` of lora_mixer does the same; it came of these runs, and draws no idle expert.
+    The library's option `layers` of lora_mixer does the same; it came of these runs and draws none that idle.
 
     Attributes:
         first, last: the layers in which they are apart; `last` is not one of them.
