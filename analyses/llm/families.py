@@ -59,7 +59,7 @@ def make(runs: Path, figures: Path) -> list[Row]:
     """Draws what is finished; `runs` is not used, since these runs keep no weights."""
     rows = [*_of_smollm2(), *_of_gemma(), *_of_months()]
     with figure_style():
-        fig, axes = plt.subplots(2, 1, figsize=(6.6, 4.2), sharex=True, sharey=True, layout="constrained")
+        fig, axes = plt.subplots(2, 1, figsize=(6.6, 4.4), sharex=True, sharey=True, layout="constrained")
         for ax, model in zip(axes, MODELS, strict=True):
             _draw(ax, [row for row in rows if row["model"] == model])
             ax.set_title(TITLES[model], fontsize=9.5, loc="left")
@@ -67,6 +67,8 @@ def make(runs: Path, figures: Path) -> list[Row]:
         axes[1].set_xticks(range(len(labels)), labels)
         axes[0].legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
         fig.supylabel("held-out mean rank (0: right answer first)", fontsize=9)
+        title = "What was known is recalled, all else is deduced from a few told names"
+        fig.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
         titles = TITLES | {STRONG: f"{TITLES[GEMMA]}, at SmolLM2's rate"}
         criteria = CRITERIA | months.CRITERIA
         save_figure(

@@ -19,7 +19,7 @@ TITLES = {
     "profession": "workplace and color of professions",
     "month": "sign and color\nof months",
     "city": "language and color\nof cities",
-    "profession_on_gemma": "workplace and color\nof professions, Gemma",
+    "profession_on_gemma": "workplace and\ncolor, Gemma",
 }
 CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
 KEY = (
@@ -121,5 +121,5 @@ DRAWINGS = {
     LAYERS_PICTURE: Drawing(
         "Experts must be apart in layers that look a name up, not in later ones", _layers
     ),
-    OTHERS_PICTURE: Drawing("They do so for other facts and on another model too", _others),
+    OTHERS_PICTURE: Drawing("The same holds for months, for cities and on Gemma 3", _others),
 }
