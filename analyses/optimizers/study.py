@@ -64,7 +64,10 @@ FIGURE = Figure(
     draw=make,
     claims=lambda measured: all_claims(*measured),
     cost="slow",
-    drawings={"optimizer_geometry": optimizer_theory_figures.GEOMETRY},
+    drawings={
+        "optimizer_beta": optimizer_figures.BETA,
+        "optimizer_geometry": optimizer_theory_figures.GEOMETRY,
+    },
 )
 
 
