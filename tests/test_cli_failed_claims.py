@@ -36,9 +36,8 @@ def claims(tmp_path):
     path.write_text(json.dumps(CLAIMS))
     (tmp_path / "docs" / "findings").mkdir(parents=True)
     (tmp_path / "README.md").write_text("**Failed:** [claim](docs/claims.md#two)")
-    (tmp_path / "docs" / "findings" / "b.md").write_text(
-        "[claim](../claims.md#two), not [claim](claims.md#twos)"
-    )
+    page = tmp_path / "docs" / "findings" / "b.md"
+    page.write_text("[claim](../claims.md#two), not [claim](claims.md#twos), ![c](../../figures/c.png)")
     (tmp_path / "docs" / "claims.md").write_text("(claims.md#two)")
     return path
 

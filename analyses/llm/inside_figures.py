@@ -29,6 +29,7 @@ from analyses.llm.finished.inside_claims import (
 from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
 from analyses.llm.finished.inside_results import METHODS, RESULTS, Runs, read_runs
 from analyses.llm.finished.results import CHANCE
+from analyses.llm.studies.plan import SMOLLM2, TITLES
 from ocr_interp.viz.style import figure_style
 
 LOOK = {
@@ -51,7 +52,8 @@ def draw(runs: list[Runs], figures: Path) -> None:
     """Draws what the inspected runs have (`pictures`)."""
     for model in dict.fromkeys(run.model for run in runs):
         numbers = {run.key: _shown(run.cuts()) for run in runs if run.model == model}
-        CUTS.write(figures / picture_of_cuts(model), {"mean rank by seed": numbers, "chance": CHANCE})
+        drawing = cuts_drawing(model)
+        drawing.write(figures / picture_of_cuts(model), {"mean rank by seed": numbers, "chance": CHANCE})
     with figure_style():
         if truncated_runs(runs):
             draw_truncation(truncated_runs(runs), figures)
@@ -107,9 +109,11 @@ def draw_cuts(numbers: dict[str, Any]) -> Figure:
     return fig
 
 
-CUTS = Drawing(
-    "Putting the MLP update back loses more of what was learned than putting back OV or QK", draw_cuts
-)
+def cuts_drawing(model: str) -> Drawing:
+    """The picture of a model's cuts; its sentence was read off SmolLM2's numbers, and is said of no other."""
+    found = "Putting the MLP update back loses more of what was learned than putting back OV or QK"
+    of_another = f"What is left of facts and implications after every cut, {TITLES[model]}"
+    return Drawing(found if model == SMOLLM2 else of_another, draw_cuts)
 
 
 def _panel_title(key: str, found: dict[str, Any]) -> str:
@@ -239,7 +243,7 @@ FIGURE = FigureOfStudy(
     claims=inside_claims,
     drawings={
         CIRCUITS_PICTURE: CIRCUITS,
-        **{picture_of_cuts(run.model): CUTS for run in read_runs(RESULTS)},
+        **{picture_of_cuts(run.model): cuts_drawing(run.model) for run in read_runs(RESULTS)},
     },
 )
 
