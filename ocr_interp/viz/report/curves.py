@@ -98,7 +98,7 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
 
 def after_the_start(history: pd.DataFrame) -> pd.DataFrame:
     """A history without step 0: ratios of untrained weights, like β, mean nothing."""
-    return history[history["step"] > 0]
+    return history.loc[history["step"] > 0]
 
 
 def _gaps(history: pd.DataFrame) -> list[str]:
