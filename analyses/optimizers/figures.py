@@ -72,10 +72,10 @@ def draw_all(study: Study, figures: Path) -> None:
     """Writes the three figures of the runs."""
     mixed = select(study.curves, part="mixed")
     BETA.write(figures / "optimizer_beta", _curve_numbers(_middle(study.curves)))
+    MIXED_DRAWING.write(figures / "optimizer_mixed", _curve_numbers(mixed, "variant"))
     with figure_style():
         drawn = {
             "optimizer_summary": (_summary(study.cells), _summary_numbers(study.cells)),
-            "optimizer_mixed": (_mixed(mixed), _curve_numbers(mixed, "variant")),
         }
         for name, (fig, numbers) in drawn.items():
             save_figure(fig, figures / name, {"title": TITLES[name], **numbers})
@@ -207,22 +207,20 @@ def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
         ax.plot(beta, at, marker, color=color, ms=4, mfc="none" if marker == "s" else color, alpha=0.8)
 
 
-def _mixed(curves: pd.DataFrame) -> Figure:
+def _mixed(numbers: dict[str, Any]) -> Figure:
     """β over training when one optimiser is followed by another, factorized."""
-    fig, axes = plt.subplots(2, 4, figsize=(13, 6.4), sharex=True, sharey="row", layout="constrained")
-    curves = select(curves, ov=OV_KINDS[0])
+    fig, axes = plt.subplots(2, 4, figsize=(WIDTH, 4.4), sharex=True, sharey="row", layout="constrained")
     for (first, second), (above, below) in zip(MIXED, axes.T, strict=True):
-        name = f"{first}, then {second}"
-        above.set_title(f"{first},\nthen {second}", loc="left", fontweight="bold")
+        above.set_title(f"{first},\nthen {second}", loc="left", fontweight="bold", fontsize=7.5)
         above.axhspan(SILENT, 9, color=REASONING, lw=0)
         above.axhspan(-9, -SILENT, color=OPPOSITE, lw=0)
         for switch, color in zip(SWITCHES, SWITCH_COLORS, strict=True):
             for suffix, dashes in (("", "-"), (", eps 1e-18", (0, (3, 1.5)))):
-                runs = histories(select(curves, optimizer=name, variant=f"switch at {switch}{suffix}"))
+                key = joined((f"{first}, then {second}", OV_KINDS[0], f"switch at {switch}{suffix}"))
                 label = f"switch at {switch:,}" + (", Muon's eps 1e-18" if suffix else "")
                 for ax, column in ((above, "beta"), (below, "held_out_implication/accuracy")):
-                    if runs:
-                        plot_band(ax, runs, column, color, label, linestyle=dashes)
+                    if key in numbers:
+                        plot_band(ax, _tables(numbers[key]), column, color, label, linestyle=dashes)
                     ax.axvline(switch, color=color, lw=0.9, ls=":")
         above.set(xscale="log", ylim=(-0.5, 1.0))
         below.set(ylim=(-0.05, 1.05), xlabel="training step")
@@ -233,8 +231,11 @@ def _mixed(curves: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 1].get_legend_handles_labels()
     handles += [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
     labels += ["reasoning", "the opposite"]
-    fig.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
+
+
+MIXED_DRAWING = Drawing(TITLES["optimizer_mixed"], _mixed)
 
 
 def _curve_numbers(curves: pd.DataFrame, *more: str) -> dict[str, Any]:

@@ -66,6 +66,7 @@ FIGURE = Figure(
     cost="slow",
     drawings={
         "optimizer_beta": optimizer_figures.BETA,
+        "optimizer_mixed": optimizer_figures.MIXED_DRAWING,
         "optimizer_geometry": optimizer_theory_figures.GEOMETRY,
     },
 )
