@@ -51,7 +51,7 @@ def _fit(ax: Axes, first: str, second: str, apart: float) -> bool:
     inches = ax.get_window_extent().width / ax.figure.dpi * 0.85  # a colour bar takes some
     letters = (len(first) + len(second)) / 2 + 2
     points = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
-    return letters * 0.5 * points / 72 < apart * inches
+    return bool(letters * 0.5 * points / 72 < apart * inches)
 
 
 def plot_ov_circuit(
