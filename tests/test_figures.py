@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from other_process import SERVER
 
 import analyses
+from analyses.house import experiments
 from analyses.house.claims import Claim, assemble, write_claims
 from analyses.house.discovery import choose, find_figures
 from analyses.house.experiments import STACK, Experiment, load_all, make_jobs, train_all
@@ -174,7 +176,9 @@ def test_two_claims_of_one_name_and_a_damaged_file_are_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_experiments_leave_the_runs_that_train_leaves(tmp_path):
+def test_experiments_leave_the_runs_that_train_leaves(tmp_path, monkeypatch):
+    """In several processes, which have loaded torch."""
+    monkeypatch.setattr(experiments, "get_context", {"spawn": SERVER}.__getitem__)
     one = Experiment("one", SMALL, ModelConfig(d_head=2), FEW, (0, 1, 2))
     other = Experiment("other", SMALL, ModelConfig(ov="non_factorized"), FEW, (1,))
     train_all(tmp_path, [one, other])
