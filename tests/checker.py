@@ -1,13 +1,15 @@
 """Type and shape annotations of the package, checked while the tests run: all, and no slower than need be.
 
-jaxtyping's own hook takes half of the time of tests with many small calls. Four things are cheaper here, and
-nothing is left unchecked: bytecode of other packages is read from where it is kept, only functions whose
-annotations have shapes enter jaxtyping's frames, a check is written when its function is first called, and a
-model is asked once whether it is a HookedModel.
+jaxtyping's own hook takes half of the time of tests with many small calls. Nothing is left unchecked, and
+what follows is cheaper. Bytecode of other packages is read from where it is kept. Only functions whose
+annotations have shapes enter jaxtyping's frames, where every argument is checked once. A check is written at
+the first call of its function, once for all functions that one `def` makes. A model is asked once whether it
+is a HookedModel.
 """
 
 import builtins
 import functools
+import inspect
 import re
 from functools import partial
 from importlib.util import cache_from_source
@@ -17,7 +19,9 @@ from typing import ClassVar
 from weakref import WeakSet
 
 import jaxtyping
+from jaxtyping import _decorator as _jaxtyping_decorator
 from jaxtyping import _import_hook, install_import_hook
+from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
 
 # An int is welcome where a float is asked for, as for every type checker (PEP 484).
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, violation_type=TypeError))"
@@ -59,8 +63,7 @@ def _decorator(*, typechecker):
             return _jaxtyped(typechecker=typechecker)(function)
         if not function.__annotations__:
             return function
-        inside = "<locals>" in function.__qualname__  # its names are those of frames that are gone later
-        checked = _checked(function, typechecker) if inside else None
+        checked = None
 
         @functools.wraps(function)
         def either(*args, **kwargs):
@@ -76,8 +79,83 @@ def _decorator(*, typechecker):
     return decorated
 
 
+_WRITTEN = {}
+"""What makes the check of a function inside another, by its code: such a function is made at every call."""
+
+
 def _checked(function, typechecker):
-    return (_jaxtyped(typechecker=typechecker) if _needs_jaxtyping(function) else typechecker)(function)
+    written = _shaped if _needs_jaxtyping(function) else _plain
+    if "<locals>" not in function.__qualname__:
+        return written(function, typechecker)(function)
+    if function.__code__ not in _WRITTEN:
+        _WRITTEN[function.__code__] = written(function, typechecker)
+    return _WRITTEN[function.__code__](function)
+
+
+def _plain(function, typechecker):
+    """The function that checks a function, and others of the same code, without shapes."""
+    checked = typechecker(function)
+    known = checked.__kwdefaults__ or {}
+    if "__beartype_func" not in known:
+        return typechecker
+    code, names, known = checked.__code__, checked.__globals__, {**known, "__beartype_func": None}
+
+    def made(other):
+        again = functools.update_wrapper(FunctionType(code, names, other.__name__), other)
+        again.__kwdefaults__ = {**known, "__beartype_func": other}
+        return again
+
+    return made
+
+
+def _shaped(function, typechecker):
+    """The same with shapes: first the arguments, then the result, whose axes are those of the arguments. What
+    jaxtyping refuses of the arguments is refused in its words."""
+    signature = inspect.signature(function)
+    named = function.__name__, function.__qualname__, function.__module__
+
+    def known(annotation):
+        return _jaxtyping_decorator._destring_annotation(annotation, function.__globals__)
+
+    parameters = [
+        each.replace(
+            annotation=known(each.annotation), default=each.empty if each.default is each.empty else None
+        )
+        for each in signature.parameters.values()
+    ]
+    alone, result = inspect.Signature(parameters), known(signature.return_annotation)
+    check = typechecker(_jaxtyping_decorator._make_fn_with_signature(*named, alone, output=False))
+    taken = [inspect.Parameter("result", inspect.Parameter.POSITIONAL_ONLY, annotation=result)]
+    check_result = typechecker(
+        _jaxtyping_decorator._make_fn_with_signature(*named, inspect.Signature(taken), output=False)
+    )
+
+    def made(other):
+        @functools.wraps(other)
+        def shaped(*args, **kwargs):
+            memos = push_shape_memo({})
+            try:
+                try:
+                    check(*args, **kwargs)
+                except Exception:
+                    refused = True
+                else:
+                    refused = False
+                    found = other(*args, **kwargs)
+                    try:
+                        check_result(found)
+                    except Exception as error:
+                        where = f"{other.__module__}.{other.__qualname__}"
+                        raise jaxtyping.TypeCheckError(
+                            f"{where} returned {found!r}: {error}\n{shape_str(memos)}"
+                        ) from error
+            finally:
+                pop_shape_memo()
+            return _jaxtyped(typechecker=typechecker)(other)(*args, **kwargs) if refused else found
+
+        return shaped
+
+    return made
 
 
 _import_hook._optimized_cache_from_source = _cache_name
