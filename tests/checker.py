@@ -2,9 +2,9 @@
 
 jaxtyping's own hook takes half of the time of tests with many small calls. Nothing is left unchecked, and
 what follows is cheaper. Bytecode of other packages is read from where it is kept. Only functions whose
-annotations have shapes enter jaxtyping's frames, where every argument is checked once. A check is written at
-the first call of its function, once for all functions that one `def` makes. A model is asked once whether it
-is a HookedModel.
+annotations have shapes enter jaxtyping's frames, where every argument is checked once, and quickly if each of
+its axes is one name. A check is written at the first call of its function, once for all functions that one
+`def` makes. A model is asked once whether it is a HookedModel.
 """
 
 import builtins
@@ -15,13 +15,13 @@ from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import FunctionType
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import jaxtyping
+from jaxtyping import _array_types, _import_hook, install_import_hook
 from jaxtyping import _decorator as _jaxtyping_decorator
-from jaxtyping import _import_hook, install_import_hook
-from jaxtyping._storage import pop_shape_memo, push_shape_memo, shape_str
+from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo, shape_str
 
 # An int is welcome where a float is asked for, as for every type checker (PEP 484).
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, violation_type=TypeError))"
@@ -158,6 +158,45 @@ def _shaped(function, typechecker):
     return made
 
 
+_fits = _array_types._MetaAbstractArray.__instancecheck__
+_KNOWN = {}
+"""Names of axes of an annotation, if each is one name; and the dtypes that were found to be of it."""
+
+
+def _known(kind):
+    dims = () if kind.index_variadic is not None or kind.array_type is Any else kind.dims
+    plain = [
+        type(each) is _array_types._NamedDim and not (each.broadcastable or each.treepath) for each in dims
+    ]
+    return (tuple(each.name for each in dims) if dims and all(plain) else None), set()
+
+
+def _fits_quickly(kind, value):
+    """jaxtyping's own answer, without the words of a refusal and what only other kinds of axes need."""
+    if kind not in _KNOWN:
+        _KNOWN[kind] = _known(kind)
+    names, dtypes = _KNOWN[kind]
+    if names is None or kind._skip_instancecheck or not isinstance(value, kind.array_type):
+        return _fits(kind, value)
+    if value.dtype not in dtypes:
+        fits = _fits(kind, value)
+        if fits:
+            dtypes.add(value.dtype)
+        return fits
+    if len(value.shape) != len(names):
+        return False
+    sizes, new = get_shape_memo()[0], {}
+    for name, size in zip(names, value.shape, strict=True):
+        known = sizes.get(name, new.get(name))
+        if known is None:
+            new[name] = size
+        elif known != size:
+            return False
+    sizes.update(new)
+    return True
+
+
+_array_types._MetaAbstractArray.__instancecheck__ = _fits_quickly
 _import_hook._optimized_cache_from_source = _cache_name
 jaxtyping.jaxtyped = _decorator
 

@@ -47,6 +47,9 @@ def test_only_the_package_has_bytecode_of_its_own():
     assert renamed == {"ocr_interp"}
 
 
+Array = np.ndarray | torch.Tensor
+
+
 def checked(function):
     return jaxtyping.jaxtyped(typechecker=beartype(conf=BeartypeConf(violation_type=TypeError)))(function)
 
@@ -92,3 +95,37 @@ def test_functions_that_one_function_makes_are_checked_each_with_what_it_holds()
                 function("1")
             with pytest.raises(TypeError):
                 function(right, by="1")
+
+
+@pytest.mark.parametrize("array", [np.ones, torch.ones], ids=["numpy", "torch"])
+def test_every_kind_of_axis_is_checked_again_and_again(array):
+    wrong_type = array((2, 3)).astype(int) if array is np.ones else array((2, 3)).long()
+
+    @checked
+    def f(
+        x: Float[Array, "row column"],
+        y: Float[Array, "column row"] | None = None,
+        *,
+        z: Float[Array, "*rest _"] | None = None,
+    ):
+        return x
+
+    @checked
+    def square(x: Float[Array, "side side"]):
+        return x
+
+    for _ in range(3):
+        f(array((2, 3)), array((3, 2)))
+        f(array((4, 1)), z=array((2, 5, 7)))
+        square(array((2, 2)))
+        wrong = (
+            (array((2, 3)), array((2, 3))),
+            (array(2),),
+            (wrong_type,),
+            ("x",),
+        )
+        for arguments in wrong:
+            with pytest.raises(jaxtyping.TypeCheckError):
+                f(*arguments)
+        with pytest.raises(jaxtyping.TypeCheckError):
+            square(array((2, 3)))
