@@ -82,6 +82,7 @@ def entries(figures):
     return json.loads((figures / "claims.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_new_figure_is_drawn_with_its_claim_and_gone_when_its_module_is(study, figures, tmp_path, command):
     assert len(A_FIGURE.strip().splitlines()) <= 60
     (study / "new.py").write_text(A_FIGURE)
@@ -108,6 +109,7 @@ def test_a_new_figure_is_drawn_with_its_claim_and_gone_when_its_module_is(study,
     assert entries(figures) == committed
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_loses_no_other_and_is_named_at_the_end(study, figures, tmp_path, command):
     head = "from analyses.house.figure import Figure\n"
     (study / "a_broken.py").write_text("FIGURE = Figure(\n")

@@ -264,6 +264,7 @@ def test_the_root_is_small_and_says_where_the_rest_is():
         ocr_interp.PathPatch  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -113,6 +113,7 @@ def test_what_is_undefined_says_why():
     assert "* 90 degrees for want of a direction: the circuit has rank 1, the prediction" in analysis
 
 
+@pytest.mark.slow
 def test_undefined_in_unequal_groups_and_in_sweeps(mapped_task):
     run = train(mapped_task, ModelConfig(d_head=3), RECIPE)
     shown, analysis = describe_run(run), describe_analysis(analyze_run(run))

@@ -73,6 +73,7 @@ def test_it_is_applied_nested_and_taken_away():
     assert torch.equal(model(tokens), before)
 
 
+@pytest.mark.slow
 def test_a_study_of_a_run_has_its_controls_and_resumes(run, tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     study = run_ablation_study(run, SPECS, seeds=(0, 1), path=path)
@@ -109,6 +110,7 @@ def test_a_study_of_a_hand_made_model():
     assert (table.loc["word", "touched"] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(run_dir, run, command, tmp_path):
     words = ("ablate", str(run_dir), "-o", "t.csv", "--show", "loss", "--draws", "1")
     code, _, error = command(*words, "--spec", "noise:size=0.5", "v@r1")

@@ -78,6 +78,7 @@ def test_compare_says_what_changed_and_draws_both(call, folder):
     assert (folder / "d.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_compare_two_checkpoints_of_a_run(call, folder, tiny_task):
     run = train(tiny_task, ModelConfig(d_head=6), RECIPE, folder / "run", progress=False)
     step = str(run.snapshot_steps[0])

@@ -109,6 +109,7 @@ def test_heads_by_name_and_without_mlps():
         found.of("L9H9")
 
 
+@pytest.mark.slow
 def test_unmerged_lora_is_the_merged_model():
     peft = pytest.importorskip("peft")
     targets = ["q_proj", "v_proj", "o_proj"]

@@ -202,6 +202,7 @@ def test_disabled_and_merged_adapters():
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["bridge", pytest.param("PeftModel", marks=SLOW)])
 def test_training_the_adapter_changes_the_fingerprint_of_what_it_changes(source):
     model = adapted("GPT2" if source == "PeftModel" else "Llama")
@@ -280,6 +281,7 @@ def test_what_is_no_change_of_weights_is_refused():
             OVCircuit.from_model(joint, of=of, **READ)
 
 
+@pytest.mark.slow
 def test_other_questions_take_a_peft_model_or_say_what_to_pass():
     model = adapted("GPT2")
     hooked = bridge(merged(model))

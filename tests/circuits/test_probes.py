@@ -208,6 +208,7 @@ def with_adapters(kind, targets, **fields):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets", "step"),
     [
@@ -223,6 +224,7 @@ def test_unmerged_adapters_that_are_not_read_are_refused_and_merged_ones_read(ki
     assert not any("left out:" in flag for flag in circuit.provenance.flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [

@@ -22,6 +22,7 @@ def adapted(modules):
     return get_peft_model(model, config)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_unmerged_adapters_are_read_as_the_model_uses_them():
     """Of the bridge of its base and of the PeftModel, beside a bridge of the merged weights."""

@@ -38,6 +38,7 @@ def run(model, *interventions, tokens=PROMPTS):
         return model(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "kv_heads", "every"), SIZES)
 def test_every_single_edge_is_as_by_hand(norm, kv_heads, every):
     """All 110 edges of a model with two layers and MLPs, each by itself, in float64; some of other models."""

@@ -114,6 +114,7 @@ def test_what_is_left_answers_as_what_was_trained(method, make_model, facts):
     assert (left.attached is None) == (adapter.why_not_merged is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
 def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
     method, make_model, facts, tmp_path, monkeypatch

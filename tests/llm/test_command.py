@@ -123,6 +123,7 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
     assert hub == ("owner/name", FactConfig(), "float32")
 
 
+@pytest.mark.slow
 def test_years_go_through_finetune_and_evaluate_and_the_scoring_is_named(tmp_path, capsys):
     years = ("1735", "1743", "1751", "1758")
     rows = "".join(f"Person{k},{years[k % 4]},{('red', 'blue')[k % 2]}\n" for k in range(8))

@@ -28,6 +28,7 @@ def weights(run):
     return {name: p.detach().clone() for name, p in run.lm.model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("family", ONE_FAST)
 def test_every_family_learns_what_it_is_told(family, method, make_model):

@@ -42,6 +42,7 @@ def recipe(**values):
     return FinetuneConfig(**{**given, **values})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard_share", [0.0, 0.5])
 def test_one_expert_is_the_lora_of_peft_to_the_bit_over_training(hard_share, make_model, monkeypatch):
     kept = {}
@@ -341,6 +342,7 @@ def test_what_cannot_be_routed_is_refused():
         expert_updates(tiny("LlamaForCausalLM"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "control", "idle"),
     [

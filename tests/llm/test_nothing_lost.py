@@ -152,6 +152,7 @@ def test_a_disk_that_fills_up_at_any_write(make_model, tmp_path, whole, monkeypa
         assert differing(left(run), whole) == [], f"full at write {count}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

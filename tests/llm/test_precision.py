@@ -67,6 +67,7 @@ def test_steps_are_summed_up_in_the_copies():
     assert weight.tolist()[0] == 0.9921875  # 1 - 1e-3 itself is 1 in bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_bfloat16_run_goes_on_to_the_bit_and_keeps_what_was_measured(method, make_model, tmp_path):
     recipe = config(method=method, dtype="bfloat16", checkpoint_every=4)
@@ -102,6 +103,7 @@ def test_a_checkpoint_without_the_copies_is_refused():
         restore_state(masters.trained, [], {"parameter|w": torch.ones(1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

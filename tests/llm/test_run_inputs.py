@@ -97,6 +97,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_rows_are_refused_and_named(change, csv, base, tmp_path):
     file, (edit, said) = tmp_path / "facts.csv", CHANGES[change]

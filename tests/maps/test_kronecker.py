@@ -150,6 +150,7 @@ def descended(ov, log10_time, **options):
     return long_descent(TASK_OF_THREE, ov, ov_options=options, log10_time=log10_time, logit_step=0.5)
 
 
+@pytest.mark.slow
 def test_descent_goes_where_the_layout_predicts():
     aligned = descended("kronecker", 4.0)
     assert abs(aligned.beta) < 0.05

@@ -110,6 +110,7 @@ def test_a_run_stops_and_goes_on_to_the_bit_and_is_read_back(tmp_path):
     assert load_run(tmp_path).config.train == recipe()
 
 
+@pytest.mark.slow
 def test_it_takes_over_from_another_and_hands_over_to_another(tmp_path):
     over = {"switch_step": 7, "second_lr": 1e-3}
     to = {"optimizer": "adamw", "lr": 5e-3, "second_optimizer": "lion", **over}
@@ -121,6 +122,7 @@ def test_it_takes_over_from_another_and_hands_over_to_another(tmp_path):
         assert same(whole, train(TASK, MODEL, recipe(**changes), path, progress=False))
 
 
+@pytest.mark.slow
 def test_a_stack_and_a_sweep_keep_options_apart(tmp_path):
     configs = [RunConfig(TASK, MODEL, recipe(rho, seed=seed)) for rho, seed in ((0.8, 0), (0.3, 0), (0.8, 1))]
     for config, record in zip(configs, train_stack(configs, keep_weights=True), strict=True):

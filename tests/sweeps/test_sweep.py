@@ -144,6 +144,7 @@ def test_workers_and_stacks_change_nothing(tiny_sweep, same_table, workers, stac
 # --- failures -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_that_fail_do_not_stop_the_others(tiny_sweep, monkeypatch, stacks_trained, same_table):
     axes = [{"lr": 1e-2}, {"lr": 1e30, "optimizer": "sgd"}, {"lr": 1e-2, "seed": 1}, {"lr": 1e30}]
     original = engines.train_stack

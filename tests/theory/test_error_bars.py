@@ -135,6 +135,7 @@ def test_the_spectral_norm_determines_no_margin():
     assert solution.margin_error > 0.5
 
 
+@pytest.mark.slow
 def test_without_a_margin_tolerance_the_gap_is_all():
     task = groups([(1, 3), (2, 2), (3, 1)], [0, 1, 1])
     quick = solve(task, margin_tolerance=None)

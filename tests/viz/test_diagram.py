@@ -221,6 +221,7 @@ def test_labels_are_no_formulas_and_quotes_survive_dot():
     assert 'label="a$b$ \\"q\\" \\\\ x_1\\n-0.004"' in to_dot(graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["bell \x07", "\x00", "a\x1b[31m", "\x9c", "\uffff", "-->\x08"])
 def test_control_characters_of_labels_are_written_out(label, tmp_path):
     nodes = (Node("t", "token", label), Node("h", "attention", "h"), Node("y", "answer", "y"))
