@@ -123,7 +123,16 @@ def test_another_configuration_into_the_same_directory_is_refused(command):
     assert "train.lr: 0.01 != 0.005" in error
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["ablate", "--help"], ["diagram"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *(
+            pytest.param(w, marks=pytest.mark.slow)
+            for w in (["analyze", "--help"], ["ablate", "--help"], ["diagram"])
+        ),
+    ],
+)
 def test_help_and_complaints_load_nothing_heavy(arguments):
     lines = (
         "import contextlib, sys",

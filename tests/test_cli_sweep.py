@@ -59,6 +59,7 @@ def test_a_file_gives_points_and_what_they_share(call, tmp_path):
     assert set(result.runs["n_pairs"]) == {3}
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_lists_of_a_mapping(call, tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "axes:\n- {fact_of_subject: [0, 0, 1, 1], implication_of_fact: [0, 1], trained: [yes, no, yes, no]}\n"

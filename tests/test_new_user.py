@@ -38,6 +38,7 @@ def quiet():
 # --- noise comes from the recipe -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_without_noise_shows_none(noisy, quiet):
     for run, shown in ((noisy, True), (quiet, False)):
         found = analyze_run(run)

@@ -39,6 +39,7 @@ def pair(request):
     return training, plain.eval()
 
 
+@pytest.mark.slow
 def test_attributions_and_graphs_are_those_of_eval_mode(pair):
     training = pair[0]
     were = modes(training)

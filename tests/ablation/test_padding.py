@@ -62,6 +62,7 @@ def model(request):
     return hooked_models.bridge(hooked_models.hugging_face_model(request.param))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "batch_size", "left_out"),
     [

@@ -36,6 +36,7 @@ def call(folder, command):
     return lambda *words: command(*(str(folder / w[1:]) if w.startswith("@") else w for w in words))
 
 
+@pytest.mark.slow
 def test_saved_models_are_the_same_models(folder, tiny_task):
     first = hooked_transformer("LN", n_layers=2, attn_only=False, seed=0)
     again = load_model(folder / "a.safetensors")

@@ -50,6 +50,7 @@ def test_every_pair_by_hand():
         found.of("L0H0", "MLP 0", "Q")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["Q", "K", "V"])
 def test_equals_transformer_lens(by):
     """Without norms exactly; with norms once TransformerLens has folded them into the weights itself."""

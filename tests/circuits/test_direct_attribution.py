@@ -156,6 +156,7 @@ def test_a_norm_after_attention_leaves_attention_one_part():
         direct_attribution(model, PROMPT, 7, 8, blocks=[(0, 1)])
 
 
+@pytest.mark.slow
 def test_a_logit_cap_is_refused():
     model = bridge(hugging_face_model("Gemma2", final_logit_softcapping=0.5))
     with pytest.raises(ModelError, match=r"something stands between them \(a logit cap"):

@@ -120,6 +120,7 @@ def test_a_peft_model_gives_what_it_uses_its_base_and_its_update(kind):
     assert found["update"].provenance.folded[-1].startswith("merged - base")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [
@@ -252,6 +253,7 @@ def test_a_small_update_of_a_coarse_model_is_not_rounded_away():
         assert np.abs(found - wanted).max() < (1e-3 if of_copy else 1e-6) * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_what_is_no_change_of_weights_is_refused():
     base = plain("Llama")
     for config in (
@@ -311,6 +313,7 @@ class Own(torch.nn.Module):
         return self.linear(x) + (inner.relu() if self.bent else inner) @ self.B.mT
 
 
+@pytest.mark.slow
 def test_an_adapter_of_ones_own_is_read_if_it_is_linear():
     for bent in (False, True):
         model = plain("Llama").requires_grad_(False)

@@ -78,6 +78,7 @@ def test_a_multiplier_is_noticed_in_every_precision(kind, fields, where, dtype):
         attribute_model(in_dtype(model, dtype), PROMPT, 7, 8, layer=1, head=4)
 
 
+@pytest.mark.slow
 def test_a_precision_that_allows_no_check_is_said():
     exact = hugging_face_model("Llama")
     coarse = in_dtype(exact, torch.bfloat16)
@@ -90,6 +91,7 @@ def test_a_precision_that_allows_no_check_is_said():
 # --- B: between a head and the stream, the stream and the logits, the token and the stream ---------
 
 
+@pytest.mark.slow
 def test_a_multiplier_that_no_list_knows_is_measured():
     model = bridge(hugging_face_model("FalconH1", **FALCON_H1))
     # The oracle: the last stream's change when the head's slice of o_proj's input is taken away.
@@ -140,6 +142,7 @@ def test_a_norm_of_the_embedding_counts_in_the_fingerprint():
     assert OVCircuit.from_model(model, **READ).provenance.fingerprint != before
 
 
+@pytest.mark.slow
 def test_a_write_that_drowns_in_the_streams_rounding_is_said_to_be_unchecked():
     model = hugging_face_model("Llama")
     plain = probe_head(in_dtype(model, torch.float32), 1, 4)

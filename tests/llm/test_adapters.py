@@ -146,6 +146,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
         assert torch.equal(logits_of(loaded)(batch), logits_of(second.lm)(batch))
 
 
+@pytest.mark.slow
 def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, command):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")

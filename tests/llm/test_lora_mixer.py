@@ -274,6 +274,7 @@ def test_the_anchor_is_the_squared_way_from_the_given_experts(tmp_path):
     assert sum(name.startswith("maps") and ".start_" in name for name in MIXER.state(model)) == 16
 
 
+@pytest.mark.slow
 def test_given_experts_that_do_not_fit_are_refused(tmp_path):
     def mixed(*folders, model=None, **options):
         given = {"experts_from": ",".join(str(tmp_path / f) for f in folders), "n_experts": len(folders)}

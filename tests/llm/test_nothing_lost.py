@@ -192,6 +192,7 @@ def test_the_result_does_not_depend_on_the_model_being_kept(
     assert not (run / ".tmp-model-abc").exists()
 
 
+@pytest.mark.slow
 def test_without_its_last_checkpoint_the_model_is_trained_again(make_model, tmp_path, whole, monkeypatch):
     """A disk too full for any large file: the result is there, and the same command makes the model."""
     run, lm = tmp_path / "run", make_model()

@@ -242,6 +242,7 @@ def test_another_model_in_memory_is_refused(make_model, tmp_path):
     finetune(recipe, tmp_path / "run", lm=make_model())
 
 
+@pytest.mark.slow
 def test_a_folder_takes_the_place_of_the_same_model_in_memory(make_model, tmp_path):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")

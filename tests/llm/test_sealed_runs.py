@@ -206,6 +206,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(runs, tmp_path):
             read()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_from_before_there_were_seals_goes_on(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs / "stopped", run)

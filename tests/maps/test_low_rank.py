@@ -128,6 +128,7 @@ def test_new_subjects_start_at_zero_with_the_relations_of_the_base(base):
         initial_weights(FactRecallTask(4, 1, 2, n_noise=2, seq_len=5), lora(base, subjects="new"), 0)
 
 
+@pytest.mark.slow
 def test_a_descent_starts_at_its_base_too(base):
     small = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
     options = {"base": str(base), "rank": 4}
@@ -159,6 +160,7 @@ def test_the_sides_of_its_circuit_add_up(base):
         OVCircuit.from_run(load_run(base), of="base")
 
 
+@pytest.mark.slow
 def test_it_is_swept_and_ablated(base, tmp_path):
     runs = {"seed": [0, 1]}
     sweep(runs, task=TASK, model=lora(base), train=RECIPE, path=tmp_path, keep_weights=True, progress=False)

@@ -358,6 +358,7 @@ def test_experts_and_prompts_that_there_are_not():
             run.mixture(["s0", "r1", "EOS"])
 
 
+@pytest.mark.slow
 def test_a_collapsed_router_is_told_once_with_its_loads(tmp_path):
     model = config({"by": "sequence", "entropy": -20.0, "balance": 0.0}, dtype="float32")
     recipe = TrainConfig(**{**vars(RECIPE), "steps": 60, "lr": 0.2})

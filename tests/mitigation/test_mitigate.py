@@ -214,6 +214,7 @@ def test_counter_examples_are_other_answers_for_some():
     assert len(AIM.without(found)) == len(AIM.untold) - TASK.n_facts
 
 
+@pytest.mark.slow
 def test_who_is_told_another_pairs_answer_deduces_that_pairs_other_implication():
     """Found after the study's runs: a counter-example costs its subject the wanted deduction."""
     task = FactRecallTask(8, 1, 3, n_noise=0, seq_len=3, implied_relations=2)

@@ -167,6 +167,7 @@ def test_its_options_are_part_of_the_configuration():
         recipe(optimizer="adamw")
 
 
+@pytest.mark.slow
 def test_it_fine_tunes_a_language_model_and_goes_on_to_the_bit(tmp_path):
     facts = FactConfig(n_pairs=3, n_names=5)
     texts = [f"{e.prompt} {answer}" for e in make_facts(facts).test_examples for answer in e.candidates]

@@ -6,6 +6,7 @@ TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 RECIPE = TrainConfig(steps=40, batch_size=12, log_every=10, snapshots=0, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_the_steps_of_all_runs(capsys, tmp_path):
     axes = {"ov": ["factorized", "non_factorized"], "seed": [0, 1]}
     sweep(axes, task=TASK, train=RECIPE, path=tmp_path / "s", progress="lines")

@@ -24,6 +24,7 @@ AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
 # --- results -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_run_equals_that_of_train(tiny_sweep):
     result = tiny_sweep(AXES, keep_weights=True)
     assert result.axes == ("d_head", "lr", "seed")
@@ -40,6 +41,7 @@ def test_every_run_equals_that_of_train(tiny_sweep):
             assert torch.equal(run.weights.tensors()[key], tensor)
 
 
+@pytest.mark.slow
 def test_selectors(tiny_sweep):
     result = tiny_sweep(AXES, path=None)
     final, curves = result.final(), result.curves("beta")

@@ -128,6 +128,7 @@ def test_what_cannot_be_trained_together_is_refused_before_anything_is_written(p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_run_or_in_use_is_told(paths):
     wanted = configs()
     train_into(paths[1], seed=7)

@@ -67,6 +67,7 @@ def test_small_edges_are_hidden_and_counted():
         simplify(small(), most_edges=0)
 
 
+@pytest.mark.slow
 def test_twelve_layers_of_twelve_heads_fit_a_page():
     graph = whole_model()
     assert len(graph.edges) > 3_000

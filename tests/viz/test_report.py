@@ -320,6 +320,7 @@ def test_a_node_of_two_kinds_is_refused():
 # --- the page ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_labels_of_others_are_text(run):
     nodes = (Node("a", "token", HOSTILE, (HOSTILE,)), Node("b", "answer", "\u202e\x00\u2028--><!--"))
     bad = CircuitGraph(HOSTILE, nodes, (Edge("a", "b", 1.0),), (Effect("b", 1.0),), HOSTILE, HOSTILE, "f")
