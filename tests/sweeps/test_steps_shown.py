@@ -1,5 +1,7 @@
 """A sweep says how far its runs are step by step; training prints lines where there is no terminal."""
 
+import pytest
+
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, sweep, train
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
