@@ -11,13 +11,10 @@ import sys
 from multiprocessing import get_context
 
 SERVER = get_context("forkserver")
+LOADED = ("training.loop", "sweeps.sweep", "cli.llm.finetune", "llm.training.finetune")
+# torch's optimisers load torch._dynamo at their first step; accelerate and transformer_lens come late too.
 SERVER.set_forkserver_preload(
-    [
-        "ocr_interp.training.loop",
-        "ocr_interp.sweeps.sweep",
-        "ocr_interp.llm.training.finetune",
-        "transformers",
-    ]
+    ["torch._dynamo", "accelerate", "transformer_lens", *(f"ocr_interp.{name}" for name in LOADED)]
 )
 
 
