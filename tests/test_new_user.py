@@ -72,6 +72,7 @@ def test_a_mechanism_without_noise_has_the_logits_of_prompts_without_noise(quiet
 # --- numbers name their answer set or reference --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_texts_name_answer_sets_and_references(noisy):
     shown = describe_run(noisy)
     assert re.search(r"loss +accuracy +accuracy +margin\n.*all tokens +all answers +its set +its set", shown)

@@ -53,6 +53,7 @@ def test_attributions_and_graphs_are_those_of_eval_mode(pair):
     assert modes(training) == were
 
 
+@pytest.mark.slow
 def test_studies_references_and_donors_are_those_of_eval_mode(pair):
     training = pair[0]
     were = modes(training)

@@ -90,6 +90,7 @@ def test_a_study_of_a_run_has_its_controls_and_resumes(run, tmp_path, monkeypatc
     pd.testing.assert_frame_equal(again.table, study.table)
 
 
+@pytest.mark.slow
 def test_a_study_refuses_it_with_a_generator(run):
     drifting = {"v": Noise(0.5, torch.Generator()).at(Site.at("v", layer=0))}
     with pytest.raises(ValueError, match=r"must do the same each time, got Noise .* generator"):

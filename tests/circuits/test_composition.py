@@ -103,6 +103,7 @@ def test_random_weights_of_the_same_spectra():
     assert np.sqrt(np.nanmean(draws**2)) == pytest.approx(found.chance, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX", "Phi", "Bloom"])
 def test_grouped_heads_and_parallel_blocks(kind):
     model = bridge(hugging_face_model(kind))

@@ -119,6 +119,7 @@ def test_blocks_and_prompts_of_any_length():
     assert found.mlps.shape == (3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX", "Bloom", "OPT", "Qwen3", "Phi"])
 def test_bridges_of_every_shape(kind):
     """Grouped heads, parallel blocks, a norm of the embedding, learned positions, biases."""

@@ -229,6 +229,7 @@ def test_what_the_base_cannot_be_without_is_said():
         assert flags[0].startswith("bias='lora_only' trained the biases of the base too")
 
 
+@pytest.mark.slow
 def test_an_update_elsewhere_is_zero_and_says_so():
     model = bridge(adapted("Llama", target_modules=["q_proj"]).get_base_model())
     found = OVCircuit.from_model(model, of="update", **READ)
@@ -340,6 +341,7 @@ class Cubed(torch.nn.Module):
         return 2 * x + 0.1 * x**3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["v_proj", pytest.param("o_proj", marks=SLOW)])
 @pytest.mark.parametrize(
     "make",

@@ -105,6 +105,7 @@ def test_a_multiplier_that_no_list_knows_is_measured():
     assert "the model has 3 times that" in " ".join(OVCircuit.from_model(model, **READ).provenance.flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["NanoChat", "Bloom", "Gemma", "XGLM"])
 def test_what_the_embedding_does_to_a_token_is_folded(kind):
     """Values at layer 0, from the circuit's left factor, are hook_v."""
@@ -159,6 +160,7 @@ def test_a_write_that_drowns_in_the_streams_rounding_is_said_to_be_unchecked():
 # --- C: between the values and W_O ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "fields"), [("Olmo", {"clip_qkv": 0.3}), ("BitNet", {})])
 def test_clamped_or_normed_values_are_refused(kind, fields):
     model = bridge(hugging_face_model(kind, **fields))

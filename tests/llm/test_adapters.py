@@ -178,6 +178,7 @@ def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, comman
     assert "got 'gaet': did you mean 'gate'?" in err
 
 
+@pytest.mark.slow
 def test_a_penalty_is_part_of_the_loss_that_is_followed_not_of_the_one_that_is_shown(make_model):
     runs = [
         finetune(LLMRunConfig(SMALL, recipe(method="gate", method_options={"penalty": p})), lm=make_model())

@@ -49,6 +49,7 @@ def test_a_family_goes_through_finetune_evaluate_inspect(family, method, make_mo
     assert ("embeddings and norms put back" in said) == (method == "full")
 
 
+@pytest.mark.slow
 def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeypatch):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")

@@ -194,6 +194,7 @@ def test_the_loss_of_the_routers_by_hand():
     assert math.isnan(mixer.counted()["entropy"])
 
 
+@pytest.mark.slow
 def test_a_history_shows_routing_and_a_collapse_is_said(make_model):
     options = {"n_experts": 3, "label": "subject", "hard_share": 0.5, "label_loss": 1.0, "top_k": 1}
     run = finetune(
@@ -240,6 +241,7 @@ def peft_folder(path, seed=0, **options):
     return logits(model)
 
 
+@pytest.mark.slow
 def test_loras_of_peft_are_experts_and_the_router_alone_is_trained(tmp_path):
     first = peft_folder(tmp_path / "a", lora_rank=2)
     second = peft_folder(tmp_path / "b", seed=1, lora_rank=4, lora_alpha=2.0)

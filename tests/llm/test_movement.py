@@ -62,6 +62,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_row_is_what_numpy_says(method, base, tmp_path):
     run = finetune(config(base, method=method, lora_rank=2), tmp_path / "run")

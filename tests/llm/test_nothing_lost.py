@@ -68,6 +68,7 @@ def test_a_request_to_stop_keeps_everything(which, make_model, tmp_path, whole, 
     assert differing(left(tmp_path / "run"), whole) == []
 
 
+@pytest.mark.slow
 def test_a_request_that_comes_while_the_model_is_kept_does_not_stop_that(
     make_model, tmp_path, whole, monkeypatch
 ):

@@ -199,6 +199,7 @@ def test_a_moved_model_does_not_matter(csv, base, tmp_path):
     assert inspect_run(tmp_path / "run", 1, "cpu", base=str(new)).heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_changed_model_is_refused_and_its_files_are_named(name, csv, base, tmp_path, monkeypatch):
     file = tmp_path / "facts.csv"
@@ -281,6 +282,7 @@ def test_a_run_that_never_began_takes_another_model(csv, base, tmp_path):
     assert RunFolder(tmp_path / "run").read_config() == run.config
 
 
+@pytest.mark.slow
 def test_an_update_beside_the_weights_asks_for_its_model(make_model, tmp_path):
     from toy_adapters import Gate
 

@@ -77,6 +77,7 @@ def test_training_moves_the_update_alone_and_a_resumed_run_has_the_same_bits(bas
         assert torch.equal(resumed.weights.tensors()[name], tensor), name
 
 
+@pytest.mark.slow
 def test_another_base_at_the_same_place_is_noticed_and_a_finished_run_needs_none(base, tmp_path):
     place = tmp_path / "base"
     shutil.copytree(base, place)
@@ -186,6 +187,7 @@ def test_the_command_line_trains_it(command, tmp_path, base):
     assert "an update of a W_0, got none: give option base =" in err
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_be_one_is_refused(base, tmp_path):
     with pytest.raises(ConfigError, match="an update of a W_0, got none: give option base ="):
         train(TASK, ModelConfig(ov="low_rank"), RECIPE, progress=False)

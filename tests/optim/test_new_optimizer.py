@@ -100,6 +100,7 @@ def test_it_takes_the_steps_that_it_says():
     torch.testing.assert_close(weight, torch.tensor([[0.65 * 0.9 - 0.25, -0.65 * 0.9 + 0.25]]))
 
 
+@pytest.mark.slow
 def test_a_run_stops_and_goes_on_to_the_bit_and_is_read_back(tmp_path):
     whole = train(TASK, MODEL, recipe(), progress=False)
     first = train(TASK, MODEL, recipe(), tmp_path, progress=False, on_log=interrupt_at(10))

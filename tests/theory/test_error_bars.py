@@ -76,6 +76,7 @@ def test_margins_of_the_six_facts_are_ranges_over_all_minimisers():
     assert (margins <= untold["implication_margin_high"] + 5e-3).all()
 
 
+@pytest.mark.slow
 def test_bars_hold_every_solution_that_cvxpy_finds_at_full_size():
     task = groups([(1, 3), (2, 2), (3, 1)], [0, 1, 1])
     solution, problem = solve(task), max_margin_problem(task)

@@ -37,6 +37,7 @@ def test_an_export_is_the_state_dict_of_the_model(run, command, tmp_path):
     assert torch.equal(other(tokens), run.at(5).model(tokens))
 
 
+@pytest.mark.slow
 def test_bad_exports_are_one_line(run, command, tmp_path):
     for words, message in (
         ((str(run.path), "model.pt"), "model.pt must end in .safetensors"),

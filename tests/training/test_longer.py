@@ -69,6 +69,7 @@ def test_it_may_be_killed_resumed_and_made_longer_again(tmp_path):
     same_result(parts, whole)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_made_longer_too(tmp_path):
     train_into(tmp_path / "whole", steps=30)
     with pytest.raises(Killed):

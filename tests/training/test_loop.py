@@ -55,6 +55,7 @@ def test_training_is_deterministic_and_follows_the_seed(model, tmp_path):
     assert not train_into(None, model=MODELS[model], seed=1).history.equals(one.history)
 
 
+@pytest.mark.slow
 def test_the_same_run_in_another_directory_has_the_same_bytes(tmp_path):
     train_into(tmp_path / "a")
     train_into(tmp_path / "b")

@@ -48,6 +48,7 @@ def test_the_missing_edge_is_dashed_in_one_model_only():
     assert sum(text.startswith("never trained and missing") for text in drawn) == 1
 
 
+@pytest.mark.slow
 def test_an_untold_answer_without_its_untold_part_is_drawn_as_missing():
     ours, theirs = both_models(TASK)
     texts = [[text.get_text() for text in draw_circuit(each).axes[0].texts] for each in (ours, theirs)]

@@ -108,6 +108,7 @@ def test_a_table_says_what_it_leaves_out():
     assert [column["numeric"] for column in made.data["columns"]] == [True, False]
 
 
+@pytest.mark.slow
 def test_diagrams_by_step_have_the_contributions_of_their_graphs(run, report):
     data = panel(report, "circuit").data
     assert data["by_step"]
