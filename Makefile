@@ -18,6 +18,9 @@ reproduce: install
 reproduce-all: install
 	$(BIN)/ocr-interp reproduce --all
 
+# Bytecode is kept, so that a process of the tests does not compile what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 # One process per core. Neighbours stay in one process, which makes their models once; who is done takes half of
 # what is left to another.
 test: install

@@ -1,22 +1,27 @@
 """Type and shape annotations of the package, checked while the tests run: all, and no slower than need be.
 
-jaxtyping's own hook takes half of the time of tests with many small calls. Three things are cheaper here, and
-nothing is left unchecked: bytecode of other packages is read from where it is kept, only functions whose
-annotations have shapes enter jaxtyping's frames, and a model is asked once whether it is a HookedModel.
+jaxtyping's own hook takes half of the time of tests with many small calls. Nothing is left unchecked, and
+what follows is cheaper. Bytecode of other packages is read from where it is kept. Only functions whose
+annotations have shapes enter jaxtyping's frames, where every argument is checked once, and quickly if each of
+its axes is one name. A check is written at the first call of its function, once for all functions that one
+`def` makes. A model is asked once whether it is a HookedModel.
 """
 
 import builtins
 import functools
+import inspect
 import re
 from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import FunctionType
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import jaxtyping
-from jaxtyping import _import_hook, install_import_hook
+from jaxtyping import _array_types, _import_hook, install_import_hook
+from jaxtyping import _decorator as _jaxtyping_decorator
+from jaxtyping._storage import get_shape_memo, pop_shape_memo, push_shape_memo, shape_str
 
 # An int is welcome where a float is asked for, as for every type checker (PEP 484).
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, violation_type=TypeError))"
@@ -54,21 +59,144 @@ def _needs_jaxtyping(function):
 
 def _decorator(*, typechecker):
     def decorated(function):
-        if not isinstance(function, FunctionType) or _needs_jaxtyping(function):
+        if not isinstance(function, FunctionType):
             return _jaxtyped(typechecker=typechecker)(function)
-        checked = typechecker(function)
-        if checked is function:
+        if not function.__annotations__:
             return function
+        checked = None
 
         @functools.wraps(function)
         def either(*args, **kwargs):
-            return (function if jaxtyping.config.jaxtyping_disable else checked)(*args, **kwargs)
+            nonlocal checked
+            if jaxtyping.config.jaxtyping_disable:
+                return function(*args, **kwargs)
+            if checked is None:
+                checked = _checked(function, typechecker)
+            return checked(*args, **kwargs)
 
         return either
 
     return decorated
 
 
+_WRITTEN = {}
+"""What makes the check of a function inside another, by its code: such a function is made at every call."""
+
+
+def _checked(function, typechecker):
+    written = _shaped if _needs_jaxtyping(function) else _plain
+    if "<locals>" not in function.__qualname__:
+        return written(function, typechecker)(function)
+    if function.__code__ not in _WRITTEN:
+        _WRITTEN[function.__code__] = written(function, typechecker)
+    return _WRITTEN[function.__code__](function)
+
+
+def _plain(function, typechecker):
+    """The function that checks a function, and others of the same code, without shapes."""
+    checked = typechecker(function)
+    known = checked.__kwdefaults__ or {}
+    if "__beartype_func" not in known:
+        return typechecker
+    code, names, known = checked.__code__, checked.__globals__, {**known, "__beartype_func": None}
+
+    def made(other):
+        again = functools.update_wrapper(FunctionType(code, names, other.__name__), other)
+        again.__kwdefaults__ = {**known, "__beartype_func": other}
+        return again
+
+    return made
+
+
+def _shaped(function, typechecker):
+    """The same with shapes: first the arguments, then the result, whose axes are those of the arguments. What
+    jaxtyping refuses of the arguments is refused in its words."""
+    signature = inspect.signature(function)
+    named = function.__name__, function.__qualname__, function.__module__
+
+    def known(annotation):
+        return _jaxtyping_decorator._destring_annotation(annotation, function.__globals__)
+
+    parameters = [
+        each.replace(
+            annotation=known(each.annotation), default=each.empty if each.default is each.empty else None
+        )
+        for each in signature.parameters.values()
+    ]
+    alone, result = inspect.Signature(parameters), known(signature.return_annotation)
+    check = typechecker(_jaxtyping_decorator._make_fn_with_signature(*named, alone, output=False))
+    taken = [inspect.Parameter("result", inspect.Parameter.POSITIONAL_ONLY, annotation=result)]
+    check_result = typechecker(
+        _jaxtyping_decorator._make_fn_with_signature(*named, inspect.Signature(taken), output=False)
+    )
+
+    def made(other):
+        @functools.wraps(other)
+        def shaped(*args, **kwargs):
+            memos = push_shape_memo({})
+            try:
+                try:
+                    check(*args, **kwargs)
+                except Exception:
+                    refused = True
+                else:
+                    refused = False
+                    found = other(*args, **kwargs)
+                    try:
+                        check_result(found)
+                    except Exception as error:
+                        where = f"{other.__module__}.{other.__qualname__}"
+                        raise jaxtyping.TypeCheckError(
+                            f"{where} returned {found!r}: {error}\n{shape_str(memos)}"
+                        ) from error
+            finally:
+                pop_shape_memo()
+            return _jaxtyped(typechecker=typechecker)(other)(*args, **kwargs) if refused else found
+
+        return shaped
+
+    return made
+
+
+_fits = _array_types._MetaAbstractArray.__instancecheck__
+_KNOWN = {}
+"""Names of axes of an annotation, if each is one name; and the dtypes that were found to be of it."""
+
+
+def _known(kind):
+    dims = () if kind.index_variadic is not None or kind.array_type is Any else kind.dims
+    plain = [
+        type(each) is _array_types._NamedDim and not (each.broadcastable or each.treepath) for each in dims
+    ]
+    return (tuple(each.name for each in dims) if dims and all(plain) else None), set()
+
+
+def _fits_quickly(kind, value):
+    """jaxtyping's own answer, without the words of a refusal and what only other kinds of axes need."""
+    if kind not in _KNOWN:
+        _KNOWN[kind] = _known(kind)
+    names, dtypes = _KNOWN[kind]
+    if names is None or kind._skip_instancecheck or not isinstance(value, kind.array_type):
+        return _fits(kind, value)
+    if value.dtype not in dtypes:
+        fits = _fits(kind, value)
+        if fits:
+            dtypes.add(value.dtype)
+        return fits
+    if len(value.shape) != len(names):
+        return False
+    sizes, new = get_shape_memo()[0], {}
+    for name, size in zip(names, value.shape, strict=True):
+        known = sizes.get(name, new.get(name))
+        if known is None:
+            new[name] = size
+        elif known != size:
+            return False
+    sizes.update(new)
+    return True
+
+
+_array_types._MetaAbstractArray.__instancecheck__ = _fits_quickly
 _import_hook._optimized_cache_from_source = _cache_name
 jaxtyping.jaxtyped = _decorator
 

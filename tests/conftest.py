@@ -4,7 +4,8 @@ import checker
 
 _HOOK = checker.install()
 
-import importlib  # noqa: E402  # the hook must stand before anything that could import the package
+import gc  # noqa: E402  # the hook must stand before anything that could import the package
+import importlib  # noqa: E402
 import sys  # noqa: E402
 from types import SimpleNamespace  # noqa: E402
 
@@ -22,6 +23,11 @@ def pytest_configure() -> None:
     """One thread: results do not depend on the machine, and tiny matrices are faster."""
     torch.set_num_threads(1)
     threadpool_limits(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: a million objects that no collection of garbage need look at again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """The checker of annotations sees what is wrong, with shapes and without, and leaves other packages alone."""
 
+from __future__ import annotations
+
 import sys
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+from beartype import BeartypeConf, beartype
+from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.hooked.alone import probe_ids, state_of_tensors
@@ -41,3 +45,87 @@ def test_only_the_package_has_bytecode_of_its_own():
     }
     renamed = {name.split(".")[0] for name, path in cached.items() if "opt-jaxtyping" in path}
     assert renamed == {"ocr_interp"}
+
+
+Array = np.ndarray | torch.Tensor
+
+
+def checked(function):
+    return jaxtyping.jaxtyped(typechecker=beartype(conf=BeartypeConf(violation_type=TypeError)))(function)
+
+
+def test_results_are_checked_with_the_axes_of_the_arguments():
+    @checked
+    def first(x: Float[np.ndarray, "row column"], rows: int) -> Float[np.ndarray, " row"]:
+        return x[:rows, 0]
+
+    assert first(np.ones((3, 2)), rows=3).shape == (3,)
+    with pytest.raises(jaxtyping.TypeCheckError, match="returned"):
+        first(np.ones((3, 2)), 2)
+    with pytest.raises(jaxtyping.TypeCheckError, match="rows"):
+        first(np.ones((3, 2)), "3")
+    with pytest.raises(TypeError, match="missing"):
+        first(np.ones((3, 2)))
+    assert first(np.ones((4, 2)), 4).shape == (4,), "nothing is left of calls that were refused"
+
+
+def test_functions_that_one_function_makes_are_checked_each_with_what_it_holds():
+    def plain(held):
+        @checked
+        def add(number: int, *more: int, by: int = 0) -> int:
+            return number + held + by + sum(more)
+
+        return add
+
+    def shaped(held):
+        @checked
+        def add(x: Float[np.ndarray, " row"], by: int = held) -> Float[np.ndarray, " row"]:
+            return x + held + by
+
+        return add
+
+    one, other = plain(1), plain(10)
+    assert (one(1), other(1, 1, by=1), one(2)) == (2, 13, 3)
+    one, other = shaped(1), shaped(10)
+    assert (one(np.ones(2)).sum(), other(np.ones(2)).sum(), one(np.ones(1), 0).sum()) == (6, 42, 2)
+    for make, right in ((plain, 1), (shaped, np.ones(2))):
+        for function in (make(1), make(2)):
+            function(right)
+            with pytest.raises(TypeError):
+                function("1")
+            with pytest.raises(TypeError):
+                function(right, by="1")
+
+
+@pytest.mark.parametrize("array", [np.ones, torch.ones], ids=["numpy", "torch"])
+def test_every_kind_of_axis_is_checked_again_and_again(array):
+    wrong_type = array((2, 3)).astype(int) if array is np.ones else array((2, 3)).long()
+
+    @checked
+    def f(
+        x: Float[Array, "row column"],
+        y: Float[Array, "column row"] | None = None,
+        *,
+        z: Float[Array, "*rest _"] | None = None,
+    ):
+        return x
+
+    @checked
+    def square(x: Float[Array, "side side"]):
+        return x
+
+    for _ in range(3):
+        f(array((2, 3)), array((3, 2)))
+        f(array((4, 1)), z=array((2, 5, 7)))
+        square(array((2, 2)))
+        wrong = (
+            (array((2, 3)), array((2, 3))),
+            (array(2),),
+            (wrong_type,),
+            ("x",),
+        )
+        for arguments in wrong:
+            with pytest.raises(jaxtyping.TypeCheckError):
+                f(*arguments)
+        with pytest.raises(jaxtyping.TypeCheckError):
+            square(array((2, 3)))

@@ -41,6 +41,7 @@ def test_claims_hold_and_fail_as_the_criteria_say():
     assert len(found["parts"]) == 300  # biases are no parts that carry
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_from_the_json_alone(tmp_path, monkeypatch):
     path = tmp_path / "result.json"
     path.write_text(json.dumps(content(lambda values: 1.1 * values)))

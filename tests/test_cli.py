@@ -1,11 +1,13 @@
-"""The command line as a user meets it: in a process of its own."""
+"""The command line as a user meets it, also in a process of its own."""
 
 import dataclasses
 import os
 import subprocess
 import sys
 
+import other_process
 import pytest
+from other_process import OtherProcess
 
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, cli, load_run
 from ocr_interp.cli import reproduce
@@ -23,8 +25,10 @@ def call(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_train_then_info_then_the_same_command_again(tmp_path, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    first = call("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
+    words = ("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized")
+    with OtherProcess(other_process.command, words, tmp_path, {"COLUMNS": "100"}) as process:
+        out, err = process.communicate()
+        assert process.wait() == 0, err
     run = load_run(tmp_path / "here")
     assert (run.step, run.config.train.seed, run.config.model.ov) == (40, 3, "non_factorized")
     assert run.task == FactRecallTask(n_pairs=3, m_train=1, m_test=1)
@@ -33,12 +37,12 @@ def test_train_then_info_then_the_same_command_again(tmp_path, command, monkeypa
     loss = run.history["held_out_implication/loss"].iloc[-1]
     assert f"{loss:10.4g}" in shown
     assert "finished at step 40 of 40" in shown
-    again = command("train", "here", *SHORT, "--seed", "3", "--ov", "non_factorized")
-    assert again[:2] == (0, first.stdout)
+    assert command(*words)[:2] == (0, out)
 
 
-def test_every_field_of_the_configurations_is_a_flag():
-    shown = call("train", "--help").stdout
+def test_every_field_of_the_configurations_is_a_flag(command):
+    code, shown, _ = command("train", "--help")
+    assert code == 0
     for config in (FactRecallTask, ModelConfig, TrainConfig):
         for field in dataclasses.fields(config):
             assert f"--{field.name.replace('_', '-')}" in shown
@@ -93,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_solve_prints_objective_spectrum_margins_and_certificate():
+def test_solve_prints_objective_spectrum_margins_and_certificate(command):
     balanced = call("solve", "--n-pairs", "3", "--m-test", "2")
     assert balanced.returncode == 0, balanced.stderr
     for words in (
@@ -106,9 +110,9 @@ def test_solve_prints_objective_spectrum_margins_and_certificate():
     mapping = ("--fact-of-subject", "0", "0", "1", "1", "--implication-of-fact", "0", "1")
     counts = ("--n-pairs", "2", "--m-train", "None", "--m-test", "None")
     told = ("--trained", "True", "False", "False", "False")
-    general = call("solve", *counts, *mapping, *told, "--norm", "frobenius")
-    assert general.returncode == 0, general.stderr
-    assert "<= optimum <=" in general.stdout
+    code, shown, said = command("solve", *counts, *mapping, *told, "--norm", "frobenius")
+    assert code == 0, said
+    assert "<= optimum <=" in shown
 
 
 @pytest.mark.slow
@@ -119,7 +123,16 @@ def test_another_configuration_into_the_same_directory_is_refused(command):
     assert "train.lr: 0.01 != 0.005" in error
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["analyze", "--help"], ["ablate", "--help"], ["diagram"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *(
+            pytest.param(w, marks=pytest.mark.slow)
+            for w in (["analyze", "--help"], ["ablate", "--help"], ["diagram"])
+        ),
+    ],
+)
 def test_help_and_complaints_load_nothing_heavy(arguments):
     lines = (
         "import contextlib, sys",

@@ -75,6 +75,7 @@ def test_what_cannot_be_listed_is_one_line(claims, command):
     assert "is not there: name its folder with --figures" in command(*LIST)[2]
 
 
+@pytest.mark.slow
 def test_the_repository_lists_its_own_and_imports_no_figure():
     figures = Path(__file__).parents[1] / "figures"
     words = ["ocr-interp", "reproduce", "--list", "--failed", "--figures", str(figures)]

@@ -42,6 +42,7 @@ def test_one_command_says_who_is_deduced(solve, tmp_path):
     assert solve("facts.csv", "--norm", "frobenius")[0] == 0
 
 
+@pytest.mark.slow
 def test_json_rows_without_told(solve, tmp_path):
     (tmp_path / "facts.json").write_text(
         '[{"subject": "A", "fact": "x", "implication": "u"}, {"subject": "B", "fact": "y", '
@@ -86,6 +87,7 @@ def test_what_is_wrong_with_a_file_is_one_line(solve, tmp_path, content, words, 
     assert re.search(message, err)
 
 
+@pytest.mark.slow
 def test_train_takes_the_same_file_and_keeps_its_names(command, tmp_path):
     from ocr_interp import FactRecallTask, load_run
 

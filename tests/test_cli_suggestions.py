@@ -93,6 +93,7 @@ def test_pairs_are_read_in_their_types():
     )
 
 
+@pytest.mark.slow
 def test_another_run_in_the_directory_comes_with_its_command(said, tmp_path, monkeypatch, capsys):
     flags = "--n-pairs 3 --m-test 1 --n-noise 2 --seq-len 5 --no-train-attention --steps 4 --batch-size 9"
     rest = "--lr 0.02 --log-every 2 --snapshots 0 --device cpu"

@@ -43,6 +43,7 @@ def test_flags_give_the_librarys_numbers(call, tmp_path):
     assert call(*words)[1] == out, "what is there is read"
 
 
+@pytest.mark.slow
 def test_a_file_gives_points_and_what_they_share(call, tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "axes:\n- {d_head: 2, lr: 1e-2}\n- {d_head: 3, lr: 1e30, optimizer: sgd}\n"
@@ -59,6 +60,7 @@ def test_a_file_gives_points_and_what_they_share(call, tmp_path):
     assert set(result.runs["n_pairs"]) == {3}
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_lists_of_a_mapping(call, tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "axes:\n- {fact_of_subject: [0, 0, 1, 1], implication_of_fact: [0, 1], trained: [yes, no, yes, no]}\n"

@@ -62,6 +62,7 @@ def absent(fig):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", SHOWN, ids=lambda found: found.script)
 def test_a_picture_is_readable_and_says_the_sentence_of_its_json(found):
     figure = found.load()
@@ -78,6 +79,7 @@ def test_a_picture_is_readable_and_says_the_sentence_of_its_json(found):
             plt.close(fig)
 
 
+@pytest.mark.slow
 def test_measuring_and_drawing_again_give_the_same_files(tmp_path):
     one = Drawing("Two numbers", a_line)
     one.write(tmp_path / "new", BOTH)

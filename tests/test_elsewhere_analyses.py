@@ -27,6 +27,7 @@ def test_the_point_of_fixed_rank_is_the_saddle_of_a_balanced_task():
     assert rank_of(point.W) == 4
 
 
+@pytest.mark.slow
 def test_the_point_of_fixed_rank_of_an_unbalanced_task():
     task = task_of(((1, 2), (1, 5), (2, 3)))
     point, best = fixed_rank_point(task), solve(task)
@@ -65,6 +66,7 @@ def test_the_rank_one_program_is_that_of_the_saddle(sizes):
     assert with_eos.beta == pytest.approx(saddle_solution(noise_free(sizes), inputs="eos").beta, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_attention_that_costs_nothing_lowers_the_norm_below_uniform_attention():
     uniform = rank_one_point((5, 1, 3), softmax_attention(np.zeros(5)))
     assert uniform.beta == pytest.approx(saddle_solution(noise_free((5, 1, 3)), inputs="eos").beta, abs=1e-6)

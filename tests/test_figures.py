@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from other_process import SERVER
 
 import analyses
+from analyses.house import experiments
 from analyses.house.claims import Claim, assemble, write_claims
 from analyses.house.discovery import choose, find_figures
 from analyses.house.experiments import STACK, Experiment, load_all, make_jobs, train_all
@@ -80,6 +82,7 @@ def entries(figures):
     return json.loads((figures / "claims.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_new_figure_is_drawn_with_its_claim_and_gone_when_its_module_is(study, figures, tmp_path, command):
     assert len(A_FIGURE.strip().splitlines()) <= 60
     (study / "new.py").write_text(A_FIGURE)
@@ -106,6 +109,7 @@ def test_a_new_figure_is_drawn_with_its_claim_and_gone_when_its_module_is(study,
     assert entries(figures) == committed
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_loses_no_other_and_is_named_at_the_end(study, figures, tmp_path, command):
     head = "from analyses.house.figure import Figure\n"
     (study / "a_broken.py").write_text("FIGURE = Figure(\n")
@@ -174,7 +178,9 @@ def test_two_claims_of_one_name_and_a_damaged_file_are_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_experiments_leave_the_runs_that_train_leaves(tmp_path):
+def test_experiments_leave_the_runs_that_train_leaves(tmp_path, monkeypatch):
+    """In several processes, which have loaded torch."""
+    monkeypatch.setattr(experiments, "get_context", {"spawn": SERVER}.__getitem__)
     one = Experiment("one", SMALL, ModelConfig(d_head=2), FEW, (0, 1, 2))
     other = Experiment("other", SMALL, ModelConfig(ov="non_factorized"), FEW, (1,))
     train_all(tmp_path, [one, other])

@@ -93,14 +93,15 @@ def imported(tree, deferred=True, typed=False):
         if is_type_checking(node) and not typed:
             stack.extend(node.orelse)
             continue
-        if not deferred and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        if not deferred and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if isinstance(node, ast.Import):
             found += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "the house writes imports in full"
             found += [(node.module, alias.name) for alias in node.names]
-        stack.extend(ast.iter_child_nodes(node))
+        for block in ("body", "orelse", "handlers", "finalbody", "cases"):  # imports are no expressions
+            stack.extend(getattr(node, block, ()))
     return found
 
 
@@ -263,6 +264,7 @@ def test_the_root_is_small_and_says_where_the_rest_is():
         ocr_interp.PathPatch  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -38,6 +38,7 @@ def quiet():
 # --- noise comes from the recipe -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_without_noise_shows_none(noisy, quiet):
     for run, shown in ((noisy, True), (quiet, False)):
         found = analyze_run(run)
@@ -71,6 +72,7 @@ def test_a_mechanism_without_noise_has_the_logits_of_prompts_without_noise(quiet
 # --- numbers name their answer set or reference --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_texts_name_answer_sets_and_references(noisy):
     shown = describe_run(noisy)
     assert re.search(r"loss +accuracy +accuracy +margin\n.*all tokens +all answers +its set +its set", shown)
@@ -113,6 +115,7 @@ def test_what_is_undefined_says_why():
     assert "* 90 degrees for want of a direction: the circuit has rank 1, the prediction" in analysis
 
 
+@pytest.mark.slow
 def test_undefined_in_unequal_groups_and_in_sweeps(mapped_task):
     run = train(mapped_task, ModelConfig(d_head=3), RECIPE)
     shown, analysis = describe_run(run), describe_analysis(analyze_run(run))

@@ -47,6 +47,7 @@ def test_features_by_hand_compete_as_the_ring_flow_says():
         np.testing.assert_allclose(getattr(found, name)[1:], law[1:], atol=0.04)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_measured_on_the_way_ends_where_one_without_stops_ends():
     from analyses.prior.stages import fine_tune, new_task, over_time, pretrain
 

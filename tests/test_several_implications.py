@@ -243,6 +243,7 @@ def test_sweeps_over_the_number_of_implications():
     assert alone.history["beta"].iloc[-1] == last.loc[2, "beta"].iloc[0]
 
 
+@pytest.mark.slow
 def test_descent_goes_to_the_saddle_of_two_implications():
     from ocr_interp.theory import saddle_solution
 

@@ -75,7 +75,8 @@ def ablated(
     with reading_tokens(model, ids, padding) as reader:
         reader.output_labels = output_labels
         bound = [each.bind(model, reader, labels) for each in interventions]
-        hooks = [(model.hook_dict[name], function) for each in bound for name, function in each.hooks]
+        known = model.hook_dict  # which a bridge makes anew at every call
+        hooks = [(known[name], function) for each in bound for name, function in each.hooks]
         try:
             with ExitStack() as stack:
                 for module, function in (pair for each in bound for pair in each.modules):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
-from ocr_interp.hooked.passes import own_run
+from ocr_interp.hooked.passes import modules_of, own_run
 from ocr_interp.hooked.protocol import HookedModel
 
 
@@ -45,7 +45,8 @@ def run_alone(
 
         return run
 
-    names = [name for name in dict.fromkeys([*wanted, *edits]) if name in model.hook_dict]
+    known = model.hook_dict  # which a bridge makes anew at every call
+    names = [name for name in dict.fromkeys([*wanted, *edits]) if name in known]
     with torch.no_grad(), by_itself(model), failures_told(tokens):
         logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
     logits = getattr(logits, "logits", logits)
@@ -97,9 +98,9 @@ def state_of(model: object) -> tuple[Any, ...]:
         return (object(),)  # nothing is known of it: ask every time
     weights = state_of_tensors([*model.parameters(), *model.buffers()])
     settings = []
-    for module in model.modules():
+    for module in modules_of(model):
         kept = vars(module)
-        hooks = () if hasattr(module, "fwd_hooks") else tuple(module._forward_hooks)
+        hooks = () if "fwd_hooks" in kept else tuple(module._forward_hooks)
         settings.append((id(module), id(kept.get("forward")), _settings(kept), hooks))
     inner = getattr(getattr(model, "original_model", None), "config", None)
     for config in (getattr(model, "cfg", None), inner):
@@ -110,6 +111,7 @@ def state_of(model: object) -> tuple[Any, ...]:
 
 _SWITCHES = ("_disable_adapters", "_active_adapter")
 """How peft's layers keep whether and which of their adapters act."""
+_PLAIN = (int, float, str)
 
 
 def _settings(kept: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -117,14 +119,14 @@ def _settings(kept: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     found = []
     for name, value in kept.items():
         # Other names with an underscore are what a forward pass remembers.
-        if name not in _SWITCHES and (name[0] == "_" or name == "training"):
+        if (name[0] == "_" and name not in _SWITCHES) or name == "training":
             continue
-        if isinstance(value, int | float | str):
+        if isinstance(value, _PLAIN):
             found.append((name, value))
-        elif isinstance(value, dict | list | tuple) and len(value) <= 32:
+        elif isinstance(value, (dict, list, tuple)) and len(value) <= 32:
             parts = tuple(value.items()) if isinstance(value, dict) else tuple(value)
             flat = [x for part in parts for x in (part if isinstance(value, dict) else (part,))]
-            if all(isinstance(each, int | float | str) for each in flat):
+            if all(isinstance(each, _PLAIN) for each in flat):
                 found.append((name, parts))
     return tuple(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from operator import is_
 from typing import Any
 
 import torch
@@ -29,6 +30,18 @@ NOT_MASKED = (
 )
 
 
+def modules_of(*roots: object) -> list[torch.nn.Module]:
+    """All modules of those roots that are modules, each once, as `modules()` lists them one at a time."""
+    found: dict[int, torch.nn.Module] = {}
+    waiting = [root for root in reversed(roots) if isinstance(root, torch.nn.Module)]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [each for each in reversed(list(module._modules.values())) if each is not None]
+    return list(found.values())
+
+
 @contextmanager
 def eval_mode(model: object) -> Iterator[None]:
     """Every module of a model in eval mode while the block runs; each gets its own mode back afterwards.
@@ -36,9 +49,8 @@ def eval_mode(model: object) -> Iterator[None]:
     In training mode dropout would give another answer in each pass. Modes are set one by one: `train()` of
     some models does more than that, and one call could not restore modules that differ.
     """
-    roots = (model, getattr(model, "original_model", None))  # a bridge does not list all that is inside it
-    found = [each for root in roots if isinstance(root, torch.nn.Module) for each in root.modules()]
-    trained = [each for each in found if each.training]
+    inner = getattr(model, "original_model", None)  # a bridge does not list all that is inside it
+    trained = [each for each in modules_of(model, inner) if each.training]
     try:
         for each in trained:
             each.training = False
@@ -59,19 +71,22 @@ def own_run(model: object) -> Iterator[None]:
     models that attend both ways then answer otherwise to shorter prompts.
     """
     token = _own.set(True)
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    # Plain tensors among attributes, neither parameters nor buffers, and places kept for them.
-    were = [
-        (vars(each), {k: v for k, v in vars(each).items() if v is None or isinstance(v, Tensor)})
-        for each in modules
-    ]
+    were = [(vars(each), vars(each).copy()) for each in modules_of(model)]
     try:
         with eval_mode(model):
             yield
     finally:
         _own.reset(token)
         for kept, was in were:
-            kept.update({name: value for name, value in was.items() if kept.get(name) is not value})
+            if kept.keys() != was.keys() or not all(map(is_, kept.values(), was.values())):
+                _put_back(kept, was)
+
+
+def _put_back(kept: dict[str, Any], was: dict[str, Any]) -> None:
+    """Plain tensors among attributes, neither parameters nor buffers, and places kept for them."""
+    for name, value in was.items():
+        if (value is None or isinstance(value, Tensor)) and kept.get(name) is not value:
+            kept[name] = value
 
 
 class TokenReader:

@@ -166,7 +166,8 @@ class EdgeEdit:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The edits, while the block runs; the model's own state is not changed."""
-        points = [(self.stream.model.hook_dict[name], function) for name, function in self.hooks]
+        known = self.stream.model.hook_dict  # which a bridge makes anew at every call
+        points = [(known[name], function) for name, function in self.hooks]
         handles = [module.register_forward_pre_hook(function) for module, function in self.modules]
         try:
             for point, function in points:

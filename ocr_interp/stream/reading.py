@@ -19,7 +19,8 @@ from ocr_interp.stream.stream import Stream, logits_of
 @contextmanager
 def hooked(model: Any, hooks: Sequence[tuple[str, Callable[..., Any]]]) -> Iterator[None]:
     """Hooks on a model while the block runs, after those that are there."""
-    points = [(model.hook_dict[name], function) for name, function in hooks]
+    known = model.hook_dict  # which a bridge makes anew at every call
+    points = [(known[name], function) for name, function in hooks]
     try:
         for point, function in points:
             point.add_hook(function)

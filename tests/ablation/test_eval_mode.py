@@ -14,7 +14,7 @@ from ocr_interp.ablation.where.path import Path
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.graphs.head_graph import head_graph
-from ocr_interp.hooked.passes import eval_mode
+from ocr_interp.hooked.passes import eval_mode, modules_of, own_run
 
 PROMPT = [3, 4, 5, 3, 9]
 TOKENS = torch.tensor([PROMPT, [6, 4, 7, 8, 2]])
@@ -39,6 +39,7 @@ def pair(request):
     return training, plain.eval()
 
 
+@pytest.mark.slow
 def test_attributions_and_graphs_are_those_of_eval_mode(pair):
     training = pair[0]
     were = modes(training)
@@ -52,6 +53,7 @@ def test_attributions_and_graphs_are_those_of_eval_mode(pair):
     assert modes(training) == were
 
 
+@pytest.mark.slow
 def test_studies_references_and_donors_are_those_of_eval_mode(pair):
     training = pair[0]
     were = modes(training)
@@ -94,3 +96,25 @@ def test_modes_come_back_after_an_exception(pair):
     with pytest.raises(RuntimeError, match="of the user"):
         fail()
     assert modes(training) == were
+
+
+def test_modules_are_listed_as_torch_lists_them():
+    """Each once where it is first met, also if it stands in two places or is a part of several roots."""
+    shared, absent = torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.ReLU())
+    absent.register_module("none", None)
+    model = torch.nn.Sequential(torch.nn.Sequential(shared, absent), shared, torch.nn.Sequential(absent))
+    assert modules_of(model) == list(model.modules())
+    assert modules_of(absent, None, model) == [*absent.modules(), model, model[0], shared, model[2]]
+    assert modules_of("no module") == []
+
+
+def test_what_modules_remember_of_a_pass_is_put_back():
+    module = torch.nn.Linear(2, 2)
+    module.kept, module.later, module.count = torch.ones(1), None, 0
+    before = module.kept
+    with own_run(module):
+        module.kept, module.later, module.count = torch.zeros(3), torch.ones(2), 5
+        module.new = torch.ones(1)
+    assert module.kept is before
+    assert module.later is None
+    assert module.count == 5, "numbers are settings, which no pass changes"

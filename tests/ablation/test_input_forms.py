@@ -33,6 +33,7 @@ def hooked():
     return hooked_models.hooked_transformer("LN", n_layers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_ids_in_every_form_give_the_same(form, hooked):
     to = FORMS[form]

@@ -73,6 +73,7 @@ def test_it_is_applied_nested_and_taken_away():
     assert torch.equal(model(tokens), before)
 
 
+@pytest.mark.slow
 def test_a_study_of_a_run_has_its_controls_and_resumes(run, tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     study = run_ablation_study(run, SPECS, seeds=(0, 1), path=path)
@@ -89,6 +90,7 @@ def test_a_study_of_a_run_has_its_controls_and_resumes(run, tmp_path, monkeypatc
     pd.testing.assert_frame_equal(again.table, study.table)
 
 
+@pytest.mark.slow
 def test_a_study_refuses_it_with_a_generator(run):
     drifting = {"v": Noise(0.5, torch.Generator()).at(Site.at("v", layer=0))}
     with pytest.raises(ValueError, match=r"must do the same each time, got Noise .* generator"):
@@ -109,6 +111,7 @@ def test_a_study_of_a_hand_made_model():
     assert (table.loc["word", "touched"] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(run_dir, run, command, tmp_path):
     words = ("ablate", str(run_dir), "-o", "t.csv", "--show", "loss", "--draws", "1")
     code, _, error = command(*words, "--spec", "noise:size=0.5", "v@r1")

@@ -88,6 +88,7 @@ def test_scores_that_are_masked_stay_masked(kind, llama_bridge):
         assert torch.equal(each(tokens)[:, :3], each(other)[:, :3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_single(dtype):
     """Every spec keeps the dtype, and errs no more than half precision does without it."""

@@ -62,11 +62,12 @@ def model(request):
     return hooked_models.bridge(hooked_models.hugging_face_model(request.param))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("side", "batch_size", "left_out"),
     [
         ("left", None, ("query", "first", "path", "mean")),
-        pytest.param("left", None, (), marks=SLOW),
+        pytest.param("left", None, ("head", "word", "mean by position", "mean on a path"), marks=SLOW),
         pytest.param("right", 2, (), marks=SLOW),
     ],
 )
@@ -89,11 +90,12 @@ def test_a_study_measures_each_prompt_as_if_alone(side, batch_size, left_out, mo
     assert table["loss"]["none"] == pytest.approx(alone(model), rel=1e-9)
     for name, spec in specs.items():
         assert table["loss"][name] == pytest.approx(alone(model, spec), rel=1e-9), name
-    assert table["touched"]["word"] == 1
-    assert table["touched"]["head"] == 4  # 3, 5 and 4 tokens
     controls = study.table[study.table["control"] == "random"].set_index("spec")
-    assert controls["loss"].drop("mean on a path").notna().all()
-    assert controls["touched"]["word"] == 1  # never at padding
+    assert controls["loss"].drop("mean on a path", errors="ignore").notna().all()
+    if "word" in specs:
+        assert table["touched"]["word"] == 1
+        assert table["touched"]["head"] == 4  # 3, 5 and 4 tokens
+        assert controls["touched"]["word"] == 1  # never at padding
 
 
 @pytest.mark.parametrize("side", ["left", pytest.param("right", marks=SLOW)])

@@ -90,6 +90,7 @@ def test_beta_of_the_saddle_is_near_the_fourth_root():
     assert report.measured.beta == pytest.approx(3**-0.5)
 
 
+@pytest.mark.slow
 def test_no_saddle_where_there_is_no_other_point(mapped_task):
     for sizes in ((3, 1, 1), (3, 2, 1), (3, 0, 2), (3, 2, 0)):
         task = FactRecallTask(*sizes, n_noise=0, seq_len=3)

@@ -70,6 +70,7 @@ def test_a_model_with_folded_norms_has_the_same_circuit(norm):
         assert again.contributions == pytest.approx(seen.contributions, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", pytest.param("Gemma", marks=pytest.mark.slow)])
 def test_a_bridge_in_compatibility_mode_has_the_same_logit_differences(kind):
     model = hugging_face_model(kind)
@@ -81,6 +82,7 @@ def test_a_bridge_in_compatibility_mode_has_the_same_logit_differences(kind):
     assert ours.contributions == pytest.approx(theirs.contributions, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 def test_weights_in_less_precision(dtype):
     from transformer_lens.model_bridge import TransformerBridge
@@ -128,6 +130,7 @@ def test_a_soft_cap_of_logits_is_flagged_and_never_attributed():
         attribute_model(model, PROMPT, 7, 8, layer=1, head=3)
 
 
+@pytest.mark.slow
 def test_a_gain_that_is_stored_less_one_without_saying_so():
     """Nemotron's LayerNorm1P: no field of the configuration tells, so the norm is asked."""
     model = bridge(hugging_face_model("Nemotron"))
@@ -139,6 +142,7 @@ def test_a_gain_that_is_stored_less_one_without_saying_so():
         OVCircuit.from_model(model, **READ)
 
 
+@pytest.mark.slow
 def test_attention_without_a_pattern_says_how_to_get_one():
     with pytest.raises(ModelError, match=r"nothing at blocks\.0\.attn\.hook_pattern: .*'eager'"):
         attribute_model(bridge(hugging_face_model("OPT")), PROMPT, 7, 8, layer=0, head=4)

@@ -31,6 +31,7 @@ def test_a_random_circuit_has_the_norm_and_the_rank_of_its_model_and_says_so(fac
         circuit.random_like(-1)
 
 
+@pytest.mark.slow
 def test_shares_of_energy_of_random_weights_are_shares_of_entries():
     circuit = OVCircuit.from_run(random_snapshot(MICRO, d_head=5))
     drawn = np.mean([circuit.random_like(k).energy.shares for k in range(300)], axis=0)

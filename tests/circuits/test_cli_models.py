@@ -36,6 +36,7 @@ def call(folder, command):
     return lambda *words: command(*(str(folder / w[1:]) if w.startswith("@") else w for w in words))
 
 
+@pytest.mark.slow
 def test_saved_models_are_the_same_models(folder, tiny_task):
     first = hooked_transformer("LN", n_layers=2, attn_only=False, seed=0)
     again = load_model(folder / "a.safetensors")
@@ -78,6 +79,7 @@ def test_compare_says_what_changed_and_draws_both(call, folder):
     assert (folder / "d.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_compare_two_checkpoints_of_a_run(call, folder, tiny_task):
     run = train(tiny_task, ModelConfig(d_head=6), RECIPE, folder / "run", progress=False)
     step = str(run.snapshot_steps[0])

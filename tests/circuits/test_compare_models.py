@@ -98,6 +98,7 @@ def test_gains_of_norms_and_embeddings_count():
     assert found.of("L0H0", "QK").tokens == 0.0
 
 
+@pytest.mark.slow
 def test_heads_by_name_and_without_mlps():
     before, after = pair()
     found = compare_models(before, after, **TOKENS, circuits=[(0, 3)], mlps=False)
@@ -109,6 +110,7 @@ def test_heads_by_name_and_without_mlps():
         found.of("L9H9")
 
 
+@pytest.mark.slow
 def test_unmerged_lora_is_the_merged_model():
     peft = pytest.importorskip("peft")
     targets = ["q_proj", "v_proj", "o_proj"]
@@ -144,6 +146,7 @@ def test_snapshots_of_a_run(tiny_task):
     assert found.of("L0H0").tokens > 0
 
 
+@pytest.mark.slow
 def test_a_copy_without_labels_is_no_other_vocabulary():
     before, after = pair()
     name_tokens(before, [f"a{k}" for k in range(32)])

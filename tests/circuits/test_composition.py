@@ -50,6 +50,7 @@ def test_every_pair_by_hand():
         found.of("L0H0", "MLP 0", "Q")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["Q", "K", "V"])
 def test_equals_transformer_lens(by):
     """Without norms exactly; with norms once TransformerLens has folded them into the weights itself."""
@@ -102,6 +103,7 @@ def test_random_weights_of_the_same_spectra():
     assert np.sqrt(np.nanmean(draws**2)) == pytest.approx(found.chance, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX", "Phi", "Bloom"])
 def test_grouped_heads_and_parallel_blocks(kind):
     model = bridge(hugging_face_model(kind))

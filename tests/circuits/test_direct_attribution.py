@@ -119,6 +119,7 @@ def test_blocks_and_prompts_of_any_length():
     assert found.mlps.shape == (3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX", "Bloom", "OPT", "Qwen3", "Phi"])
 def test_bridges_of_every_shape(kind):
     """Grouped heads, parallel blocks, a norm of the embedding, learned positions, biases."""
@@ -156,6 +157,7 @@ def test_a_norm_after_attention_leaves_attention_one_part():
         direct_attribution(model, PROMPT, 7, 8, blocks=[(0, 1)])
 
 
+@pytest.mark.slow
 def test_a_logit_cap_is_refused():
     model = bridge(hugging_face_model("Gemma2", final_logit_softcapping=0.5))
     with pytest.raises(ModelError, match=r"something stands between them \(a logit cap"):

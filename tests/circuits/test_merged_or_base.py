@@ -120,6 +120,7 @@ def test_a_peft_model_gives_what_it_uses_its_base_and_its_update(kind):
     assert found["update"].provenance.folded[-1].startswith("merged - base")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [
@@ -202,6 +203,7 @@ def test_disabled_and_merged_adapters():
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["bridge", pytest.param("PeftModel", marks=SLOW)])
 def test_training_the_adapter_changes_the_fingerprint_of_what_it_changes(source):
     model = adapted("GPT2" if source == "PeftModel" else "Llama")
@@ -227,6 +229,7 @@ def test_what_the_base_cannot_be_without_is_said():
         assert flags[0].startswith("bias='lora_only' trained the biases of the base too")
 
 
+@pytest.mark.slow
 def test_an_update_elsewhere_is_zero_and_says_so():
     model = bridge(adapted("Llama", target_modules=["q_proj"]).get_base_model())
     found = OVCircuit.from_model(model, of="update", **READ)
@@ -251,6 +254,7 @@ def test_a_small_update_of_a_coarse_model_is_not_rounded_away():
         assert np.abs(found - wanted).max() < (1e-3 if of_copy else 1e-6) * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_what_is_no_change_of_weights_is_refused():
     base = plain("Llama")
     for config in (
@@ -280,6 +284,7 @@ def test_what_is_no_change_of_weights_is_refused():
             OVCircuit.from_model(joint, of=of, **READ)
 
 
+@pytest.mark.slow
 def test_other_questions_take_a_peft_model_or_say_what_to_pass():
     model = adapted("GPT2")
     hooked = bridge(merged(model))
@@ -309,6 +314,7 @@ class Own(torch.nn.Module):
         return self.linear(x) + (inner.relu() if self.bent else inner) @ self.B.mT
 
 
+@pytest.mark.slow
 def test_an_adapter_of_ones_own_is_read_if_it_is_linear():
     for bent in (False, True):
         model = plain("Llama").requires_grad_(False)
@@ -335,6 +341,7 @@ class Cubed(torch.nn.Module):
         return 2 * x + 0.1 * x**3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["v_proj", pytest.param("o_proj", marks=SLOW)])
 @pytest.mark.parametrize(
     "make",

@@ -55,6 +55,7 @@ def cats(hooked):
     return hooked
 
 
+@pytest.mark.slow
 def test_a_text_is_what_the_tokenizer_makes_of_it(cats):
     assert attribute_model(cats, "cat", "a", **HEAD).tokens == ("cat",)
     assert attribute(cats, "cat", "a", **HEAD).tokens == ("cat",)
@@ -181,6 +182,7 @@ def test_labels_are_attached_once_and_known_everywhere(hooked):
         name_tokens(hooked)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_and_a_peft_model_know_their_labels(tiny_task):
     model = build_model(tiny_task, device="cpu")
@@ -225,6 +227,7 @@ def two_vocabularies(d_vocab, d_vocab_out, n_layers=1, attn_only=True, norm=None
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 @pytest.mark.parametrize(
     ("d_vocab", "d_vocab_out", "form"),

@@ -78,6 +78,7 @@ def test_a_multiplier_is_noticed_in_every_precision(kind, fields, where, dtype):
         attribute_model(in_dtype(model, dtype), PROMPT, 7, 8, layer=1, head=4)
 
 
+@pytest.mark.slow
 def test_a_precision_that_allows_no_check_is_said():
     exact = hugging_face_model("Llama")
     coarse = in_dtype(exact, torch.bfloat16)
@@ -90,6 +91,7 @@ def test_a_precision_that_allows_no_check_is_said():
 # --- B: between a head and the stream, the stream and the logits, the token and the stream ---------
 
 
+@pytest.mark.slow
 def test_a_multiplier_that_no_list_knows_is_measured():
     model = bridge(hugging_face_model("FalconH1", **FALCON_H1))
     # The oracle: the last stream's change when the head's slice of o_proj's input is taken away.
@@ -103,6 +105,7 @@ def test_a_multiplier_that_no_list_knows_is_measured():
     assert "the model has 3 times that" in " ".join(OVCircuit.from_model(model, **READ).provenance.flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["NanoChat", "Bloom", "Gemma", "XGLM"])
 def test_what_the_embedding_does_to_a_token_is_folded(kind):
     """Values at layer 0, from the circuit's left factor, are hook_v."""
@@ -140,6 +143,7 @@ def test_a_norm_of_the_embedding_counts_in_the_fingerprint():
     assert OVCircuit.from_model(model, **READ).provenance.fingerprint != before
 
 
+@pytest.mark.slow
 def test_a_write_that_drowns_in_the_streams_rounding_is_said_to_be_unchecked():
     model = hugging_face_model("Llama")
     plain = probe_head(in_dtype(model, torch.float32), 1, 4)
@@ -156,6 +160,7 @@ def test_a_write_that_drowns_in_the_streams_rounding_is_said_to_be_unchecked():
 # --- C: between the values and W_O ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "fields"), [("Olmo", {"clip_qkv": 0.3}), ("BitNet", {})])
 def test_clamped_or_normed_values_are_refused(kind, fields):
     model = bridge(hugging_face_model(kind, **fields))
@@ -208,6 +213,7 @@ def with_adapters(kind, targets, **fields):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets", "step"),
     [
@@ -223,6 +229,7 @@ def test_unmerged_adapters_that_are_not_read_are_refused_and_merged_ones_read(ki
     assert not any("left out:" in flag for flag in circuit.provenance.flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "targets"),
     [

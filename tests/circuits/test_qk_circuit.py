@@ -58,6 +58,7 @@ def test_tokens_and_positions_are_all_of_a_score():
     assert ours[below] == pytest.approx(theirs[below], abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX", "Phi", "Qwen2"])
 def test_rotary_scores_by_distance(kind):
     """Layer 0 reads the embedding alone, so W at a distance is the score of a prompt, over scales."""

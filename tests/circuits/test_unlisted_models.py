@@ -76,6 +76,7 @@ def test_a_reference_at_a_hook_that_is_off_says_so():
         model(TOKENS)
 
 
+@pytest.mark.slow
 def test_where_the_pattern_is_hidden_first_tokens_tell_a_gate():
     model = bridge(hugging_face_model("OPT", attn_implementation="sdpa"))
     checks = OVCircuit.from_model(model, **READ).provenance.checks

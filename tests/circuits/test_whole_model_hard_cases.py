@@ -22,6 +22,7 @@ def adapted(modules):
     return get_peft_model(model, config)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_unmerged_adapters_are_read_as_the_model_uses_them():
     """Of the bridge of its base and of the PeftModel, beside a bridge of the merged weights."""
@@ -66,6 +67,7 @@ def test_a_model_without_attention_has_layers_as_parts():
     assert found.contributions.sum() == pytest.approx(found.totals[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_experts_are_one_part_and_no_weights():
     fields = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = hugging_face_model("Qwen3Moe", **fields)

@@ -18,6 +18,7 @@ READ = {"layer": 1, "head": 2, "inputs": range(2, 8), "outputs": [10, 11, 12]}
 FALCON = {"hidden_size": 24, "num_attention_heads": 6, "num_hidden_layers": 2, "bos_token_id": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["HunYuanDenseV1", "Cohere2", "StableLm"])
 def test_a_bridge_with_other_patterns_is_read_and_never_run(kind):
     """transformer-lens 3.9 turns or norms queries and keys of these in another way."""

@@ -65,6 +65,7 @@ def test_scores_are_derivatives_of_the_measure(norm, kv_heads):
         assert scores[edge] == pytest.approx((found[1] - found[0]) / (2 * small), rel=1e-5, abs=1e-8), edge
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_the_integral_is_complete(ablation):
     """Scores of the input's edges sum to the change of the measure along the path, to 1/steps².
@@ -168,6 +169,7 @@ def test_live_edges_lie_on_paths():
     assert found.sum() == nodes.n_edges
 
 
+@pytest.mark.slow
 def test_find_and_evaluate():
     model = made()
     contrast = contrast_of(model)
@@ -304,6 +306,7 @@ def test_measures():
     torch.testing.assert_close(early.values(logits), logits[:, 1, 3] - logits[:, 1, 4])
 
 
+@pytest.mark.slow
 def test_bad_input():
     model = made()
     contrast = contrast_of(model)

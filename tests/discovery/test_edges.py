@@ -38,6 +38,7 @@ def run(model, *interventions, tokens=PROMPTS):
         return model(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "kv_heads", "every"), SIZES)
 def test_every_single_edge_is_as_by_hand(norm, kv_heads, every):
     """All 110 edges of a model with two layers and MLPs, each by itself, in float64; some of other models."""
@@ -132,6 +133,7 @@ def test_padded_prompts_are_as_each_alone():
     torch.testing.assert_close(found[0, 2:], alone[0], rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Llama", "Qwen3", "GPTNeoX"])
 def test_bridges_give_the_donor_and_agree_with_a_site(kind):
     """All edges out of one MLP are its output: the site's ablation, on rotary, grouped, parallel models."""
@@ -145,6 +147,7 @@ def test_bridges_give_the_donor_and_agree_with_a_site(kind):
     torch.testing.assert_close(run(bridge, Zero().at(Edges(out))), site, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_donors_in_every_form():
     bridge = hooked_models.bridge(hooked_models.hugging_face_model("Llama"))
     words = [["w5", "w6", "w7"], ["w0", "w1", "w2"]]

@@ -114,6 +114,7 @@ def test_what_is_left_answers_as_what_was_trained(method, make_model, facts):
     assert (left.attached is None) == (adapter.why_not_merged is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL)
 def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
     method, make_model, facts, tmp_path, monkeypatch
@@ -145,6 +146,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
         assert torch.equal(logits_of(loaded)(batch), logits_of(second.lm)(batch))
 
 
+@pytest.mark.slow
 def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, command):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")
@@ -176,6 +178,7 @@ def test_a_new_method_goes_through_the_command_line(make_model, tmp_path, comman
     assert "got 'gaet': did you mean 'gate'?" in err
 
 
+@pytest.mark.slow
 def test_a_penalty_is_part_of_the_loss_that_is_followed_not_of_the_one_that_is_shown(make_model):
     runs = [
         finetune(LLMRunConfig(SMALL, recipe(method="gate", method_options={"penalty": p})), lm=make_model())

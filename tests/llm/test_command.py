@@ -49,6 +49,7 @@ def test_a_family_goes_through_finetune_evaluate_inspect(family, method, make_mo
     assert ("embeddings and norms put back" in said) == (method == "full")
 
 
+@pytest.mark.slow
 def test_inspect_and_evaluate_foresee_their_memory(make_model, tmp_path, monkeypatch):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")
@@ -123,6 +124,7 @@ def test_a_run_is_asked_in_its_own_wordings_unless_others_are_given(tmp_path):
     assert hub == ("owner/name", FactConfig(), "float32")
 
 
+@pytest.mark.slow
 def test_years_go_through_finetune_and_evaluate_and_the_scoring_is_named(tmp_path, capsys):
     years = ("1735", "1743", "1751", "1758")
     rows = "".join(f"Person{k},{years[k % 4]},{('red', 'blue')[k % 2]}\n" for k in range(8))

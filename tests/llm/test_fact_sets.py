@@ -141,6 +141,7 @@ def test_facts_are_drawn_as_they_were_for_the_committed_results(name):
     assert hashlib.sha256(" ".join(found).encode()).hexdigest()[:16] == DRAWN[name]
 
 
+@pytest.mark.slow
 def test_a_new_fact_set_goes_through_the_command_line(tmp_path, command):
     words = {"data": "pets", "n_pairs": 3, "n_names": 4, "share": 0.5}
     facts = make_facts(FactConfig(**words))

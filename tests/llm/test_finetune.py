@@ -28,6 +28,7 @@ def weights(run):
     return {name: p.detach().clone() for name, p in run.lm.model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("family", ONE_FAST)
 def test_every_family_learns_what_it_is_told(family, method, make_model):
@@ -77,6 +78,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(method, optimizer, make_model, tm
     assert len(text) == 1 + 4
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_rows_keeps_the_losses_since_the_last(make_model, tmp_path, monkeypatch):
     from ocr_interp.llm.training import finetune as module
 
@@ -126,6 +128,7 @@ def test_no_step_only_measures(make_model):
         assert torch.equal(weight, weights(run)[name])
 
 
+@pytest.mark.slow
 def test_lora_starts_from_the_model_and_its_seed(make_model):
     before = make_model().model.get_output_embeddings().weight
     runs = [finetune(config(method="lora", train_seed=seed, steps=4), lm=make_model()) for seed in (0, 0, 1)]

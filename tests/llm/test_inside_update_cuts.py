@@ -234,6 +234,7 @@ def test_truncated_models_have_truncated_weights_and_come_back(make_model):
         assert_same(after, kept)
 
 
+@pytest.mark.slow
 def test_a_lora_update_is_whole_from_its_rank_on(make_model, facts):
     given = {"model": "tiny", "method": "lora", "lora_rank": 2, "lr": 1e-2, "steps": 10, "log_every": 10}
     run = finetune(LLMRunConfig(SMALL, FinetuneConfig(**given, device="cpu")), lm=make_model())

@@ -261,6 +261,16 @@ def test_parts_that_do_not_join_to_the_tested_file_are_refused(packaged, tmp_pat
     assert not (tmp_path / "gemma").exists()
 
 
+def test_a_file_is_read_once_while_it_is_prepared(monkeypatch):
+    gguf, read = pytest.importorskip("gguf"), []
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: read.append(path) or object())
+    with packaging._reading_once():
+        assert gguf.GGUFReader("a") is gguf.GGUFReader("a")
+        assert read == ["a"]
+    gguf.GGUFReader("a")
+    assert read == ["a", "a"], "as it was before"
+
+
 @pytest.mark.slow
 def test_gemma_from_its_packages(tmp_path):
     try:

@@ -151,6 +151,7 @@ def test_unseen_names_are_nobody_told_of():
         FactConfig(n_unseen=-1)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_table_and_goes_on_to_the_bit(make_model, tmp_path):
     whole = finetune(config(), tmp_path / "whole", lm=make_model())
 

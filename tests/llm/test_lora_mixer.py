@@ -42,6 +42,7 @@ def recipe(**values):
     return FinetuneConfig(**{**given, **values})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard_share", [0.0, 0.5])
 def test_one_expert_is_the_lora_of_peft_to_the_bit_over_training(hard_share, make_model, monkeypatch):
     kept = {}
@@ -193,6 +194,7 @@ def test_the_loss_of_the_routers_by_hand():
     assert math.isnan(mixer.counted()["entropy"])
 
 
+@pytest.mark.slow
 def test_a_history_shows_routing_and_a_collapse_is_said(make_model):
     options = {"n_experts": 3, "label": "subject", "hard_share": 0.5, "label_loss": 1.0, "top_k": 1}
     run = finetune(
@@ -239,6 +241,7 @@ def peft_folder(path, seed=0, **options):
     return logits(model)
 
 
+@pytest.mark.slow
 def test_loras_of_peft_are_experts_and_the_router_alone_is_trained(tmp_path):
     first = peft_folder(tmp_path / "a", lora_rank=2)
     second = peft_folder(tmp_path / "b", seed=1, lora_rank=4, lora_alpha=2.0)
@@ -273,6 +276,7 @@ def test_the_anchor_is_the_squared_way_from_the_given_experts(tmp_path):
     assert sum(name.startswith("maps") and ".start_" in name for name in MIXER.state(model)) == 16
 
 
+@pytest.mark.slow
 def test_given_experts_that_do_not_fit_are_refused(tmp_path):
     def mixed(*folders, model=None, **options):
         given = {"experts_from": ",".join(str(tmp_path / f) for f in folders), "n_experts": len(folders)}
@@ -341,6 +345,7 @@ def test_what_cannot_be_routed_is_refused():
         expert_updates(tiny("LlamaForCausalLM"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "control", "idle"),
     [

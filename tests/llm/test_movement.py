@@ -62,6 +62,7 @@ ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_every_row_is_what_numpy_says(method, base, tmp_path):
     run = finetune(config(base, method=method, lora_rank=2), tmp_path / "run")
@@ -92,6 +93,7 @@ def test_every_row_is_what_numpy_says(method, base, tmp_path):
     assert len(moved.table().splitlines()) == 1 + len(rows)
 
 
+@pytest.mark.slow
 def test_movement_at_every_measurement_goes_on_to_the_bit(base, tmp_path):
     recipe = config(base, movement="logged")
     whole = finetune(recipe).history
@@ -119,6 +121,7 @@ def moved(recipe, lm=None):
     return found if isinstance(found, str) else ""
 
 
+@pytest.mark.slow
 def test_what_has_no_movement_says_why(base, make_model, tokenizer, tmp_path):
     run = finetune(
         config(base, method="compacter_plus", steps=1, method_options={"phm_dim": 2}), tmp_path / "run"

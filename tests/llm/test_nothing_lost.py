@@ -2,10 +2,10 @@
 
 import os
 import signal
-import subprocess
-import sys
 
+import finetune_elsewhere
 import pytest
+from other_process import OtherProcess
 from safetensors import SafetensorError
 from small_facts import SMALL
 from toy_adapters import Gate
@@ -68,6 +68,7 @@ def test_a_request_to_stop_keeps_everything(which, make_model, tmp_path, whole, 
     assert differing(left(tmp_path / "run"), whole) == []
 
 
+@pytest.mark.slow
 def test_a_request_that_comes_while_the_model_is_kept_does_not_stop_that(
     make_model, tmp_path, whole, monkeypatch
 ):
@@ -152,6 +153,7 @@ def test_a_disk_that_fills_up_at_any_write(make_model, tmp_path, whole, monkeypa
         assert differing(left(run), whole) == [], f"full at write {count}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -191,6 +193,7 @@ def test_the_result_does_not_depend_on_the_model_being_kept(
     assert not (run / ".tmp-model-abc").exists()
 
 
+@pytest.mark.slow
 def test_without_its_last_checkpoint_the_model_is_trained_again(make_model, tmp_path, whole, monkeypatch):
     """A disk too full for any large file: the result is there, and the same command makes the model."""
     run, lm = tmp_path / "run", make_model()
@@ -208,38 +211,6 @@ def test_without_its_last_checkpoint_the_model_is_trained_again(make_model, tmp_
     assert differing(left(run), whole) == []
 
 
-CHILD = """
-import sys, resource
-import torch
-torch.set_num_threads(1)
-from ocr_interp import cli
-from ocr_interp.llm.training import finetune as module
-folder, base, steps, *limits = sys.argv[1:]
-measure, limit = module._Finetuning._measure, [0]
-def and_limit(self, on_log, **options):
-    measure(self, on_log, **options)
-    if self.step and limit[0]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit[0], resource.RLIM_INFINITY))
-module._Finetuning._measure = and_limit
-def command(run):
-    sys.argv = ["ocr-interp", "llm", "finetune", run, "--model", base, "--n-pairs", "3", "--n-names", "5",
-        "--steps", steps, "--log-every", "3", "--lr", "0.01", "--batch-size", "6", "--device", "cpu"]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        if isinstance(stop.code, str):
-            raise
-        return stop.code
-    return 0
-codes = [command(folder + "/whole")]
-for size in map(int, limits):
-    for limit[0] in (size, 0, 0):
-        codes.append(command(f"{folder}/{size}"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print("codes", codes)
-"""
-
-
 @pytest.fixture
 def base(make_model, tmp_path):
     lm = make_model()
@@ -251,24 +222,24 @@ def base(make_model, tmp_path):
 @pytest.mark.slow
 def test_a_limit_on_file_size_is_one_line_and_the_same_command_goes_on(base, tmp_path):
     """The kernel refuses files of more than some bytes: the model, the history, all; then it does not."""
-    limits = ("60000", "3000", "100")
-    command = [sys.executable, "-c", CHILD, str(tmp_path), str(base), "6", *limits]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("step ")]
-    assert len(errors) == 3, done.stderr
+    limits = (60000, 3000, 100)
+    with OtherProcess(finetune_elsewhere.with_limits, tmp_path, base, limits) as child:
+        said, complained = child.communicate()
+        assert child.wait() == 0
+    errors = [line for line in complained.splitlines() if not line.startswith("step ")]
+    assert len(errors) == 3, complained
     for line in errors:
         assert line.startswith("ocr-interp: error: cannot write ")
         assert "File too large" in line
-    assert done.stdout.splitlines()[-1] == f"codes {[0] + 3 * [2, 0, 0]}"
-    assert done.stdout.count("finished at step 6 of 6") == 1 + 3 * 2
+    assert said.splitlines()[-1] == f"codes {[0] + 3 * [2, 0, 0]}"
+    assert said.count("finished at step 6 of 6") == 1 + 3 * 2
     for limit in limits:
-        assert differing(left(tmp_path / limit), left(tmp_path / "whole")) == [], limit
+        assert differing(left(tmp_path / str(limit)), left(tmp_path / "whole")) == [], limit
 
 
 @pytest.mark.slow
 def test_sigterm_to_the_command(base, tmp_path):
-    command = [sys.executable, "-c", CHILD, str(tmp_path), str(base), "100000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with OtherProcess(finetune_elsewhere.until_stopped, tmp_path / "whole", base) as child:
         for line in child.stderr:
             if line.startswith("step     6"):
                 child.send_signal(signal.SIGTERM)

@@ -67,6 +67,7 @@ def test_steps_are_summed_up_in_the_copies():
     assert weight.tolist()[0] == 0.9921875  # 1 - 1e-3 itself is 1 in bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_bfloat16_run_goes_on_to_the_bit_and_keeps_what_was_measured(method, make_model, tmp_path):
     recipe = config(method=method, dtype="bfloat16", checkpoint_every=4)
@@ -102,6 +103,7 @@ def test_a_checkpoint_without_the_copies_is_refused():
         restore_state(masters.trained, [], {"parameter|w": torch.ones(1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [
@@ -127,6 +129,7 @@ def test_the_environment_does_not_change_a_run(setting, make_model, monkeypatch)
     pd.testing.assert_frame_equal(plain.history, set_so.history, check_exact=True)
 
 
+@pytest.mark.slow
 def test_an_enclosing_autocast_does_not_change_a_run(make_model):
     plain = finetune(config(), lm=make_model())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -146,6 +149,7 @@ def test_bfloat16_is_recommended_where_it_saves_memory(method, said, make_model,
     assert ("bfloat16" in str(caught.value)) == (method == "lora")
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_trained_in_the_precision_of_the_recipe(make_model, tmp_path):
     finetune(config(dtype="bfloat16"), tmp_path / "run", lm=make_model(), save_model=True)
     kept = json.loads((RunFolder(tmp_path / "run").model_folder / "config.json").read_text())

@@ -1,28 +1,14 @@
 """Several processes train what one process trains."""
 
-import os
 import socket
-import subprocess
-import sys
 
+import finetune_elsewhere
 import pytest
 import torch
+from other_process import OtherProcess
 from safetensors.torch import load_file
 
 from ocr_interp.llm.training.store import read_result
-
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from ocr_interp.cli.llm import Finetune
-from ocr_interp.llm.facts.configuration import FactConfig
-from ocr_interp.llm.training.configuration import FinetuneConfig
-base, run = sys.argv[1:]
-recipe = FinetuneConfig(model=base, steps=8, log_every=4, lr=1e-3, batch_size=5, device="cpu")
-Finetune(Path(run), FactConfig(n_pairs=3, n_names=5), recipe).run()
-"""
 
 
 def launch(base, run, count):
@@ -37,11 +23,14 @@ def launch(base, run, count):
             "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
             "ACCELERATE_USE_CPU": "true",
         }  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(several if count > 1 else {})}
-        command = [sys.executable, "-c", CHILD, str(base), str(run)]
-        children.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    said = [child.communicate(timeout=240)[0] for child in children]
-    assert [child.returncode for child in children] == [0] * count
+        environment = several if count > 1 else {}
+        children.append(OtherProcess(finetune_elsewhere.one_of_several, run, base, environment))
+    said = []
+    for child in children:
+        with child:
+            out, err = child.communicate(timeout=240)
+            assert child.wait() == 0, err
+            said.append(out)
     return said
 
 

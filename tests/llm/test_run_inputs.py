@@ -97,6 +97,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_rows_are_refused_and_named(change, csv, base, tmp_path):
     file, (edit, said) = tmp_path / "facts.csv", CHANGES[change]
@@ -198,6 +199,7 @@ def test_a_moved_model_does_not_matter(csv, base, tmp_path):
     assert inspect_run(tmp_path / "run", 1, "cpu", base=str(new)).heads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_changed_model_is_refused_and_its_files_are_named(name, csv, base, tmp_path, monkeypatch):
     file = tmp_path / "facts.csv"
@@ -241,6 +243,7 @@ def test_another_model_in_memory_is_refused(make_model, tmp_path):
     finetune(recipe, tmp_path / "run", lm=make_model())
 
 
+@pytest.mark.slow
 def test_a_folder_takes_the_place_of_the_same_model_in_memory(make_model, tmp_path):
     lm = make_model()
     lm.model.save_pretrained(tmp_path / "base")
@@ -279,6 +282,7 @@ def test_a_run_that_never_began_takes_another_model(csv, base, tmp_path):
     assert RunFolder(tmp_path / "run").read_config() == run.config
 
 
+@pytest.mark.slow
 def test_an_update_beside_the_weights_asks_for_its_model(make_model, tmp_path):
     from toy_adapters import Gate
 

@@ -132,6 +132,7 @@ def test_no_digit_of_a_kept_model_is_changed_in_silence(name, runs, tmp_path):
     assert silent(tmp_path / "run" / "model", name, weights, seed=1, count=8) == []
 
 
+@pytest.mark.slow
 def test_a_bit_of_a_kept_model_is_refused_with_the_way_out(runs, tmp_path):
     shutil.copytree(runs / "model", tmp_path / "run")
     file = tmp_path / "run" / "model" / "model.safetensors"
@@ -206,6 +207,7 @@ def test_a_run_that_is_not_finished_says_how_far_it_is(runs, tmp_path):
             read()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_from_before_there_were_seals_goes_on(runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(runs / "stopped", run)

@@ -123,6 +123,7 @@ def tiny():
     return lambda: tiny_model("llama", tokenizer, max_position_embeddings=128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "read_by_relation", "keep_untold", "project_gradients", "full"])
 def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "LOGGED", (1, 2))
@@ -311,6 +312,7 @@ def test_claims_of_families_and_wordings_hold_and_fail():
     assert wording.claims({}) == []
 
 
+@pytest.mark.slow
 def test_empty_results_draw(tmp_path, monkeypatch):
     for module in (mitigated, families, recall, parts, wording, step_size):
         monkeypatch.setattr(module, "arms_of", lambda study: {})

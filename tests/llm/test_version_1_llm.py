@@ -109,6 +109,7 @@ def test_an_edited_configuration_is_refused(old):
         RunFolder(path).read_config()
 
 
+@pytest.mark.slow
 def test_all_committed_results_stay_valid():
     paths = sorted(path for path in ANALYSES.rglob("*--seed*.json") if path.parent.name == "llm")
     assert len(paths) >= 115

@@ -95,6 +95,7 @@ def test_dora_and_rslora_are_options_of_lora():
     assert scaled.base_model.model.model.layers[0].self_attn.q_proj.scaling["default"] == 8.0
 
 
+@pytest.mark.slow
 def test_the_update_of_a_run_can_be_loaded_as_one(make_model, tmp_path):
     recipe = FinetuneConfig(model="tiny", method="compacter", steps=2, lr=1e-2, device="cpu", batch_size=6)
     run = finetune(LLMRunConfig(SMALL, recipe), tmp_path / "run", lm=make_model(), save_model=True)

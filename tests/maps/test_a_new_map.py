@@ -81,6 +81,7 @@ def test_it_is_at_most_sixty_lines_long():
     assert 10 < len(variant.splitlines()) <= 60
 
 
+@pytest.mark.slow
 def test_it_conforms(tmp_path):
     """What the suite checks of every parameterisation, of this one too."""
     checks = [check for check in vars(test_conformance).values() if getattr(check, "pytestmark", None)]
@@ -94,6 +95,7 @@ def test_it_conforms(tmp_path):
     assert called >= 10
 
 
+@pytest.mark.slow
 def test_it_trains_stops_resumes_and_is_swept(tmp_path):
     whole = train(TASK, ModelConfig(**MODEL), RECIPE, progress=False)
     assert whole.history["train_loss"].iloc[-1] < whole.history["training_fact/loss"].iloc[0]
@@ -118,6 +120,7 @@ def test_it_trains_stops_resumes_and_is_swept(tmp_path):
     assert torch.equal(again.weights.W_OV, alone.weights.W_OV)
 
 
+@pytest.mark.slow
 def test_its_circuit_certificate_ablation_graph_and_figure(tmp_path):
     run = train(TASK, ModelConfig(**MODEL), RECIPE, progress=False)
     assert run.circuit.provenance.flags[0].startswith("diagonal-plus: left is W_OV")
@@ -139,6 +142,7 @@ def test_its_circuit_certificate_ablation_graph_and_figure(tmp_path):
     plt.close(fig)
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_it(command, tmp_path):
     words = "--n-pairs 3 --m-train 1 --m-test 2 --n-noise 2 --seq-len 5 --steps 20 --batch-size 12"
     model = "--ov diagonal_plus --ov-options rank 3 --snapshots 2 --log-every 10 --device cpu"

@@ -150,6 +150,7 @@ def test_gradients_of_the_loss_equal_autograd_through_the_formula(ov):
         torch.testing.assert_close(p.grad, expected, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_stacked_and_a_resumed_run_have_the_bits_of_a_run_alone(ov, tmp_path):
     model = config_of(ov)

@@ -134,6 +134,7 @@ def test_a_fixed_rule_is_not_trained_and_has_no_norm(tmp_path):
         assert torch.equal(load_run(tmp_path / ov).weights.W_OV, run.weights.W_OV)
 
 
+@pytest.mark.slow
 def test_its_norm_is_tracked_and_told(tmp_path):
     recipe = TrainConfig(steps=60, batch_size=24, log_every=20, snapshots=2, lr=0.02, device="cpu")
     model = ModelConfig(ov="kronecker", init="entries", train_attention=False)
@@ -150,6 +151,7 @@ def descended(ov, log10_time, **options):
     return long_descent(TASK_OF_THREE, ov, ov_options=options, log10_time=log10_time, logit_step=0.5)
 
 
+@pytest.mark.slow
 def test_descent_goes_where_the_layout_predicts():
     aligned = descended("kronecker", 4.0)
     assert abs(aligned.beta) < 0.05

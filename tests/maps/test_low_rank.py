@@ -77,6 +77,7 @@ def test_training_moves_the_update_alone_and_a_resumed_run_has_the_same_bits(bas
         assert torch.equal(resumed.weights.tensors()[name], tensor), name
 
 
+@pytest.mark.slow
 def test_another_base_at_the_same_place_is_noticed_and_a_finished_run_needs_none(base, tmp_path):
     place = tmp_path / "base"
     shutil.copytree(base, place)
@@ -128,6 +129,7 @@ def test_new_subjects_start_at_zero_with_the_relations_of_the_base(base):
         initial_weights(FactRecallTask(4, 1, 2, n_noise=2, seq_len=5), lora(base, subjects="new"), 0)
 
 
+@pytest.mark.slow
 def test_a_descent_starts_at_its_base_too(base):
     small = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
     options = {"base": str(base), "rank": 4}
@@ -159,6 +161,7 @@ def test_the_sides_of_its_circuit_add_up(base):
         OVCircuit.from_run(load_run(base), of="base")
 
 
+@pytest.mark.slow
 def test_it_is_swept_and_ablated(base, tmp_path):
     runs = {"seed": [0, 1]}
     sweep(runs, task=TASK, model=lora(base), train=RECIPE, path=tmp_path, keep_weights=True, progress=False)
@@ -184,6 +187,7 @@ def test_the_command_line_trains_it(command, tmp_path, base):
     assert "an update of a W_0, got none: give option base =" in err
 
 
+@pytest.mark.slow
 def test_a_base_that_cannot_be_one_is_refused(base, tmp_path):
     with pytest.raises(ConfigError, match="an update of a W_0, got none: give option base ="):
         train(TASK, ModelConfig(ov="low_rank"), RECIPE, progress=False)

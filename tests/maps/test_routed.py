@@ -151,6 +151,7 @@ def test_gradients_equal_autograd_through_the_definition(options, step):
         torch.testing.assert_close(p.grad, expected, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["relation", "token", "hard, then token", "hard, then sequence"])
 def test_a_stacked_and_a_resumed_run_have_the_bits_of_a_run_alone(kind, tmp_path):
     model = config(KINDS[kind], dtype="float32")
@@ -357,6 +358,7 @@ def test_experts_and_prompts_that_there_are_not():
             run.mixture(["s0", "r1", "EOS"])
 
 
+@pytest.mark.slow
 def test_a_collapsed_router_is_told_once_with_its_loads(tmp_path):
     model = config({"by": "sequence", "entropy": -20.0, "balance": 0.0}, dtype="float32")
     recipe = TrainConfig(**{**vars(RECIPE), "steps": 60, "lr": 0.2})

@@ -132,6 +132,7 @@ def test_a_study_of_ones_own_specs_works_on_the_heads():
     assert "expert 1" in str(shown)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_too(command):
     words = "--n-pairs 3 --m-train 1 --m-test 2 --n-noise 2 --seq-len 5 --steps 10 --batch-size 12"
     model = "--ov routed --ov-options by relation routed_side read --snapshots 2 --log-every 5 --device cpu"

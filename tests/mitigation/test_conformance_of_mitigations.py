@@ -51,6 +51,7 @@ def test_it_fits_what_is_told_and_all_that_is_measured_is_finite(name):
     assert (found.n_prompts > 0) == (found.method.knows == "prompts")
 
 
+@pytest.mark.slow
 @EVERY
 def test_everything_follows_from_the_seed(name):
     once, again = (mitigate(TASK, "r3", name, **QUICK, seed=1) for _ in range(2))
@@ -81,6 +82,7 @@ def test_without_knowing_the_unwanted_relation_it_does_the_same_for_another(name
         assert method.controls(AIM)
 
 
+@pytest.mark.slow
 @EVERY
 def test_several_unwanted_relations_and_its_controls(name):
     task = FactRecallTask(3, 1, 2, n_noise=0, seq_len=3, implied_relations=3)

@@ -36,6 +36,7 @@ def begun(method, entries=0.3, seed=0):
 # --- how methods are named ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compare_takes_lists_of_methods():
     methods = ("one_matrix", Penalty, Penalty(weight=2.0), Routed(side="write"))
     table = compare(TASK, "r3", methods, seeds=(0,), margin=1.0, go_on=False)
@@ -99,6 +100,7 @@ class Dropout(Mitigation):
         return moves
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_goes_through_everything():
     with mitigations.registered("dropout", Dropout):
         table = compare(
@@ -130,6 +132,7 @@ def test_moves_are_the_gradient_of_the_logarithm_of_the_loss(name):
         torch.testing.assert_close(move, gradient)
 
 
+@pytest.mark.slow
 def test_nothing_is_gradient_descent():
     """At the same margin W is that of long_descent, whose steps differ, from the same start."""
     found = mitigate(TASK, "r3", margin=10.0, go_on=False, seed=3)
@@ -211,6 +214,7 @@ def test_counter_examples_are_other_answers_for_some():
     assert len(AIM.without(found)) == len(AIM.untold) - TASK.n_facts
 
 
+@pytest.mark.slow
 def test_who_is_told_another_pairs_answer_deduces_that_pairs_other_implication():
     """Found after the study's runs: a counter-example costs its subject the wanted deduction."""
     task = FactRecallTask(8, 1, 3, n_noise=0, seq_len=3, implied_relations=2)

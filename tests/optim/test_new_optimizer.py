@@ -100,6 +100,7 @@ def test_it_takes_the_steps_that_it_says():
     torch.testing.assert_close(weight, torch.tensor([[0.65 * 0.9 - 0.25, -0.65 * 0.9 + 0.25]]))
 
 
+@pytest.mark.slow
 def test_a_run_stops_and_goes_on_to_the_bit_and_is_read_back(tmp_path):
     whole = train(TASK, MODEL, recipe(), progress=False)
     first = train(TASK, MODEL, recipe(), tmp_path, progress=False, on_log=interrupt_at(10))
@@ -110,6 +111,7 @@ def test_a_run_stops_and_goes_on_to_the_bit_and_is_read_back(tmp_path):
     assert load_run(tmp_path).config.train == recipe()
 
 
+@pytest.mark.slow
 def test_it_takes_over_from_another_and_hands_over_to_another(tmp_path):
     over = {"switch_step": 7, "second_lr": 1e-3}
     to = {"optimizer": "adamw", "lr": 5e-3, "second_optimizer": "lion", **over}
@@ -121,6 +123,7 @@ def test_it_takes_over_from_another_and_hands_over_to_another(tmp_path):
         assert same(whole, train(TASK, MODEL, recipe(**changes), path, progress=False))
 
 
+@pytest.mark.slow
 def test_a_stack_and_a_sweep_keep_options_apart(tmp_path):
     configs = [RunConfig(TASK, MODEL, recipe(rho, seed=seed)) for rho, seed in ((0.8, 0), (0.3, 0), (0.8, 1))]
     for config, record in zip(configs, train_stack(configs, keep_weights=True), strict=True):
@@ -165,6 +168,7 @@ def test_its_options_are_part_of_the_configuration():
         recipe(optimizer="adamw")
 
 
+@pytest.mark.slow
 def test_it_fine_tunes_a_language_model_and_goes_on_to_the_bit(tmp_path):
     facts = FactConfig(n_pairs=3, n_names=5)
     texts = [f"{e.prompt} {answer}" for e in make_facts(facts).test_examples for answer in e.candidates]

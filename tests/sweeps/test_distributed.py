@@ -15,7 +15,7 @@ from ocr_interp.errors import OcrInterpError
 from ocr_interp.sweeps import distributed
 from ocr_interp.sweeps.sweep import load_sweep
 
-AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
+AXES = {"d_head": [2, 3, 4], "seed": [0, 1]}
 LONG = TrainConfig(steps=2_500, batch_size=12, log_every=1_250, device="cpu")
 """A second a stack: time to be killed in."""
 
@@ -49,7 +49,7 @@ class Killer(threading.Thread):
                         break
                 except psutil.NoSuchProcess:
                     continue
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def kill(self, process):
         self.seen.add(process.pid)
@@ -66,11 +66,11 @@ def test_a_cluster_with_a_killed_worker_gives_the_same_table(tiny_sweep, tmp_pat
     environment = {**os.environ}
     killer = Killer(kills=1)
     killer.start()
-    result = tiny_sweep(AXES, train=LONG, engine="ray", workers=3, stack=2, keep_weights=True)
+    result = tiny_sweep(AXES, train=LONG, engine="ray", workers=2, stack=2, keep_weights=True)
     killer.join(timeout=5)
     assert len(killer.killed) == 1
-    assert result.runs["status"].tolist() == ["finished"] * 8
-    assert len(list((tmp_path / "sweep" / "parts").glob("*.json"))) == 4, "each stack written once"
+    assert result.runs["status"].tolist() == ["finished"] * 6
+    assert len(list((tmp_path / "sweep" / "parts").glob("*.json"))) == 3, "each stack written once"
     local = tiny_sweep(AXES, train=LONG, path="local", keep_weights=True)
     same_table(result, local)
     same_table(load_sweep(tmp_path / "sweep"), load_sweep(tmp_path / "local"))

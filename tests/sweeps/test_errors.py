@@ -20,6 +20,7 @@ def failing(error):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_in_a_run_is_recorded_and_stops_no_other(
     error, tiny_sweep, tmp_path, monkeypatch, same_table

@@ -1,16 +1,13 @@
 """Sweeps into folders: what is there is kept, what is missing is trained, what is wrong is refused."""
 
-import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
+import sweep_elsewhere
+from other_process import OtherProcess
 
 from ocr_interp.errors import RunBusyError, RunError
 from ocr_interp.sweeps import engines
@@ -39,23 +36,16 @@ def test_values_added_later_do_not_redo_what_is_there(tiny_sweep, stacks_trained
     same_table(part, grown.select(d_head=3, lr=0.02, seed=1))
 
 
-class Child:
+class Child(OtherProcess):
     """Another process that sweeps into a folder; `with` waits until it has written some parts."""
 
     def __init__(self, path, axes, parts, **recipe):
         train = {"steps": 20, "batch_size": 12, "log_every": 5, "device": "cpu", **recipe}
-        self.job = {"path": str(path), "axes": axes, "parts": parts, "train": train}
+        super().__init__(sweep_elsewhere.main, path, axes, parts, train)
 
     def __enter__(self):
-        command = [sys.executable, str(Path(__file__).with_name("child.py")), json.dumps(self.job)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout.readline() == "ready\n", self.process.stderr.read()
+        assert self.stdout.readline() == "ready\n", self.stderr.read()
         return self
-
-    def __exit__(self, *error):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
 
 
 @pytest.mark.slow
@@ -128,9 +118,9 @@ def test_ctrl_c_ends_with_what_is_written(tiny_sweep, tmp_path, monkeypatch, sam
 def test_sigterm_ends_like_ctrl_c(tiny_sweep, tmp_path, same_table):
     axes = [{"d_head": 2, "steps": 5}, {"d_head": 3}]
     with Child(tmp_path / "sweep", axes, parts=1, steps=10**6) as child:
-        child.process.send_signal(signal.SIGTERM)
-        child.process.wait(60)
-        assert child.process.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
+        child.send_signal(signal.SIGTERM)
+        assert child.stderr.read().splitlines()[-1] == "KeyboardInterrupt"
+        assert child.wait(60) == 1
     assert len(load_sweep(tmp_path / "sweep").runs) == 1
     assert not list((tmp_path / "sweep").rglob(".tmp-*"))
 

@@ -1,11 +1,14 @@
 """A sweep says how far its runs are step by step; training prints lines where there is no terminal."""
 
+import pytest
+
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, sweep, train
 
 TASK = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
 RECIPE = TrainConfig(steps=40, batch_size=12, log_every=10, snapshots=0, device="cpu")
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_the_steps_of_all_runs(capsys, tmp_path):
     axes = {"ov": ["factorized", "non_factorized"], "seed": [0, 1]}
     sweep(axes, task=TASK, train=RECIPE, path=tmp_path / "s", progress="lines")

@@ -24,6 +24,7 @@ AXES = {"d_head": [2, 3], "lr": [0.01, 0.02], "seed": [0, 1]}
 # --- results -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_run_equals_that_of_train(tiny_sweep):
     result = tiny_sweep(AXES, keep_weights=True)
     assert result.axes == ("d_head", "lr", "seed")
@@ -40,6 +41,7 @@ def test_every_run_equals_that_of_train(tiny_sweep):
             assert torch.equal(run.weights.tensors()[key], tensor)
 
 
+@pytest.mark.slow
 def test_selectors(tiny_sweep):
     result = tiny_sweep(AXES, path=None)
     final, curves = result.final(), result.curves("beta")
@@ -144,6 +146,7 @@ def test_workers_and_stacks_change_nothing(tiny_sweep, same_table, workers, stac
 # --- failures -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_that_fail_do_not_stop_the_others(tiny_sweep, monkeypatch, stacks_trained, same_table):
     axes = [{"lr": 1e-2}, {"lr": 1e30, "optimizer": "sgd"}, {"lr": 1e-2, "seed": 1}, {"lr": 1e30}]
     original = engines.train_stack

@@ -42,6 +42,7 @@ def test_runs_are_read_under_their_old_and_their_new_names(old):
             pd.testing.assert_frame_equal(run.history, rows, check_exact=True)
 
 
+@pytest.mark.slow
 def test_new_points_are_trained_and_old_ones_are_not(old, tiny_sweep, stacks_trained, same_table):
     before = load_sweep(old)
     options = {"train": RECIPE, "task": TASK, "keep_weights": True}

@@ -48,6 +48,7 @@ def test_scale_of_weights_changes_no_bound_of_given_weights():
     assert small.gap == pytest.approx(large.gap, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(
     "size",

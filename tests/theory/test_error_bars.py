@@ -76,6 +76,7 @@ def test_margins_of_the_six_facts_are_ranges_over_all_minimisers():
     assert (margins <= untold["implication_margin_high"] + 5e-3).all()
 
 
+@pytest.mark.slow
 def test_bars_hold_every_solution_that_cvxpy_finds_at_full_size():
     task = groups([(1, 3), (2, 2), (3, 1)], [0, 1, 1])
     solution, problem = solve(task), max_margin_problem(task)
@@ -135,6 +136,7 @@ def test_the_spectral_norm_determines_no_margin():
     assert solution.margin_error > 0.5
 
 
+@pytest.mark.slow
 def test_without_a_margin_tolerance_the_gap_is_all():
     task = groups([(1, 3), (2, 2), (3, 1)], [0, 1, 1])
     quick = solve(task, margin_tolerance=None)

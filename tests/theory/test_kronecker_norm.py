@@ -159,6 +159,7 @@ def test_member_and_type_in_different_factors_have_the_beta_of_the_nuclear_norm(
         assert found.objective == pytest.approx(pairs * (np.sqrt(a) + np.sqrt(b)) + np.sqrt(n), rel=3e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "phm_dim"), [(7, 7), (8, 4), (6, 3)])
 def test_factors_that_hardly_mix_member_and_type_have_nearly_that_beta(n, phm_dim):
     task = FactRecallTask(n, 1, 3)

@@ -127,6 +127,7 @@ def check_solutions(norm):
             assert solver.beta == pytest.approx(exact.beta, abs=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_norm_of_the_registry(name):
     norm = norms[name]
@@ -324,6 +325,7 @@ def test_a_norm_with_a_prox_of_its_own_is_split_at_full_size():
     assert split.objective == pytest.approx(exact.objective, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_only_the_closed_form_has_says_so():
     solution = solve(UNEQUAL)
     for name in ("pair_block", "constant_block", "cosines"):

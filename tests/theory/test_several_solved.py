@@ -27,6 +27,7 @@ def several(sizes, implied):
     return FactRecallTask(*sizes, n_noise=1, seq_len=4, implied_relations=implied)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "implied"),
     [
@@ -91,6 +92,7 @@ MAPPED = {
 SLOWER = (pytest.param(name, marks=pytest.mark.slow) for name in ("told to others", "shared"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own masks", *SLOWER])
 def test_mappings_against_full_programs(name):
     task = MAPPED[name]
@@ -121,6 +123,7 @@ def test_the_splitting_method_and_the_order_of_relations():
     assert solve(turned, margin_tolerance=None).objective == pytest.approx(splitting.objective, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_a_table_has_a_row_per_implication():
     found = solve(MIXED, margin_tolerance=None)
     table = found.table()

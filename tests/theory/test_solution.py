@@ -41,6 +41,7 @@ def test_a_solver_and_the_closed_form_agree_on_everything(sizes, outputs, inputs
         assert "<= optimum <=" in solution.summary()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outputs", "inputs"), PROBLEMS)
 def test_margins_of_an_unbalanced_solution_are_those_of_its_logits(outputs, inputs):
     task = FactRecallTask.from_mapping([0, 0, 1, 1, 1], [1, 0], [True, False, True, False, False], 2, 5)

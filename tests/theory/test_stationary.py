@@ -20,6 +20,7 @@ def test_gradients_of_margins_equal_differences():
     np.testing.assert_allclose(program.margin_gradients(theta), numeric, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 1, 1), (3, 1, 1), (3, 1, 2)])
 def test_pairs_in_A_give_one_term_and_the_beta_of_the_closed_form(sizes):
     task = FactRecallTask(*sizes)

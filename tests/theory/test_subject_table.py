@@ -33,6 +33,7 @@ def test_a_table_by_hand():
     assert coarse["rank"].tolist() == [0, 0.5, 0.5, 0.5, 0.5], "closer than the error is a tie"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outputs", "inputs"), [("answers", "subject_relation"), ("vocabulary", "noise_eos")]
 )

@@ -75,6 +75,7 @@ def test_its_jacobian_is_its_derivative(log_size):
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_start_stays_at_the_saddle_and_leaves_it_at_the_predicted_rate():
     task = FactRecallTask(20, 1, 3, n_noise=0, seq_len=3)
     saddle = saddle_solution(task)

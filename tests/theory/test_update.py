@@ -104,6 +104,7 @@ def test_the_base_fades_as_the_margin_grows():
     np.testing.assert_allclose(found.W / 3000, solve(TASK).W, atol=0.02)
 
 
+@pytest.mark.slow
 def test_lora_from_a_zero_start_comes_near_it(tmp_path):
     """Descent to t = 1e10: at most 5 % above the least norm at its own margin (measured 3.7)."""
     task = FactRecallTask(4, 1, 1, n_noise=0, seq_len=3)

@@ -1,11 +1,9 @@
 """What the tests of runs on disk share: a small run, its bytes, and training in another process."""
 
-import contextlib
-import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
+
+import train_elsewhere
+from other_process import OtherProcess
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -30,7 +28,6 @@ RECIPE = {
     "snapshots": 4,
     "device": "cpu",
 }
-CHILD = Path(__file__).with_name("child.py")
 
 
 def train_into(run_dir, on_log=None, model=MODELS["factorized"], task=TASK, **recipe):
@@ -63,26 +60,17 @@ def stop_at(step):
     return on_log
 
 
-class Child:
+class Child(OtherProcess):
     """Another process that trains into a directory; `with` waits until its training is about to start."""
 
     def __init__(self, run_dir, recipe, mode="train", at=0):
-        self.job = json.dumps(
-            {"run_dir": str(run_dir), "recipe": {**RECIPE, **recipe}, "mode": mode, "at": at}
-        )
+        super().__init__(train_elsewhere.main, run_dir, {**RECIPE, **recipe}, mode, at)
 
     def __enter__(self):
-        command = [sys.executable, str(CHILD), self.job]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert self.process.stdout.readline() == "ready\n", self.process.stderr.read()
+        assert self.stdout.readline() == "ready\n", self.stderr.read()
         return self
-
-    def __exit__(self, *error):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGKILL)
-        self.process.communicate()
 
     def result(self):
         """(exit code, what it printed, its errors) once it has ended."""
-        out, err = self.process.communicate()
-        return self.process.returncode, out, err
+        out, err = self.communicate()
+        return self.wait(), out, err

@@ -12,6 +12,7 @@ from bits import CASES, FILE, digests, numbers, probe, trained
 STORED = json.loads(FILE.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_200_steps_give_what_they_always_gave(name):
     run, stored = trained(name), STORED["runs"][name]

@@ -18,6 +18,7 @@ def run(request, tmp_path_factory):
     return train_into(tmp_path_factory.mktemp("runs") / request.param, model=MODELS[request.param])
 
 
+@pytest.mark.slow
 def test_an_export_is_the_state_dict_of_the_model(run, command, tmp_path):
     target = tmp_path / "made" / "model.safetensors"
     code, out, err = command("export", str(run.path), str(target))
@@ -36,6 +37,7 @@ def test_an_export_is_the_state_dict_of_the_model(run, command, tmp_path):
     assert torch.equal(other(tokens), run.at(5).model(tokens))
 
 
+@pytest.mark.slow
 def test_bad_exports_are_one_line(run, command, tmp_path):
     for words, message in (
         ((str(run.path), "model.pt"), "model.pt must end in .safetensors"),
@@ -51,6 +53,7 @@ def test_bad_exports_are_one_line(run, command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_plain_hooked_transformer_takes_softmax_attention_and_refuses_linear_attention(tmp_path):
     for attention in ("softmax", "linear"):
         run = train_into(None, model=ModelConfig(attention=attention))

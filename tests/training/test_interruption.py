@@ -147,7 +147,7 @@ def test_killed_again_and_again_and_resumed(seed, long_run, tmp_path):
     for attempt in range(4):
         with Child(run_dir, LONG, "train" if attempt == 0 else "say_when_logged") as child:
             time.sleep(0 if attempt == 0 else rng.uniform(0, seconds / 8))
-            child.process.send_signal(signal.SIGKILL)
+            child.send_signal(signal.SIGKILL)
             kills += child.result()[0] == -signal.SIGKILL
         if (run_dir / "checkpoint" / "state.safetensors").exists():
             progress.append(load_run(run_dir).step)
@@ -164,7 +164,7 @@ def test_sigterm_to_another_process(long_run, tmp_path):
     expected, seconds = long_run
     with Child(tmp_path / "run", LONG, "say_when_logged") as child:
         time.sleep(seconds / 8)
-        child.process.send_signal(signal.SIGTERM)
+        child.send_signal(signal.SIGTERM)
         code, out, err = child.result()
     assert (code, err) == (0, "")
     run = load_run(tmp_path / "run")

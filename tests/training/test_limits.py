@@ -30,6 +30,7 @@ def plain_gap(W, task, norm):
     return np.linalg.norm(W, PRIMAL[norm]) / min(margins) / (total / np.linalg.norm(pull, DUAL[norm])) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["nuclear", "frobenius"])
 def test_gap_is_that_of_the_models_own_residuals(norm):
     task = FactRecallTask(3, 1, 2, n_noise=0, seq_len=3)

@@ -78,6 +78,7 @@ def test_from_a_small_start_it_is_at_the_saddle():
     assert last["log10_loss"] == pytest.approx(-60, abs=3)
 
 
+@pytest.mark.slow
 def test_resumed_it_has_the_same_bits(tmp_path):
     whole = long_descent(TASK, log10_time=8)
     file = tmp_path / "descent.safetensors"
@@ -90,6 +91,7 @@ def test_resumed_it_has_the_same_bits(tmp_path):
     assert again.history.equals(whole.history)
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     import contextlib
 

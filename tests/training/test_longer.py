@@ -32,6 +32,7 @@ def same_result(one, other):
         assert torch.equal(a.at(step).weights.W_V, b.at(step).weights.W_V)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recipe"),
     [
@@ -52,6 +53,7 @@ def test_a_finished_run_goes_on_as_one_long_run(tmp_path, model, recipe):
     same_result(parts, whole)
 
 
+@pytest.mark.slow
 def test_it_may_be_killed_resumed_and_made_longer_again(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train_into(whole, steps=40)
@@ -67,6 +69,7 @@ def test_it_may_be_killed_resumed_and_made_longer_again(tmp_path):
     same_result(parts, whole)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_made_longer_too(tmp_path):
     train_into(tmp_path / "whole", steps=30)
     with pytest.raises(Killed):

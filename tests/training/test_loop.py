@@ -38,6 +38,7 @@ def test_loss_goes_down_until_the_training_set_is_known(ov, data):
     assert (run.step, run.status, run.complete, run.path) == (400, "finished", True, None)
 
 
+@pytest.mark.slow
 def test_train_loss_is_the_mean_batch_loss_since_the_row_before():
     every = train_into(None, log_every=1).history["train_loss"].to_numpy()[1:]
     tens = train_into(None, log_every=10).history["train_loss"].to_numpy()[1:]
@@ -54,12 +55,14 @@ def test_training_is_deterministic_and_follows_the_seed(model, tmp_path):
     assert not train_into(None, model=MODELS[model], seed=1).history.equals(one.history)
 
 
+@pytest.mark.slow
 def test_the_same_run_in_another_directory_has_the_same_bytes(tmp_path):
     train_into(tmp_path / "a")
     train_into(tmp_path / "b")
     assert differing(content(tmp_path / "a"), content(tmp_path / "b")) == []
 
 
+@pytest.mark.slow
 def test_snapshots_in_memory_are_those_on_disk(tmp_path):
     stored, kept = train_into(tmp_path / "a"), train_into(None)
     assert stored.snapshot_steps == kept.snapshot_steps == stored.config.train.snapshot_steps()

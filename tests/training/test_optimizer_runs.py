@@ -27,6 +27,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
 def test_muon_in_float32_trains_as_torchs(adjust):
     recipe = {"optimizer": "muon", "lr": 0.02, "data": "noise_free", "weight_decay": 0.1}

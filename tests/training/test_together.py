@@ -43,6 +43,7 @@ def paths(tmp_path):
 QUICK = ("factorized", "softmax")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS]
 )
@@ -54,6 +55,7 @@ def test_every_directory_is_that_of_a_run_alone(kind, paths, tmp_path):
     assert_same_bytes(paths, alone(wanted, tmp_path))
 
 
+@pytest.mark.slow
 def test_runs_may_differ_in_rate_decay_start_and_when_they_write(paths, tmp_path):
     first, second, third = configs()
     second = replace(second, train=replace(second.train, lr=0.002, weight_decay=0.3, checkpoint_every=20))
@@ -83,6 +85,7 @@ def test_directories_that_stopped_at_different_steps_go_on_to_the_same_bytes(pat
     assert [path.stat().st_mtime_ns for path in paths[0].rglob("*.safetensors")] == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_all_of_them_and_they_go_on_to_the_same_bytes(paths, tmp_path, monkeypatch):
     wanted, measured = configs(), []
 
@@ -100,6 +103,7 @@ def test_ctrl_c_keeps_all_of_them_and_they_go_on_to_the_same_bytes(paths, tmp_pa
     assert_same_bytes(paths, alone(wanted, tmp_path))
 
 
+@pytest.mark.slow
 def test_one_that_has_learned_or_diverged_leaves_the_others_as_they_are_alone(paths, tmp_path):
     early, wild, plain = configs(steps=60)
     early = replace(early, train=replace(early.train, stop_when_learned=1e9, lr=0.05))
@@ -124,6 +128,7 @@ def test_what_cannot_be_trained_together_is_refused_before_anything_is_written(p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_run_or_in_use_is_told(paths):
     wanted = configs()
     train_into(paths[1], seed=7)

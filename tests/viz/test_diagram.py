@@ -48,6 +48,7 @@ def test_the_missing_edge_is_dashed_in_one_model_only():
     assert sum(text.startswith("never trained and missing") for text in drawn) == 1
 
 
+@pytest.mark.slow
 def test_an_untold_answer_without_its_untold_part_is_drawn_as_missing():
     ours, theirs = both_models(TASK)
     texts = [[text.get_text() for text in draw_circuit(each).axes[0].texts] for each in (ours, theirs)]
@@ -221,6 +222,7 @@ def test_labels_are_no_formulas_and_quotes_survive_dot():
     assert 'label="a$b$ \\"q\\" \\\\ x_1\\n-0.004"' in to_dot(graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["bell \x07", "\x00", "a\x1b[31m", "\x9c", "\uffff", "-->\x08"])
 def test_control_characters_of_labels_are_written_out(label, tmp_path):
     nodes = (Node("t", "token", label), Node("h", "attention", "h"), Node("y", "answer", "y"))

@@ -67,6 +67,7 @@ def test_small_edges_are_hidden_and_counted():
         simplify(small(), most_edges=0)
 
 
+@pytest.mark.slow
 def test_twelve_layers_of_twelve_heads_fit_a_page():
     graph = whole_model()
     assert len(graph.edges) > 3_000
@@ -85,6 +86,7 @@ def test_twelve_layers_of_twelve_heads_fit_a_page():
             assert apart or abs(one.y - other.y) >= one.height, (one.name, other.name)
 
 
+@pytest.mark.slow
 def test_every_format_is_the_same_bytes_twice(tmp_path):
     graph = whole_model(edges=60)
     for kind in ("png", "svg", "pdf", "dot"):
@@ -128,6 +130,7 @@ def test_graphs_of_two_kinds_are_refused():
         compare_graphs(graph, CircuitGraph("m", moved, (), (Effect("logits", 0.0),), "", "", ""))
 
 
+@pytest.mark.slow
 def test_pairs_of_whole_models_are_simplified_alike():
     before, after = whole_model(0), whole_model(1)
     figure = draw_circuit(compare_graphs(before, after), most_nodes=30, most_edges=40)

@@ -176,6 +176,7 @@ def test_coordinates_in_three_dimensions_need_such_axes(run):
         viz.plot_coordinates(axes(), solid)
 
 
+@pytest.mark.slow
 def test_a_diagram_on_small_axes_has_small_text(run):
     graph = mechanism_graph(run).readable()
     large, small = (Figure(figsize=(w, w / 2)).add_axes((0, 0, 1, 1)) for w in (12, 6))

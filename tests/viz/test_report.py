@@ -73,6 +73,7 @@ def panel(report, kind, section=0):
 # --- numbers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_heat_map_comes_back_within_its_levels(run, report):
     data = panel(report, "heatmap").data
     levels = np.frombuffer(base64.b64decode(data["values"]), dtype=np.int8)
@@ -107,6 +108,7 @@ def test_a_table_says_what_it_leaves_out():
     assert [column["numeric"] for column in made.data["columns"]] == [True, False]
 
 
+@pytest.mark.slow
 def test_diagrams_by_step_have_the_contributions_of_their_graphs(run, report):
     data = panel(report, "circuit").data
     assert data["by_step"]
@@ -218,6 +220,7 @@ def test_all_combinations_of_switches_are_there(report):
 # --- what is shown of what -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_first(runs):
     both = build_report({name: load_run(runs / name) for name in ("two_factors", "one_matrix")})
     assert [section.title for section in both.sections] == ["Comparison", "two_factors", "one_matrix"]
@@ -225,6 +228,7 @@ def test_several_runs_are_compared_first(runs):
     assert [series["name"] for series in chart["series"]] == ["two_factors", "one_matrix"]
 
 
+@pytest.mark.slow
 def test_a_sweep_has_curves_points_and_a_table():
     result = sweep({"lr": [0.01, 0.02], "seed": [0, 1]}, task=TASK, train=RECIPE, progress=False)
     section = build_report({"rates": result}).sections[0]
@@ -258,6 +262,7 @@ def test_a_language_model_run_is_shown_from_its_result():
         build_report({"names": {key: value for key, value in result.items() if key != "after"}})
 
 
+@pytest.mark.slow
 def test_routed_prompts_have_no_circuit_without_an_expert():
     options = {"by": "sequence"}
     run = train(TASK, ModelConfig(ov="routed", ov_options=options), RECIPE, progress=False)
@@ -267,6 +272,7 @@ def test_routed_prompts_have_no_circuit_without_an_expert():
     assert "heatmap" in [panel.kind for panel in build_report(run, expert=1).sections[0].panels]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_is_said(mapped_task):
     recipe = TrainConfig(steps=9, batch_size=3, snapshots=0, device="cpu")
     section = build_report(train(mapped_task, ModelConfig(d_head=8), recipe, progress=False)).sections[0]
@@ -274,6 +280,7 @@ def test_what_cannot_be_shown_is_said(mapped_task):
     assert any("snapshots=20" in note for note in section.notes)
 
 
+@pytest.mark.slow
 def test_a_long_run_has_room_for_few_matrices(run, monkeypatch):
     monkeypatch.setattr(
         "ocr_interp.viz.report.training.MATRIX_BYTES", 3 * TASK.n_answers * (TASK.n_subjects + 2)
@@ -314,6 +321,7 @@ def test_a_node_of_two_kinds_is_refused():
 # --- the page ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_labels_of_others_are_text(run):
     nodes = (Node("a", "token", HOSTILE, (HOSTILE,)), Node("b", "answer", "\u202e\x00\u2028--><!--"))
     bad = CircuitGraph(HOSTILE, nodes, (Edge("a", "b", 1.0),), (Effect("b", 1.0),), HOSTILE, HOSTILE, "f")
@@ -347,6 +355,7 @@ def test_a_page_asks_for_nothing_and_allows_only_its_own_script(report):
     assert "http" not in script.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_page(run, report):
     assert build_report(run).html == report.html
 

@@ -45,6 +45,9 @@ STUDY = AblationStudy(
 )
 
 
+pytestmark = pytest.mark.slow  # a browser is started
+
+
 @pytest.fixture(scope="session")
 def browser():
     with sync_api.sync_playwright() as driver:

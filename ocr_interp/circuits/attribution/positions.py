@@ -37,7 +37,8 @@ def position_hooks(model: HookedModel, layers: Sequence[int]) -> dict[str, Calla
     for layer in layers:
         found[LAYER_HOOKS["pattern"].format(layer=layer)] = lambda value: value[:, :, -1].clone()
         found[LAYER_HOOKS["v"].format(layer=layer)] = lambda value: value.clone()
-    return {name: keep for name, keep in found.items() if name in model.hook_dict}
+    known = model.hook_dict  # which a bridge makes anew at every call
+    return {name: keep for name, keep in found.items() if name in known}
 
 
 def by_position(

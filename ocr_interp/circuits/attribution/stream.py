@@ -71,14 +71,13 @@ class LastPosition:
     ) -> None:
         self.model, self.n_layers = model, int(model.cfg.n_layers)
         self.seen: dict[str, Tensor] = {}
+        names = [self.name(layer, kind) for layer in range(self.n_layers) for kind in LAYER_KINDS]
+        known = model.hook_dict  # which a bridge makes anew at every call
         kept: dict[str, Callable[[Tensor], Tensor]] = {
             name: _last
-            for layer in range(self.n_layers)
-            for kind in LAYER_KINDS
-            if (name := self.name(layer, kind)) in model.hook_dict
+            for name in (*names, "hook_embed", "hook_pos_embed", HOOK_FINAL_SCALE)
+            if name in known
         }
-        kept |= {name: _last for name in ("hook_embed", "hook_pos_embed") if name in model.hook_dict}
-        kept |= {HOOK_FINAL_SCALE: _last} if HOOK_FINAL_SCALE in model.hook_dict else {}
         kept |= extra or {}
         tokens = ids.to(model.W_E.device)
         with torch.no_grad(), own_run(model), failures_told(tokens):

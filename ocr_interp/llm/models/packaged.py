@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import file_digest
 from importlib.metadata import version
 from pathlib import Path
@@ -125,6 +126,21 @@ def _whole_file(model: PackagedModel) -> Iterator[Path]:
         yield joined
 
 
+@contextmanager
+def _reading_once() -> Iterator[None]:
+    """A GGUF file is read once while the block runs: transformers reads it for the class of the
+    tokenizer, the tokenizer, the configuration and the weights, and makes an array of every token each time.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+
+
 def prepare(model: PackagedModel, folder: str | Path | None = None) -> Path:
     """Writes a packaged model as an ordinary folder of transformers, in float32.
 
@@ -155,7 +171,7 @@ def prepare(model: PackagedModel, folder: str | Path | None = None) -> Path:
         _whole_file(model) as file,
     ):
         origin = {"package": model.package, "version": version(model.package), "file": file.name}
-        with loading_failures(str(file)), quiet():
+        with loading_failures(str(file)), quiet(), _reading_once():
             source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
             loaded = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **source)

@@ -1,9 +1,6 @@
-"""Sweeps into a folder, for tests that kill another process."""
+"""Sweeps into folders, for tests that kill another process."""
 
-import json
-import sys
-
-import torch
+from other_process import say
 
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.sweeps import store
@@ -11,21 +8,15 @@ from ocr_interp.sweeps.sweep import sweep
 from ocr_interp.task import FactRecallTask
 
 
-def main(job):
-    torch.set_num_threads(1)
+def main(path, axes, parts, recipe):
     write_part, written = store.SweepStore.write_part, []
 
     def say_when_written(self, records):
         write_part(self, records)
         written.append(records)
-        if len(written) == job["parts"]:
-            sys.stdout.write("ready\n")
-            sys.stdout.flush()
+        if len(written) == parts:
+            say("ready")
 
     store.SweepStore.write_part = say_when_written
     task = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
-    recipe = TrainConfig(**job["train"])
-    sweep(job["axes"], task=task, train=recipe, path=job["path"], stack=2, progress=False)
-
-
-main(json.loads(sys.argv[1]))
+    sweep(axes, task=task, train=TrainConfig(**recipe), path=path, stack=2, progress=False)

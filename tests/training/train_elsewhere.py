@@ -1,10 +1,8 @@
 """Trains into a directory, for tests that kill, interrupt or starve another process."""
 
-import json
 import resource
-import sys
 
-import torch
+from other_process import say
 
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -13,15 +11,7 @@ from ocr_interp.task import FactRecallTask
 from ocr_interp.training.loop import train
 
 
-def say(*words):
-    sys.stdout.write(" ".join(map(str, words)) + "\n")
-    sys.stdout.flush()
-
-
-def main(job):
-    torch.set_num_threads(1)
-    at, mode = job["at"], job["mode"]
-
+def main(run_dir, recipe, mode, at):
     trained = []
 
     def on_log(row):
@@ -35,13 +25,11 @@ def main(job):
     if mode != "say_when_logged":
         say("ready")
     task = FactRecallTask(3, 1, 2, n_noise=2, seq_len=5)
-    recipe = TrainConfig(**job["recipe"])
     try:
-        run = train(task, ModelConfig(d_head=4), recipe, job["run_dir"], progress=False, on_log=on_log)
+        run = train(
+            task, ModelConfig(d_head=4), TrainConfig(**recipe), run_dir, progress=False, on_log=on_log
+        )
     except RunError as error:
         say(type(error).__name__, error)
     else:
         say(run.status, run.step)
-
-
-main(json.loads(sys.argv[1]))
