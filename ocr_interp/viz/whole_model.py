@@ -167,7 +167,7 @@ def _label(ax: Axes, axis: str, units: Sequence[Unit]) -> None:
     ticks.set_ticks(places, names, fontsize=6, rotation=90 if axis == "x" else 0)
 
 
-_PANELS = (("OV", "OV circuits"), ("QK", "QK circuits"), ("in", "MLPs read"), ("out", "MLPs write"))
+_PANELS = (("OV", "OV circuits"), ("QK", "QK circuits"), ("in", "MLP in"), ("out", "MLP out"))
 
 
 def plot_model_change(
@@ -238,7 +238,7 @@ def draw_model_change(found: ModelChange, title: str = "") -> Figure:
         if k:
             ax.set_ylabel("")
     bar = figure.colorbar(panels[0].images[0], ax=list(panels), pad=0.02)
-    bar.set_label("change between the tokens / size")
+    bar.set_label("relative change")
     count = len(found.standing_out)
     said = f"framed: {count} circuits that changed {STANDS_OUT:g} times as much as random changes of the same size"
     what = said if count else "no circuit changed more than random changes of the same size would"

@@ -177,23 +177,29 @@ class FoundCircuit:
             )
         return "\n".join(lines)
 
-    def graph(self, asked: Asked, name: str) -> CircuitGraph:
-        """The circuit for a picture or a file; title and statement say what it is worth."""
+    def graph(self, asked: Asked, name: str, mask: np.ndarray | None = None) -> CircuitGraph:
+        """The circuit for a picture or a file; title and statement say what it is worth.
+
+        Args:
+            asked: the question.
+            name: what the title begins with.
+            mask: further edges to show, with their scores.
+        """
         from ocr_interp.discovery import circuit_as_graph
 
+        shown = self.circuit if mask is None else replace(self.circuit, mask=self.circuit.mask | mask)
         title = f"{name}: {asked.title}, {self.worth}"
-        graph = circuit_as_graph(
-            self.circuit, title=title[:200], total=self.scores.full - self.scores.empty
-        )
+        graph = circuit_as_graph(shown, title=title[:200], total=self.scores.full - self.scores.empty)
+        own = "the edges carry" if mask is None else f"its own {len(self.circuit)} edges carry"
         said = (
-            f"the edges carry {_percent(self.faithfulness)} of the effect with all others ablated (random "
+            f"{own} {_percent(self.faithfulness)} of the effect with all others ablated (random "
             f"circuits at most {_percent(self.largest_random)}); {graph.statement}"
         )
         return replace(graph, statement=said)
 
 
 def _percent(share: float) -> str:
-    return f"{round(100 * share) + 0} %"
+    return f"{round(100 * share) + 0} %".replace("-", "−")
 
 
 def _rounded(share: float) -> str:

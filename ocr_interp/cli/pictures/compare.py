@@ -215,10 +215,7 @@ class Compare:
         # Both graphs show the edges of both circuits, each with its own scores.
         either = found[0].circuit.mask | found[1].circuit.mask
         for circuit, one, when in zip(found, asked, ("before", "after"), strict=True):
-            shown = replace(circuit, circuit=replace(circuit.circuit, mask=either))
-            graph = shown.graph(one, when)
-            worth = f"{when}: {one.title}, own {circuit.worth}"
-            graphs.append(replace(graph, title=worth[:200]))
+            graphs.append(circuit.graph(one, when, either))
         content["faithfulness"] = [circuit.faithfulness for circuit in found]
         content["edges"] = {
             when: {edge: float(circuit.scores[edge]) for edge in circuit.circuit.nodes.names(either)}

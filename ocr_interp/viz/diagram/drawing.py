@@ -108,11 +108,41 @@ def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph
     if isinstance(graphs, GraphChange):
         pair = graphs.before, graphs.after
         if not any(is_layered(graph) for graph in pair):
-            return list(pair)
+            return _without_small(pair) if is_whole(pair[0]) else list(pair)
         both = ((pair[0], pair[1]), (pair[1], pair[0]))
         return [simplify(graph, most_nodes, most_edges, beside=other) for graph, other in both]
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
+
+
+def _without_small(pair: tuple[CircuitGraph, CircuitGraph]) -> list[CircuitGraph]:
+    """Two graphs of the same edges without those that are below SMALL of the largest in both."""
+    largest = max((abs(edge.contribution) for graph in pair for edge in graph.edges), default=0.0)
+    kept = [
+        max(abs(edge.contribution) for edge in edges) >= SMALL * largest
+        for edges in zip(pair[0].edges, pair[1].edges, strict=True)
+    ]
+    said = f"; edges below {SMALL:.0%} of the largest are left out" if not all(kept) else ""
+    found = []
+    for graph in pair:
+        edges = tuple(edge for edge, is_kept in zip(graph.edges, kept, strict=True) if is_kept)
+        ends = {end for edge in edges for end in (edge.source, edge.target)}
+        ends |= {effect.node for effect in graph.effects}
+        left = {n: sum(e.contribution for e in edges if e.target == n) for n in ends}
+        found.append(
+            replace(
+                graph,
+                nodes=tuple(node for node in graph.nodes if node.name in ends),
+                edges=edges,
+                effects=tuple(replace(e, hidden=e.total - left[e.node]) for e in graph.effects),
+                statement=graph.statement + said,
+            )
+        )
+    return found
+
+
+SMALL = 0.01
+"""Share of the largest edge below which a comparison of whole models leaves an edge out."""
 
 
 def _laid_out(graph: CircuitGraph, several: bool, beside: Sequence[CircuitGraph] = ()) -> Layout:

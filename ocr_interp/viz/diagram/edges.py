@@ -22,8 +22,9 @@ _FADED = 0.15
 _PORT_GAP = 2.0
 _SAMPLE = 22.0
 _UNITS = ("head", "mlp")
-_BOW, _BOWS, _POINTS = 14.0, 4, 40
-"""Least bow, how many multiples of it are tried, and points of a curve that are held against boxes."""
+_BOW, _BOWS, _POINTS, _ROOM = 14.0, 6, 40, 10.0
+"""Least bow, how many multiples of it are tried, points of a curve that are held against boxes, and how far a
+bow may lead beyond the highest and lowest box."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ def edge_bows(
     if not any(node.kind in _UNITS for node in layout.nodes):
         return [0.0] * len(ends)
     found = []
+    low = min(node.y - node.height / 2 for node in layout.nodes) - _ROOM
+    high = max(node.y + node.height / 2 for node in layout.nodes) + _ROOM
     for edge, (start, end) in zip(graph.edges, ends, strict=True):
+        middle = (start[1] + end[1]) / 2
         others = [
             (node.x - node.width / 2, node.x + node.width / 2, node.y - node.height / 2, node.y + node.height / 2)
             for node in layout.nodes
@@ -104,7 +108,8 @@ def edge_bows(
         ]
         # Longer edges bow further, so that those over one box and over three do not lie on each other.
         least = _BOW + 0.02 * (end[0] - start[0])
-        tried = [0.0, *(sign * least * k for k in range(1, _BOWS + 1) for sign in (1, -1))]
+        bent = [sign * least * k for k in range(1, _BOWS + 1) for sign in (1, -1)]
+        tried = [0.0, *(bow for bow in bent if low <= middle + bow <= high)]
         hits = [_hits(start, end, bow, others) for bow in tried]
         best = min(range(len(tried)), key=lambda k: (hits[k], k))
         found.append(tried[best] if hits[best] < hits[0] else 0.0)
