@@ -110,8 +110,8 @@ class ModelChange:
 
     @property
     def standing_out(self) -> frozenset[tuple[str, str]]:
-        """(unit, kind) of the circuits that changed for these tokens: STANDS_OUT times as much between them as
-        in the largest of the random changes."""
+        """(unit, kind) of the circuits that changed for these tokens: between them at least STANDS_OUT times
+        as much as in the largest of the random changes."""
         return frozenset(
             (each.unit, each.kind)
             for each in self.units
@@ -154,8 +154,8 @@ class ModelChange:
             )
         if self.standing_out:
             lines.append(
-                f"* at least {STANDS_OUT:g} times as much as the largest random change: changed for these tokens "
-                f"({len(self.standing_out)} circuits)"
+                f"* changed for these tokens, at least {STANDS_OUT:g} times as much as the largest random "
+                f"change: {len(self.standing_out)} circuits"
             )
         for name, change in self.circuits.items():
             lines += ["", name, *change.summary(rows=3).splitlines()[2:]]

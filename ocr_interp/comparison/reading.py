@@ -95,8 +95,9 @@ def relation_of(before: ReadModel, after: ReadModel) -> tuple[str, ...]:
     if cosine >= UNRELATED:
         return ()
     return (
-        f"embeddings before and after have a cosine of {cosine:.2f}: these look like two models of one shape, "
-        "whose heads of one number have nothing to do with each other, and not like two states of one model",
+        f"embeddings before and after have a cosine of {cosine:.2f}: these look like two models of one "
+        "shape, whose heads of one number have nothing to do with each other, and not like two states of "
+        "one model",
     )
 
 

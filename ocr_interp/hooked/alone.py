@@ -13,7 +13,6 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 
-
 _SHOWN = 16
 """Ids of a prompt that a message shows."""
 
@@ -75,7 +74,8 @@ def failures_told(tokens: Tensor, model: HookedModel) -> Iterator[None]:
         length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
         if isinstance(context, int) and 0 < context < length:
             raise ModelError(
-                f"prompts must have at most {context:,} tokens, the model's context, got {length:,}: shorten them"
+                f"prompts must have at most {context:,} tokens, the model's context, got {length:,}: shorten "
+                "them"
             ) from error
         ids = ", ".join(map(str, tokens[0, :_SHOWN].tolist())) + (", …" if length > _SHOWN else "")
         raise ModelError(

@@ -240,7 +240,7 @@ def draw_model_change(found: ModelChange, title: str = "") -> Figure:
     bar = figure.colorbar(panels[0].images[0], ax=list(panels), pad=0.02)
     bar.set_label("relative change")
     count = len(found.standing_out)
-    said = f"framed: {count} circuits that changed {STANDS_OUT:g} times as much as random changes of the same size"
-    what = said if count else "no circuit changed more than random changes of the same size would"
+    said = f"framed: {count} circuits that changed {STANDS_OUT:g} times as much as random changes"
+    what = said if count else "no circuit changed twice as much as random changes of the same size"
     figure.suptitle(f"{title}\n{what}".strip(), fontsize=9, parse_math=False)
     return figure

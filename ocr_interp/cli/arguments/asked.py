@@ -1,4 +1,4 @@
-"""Prompts, donors and answers of a command as token ids of one model; every word has one meaning or is refused."""
+"""Prompts, donors and answers of a command as ids of one model; a word has one meaning or is refused."""
 
 from __future__ import annotations
 
@@ -231,9 +231,7 @@ def _prompts(words: WordsOf, given: Words, what: str) -> tuple[Ids, ...]:
 def _donors(words: WordsOf, prompts: tuple[Ids, ...], given: Words) -> tuple[Ids, ...]:
     found = _prompts(words, given, "donor")
     if len(found) not in (1, len(prompts)):
-        raise ConfigError(
-            f"--donor must be one, or one for each of {len(prompts)} prompts, got {len(found)}"
-        )
+        raise ConfigError(f"--donor must be one, or one for each of {len(prompts)} prompts, got {len(found)}")
     found = found * len(prompts) if len(found) == 1 else found
     for row, (prompt, donor) in enumerate(zip(prompts, found, strict=True)):
         if len(prompt) != len(donor):
@@ -267,4 +265,3 @@ def _last_logits(given: GivenModel, ids: Ids) -> torch.Tensor:
     with torch.no_grad(), own_run(model):
         logits = model(torch.tensor([ids], device=model.W_E.device))
     return getattr(logits, "logits", logits)[0, -1]
-

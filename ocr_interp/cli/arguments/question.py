@@ -150,8 +150,8 @@ class FoundCircuit:
         """What it is worth, beside random circuits, and what to type if that is little."""
         scores = self.scores
         lines = [
-            f"faithfulness {_rounded(self.faithfulness)}: {_percent(self.faithfulness)} of the effect with all other "
-            f"edges ablated ({scores.ablation}); measure {scores.full:.4g} with all edges, "
+            f"faithfulness {_rounded(self.faithfulness)}: {_percent(self.faithfulness)} of the effect with "
+            f"all other edges ablated ({scores.ablation}); measure {scores.full:.4g} with all edges, "
             f"{scores.empty:.4g} with none",
             *(
                 f"random circuits, {name}: mean {_rounded(values.mean())}, largest {_rounded(values.max())}"
@@ -159,7 +159,9 @@ class FoundCircuit:
             ),
         ]
         if self.needed is not None:
-            lines.append(f"{self.needed:.0%} of its edges are needed: without each of them 1 % or more is lost")
+            lines.append(
+                f"{self.needed:.0%} of its edges are needed: without one of them 1 % or more is lost"
+            )
         if self.faithfulness < ALONE:
             lines.append(
                 "this circuit does not carry the answer by itself: ask for more edges, as --edges "

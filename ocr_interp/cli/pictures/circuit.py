@@ -45,7 +45,7 @@ class Circuit:
     """instead of these a .csv, .tsv, .json or .jsonl with the columns prompt, answer, against and donor, or
     clean, correct_idx, incorrect_idx and corrupted as EAP-IG has them"""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """file of the circuit: .svg, .png, .pdf, .dot (Graphviz) or .json (the graph as data, also for `report`)"""
+    """file of the circuit: .svg, .png, .pdf, .dot (Graphviz) or .json (the graph, also for `report`)"""
     parts: Path | None = None
     """picture of what every head and MLP adds: .svg, .png or .pdf"""
     edges: int = 30

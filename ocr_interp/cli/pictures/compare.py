@@ -127,8 +127,8 @@ class Compare:
     def _check(self, has_question: bool, is_task: bool) -> None:
         if not is_task and not has_question and not (self.inputs and self.outputs):
             raise ConfigError(
-                "compare needs the tokens that matter, got no --inputs and --outputs: pass both, or --prompt, "
-                "--answer and --against"
+                "compare needs the tokens that matter, got no --inputs and --outputs: pass both, or "
+                "--prompt, --answer and --against"
             )
         if self.output is not None and not ((has_question and self.edges) or is_task):
             raise ConfigError(

@@ -204,8 +204,8 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
 def save_diagram(
     graphs: Drawn, path: Path | str, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES
 ) -> Path:
-    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, of one graph or of a
-    change).
+    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, of one graph or
+    of a change).
 
     The bounds are those of `draw_circuit`.
 

@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.viz.diagram.dot import MISSING_BELOW, missing_blocks
-from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, text_width
+from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, PlacedNode, text_width
 from ocr_interp.viz.style import current_style
 
 _WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
@@ -102,7 +102,12 @@ def edge_bows(
     for edge, (start, end) in zip(graph.edges, ends, strict=True):
         middle = (start[1] + end[1]) / 2
         others = [
-            (node.x - node.width / 2, node.x + node.width / 2, node.y - node.height / 2, node.y + node.height / 2)
+            (
+                node.x - node.width / 2,
+                node.x + node.width / 2,
+                node.y - node.height / 2,
+                node.y + node.height / 2,
+            )
             for node in layout.nodes
             if node.name not in (edge.source, edge.target) and start[0] < node.x < end[0]
         ]
@@ -114,6 +119,11 @@ def edge_bows(
         best = min(range(len(tried)), key=lambda k: (hits[k], k))
         found.append(tried[best] if hits[best] < hits[0] else 0.0)
     return found
+
+
+def _box(node: PlacedNode) -> tuple[float, float, float, float]:
+    half_x, half_y = node.width / 2, node.height / 2
+    return node.x - half_x, node.x + half_x, node.y - half_y, node.y + half_y
 
 
 def _hits(
