@@ -27,7 +27,8 @@ LOST = 0.5
 
 DRAWS = 10
 """Random sets, each with as many heads and as many MLPs of every layer as the TOP have, of the others in that
-layer where there are others (of MLPs, one a layer, those of the nearest layer that has no carrier)."""
+layer where these are enough, else of all (of MLPs, one a layer, those of the nearest layer that has no
+carrier)."""
 
 RATIO = 4.0
 """The TOP lose at least RATIO times as much as any random set, before and after."""

@@ -86,7 +86,7 @@ def test_a_mask_comes_with_the_tokenizers_result(bridge):
         (pd.DataFrame({"text": DONORS, "n": [1, 2]}), "one column of a table, got a table with 'text', 'n'"),
         ({"prompt": DONORS}, "got a mapping with 'prompt'"),
         ([], "at least one prompt"),
-        (["Mia", "Leo"], "as many tokens as the prompts, 3, got 1"),
+        (["Mia", "Leo"], "as many tokens as the prompts, 3, got 2"),  # one prompt of two tokens
         (DONORS * 2, "one for each of 2 prompts, got 4"),
     ],
 )

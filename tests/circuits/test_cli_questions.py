@@ -108,7 +108,7 @@ def test_prompts_are_shown_with_what_the_model_says(call, tmp_path):
 
 def test_several_prompts_of_labels_and_a_mean_of_rivals(call, tmp_path):
     words = ("--answer", "w7", "w6", "--against", "w8", "--edges", "8", "--steps", "1", "-o", "g.json")
-    donors = ("--donor", "w3 w9 w5", "1 2 10")
+    donors = ("--donor", "w3 w10 w5", "1 2 11")
     code, out, err = call("circuit", "@labels.safetensors", "--prompt", "w3 w4 w5", "1 2 3", *words, *donors)
     assert (code, err) == (0, "")
     assert "in labels.safetensors" in out
@@ -129,7 +129,7 @@ def test_prompts_of_a_file(call, tmp_path, suffix):
     else:
         row = {"prompt": "w3 w4 w5", "donor": "w3 w10 w5", "answer": "w7", "against": "w8"}
         path.write_text(json.dumps(row) + "\n")
-    rest = ("--edges", "4", "--steps", "1", "--table", "t.json")
+    rest = ("--edges", "12", "--steps", "1", "--table", "t.json")
     code, _, err = call("circuit", "@labels.safetensors", "--file", str(path), *rest)
     assert (code, err) == (0, "")
     count = 2 if suffix == ".csv" else 1

@@ -152,9 +152,7 @@ class Composition:
         )
 
 
-def composition(
-    model: HookedModel | AdaptedModel, *, mlps: bool = True, qk: bool = True
-) -> Composition:
+def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True, qk: bool = True) -> Composition:
     """Q-, K- and V-composition of every head with every later head, and of heads with MLPs, from weights.
 
     Gain and centring of norms are folded into what is read; grouped key-value heads are looked up. Beside

@@ -22,9 +22,9 @@ _FADED = 0.15
 _PORT_GAP = 2.0
 _SAMPLE = 22.0
 _UNITS = ("head", "mlp")
-_BOW, _BOWS, _POINTS, _ROOM = 14.0, 6, 40, 10.0
-"""Least bow, how many multiples of it are tried, points of a curve that are held against boxes, and how far a
-bow may lead beyond the highest and lowest box."""
+_BOW, _BOWS, _POINTS, _ROOM = 14.0, 6, 40, 8.0
+"""Least bow, how many multiples of it are tried, points of a curve that are held against boxes, and its least
+distance from headings and legend."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def edge_bows(
     if not any(node.kind in _UNITS for node in layout.nodes):
         return [0.0] * len(ends)
     found = []
-    low = min(node.y - node.height / 2 for node in layout.nodes) - _ROOM
-    high = max(node.y + node.height / 2 for node in layout.nodes) + _ROOM
+    low = max([2 * layout.note_y, *(y + _ROOM for y, _ in layout.legend)])
+    high = layout.heading_y - _ROOM
     for edge, (start, end) in zip(graph.edges, ends, strict=True):
         middle = (start[1] + end[1]) / 2
         others = [
