@@ -86,8 +86,8 @@ def with_mask(given: Any, mask: Any, what: str) -> tuple[Any, Any]:
 
 
 def prompt_rows(given: Any, what: str) -> Any:
-    """Prompts in the forms that other code takes: of a tokenizer's result (of all, or one for each prompt) the
-    rows of ids without padding, of a column of a table or a generator a list; others as they are.
+    """Prompts in the forms that other code takes: of a tokenizer's result (of all, or one for each prompt)
+    the rows of ids without padding, of a column of a table or a generator a list; others as they are.
 
     Raises:
         ModelError: a table with several columns, or a mapping without input_ids.
@@ -116,7 +116,7 @@ def prompt_rows(given: Any, what: str) -> Any:
 
 
 def are_texts(model: HookedModel, prompts: Sequence[Any], labels: Sequence[str]) -> bool:
-    """Whether strings are a text each, since some are more than one token, and not the tokens of one prompt."""
+    """Whether strings are a text each, since some are more than one token, and not one prompt's tokens."""
     tokenizer = tokenizer_of(model)
     if tokenizer is None or not prompts or not all(isinstance(each, str) for each in prompts):
         return False

@@ -1,10 +1,10 @@
 """Names of the nodes and edges of the residual stream: "a0.h1->a1.h3<q>", as in EAP-IG.
 
-Names of tables and pictures, "L0H1" and "MLP 0", mean the same. Writers are "input" (what enters the first block: embeddings and positions), heads "a0.h1" and MLPs "m0".
-Readers are the inputs of the queries, keys and values of heads, "a1.h3<q>", MLPs "m0" and "logits". Where
-heads share keys and values, these are read by groups: "a1.kv0<k>", "a1.kv0<v>". Biases of attention outputs
-are no
-writers: they are the same for every prompt.
+Names of tables and pictures, "L0H1" and "MLP 0", mean the same. Writers are "input" (what enters the first
+block: embeddings and positions), heads "a0.h1" and MLPs "m0". Readers are the inputs of the queries, keys and
+values of heads, "a1.h3<q>", MLPs "m0" and "logits". Where heads share keys and values, these are read by
+groups: "a1.kv0<k>", "a1.kv0<v>". Biases of attention outputs are no writers: they are the same for every
+prompt.
 """
 
 from __future__ import annotations

@@ -29,9 +29,10 @@ class Patch(Edit):
             prompt. Only at sites.
         donor: instead of source, one prompt, or one per prompt of the batch, with the same length as the
             prompts: token ids in lists, arrays or tensors, labels or single-token strings in lists, a text or
-            several for the tokenizer, what the tokenizer returned, or a column of a table. They are run once, when the block is entered,
-            through the model in its state at that time. On a path, `inputs` must name the tokens of the
-            prompts and of the donors: to replace one subject by another, name both subjects, or all.
+            several for the tokenizer, what the tokenizer returned, or a column of a table. They are run once,
+            when the block is entered, through the model in its state at that time. On a path, `inputs` must
+            name the tokens of the prompts and of the donors: to replace one subject by another, name both
+            subjects, or all.
         attention_mask: of padded donors, 1 at tokens and 0 at padding. All donors must have one length.
 
     Raises:
