@@ -63,7 +63,7 @@ def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) 
                 color="white" if dark else "black",
             )  # fmt: skip
     outside = {kind: _sum(found, kind) for kind in ("embedding", "bias", "layer")}
-    said = [f"{name} {value:+.2f}" for name, value in outside.items() if value]
+    said = [f"{name} {value:+.2f}" for name, value in outside.items() if round(value, 2)]
     total = f"{found.totals.mean():.2f}" + (" on average" if len(found.prompts) > 1 else "")
     what = "logit difference" if any(found.against) else "logit"
     ax.set_title(f"{what} {total}; in no cell: {', '.join(said) or 'nothing'}", fontsize=8)
