@@ -122,7 +122,7 @@ def _draw_changes(ax: Axes, names: list[str], change: dict[str, list[Any]]) -> N
     ax.barh(places, ratios, height=0.6, color=style.colour(0))
     for place, name in zip(places, names, strict=True):
         kind, ratio = change[name]
-        ax.text(ratio + 0.15, place, kind, va="center", fontsize=7)
+        ax.text(ratio + 0.15, float(place), kind, va="center", fontsize=7)
     ax.axvline(1, color="0.2", lw=0.9, ls="--")
     ax.set_yticks([])
     ax.set_ylim(len(names) + 0.5, -0.5)

@@ -144,5 +144,6 @@ def _adapter(name: str, path: Path) -> GivenModel:
         model = PeftModel.from_pretrained(lm.model, str(path), local_files_only=True).eval()
     name_tokens(model, tokenizer=lm.tokenizer)
     given = GivenModel(name, model, has_tokenizer=True)
-    model.get_base_model().config._name_or_path = given.short  # the name of the copies that are read
+    config: Any = model.get_base_model().config
+    config._name_or_path = given.short  # the name of the copies that are read
     return given

@@ -167,6 +167,11 @@ class FoundCircuit:
                 "this circuit does not carry the answer by itself: ask for more edges, as --edges "
                 f"{min(4 * len(self.circuit), scores.nodes.n_edges)}, or for --faithfulness 0.8"
             )
+        elif 2 * len(self.circuit) > scores.nodes.n_edges:
+            lines.append(
+                f"these are most edges of the model ({len(self.circuit)} of {scores.nodes.n_edges}): ask for "
+                "fewer --edges to tell those that matter from the others"
+            )
         elif self.faithfulness <= self.largest_random:
             lines.append(
                 "a random circuit with as many edges carries as much: these edges are not what does it; ask "
@@ -264,7 +269,8 @@ def _contrast(asked: Asked) -> Any:
 
     prompts = [list(ids) for ids in asked.prompts]
     donors = None if asked.donors is None else [list(ids) for ids in asked.donors]
-    rivals, options = list(asked.against[0]), {}
+    rivals = list(asked.against[0])
+    options: dict[str, Any] = {}
     if len(asked.prompts) == 1 and len(rivals) > 1:
 
         def measure(logits: torch.Tensor, contrast: Any) -> torch.Tensor:
