@@ -110,7 +110,7 @@ def _check_sizes(given: Tensor, value: Tensor) -> None:
     """Requires one donor, or one for each prompt, of as many tokens."""
     if given.shape[1] != value.shape[1]:
         raise ModelError(
-            f"donor must have as many tokens as the prompts, {value.shape[1]}, got {given.shape[1]}: pass "
+            f"donor must give as many tokens as the prompts, {value.shape[1]}, got {given.shape[1]}: pass "
             "donors of the prompts' length"
         )
     if len(given) not in (1, len(value)):
