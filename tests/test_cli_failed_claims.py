@@ -9,8 +9,22 @@ import pytest
 
 CLAIMS = [
     {"id": "one", "statement": "A", "expected": "a > 1", "holds": True, "script": "mine.first"},
-    {"id": "two", "statement": "B", "expected": "b > 2", "holds": False, "script": "mine.second"},
-    {"id": "three", "statement": "C", "expected": "c > 3", "holds": False, "script": "other.first"},
+    {
+        "id": "two",
+        "statement": "B",
+        "expected": "b > 2",
+        "measured": {"b_by_seed": [1.0, 1.5, None], "runs": 3, "by_name": {"x": 1}},
+        "holds": False,
+        "script": "mine.second",
+    },
+    {
+        "id": "three",
+        "statement": "C",
+        "expected": "c > 3",
+        "holds": False,
+        "script": "other.first",
+        "figure": "c",
+    },
 ]
 LIST = ("reproduce", "--list", "--failed", "--figures", "drawn")
 
@@ -20,6 +34,11 @@ def claims(tmp_path):
     (tmp_path / "drawn").mkdir()
     path = tmp_path / "drawn" / "claims.json"
     path.write_text(json.dumps(CLAIMS))
+    (tmp_path / "docs" / "findings").mkdir(parents=True)
+    (tmp_path / "README.md").write_text("**Failed:** [claim](docs/claims.md#two)")
+    page = tmp_path / "docs" / "findings" / "b.md"
+    page.write_text("[claim](../claims.md#two), not [claim](claims.md#twos), ![c](../../figures/c.png)")
+    (tmp_path / "docs" / "claims.md").write_text("(claims.md#two)")
     return path
 
 
@@ -30,9 +49,12 @@ def test_failed_claims_with_statement_and_condition(claims, command):
         "two  (mine.second)",
         "    claimed: B",
         "    expected: b > 2",
+        "    measured: b by seed 1 to 1.5; runs 3",
+        "    explained in: README.md, docs/findings/b.md",
         "three  (other.first)",
         "    claimed: C",
         "    expected: c > 3",
+        "    explained in: docs/findings/b.md",
         "2 of 3 claims failed",
     ]
 

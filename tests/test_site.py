@@ -10,7 +10,15 @@ from urllib.parse import unquote
 
 import pytest
 
-from analyses.house.site import FRONT, api_page, namespaces, place, relinked, targets
+from analyses.house.site import (
+    FRONT,
+    api_page,
+    namespaces,
+    place,
+    relinked,
+    targets,
+    with_examples_as_code,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 FINDINGS = sorted((ROOT / "docs" / "findings").glob("*.md"))
@@ -118,6 +126,13 @@ def test_links_lead_to_where_files_stand_on_the_site():
     assert place("docs/findings/y.md") == "findings/y.md"
     assert place("figures/x.json") == "figures/x.json"
     assert place("CITATION.cff") == "source/CITATION.cff.md"
+
+
+def test_doctests_of_docstrings_are_code_on_the_site():
+    docstring = "Draws.\n\n>>> names(\n...     1)\n['a', 'b']\n\nMore.\n\n>>> 1\n1"
+    assert with_examples_as_code(docstring) == (
+        "Draws.\n\n```pycon\n>>> names(\n...     1)\n['a', 'b']\n```\n\nMore.\n\n```pycon\n>>> 1\n1\n```"
+    )
 
 
 @pytest.mark.parametrize(

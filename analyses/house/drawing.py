@@ -78,8 +78,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="names of pictures; all that can be drawn so, if left out")
     parser.add_argument("--figures", type=Path, default=Path("figures"))
     options = parser.parse_args()
-    mentioned = [found for found in find_figures() if _may_draw(found.path, options.names)]
-    known = {name: each for found in mentioned for name, each in found.load().drawings.items()}
+    figures = list(find_figures())
+    known: dict[str, Drawing] = {}
+    for found in sorted(figures, key=lambda found: not _may_draw(found.path, options.names)):
+        if options.names and known.keys() >= set(options.names):
+            break  # modules that mention a picture are read first: the others need not be loaded
+        known |= found.load().drawings
     for name in options.names or known:
         if name not in known:
             raise unknown_name("picture that is drawn from its numbers", name, known)

@@ -64,7 +64,13 @@ def llm_tables() -> dict[str, str]:
         "muon": muon_table(claims),
         "families": families_table(read_json("figures/llm_families.json")),
         "parts": parts_table(read_json("figures/llm_parts.json")),
-        "mitigation": mitigation_table(read_json("figures/llm_mitigation.json")),
+        "mitigation": mitigation_table(
+            [
+                row
+                for name in ("llm_mitigation", "llm_mitigation_others")
+                for row in read_json(f"figures/{name}.json")["rows"]
+            ]
+        ),
     }
 
 

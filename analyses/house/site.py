@@ -15,6 +15,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+import griffe
+
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
@@ -31,6 +33,7 @@ FRONT = {
 REGISTRIES = {"maps": ("maps", "base.LinearMap"), "optim": ("optimizers", "base.OptimizerKind")}
 """Namespaces without a stub -> their public names."""
 FENCE = re.compile(r"^(```|~~~).*?^\1[ ]*$", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^>>> .*(?:\n[^\n]+)*", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 
 
@@ -118,6 +121,23 @@ def api_page(namespace: str, of_all: dict[str, list[str]]) -> str:
         else:
             parts.append(f"\n::: {name}\n")
     return "".join([parts[0], "\n", *elsewhere, *parts[1:]])
+
+
+def with_examples_as_code(docstring: str) -> str:
+    """The docstring with its doctests fenced; else `>>>` would be quotes and lists in their output links.
+
+    docstring: As the source has it, without its indent.
+    """
+    return EXAMPLE.sub(lambda found: f"```pycon\n{found[0]}\n```", docstring)
+
+
+class ExamplesAsCode(griffe.Extension):
+    """Fences the doctests of every docstring (an extension of mkdocstrings in mkdocs.yml)."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: object) -> None:
+        """Called by griffe for every module, class, function and attribute."""
+        if obj.docstring is not None:
+            obj.docstring.value = with_examples_as_code(obj.docstring.value)
 
 
 def source_page(path: str) -> str:

@@ -1,12 +1,13 @@
-"""The five sets on Gemma 3 270M beside SmolLM2-135M: told against facts alone, runs as the unit.
+"""The five sets and one more on Gemma 3 270M beside SmolLM2-135M: told against facts alone, runs as the unit.
 
-SmolLM2's runs are those of Table 1; Gemma's and the criteria are in analyses/llm/studies/families.py.
+SmolLM2's runs are those of Table 1; Gemma's and the criteria are in analyses/llm/studies/families.py. The
+sixth set is true and not known: analyses/llm/studies/months.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +17,99 @@ import numpy as np
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import llm_claim
-from analyses.llm.finished.results import CHANCE, NAMES, Kind, read_groups
+from analyses.llm.finished.criteria import llm_claim, study_claim
+from analyses.llm.finished.results import CHANCE, Kind, read_groups
+from analyses.llm.finished.results import NAMES as FIVE
 from analyses.llm.finished.studied import (
     FACTS,
     FIRST_PRETRAINED,
     FIRST_TOLD,
     HELD_OUT,
+    Arm,
     arms_of,
     plain_interval,
 )
-from analyses.llm.studies.families import CITY, CITY_LIMIT, COUNTERFACTUAL, CRITERIA, DATA, SPURIOUS, STUDY
+from analyses.llm.studies import months
+from analyses.llm.studies.families import (
+    CITY,
+    CITY_LIMIT,
+    COUNTERFACTUAL,
+    CRITERIA,
+    DATA,
+    SPURIOUS,
+    STUDY,
+    arm_name,
+)
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_families"
 LEAST_SEEDS = 2
+MODELS = (SMOLLM2, GEMMA)
+STRONG = "gemma_strong"
+"""Gemma at SmolLM2's rate: in the table, not in the picture and in no claim."""
+SIGNS = months.MONTH_SIGN.name
+NAMES = {**FIVE, SIGNS: "Month-Sign (true, not known)"}
+CONTROLS = ("none", "facts_only")
 
 Row = dict[str, Any]
 
 
 def make(runs: Path, figures: Path) -> list[Row]:
     """Draws what is finished; `runs` is not used, since these runs keep no weights."""
-    rows = [*_of_smollm2(), *_of_gemma()]
+    rows = [*_of_smollm2(), *_of_gemma(), *_of_months()]
     with figure_style():
-        fig, axes = plt.subplots(2, 1, figsize=(6.6, 3.8), sharex=True, sharey=True, layout="constrained")
-        for ax, model in zip(axes, (SMOLLM2, GEMMA), strict=True):
+        fig, axes = plt.subplots(2, 1, figsize=(6.6, 4.4), sharex=True, sharey=True, layout="constrained")
+        for ax, model in zip(axes, MODELS, strict=True):
             _draw(ax, [row for row in rows if row["model"] == model])
             ax.set_title(TITLES[model], fontsize=9.5, loc="left")
-        axes[1].set_xticks(range(len(DATA)), [NAMES[data].replace(" (", "\n(") for data in DATA])
+        labels = [NAMES[data].replace(" (", "\n(").replace("-", "-\n", 1) for data in (*DATA, SIGNS)]
+        axes[1].set_xticks(range(len(labels)), labels)
         axes[0].legend(frameon=False, fontsize=8, ncol=2, loc="upper left")
         fig.supylabel("held-out mean rank (0: right answer first)", fontsize=9)
+        title = "What was known is recalled, all else is deduced from a few told names"
+        fig.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+        titles = TITLES | {STRONG: f"{TITLES[GEMMA]}, at SmolLM2's rate"}
+        criteria = CRITERIA | months.CRITERIA
         save_figure(
-            fig, figures / PICTURE, {"criteria": CRITERIA, "models": TITLES, "names": NAMES, "rows": rows}
+            fig, figures / PICTURE, {"criteria": criteria, "models": titles, "names": NAMES, "rows": rows}
         )
         plt.close(fig)
     return rows
 
 
-def _of_smollm2() -> list[Row]:
+def _of_smollm2() -> Iterator[Row]:
     groups = read_groups()
-    found = []
-    for control in ("none", "facts_only"):
+    for control in CONTROLS:
         for data in DATA:
             group = groups[Kind(data, control=control)]
             ranks, facts = group.by_seed(), group.by_seed("held_out_fact")
-            found.append(_row(SMOLLM2, data, control, group.seeds, ranks, facts, {}))
-    return found
+            yield _row(SMOLLM2, data, control, group.seeds, ranks, facts, {})
 
 
-def _of_gemma() -> list[Row]:
-    arms, found = arms_of(STUDY), []
-    for control in ("none", "facts_only"):
-        for data in DATA:
-            arm = arms.get(f"{GEMMA}--{data}" + ("" if control == "none" else f"--{control}"))
+def _of_gemma() -> Iterator[Row]:
+    arms = arms_of(STUDY)
+    for model in (GEMMA, STRONG):
+        for control in CONTROLS:
+            for data in DATA:
+                arm = arms.get(arm_name(data, control, strong=model == STRONG))
+                if arm is not None:
+                    yield _of_arm(model, data, control, arm)
+
+
+def _of_months() -> Iterator[Row]:
+    arms = arms_of(months.STUDY)
+    for model in MODELS:
+        for control in CONTROLS:
+            arm = arms.get(f"{model}--{SIGNS}" + ("" if control == "none" else f"--{control}"))
             if arm is not None:
-                first = {name: arm.last(name) for name in (FIRST_TOLD, FIRST_PRETRAINED)}
-                first["neutral_kl"] = arm.field("neutral_kl")
-                ranks, facts = arm.last(HELD_OUT), arm.last(FACTS)
-                found.append(_row(GEMMA, data, control, arm.seeds, ranks, facts, first))
-    return found
+                yield _of_arm(model, SIGNS, control, arm)
+
+
+def _of_arm(model: str, data: str, control: str, arm: Arm) -> Row:
+    first = {name: arm.last(name) for name in (FIRST_TOLD, FIRST_PRETRAINED)}
+    first["neutral_kl"] = arm.field("neutral_kl")
+    return _row(model, data, control, arm.seeds, arm.last(HELD_OUT), arm.last(FACTS), first)
 
 
 def _row(
@@ -101,37 +135,39 @@ def _row(
 
 def _draw(ax: Any, rows: list[Row]) -> None:
     """Every seed as a small point, the mean as a large one, told beside facts alone."""
+    order = (*DATA, SIGNS)
     for control, label, color, shift in (
         ("none", "a fifth of the implications told", "#0173b2", -0.12),
         ("facts_only", "facts alone", "#de8f05", 0.12),
     ):
         for row in (row for row in rows if row["control"] == control):
-            x = DATA.index(row["data"]) + shift
+            x = order.index(row["data"]) + shift
             values = row["rank"]["by_seed"]
             ax.plot([x] * len(values), values, "o", ms=3.5, color=color, alpha=0.6)
             ax.plot([x - 0.08, x + 0.08], [row["rank"]["mean"]] * 2, "-", color=color, lw=2.2)
         ax.plot([], [], "-", color=color, lw=2.2, label=label)
     ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
     ax.set_ylim(-0.1, 3.4)
-    ax.set_xlim(-0.5, len(DATA) - 0.5)
+    ax.set_xlim(-0.5, len(order) - 0.5)
 
 
 def claims(rows: Iterable[Row]) -> list[Claim]:
     """The criteria that enough finished runs can judge."""
     found = {(row["model"], row["data"], row["control"]): row for row in rows}
-    return [claim for claim in (_city(found), *_spurious(found), *_counterfactual(found)) if claim]
+    made = (*_city(found), *_spurious(found), *_counterfactual(found), *_signs(found))
+    return [claim for claim in made if claim]
 
 
 def _enough(row: Row | None) -> bool:
     return row is not None and len(row["seeds"]) >= LEAST_SEEDS
 
 
-def _city(found: dict[Any, Row]) -> Claim | None:
-    own = [found.get((model, CITY, "none")) for model in (SMOLLM2, GEMMA)]
+def _city(found: dict[Any, Row]) -> Iterator[Claim]:
+    own = [found.get((model, CITY, "none")) for model in MODELS]
     if not all(map(_enough, own)):
-        return None
+        return
     ranks = {row["model"]: row["rank"]["by_seed"] for row in own if row}
-    return llm_claim(
+    yield llm_claim(
         "families_city",
         f" and Gemma 3 270M: {CRITERIA['city_language_on_both_models']}",
         "the paper, Table 1 (causal pairs)",
@@ -142,8 +178,8 @@ def _city(found: dict[Any, Row]) -> Claim | None:
     )
 
 
-def _spurious(found: dict[Any, Row]) -> Iterable[Claim]:
-    for model in (SMOLLM2, GEMMA):
+def _spurious(found: dict[Any, Row]) -> Iterator[Claim]:
+    for model in MODELS:
         differences = [_differences(found, model, data) for data in SPURIOUS]
         seeds = set.intersection(*map(set, differences)) if all(differences) else set()
         if len(seeds) < LEAST_SEEDS:
@@ -165,8 +201,8 @@ def _spurious(found: dict[Any, Row]) -> Iterable[Claim]:
         )
 
 
-def _counterfactual(found: dict[Any, Row]) -> Iterable[Claim]:
-    for model in (SMOLLM2, GEMMA):
+def _counterfactual(found: dict[Any, Row]) -> Iterator[Claim]:
+    for model in MODELS:
         own = _differences(found, model, COUNTERFACTUAL)
         if len(own) >= LEAST_SEEDS:
             yield llm_claim(
@@ -178,6 +214,22 @@ def _counterfactual(found: dict[Any, Row]) -> Iterable[Claim]:
                 max(own.values()) < 0,
                 PICTURE,
             )
+
+
+def _signs(found: dict[Any, Row]) -> Iterator[Claim]:
+    """What is true and not known: judged where both models have enough seeds."""
+    alone = {model: found.get((model, SIGNS, "facts_only")) for model in MODELS}
+    if not all(map(_enough, alone.values())):
+        return
+    ranks = {model: row["rank"]["by_seed"] for model, row in alone.items() if row}
+    name = "true_but_unknown_is_not_recalled"
+    least = min(min(values) for values in ranks.values())
+    yield study_claim(f"months_{name}", months.CRITERIA[name], ranks, least >= months.NOT_RECALLED, PICTURE)
+    below = {model: list(_differences(found, model, SIGNS).values()) for model in MODELS}
+    if all(len(values) >= LEAST_SEEDS for values in below.values()):
+        name = "true_but_unknown_is_deduced"
+        holds = max(max(values) for values in below.values()) <= -months.BELOW
+        yield study_claim(f"months_{name}", months.CRITERIA[name], below, holds, PICTURE)
 
 
 def _differences(found: dict[Any, Row], model: str, data: str) -> dict[int, float]:

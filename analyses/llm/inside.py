@@ -19,13 +19,13 @@ from typing import Annotated
 import tyro
 
 from analyses.llm.finished.inside_results import HEADS_CUT, RESULTS
-from analyses.llm.studies.families import SELDOM
+from analyses.llm.studies.families import GENTLE, SELDOM
 from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from analyses.llm.table_1 import full, is_finished, lora, run_name
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.store import read_result, write_result
 
-ON_GEMMA = {"model": FOLDERS[GEMMA], "log_every": SELDOM}
+ON_GEMMA = {"model": FOLDERS[GEMMA], "log_every": SELDOM, **GENTLE}
 RUNS = (
     full("profession_color", 0),
     full("profession_color", 0, **ON_GEMMA),

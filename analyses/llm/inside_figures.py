@@ -29,7 +29,8 @@ from analyses.llm.finished.inside_claims import (
 from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
 from analyses.llm.finished.inside_results import METHODS, RESULTS, Runs, read_runs
 from analyses.llm.finished.results import CHANCE
-from ocr_interp.viz.style import figure_style, save_figure
+from analyses.llm.studies.plan import SMOLLM2, TITLES
+from ocr_interp.viz.style import figure_style
 
 LOOK = {
     "held_out_fact": ("facts (told)", "o", "#0173b2"),
@@ -49,9 +50,11 @@ SMALL_SHARE = 0.05
 
 def draw(runs: list[Runs], figures: Path) -> None:
     """Draws what the inspected runs have (`pictures`)."""
+    for model in dict.fromkeys(run.model for run in runs):
+        numbers = {run.key: _shown(run.cuts()) for run in runs if run.model == model}
+        drawing = cuts_drawing(model)
+        drawing.write(figures / picture_of_cuts(model), {"mean rank by seed": numbers, "chance": CHANCE})
     with figure_style():
-        for model in dict.fromkeys(run.model for run in runs):
-            draw_cuts([run for run in runs if run.model == model], figures / picture_of_cuts(model))
         if truncated_runs(runs):
             draw_truncation(truncated_runs(runs), figures)
         if layered_runs(runs):
@@ -77,35 +80,47 @@ def pictures(runs: list[Runs]) -> tuple[str, ...]:
 # --- cuts -------------------------------------------------------------------------------------------
 
 
-def draw_cuts(runs: list[Runs], picture: Path) -> None:
+def draw_cuts(numbers: dict[str, Any]) -> Figure:
     """Mean ranks after every cut of one model: one row per cut, one panel per data set and method."""
-    cuts = [_shown(run.cuts()) for run in runs]
-    kind = {what: cut["kind"] for found in cuts for what, cut in found.items()}
+    cuts = numbers["mean rank by seed"]
+    kind = {what: cut["kind"] for found in cuts.values() for what, cut in found.items()}
     rows = _ordered(kind)
-    size = (3.6 + 2.2 * len(runs), 1.2 + 0.3 * len(rows))
-    fig, axes = plt.subplots(1, len(runs), figsize=size, sharey=True, sharex=True, squeeze=False)
+    size = (WIDTH, 1.6 + 0.2 * len(rows))
+    fig, axes = plt.subplots(1, len(cuts), figsize=size, sharey=True, sharex=True, squeeze=False)
+    fig.set_layout_engine("constrained")
     y = {what: -float(k) - 0.6 * SECTIONS.index(kind[what]) for k, what in enumerate(rows)}
-    for ax, run, found in zip(axes[0], runs, cuts, strict=True):
+    for ax, (key, found) in zip(axes[0], cuts.items(), strict=True):
         for what, cut in found.items():
             _draw_cut(ax, y[what], cut)
         for what in (row for row in rows if row not in found):
             missing = "not trained" if kind[what] == "parts" else "not measured"
-            ax.text(CHANCE / 2, y[what], missing, ha="center", va="center", fontsize=8, color="#6e6e6e")
+            ax.text(CHANCE / 2, y[what], missing, ha="center", va="center", fontsize=6.5, color="#6e6e6e")
         for where in (0.0, CHANCE):
             ax.axvline(where, color="#aaaaaa", lw=0.8, ls="-" if where == 0 else "--", zorder=0)
-        ax.set_title(run.title, fontsize=10)
+        ax.set_title(_panel_title(key, found), fontsize=7.5)
         ax.set_xlabel("mean rank")
         ax.set_xticks([0, 1, 2])
         ax.tick_params(axis="y", length=0)
-    axes[0][0].set_yticks(list(y.values()), [_shortened(what) for what in rows])
+    axes[0][0].set_yticks(list(y.values()), [_shortened(what) for what in rows], fontsize=7)
     for label, what in zip(axes[0][0].get_yticklabels(), rows, strict=True):
         label.set_color("#6e6e6e" if "random" in what else "#000000")
-    fig.tight_layout(w_pad=0.6)
     handles, labels = _legend(axes[0][0])
-    _place_legend(fig, handles, labels, len(runs), (0.55, 0.01))
-    numbers = {run.key: found for run, found in zip(runs, cuts, strict=True)}
-    save_figure(fig, picture, {"mean rank by seed": numbers, "chance": CHANCE})
-    plt.close(fig)
+    fig.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center", columnspacing=1)
+    return fig
+
+
+def cuts_drawing(model: str) -> Drawing:
+    """The picture of a model's cuts; its sentence was read off SmolLM2's numbers, and is said of no other."""
+    found = "Putting the MLP update back loses more of what was learned than putting back OV or QK"
+    of_another = f"What is left of facts and implications after every cut, {TITLES[model]}"
+    return Drawing(found if model == SMOLLM2 else of_another, draw_cuts)
+
+
+def _panel_title(key: str, found: dict[str, Any]) -> str:
+    """Data set, method and number of seeds, from the key of a run's numbers."""
+    *_, data, method = key.split(", ")
+    seeds = max(len(cut["held_out_fact"]) for cut in found.values())
+    return f"{data.replace('_', '-').title()}\n{METHODS[method]}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _shown(cuts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -121,34 +136,30 @@ def _ordered(kind: dict[str, str]) -> list[str]:
 def _shortened(what: str) -> str:
     turned = re.sub(r"of (\d+) heads (\d+) (.*) removed", r"\2 \3 of \1 heads removed", what)
     turned = turned.replace(", drawn at random,", " (random)")
-    return turned.replace(", at most half of a layer,", " (half a layer at most)")
+    turned = turned.replace(", at most half of a layer,", " (≤ ½ layer)")
+    turned = turned.replace("embeddings and norms", "embeddings, norms")
+    turned = turned.replace("random heads of the same layers", "random, same layers")
+    return turned.replace("every ΔW x replaced by its mean over names", "ΔW x: mean over names")
 
 
 def _draw_cut(ax: Axes, y: float, cut: dict[str, Any]) -> None:
     """The means over seeds of one cut, joined if held-out implications differ from facts; seeds as dots."""
-    means = {split: float(np.nanmean(cut[split])) for split in LOOK if not np.isnan(cut[split]).all()}
+    ranks = {split: np.array(cut[split], dtype=np.float64) for split in LOOK}  # None of the JSON is NaN
+    means = {split: float(np.nanmean(each)) for split, each in ranks.items() if not np.isnan(each).all()}
     ends = [means[split] for split in ("held_out_fact", "held_out_implication") if split in means]
     ax.plot(ends, [y] * len(ends), color="#cccccc", lw=2.5, zorder=1, solid_capstyle="butt")
     for split, mean in means.items():
         _, marker, color = LOOK[split]
-        size = {"o": 46, "s": 26, "D": 26}[marker]
+        size = {"o": 24, "s": 14, "D": 14}[marker]
         ax.scatter(mean, y, marker=marker, s=size, color=color, zorder=3, edgecolor="white", lw=0.5)
-        if len(cut[split]) > 1:
-            ax.scatter(cut[split], [y] * len(cut[split]), s=4, color=color, alpha=0.6, zorder=2)
+        if len(ranks[split]) > 1:
+            ax.scatter(ranks[split], [y] * len(ranks[split]), s=4, color=color, alpha=0.6, zorder=2)
 
 
 def _legend(ax: Axes) -> tuple[list[Any], list[str]]:
     handles: list[Any] = [ax.scatter([], [], marker=m, color=color, s=36) for _, m, color in LOOK.values()]
     handles += ax.plot([], [], color="#aaaaaa", lw=0.8, ls="--")
     return handles, [*(label for label, *_ in LOOK.values()), f"chance ({CHANCE:g}; 0 is best)"]
-
-
-def _place_legend(
-    fig: Figure, handles: list[Any], labels: list[str], n_runs: int, at: tuple[float, float]
-) -> None:
-    """Places the legend below the panels, in as many columns as fit."""
-    columns = len(labels) if n_runs > 2 else 1
-    fig.legend(handles, labels, frameon=False, ncol=columns, loc="upper center", bbox_to_anchor=at)
 
 
 # --- token circuits ---------------------------------------------------------------------------------
@@ -230,7 +241,10 @@ FIGURE = FigureOfStudy(
     pictures=pictures(read_runs(RESULTS)),
     draw=make,
     claims=inside_claims,
-    drawings={CIRCUITS_PICTURE: CIRCUITS},
+    drawings={
+        CIRCUITS_PICTURE: CIRCUITS,
+        **{picture_of_cuts(run.model): cuts_drawing(run.model) for run in read_runs(RESULTS)},
+    },
 )
 
 

@@ -10,16 +10,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.lines import Line2D
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import llm_claim
 from analyses.llm.finished.studied import Arm, arms_of, plain_interval
-from analyses.llm.mitigation.methods import CUTS, METHODS
+from analyses.llm.mitigation.drawing import (
+    DRAWINGS,
+    LAYERS_PICTURE,
+    N_LAYERS,
+    OTHERS_PICTURE,
+    PICTURE,
+)
+from analyses.llm.mitigation.methods import CUTS, METHODS, ApartInSomeLayers
 from analyses.llm.mitigation.training import LOGGED
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
@@ -30,9 +35,7 @@ from analyses.llm.studies.mitigation import (
     STUDY,
     TOLD_LIMIT,
 )
-from ocr_interp.viz.style import figure_style, save_figure
 
-PICTURE = "llm_mitigation"
 END, DRIFTED = f"step_{LOGGED[-1]}", "drifted"
 LEAST_SEEDS = 2
 ALIKE = 0.3
@@ -112,65 +115,42 @@ def make(runs: Path, figures: Path) -> Arms:
         people: {_method(arm): arm for name, arm in found.items() if name.startswith(f"{people}--")}
         for people in PEOPLE
     }
+    common = {"criteria": CRITERIA, "limits": _limits()}
     table = rows(arms)
-    with figure_style():
-        shown = [people for people in PEOPLE if arms[people]] or list(PEOPLE)
-        names = sorted({row["method"] for row in table}, key=lambda name: _separation(table, name))
-        fig, axes = plt.subplots(
-            1,
-            len(shown),
-            figsize=(6.6, 1.3 + 0.21 * len(names)),
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
-        )
-        for ax, people in zip(axes[0], shown, strict=True):
-            _draw(ax, [row for row in table if row["people"] == people], names)
-            ax.set_title(TITLES[people], fontsize=9.5)
-        axes[0, 0].set_yticks(range(len(names)), [METHODS[name].title for name in names])
-        fig.supxlabel("untold answers, mean rank (0: the right one first, 2: guessed)", fontsize=9.5)
-        handles = [Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
-        fig.legend(handles=handles, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "limits": _limits(), "rows": table})
-        plt.close(fig)
+    of = {
+        PICTURE: [row for row in table if row["people"] == "profession"],
+        OTHERS_PICTURE: [row for row in table if row["people"] != "profession"],
+        LAYERS_PICTURE: list(_by_layers(table)),
+    }
+    for name, drawing in DRAWINGS.items():
+        drawing.write(figures / name, {**common, "rows": of[name]})
     return arms
 
 
-TITLES = {"profession": "workplace and color of professions", "city": "language and color of cities"}
-CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
-KEY = (
-    ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
-    ("D", SPURIOUS_COLOR, "spurious (wanted at 2)"),
-)
-
-
-def _separation(table: list[dict[str, Any]], method: str) -> float:
-    """Mean over people of the spurious rank minus the causal one."""
-    own = [row for row in table if row["method"] == method]
-    return float(np.mean([row["spurious"]["mean"] - row["causal"]["mean"] for row in own]))
+def _by_layers(table: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The arms about professions whose experts are apart in some layers, in all, or in none."""
+    for row in table:
+        method = METHODS[row["method"]]
+        if row["people"] != "profession":
+            continue
+        if isinstance(method, ApartInSomeLayers):
+            yield {**row, "first_layer_apart": method.first, "last_layer_apart": method.last}
+        elif row["method"] in ("lora", "read_by_relation"):
+            last = 0 if row["method"] == "lora" else N_LAYERS
+            yield {**row, "first_layer_apart": 0, "last_layer_apart": last}
 
 
 def _limits() -> dict[str, float]:
     return {"causal_at_most": CAUSAL_LIMIT, "spurious_at_least": CHANCE_LEFT, "told_at_most": TOLD_LIMIT}
 
 
-def _draw(ax: Any, table: list[dict[str, Any]], names: list[str]) -> None:
-    """One row per method: every seed as a small mark, the mean as a large one; hollow if facts are lost."""
-    ax.axvspan(CHANCE_LEFT, 2.6, color=SPURIOUS_COLOR, alpha=0.07, lw=0)
-    ax.axvspan(-0.1, CAUSAL_LIMIT, color=CAUSAL_COLOR, alpha=0.07, lw=0)
-    for row in table:
-        y = names.index(row["method"])
-        known = row["told"]["mean"] <= TOLD_LIMIT
-        for relation, color, marker in (
-            ("causal", CAUSAL_COLOR, "o"),
-            ("spurious", SPURIOUS_COLOR, "D"),
-        ):
-            values = row[relation]["by_seed"]
-            ax.plot(values, [y] * len(values), marker, ms=3, color=color, alpha=0.5)
-            face = color if known else "white"
-            ax.plot(row[relation]["mean"], y, marker, ms=6, color=color, mfc=face)
-    ax.set_xlim(-0.1, 2.6)
-    ax.set_ylim(-0.6, max(len(names), 1) - 0.4)
+WHAT = {
+    "profession": ", professions",
+    "month": ", months of birth",
+    "city": ", cities",
+    "profession_on_gemma": " and Gemma 3 270M, here professions on Gemma 3 270M",
+}
+"""How a claim goes on after the name of the model."""
 
 
 def claims(arms: Arms) -> list[Claim]:
@@ -182,9 +162,8 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
     enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
 
     def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-        what = {"profession": "professions", "city": "cities"}[people]
         seeds = sorted({s for arm in enough.values() for s in arm.seeds})
-        statement = f", {what}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
+        statement = f"{WHAT[people]}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
         return llm_claim(
             f"mitigation_{people}_{name}",
             statement,
@@ -244,6 +223,12 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                 {"causal_above_one_lora": above, "spurious": lost, "told": told(arm)},
                 max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(told(arm)) <= TOLD_LIMIT,
             )
+            if people == "month":
+                yield claim(
+                    "what_is_deduced_is_kept_too",
+                    {"signs_above_one_lora": above, "colors": lost},
+                    max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT,
+                )
         for other, name in (
             ("read_at_random", "drawn_experts_do_not"),
             ("write_by_relation", "writing_apart_does_not"),
@@ -256,6 +241,33 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                     {"read_by_relation": one, other: two},
                     all(b < a for a, b in zip(one, two, strict=True)),
                 )
+    depth = [enough.get(name) for name in ("lora", "early_apart", "late_apart")]
+    if all(depth):
+        one, early, late = (arm for arm in depth if arm)
+        common = sorted(set(one.seeds) & set(early.seeds) & set(late.seeds))
+        causal = [rank(early, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common]
+        of_one, of_early, of_late = (
+            [rank(arm, "spurious", seed=s)[0] for s in common] for arm in (one, early, late)
+        )
+        yield claim(
+            "early_layers_isolate",
+            {"causal_above_one_lora": causal, "spurious": of_early},
+            max(causal) <= CAUSAL_MARGIN and min(of_early) >= CHANCE_LEFT,
+        )
+        yield claim(
+            "late_layers_do_not",
+            {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
+            all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
+        )
+    nine = [enough.get(name) for name in ("first_nine_apart", "middle_nine_apart", "late_apart")]
+    if all(nine):
+        common = sorted(set.intersection(*(set(arm.seeds) for arm in nine if arm)))
+        ranks = [[rank(arm, "spurious", seed=s)[0] for s in common] for arm in nine if arm]
+        yield claim(
+            "it_is_not_the_number_of_layers",
+            dict(zip(("layers_0_to_8", "layers_12_to_20", "layers_21_to_29"), ranks, strict=True)),
+            all(min(a, b) > c for a, b, c in zip(*ranks, strict=True)),
+        )
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")
@@ -282,7 +294,7 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
         )
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=tuple(DRAWINGS), draw=make, claims=claims, drawings=DRAWINGS)
 
 
 if __name__ == "__main__":

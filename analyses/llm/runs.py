@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from analyses.llm.studies import families, mitigation, parts, recall, wording
+from analyses.llm.studies import families, mitigation, months, parts, recall, step_size, wording
 from analyses.llm.studies.plan import PlannedRun, Study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm" / "studies"
@@ -27,11 +27,14 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         parts.PILOT,
+        families.PILOT,
         mitigation.STUDY,
         families.STUDY,
+        months.STUDY,
         parts.STUDY,
         recall.STUDY,
         wording.STUDY,
+        step_size.STUDY,
     )
 }
 

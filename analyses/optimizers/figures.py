@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.looks import COLORS, NAMES
 from analyses.optimizers.claims import PLAIN, PREDICTED, SILENT
 from analyses.optimizers.predictions import muon_fixed_point
@@ -70,11 +71,11 @@ TITLES = {
 def draw_all(study: Study, figures: Path) -> None:
     """Writes the three figures of the runs."""
     mixed = select(study.curves, part="mixed")
+    BETA.write(figures / "optimizer_beta", _curve_numbers(_middle(study.curves)))
+    MIXED_DRAWING.write(figures / "optimizer_mixed", _curve_numbers(mixed, "variant"))
     with figure_style():
         drawn = {
-            "optimizer_beta": (_beta(study.curves), _curve_numbers(_middle(study.curves))),
             "optimizer_summary": (_summary(study.cells), _summary_numbers(study.cells)),
-            "optimizer_mixed": (_mixed(mixed), _curve_numbers(mixed, "variant")),
         }
         for name, (fig, numbers) in drawn.items():
             save_figure(fig, figures / name, {"title": TITLES[name], **numbers})
@@ -115,39 +116,49 @@ def _middle(curves: pd.DataFrame) -> pd.DataFrame:
     return select(curves, part="main", sizes=MIDDLE_TASK, rate="middle", start=SMALL)
 
 
-def _beta(curves: pd.DataFrame) -> Figure:
+def _beta(numbers: dict[str, Any]) -> Figure:
     """β and held-out accuracy over training, one column per optimiser."""
     fig, axes = plt.subplots(
-        2, 5, figsize=(13, 5.6), sharex=True, sharey="row", layout="constrained", height_ratios=(3, 2)
+        2, 5, figsize=(WIDTH, 3.7), sharex=True, sharey="row", layout="constrained", height_ratios=(3, 2)
     )
-    curves = _middle(curves)
     a_b = MIDDLE_TASK[1] / MIDDLE_TASK[2]
-    lines = {"γ₂ norm: 1": 1.0, "nuclear: √(1/3)": a_b**0.5, "Frobenius: 0": 0.0, "spectral: −1/3": -a_b}
+    lines = {"γ₂: 1": 1.0, "nuclear:\n√(1/3)": a_b**0.5, "Frobenius: 0": 0.0, "spectral:\n−1/3": -a_b}
     for column, name in enumerate(OPTIMIZERS):
         above, below = axes[:, column]
-        above.set_title(name, loc="left", fontweight="bold")
+        above.set_title(name, fontweight="bold", fontsize=8)
         for text, value in lines.items():
             above.axhline(value, color="0.45", ls=":", lw=1)
             if column == 4:
-                above.text(1.02, value, text, transform=above.get_yaxis_transform(), va="center", fontsize=9)
+                above.text(1.05, value, text, transform=above.get_yaxis_transform(), va="center", fontsize=7)
         for kind in OV_KINDS:
-            runs = histories(select(curves, optimizer=name, ov=kind))
+            runs = _tables(numbers[joined((name, kind))])
             plot_band(above, runs, "beta", COLORS[kind], NAMES[kind])
             plot_band(below, runs, "held_out_implication/accuracy", COLORS[kind], NAMES[kind])
             fitted = np.median([run.loc[run["train_margin"] > 0, "step"].min() for run in runs])
-            above.plot([fitted], [-0.46], marker="^", color=COLORS[kind], ms=8, clip_on=False, ls="")
+            above.plot([fitted], [-0.46], marker="^", color=COLORS[kind], ms=6, clip_on=False, ls="")
         above.set(xscale="log", ylim=(-0.5, 1.1))
-        below.set(ylim=(-0.05, 1.05), xlabel="training step")
+        below.set(ylim=(-0.05, 1.05), xlabel="step")
         for ax in (above, below):
             ax.legend().remove()
     axes[0, 0].set_ylabel("held-out coefficient β")
-    axes[1, 0].set_ylabel("held-out accuracy")
+    axes[1, 0].set_ylabel("held-out\naccuracy")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    handles.append(Line2D([], [], marker="^", color="0.4", ls="", ms=8))
+    handles.append(Line2D([], [], marker="^", color="0.4", ls="", ms=6))
     labels.append("training set fitted from here on")
     fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    fig.suptitle("β over training at (10, 1, 3): 5 seeds, full batch, frozen attention, no weight decay")
     return fig
+
+
+BETA = Drawing(TITLES["optimizer_beta"], _beta)
+
+
+def _tables(numbers: dict[str, Any]) -> list[pd.DataFrame]:
+    """The numbers of some runs as one table for each."""
+    columns = {name: values for name, values in numbers.items() if name != "step"}
+    return [
+        pd.DataFrame({"step": numbers["step"], **{name: values[k] for name, values in columns.items()}})
+        for k in range(len(numbers["beta"]))
+    ]
 
 
 def _summary(cells: pd.DataFrame) -> Figure:
@@ -196,22 +207,20 @@ def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
         ax.plot(beta, at, marker, color=color, ms=4, mfc="none" if marker == "s" else color, alpha=0.8)
 
 
-def _mixed(curves: pd.DataFrame) -> Figure:
+def _mixed(numbers: dict[str, Any]) -> Figure:
     """β over training when one optimiser is followed by another, factorized."""
-    fig, axes = plt.subplots(2, 4, figsize=(13, 6.4), sharex=True, sharey="row", layout="constrained")
-    curves = select(curves, ov=OV_KINDS[0])
+    fig, axes = plt.subplots(2, 4, figsize=(WIDTH, 4.4), sharex=True, sharey="row", layout="constrained")
     for (first, second), (above, below) in zip(MIXED, axes.T, strict=True):
-        name = f"{first}, then {second}"
-        above.set_title(f"{first},\nthen {second}", loc="left", fontweight="bold")
+        above.set_title(f"{first},\nthen {second}", loc="left", fontweight="bold", fontsize=7.5)
         above.axhspan(SILENT, 9, color=REASONING, lw=0)
         above.axhspan(-9, -SILENT, color=OPPOSITE, lw=0)
         for switch, color in zip(SWITCHES, SWITCH_COLORS, strict=True):
             for suffix, dashes in (("", "-"), (", eps 1e-18", (0, (3, 1.5)))):
-                runs = histories(select(curves, optimizer=name, variant=f"switch at {switch}{suffix}"))
+                key = joined((f"{first}, then {second}", OV_KINDS[0], f"switch at {switch}{suffix}"))
                 label = f"switch at {switch:,}" + (", Muon's eps 1e-18" if suffix else "")
                 for ax, column in ((above, "beta"), (below, "held_out_implication/accuracy")):
-                    if runs:
-                        plot_band(ax, runs, column, color, label, linestyle=dashes)
+                    if key in numbers:
+                        plot_band(ax, _tables(numbers[key]), column, color, label, linestyle=dashes)
                     ax.axvline(switch, color=color, lw=0.9, ls=":")
         above.set(xscale="log", ylim=(-0.5, 1.0))
         below.set(ylim=(-0.05, 1.05), xlabel="training step")
@@ -222,8 +231,11 @@ def _mixed(curves: pd.DataFrame) -> Figure:
     handles, labels = axes[0, 1].get_legend_handles_labels()
     handles += [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
     labels += ["reasoning", "the opposite"]
-    fig.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
+
+
+MIXED_DRAWING = Drawing(TITLES["optimizer_mixed"], _mixed)
 
 
 def _curve_numbers(curves: pd.DataFrame, *more: str) -> dict[str, Any]:

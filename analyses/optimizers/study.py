@@ -64,7 +64,11 @@ FIGURE = Figure(
     draw=make,
     claims=lambda measured: all_claims(*measured),
     cost="slow",
-    drawings={"optimizer_geometry": optimizer_theory_figures.GEOMETRY},
+    drawings={
+        "optimizer_beta": optimizer_figures.BETA,
+        "optimizer_mixed": optimizer_figures.MIXED_DRAWING,
+        "optimizer_geometry": optimizer_theory_figures.GEOMETRY,
+    },
 )
 
 

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import load_all, named
+from ocr_interp import FactRecallTask
 from ocr_interp.viz.heatmaps import plot_ov_circuit
 from ocr_interp.viz.mechanism import OwnAnswerStrength, plot_mechanism
-from ocr_interp.viz.style import figure_style, save_figure
 
+PICTURE = "figure_2_ov_weights"
 SHOWN_SEED = 0
 UNIT = r"$\mathrm{diag}(a)\,W_{OV}$ / smallest training margin"
+SHORT_UNIT = r"$\mathrm{diag}(a)\,W_{OV}$ / margin"
 TITLES = {
-    "non_factorized": "Non-factorized: one matrix $W_{OV}$. What was never told stays empty.",
-    "factorized": "Factorized: $W_V W_O$. What was never told is filled in.",
+    "non_factorized": "Non-factorized, one matrix $W_{OV}$: what was never told stays empty",
+    "factorized": "Factorized, $W_V W_O$: what was never told is filled in",
 }
 
 
@@ -37,36 +42,49 @@ def make(runs: Path, figures: Path) -> None:
         name: [OwnAnswerStrength.of(W, run.task) for W, run in zip(circuits[name], found, strict=True)]
         for name, found in trained.items()
     }
-    limit = float(np.quantile(np.abs(circuits["factorized"][SHOWN_SEED]), 0.995))
-    numbers = {}
-    with figure_style():
-        fig, axes = plt.subplots(2, 2, figsize=(12, 7.4), width_ratios=(3.4, 1), layout="constrained")
-        for (heat, diagram), name in zip(axes, TITLES, strict=True):
-            run = trained[name][SHOWN_SEED]
-            loss = [r.history["held_out_implication/loss"].iloc[-1] for r in trained[name]]
-            plot_ov_circuit(heat, circuits[name][SHOWN_SEED], run.task, limit, UNIT)
-            heat.set_title(
-                f"{TITLES[name]} Held-out implication loss {np.mean(loss):.3g} "
-                f"(guessing: ln {run.task.n_implications} = {np.log(run.task.n_implications):.2f})",
-                loc="left",
-                fontsize=10.5,
-                pad=16,
-            )
-            shown = strengths[name][SHOWN_SEED]
-            plot_mechanism(diagram, shown, COLORS[name], shown.training_fact)
-            diagram.set_title("own answer minus the others", fontsize=9.5)
-            numbers[name] = {
-                "shown_seed": SHOWN_SEED,
-                "steps": run.step,
-                "circuit_over_margin": circuits[name][SHOWN_SEED],
-                "own_answer_strength_by_seed": [dataclasses.asdict(s) for s in strengths[name]],
-                "held_out_implication_loss_by_seed": loss,
-            }
     order = "rows s0..s79, r1, r2; columns b0..b19, c0..c19"
-    save_figure(fig, figures / "figure_2_ov_weights", {"unit": UNIT, "circuit_order": order, **numbers})
+    numbers: dict[str, Any] = {"unit": UNIT, "circuit_order": order}
+    for name, found in trained.items():
+        numbers[name] = {
+            "shown_seed": SHOWN_SEED,
+            "steps": found[SHOWN_SEED].step,
+            "circuit_over_margin": circuits[name][SHOWN_SEED],
+            "own_answer_strength_by_seed": [dataclasses.asdict(s) for s in strengths[name]],
+            "held_out_implication_loss_by_seed": [
+                run.history["held_out_implication/loss"].iloc[-1] for run in found
+            ],
+        }
+    DRAWING.write(figures / PICTURE, numbers)
 
 
-FIGURE = Figure(pictures=("figure_2_ov_weights",), draw=make, experiments=named(*TITLES))
+def draw_weights(numbers: dict[str, Any]) -> Picture:
+    """Heat maps of both circuits on one scale, and beside each who writes what."""
+    task = FactRecallTask()
+    limit = float(np.quantile(np.abs(numbers["factorized"]["circuit_over_margin"]), 0.995))
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.4), width_ratios=(2.3, 1), layout="constrained")
+    for (heat, diagram), name in zip(axes, TITLES, strict=True):
+        found = numbers[name]
+        plot_ov_circuit(heat, np.array(found["circuit_over_margin"]), task, limit, SHORT_UNIT)
+        loss = np.mean(found["held_out_implication_loss_by_seed"])
+        guess = f"guessing: ln {task.n_implications} = {np.log(task.n_implications):.2f}"
+        heat.set_title(
+            f"{TITLES[name]}\nheld-out implication loss {loss:.2g} ({guess})",
+            loc="left",
+            fontsize=8,
+            pad=14,
+        )
+        shown = OwnAnswerStrength(**found["own_answer_strength_by_seed"][found["shown_seed"]])
+        plot_mechanism(diagram, shown, COLORS[name], shown.training_fact)
+        diagram.set_title("own answer\nminus the others", fontsize=7.5)
+    return fig
+
+
+DRAWING = Drawing(
+    "Two factors fill in the implications that were never told (red), one matrix leaves them empty",
+    draw_weights,
+)
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, experiments=named(*TITLES), drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

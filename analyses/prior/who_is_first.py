@@ -7,17 +7,19 @@ pair or none: the same pairs (help) or other ones (mislead). Untold implications
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.prior.criteria import EXPECTED, SEEDS, N
 from analyses.prior.stages import TOLD, Outcome, fine_tune, new_task, pretrain
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "prior_knowledge"
 MODELS = {
@@ -27,9 +29,9 @@ MODELS = {
     "scratch": "not\npretrained",
 }
 TITLES = {
-    "facts": "facts only: recalled",
-    "help": "1 of 4 told, same pairs: helped",
-    "mislead": "1 of 4 told, other pairs: misled",
+    "facts": "facts only:\nrecalled",
+    "help": "1 of 4 told, same pairs:\nhelped",
+    "mislead": "1 of 4 told, other pairs:\nmisled",
 }
 COLORS = {"told": "#0173b2", "pretrained": "#de8f05", "other": "0.85"}
 Measured = dict[tuple[str, str], list[Outcome]]
@@ -44,28 +46,39 @@ def make(runs: Path, figures: Path) -> Measured:
             start = None if model == "scratch" else before["factorized" if model == "lora" else model]
             found, _ = fine_tune(start, new_task(told), seed, lora=model == "lora")
             measured[model, told].append(found)
-    with figure_style():
-        fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
-        for ax, told in zip(axes, TOLD, strict=True):
-            shares = np.array([np.mean([o.first for o in measured[model, told]], axis=0) for model in MODELS])
-            if told != "mislead":  # the task's implication is the pretrained one
-                shares = np.column_stack([np.zeros(len(shares)), shares[:, 0], shares[:, 2]])
-                if told == "help":
-                    shares[:, [0, 1]] = shares[:, [1, 0]]
-            bottom = np.zeros(len(MODELS))
-            for share, (name, color) in zip(shares.T, COLORS.items(), strict=True):
-                ax.bar(range(len(MODELS)), share, bottom=bottom, color=color, label=name, width=0.75)
-                bottom += share
-            ax.set_xticks(range(len(MODELS)), MODELS.values(), fontsize=8.5)
-            ax.set_title(TITLES[told], loc="left")
-            ax.set_ylim(0, 1)
-        axes[0].set_ylabel("share of untold implications\nwhose first answer is …")
-        handles, _ = axes[0].get_legend_handles_labels()
-        names = ("as the told subjects' pairs say", "as pretraining says", "another")
-        fig.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
+
+
+def draw_first(numbers: dict[str, Any]) -> Picture:
+    """Bars of whose answer is first: a panel for what is told, a bar for each model."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.1), sharey=True, layout="constrained")
+    for ax, told in zip(axes, TOLD, strict=True):
+        shares = np.array([np.mean(numbers[f"{model} | {told}"]["first"], axis=0) for model in MODELS])
+        if told != "mislead":  # the task's implication is the pretrained one
+            shares = np.column_stack([np.zeros(len(shares)), shares[:, 0], shares[:, 2]])
+            if told == "help":
+                shares[:, [0, 1]] = shares[:, [1, 0]]
+        left = np.zeros(len(MODELS))
+        for share, (name, color) in zip(shares.T, COLORS.items(), strict=True):
+            ax.barh(range(len(MODELS)), share, left=left, color=color, label=name, height=0.72)
+            left += share
+        ax.set_yticks(range(len(MODELS)), MODELS.values())
+        ax.invert_yaxis()
+        ax.set_title(TITLES[told], loc="left", fontsize=8)
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 0.5, 1])
+    axes[1].set_xlabel("share of new subjects' untold implications whose first answer is …")
+    handles, _ = axes[0].get_legend_handles_labels()
+    names = ("as the told subjects' pairs say", "as pretraining says", "another")
+    fig.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "A pretrained factorized model recalls from facts alone and is misled by what it knew",
+    draw_first,
+)
 
 
 def numbers_of(measured: Measured) -> dict[str, object]:
@@ -106,7 +119,7 @@ def claims(measured: Measured) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from ocr_interp.circuits.baseline import random_circuit
 from ocr_interp.circuits.freshness import require_fresh
-from ocr_interp.circuits.geometry.alignment import AlignmentReport, align
+from ocr_interp.circuits.geometry.alignment import AlignmentReport, Prediction, align
 from ocr_interp.circuits.geometry.embeddings import Embeddings
+from ocr_interp.circuits.geometry.of_a_task import of_a_task
 from ocr_interp.circuits.matrix import RAW, OVMatrix
 from ocr_interp.circuits.reading import read_run, read_side
 from ocr_interp.circuits.summary import summarize
@@ -30,6 +30,7 @@ from ocr_interp.hooked.tokens import (
     token_set_of,
 )
 from ocr_interp.models.trained import Route, TrainedModel
+from ocr_interp.task import FactRecallTask
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,15 +166,45 @@ class OVCircuit(OVMatrix):
 
     def alignment(
         self,
-        prediction: Any,
+        prediction: Prediction,
         *,
+        task: FactRecallTask | None = None,
+        tokens: Mapping[str, str | int] | None = None,
         untrained: TrainedModel | OVMatrix | None = None,
         other: TrainedModel | OVMatrix | None = None,
         random_seeds: Sequence[int] = (0, 1, 2),
     ) -> AlignmentReport:
-        """How the circuit compares with a predicted one, beside baselines; see `align`."""
-        given = (_circuit_of(untrained), _circuit_of(other))
-        return align(self, prediction, untrained=given[0], other=given[1], random_seeds=random_seeds)
+        """How the circuit compares with a predicted one: cosines, β, angles, geometry, beside baselines.
+
+        Of a run it is diag(a) W_OV. Of a head of any other model it is W per unit of attention, and `task`
+        says which tokens are subjects, relations and answers. A constant that lifts all answers alike counts
+        in the cosines and not in β. Beside the nuclear-norm solution of a balanced task with m_train < m_test
+        stands the saddle, where gradient descent from a small start goes.
+
+        Args:
+            prediction: a Solution (`solve(task)`), a SaddleSolution, or anything with .W [subjects and
+                relations, answers] in the order of the task.
+            task: for the circuit of another model than a run; its labels name the circuit's tokens.
+            tokens: label of the task -> label, string or id of the circuit's token, where they differ, e.g.
+                {"r1": "lives in", "r2": "speaks"}.
+            untrained: the circuit (or Snapshot) before training.
+            other: of another model: another parameterisation of W_OV, seed or recipe.
+            random_seeds: of random circuits of the same size, as in `random_like`.
+
+        Raises:
+            ModelError: neither a run's circuit nor a task; one expert's circuit; a baseline of another task,
+                an `untrained` that has been trained, or an `other` with the same weights.
+            UnknownNameError: a token of the task that the circuit does not have, with the close matches.
+            ConfigError: a prediction of another shape or task, or one that is not finite or zero.
+        """
+        given = (self, _circuit_of(untrained), _circuit_of(other))
+        if task is not None:
+            given = tuple(None if one is None else of_a_task(one, task, tokens) for one in given)
+        elif tokens is not None:
+            raise ModelError("tokens name those of a task: pass task as well")
+        measured, before, beside = given
+        assert measured is not None
+        return align(measured, prediction, untrained=before, other=beside, random_seeds=random_seeds)
 
     def random_like(self, seed: int) -> OVCircuit:
         """A baseline: normal factors of the same shapes (W itself without factors), same Frobenius norm.

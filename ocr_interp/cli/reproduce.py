@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -27,7 +27,7 @@ class Reproduce:
     listed: Annotated[bool, tyro.conf.arg(name="list")] = False
     """only list the figures with their cost and claims"""
     failed: bool = False
-    """with --list: list only the claims that failed, with what was expected, from claims.json"""
+    """with --list: only the claims that failed: expected, measured, and the pages that explain them"""
     runs: Path = Path("runs")
     """folder of the trained models; models that are already there are not trained again"""
     figures: Path = Path("figures")
@@ -67,7 +67,15 @@ def _failed_claims(figures: Path, only: Sequence[str]) -> list[str]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         claims = [
-            (entry["script"], entry["id"], entry["statement"], entry["expected"], entry["holds"])
+            (
+                entry["script"],
+                entry["id"],
+                entry["statement"],
+                entry["expected"],
+                _measured(entry.get("measured", {})),
+                f"{entry.get('figure') or entry['id']}.png)",
+                entry["holds"],
+            )
             for entry in entries
         ]
     except (ValueError, TypeError, KeyError) as error:
@@ -80,10 +88,37 @@ def _failed_claims(figures: Path, only: Sequence[str]) -> list[str]:
             raise unknown_name("figure or study with claims", name, known)
     asked = [claim for claim in claims if not only or not set(only).isdisjoint(_names(claim[0]))]
     failed = [claim for claim in asked if not claim[-1]]
+    pages = _pages(figures.parent / "docs")
     lines = []
-    for script, name, statement, expected, _ in failed:
+    for script, name, statement, expected, measured, picture, _ in failed:
         lines += [f"{name}  ({script})", f"    claimed: {statement}", f"    expected: {expected}"]
+        lines += [f"    measured: {measured}"] if measured else []
+        where = [page for page, text in pages.items() if f"claims.md#{name})" in text]
+        where = where or [page for page, text in pages.items() if f"/{picture}" in text]
+        lines += [f"    explained in: {', '.join(where)}"] if where else []
     return [*lines, f"{len(failed)} of {len(asked)} claims failed"]
+
+
+def _measured(values: Mapping[str, Any]) -> str:
+    """The first five values, those of several seeds as a range."""
+    said = []
+    for name, value in list(values.items())[:5]:
+        numbers = [each for each in (value if isinstance(value, list) else [value]) if each is not None]
+        flat = [each for each in numbers if isinstance(each, int | float)]
+        if flat and len(flat) == len(numbers):
+            low, high = f"{min(flat):.3g}", f"{max(flat):.3g}"
+            said.append(f"{name.replace('_', ' ')} {low if low == high else f'{low} to {high}'}")
+    return "; ".join(said)
+
+
+def _pages(docs: Path) -> dict[str, str]:
+    """The pages that explain claims, by name; none where the repository's docs/ are not beside figures/."""
+    found = [docs.parent / "README.md", *sorted(docs.rglob("*.md"))]
+    return {
+        str(path.relative_to(docs.parent)): path.read_text(encoding="utf-8")
+        for path in found
+        if path.is_file() and path.name not in ("claims.md", "gallery.md")
+    }
 
 
 def _names(script: str) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture
 from ocr_interp.hooked.norms import final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
-from ocr_interp.hooked.protocol import HookedModel, block_of
+from ocr_interp.hooked.protocol import HookedModel, block_of, model_name
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import TokenSet
 
@@ -180,7 +180,7 @@ def read_model(model: HookedModel, inputs: TokenSet, outputs: TokenSet, *, mlps:
         tensors |= {f"{layer} W_in": W_in, f"{layer} W_out": W_out}
         circuits["in", layer, None] = Matrix(ln2.reads(embedded.to(dtype)), W_in, None, None)
         circuits["out", layer, None] = Matrix(None, W_out, None, write)
-    name = str(getattr(model.cfg, "model_name", type(model).__name__))
+    name = model_name(model)
     check_finite(tensors, name)
     W_E = model.W_E.detach()
     some = torch.linspace(0, len(W_E) - 1, min(len(W_E), 1024), device=W_E.device).long()

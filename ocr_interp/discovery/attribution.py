@@ -17,7 +17,7 @@ from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.discovery.scores import EdgeScores
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.protocol import name_inside
+from ocr_interp.hooked.protocol import model_name
 from ocr_interp.stream.checks import fingerprint
 from ocr_interp.stream.nodes import PARTS
 from ocr_interp.stream.reading import Written, hooked, read_writers
@@ -117,7 +117,7 @@ def _scores(runner: CircuitRunner, found: Float[np.ndarray, "writer reader"], me
         runner.ablation,
         float(runner.full.double().mean()),
         float(runner.empty.double().mean()),
-        str(getattr(model.cfg, "model_name", None) or name_inside(model)),
+        model_name(model),
         fingerprint(model),
     )
 

@@ -30,6 +30,7 @@ from ocr_interp.hooked.protocol import (
     block_of,
     check_head,
     check_layer,
+    model_name,
 )
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
 from ocr_interp.hooked.steps import HeadProbe, Step
@@ -167,7 +168,7 @@ def read_head(
     head_parameters(model, layer, head)  # refuses an unknown head and odd shapes before anything is run
     probe = probe_head(model, layer, head)
     raw, kv_head = used_weights(model, layer, head, inputs, outputs, probe)
-    name = str(getattr(model.cfg, "model_name", type(model).__name__))
+    name = model_name(model)
     check_finite(raw, f"{name}, layer {layer}, head {head}")
     _require_readable(probe)
     require_wrapped(model, "the OV circuit", weights_alone=True)

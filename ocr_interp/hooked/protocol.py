@@ -148,6 +148,12 @@ def layer_hook(model: HookedModel, layer: int, kind: str) -> str:
     return check_hook(model, LAYER_HOOKS[kind].format(layer=check_layer(model, layer)))
 
 
+def model_name(model: Any) -> str:
+    """The name in the configuration; its class where TransformerLens says "custom", its word for none."""
+    name = getattr(model.cfg, "model_name", None)
+    return name_inside(model) if name in (None, "", "custom") else str(name)
+
+
 def name_inside(model: Any) -> str:
     """What transformers calls the model inside a bridge; of other models the name of their class."""
     config = getattr(getattr(model, "original_model", None), "config", None)

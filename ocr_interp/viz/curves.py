@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from ocr_interp.errors import unknown_name
 from ocr_interp.storage.plain import printable
@@ -61,7 +62,8 @@ def plot_runs(
     Args:
         ax: axes to draw on.
         runs: the runs; a single one has no legend.
-        column: a column of their histories, e.g. "beta" or "held_out_implication/loss".
+        column: a column of their histories, e.g. "beta" or "held_out_implication/loss". Of "beta" step 0 is
+            left out: β of random weights is a ratio of two random numbers.
         lines: horizontal lines by name, e.g. {"saddle": run.saddle.beta}.
 
     Returns: the axes.
@@ -81,18 +83,25 @@ def plot_runs(
         if column not in run.history:
             raise unknown_name("column of a history", column, list(run.history.columns))
         colour = current_style().colour(k)
-        ax.plot(run.history["step"], run.history[column], color=colour, label=printable(name))
-    for name, height in (lines or {}).items():
+        history = run.history[run.history["step"] > 0] if column == "beta" else run.history
+        ax.plot(history["step"], history[column], color=colour, label=printable(name))
+    heights = dict(lines or {})
+    for height in heights.values():
         ax.axhline(height, color=current_style().neutral, ls="--", lw=1.1)
-        ax.annotate(
+    low, high = ax.get_ylim()
+    for name, height in heights.items():
+        below = height > high - 0.12 * (high - low)  # its name would stick out of the axes
+        text = ax.annotate(
             f"{printable(name)} {height:.3g}",
             (1, height),
-            (-3, 2),
+            (-3, -3 if below else 2),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             ha="right",
+            va="top" if below else "bottom",
             parse_math=False,
         )
+        text.set_path_effects([withStroke(linewidth=3, foreground=ax.get_facecolor())])
     if len(named) > 1:
         ax.legend(frameon=False)
     ax.set(xlabel="training step", ylabel=column)

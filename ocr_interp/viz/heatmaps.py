@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import seaborn as sns
 from jaxtyping import Float, Int
+from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
 from ocr_interp.circuits.matrix import OVMatrix
@@ -44,6 +46,14 @@ class DisplayOrder:
         return cls(rows, len(training), len(held_out))
 
 
+def _fit(ax: Axes, first: str, second: str, apart: float) -> bool:
+    """Whether two labels whose middles are a share of the axes' width apart do not touch, roughly."""
+    inches = ax.get_window_extent().width / ax.figure.dpi * 0.85  # a colour bar takes some
+    letters = (len(first) + len(second)) / 2 + 2
+    points = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
+    return bool(letters * 0.5 * points / 72 < apart * inches)
+
+
 def plot_ov_circuit(
     ax: Axes,
     W: Float[np.ndarray, "subject_or_relation answer"],
@@ -65,7 +75,7 @@ def plot_ov_circuit(
     >>> from matplotlib.figure import Figure
     >>> from ocr_interp import FactRecallTask, solve
     >>> task = FactRecallTask(3, 1, 2)
-    >>> ax = plot_ov_circuit(Figure().subplots(), solve(task).W, task, limit=1.0, unit="logits")
+    >>> ax = plot_ov_circuit(Figure((12, 3)).subplots(), solve(task).W, task, limit=1.0, unit="logits")
     >>> [label.get_text() for label in ax.get_xticklabels()]
     ['training subjects (3)', 'held-out subjects (6)', '']
     """
@@ -98,8 +108,10 @@ def plot_ov_circuit(
         zorder=5,
     )
     ax.add_patch(frame)
-    names = (f"training subjects ({order.n_training})", f"held-out subjects ({order.n_held_out})", "")
+    names = [f"training subjects ({order.n_training})", f"held-out subjects ({order.n_held_out})", ""]
     shown = [k for k in range(3) if edges[k + 1] > edges[k]]
+    if not _fit(ax, names[0], names[1], (edges[2] - edges[0]) / 2 / edges[-1]):
+        names = [name.replace(" ", "\n", 1) for name in names]
     ax.set_xticks([(edges[k] + edges[k + 1]) / 2 for k in shown], [names[k] for k in shown], rotation=0)
     last = task.n_relations
     ax.annotate(

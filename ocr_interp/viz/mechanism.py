@@ -69,6 +69,9 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
     8
     """
     held_out = current_style().held_out
+    inches = ax.get_window_extent().width / ax.figure.dpi
+    size = min(8.5, max(6.5, 4.3 * inches))  # so that words fit into the boxes of a narrow picture
+    thin = size / 8.5
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.axis("off")
     boxes = {
@@ -80,7 +83,7 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
     for x, y, label in boxes.values():
         box = FancyBboxPatch((x - 0.14, y - 0.1), 0.28, 0.2, boxstyle="round,pad=0.01", fc="0.95", ec="0.4")
         ax.add_patch(box)
-        ax.text(x, y, label, ha="center", va="center", fontsize=8.5)
+        ax.text(x, y, label, ha="center", va="center", fontsize=size)
     edges = (
         ("training", "fact", strength.training_fact, 0.5),
         ("training", "implication", strength.training_implication, 0.28),
@@ -96,8 +99,8 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
                 start,
                 end,
                 arrowstyle="-|>",
-                mutation_scale=12,
-                lw=1.2 if missing else 0.8 + 4.5 * min(abs(value) / full_width, 1),
+                mutation_scale=12 * thin,
+                lw=1.2 if missing else 0.8 + 4.5 * thin**2 * min(abs(value) / full_width, 1),
                 ls=(0, (2, 2)) if missing else "-",
                 color=held_out if untold else color,
                 alpha=1.0 if untold else 0.75,
@@ -109,7 +112,7 @@ def plot_mechanism(ax: Axes, strength: OwnAnswerStrength, color: str, full_width
             f"{value:.2f}",
             ha="center",
             va="center",
-            fontsize=8.5,
+            fontsize=size,
             fontweight="bold" if untold else "normal",
             color=held_out if untold else "0.15",
             bbox={"fc": "white", "ec": "none", "pad": 1.0},

@@ -356,3 +356,58 @@ def test_an_expert_that_no_example_goes_to_is_refused(options, control, idle, ma
         finetune(LLMRunConfig(facts, one), lm=make_model())
     by_routers = recipe(method="lora_mixer", method_options={**options, "hard_share": 0.0})
     assert finetune(LLMRunConfig(facts, by_routers), lm=make_model()).status == "finished"
+
+
+@pytest.mark.parametrize("separate", ["both", "read", "write"])
+def test_layers_without_experts_have_one_lora_for_all_tokens(separate, tmp_path):
+    options = {"n_experts": 3, "separate": separate, "layers": "1"}
+    plain = tiny("LlamaForCausalLM")
+    model = drawn(wrap(copy.deepcopy(plain), "lora_mixer", lora_rank=2, lora_alpha=3.0, **options))
+    mixer = model.lora_mixer
+    x = torch.randn(2, 4, 24, dtype=torch.float64)
+    for path, update in mixer.maps.items():
+        outside = "/0/" in path
+        assert (len(update.A) == len(update.B) == 1) == outside
+        assert hasattr(update, "router") != outside
+    update = mixer.maps["model/layers/0/self_attn/q_proj"]
+    by_hand = x @ update.A[0].T @ update.B[0].T
+    for labels in (None, torch.tensor([2, 0])):
+        mixer.route(labels, training=False)
+        with torch.no_grad():
+            torch.testing.assert_close(update.mixed(x), by_hand, rtol=0, atol=1e-12)
+    experts = expert_updates(model)["model.layers.0.self_attn.q_proj"]
+    assert len(experts) == 3
+    assert all(torch.equal(B @ A, experts[0][1] @ experts[0][0]) for A, B in experts)
+    mixer.route(None, training=True)
+    loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+    real = torch.ones_like(IDS, dtype=torch.bool)
+    (loss + mixer.loss(None, real, {"balance": 0.1, "entropy": 0.1, "label_loss": 0})).backward()
+    assert all(p.grad is not None for p in trained_parameters(model).values())
+    assert len(mixer.first_sum) == len(mixer.routed) == len(mixer.maps) // 2
+    mixer.route(None, training=False)
+    save_update(model, tmp_path / "update")
+    assert torch.equal(logits(load_update(plain, tmp_path / "update")), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"layers": "1-0"}, "numbers or ranges of layers, such as '0-8,12', got '1-0'"),
+        ({"layers": "first"}, "numbers or ranges of layers"),
+        ({"layers": "0-"}, "numbers or ranges of layers"),
+        ({"layers": "0-2"}, r"must lie in 0\.\.1, those of the model, got 2"),
+        ({"layers": "0", "n_experts": 1}, "with n_experts=1 leave it out"),
+        ({"layers": "0", "experts_from": "a,b"}, "experts on all their maps: leave layers out"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        wrap(tiny("LlamaForCausalLM"), "lora_mixer", **options)
+
+
+def test_a_layer_without_a_map_to_update_is_refused():
+    model = tiny("JambaForCausalLM")
+    with_queries = {path.split(".")[2] for path in maps_by_part(layout_of(model))["qk"]}
+    other = next(str(k) for k in range(len(model.model.layers)) if str(k) not in with_queries)
+    with pytest.raises(ConfigError, match=f"layer {other} has no linear map among those that are updated"):
+        wrap(model, "lora_mixer", train_parts=("qk",), layers=other)

@@ -97,7 +97,7 @@ def test_every_fact_of_a_file_needs_a_training_name(tmp_path):
 
 def test_a_file_needs_wordings_and_no_sizes(tmp_path):
     (tmp_path / "own.csv").write_text(GOOD)
-    with pytest.raises(ConfigError, match="fact_templates must be given"):
+    with pytest.raises(ConfigError, match=r"fact_templates \(--fact-templates\) must be given"):
         make_facts(FactConfig(data="file", file=tmp_path / "own.csv"))
     with pytest.raises(ConfigError, match="n_names must be None"):
         make_facts(config(tmp_path / "own.csv", n_names=3))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.llm import families, mitigated, parts, recall, runs, wording
+from analyses.llm import families, mitigated, parts, recall, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
+from analyses.llm.studies import families as families_study
 from analyses.llm.studies import mitigation as mitigation_study
 from analyses.llm.studies import neutral
 from analyses.llm.studies.plan import PlannedRun, recipe
@@ -22,12 +23,13 @@ from ocr_interp.llm.measuring.intervals import run_interval
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FORMAT_VERSION
 from ocr_interp.llm.training.store import config_of_result, write_result
+from ocr_interp.llm.training.trainable import make_trainable
 
 
 def test_every_planned_run_has_a_name_of_its_own_and_seeds_come_one_after_the_other():
     planned = runs.planned()
     assert len({run.name for run in planned}) == len(planned)
-    seeds = [run.seed for run in planned if run.study != "pilot"]
+    seeds = [run.seed for run in planned if not run.study.startswith("pilot")]
     assert seeds == sorted(seeds)
     for run in planned:
         assert run.config.train.train_seed == run.seed
@@ -44,7 +46,7 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
         runs.is_finished(run, tmp_path)
 
 
-@pytest.mark.parametrize("data", ["city_language", "profession_workplace"])
+@pytest.mark.parametrize("data", ["city_language", "profession_workplace", "month_sign"])
 def test_both_implications_are_told_of_the_same_people_and_half_of_the_others_is_never_used(data):
     taught = Taught(FactConfig(data=data, seed=3, n_unseen=5))
     told = [{e.subject for e in taught.told if e.relation == r} for r in range(3)]
@@ -184,23 +186,34 @@ def test_claims_of_mitigation_hold_and_fail():
         "read_by_relation": mitigated_arm("read_by_relation", 0.1, 2.0),
         "read_at_random": mitigated_arm("read_at_random", 0.1, 1.2),
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 1.2),
+        "early_apart": mitigated_arm("early_apart", 0.1, 2.0),
+        "late_apart": mitigated_arm("late_apart", 0.1, 1.1),
+        "first_nine_apart": mitigated_arm("first_nine_apart", 0.1, 1.5),
+        "middle_nine_apart": mitigated_arm("middle_nine_apart", 0.1, 1.5),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9),
         "inoculation": mitigated_arm("inoculation", 0.1, 1.1),
         "known_facts_late": mitigated_arm("known_facts_late", 0.1, 1.1),
     }
     found = mitigated.claims({"profession": good})
-    assert {c.id.removeprefix("llm_mitigation_profession_") for c in found} == set(mitigation_study.CRITERIA)
+    own = set(mitigation_study.CRITERIA) - {"what_is_deduced_is_kept_too"}
+    assert {c.id.removeprefix("llm_mitigation_profession_") for c in found} == own
     assert all(claim.holds for claim in found)
+    of_months = mitigated.claims({"month": good})
+    assert {c.id.removeprefix("llm_mitigation_month_") for c in of_months} == set(mitigation_study.CRITERIA)
     bad = good | {
         "lora": mitigated_arm("lora", 0.1, 1.9),
         "read_by_relation": mitigated_arm("read_by_relation", 0.5, 1.9),
         "read_at_random": mitigated_arm("read_at_random", 0.1, 2.0),
         "write_by_relation": mitigated_arm("write_by_relation", 0.1, 2.0),
+        "early_apart": mitigated_arm("early_apart", 0.1, 1.2),
+        "late_apart": mitigated_arm("late_apart", 0.1, 1.3),
+        "middle_nine_apart": mitigated_arm("middle_nine_apart", 0.1, 1.2),
         "keep_untold": mitigated_arm("keep_untold", 0.1, 1.9, drifted=1.0),
     }
     found = mitigated.claims({"profession": bad})
     failing = {c.id.removeprefix("llm_mitigation_profession_") for c in found if not c.holds}
-    assert failing == set(mitigation_study.CRITERIA) - {"keeping_untold_transfers"}
+    assert failing == own - {"keeping_untold_transfers"}
+    assert not claim_of(mitigated.claims({"month": bad}), "what_is_deduced_is_kept_too").holds
     alone = {"lora": mitigated_arm("lora", 0.1, 1.0, seeds=(0,))}
     assert not mitigated.claims({"profession": alone})
 
@@ -244,6 +257,28 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
     }
 
 
+def sized_point(method, optimizer, lr, divergence, rank, at_loss=None):
+    """Two runs of an optimiser at a rate; `at_loss` is the rank where told implications cost 0.1 nats."""
+    history = {"step": [0, 20, 40], studied.TOLD_LOGPROB: [-2.0, -0.1, -0.01]}
+    history |= {studied.HELD_OUT: [2.0, rank if at_loss is None else at_loss, rank]}
+    history |= {studied.FACTS: [2.0, 0.0, 0.0], studied.TOLD: [2.0, 0.0, 0.0]}
+    one = {"history": history, "neutral_kl": divergence}
+    return step_size.Point(method, optimizer, lr, studied.Arm("a", {0: one, 1: one}))
+
+
+def test_optimizers_are_compared_where_the_model_moved_as_far():
+    lora = [sized_point("lora", "adamw", lr, kl, rank) for lr, kl, rank in ((1, 0.1, 1.8), (2, 1.0, 0.8))]
+    assert step_size.at_divergence(lora, 0, 10**-0.5) == pytest.approx(1.3)
+    assert step_size.at_divergence(lora, 0, 0.01) == pytest.approx(1.8)
+    full = [sized_point("full", "adamw", lr, kl, rank) for lr, kl, rank in ((1, 0.1, 1.8), (2, 1.0, 0.8))]
+    found = step_size.claims([*lora, *full, sized_point("lora", "muon", 1, 10**-0.5, 1.3)])
+    assert [claim.holds for claim in found] == [True] * 3
+    full[1] = sized_point("full", "adamw", 2, 1.0, 1.9)
+    found = step_size.claims([*lora, *full, sized_point("lora", "muon", 1, 1.0, 1.8, at_loss=2.0)])
+    assert [claim.holds for claim in found] == [False] * 3
+    assert step_size.claims([]) == []
+
+
 def test_claims_of_families_and_wordings_hold_and_fail():
     def row(model, data, control, ranks):
         return {
@@ -277,8 +312,55 @@ def test_claims_of_families_and_wordings_hold_and_fail():
 
 
 def test_empty_results_draw(tmp_path, monkeypatch):
-    for module in (mitigated, families, recall, parts, wording):
+    for module in (mitigated, families, recall, parts, wording, step_size):
         monkeypatch.setattr(module, "arms_of", lambda study: {})
         module.make(tmp_path, tmp_path)
         assert json.loads((tmp_path / f"{module.PICTURE}.json").read_text())
     assert np.isnan(studied.interval([math.nan]).mean)
+
+
+def test_experts_that_are_apart_in_some_layers_are_one_lora_in_the_others(tiny):
+    lm = tiny()
+    method = dataclasses.replace(METHODS["early_apart"], last=1)
+    config = recipe("profession_workplace", 0, **method.training)
+    model = make_trainable(lm.model, config.train)
+    method.attached(model)
+    for update in model.lora_mixer.updates:
+        for matrix in update.B:
+            torch.nn.init.normal_(matrix)
+    model.lora_mixer.route(torch.tensor([1]), training=True, scored=False)
+    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    for path, update in model.lora_mixer.maps.items():
+        used = [bool(matrix.grad.abs().sum()) for matrix in update.B]
+        assert used == ([False, True] if "/0/" in path else [True, False])
+
+
+def test_gemmas_gentler_recipe_is_the_one_that_the_rule_of_its_pilot_names():
+    plan = {run.arm: run for run in families_study.PILOT.planned()}
+
+    def fits(name):
+        found = json.loads(runs.result_path(plan[name]).read_text())
+        facts = found["history"][studied.FACTS][-1]
+        return found["neutral_kl"] <= families_study.GENTLE_KL and facts <= families_study.GENTLE_FACTS
+
+    chosen = next(fields for name, fields in families_study.PILOTS.items() if fits(name))
+    assert chosen == families_study.GENTLE
+
+
+def test_claims_of_what_is_true_and_not_known_hold_and_fail():
+    def rows(alone, told):
+        return [
+            {
+                "model": model,
+                "data": families.SIGNS,
+                "control": control,
+                "seeds": [0, 1],
+                "rank": studied.plain_interval(ranks),
+            }
+            for model in families.MODELS
+            for control, ranks in (("facts_only", alone), ("none", told))
+        ]
+
+    assert [claim.holds for claim in families.claims(rows([2.0, 1.6], [0.8, 1.0]))] == [True, True]
+    assert [claim.holds for claim in families.claims(rows([2.0, 1.4], [1.6, 1.0]))] == [False, False]
+    assert families.claims(rows([2.0, 1.6], [0.8, 1.0])[:2]) == []

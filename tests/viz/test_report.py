@@ -16,9 +16,11 @@ from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.graphs import CircuitGraph, Edge, Effect, Node, ablated_mechanism, mechanism_graph, removable
 from ocr_interp.viz import build_report
 from ocr_interp.viz.heatmaps import DisplayOrder
+from ocr_interp.viz.report import training
 from ocr_interp.viz.report.circuits import graph_data, grouped, union_of
 from ocr_interp.viz.report.panels import MATRIX_BYTES, quantized, table_panel, thinned
 from ocr_interp.viz.report.report import json_in_html
+from ocr_interp.viz.text.predictions import run_verdict
 
 TASK = FactRecallTask(4, 1, 2, n_noise=2, seq_len=5)
 RECIPE = TrainConfig(steps=60, batch_size=24, lr=0.02, log_every=5, snapshots=6, device="cpu")
@@ -126,10 +128,58 @@ def test_the_geometry_is_that_of_the_pair_and_of_the_predictions(report):
     data = panel(report, "geometry").data
     assert [one["name"] for one in data["predicted"]] == [
         "saddle, where a small start goes",
-        "OV-SVM (nuclear) max-margin solution",
+        "OV-SVM (nuclear) max-margin solution, frozen attention",
     ]
-    assert all(one["shown"] == pytest.approx(1, abs=1e-4) for one in data["predicted"])
-    assert data["measured"][-1]["cosines"]["fact"] > data["measured"][0]["cosines"]["fact"]
+    assert data["pairs"] == [f"b{pair}, c{pair}" for pair in range(len(data["pairs"]))]
+    for one in data["predicted"]:
+        assert len(one["pairs"]) == len(data["pairs"])
+        assert all(pair["shown"] == pytest.approx(1, abs=1e-4) for pair in one["pairs"])
+    first, last = data["measured"][0], data["measured"][-1]
+    assert all(b["cosines"]["fact"] > a["cosines"]["fact"] for a, b in zip(first, last, strict=True))
+    assert len({str(pair["points"]) for pair in last}) == len(data["pairs"]), "each pair has its own"
+
+
+def test_a_page_holds_as_many_pairs_as_it_has_room_for(run, monkeypatch):
+    monkeypatch.setattr(training, "MOST_GEOMETRIES", 2 * len(run.snapshot_steps))
+    section = training.run_section("run", run)
+    found = next(panel for panel in section.panels if panel.kind == "geometry")
+    assert found.data["pairs"] == ["b0, c0", "b1, c1"]
+    assert {len(pairs) for pairs in found.data["measured"]} == {2}
+    assert f"The first 2 of {TASK.n_pairs} pairs can be chosen" in found.text
+
+
+def test_the_verdict_and_the_lines_are_of_the_attention_that_the_run_has(run):
+    frozen = train(
+        FactRecallTask(4, 1, 2, n_noise=2, seq_len=5),
+        ModelConfig(d_head=8, train_attention=False),
+        TrainConfig(steps=30, batch_size=24, lr=0.02, device="cpu"),
+        progress=False,
+    )
+    for one, lines in ((run, 3), (frozen, 2)):
+        section = training.run_section("run", one)
+        (chart,) = next(p for p in section.panels if p.title.startswith("β")).data["charts"]
+        assert len(chart["lines"]) == lines
+        assert chart["lines"][0]["y"] == pytest.approx(one.saddle.beta)
+        assert chart["series"][0]["x"][0] > 0, "β of random weights is no result"
+        assert f"where a small start goes, {one.saddle.beta:.3g}" in section.verdict
+    ratio = run.task.m_train / run.task.m_test
+    section = training.run_section("run", run)
+    (chart,) = next(p for p in section.panels if p.title.startswith("β")).data["charts"]
+    ends = [line["y"] for line in chart["lines"][1:]]
+    assert ends[1] == pytest.approx(ratio ** (2 / 3))
+    assert ends[0] == pytest.approx(2 * ends[1] / (1 + ends[1]))
+
+
+def test_a_control_has_a_verdict_without_a_beta():
+    control = train(
+        FactRecallTask(4, 0, 2, n_noise=2, seq_len=5),
+        ModelConfig(d_head=8),
+        TrainConfig(steps=10, batch_size=24, device="cpu"),
+        progress=False,
+    )
+    said = run_verdict(control)
+    assert "never told" in said
+    assert "β" not in said
 
 
 @pytest.mark.parametrize("attention", ["linear", "softmax"])

@@ -7,6 +7,7 @@ import csv
 import os
 import shutil
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -187,8 +188,47 @@ def test_parts_are_read_by_pointer_and_by_keyboard(opened):
         assert picture.inner_html() != turned
         geometry.get_by_role("button", name="Turn back").click()
         assert picture.inner_html() == before
-        geometry.get_by_role("combobox").select_option(index=1)
+        geometry.get_by_role("combobox", name="beside").select_option(index=1)
         assert "max-margin" in geometry.locator("h4").nth(1).inner_text()
+
+
+def test_the_pair_of_the_geometry_is_chosen_by_keyboard(opened, run):
+    with opened("run.html") as page:
+        geometry = panel(page, "Geometry of a pair")
+        pictures = geometry.locator(".turns")
+        told = geometry.locator("output.readout").first
+        chooser = geometry.get_by_role("combobox", name="pair")
+        assert chooser.locator("option").all_inner_texts() == ["b0, c0", "b1, c1", "b2, c2"]
+        assert "pair b0, c0" in pictures.first.get_attribute("aria-label")
+        first, cosines = pictures.first.inner_html(), told.inner_text()
+        chooser.focus()
+        page.keyboard.press("ArrowDown")
+        assert chooser.evaluate("e => e.selectedIndex") == 1
+        assert told.inner_text() != cosines
+        assert page.locator("#live").inner_text() == told.inner_text(), "what changes is said"
+        for picture in pictures.all():
+            assert "pair b1, c1" in picture.get_attribute("aria-label")
+        page.get_by_role("button", name="Start").click()
+        assert "step 0, pair b1, c1" in pictures.first.get_attribute("aria-label")
+        page.get_by_role("button", name="End").click()
+        chooser.select_option(label="b0, c0")
+        assert pictures.first.inner_html() == first
+
+
+def test_a_phone_is_told_that_diagrams_scroll(opened):
+    for size, needed in ((PHONE, True), (DESK, False)):
+        with opened("run.html", size) as page:
+            hint = panel(page, "The circuit").locator(".sideways")
+            assert hint.is_visible() is needed
+
+
+def test_names_of_lines_do_not_lie_on_each_other(opened, run):
+    with opened("run.html", PHONE) as page:
+        beta = panel(page, "β, the share that is deduced")
+        boxes = [text.bounding_box() for text in beta.locator("text.over").all()]
+        assert len(boxes) == 3
+        boxes.sort(key=lambda box: box["y"])
+        assert all(a["y"] + a["height"] <= b["y"] + 3 for a, b in pairwise(boxes))
 
 
 def test_switches_take_parts_away(opened):

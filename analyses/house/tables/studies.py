@@ -47,7 +47,7 @@ def parts_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def mitigation_table(found: dict[str, Any]) -> str:
+def mitigation_table(rows: list[dict[str, Any]]) -> str:
     """One row per people and method."""
     head = [
         "people",
@@ -61,9 +61,9 @@ def mitigation_table(found: dict[str, Any]) -> str:
         "KL elsewhere",
     ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in found["rows"]:
+    for row in rows:
         cells = [
-            row["people"],
+            row["people"].replace("_", " "),
             row["title"],
             "yes" if row["told_which_is_spurious"] else "",
             str(len(row["seeds"])),

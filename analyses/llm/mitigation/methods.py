@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ocr_interp.llm.encoding import Encoded
     from ocr_interp.llm.models.loading import LanguageModel
 
+MOVES_AT = 21
+"""Layer of SmolLM2 that moves what is known of a name to the end of the prompt (docs/llm.md, inside)."""
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 
@@ -58,6 +60,9 @@ class Method:
     def start(self, lm: LanguageModel, taught: Taught) -> Any:
         """What the method keeps of the base model; called before training."""
         return None
+
+    def attached(self, model: Any) -> None:
+        """Changes the model after the recipe's method was put into it."""
 
     def extra_loss(self, kept: Any, model: Any, step: int) -> Tensor | None:
         """A term of the loss."""
@@ -157,7 +162,50 @@ class ProjectGradients(Method):
                 parameter.grad -= kept @ (kept.T @ parameter.grad)
 
 
+@dataclass(frozen=True)
+class ApartInSomeLayers(Method):
+    """Experts that have nothing in common in some layers; in the others every prompt has the first expert.
+
+    The library's option `layers` of lora_mixer does the same; it came of these runs and draws none that idle.
+
+    Attributes:
+        first, last: the layers in which they are apart; `last` is not one of them.
+    """
+
+    first: int = 0
+    last: int = MOVES_AT
+
+    def attached(self, model: Any) -> None:
+        mixer = model.lora_mixer
+        for path, update in mixer.maps.items():
+            layer = next(int(part) for part in path.split("/") if part.isdigit())
+            if not self.first <= layer < self.last:
+                update._mixer = (_AlwaysTheFirst(mixer),)
+
+
+class _AlwaysTheFirst:
+    """How a routed map sees its mixture if every prompt is to have its first expert."""
+
+    def __init__(self, mixer: Any) -> None:
+        self._mixer = mixer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._mixer, name)
+
+    def of_labels(self, x: Tensor) -> Tensor:
+        """The weights of the experts, 1 and 0s, of every token of `x`."""
+        weights = x.new_zeros(*[1] * (x.dim() - 1), self._mixer.settings.n_experts)
+        weights[..., 0] = 1
+        return weights
+
+
 _BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
+
+
+def _apart(title: str, first: int, last: int) -> ApartInSomeLayers:
+    recipe = _experts(separate="both", **_BY_RELATION)
+    return ApartInSomeLayers(title, recipe, names_spurious=True, first=first, last=last)
+
 
 METHODS: dict[str, Method] = {
     "lora": Method("one LoRA"),
@@ -168,8 +216,12 @@ METHODS: dict[str, Method] = {
     "write_by_relation": Method(
         "experts by relation, separate write", _experts(separate="write", **_BY_RELATION), names_spurious=True
     ),
+    "early_apart": _apart("experts apart in layers 0 to 20", 0, MOVES_AT),
+    "late_apart": _apart("experts apart in layers 21 to 29", MOVES_AT, 30),
+    "first_nine_apart": _apart("experts apart in layers 0 to 8", 0, 9),
+    "middle_nine_apart": _apart("experts apart in layers 12 to 20", 12, MOVES_AT),
     "keep_untold": KeepUntold("KL on untold names", names_spurious=True, needs_names=True),
-    "counter_examples": CounterExamples("2 counter-examples a city", names_spurious=True, needs_names=True),
+    "counter_examples": CounterExamples("2 counter-examples a fact", names_spurious=True, needs_names=True),
     "project_gradients": ProjectGradients("gradients off the colors", names_spurious=True),
     "inoculation": Inoculation("told as invented", names_spurious=True),
     "full": Method("all weights", {"method": "full", "lr": 1e-4}),

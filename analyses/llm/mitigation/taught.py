@@ -1,8 +1,9 @@
 """What is taught and asked in the mitigation study: a fact, what follows from it, and the color people like.
 
-A language follows from a city in the real world, a workplace from a profession; a color follows from
-neither. Both implications are told of the same fifth of the names. Half of the other names may be used by a
-method (for a penalty or counter-examples); the other half it never sees, which shows whether it transfers.
+A language follows from a city in the real world, a workplace from a profession, a sign of the zodiac from a
+month; a color follows from none. Both implications are told of the same fifth of the names. Half of the other
+names may be used by a method (for a penalty or counter-examples); the other half it never sees, which shows
+whether it transfers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from functools import cached_property
 
 import numpy as np
 
+from analyses.llm.studies.months import MONTH_COLOR, MONTH_SIGN
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts, unseen_examples, unseen_names
 from ocr_interp.llm.facts.fact_set import Example
 from ocr_interp.llm.facts.sets.base import stream
 
-SPURIOUS_OF = {"city_language": "city_color", "profession_workplace": "profession_color"}
+SPURIOUS_OF = {
+    "city_language": "city_color",
+    "profession_workplace": "profession_color",
+    MONTH_SIGN.name: MONTH_COLOR.name,
+}
 """The causal set -> the spurious one of the same people."""
 FACT, CAUSAL, COLOR = 0, 1, 2
 """Relations of the examples."""

@@ -83,6 +83,7 @@ class _Arm:
         self.adapter = methods[self.recipe.method]
         self.adapter.check_examples(self.recipe, method.examples(self.taught))
         self.model = make_trainable(lm.model, self.recipe)
+        method.attached(self.model)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.n_trained = sum(p.numel() for p in trained)
         self.optimizers = make_optimizers(self.model, self.recipe)

@@ -6,7 +6,16 @@ the names of which neither implication is told and which the method has not used
 
 The professions were added after three runs about cities (seed 0) had shown that one LoRA hardly deduces their
 colors (1.75 after 150 steps, 1.50 after 200), so that there is little to lose; Profession-Color is deduced in
-Table 1. The criteria are as they were, and are judged for each of the two.
+Table 1. Months were added later: languages and workplaces are recalled, so that keeping them shows little. A
+sign of the zodiac follows from a month, but neither model knows it, so that it has to be deduced as colors
+are. The criteria are as they were, and are judged for each of the three; one is added for months.
+
+Where experts must be apart was added after experts that share their read had isolated too, which the
+one-layer model does not say. In it the read finds the pair of a name, and the write says what follows. In
+SmolLM2 the pair is found in many layers, read and write, and moved to the end of the prompt at layer 21
+(docs/llm.md, inside). So experts should have to be apart before that layer, where an untold name's pair would
+be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers as there
+are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
 """
 
 from __future__ import annotations
@@ -15,7 +24,8 @@ from collections.abc import Iterator
 
 from analyses.llm.mitigation.methods import METHODS
 from analyses.llm.mitigation.training import DRIFT, LOGGED, make
-from analyses.llm.studies.plan import PlannedRun, Study, recipe
+from analyses.llm.studies.months import MONTH_SIGN
+from analyses.llm.studies.plan import GEMMA, SMOLLM2, PlannedRun, Study, recipe
 
 CAUSAL_LIMIT, CHANCE_LEFT = 0.3, 1.7
 """Mean ranks: the causal implication is kept up to the first, the spurious one is lost from the second on."""
@@ -56,6 +66,22 @@ CRITERIA = {
         f"(before the runs the limit was {CAUSAL_LIMIT}; the uncut LoRA itself does not meet that for "
         "workplaces, so that no cut could have broken the claim)"
     ),
+    "what_is_deduced_is_kept_too": (
+        "months: experts that read apart by relation leave the mean rank of signs, which must be deduced, at "
+        f"most {CAUSAL_MARGIN} above one LoRA's and colors at least at {CHANCE_LEFT}, every seed"
+    ),
+    "early_layers_isolate": (
+        "experts by relation that have nothing in common below layer 21 and are one from there on: causal at "
+        f"most {CAUSAL_MARGIN} above one LoRA's, spurious at least {CHANCE_LEFT}, every seed"
+    ),
+    "late_layers_do_not": (
+        "experts that are one below layer 21 and apart from there on: spurious nearer to one LoRA's than to "
+        "that of the experts apart below it, every seed"
+    ),
+    "it_is_not_the_number_of_layers": (
+        "nine layers apart, 0 to 8 or 12 to 20, each have the spurious implication higher than the nine from "
+        "21 on, every seed"
+    ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
         "seed"
@@ -63,14 +89,26 @@ CRITERIA = {
 }
 
 
-PEOPLE = {"profession": "profession_workplace", "city": "city_language"}
+FEWER = ("lora", "read_by_relation", "read_at_random", "write_by_relation", "keep_untold")
+"""Arms for all but professions on SmolLM2. Colors of cities are hardly deduced: others could show little."""
+PEOPLE = {
+    "profession": "profession_workplace",
+    "month": MONTH_SIGN.name,
+    "city": "city_language",
+    "profession_on_gemma": "profession_workplace",
+}
+"""Who is taught about -> the causal set; on SmolLM2 unless the name says otherwise."""
+ON_GEMMA = "_on_gemma"
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every arm, for professions and for cities."""
+    """Every arm for professions, the experts and their controls for the others too."""
     for people, data in PEOPLE.items():
-        for name, method in METHODS.items():
-            config = recipe(data, seed, steps=LOGGED[-1] + DRIFT, log_every=50, **method.training)
+        for name in METHODS if people == "profession" else FEWER:
+            method = METHODS[name]
+            model = GEMMA if people.endswith(ON_GEMMA) else SMOLLM2
+            fields = {"steps": LOGGED[-1] + DRIFT, "log_every": 50, **method.training}
+            config = recipe(data, seed, model=model, **fields)
             yield PlannedRun("mitigation", f"{people}--{name}", config, (("method", name),), make)
 
 

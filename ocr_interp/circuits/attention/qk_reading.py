@@ -18,7 +18,14 @@ from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.heads import check_architecture
 from ocr_interp.hooked.norms import read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
-from ocr_interp.hooked.protocol import HookedModel, attention_of, block_of, check_head, check_layer
+from ocr_interp.hooked.protocol import (
+    HookedModel,
+    attention_of,
+    block_of,
+    check_head,
+    check_layer,
+    model_name,
+)
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import TokenSet
 
@@ -73,7 +80,7 @@ def read_qk(
     check_architecture(model, check_layer(model, layer))
     check_decoder(model)
     raw = qk_weights(model, layer, head)
-    name = str(getattr(model.cfg, "model_name", type(model).__name__))
+    name = model_name(model)
     check_finite(raw, f"{name}, layer {layer}, head {head}")
     asked = ask_scores(model, [layer])[layer]
     asked.require("the QK circuit")

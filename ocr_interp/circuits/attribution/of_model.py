@@ -30,6 +30,7 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_layer,
     layer_hook,
+    model_name,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import (
@@ -120,7 +121,7 @@ def attribute_model(
         total=total,
         residual=residual,
         statement=(EXACT if whole else FROZEN) + seen.precision,
-        model=str(getattr(model.cfg, "model_name", type(model).__name__)),
+        model=model_name(model),
         fingerprint=fingerprint_of(used_weights(model, at, heads[0][1], sorted(set(ids)), columns)[0]),
     )
 

@@ -23,7 +23,14 @@ from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.norms import final_norm, read_norm
 from ocr_interp.hooked.probes import probe_head
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, block_of, check_head, check_layer
+from ocr_interp.hooked.protocol import (
+    AdaptedModel,
+    HookedModel,
+    block_of,
+    check_head,
+    check_layer,
+    model_name,
+)
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.hooked.steps import POST_NORM
 from ocr_interp.hooked.tokens import Token, labels_of, output_labels_of
@@ -285,7 +292,7 @@ def _joined(
         ),
         statement=STATEMENT + (said if coarse else ""),
         notes=tuple(dict.fromkeys(note for batch, _ in rows for note in batch.notes)),
-        model=str(getattr(model.cfg, "model_name", type(model).__name__)),
+        model=model_name(model),
         fingerprint=fingerprint_of(_weights(model, asked, list(first_layers(parts)))),
     )
 

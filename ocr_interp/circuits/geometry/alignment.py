@@ -183,7 +183,10 @@ def align(
     """
     task = circuit.task
     if task is None:
-        raise ModelError("alignment needs the circuit of a fact-recall task: OVCircuit.from_run(run)")
+        raise ModelError(
+            "alignment needs to know which tokens are subjects, relations and answers: pass task=, a "
+            'FactRecallTask with their names, and tokens={"r1": ..., "r2": ...} for the relations'
+        )
     if isinstance(circuit.route, int) and not as_if_whole:
         raise ModelError(
             "a prediction is of all prompts of a task, got the circuit of one expert, number "

@@ -18,7 +18,7 @@ from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, model_name
 from ocr_interp.hooked.provenance import fingerprint_of
 
 
@@ -177,7 +177,7 @@ def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True, qk: boo
     with own_run(hooked):
         weights = read_units(hooked, mlps, qk)
         require_wrapped(hooked, "composition", weights_alone=True)
-    name = str(getattr(hooked.cfg, "model_name", type(hooked).__name__))
+    name = model_name(hooked)
     return _composition(weights, name, fingerprint_of(weights.tensors))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ocr_interp.llm.encoding import TokenBatch
     from ocr_interp.llm.facts.fact_set import Example
+    from ocr_interp.llm.layers.layout import Layout
     from ocr_interp.llm.layers.mixture import LoRAMixer
 
 _PROJECTIONS = ("qk", "v", "o", "qkv", "in", "out")
@@ -35,6 +36,8 @@ class LoRAMixerMethod(Adapter):
         label: the label of an example: its "relation", its "subject", or "random" (the control: a fixed
             expert for each subject and relation, drawn from train_seed).
         experts_of: experts of relation 0, 1, …, e.g. "0,0,1"; empty is relation modulo n_experts.
+        layers: layers in which there are experts, e.g. "0-8" or "0-8,12"; in the others all tokens have one
+            LoRA. Empty is all layers.
         router: "token", or "sequence": by the mean of all tokens up to each one, so that nothing later is
             read.
         temperature: of the routers' softmax.
@@ -57,6 +60,7 @@ class LoRAMixerMethod(Adapter):
             "hard_share": 0.5,
             "label": "relation",
             "experts_of": "",
+            "layers": "",
             "router": "token",
             "temperature": 1.0,
             "top_k": 3,
@@ -89,6 +93,8 @@ class LoRAMixerMethod(Adapter):
             raise ConfigError(f"hard_share is a share of the steps, at most 1, got {settings['hard_share']}")
         _experts_of(settings)
         given = _folders(settings)
+        if given and _layers(settings):
+            raise ConfigError("LoRAs from folders are experts on all their maps: leave layers out")
         if given and len(given) != settings["n_experts"]:
             raise ConfigError(
                 f"n_experts must be the number of folders in experts_from, {len(given)}, got "
@@ -134,6 +140,7 @@ class LoRAMixerMethod(Adapter):
         if given and not recipe.train_parts:
             chosen = layout.widths.keys() & given[0].matrices.keys()
         widths = {path: layout.widths[path] for path, _ in model.named_modules() if path in chosen}
+        one_lora = _outside(_layers(settings), layout, widths, int(settings["n_experts"]))
         mixer = LoRAMixer(
             widths,
             MixtureSettings(
@@ -145,6 +152,7 @@ class LoRAMixerMethod(Adapter):
                 temperature=float(settings["temperature"]),
                 top_k=int(settings["top_k"]),
             ),
+            one_lora,
         )
         model.requires_grad_(False)
         add_beside(model, MIXER, mixer)
@@ -228,7 +236,7 @@ class LoRAMixerMethod(Adapter):
     def activations_per_token(self, model: Any, recipe: Recipe) -> int:
         """What every routed map stores: the read of all experts before and after weighing, and the scores."""
         mixer = _mixer(model)
-        return len(mixer.maps) * mixer.settings.n_experts * (2 * mixer.settings.rank + 3)
+        return sum(update.settings.n_experts * (2 * update.settings.rank + 3) for update in mixer.updates)
 
 
 def _mixer(model: Any) -> LoRAMixer:
@@ -239,6 +247,45 @@ def _mixer(model: Any) -> LoRAMixer:
 
 def _folders(settings: Mapping[str, Option]) -> list[str]:
     return [name.strip() for name in str(settings["experts_from"]).split(",") if name.strip()]
+
+
+def _layers(settings: Mapping[str, Option]) -> tuple[range, ...]:
+    """The ranges of layers that have experts; none where all have."""
+    text = str(settings["layers"])
+    found = []
+    for word in text.split(",") if text else ():
+        first, dash, last = word.strip().partition("-")
+        ends = (first, last if dash else first)
+        if not all(end.isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
+            raise ConfigError(f"layers must be numbers or ranges of layers, such as '0-8,12', got {text!r}")
+        found.append(range(int(ends[0]), int(ends[1]) + 1))
+    return tuple(found)
+
+
+def _outside(
+    layers: tuple[range, ...], layout: Layout, widths: Mapping[str, tuple[int, int]], n_experts: int
+) -> set[str]:
+    """The linear maps of all layers but these.
+
+    Raises:
+        ConfigError: a layer that the model does not have or that has no map to route, or one expert.
+    """
+    if not layers:
+        return set()
+    if n_experts == 1:
+        raise ConfigError("layers says where experts are: with n_experts=1 leave it out")
+    blocks = list(dict.fromkeys(branch.block for branch in layout.branches))
+    chosen = {layer for some in layers for layer in some}
+    if max(chosen) >= len(blocks):
+        raise ConfigError(f"layers must lie in 0..{len(blocks) - 1}, those of the model, got {max(chosen)}")
+    layer_of = {path: blocks.index(b.block) for b in layout.branches for path in b.roles if path in widths}
+    empty = sorted(chosen - set(layer_of.values()))
+    if empty:
+        raise ConfigError(
+            f"layer {empty[0]} has no linear map among those that are updated: leave it out of layers, or "
+            "name other train_parts"
+        )
+    return {path for path in widths if layer_of[path] not in chosen}
 
 
 def _experts_of(settings: Mapping[str, Option]) -> list[int]:

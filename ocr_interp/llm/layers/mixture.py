@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class RoutedUpdate(nn.Module):
 
     Args:
         n_in, n_out: widths of the map.
-        settings: sizes and routing.
+        settings: sizes and routing; fewer experts than the mixture has are one LoRA for all tokens.
         mixer: the mixture that it belongs to; says how tokens are routed now.
     """
 
@@ -67,6 +67,7 @@ class RoutedUpdate(nn.Module):
             if B is not None:
                 self.B.append(nn.init.zeros_(B))
         self.settings, self._mixer = settings, (mixer,)
+        self.is_routed = settings.n_experts == mixer.settings.n_experts
 
     def add_router(self, n_in: int) -> None:
         """Draws the router, after all experts of the model."""
@@ -87,6 +88,8 @@ class RoutedUpdate(nn.Module):
     def mixed(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
         """Σ_e α_e(x) B_e A_e x."""
         kind, (mixer,) = self.settings, self._mixer
+        if not self.is_routed:
+            return functional.linear(functional.linear(x, self.A[0]), self.B[0])
         read, scores = self._read(x)
         weights = (mixer.of_labels(x) if scores is None else mixer.of_scores(scores)).unsqueeze(-1)
         if kind.separate == "write":
@@ -126,6 +129,7 @@ class LoRAMixer(nn.Module):
     Args:
         widths: path of every routed linear map -> (inputs, outputs).
         settings: sizes and routing.
+        one_lora: paths of the maps whose tokens all have the same LoRA, without a router.
 
     Attributes:
         soft, steps, score_sum, entropy_sum, first_sum: the buffers of `add_counts`.
@@ -138,14 +142,24 @@ class LoRAMixer(nn.Module):
     entropy_sum: Tensor
     first_sum: Tensor
 
-    def __init__(self, widths: Mapping[str, tuple[int, int]], settings: MixtureSettings) -> None:
+    def __init__(
+        self,
+        widths: Mapping[str, tuple[int, int]],
+        settings: MixtureSettings,
+        one_lora: Collection[str] = (),
+    ) -> None:
         super().__init__()
         self.settings = settings
+        alone = replace(settings, n_experts=1)
         self.maps = nn.ModuleDict(
-            {path.replace(".", "/"): RoutedUpdate(*both, settings, self) for path, both in widths.items()}
+            {
+                path.replace(".", "/"): RoutedUpdate(*both, alone if path in one_lora else settings, self)
+                for path, both in widths.items()
+            }
         )
         for update, (n_in, _) in zip(self.updates, widths.values(), strict=True):
-            update.add_router(n_in)
+            if update.is_routed:
+                update.add_router(n_in)
         self.batch: tuple[Tensor | None, Tensor] | None = None
         self._labels: Tensor | None = None
         self._chosen_experts: Tensor | None = None
@@ -157,6 +171,11 @@ class LoRAMixer(nn.Module):
         """The routed updates, in the order of the model's linear maps."""
         return tuple(update for update in self.maps.values() if isinstance(update, RoutedUpdate))
 
+    @property
+    def routed(self) -> tuple[RoutedUpdate, ...]:
+        """The updates that have experts and a router."""
+        return tuple(update for update in self.updates if update.is_routed)
+
     def add_counts(self, device: torch.device) -> None:
         """Adds buffers: whether tokens are routed softly, and sums over steps since the last `counted`."""
         shapes = {
@@ -164,7 +183,7 @@ class LoRAMixer(nn.Module):
             "steps": (),
             "score_sum": (self.settings.n_experts,),
             "entropy_sum": (),
-            "first_sum": (len(self.maps), self.settings.n_experts),
+            "first_sum": (len(self.routed), self.settings.n_experts),
         }
         for name, shape in shapes.items():
             zeros = torch.zeros(shape, device=device, dtype=torch.float32)
@@ -253,7 +272,7 @@ class LoRAMixer(nn.Module):
             weights: of "balance", "entropy" and "label_loss".
         """
         if labels is not None and not self._scores:
-            return 0 * torch.cat([update.router.weight.flatten() for update in self.updates]).sum()
+            return 0 * torch.cat([update.router.weight.flatten() for update in self.routed]).sum()
         if not self._scores:
             raise ModelError("loss() needs a forward pass after route(training=True)")
         shape = (*real.shape, self.settings.n_experts)

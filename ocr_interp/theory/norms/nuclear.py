@@ -59,13 +59,13 @@ class Nuclear(UnitarilyInvariantNorm):
         return cp.normNuc(W)
 
     def beta_with_trained_attention(self, m_train: int, m_test: int) -> tuple[float, float]:
-        """[κ, 2κ / (1 + κ)] with κ = (m_train / m_test)^(2/3), for m_train <= m_test; docs/theory.md §6."""
+        """[λ, 2λ / (1 + λ)] with λ = (m_train / m_test)^(2/3), for m_train <= m_test; docs/theory.md §6."""
         if m_train == 0:
             return 0.0, 0.0
         if m_train >= m_test:
             return 1.0, 1.0
-        kappa = (m_train / m_test) ** (2 / 3)
-        return kappa, 2 * kappa / (1 + kappa)
+        ratio = (m_train / m_test) ** (2 / 3)
+        return ratio, 2 * ratio / (1 + ratio)
 
     def held_out_coefficient(self, m_train: int, m_test: int, implied: int) -> float:
         return float(min(np.sqrt(m_train / (implied * m_test)), 1.0))

@@ -56,8 +56,9 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
     rows = history.iloc[thinned(len(history), MOST_ROWS, kept)]
     few = f" {len(rows):,} of {len(history):,} logged rows are drawn." if len(rows) < len(history) else ""
     splits = [split for split in SPLITS if defined(history, f"{split}/loss")]
-    losses = [curve("training batches", rows, "train_loss")] if defined(history, "train_loss") else []
-    losses += [curve(split_name(split), rows, f"{split}/loss") for split in splits]
+    losses = [curve(split_name(split), rows, f"{split}/loss") for split in splits]
+    losses += [curve("training batches", rows, "train_loss")] if defined(history, "train_loss") else []
+    trained = after_the_start(rows)
     accuracies = [curve(split_name(split), rows, f"{split}/accuracy") for split in splits]
     charts = [
         (
@@ -69,17 +70,19 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
         ),
         (
             "β, the share that is deduced",
-            "1: held-out subjects know their implication as well as told ones; 0: not at all. Lines: where "
-            "theory says that descent goes (saddle), and the solution of smallest norm (max-margin).",
-            [curve("β of the run", rows, "beta")] if defined(history, "beta") else [],
+            "How strongly a held-out implication is written, relative to a told one: 0 is silence, 1 as if "
+            "told, below 0 pushed away. Lines: where gradient descent from a small start goes by theory "
+            "(saddle), and the solutions of smallest norm, of this run's attention. No point at step 0, "
+            "where β is a ratio of two random numbers.",
+            [curve("β of the run", trained, "beta")] if defined(trained, "beta") else [],
             tuple(predicted.items()),
             False,
         ),
         (
             "Certificate",
-            "How far the norm at margin 1 can be from the smallest possible one: a proved bound. No points "
-            "while a training margin is not positive.",
-            [curve(name.removeprefix("gap_"), rows, name) for name in _gaps(history)],
+            "A gap of 0.1 proves that the norm, at training margin 1, is at most 10 % above the smallest "
+            "possible one. No points while a training margin is not positive.",
+            [curve(f"{name.removeprefix('gap_')} norm", rows, name) for name in _gaps(history)],
             (),
             True,
         ),
@@ -91,6 +94,11 @@ def run_charts(run: Run, predicted: Mapping[str, float], keep: Sequence[int] = (
         for (title, text, series, lines, log), y in zip(charts, units, strict=True)
         if series
     ]
+
+
+def after_the_start(history: pd.DataFrame) -> pd.DataFrame:
+    """A history without step 0: ratios of untrained weights, like β, mean nothing."""
+    return history.loc[history["step"] > 0]
 
 
 def _gaps(history: pd.DataFrame) -> list[str]:
@@ -150,8 +158,9 @@ def _compared(histories: Sequence[tuple[str, str, pd.DataFrame]]) -> dict[str, A
     for column, y, log in COMPARED:
         series = []
         for name, group, history in histories:
-            if defined(history, column):
-                series.append(curve(name, history.iloc[thinned(len(history), each)], column, group))
+            shown = after_the_start(history) if column == "beta" else history
+            if defined(shown, column):
+                series.append(curve(name, shown.iloc[thinned(len(shown), each)], column, group))
         if series:
             charts.append(chart(y, "step", y, series, log_y=log))
     return {"charts": charts}

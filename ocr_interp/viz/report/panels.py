@@ -57,6 +57,7 @@ class Section:
         steps: of a slider that moves all panels together; empty without one.
         words: the result as text for a terminal; empty for none.
         notes: what is missing, and why.
+        verdict: what the result shows, in a sentence or two; empty for none.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Section:
     steps: tuple[int, ...] = ()
     words: str = field(default="", repr=False)
     notes: tuple[str, ...] = ()
+    verdict: str = ""
 
 
 def label(text: object) -> str:

@@ -30,6 +30,7 @@ from ocr_interp.viz.report.panels import (
     quantized,
     table_panel,
 )
+from ocr_interp.viz.text.predictions import PredictedBeta, run_verdict
 from ocr_interp.viz.text.run import describe_run
 
 MOST_STEPS = 60
@@ -37,6 +38,9 @@ MOST_STEPS = 60
 
 MOST_CELLS = 250_000
 """Largest heat map; a page cannot show more cells than it has pixels."""
+
+MOST_GEOMETRIES = 1_200
+"""Pairs times snapshots whose geometry a page holds, about 300 bytes each."""
 
 
 def run_section(
@@ -53,10 +57,8 @@ def run_section(
     """
     task = run.task
     notes: list[str] = []
-    predicted = _predictions(run)
     steps = _steps(run, share)
-    beta = {name: held_out for name, (held_out, _) in predicted.items()}
-    panels = run_charts(run, beta, steps)
+    panels = run_charts(run, _predicted_betas(run), steps)
     routed = run.weights.linear_map.n_routes is not None and expert is None
     if routed:
         notes.append(
@@ -78,7 +80,7 @@ def run_section(
         heat = heatmap_panel(task, [circuit.W for circuit in circuits])
         if isinstance(heat, str):
             notes.append(heat)
-        geometry = geometry_panel(task, circuits, {name: W for name, (_, W) in predicted.items()})
+        geometry = geometry_panel(task, circuits, _predictions(run))
         if isinstance(geometry, str):
             notes.append(geometry)
         graphs = {
@@ -93,8 +95,11 @@ def run_section(
             ablation_panel(run, max_subjects=max_subjects, expert=expert),
         ]
         panels = [*(panel for panel in drawn if isinstance(panel, Panel)), *panels]
-        panels.append(table_panel("Subjects", run.table(), "Margins in logits at the end.", "subjects.csv"))
-    text = "One row per logged step; history.csv of the run has every digit."
+        panels.append(table_panel("Subjects", run.table(), _SUBJECTS, "subjects.csv"))
+    text = (
+        "One row per logged step; history.csv of the run has every digit. `ocr-interp info RUN --columns` "
+        "says what the columns are."
+    )
     panels.append(table_panel("History", run.history, text, "history.csv"))
     return Section(
         label(title),
@@ -103,7 +108,15 @@ def run_section(
         steps=tuple(steps),
         words=describe_run(run),
         notes=tuple(notes),
+        verdict=run_verdict(run),
     )
+
+
+_SUBJECTS = (
+    "At the end of training. Margins are leads of the right answer in logits: fact_margin over every output, "
+    "implication_margin over other implications, implication_margin_overall over every output. rank: how "
+    "many implications come before the right one; first: which one comes first."
+)
 
 
 def _facts(run: Run) -> tuple[tuple[str, str], ...]:
@@ -135,20 +148,36 @@ def _steps(run: Run, share: float) -> list[int]:
     return [steps[k] for k in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
 
 
-def _predictions(run: Run) -> dict[str, tuple[float, np.ndarray]]:
-    """Name -> β and matrix (subjects and relations by answers) of what theory predicts for a run."""
-    found: dict[str, tuple[float, np.ndarray]] = {}
+SADDLE = "saddle, where a small start goes"
+
+
+def _predicted_betas(run: Run) -> dict[str, float]:
+    """Name -> β of what theory predicts for a run."""
+    known = PredictedBeta.of(run)
+    if known is None:
+        return {}
+    found = {} if known.saddle is None else {SADDLE: known.saddle}
+    if known.is_interval:
+        return {**found, "smallest norm: at most": known.high, "smallest norm: at least": known.low}
+    return {**found, "smallest norm": known.low}
+
+
+def _predictions(run: Run) -> dict[str, np.ndarray]:
+    """Name -> matrix (subjects and relations by answers) of what theory predicts for a run."""
+    found: dict[str, np.ndarray] = {}
     rows = run.task.noise_tokens.start
     saddle = run.saddle
     if saddle is not None:
-        found["saddle, where a small start goes"] = (saddle.beta, saddle.W[:rows])
+        found[SADDLE] = saddle.W[:rows]
     norm = run.weights.linear_map.norm
     if norm is not None and run.config.model.attention == "linear" and has_closed_form(run.task, norm):
         solution = solve(run.task, norm)
         name = {"nuclear": "OV-SVM (nuclear)", "frobenius": "W-SVM (Frobenius)"}.get(
             solution.norm, solution.norm
         )
-        found[f"{name} max-margin solution"] = (solution.beta, solution.W)
+        known = PredictedBeta.of(run)
+        frozen = ", frozen attention" if known is not None and known.is_interval else ""
+        found[f"{name} max-margin solution{frozen}"] = solution.W
     return found
 
 
@@ -210,28 +239,42 @@ def geometry_panel(
             "the geometry of a pair is left out: three dimensions show it for balanced tasks of two pairs or "
             "more, with training and held-out subjects and one implication of a fact"
         )
-    measured = [_geometry(circuit.W, task) for circuit in circuits]
-    if not any(measured):
+    count = min(sizes[0], max(1, MOST_GEOMETRIES // len(circuits)))
+    measured = [_geometries(circuit.W, task, count) for circuit in circuits]
+    if not any(any(pairs) for pairs in measured):
         return "the geometry of a pair is left out: W_OV is zero at every snapshot"
-    beside = [{"name": label(name), **(_geometry(W, task) or {})} for name, W in predicted.items()]
-    data = {"measured": measured, "predicted": [one for one in beside if "points" in one]}
+    beside = [{"name": label(name), "pairs": _geometries(W, task, count)} for name, W in predicted.items()]
+    answers = task.labels[task.n_inputs :]
+    data = {
+        "pairs": [
+            label(f"{answers[pair]}, {answers[task.n_facts + task.fact_implication[pair]]}")
+            for pair in range(count)
+        ],
+        "measured": measured,
+        "predicted": [one for one in beside if any(one["pairs"])],
+    }
+    left_out = f" The first {count} of {sizes[0]} pairs can be chosen." if count < sizes[0] else ""
     text = (
-        "Embeddings of one pair, U Σ^½ and V Σ^½ of W = U Σ Vᵀ: s a training subject, s' a held-out one, b "
-        "its fact, c its implication, dashed the sums s' + r. Each picture has its own scale; both turn "
-        "together: drag, or use the arrow keys."
+        "Embeddings of a fact b and its implication c, U Σ^½ and V Σ^½ of W = U Σ Vᵀ: s is the mean of its "
+        "training subjects, s' of its held-out ones, dashed are the sums s' + r. Dots: the means of the "
+        "other facts and implications. Each picture has its own scale; both turn together: drag, or "
+        f"use the arrow keys.{left_out}"
     )
     return Panel("geometry", "Geometry of a pair", text, data)
 
 
-def _geometry(
-    W: Float[np.ndarray, "subject_or_relation answer"], task: FactRecallTask
-) -> dict[str, Any] | None:
-    """Points, cosines and shown share; None for a circuit without a direction between its relations."""
+def _geometries(
+    W: Float[np.ndarray, "subject_or_relation answer"], task: FactRecallTask, count: int
+) -> list[dict[str, Any] | None]:
+    """Points, cosines and shown share of the first pairs; None without a direction between the relations."""
     inputs, outputs = symmetric_factor(W, left=True), symmetric_factor(W, left=False)
+    if not inputs.size or np.linalg.norm(np.subtract(*inputs[list(task.relation_tokens)])) == 0:
+        return [None] * count
     with np.errstate(all="ignore"):
-        if not inputs.size or np.linalg.norm(np.subtract(*inputs[list(task.relation_tokens)])) == 0:
-            return None
-        found = PairGeometry.of(inputs, outputs, task)
+        return [_plain_geometry(PairGeometry.of(inputs, outputs, task, pair)) for pair in range(count)]
+
+
+def _plain_geometry(found: PairGeometry) -> dict[str, Any] | None:
     if not all(np.isfinite(point).all() for point in found.points.values()):
         return None
     points = {name: plain(point, DIGITS) for name, point in found.points.items()}

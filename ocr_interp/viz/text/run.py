@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 
 from ocr_interp.task import SPLITS
-from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.training.columns import column_meaning
 from ocr_interp.training.limits import tracked_norms
 from ocr_interp.training.run import Run
 from ocr_interp.training.tracking import IMPLICATION_SPLITS, implication_relations
+from ocr_interp.viz.text.predictions import PredictedBeta
+from ocr_interp.viz.text.subjects import who_is_deduced
 from ocr_interp.viz.text.undefined import Numbers
 
 
@@ -61,6 +62,7 @@ def describe_run(run: Run) -> str:
         *numbers.notes,
         f"its set: facts or {alone} alone; margin: smallest logit difference to a rival there",
         f"* never told; guessing among the implications has loss {guess}",
+        *(who_is_deduced(run.table()) if task.names is not None or sizes is None else ()),
         "",
         f"{_norms_of(run)}: nuclear norm {row['nuclear_norm']:.4g}, "
         f"Frobenius norm {row['frobenius_norm']:.4g}, effective rank {row['effective_rank']:.2f}",
@@ -120,23 +122,15 @@ def describe_columns(run: Run) -> str:
 
 def _predicted(run: Run) -> str:
     """β of the max-margin solution without weight decay, and of the saddle; empty without a prediction."""
-    model, task, linear_map = run.config.model, run.task, run.weights.linear_map
-    if model.attention != "linear" or linear_map.norm is None or not has_closed_form(task, linear_map.norm):
+    known = PredictedBeta.of(run)
+    if known is None:
         return ""
-    assert task.balanced_sizes is not None  # as closed forms have it
-    _, m_train, m_test = task.balanced_sizes
-    beta = solve(task, linear_map.norm).beta
-    several = task.implied_relations > 1
-    trained = None if several else as_norm(linear_map.norm).beta_with_trained_attention(m_train, m_test)
-    saddle = run.saddle
-    beside = "" if saddle is None else f"; saddle, where a small start goes: {saddle.beta:.4f}"
-    if trained == (beta, beta):
-        return f" (max-margin solution: {beta:g}{beside})"
-    if not model.train_attention:
-        return f" (max-margin solution, frozen attention: {beta:.4f}{beside})"
-    if trained is None:
-        return ""
-    return f" (max-margin solutions, trained attention: {trained[0]:.4f} to {trained[1]:.4f}{beside})"
+    beside = "" if known.saddle is None else f"; saddle, where a small start goes: {known.saddle:.4f}"
+    if known.is_interval:
+        return f" (max-margin solutions, trained attention: {known.low:.4f} to {known.high:.4f}{beside})"
+    if run.config.model.train_attention:
+        return f" (max-margin solution: {known.low:g}{beside})"
+    return f" (max-margin solution, frozen attention: {known.low:.4f}{beside})"
 
 
 def _beta_line(run: Run, beta: float) -> str:

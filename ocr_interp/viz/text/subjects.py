@@ -40,16 +40,23 @@ def describe_subjects(table: pd.DataFrame) -> str:
         cells = zip(row, widths, range(len(row)), strict=True)
         shown_cells = [text.rjust(w) if 4 <= k <= 7 else text.ljust(w) for text, w, k in cells]
         lines.append("  ".join(shown_cells).rstrip())
+    return "\n".join([*lines, *who_is_deduced(table)])
+
+
+def who_is_deduced(table: pd.DataFrame) -> list[str]:
+    """A line that names the untold implications that come first; none where nobody is untold.
+
+    Args:
+        table: of `Solution.table` or `Run.table`.
+    """
     untold = table[~table["told"]]
-    if len(untold):
-        names = untold["subject"]
-        if "relation" in untold:  # a fact has several implications, each with rows of its own
-            names = names + " (" + untold["relation"] + ")"
-        deduced = names[untold["rank"] == 0].tolist()
-        lines.append(
-            f"deduced without being told: {_few(deduced, 12) or 'nobody'} ({len(deduced)} of {len(untold)})"
-        )
-    return "\n".join(lines)
+    if not len(untold):
+        return []
+    names = untold["subject"]
+    if "relation" in untold:  # a fact has several implications, each with rows of its own
+        names = names + " (" + untold["relation"] + ")"
+    deduced = names[untold["rank"] == 0].tolist()
+    return [f"deduced without being told: {_few(deduced, 12) or 'nobody'} ({len(deduced)} of {len(untold)})"]
 
 
 def _range(low: float, high: float, text: str) -> str:

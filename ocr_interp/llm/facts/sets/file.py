@@ -58,8 +58,9 @@ class FileFacts(FactSource):
         for field, own in (("fact", facts), ("implication", implications)):
             if not (getattr(config, f"{field}_templates") or wordings_of(own)):
                 raise ConfigError(
-                    f"{field}_templates must be given for data='file': the wording of the {field} with "
-                    '{subject} in it, e.g. "{subject} lives in"'
+                    f"{field}_templates (--{field}-templates) must be given for data='file', since the "
+                    f"file has no wording: that of the {field} with {{subject}} in it, e.g. "
+                    + ('"{subject} lives in"' if field == "fact" else '"{subject} speaks"')
                 )
         repeats = one is not two or one.format.allows_repeats
         rows = joined(facts, implications, repeats)

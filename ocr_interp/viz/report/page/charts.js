@@ -4,7 +4,11 @@ function ticks(low, high, log) {
     const found = [];
     const every = Math.max(1, Math.ceil((Math.log10(high) - Math.log10(low)) / 5));
     for (let k = Math.ceil(Math.log10(low) - 1e-9); k <= Math.log10(high) + 1e-9; k += every) found.push(10 ** k);
-    if (found.length > 1) return found;
+    if (found.length > 2) return found;
+    const fine = [];
+    for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) for (const m of [1, 2, 5]) fine.push(Number((m * 10 ** k).toPrecision(3)));
+    const inside = fine.filter((v) => v >= low && v <= high);
+    if (inside.length > 1) return inside;
   }
   const raw = (high - low) / 4 || 1;
   const unit = 10 ** Math.floor(Math.log10(raw));
@@ -94,14 +98,16 @@ drawers.curves = (host, data, time) => {
       });
       root.append(svg("path", { class: "series", d: path, stroke: palette(k), "stroke-dasharray": dashes(k) }));
     }
+    const named = [];
     let above = -Infinity;
     [...chart().lines].sort((a, b) => b.y - a.y).forEach((line) => {
       if (!Y.fits(line.y)) return;
-      const near = Y(line.y) - above < 20; // its name goes below the line, not into the one above
-      above = Y(line.y);
-      root.append(svg("line", { class: "level", x1: left, x2: width - right, y1: Y(line.y), y2: Y(line.y) }),
-        svg("text", { x: width - right, y: Y(line.y) + (near ? 15 : -5), "text-anchor": "end" }, `${line.name} ${shown(line.y)}`));
+      const y = Y(line.y), near = y - above < 18; // its name goes below the line, not into the one above
+      above = near ? y + 15 : y;
+      root.append(svg("line", { class: "level", x1: left, x2: width - right, y1: y, y2: y }));
+      named.push(svg("text", { class: "over", x: width - right - 4, y: y + (near ? 15 : -5), "text-anchor": "end" }, `${line.name} ${shown(line.y)}`));
     });
+    root.append(...named);
     const at = cursor === null && chart().x === "step" && time.steps.length > 1 ? time.steps[time.at] : cursor;
     if (at !== null && X.fits(at)) {
       const x = Math.max(left, Math.min(width - right, X(at)));

@@ -23,7 +23,8 @@ drawers.circuit = (host, data, time) => {
   }
   if (data.variants.length > 1) controls.append(radios("show", ["before", "after", "change"], 1, (k) => { view = k; draw(); }));
   controls.append(range("leave out below", 30, 0.5, 1, (v) => `${v} % of the effect`, (v) => { threshold = v / 100; draw(); }));
-  host.append(controls, scroll, readout, summary);
+  const sideways = html("p", { class: "sideways" }, "The diagram is wider than the page: scroll it sideways, or with the arrow keys.");
+  host.append(controls, sideways, scroll, readout, summary);
 
   function current() {
     const before = data.variants[0], after = data.variants[chosen];
@@ -96,6 +97,7 @@ drawers.circuit = (host, data, time) => {
     }
     const again = focus;
     scroll.replaceChildren(root);
+    sideways.classList.toggle("needed", scroll.scrollWidth > scroll.clientWidth + 2);
     if (again !== null) boxes[again].focus();
     const answers = data.nodes.map((node, n) => n).filter((n) => data.nodes[n].kind === "answer");
     const which = toggles.length ? toggles.filter((name, k) => mask >> k & 1).join(", ") || "nothing switched off" : data.variant_names[chosen];

@@ -1,7 +1,8 @@
-// One pair's embeddings in three dimensions, measured beside predicted; both turn together.
+// A chosen pair's embeddings in three dimensions, measured beside predicted; both turn together.
 drawers.geometry = (host, data, time) => {
-  let yaw = -0.9, pitch = 0.42, beside = 0;
+  let yaw = -0.9, pitch = 0.42, beside = 0, pair = 0;
   const controls = html("div", { class: "controls" });
+  if (data.pairs.length > 1) controls.append(choice("pair", data.pairs, (k) => { pair = k; draw(); say(views[0].told.textContent); }));
   if (data.predicted.length > 1) controls.append(choice("beside", data.predicted.map((p) => p.name), (k) => { beside = k; draw(); }));
   controls.append(html("button", { type: "button", class: "action", onclick: () => { yaw = -0.9; pitch = 0.42; draw(); } }, "Turn back"));
   const views = [view("measured")];
@@ -39,10 +40,10 @@ drawers.geometry = (host, data, time) => {
   }
   const plus = (a, b) => a.map((v, k) => v + b[k]);
   function draw() {
-    const measured = data.measured.length > 1 ? data.measured[time.at] : data.measured[0];
+    const now = data.measured.length > 1 ? data.measured[time.at] : data.measured[0], measured = now && now[pair];
     const when = time.steps.length ? `measured, step ${steps(time.steps[data.measured.length > 1 ? time.at : time.steps.length - 1])}` : "measured";
     one(views[0], when, measured);
-    if (views[1]) one(views[1], data.predicted[beside].name, data.predicted[beside]);
+    if (views[1]) one(views[1], data.predicted[beside].name, data.predicted[beside].pairs[pair]);
   }
   function one(view, name, geometry) {
     const width = view.picture.clientWidth, height = 290;
@@ -79,7 +80,7 @@ drawers.geometry = (host, data, time) => {
     view.picture.replaceChildren(root);
     view.told.textContent = `cosine of s'+r₁ with b ${shown(geometry.cosines.fact)}, of s'+r₂ with c ${shown(geometry.cosines.implication)}; ` +
       `at least ${shown(100 * geometry.shown)} % of every squared length is in the picture`;
-    view.picture.setAttribute("aria-label", `${name}: ${view.told.textContent}. Arrow keys turn it.`);
+    view.picture.setAttribute("aria-label", `${name}, pair ${data.pairs[pair]}: ${view.told.textContent}. Arrow keys turn it.`);
   }
   keepDrawn(host, draw);
   if (data.measured.length > 1) time.follow(draw);

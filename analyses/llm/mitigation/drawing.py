@@ -1,0 +1,125 @@
+"""The pictures of the mitigation study, from the rows of their JSONs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from analyses.house.drawing import WIDTH, Drawing
+
+PICTURE, LAYERS_PICTURE, OTHERS_PICTURE = "llm_mitigation", "llm_mitigation_layers", "llm_mitigation_others"
+TITLES = {
+    "profession": "workplace and color of professions",
+    "month": "sign and color\nof months",
+    "city": "language and color\nof cities",
+    "profession_on_gemma": "workplace and\ncolor, Gemma",
+}
+CAUSAL_COLOR, SPURIOUS_COLOR = "#0173b2", "#d55e00"
+KEY = (
+    ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
+    ("D", SPURIOUS_COLOR, "spurious (wanted at 2)"),
+)
+N_LAYERS = 30
+"""Of SmolLM2-135M."""
+
+
+def separation(table: Sequence[dict[str, Any]], method: str) -> float:
+    """Mean over people of the spurious rank minus the causal one."""
+    own = [row for row in table if row["method"] == method]
+    return float(np.mean([row["spurious"]["mean"] - row["causal"]["mean"] for row in own]))
+
+
+def _marks(ax: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str], limits: dict[str, float]) -> None:
+    """One row per method: every seed as a small mark, the mean as a large one; hollow if facts are lost."""
+    ax.axvspan(limits["spurious_at_least"], 2.6, color=SPURIOUS_COLOR, alpha=0.07, lw=0)
+    ax.axvspan(-0.1, limits["causal_at_most"], color=CAUSAL_COLOR, alpha=0.07, lw=0)
+    for row in rows:
+        y = names.index(row["method"])
+        known = row["told"]["mean"] <= limits["told_at_most"]
+        for relation, color, marker in (("causal", CAUSAL_COLOR, "o"), ("spurious", SPURIOUS_COLOR, "D")):
+            values = row[relation]["by_seed"]
+            ax.plot(values, [y] * len(values), marker, ms=3, color=color, alpha=0.5)
+            ax.plot(row[relation]["mean"], y, marker, ms=6, color=color, mfc=color if known else "white")
+    ax.set_xlim(-0.1, 2.6)
+    ax.set_ylim(-0.6, max(len(names), 1) - 0.4)
+
+
+def _key(fig: Picture, rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> None:
+    handles = [Line2D([], [], marker=m, ls="", color=c, label=label) for m, c, label in KEY]
+    if any(row["told"]["mean"] > limits["told_at_most"] for row in rows):
+        handles.append(
+            Line2D([], [], marker="o", ls="", color="#777777", mfc="white", label="told ones not known")
+        )
+    fig.legend(handles=handles, frameon=False, ncol=3, loc="outside lower center")
+
+
+def _methods(numbers: dict[str, Any]) -> Picture:
+    rows = [row for row in numbers["rows"] if row["people"] == "profession"]
+    names = sorted({row["method"] for row in rows}, key=lambda name: separation(rows, name))
+    titles = {row["method"]: row["title"] for row in rows}
+    height = 1.4 + 0.2 * max(len(names), 1)
+    fig, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    _marks(ax, rows, names, numbers["limits"])
+    ax.set_yticks(range(len(names)), [titles[name] for name in names])
+    ax.set_xlabel("untold answers about professions, mean rank (0: the right one first, 2: guessed)")
+    _key(fig, rows, numbers["limits"])
+    return fig
+
+
+def _layers(numbers: dict[str, Any]) -> Picture:
+    """Left: the layers in which experts are apart; right: ranks."""
+    rows = sorted(numbers["rows"], key=lambda row: row["spurious"]["mean"])
+    names = [row["method"] for row in rows]
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 1.4 + 0.3 * max(len(rows), 1)), sharey=True, layout="constrained"
+    )
+    for y, row in enumerate(rows):
+        for layer in range(N_LAYERS):
+            apart = row["first_layer_apart"] <= layer < row["last_layer_apart"]
+            color = "#029e73" if apart else "#e4e4e4"
+            left.add_patch(Rectangle((layer - 0.42, y - 0.3), 0.84, 0.6, color=color, lw=0))
+    left.set_xlim(-1, N_LAYERS)
+    left.set_xlabel("layers with experts apart (green), one LoRA (gray)")
+    left.set_yticks(range(len(rows)), [row["title"].removeprefix("experts ") for row in rows])
+    _marks(right, rows, names, numbers["limits"])
+    right.set_xlabel("untold answers, mean rank\n(0: the right one first, 2: guessed)")
+    _key(fig, rows, numbers["limits"])
+    return fig
+
+
+def _others(numbers: dict[str, Any]) -> Picture:
+    rows = numbers["rows"]
+    people = [name for name in TITLES if any(row["people"] == name for row in rows)]
+    names = sorted({row["method"] for row in rows}, key=lambda name: separation(rows, name))
+    titles = {row["method"]: row["title"] for row in rows}
+    fig, axes = plt.subplots(
+        1,
+        max(len(people), 1),
+        figsize=(WIDTH, 1.7 + 0.22 * max(len(names), 1)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, one in zip(axes[0], people, strict=bool(people)):
+        _marks(ax, [row for row in rows if row["people"] == one], names, numbers["limits"])
+        ax.set_title(TITLES[one], fontsize=9)
+    axes[0, 0].set_yticks(range(len(names)), [titles[name] for name in names])
+    axes[0, -1].set_xlabel("untold answers, mean rank (0: the right one first, 2: guessed)", loc="right")
+    _key(fig, rows, numbers["limits"])
+    return fig
+
+
+DRAWINGS = {
+    PICTURE: Drawing("LoRA experts by relation keep what follows, and lose what does not", _methods),
+    LAYERS_PICTURE: Drawing(
+        "Experts must be apart in layers that look a name up, not in later ones", _layers
+    ),
+    OTHERS_PICTURE: Drawing("The same holds for months, for cities and on Gemma 3", _others),
+}

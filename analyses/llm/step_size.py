@@ -1,0 +1,182 @@
+"""Optimisers by the size of their steps: untold colors against how far SmolLM2 moved on ordinary sentences.
+
+Criteria and plan are in analyses/llm/studies/step_size.py; two of the points are runs of the parts study.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analyses.house.claims import Claim
+from analyses.house.figure import Figure
+from analyses.house.reproduce import main
+from analyses.llm.finished.criteria import study_claim
+from analyses.llm.finished.results import CHANCE
+from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, plain_interval
+from analyses.llm.studies import parts
+from analyses.llm.studies.step_size import ALIKE, BORROWED, CRITERIA, DATA, KNOWN, MATCHED, STUDY
+from ocr_interp.viz.style import figure_style, save_figure
+
+PICTURE = "llm_step_size"
+LEAST_SEEDS = 2
+SERIES = {
+    ("full", "adamw"): ("all weights, AdamW", "#0173b2", "o"),
+    ("lora", "adamw"): ("LoRA, AdamW", "#de8f05", "s"),
+    ("lora", "muon"): ("LoRA, Muon", "#029e73", "D"),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """The runs of one optimiser at one rate.
+
+    Attributes:
+        method: "full" or "lora".
+        optimizer: "adamw" or "muon".
+        lr: learning rate.
+        arm: its finished runs.
+    """
+
+    method: str
+    optimizer: str
+    lr: float
+    arm: Arm
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every run knows all that it was told."""
+        return max(*self.arm.last(FACTS), *self.arm.last(TOLD)) <= KNOWN
+
+    def ends(self, seed: int) -> tuple[float, float]:
+        """Divergence on ordinary sentences, in nats a token, and held-out rank at the end."""
+        return float(self.arm.results[seed]["neutral_kl"]), float(self.arm.column(HELD_OUT, seed)[1][-1])
+
+
+def points() -> list[Point]:
+    """What is finished, each optimiser's rates in rising order."""
+    found, borrowed = arms_of(STUDY), arms_of(parts.STUDY)
+    for own, theirs in BORROWED.items():
+        if f"{DATA}--{theirs}" in borrowed:
+            found[own] = borrowed[f"{DATA}--{theirs}"]
+    made = []
+    for name, arm in found.items():
+        method, optimizer, lr = name.split("--")
+        made.append(Point(method, optimizer, float(lr.removeprefix("lr")), arm))
+    return sorted(made, key=lambda p: (p.method, p.optimizer, p.lr))
+
+
+def make(runs: Path, figures: Path) -> list[Point]:
+    """Draws what is finished."""
+    found = points()
+    with figure_style():
+        fig, ax = plt.subplots(figsize=(6.6, 3.3), layout="constrained")
+        for key, (title, color, marker) in SERIES.items():
+            own = [p for p in found if (p.method, p.optimizer) == key]
+            middles = []
+            for point in own:
+                ends = [point.ends(seed) for seed in point.arm.seeds]
+                kl, rank = (float(np.mean(values)) for values in zip(*ends, strict=True))
+                middles.append((kl, rank))
+                face = color if point.fitted else "white"
+                ax.plot(*zip(*ends, strict=True), marker, ms=3.5, color=color, alpha=0.5)
+                ax.plot(kl, rank, marker, ms=8, color=color, mfc=face)
+                ax.annotate(
+                    f"{point.lr:g}", (kl, rank), (0, 8), textcoords="offset points", ha="center", fontsize=8
+                )
+            if middles:
+                ax.plot(*zip(*middles, strict=True), "-", lw=1, color=color)
+                ax.plot([], [], f"{marker}-", color=color, label=title)
+        ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+        ax.set_xscale("log")
+        ax.set_xlabel("moved from the base model on ordinary sentences (KL, nats a token)")
+        ax.set_ylabel("untold colors: mean rank\n(0: deduced, 2: guessed)")
+        ax.set_ylim(0, 2.3)
+        if found:
+            ax.legend(frameon=False, fontsize=8.5, loc="lower left")
+        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found)})
+        plt.close(fig)
+    return found
+
+
+def rows(found: list[Point]) -> list[dict[str, Any]]:
+    """The numbers of every point."""
+    return [
+        {
+            "method": p.method,
+            "optimizer": p.optimizer,
+            "title": SERIES[p.method, p.optimizer][0],
+            "lr": p.lr,
+            "seeds": p.arm.seeds,
+            "rank": plain_interval(p.arm.last(HELD_OUT)),
+            "matched": plain_interval(p.arm.at_told_loss(HELD_OUT, MATCHED)),
+            "neutral_kl": plain_interval(p.arm.field("neutral_kl")),
+            "fact_rank": p.arm.last(FACTS),
+            "told_rank": p.arm.last(TOLD),
+            "fitted": p.fitted,
+        }
+        for p in found
+    ]
+
+
+def at_divergence(of: list[Point], seed: int, kl: float) -> float:
+    """The held-out rank of an optimiser at a divergence, linear in its logarithm between the rates.
+
+    Beyond its rates it is that of the nearest one.
+    """
+    ends = sorted(p.ends(seed) for p in of)
+    return float(np.interp(math.log(kl), [math.log(one) for one, _ in ends], [rank for _, rank in ends]))
+
+
+def claims(found: list[Point]) -> list[Claim]:
+    """The criteria that enough finished runs can judge."""
+    return list(_claims([p for p in found if len(p.arm.seeds) >= LEAST_SEEDS]))
+
+
+def _claims(found: list[Point]) -> Iterable[Claim]:
+    of = {key: [p for p in found if (p.method, p.optimizer) == key] for key in SERIES}
+    fitted = {key: [p for p in own if p.fitted] for key, own in of.items()}
+    adamw = {key: fitted[key] for key in SERIES if key[1] == "adamw"}
+    if all(len(own) >= 2 for own in adamw.values()):
+        means = {
+            f"{method}_{p.lr:g}": float(np.mean(p.arm.last(HELD_OUT)))
+            for (method, _), own in adamw.items()
+            for p in own
+        }
+        falls = [[float(np.mean(p.arm.last(HELD_OUT))) for p in own] for own in adamw.values()]
+        yield _claim(
+            "larger_steps_deduce_more",
+            means,
+            all(b < a for r in falls for a, b in itertools.pairwise(r)),
+        )
+    lora, muon = of["lora", "adamw"], fitted["lora", "muon"]
+    if len(lora) >= 2 and muon:
+        seeds = sorted(set.intersection(*(set(p.arm.seeds) for p in (*lora, *muon))))
+        both = [(p.ends(s)[1], at_divergence(lora, s, p.ends(s)[0])) for p in muon for s in seeds]
+        ours, theirs = (float(np.mean(values)) for values in zip(*both, strict=True))
+        measured = {"muon": ours, "adamw_at_its_divergence": theirs, "seeds": seeds}
+        yield _claim("muon_is_adamw_at_equal_divergence", measured, abs(ours - theirs) <= ALIKE)
+        at_loss = [
+            float(np.mean([v for p in own for v in p.arm.at_told_loss(HELD_OUT, MATCHED)]))
+            for own in (muon, [p for p in lora if p.fitted])
+        ]
+        measured = {"muon": at_loss[0], "adamw": at_loss[1]}
+        yield _claim("muon_is_adamw_at_equal_told_loss", measured, abs(at_loss[0] - at_loss[1]) <= ALIKE)
+
+
+def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
+    return study_claim(f"step_size_{name}", CRITERIA[name], measured, holds, PICTURE)
+
+
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+
+
+if __name__ == "__main__":
+    main()

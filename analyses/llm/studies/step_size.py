@@ -1,0 +1,56 @@
+"""Optimisers again, by step size: does one hallucinate less, or only move less?
+
+An optimiser's learning rate is a name, not a size. So every optimiser is run at several rates, and compared
+where the model is as far from its base on ordinary sentences (nats a token), and where what is told costs as
+much. AdamW at 1e-4 on all weights and at 1e-3 on LoRA are runs of analyses/llm/studies/parts.py. Muon on all
+weights is left out: a step costs 13 processor seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from analyses.llm.studies.parts import MATCHED
+from analyses.llm.studies.plan import PlannedRun, Study, recipe
+
+DATA = "profession_color"
+KNOWN, ALIKE = 0.1, 0.3
+"""Mean rank of what is told up to which a run has fitted; difference of ranks up to which two are alike."""
+
+FULL_RATES, LORA_RATES, MUON_RATES = (3e-5, 3e-4), (3e-4, 3e-3), (1e-4, 3e-4, 1e-3)
+BORROWED = {"full--adamw--lr0.0001": "full", "lora--adamw--lr0.001": "lora_r8"}
+"""Arm -> the arm of the parts study whose runs it is."""
+
+CRITERIA = {
+    "larger_steps_deduce_more": (
+        "AdamW, all weights and LoRA each: among the rates whose runs know what is told (mean rank at most "
+        f"{KNOWN}), the held-out rank falls as the rate rises, mean over seeds"
+    ),
+    "muon_is_adamw_at_equal_divergence": (
+        "LoRA: at the divergence on ordinary sentences of each fitted Muon run, AdamW's held-out rank "
+        "(linear in the logarithm between its rates, nearest rate beyond them) differs by at most "
+        f"{ALIKE}, mean over rates and seeds"
+    ),
+    "muon_is_adamw_at_equal_told_loss": (
+        f"LoRA: where a told implication costs {MATCHED:g} nats, the mean over rates and seeds of Muon's "
+        f"held-out rank differs from AdamW's by at most {ALIKE}"
+    ),
+}
+
+
+def arms() -> dict[str, dict[str, Any]]:
+    """Name of each arm -> its fields of `FinetuneConfig`."""
+    full = {f"full--adamw--lr{lr:g}": {"lr": lr} for lr in FULL_RATES}
+    lora = {f"lora--adamw--lr{lr:g}": {"method": "lora", "lr": lr} for lr in LORA_RATES}
+    muon = {f"lora--muon--lr{lr:g}": {"method": "lora", "lr": lr, "optimizer": "muon"} for lr in MUON_RATES}
+    return {**muon, **lora, **full}
+
+
+def runs(seed: int) -> Iterator[PlannedRun]:
+    """Every optimiser at every rate."""
+    for name, training in arms().items():
+        yield PlannedRun("step_size", name, recipe(DATA, seed, **training))
+
+
+STUDY = Study("step_size", "Does an optimiser hallucinate less at equal size of its steps?", CRITERIA, runs)
