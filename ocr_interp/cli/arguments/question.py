@@ -128,6 +128,7 @@ class FoundCircuit:
         faithfulness: share of the effect that it carries by itself, all other edges ablated.
         random: the same of random circuits, by kind.
         needed: share of its edges without which it loses 1 % or more; None of large circuits.
+        most: number of edges that were asked for.
     """
 
     circuit: Circuit
@@ -135,6 +136,7 @@ class FoundCircuit:
     faithfulness: float
     random: dict[str, np.ndarray]
     needed: float | None
+    most: int
 
     @property
     def largest_random(self) -> float:
@@ -165,7 +167,7 @@ class FoundCircuit:
         if self.faithfulness < ALONE:
             lines.append(
                 "this circuit does not carry the answer by itself: ask for more edges, as --edges "
-                f"{min(4 * len(self.circuit), scores.nodes.n_edges)}, or for --faithfulness 0.8"
+                f"{min(4 * max(len(self.circuit), self.most), scores.nodes.n_edges)}, or for --faithfulness 0.8"
             )
         elif 2 * len(self.circuit) > scores.nodes.n_edges:
             lines.append(
@@ -235,7 +237,7 @@ def circuit_of(asked: Asked, edges: int, steps: int, faithfulness: float | None 
         found = find_circuit(model, contrast, faithfulness=faithfulness, scores=scores, ablation=ablation)
     if 0 < len(found) <= MINIMAL:
         worth = evaluate_circuit(model, found, contrast, ablation=ablation, random_circuits=RANDOM)
-        return FoundCircuit(found, scores, worth.faithfulness, worth.random, worth.minimality())
+        return FoundCircuit(found, scores, worth.faithfulness, worth.random, worth.minimality(), edges)
     if not len(found):
         raise ConfigError(
             f"no path from the input to the logits has {edges} edges or fewer among the top ones: ask for "
@@ -244,7 +246,7 @@ def circuit_of(asked: Asked, edges: int, steps: int, faithfulness: float | None 
     rng, nodes = np.random.default_rng(0), scores.nodes
     drawn = [scores.with_edges(random_edges(nodes, found.mask, rng)) for _ in range(RANDOM)]
     values = faithfulness_of(model, [found, *drawn], contrast, ablation=ablation)
-    return FoundCircuit(found, scores, float(values[0]), {SAME_KINDS: values[1:]}, None)
+    return FoundCircuit(found, scores, float(values[0]), {SAME_KINDS: values[1:]}, None, edges)
 
 
 def check_edges(asked: Asked) -> None:
