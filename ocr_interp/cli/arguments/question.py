@@ -167,7 +167,8 @@ class FoundCircuit:
         if self.faithfulness < ALONE:
             lines.append(
                 "this circuit does not carry the answer by itself: ask for more edges, as --edges "
-                f"{min(4 * max(len(self.circuit), self.most), scores.nodes.n_edges)}, or for --faithfulness 0.8"
+                f"{min(4 * max(len(self.circuit), self.most), scores.nodes.n_edges)}, or for "
+                "--faithfulness 0.8"
             )
         elif 2 * len(self.circuit) > scores.nodes.n_edges:
             lines.append(
