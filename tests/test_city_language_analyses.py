@@ -23,7 +23,8 @@ def content(after, without_top=1.0):
     }
     before = dict(zip(names, values.tolist(), strict=True))
     later = dict(zip(names, after(values).tolist(), strict=True))
-    return {"before": {**common, "parts": before}, "after": {**common, "parts": later}}
+    change = [[name, kind, 0.1, 0.2 + 0.1 * k, 0.1] for name in names for k, kind in enumerate(("OV", "QK"))]
+    return {"before": {**common, "parts": before}, "after": {**common, "parts": later}, "change": change}
 
 
 def judged(made):
@@ -38,6 +39,7 @@ def test_claims_hold_and_fail_as_the_criteria_say():
     assert found["shared"] == 10
     assert found["rank correlation"] == pytest.approx(1.0)
     assert found["shared by chance, 99th percentile"] <= 3
+    assert found["change"]["L0H0"] == ["QK", pytest.approx(3.0)]
     assert len(found["parts"]) == 300  # biases are no parts that carry
 
 

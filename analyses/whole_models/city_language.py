@@ -12,18 +12,22 @@ from typing import Any, cast
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.whole_models.city_language_criteria import CORRELATION, RATIO, SEED, SHARED, TOP
-from ocr_interp.viz.style import current_style, figure_style, save_figure
+from ocr_interp.viz.style import current_style
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "circuits" / "city_language.json"
 PICTURE = "circuit_city_language"
 SOURCE = "this library; direct logit attribution, Elhage et al. 2021"
 CHANCE_DRAWS = 1000
+SHOWN = 9
+"""Parts that have a line of their own."""
 
 
 def measured(content: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +60,19 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
         "falls": falls,
         "faithfulness of 40 edges": [before["faithfulness"], after["faithfulness"]],
         "kinds": [before["kinds"][name] for name in names],
+        "change": _most_changed(content["change"]),
     }
+
+
+def _most_changed(rows: list[list[Any]]) -> dict[str, list[Any]]:
+    """Of every part the circuit that changed most for these tokens: its kind, and its change between the
+    tokens over that of random changes of the same weights."""
+    found: dict[str, list[Any]] = {}
+    for unit, kind, _, tokens, random in rows:
+        ratio = tokens / random if random else 0.0
+        if unit not in found or ratio > found[unit][1]:
+            found[unit] = [kind, ratio]
+    return found
 
 
 def draw(runs: Path, figures: Path) -> dict[str, Any]:
@@ -65,65 +81,74 @@ def draw(runs: Path, figures: Path) -> dict[str, Any]:
     if not RESULT.is_file():
         return {}
     found = measured(json.loads(RESULT.read_text(encoding="utf-8")))
-    with figure_style():
-        fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.3), width_ratios=(1.7, 1))
-        _draw_parts(axes[0], found)
-        _draw_falls(axes[1], found)
-        fig.tight_layout(w_pad=1.5)
-        save_figure(fig, figures / PICTURE, found)
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, found)
     return found
 
 
-def _draw_parts(ax: Axes, found: dict[str, Any]) -> None:
-    style = current_style()
+def picture(found: dict[str, Any]) -> Picture:
+    """Contributions of the largest parts, how much they changed for these tokens, and what cuts cost."""
+    fig, axes = plt.subplots(
+        1, 3, figsize=(6.6, 3.0), width_ratios=(1.9, 1, 1), layout="constrained", squeeze=False
+    )
     old, new = np.array(found["before"]), np.array(found["after"])
-    kinds = np.array(found["kinds"])
-    for kind, marker, label, colour in (("head", "o", "heads", 0), ("mlp", "s", "MLPs", 1)):
-        chosen = kinds == kind
-        ax.scatter(
-            old[chosen], new[chosen], marker=marker, s=14, color=style.colour(colour), label=label, lw=0
-        )
-    ends = [min(old.min(), new.min()), max(old.max(), new.max())]
-    ax.plot(ends, ends, color="0.7", lw=0.8, zorder=0)
-    both = np.abs(old) + np.abs(new)
-    for k in np.argsort(-both, kind="stable")[:6]:
-        right = old[k] > np.mean(ends)
-        ax.annotate(
-            found["parts"][k],
-            (old[k], new[k]),
-            xytext=(-5 if right else 5, 0),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            va="center",
-            fontsize=7,
-        )
-    ax.set_xlabel("contribution before (logits)")
-    ax.set_ylabel("contribution after (logits)")
-    ax.set_title(f"{found['shared']} of the {TOP} largest parts are the same", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    order = np.argsort(-np.maximum(np.abs(old), np.abs(new)), kind="stable")
+    chosen, rest = order[:SHOWN], order[SHOWN:]
+    names = [found["parts"][k] for k in chosen]
+    _draw_parts(axes[0, 0], names, old, new, chosen, rest)
+    _draw_changes(axes[0, 1], names, found["change"])
+    _draw_falls(axes[0, 2], found["falls"])
+    return fig
 
 
-def _draw_falls(ax: Axes, found: dict[str, Any]) -> None:
+def _draw_parts(
+    ax: Axes, names: list[str], old: np.ndarray, new: np.ndarray, chosen: np.ndarray, rest: np.ndarray
+) -> None:
+    style = current_style()
+    before, after = ([*values[chosen], values[rest].sum()] for values in (old, new))
+    places = np.arange(len(before))
+    ax.hlines(places, before, after, color="0.75", lw=1.6, zorder=1)
+    ax.plot(before, places, "o", ms=4.5, color=style.neutral, label="before", zorder=2)
+    ax.plot(after, places, "o", ms=5.5, color=style.colour(0), label="after", zorder=3)
+    ax.axvline(0, color="0.4", lw=0.6, zorder=0)
+    ax.set_yticks(places, [*names, f"{len(rest)} others"], fontsize=7.5)
+    ax.invert_yaxis()
+    ax.set_xlabel("adds to the language (logits)")
+    ax.legend(frameon=False, fontsize=7.5, loc="lower right", bbox_to_anchor=(1.0, 0.12))
+
+
+def _draw_changes(ax: Axes, names: list[str], change: dict[str, list[Any]]) -> None:
+    style, places = current_style(), np.arange(len(names))
+    ratios = [change[name][1] for name in names]
+    ax.barh(places, ratios, height=0.6, color=style.colour(0))
+    for place, name in zip(places, names, strict=True):
+        kind, ratio = change[name]
+        ax.text(ratio + 0.15, float(place), kind, va="center", fontsize=7)
+    ax.axvline(1, color="0.2", lw=0.9, ls="--")
+    ax.set_yticks([])
+    ax.set_ylim(len(names) + 0.5, -0.5)
+    ax.set_xlim(0, 1.25 * max(ratios))
+    ax.set_xlabel("changed for these tokens\n(random changes: 1)")
+
+
+def _draw_falls(ax: Axes, falls: dict[str, Any]) -> None:
     style = current_style()
     for x, when in enumerate(("before", "after")):
-        falls = found["falls"][when]
-        ax.bar(
-            x - 0.2, falls["top"], width=0.36, color=style.colour(0), label="top heads" if x == 0 else None
-        )
-        ax.bar(
-            x + 0.2,
-            np.mean(falls["random"]),
-            width=0.36,
-            color=style.neutral,
-            label="random heads" if x == 0 else None,
-        )
-        ax.scatter([x + 0.2] * len(falls["random"]), falls["random"], s=8, color="black", zorder=3)
+        one = falls[when]
+        ax.bar(x - 0.2, one["top"], width=0.36, color=style.colour(0), label=None if x else "these")
+        mean = float(np.mean(one["random"]))
+        ax.bar(x + 0.2, mean, width=0.36, color=style.neutral, label=None if x else "random")
+        ax.scatter([x + 0.2] * len(one["random"]), one["random"], s=8, color="black", zorder=3)
     ax.axhline(0, color="black", lw=0.6)
-    ax.set_xticks([0, 1], ["before", "after"])
-    ax.set_ylabel("logit difference lost")
-    ax.set_title(f"without {TOP} heads", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=2)
+    ax.set_xticks([0, 1], ["before", "after"], fontsize=7.5)
+    ax.set_ylabel(f"lost without {TOP} heads (logits)")
+    ax.legend(frameon=False, fontsize=7.5, loc="upper left", handlelength=1.0, borderpad=0.1)
+
+
+TITLE = (
+    "From city to language: heads of layers 23 and 29 write most of it, and fine-tuning makes two of them "
+    "louder and the last MLP quieter"
+)
+DRAWING = Drawing(TITLE, picture)
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:
@@ -165,7 +190,7 @@ def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], hold
     )
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=draw, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=draw, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

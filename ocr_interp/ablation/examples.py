@@ -15,7 +15,7 @@ from ocr_interp.data import check_draws, noisy_examples
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
 from ocr_interp.hooked.provenance import fingerprint_of
-from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.tokens import Ids, id_tensor, with_mask
 from ocr_interp.task import SPLITS, FactRecallTask
 
 
@@ -55,7 +55,8 @@ class Examples:
             then run without its padding, together with those of its length, so that nothing depends on how a
             model treats padding; positions of interventions are counted within the prompt.
 
-    All ids may be given as lists, numpy arrays or tensors.
+    All ids may be given as lists, numpy arrays or tensors; tokens also as a tokenizer returns them, with
+    their mask.
 
     Raises:
         ConfigError: lengths that do not fit, ids below 0, an example without a wrong candidate.
@@ -73,6 +74,9 @@ class Examples:
     output_labels: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        tokens, mask = with_mask(self.tokens, self.attention_mask, "tokens")
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "attention_mask", mask)
         for name in ("tokens", "answer", "candidates", "rivals", "other_answer", "query"):
             self._take_ids(name)
         if self.tokens.ndim != 2 or not len(self.tokens) or not self.tokens.shape[1]:

@@ -16,6 +16,10 @@ KINDS = ("OV", "QK", "in", "out")
 """Circuits of a model: W_V W_O and W_Q W_Kᵀ of a head, what an MLP reads, and what it writes."""
 
 
+STANDS_OUT = 2.0
+"""Times the largest random change from which a circuit is said to have changed for the tokens."""
+
+
 @dataclass(frozen=True)
 class UnitChange:
     """How much one circuit of a head or an MLP changed.
@@ -104,6 +108,16 @@ class ModelChange:
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
+    @property
+    def standing_out(self) -> frozenset[tuple[str, str]]:
+        """(unit, kind) of the circuits that changed for these tokens: between them at least STANDS_OUT times
+        as much as in the largest of the random changes."""
+        return frozenset(
+            (each.unit, each.kind)
+            for each in self.units
+            if len(each.random) and each.tokens > 0 and each.tokens >= STANDS_OUT * float(each.random.max())
+        )
+
     def grid(self, kind: str = "OV") -> Float[np.ndarray, "layer head"]:
         """Relative change between the tokens by layer and head (of MLPs one column); NaN where none is."""
         if kind not in KINDS:
@@ -127,11 +141,22 @@ class ModelChange:
             f"after:  {self.after[0]}, weights {self.after[1]}",
             f"{changed} of {len(table)} circuits changed, between {len(self.inputs)} inputs and "
             f"{len(self.outputs)} outputs",
-            f"{'circuit':>12}{'weights':>12}{'tokens':>12}{'random':>12}",
         ]
+        if not changed:
+            lines.append("nothing changed: both have the same weights, as far as these circuits go")
+        else:
+            lines.append(f"{'circuit':>12}{'weights':>12}{'tokens':>12}{'random':>12}{'times':>8}")
         for row in table[(table["weights"] != 0) | (table["tokens"] != 0)].head(rows).itertuples(index=False):
-            name = f"{row.unit} {row.kind}"
-            lines.append(f"{name:>12}{row.weights:>12.4g}{row.tokens:>12.4g}{row.random:>12.4g}")
+            name, times = f"{row.unit} {row.kind}", row.tokens / row.random if row.random else float("nan")
+            mark = " *" if (row.unit, row.kind) in self.standing_out else ""
+            lines.append(
+                f"{name:>12}{row.weights:>12.4g}{row.tokens:>12.4g}{row.random:>12.4g}{times:>8.2g}{mark}"
+            )
+        if self.standing_out:
+            lines.append(
+                f"* changed for these tokens, at least {STANDS_OUT:g} times as much as the largest random "
+                f"change: {len(self.standing_out)} circuits"
+            )
         for name, change in self.circuits.items():
             lines += ["", name, *change.summary(rows=3).splitlines()[2:]]
         return "\n".join([*lines, "", self.statement, *(f"note: {note}" for note in self.notes)])

@@ -14,7 +14,7 @@ from ocr_interp.circuits.attention.qk import QKCircuit
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.comparison.circuits import CircuitChange, compare, ratio
 from ocr_interp.comparison.model_change import KINDS, ModelChange, UnitChange
-from ocr_interp.comparison.reading import Matrix, ReadModel, check_alike, read_model
+from ocr_interp.comparison.reading import Matrix, ReadModel, check_alike, read_model, relation_of
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import with_side
 from ocr_interp.hooked.asked.scores import ask_scores
@@ -96,7 +96,7 @@ def compare_models(
         units=units,
         circuits=_by_block((first, second), sides, chosen, units, tokens, options),
         statement=STATEMENT,
-        notes=tuple(dict.fromkeys((*old.notes, *new.notes))),
+        notes=tuple(dict.fromkeys((*relation_of(old, new), *old.notes, *new.notes))),
         seed=seed,
     )
 

@@ -23,6 +23,7 @@ from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens import TokenSet
 
 SHAPES = (
+    ("architecture", "family"),
     ("n_layers", "layers"),
     ("n_heads", "heads of a layer"),
     ("n_key_value_heads", "key-value heads of a layer"),
@@ -72,12 +73,32 @@ class ReadModel:
         circuits: (kind, layer, head) -> the circuit; kinds "OV", "QK", and of MLPs "in" and "out".
         notes: what could not be read and why, one sentence each.
         fingerprint: of all that was read.
+        embedding: some rows of W_E.
     """
 
     name: str
     circuits: dict[tuple[str, int, int | None], Matrix] = field(repr=False)
     notes: tuple[str, ...]
     fingerprint: str
+    embedding: Float[Tensor, "row d_model"] = field(repr=False)
+
+
+UNRELATED = 0.2
+"""Cosine of two embeddings below which two models do not look like states of one."""
+
+
+def relation_of(before: ReadModel, after: ReadModel) -> tuple[str, ...]:
+    """A note where both embeddings have nothing in common, as of two models of one shape."""
+    A, B = (each.embedding.to(before.embedding.device) for each in (before, after))
+    size = float(A.norm() * B.norm())
+    cosine = float((A * B).sum()) / size if size else 0.0
+    if cosine >= UNRELATED:
+        return ()
+    return (
+        f"embeddings before and after have a cosine of {cosine:.2f}: these look like two models of one "
+        "shape, whose heads of one number have nothing to do with each other, and not like two states of "
+        "one model",
+    )
 
 
 def check_alike(before: HookedModel, after: HookedModel) -> None:
@@ -96,6 +117,8 @@ def check_alike(before: HookedModel, after: HookedModel) -> None:
             values = [
                 v or getattr(m.cfg, "n_heads", None) for v, m in zip(values, (before, after), strict=True)
             ]
+        if name == "architecture" and None in values:
+            continue  # only bridges have one
         if values[0] != values[1]:
             differing.append(f"{what} ({name}: {values[0]} and {values[1]})")
     if differing:
@@ -159,7 +182,9 @@ def read_model(model: HookedModel, inputs: TokenSet, outputs: TokenSet, *, mlps:
         circuits["out", layer, None] = Matrix(None, W_out, None, write)
     name = model_name(model)
     check_finite(tensors, name)
-    return ReadModel(name, circuits, tuple(notes), fingerprint_of(tensors))
+    W_E = model.W_E.detach()
+    some = torch.linspace(0, len(W_E) - 1, min(len(W_E), 1024), device=W_E.device).long()
+    return ReadModel(name, circuits, tuple(notes), fingerprint_of(tensors), W_E[some].to(dtype))
 
 
 def _embedded(model: HookedModel, inputs: TokenSet) -> Tensor:

@@ -13,6 +13,9 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.passes import modules_of, own_run
 from ocr_interp.hooked.protocol import HookedModel
 
+_SHOWN = 16
+"""Ids of a prompt that a message shows."""
+
 
 def probe_ids(model: HookedModel) -> list[int]:
     """Six tokens, two of them twice, none of them special; fewer where the context or vocabulary is short."""
@@ -47,7 +50,7 @@ def run_alone(
 
     known = model.hook_dict  # which a bridge makes anew at every call
     names = [name for name in dict.fromkeys([*wanted, *edits]) if name in known]
-    with torch.no_grad(), by_itself(model), failures_told(tokens):
+    with torch.no_grad(), by_itself(model), failures_told(tokens, model):
         logits = model.run_with_hooks(tokens, fwd_hooks=[(name, hook_of(name)) for name in names])
     logits = getattr(logits, "logits", logits)
     if not isinstance(logits, Tensor) or logits.ndim != 3:
@@ -59,8 +62,9 @@ def run_alone(
 
 
 @contextlib.contextmanager
-def failures_told(tokens: Tensor) -> Iterator[None]:
-    """Errors of a model's own forward pass as one that says on what it failed.
+def failures_told(tokens: Tensor, model: HookedModel) -> Iterator[None]:
+    """Errors of a model's own forward pass as one that says on what it failed, and of prompts that are longer
+    than the model's context that they are.
 
     Raises:
         ModelError: the model does not run.
@@ -68,8 +72,15 @@ def failures_told(tokens: Tensor) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
+        if isinstance(context, int) and 0 < context < length:
+            raise ModelError(
+                f"prompts must have at most {context:,} tokens, the model's context, got {length:,}: shorten "
+                "them"
+            ) from error
+        ids = ", ".join(map(str, tokens[0, :_SHOWN].tolist())) + (", …" if length > _SHOWN else "")
         raise ModelError(
-            f"the model must run on token ids, got {type(error).__name__} on {tokens[0].tolist()}: {error}"
+            f"the model must run on token ids, got {type(error).__name__} on [{ids}]: {error}"
         ) from error
 
 

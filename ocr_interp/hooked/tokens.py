@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -61,13 +61,83 @@ def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
     return given.long()
 
 
+def with_mask(given: Any, mask: Any, what: str) -> tuple[Any, Any]:
+    """Prompts and their attention mask apart, of what a tokenizer returned; others as they are.
+
+    Args:
+        given: prompts in any form, also a tokenizer's result with input_ids and attention_mask.
+        mask: an attention mask given by itself, which goes before the tokenizer's.
+        what: what the prompts are, for messages.
+
+    Raises:
+        ModelError: a mapping without input_ids.
+    """
+    if not isinstance(given, Mapping):
+        return given, mask
+    if "input_ids" not in given:
+        raise ModelError(
+            f"{what} must be ids, texts or what a tokenizer returns, got a mapping with "
+            f"{', '.join(map(repr, list(given)[:5])) or 'nothing'}: pass its prompts"
+        )
+    ids = given["input_ids"]
+    single = not any(_is_row(each) for each in ids)
+    mask = given.get("attention_mask") if mask is None else mask
+    return ([ids], None if mask is None else [mask]) if single else (ids, mask)
+
+
+def prompt_rows(given: Any, what: str) -> Any:
+    """Prompts in the forms that other code takes: of a tokenizer's result (of all, or one for each prompt)
+    the rows of ids without padding, of a column of a table or a generator a list; others as they are.
+
+    Raises:
+        ModelError: a table with several columns, or a mapping without input_ids.
+    """
+    if isinstance(given, Mapping):
+        ids, mask = with_mask(given, None, what)
+        rows = [[int(token) for token in row] for row in ids]
+        if mask is None:
+            return rows
+        pairs = zip(rows, mask, strict=True)
+        return [[t for t, keep in zip(row, kept, strict=True) if int(keep)] for row, kept in pairs]
+    if hasattr(given, "iloc") and hasattr(given, "columns"):
+        names = [str(name) for name in given.columns]
+        raise ModelError(
+            f"{what} must be one column of a table, got a table with {', '.join(map(repr, names[:6]))}: pass "
+            f"table[{names[0] if names else 'column'!r}]"
+        )
+    column = getattr(given, "to_list", None)  # of a table, with a prompt in each row
+    if callable(column):
+        given = list(column())  # pyright: ignore[reportArgumentType]
+    elif isinstance(given, Iterator):
+        given = list(given)
+    if isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given):
+        return [row for each in given for row in prompt_rows(each, what)]
+    return given
+
+
+def are_texts(model: HookedModel, prompts: Sequence[Any], labels: Sequence[str]) -> bool:
+    """Whether strings are a text each, since some are more than one token, and not one prompt's tokens."""
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None or not prompts or not all(isinstance(each, str) for each in prompts):
+        return False
+    known = set(labels)
+    return any(
+        each not in known and len(tokenizer.encode(each, add_special_tokens=False)) > 1 for each in prompts
+    )
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) > 0
+
+
 def prompts_given(given: Any, what: str) -> Any:
     """Prompts as ids [prompt, position], or as tuples of labels and strings, which need a model to be read.
 
     Args:
         given: ids of one prompt or of several; a list of labels or single-token strings, which is one prompt,
             or a list of such lists; one text for the tokenizer, or a list of texts, at least one of which is
-            more than one token; a column of a table (pandas), with ids or a text in each row.
+            more than one token; a column of a table (pandas), with ids or a text in each row; what a
+            tokenizer returned, whose padding is left out.
         what: what the prompts are, for messages.
 
     Returns: a tensor, or one tuple (or text) per prompt.
@@ -79,11 +149,12 @@ def prompts_given(given: Any, what: str) -> Any:
         return (given,)
     if isinstance(given, np.ndarray) and given.dtype == object:
         given = given.tolist()
-    column = getattr(given, "to_list", None)  # of a table, with a prompt in each row
-    if callable(column):
-        given = list(column())  # pyright: ignore[reportArgumentType]
-        if given and all(isinstance(each, str) for each in given):
-            return tuple(given)
+    is_column = callable(getattr(given, "to_list", None))
+    given = prompt_rows(given, what)
+    if is_column and given and all(isinstance(each, str) for each in given):
+        return tuple(given)
+    if not isinstance(given, Tensor | np.ndarray) and not len(given):
+        raise ModelError(f"{what} must hold at least one prompt of at least one token, got none")
     if isinstance(given, list | tuple):
         rows = [each for each in given if isinstance(each, list | tuple)]
         if any(isinstance(each, str) for row in (rows or [given]) for each in row):
@@ -91,6 +162,8 @@ def prompts_given(given: Any, what: str) -> Any:
                 raise ModelError(f"{what} must be one prompt, or a list of prompts, got {given!r:.80}")
             return tuple(plain_tokens(row, what) for row in rows or [given])
     ids = id_tensor(given, what)
+    if not ids.numel():
+        raise ModelError(f"{what} must hold at least one prompt of at least one token, got none")
     return ids[None] if ids.ndim == 1 else ids
 
 
@@ -118,18 +191,9 @@ def encode_prompts(
 
 def _texts(model: HookedModel, given: Sequence[Any], labels: Sequence[str]) -> Sequence[Any]:
     """The prompts; of one that is a list of strings, some of several tokens, its strings as texts."""
-    tokenizer = tokenizer_of(model)
-    if tokenizer is None or len(given) != 1 or not all(isinstance(each, str) for each in given[0]):
+    if len(given) != 1 or isinstance(given[0], str):
         return given
-    if isinstance(given[0], str):
-        return given
-    known = set(labels)
-    several = [
-        each
-        for each in given[0]
-        if each not in known and len(tokenizer.encode(each, add_special_tokens=False)) > 1
-    ]
-    return given[0] if several else given
+    return given[0] if are_texts(model, given[0], labels) else given
 
 
 def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:

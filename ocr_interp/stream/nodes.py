@@ -1,10 +1,10 @@
 """Names of the nodes and edges of the residual stream: "a0.h1->a1.h3<q>", as in EAP-IG.
 
-Writers are "input" (what enters the first block: embeddings and positions), heads "a0.h1" and MLPs "m0".
-Readers are the inputs of the queries, keys and values of heads, "a1.h3<q>", MLPs "m0" and "logits". Where
-heads share keys and values, these are read by groups: "a1.kv0<k>", "a1.kv0<v>". Biases of attention outputs
-are no
-writers: they are the same for every prompt.
+Names of tables and pictures, "L0H1" and "MLP 0", mean the same. Writers are "input" (what enters the first
+block: embeddings and positions), heads "a0.h1" and MLPs "m0". Readers are the inputs of the queries, keys and
+values of heads, "a1.h3<q>", MLPs "m0" and "logits". Where heads share keys and values, these are read by
+groups: "a1.kv0<k>", "a1.kv0<v>". Biases of attention outputs are no writers: they are the same for every
+prompt.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ INPUT, LOGITS = "input", "logits"
 ARROW = "->"
 PARTS = ("q", "k", "v")
 _HEAD = re.compile(r"a(\d+)\.(h|kv)(\d+)(?:<([qkv])>)?")
+_TABLE_HEAD, _TABLE_MLP = re.compile(r"L(\d+)H(\d+)(<[qkv]>)?"), re.compile(r"(?:MLP |MLP|M)(\d+)")
+
+
+def node_name(name: str) -> str:
+    """The name of a node here, of one as tables and pictures write it: "L0H1<k>" and "MLP 0"."""
+    head, mlp = _TABLE_HEAD.fullmatch(name), _TABLE_MLP.fullmatch(name)
+    if head is not None:
+        return f"a{head[1]}.h{head[2]}{head[3] or ''}"
+    return name if mlp is None else f"m{mlp[1]}"
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ class StreamNodes:
     def _ends(self, edge: str) -> list[tuple[int, int]]:
         if not isinstance(edge, str) or edge.count(ARROW) != 1:
             raise ModelError(f'an edge must be written "a0.h1->a1.h3<q>", "m0->logits" or so, got {edge!r}')
-        source, target = (end.strip() for end in edge.split(ARROW))
+        source, target = (node_name(end.strip()) for end in edge.split(ARROW))
         if source not in self.writer_index:
             raise unknown_name("writer", source, self.writers)
         found = []
@@ -188,18 +197,25 @@ class StreamNodes:
         if node in self.reader_index:
             return (node,)
         match = _HEAD.fullmatch(node)
+        if match is not None and match[2] == "h" and match[4] in PARTS[1:]:
+            whole = f"a{match[1]}.h{match[3]}"
+            if whole in self.writer_index:  # a head whose keys and values are read by its group
+                raise ModelError(self._shared(match))
         if match is None or match[4] or (match[2] == "h" and node not in self.writer_index):
             raise unknown_name("reader", node, self.readers)
         names = [f"{node}<{part}>" for part in (PARTS if match[2] == "h" else PARTS[1:])]
         if any(name not in self.reader_index for name in names):
             if match[2] == "kv":
                 raise unknown_name("reader", node, self.readers)
-            group = int(match[3]) // (self.n_heads // self.n_kv_heads)
-            raise ModelError(
-                f"{node} shares its keys and values with other heads: name {node}<q>, "
-                f"a{match[1]}.kv{group}<k> or a{match[1]}.kv{group}<v>"
-            )
+            raise ModelError(self._shared(match))
         return names
+
+    def _shared(self, head: re.Match[str]) -> str:
+        group, name = int(head[3]) // (self.n_heads // self.n_kv_heads), f"a{head[1]}.h{head[3]}"
+        return (
+            f"{name} shares its keys and values with other heads: name {name}<q>, a{head[1]}.kv{group}<k> or "
+            f"a{head[1]}.kv{group}<v>"
+        )
 
     def nodes_reading(self, writer: str) -> tuple[int, ...]:
         """Indices of the readers through which a writer's own output depends on the stream."""

@@ -26,5 +26,7 @@ from .text.analysis import describe_analysis as describe_analysis
 from .text.run import describe_run as describe_run
 from .text.study import describe_study as describe_study
 from .text.sweep import describe_sweep as describe_sweep
+from .whole_model import draw_model_change as draw_model_change
 from .whole_model import plot_composition as plot_composition
 from .whole_model import plot_direct_attribution as plot_direct_attribution
+from .whole_model import plot_model_change as plot_model_change

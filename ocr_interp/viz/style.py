@@ -26,6 +26,9 @@ HELD_OUT = "#cc3311"
 DIVERGING = "PuOr_r"
 """Colour map of signed weights: purple below zero, orange above; readable with red-green blindness."""
 
+SEQUENTIAL = "Blues"
+"""Colour map of sizes."""
+
 
 @dataclass(frozen=True)
 class Style:
@@ -116,12 +119,22 @@ def save_figure(fig: Figure, path: Path, numbers: dict[str, Any], digits: int | 
         RunError: the file cannot be written; an earlier file is left unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for form, silent in (("png", "Software"), ("svg", "Date")):
-        picture = io.BytesIO()
-        fig.savefig(picture, format=form, bbox_inches="tight", metadata={silent: None})
-        content = picture.getvalue()
-        if form == "svg":  # matplotlib copies labels into comments as they are
-            content = printable(content.decode()).encode()
-        write_atomic(path.with_suffix(f".{form}"), content)
+    for form in ("png", "svg"):
+        write_atomic(path.with_suffix(f".{form}"), picture_of(fig, form))
     table = json.dumps(plain(numbers, digits), indent=1) + "\n"
     write_atomic(path.with_suffix(".json"), table.encode())
+
+
+def picture_of(fig: Figure, form: str) -> bytes:
+    """A figure as a file's content, equal to the byte in every process.
+
+    Args:
+        fig: the figure.
+        form: "png", "svg" or "pdf".
+    """
+    silent = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}[form]
+    picture = io.BytesIO()
+    fig.savefig(picture, format=form, bbox_inches="tight", metadata={silent: None})
+    content = picture.getvalue()
+    # matplotlib copies labels into comments as they are
+    return printable(content.decode()).encode() if form == "svg" else content

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ocr_interp.checks import check_count
 from ocr_interp.circuits.attribution.direct import DirectAttribution
 from ocr_interp.circuits.weights.composition import Composition
 from ocr_interp.circuits.weights.units import Unit
+from ocr_interp.comparison.model_change import STANDS_OUT, ModelChange
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.viz.style import DIVERGING, HELD_OUT
+from ocr_interp.viz.style import DIVERGING, HELD_OUT, SEQUENTIAL
 
 MOST_LABELS = 40
 """Most units that get a label of their own on an axis; above, layers do."""
@@ -61,7 +63,7 @@ def plot_direct_attribution(ax: Axes, found: DirectAttribution, named: int = 5) 
                 color="white" if dark else "black",
             )  # fmt: skip
     outside = {kind: _sum(found, kind) for kind in ("embedding", "bias", "layer")}
-    said = [f"{name} {value:+.2f}" for name, value in outside.items() if value]
+    said = [f"{name} {value:+.2f}" for name, value in outside.items() if round(value, 2)]
     total = f"{found.totals.mean():.2f}" + (" on average" if len(found.prompts) > 1 else "")
     what = "logit difference" if any(found.against) else "logit"
     ax.set_title(f"{what} {total}; in no cell: {', '.join(said) or 'nothing'}", fontsize=8)
@@ -163,3 +165,82 @@ def _label(ax: Axes, axis: str, units: Sequence[Unit]) -> None:
         places = [next(k for k, unit in enumerate(units) if unit.layer == layer) for layer in layers]
         names = [f"L{layer}" for layer in layers]
     ticks.set_ticks(places, names, fontsize=6, rotation=90 if axis == "x" else 0)
+
+
+_PANELS = (("OV", "OV circuits"), ("QK", "QK circuits"), ("in", "MLP in"), ("out", "MLP out"))
+
+
+def plot_model_change(
+    ax: Axes, found: ModelChange, kind: str = "OV", *, largest: float | None = None
+) -> Axes:
+    """Draws how much every head's (or MLP's) circuit changed between the tokens, layers from bottom to top.
+
+    Framed cells changed for these tokens: `found.standing_out`, far above random changes of the same size.
+
+    Args:
+        ax: axes to draw on.
+        found: of `compare_models`.
+        kind: an entry of `comparison.model_change.KINDS`.
+        largest: relative change of the darkest colour; give panels that are compared the same.
+
+    Returns: the axes.
+
+    Raises:
+        ModelError: no circuit of this kind was read.
+
+    >>> import copy, warnings
+    >>> from matplotlib.figure import Figure
+    >>> from ocr_interp import FactRecallTask, ModelConfig, build_model, comparison
+    >>> model = build_model(FactRecallTask(3, 1, 2), ModelConfig(d_head=8))
+    >>> later = copy.deepcopy(model)
+    >>> later.blocks[0].attn.W_V.data *= 1.5
+    >>> found = comparison.compare_models(model, later, inputs=[0, 1], outputs=[8, 9], circuits=0)
+    >>> plot_model_change(Figure().subplots(), found).get_ylabel()
+    'layer'
+    """
+    grid = found.grid(kind)
+    if np.isnan(grid).all():
+        raise ModelError(f"a picture of {kind} circuits needs some, got a comparison without any")
+    top = float(np.nanmax(grid)) if largest is None else largest
+    ax.imshow(
+        np.ma.masked_invalid(grid), cmap=SEQUENTIAL, vmin=0, vmax=top or 1.0, aspect="auto", origin="lower"
+    )
+    ax.set_facecolor("0.92")
+    for each in found.units:
+        if each.kind == kind and (each.unit, kind) in found.standing_out:
+            frame = {"fill": False, "edgecolor": HELD_OUT, "lw": 1.2, "clip_on": False}
+            ax.add_patch(Rectangle(((each.head or 0) - 0.5, each.layer - 0.5), 1, 1, **frame))
+    heads = grid.shape[1]
+    step = 1 + (heads - 1) // 12
+    ax.set_xticks(range(0, heads, step) if heads > 1 else [])
+    ax.set_yticks(range(0, len(grid), 1 + (len(grid) - 1) // 16))
+    ax.set_xlabel("head" if kind in ("OV", "QK") else "")
+    ax.set_ylabel("layer")
+    ax.set_title(dict(_PANELS)[kind], fontsize=9)
+    return ax
+
+
+def draw_model_change(found: ModelChange, title: str = "") -> Figure:
+    """A figure of all circuits of a comparison: OV and QK of heads, what MLPs read and write, on one scale.
+
+    Args:
+        found: of `compare_models`.
+        title: above it; what changed how much is said below it.
+    """
+    kinds = [kind for kind, _ in _PANELS if not np.isnan(found.grid(kind)).all()]
+    largest = max((float(np.nanmax(found.grid(kind))) for kind in kinds), default=0.0)
+    layers = len(found.grid(kinds[0]))
+    figure = Figure(figsize=(6.6, min(7.5, 1.7 + 0.15 * max(layers, 10))), layout="constrained")
+    widths = [4.0 if kind in ("OV", "QK") else 1.0 for kind in kinds]
+    panels = figure.subplots(1, len(kinds), width_ratios=widths, squeeze=False)[0]
+    for k, (ax, kind) in enumerate(zip(panels, kinds, strict=True)):
+        plot_model_change(ax, found, kind, largest=largest)
+        if k:
+            ax.set_ylabel("")
+    bar = figure.colorbar(panels[0].images[0], ax=list(panels), pad=0.02)
+    bar.set_label("relative change")
+    count = len(found.standing_out)
+    said = f"framed: {count} circuits that changed {STANDS_OUT:g} times as much as random changes"
+    what = said if count else "no circuit changed twice as much as random changes of the same size"
+    figure.suptitle(f"{title}\n{what}".strip(), fontsize=9, parse_math=False)
+    return figure

@@ -74,8 +74,9 @@ def test_compare_says_what_changed_and_draws_both(call, folder):
     assert (code, err) == (0, "")
     pair = [load_model(folder / f"{name}.safetensors") for name in "ab"]
     wanted = compare_models(*pair, inputs=["w3", "w4"], outputs=["w7", "w8"])
-    for line in wanted.summary().splitlines():
+    for line in wanted.summary().splitlines()[2:]:
         assert line in out
+    assert "before: a.safetensors, weights " in out, "models are called as they were named"
     assert (folder / "d.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -103,7 +104,8 @@ def test_compare_two_checkpoints_of_a_run(call, folder, tiny_task):
         (("circuit", "@a.safetensors", *ASK, "--step", "3"), "a step belongs to a run"),
         (("circuit", "@bare.safetensors", *ASK), "weights alone: write it again"),
         (("circuit", "@empty", *ASK), "is no model that this command reads"),
-        (("compare", "@a.safetensors"), "--inputs and --outputs"),
+        (("compare", "@a.safetensors", "@b.safetensors"), "--inputs and --outputs"),
+        (("compare", "@a.safetensors"), "which is no adapter"),
         (("compare", "@a.safetensors", "@b.safetensors", "@b.safetensors"), "takes two models"),
         (("compare", "@a.safetensors", "@run.safetensors", "--inputs", "w1", "--outputs", "w2"), "layers"),
         (
@@ -118,7 +120,7 @@ def test_compare_two_checkpoints_of_a_run(call, folder, tiny_task):
                 "-o",
                 "x.png",
             ),
-            "needs --prompt",
+            "picture of edges needs --prompt",
         ),
     ],
 )
@@ -161,7 +163,7 @@ def test_a_peft_adapter_is_compared_with_its_base(command, tmp_path, make_tiny_f
                     parameter.add_(0.1)
         wrapped.save_pretrained(tmp_path / "adapter")
     code, out, err = command(
-        "compare", str(tmp_path / "adapter"), "--inputs", "5", "6", "--outputs", "7", "8"
+        "compare", str(tmp_path / "adapter"), "--inputs", "id:5", "id:6", "--outputs", "id:7", "id:8"
     )
     assert code == 0, err
     assert "0.0" not in out.split("circuits changed")[0][-3:]

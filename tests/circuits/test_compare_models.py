@@ -169,3 +169,35 @@ def test_models_that_differ_are_refused_with_what_must_match():
         compare_models(before, other, **TOKENS)
     with pytest.raises(UnknownNameError, match="zebra"):
         compare_models(before, before, inputs=["zebra"], outputs=OUTPUTS)
+
+
+def test_a_change_for_these_tokens_stands_out():
+    """A change of W_V and W_O along what the tokens use, beside one as large in a random direction."""
+    before = hooked_transformer("LN", n_layers=1, attn_only=False)
+    after = copy.deepcopy(before)
+    block = after.blocks[0]
+    x = before.W_E[INPUTS]
+    x = (x - x.mean(-1, keepdim=True)) * block.ln1.w
+    values, outputs = torch.linalg.svd(x)[2][0], torch.linalg.svd(before.W_U[:, OUTPUTS])[0][:, 0]
+    block.attn.W_V[1] += 2.0 * torch.outer(values, block.attn.W_O[1] @ outputs)
+    generator = torch.Generator().manual_seed(3)
+    block.attn.W_V[2] += 0.3 * torch.randn(block.attn.W_V[2].shape, generator=generator, dtype=torch.float64)
+    found = compare_models(before, after, **TOKENS, controls=8)
+    unit = found.of("L0H1")
+    assert (("L0H1", "OV") in found.standing_out) == (unit.tokens >= 2 * unit.random.max())
+    assert ("L0H2", "OV") not in found.standing_out
+    assert "times" in found.summary()
+
+
+def test_two_models_of_one_shape_are_told_from_two_states_of_one():
+    before, after = pair()
+    assert not any("cosine" in note for note in compare_models(before, after, **TOKENS).notes)
+    other = hooked_transformer("LN", n_layers=2, attn_only=False, seed=9)
+    notes = compare_models(before, other, **TOKENS).notes
+    assert "look like two models of one shape" in notes[0]
+
+
+def test_another_family_of_one_shape_is_refused():
+    models = [bridge(hugging_face_model(kind)) for kind in ("Llama", "Mistral")]
+    with pytest.raises(ModelError, match=r"family \(architecture: LlamaForCausalLM and Mistral"):
+        compare_models(*models, **TOKENS)

@@ -155,6 +155,26 @@ def test_what_weights_do_not_say_is_refused(kind, message):
         composition(bridge(hugging_face_model(kind)))
 
 
+def test_values_compose_where_queries_and_keys_have_norms():
+    """V-composition is that of the weights by hand; queries and keys are left out by name."""
+    hf = hugging_face_model("Qwen3")
+    with pytest.raises(ModelError, match="pass qk=False"):
+        composition(bridge(hf))
+    found = composition(bridge(hf), qk=False)
+    assert set(found.scores) == {"V", "in"}
+    assert "queries and keys were not asked for" in found.flags[0]
+    config, products = hf.config, []
+    for layer, head in ((0, 1), (1, 2)):
+        block, width = hf.model.layers[layer], config.head_dim
+        group = head // (config.num_attention_heads // config.num_key_value_heads)
+        W_V = block.self_attn.v_proj.weight.T[:, group * width : (group + 1) * width]
+        W_O = block.self_attn.o_proj.weight.T[head * width : (head + 1) * width]
+        products.append((block.input_layernorm.weight[:, None] * W_V @ W_O).double())
+    first, second = products
+    wanted = float((first @ second).norm() / first.norm() / second.norm())
+    assert found.of("L0H1", "L1H2", "V") == pytest.approx(wanted, rel=1e-9)
+
+
 def test_weights_that_are_not_finite():
     model = hooked_transformer(None, n_layers=2)
     model.blocks[1].attn.W_K.data[0, 0, 0] = torch.nan

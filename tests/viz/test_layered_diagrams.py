@@ -1,5 +1,6 @@
 """Diagrams of whole models: simplified alike, nothing lost in sums, 12 layers of 12 heads fit a page."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,9 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.graphs import CircuitGraph, Edge, Effect, Node, simplify
 from ocr_interp.stream.nodes import StreamNodes
 from ocr_interp.viz import draw_circuit, save_diagram
+from ocr_interp.viz.diagram.edges import edge_bows, edge_ends
 from ocr_interp.viz.diagram.layers import WIDTH, is_layered, lay_out_layers
+from ocr_interp.viz.diagram.layout import lay_out
 
 NODES = StreamNodes(12, 12, 12, (True,) * 12)
 
@@ -111,8 +114,46 @@ def test_two_graphs_are_drawn_alike_with_what_changed_marked(tmp_path):
     assert sorted(faded[0]) == sorted(faded[1])
     assert sorted(set(faded[0])) == [0.15, 0.75]
     save_diagram(change, tmp_path / "change.svg")
+    save_diagram(change, tmp_path / "change.dot")
+    lines = (tmp_path / "change.dot").read_text().splitlines()
+    (moved,) = [line for line in lines if "-1 -> -5" in line]
+    assert '"#de8f05"' in moved, "what changed keeps the colour of its sign after"
+    assert sum('"#cccccc"' in line for line in lines) == len(change.after.edges) - 1
     with pytest.raises(ConfigError, match="holds one graph"):
-        save_diagram(change, tmp_path / "change.dot")
+        save_diagram([before, after], tmp_path / "two.dot")
+
+
+def test_edges_pass_no_box_of_another_node():
+    """MLPs stand in a row, so an edge over one of them would look like two edges."""
+    nodes = (
+        Node("input", "input", "input", (), 0),
+        *(Node(f"m{k}", "mlp", f"MLP {k}", (), k + 1) for k in range(3)),
+        Node("logits", "answer", "logits", (), 4),
+    )
+    pairs = [("input", "m0"), ("m0", "m1"), ("m1", "m2"), ("m2", "logits"), ("m0", "m2"), ("m0", "logits")]
+    graph = CircuitGraph(
+        "row", nodes, tuple(Edge(*ends, 1.0) for ends in pairs), (Effect("logits", 2.0),), "", "", ""
+    )
+    layout = lay_out(graph, {node.name: "" for node in nodes})
+    ends = edge_ends(graph, layout)
+    bows = edge_bows(graph, layout, ends)
+    assert bows[:4] == [0.0] * 4
+    assert abs(bows[5]) > abs(bows[4]) > layout.of("m1").height / 2
+    middle = (ends[4][0][1] + ends[4][1][1]) / 2 + bows[4]
+    assert not abs(middle - layout.of("m1").y) <= layout.of("m1").height / 2
+
+
+def test_small_edges_are_left_out_of_a_comparison():
+    before = small()
+    edges = tuple(
+        replace(edge, contribution=1e-4 if "q" in (edge.source, edge.target) else edge.contribution)
+        for edge in before.edges
+    )
+    graphs = [replace(before, edges=edges) for _ in range(2)]
+    figure = draw_circuit(compare_graphs(*graphs))
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert not any("query" in text for text in shown)
+    assert any("edges below 1% of the largest are left out" in text.replace("\n", " ") for text in shown)
 
 
 def test_an_edge_of_one_graph_alone_is_zero_in_the_other():

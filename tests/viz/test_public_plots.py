@@ -1,5 +1,6 @@
 """Every public plot function draws on the axes it gets and returns them; its example runs."""
 
+import copy
 import dataclasses
 import doctest
 import importlib
@@ -16,6 +17,7 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, attribute, solve, sweep, train, viz
 from ocr_interp.ablation import AblationStudy, Site, Zero, run_ablation_study
 from ocr_interp.circuits import composition, direct_attribution
+from ocr_interp.comparison import compare_models
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.graphs import mechanism_graph
 from ocr_interp.hooked.tokens import TokenSet
@@ -57,7 +59,11 @@ def arguments(run, study, rates):
     sizes = {"n_layers": 2, "n_heads": 2, "d_model": 8, "n_ctx": 4, "d_head": 4, "d_vocab": 5}
     with warnings.catch_warnings(action="ignore"):  # that the class is deprecated
         layers = HookedTransformer(HookedTransformerConfig(**sizes, attn_only=True, seed=0, device="cpu"))
+        later = copy.deepcopy(layers)
+    later.blocks[1].attn.W_V.data[0] *= 1.5
+    change = compare_models(layers, later, inputs=[0, 1], outputs=[2, 3], circuits=0)
     return {
+        "plot_model_change": (change,),
         "plot_composition": (composition(layers),),
         "plot_direct_attribution": (direct_attribution(layers, [[0, 1, 2]], 3, 4),),
         "plot_alignment": (run.circuit.alignment(solve(TASK)),),

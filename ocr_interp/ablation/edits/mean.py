@@ -16,7 +16,7 @@ from ocr_interp.ablation.where.base import Place, Replacement, Where
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
 from ocr_interp.hooked.padding import Padding
-from ocr_interp.hooked.tokens import Ids, prompts_given
+from ocr_interp.hooked.tokens import Ids, prompts_given, with_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,9 @@ class Mean(Edit):
     former_names: ClassVar = {"Mean": "MeanAblation"}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", prompts_given(self.reference, "reference"))
+        reference, mask = with_mask(self.reference, self.attention_mask, "reference")
+        object.__setattr__(self, "reference", prompts_given(reference, "reference"))
+        object.__setattr__(self, "attention_mask", mask)
         if self.attention_mask is not None:
             mask = Padding.of(self.attention_mask, self.reference).mask
             object.__setattr__(self, "attention_mask", mask)

@@ -17,7 +17,7 @@ from ocr_interp.ablation.where.edges import Edges
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
-from ocr_interp.hooked.tokens import Ids, prompts_given
+from ocr_interp.hooked.tokens import Ids, prompts_given, with_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,10 @@ class Patch(Edit):
             prompt. Only at sites.
         donor: instead of source, one prompt, or one per prompt of the batch, with the same length as the
             prompts: token ids in lists, arrays or tensors, labels or single-token strings in lists, a text or
-            several for the tokenizer, or a column of a table. They are run once, when the block is entered,
-            through the model in its state at that time. On a path, `inputs` must name the tokens of the
-            prompts and of the donors: to replace one subject by another, name both subjects, or all.
+            several for the tokenizer, what the tokenizer returned, or a column of a table. They are run once,
+            when the block is entered, through the model in its state at that time. On a path, `inputs` must
+            name the tokens of the prompts and of the donors: to replace one subject by another, name both
+            subjects, or all.
         attention_mask: of padded donors, 1 at tokens and 0 at padding. All donors must have one length.
 
     Raises:
@@ -53,7 +54,9 @@ class Patch(Edit):
         if self.source is not None:
             object.__setattr__(self, "source", torch.as_tensor(self.source))
         if self.donor is not None:
-            object.__setattr__(self, "donor", prompts_given(self.donor, "donor"))
+            donor, mask = with_mask(self.donor, self.attention_mask, "donor")
+            object.__setattr__(self, "donor", prompts_given(donor, "donor"))
+            object.__setattr__(self, "attention_mask", mask)
         if self.attention_mask is not None:
             padding = Padding.of(self.attention_mask, self.donor)
             if len(padding.parts) > 1:
@@ -84,6 +87,8 @@ class Patch(Edit):
         moved = Moved(given)
 
         def replacement(value: Tensor, mask: Tensor) -> Tensor:
+            if self.donor is not None and given.ndim == value.ndim and given.shape[2:] == value.shape[2:]:
+                _check_sizes(given, value)
             if given.shape[1:] != value.shape[1:] or given.shape[0] not in (1, len(value)):
                 raise ModelError(
                     f"{what} {tuple(value.shape)} (or one sequence of it) at {place.name}, got "
@@ -98,6 +103,20 @@ class Patch(Edit):
         raise ConfigError(
             "a patch cannot be written on the command line: use Patch(donor=token ids).at(...) in Python, or "
             "resample, which takes the values of other prompts"
+        )
+
+
+def _check_sizes(given: Tensor, value: Tensor) -> None:
+    """Requires one donor, or one for each prompt, of as many tokens."""
+    if given.shape[1] != value.shape[1]:
+        raise ModelError(
+            f"donor must give as many tokens as the prompts, {value.shape[1]}, got {given.shape[1]}: pass "
+            "donors of the prompts' length"
+        )
+    if len(given) not in (1, len(value)):
+        raise ModelError(
+            f"donor must be one prompt, or one for each of {len(value)} prompts, got {len(given)}: pass one "
+            "or as many as prompts"
         )
 
 

@@ -48,6 +48,22 @@ class BlockParts:
     contributions: Float[np.ndarray, "prompt block"] = field(repr=False)
     outside: Float[np.ndarray, " prompt"] = field(repr=False)
 
+    def table(self) -> Any:
+        """A DataFrame with one row per block, and one for what is outside: block, multiplicity, value, mean
+        and std over prompts."""
+        import pandas as pd
+
+        each = np.column_stack([self.contributions, self.outside])
+        return pd.DataFrame(
+            {
+                "block": [*map(str, range(len(self.values))), "outside"],
+                "multiplicity": pd.array([*self.multiplicities, None], dtype="Int64"),
+                "value": [*self.values, np.nan],
+                "mean": each.mean(0),
+                "std": each.std(0),
+            }
+        )
+
 
 @dataclass(frozen=True)
 class NeuronParts:
@@ -62,6 +78,16 @@ class NeuronParts:
     layer: int
     contributions: Float[np.ndarray, "prompt neuron"] = field(repr=False)
     bias: Float[np.ndarray, " prompt"] = field(repr=False)
+
+    def table(self) -> Any:
+        """A DataFrame with one row per neuron, largest mean contribution first: neuron, mean and std over
+        prompts, and share, the mean over the sum of all |mean|."""
+        import pandas as pd
+
+        mean, size = self.contributions.mean(0), np.abs(self.contributions.mean(0)).sum()
+        order = np.argsort(-np.abs(mean), kind="stable")
+        values = {"neuron": order, "mean": mean[order], "std": self.contributions.std(0)[order]}
+        return pd.DataFrame(values | {"share": mean[order] / size if size else np.zeros(len(order))})
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,6 +179,31 @@ class DirectAttribution:
             raise ModelError(f"no head {head} in layer {layer} was attributed, got {len(heads)} others")
         return self.heads_by_position[:, heads.index((layer, head))]
 
+    def position_table(self, heads: int | None = None) -> Any:
+        """A DataFrame with one row per prompt, position and head: prompt, position, token, part and
+        contribution; of each prompt the largest first.
+
+        Args:
+            heads: only of so many heads, those of the largest mean; None is all.
+
+        Raises:
+            ModelError: positions were not asked for.
+        """
+        import pandas as pd
+
+        if self.heads_by_position is None:
+            raise ModelError("contributions by position were not asked for: pass by_position=True")
+        columns = [k for k, part in enumerate(self.parts) if part.kind == "head"]
+        order = np.argsort(-np.abs(self.mean[columns]), kind="stable")[:heads]
+        rows = []
+        for row, tokens in enumerate(self.prompts):
+            found = self.heads_by_position[row][order, : len(tokens)]
+            for place in np.argsort(-np.abs(found), axis=None, kind="stable"):
+                head, at = divmod(int(place), len(tokens))
+                name = self.parts[columns[order[head]]].name
+                rows.append((row, at, tokens[at], name, found[head, at]))
+        return pd.DataFrame(rows, columns=["prompt", "position", "token", "part", "contribution"])
+
     def table(self) -> Any:
         """A DataFrame with one row per part, largest mean contribution first: part, kind, layer, head, mean,
         std over prompts and share, the part's mean over the sum of all parts' |mean|."""
@@ -190,5 +241,6 @@ class DirectAttribution:
             *(f"{self.parts[k].name:>24} {self.mean[k]:+.6g}" for k in shown),
         ]
         if len(rest):
-            lines.append(f"{f'{len(rest)} other parts':>24} {self.mean[rest].sum():+.6g}")
+            name = f"{len(rest)} other part{'s' if len(rest) > 1 else ''}"
+            lines.append(f"{name:>24} {self.mean[rest].sum():+.6g}")
         return "\n".join([*lines, self.statement, *(f"note: {note}" for note in self.notes)])

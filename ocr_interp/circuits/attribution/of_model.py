@@ -187,7 +187,7 @@ class SeenPrompt:
         scaled = self.norm.exists and HOOK_FINAL_SCALE in model.hook_dict
         wanted = [*names.values(), end, *([HOOK_FINAL_SCALE] if scaled else [])]
         tokens = torch.as_tensor([ids], device=model.W_E.device)
-        with torch.no_grad(), own_run(model), failures_told(tokens):
+        with torch.no_grad(), own_run(model), failures_told(tokens, model):
             logits, cache = model.run_with_cache(tokens, names_filter=wanted)
         _check_ran(wanted, cache)
         self.dtype = working_dtype(logits.device)

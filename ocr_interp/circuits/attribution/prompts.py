@@ -14,7 +14,7 @@ from torch import Tensor
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens import Token, encode_prompt, token_ids
+from ocr_interp.hooked.tokens import Token, are_texts, encode_prompt, prompt_rows, token_ids
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,12 @@ def asked_of(
         ModelError: no prompt, an empty prompt, padding, another number of answers than prompts, an answer
             that is compared with itself.
     """
-    several = _is_several(prompts)
+    prompts = prompt_rows(prompts, "prompts")
+    if isinstance(prompts, list | tuple) and are_texts(model, prompts, names):
+        prompts = list(prompts)
+        several = True
+    else:
+        several = _is_several(prompts)
     rows = list(prompts) if several else [prompts]
     if not rows or any(not isinstance(row, str) and len(row) == 0 for row in rows):
         raise ModelError(f"prompts must hold at least one prompt of at least one token, got {prompts!r:.60}")

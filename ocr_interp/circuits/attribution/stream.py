@@ -80,7 +80,7 @@ class LastPosition:
         }
         kept |= extra or {}
         tokens = ids.to(model.W_E.device)
-        with torch.no_grad(), own_run(model), failures_told(tokens):
+        with torch.no_grad(), own_run(model), failures_told(tokens, model):
             logits = model.run_with_hooks(tokens, fwd_hooks=[(n, self._keep(n, k)) for n, k in kept.items()])
         logits = getattr(logits, "logits", logits)
         self.logits: Float[Tensor, "prompt output"] = logits[:, -1].detach()

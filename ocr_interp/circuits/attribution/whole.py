@@ -66,7 +66,8 @@ def direct_attribution(
     Args:
         model: any HookedTransformer, TransformerBridge or PeftModel; run once per prompt, in eval mode.
         prompts: one prompt (ids, labels or strings of one token, or a text), or several, of any lengths and
-            without padding: a list of them or ids [prompt, pos].
+            without padding: a list of them (texts too), ids [prompt, pos], what a tokenizer returned, or a
+            column of a table.
         answers: the answer, or one for each prompt.
         against: what is subtracted: None, a token, or several, of which the mean. Of several prompts one
             token for all, or one entry for each prompt, a token or a list of them.

@@ -152,7 +152,7 @@ class Composition:
         )
 
 
-def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True) -> Composition:
+def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True, qk: bool = True) -> Composition:
     """Q-, K- and V-composition of every head with every later head, and of heads with MLPs, from weights.
 
     Gain and centring of norms are folded into what is read; grouped key-value heads are looked up. Beside
@@ -161,6 +161,8 @@ def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True) -> Comp
     Args:
         model: any HookedTransformer, TransformerBridge or PeftModel; left as it is, run on a short prompt.
         mlps: whether MLPs are read too, as writers and as readers.
+        qk: whether queries and keys are; without them ("V" and "in" alone) models are read too whose scores
+            are no q · k of weights, such as those with norms of queries and keys (Qwen3).
 
     Raises:
         ModelError: a layer without W_Q, W_K, W_V and W_O, a norm after attention, a mixture of experts (pass
@@ -173,7 +175,7 @@ def composition(model: HookedModel | AdaptedModel, *, mlps: bool = True) -> Comp
     hooked = as_hooked(model)
     check_decoder(hooked)
     with own_run(hooked):
-        weights = read_units(hooked, mlps)
+        weights = read_units(hooked, mlps, qk)
         require_wrapped(hooked, "composition", weights_alone=True)
     name = model_name(hooked)
     return _composition(weights, name, fingerprint_of(weights.tensors))

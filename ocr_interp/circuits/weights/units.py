@@ -73,8 +73,13 @@ class ModelWeights:
     tensors: dict[str, Tensor]
 
 
-def read_units(model: HookedModel, mlps: bool) -> ModelWeights:
+def read_units(model: HookedModel, mlps: bool, qk: bool = True) -> ModelWeights:
     """The weights of all heads, and of all MLPs if asked for, in float64.
+
+    Args:
+        model: the model.
+        mlps: whether MLPs are read.
+        qk: whether queries and keys are.
 
     Raises:
         ModelError: a layer without W_Q, W_K, W_V and W_O, with a norm after attention, or that was seen to do
@@ -85,9 +90,12 @@ def read_units(model: HookedModel, mlps: bool) -> ModelWeights:
     for layer in layers:
         check_architecture(model, layer)
         check_finite(_raw(model, layer), f"layer {layer}")
-    scores = ask_scores(model, layers)
+    scores = ask_scores(model, layers) if qk else {}
     for found in scores.values():
-        found.require("composition")
+        try:
+            found.require("composition")
+        except ModelError as error:
+            raise ModelError(f"{error}; for values and MLPs alone pass qk=False") from error
     seen = ask_layers(model, layers, mlps=mlps)
     for steps in seen.values():
         steps.require("composition")
@@ -95,7 +103,7 @@ def read_units(model: HookedModel, mlps: bool) -> ModelWeights:
     writers, readers = _Stack(), {kind: _Stack() for kind in READS}
     for layer in layers:
         after = 1 if seen[layer].parallel else 2
-        heads, own = _heads(model, layer, dtype, 3 * layer)
+        heads, own = _heads(model, layer, dtype, 3 * layer, qk)
         tensors |= own
         writers.add(heads.units, heads.writes)
         for kind, rows in heads.reads.items():
@@ -109,11 +117,11 @@ def read_units(model: HookedModel, mlps: bool) -> ModelWeights:
         writers=writers.matrices,
         readers={kind: stack.matrices for kind, stack in readers.items() if stack.units},
         folded=_folded(model),
-        flags=_flags(model, scores),
+        flags=_flags(scores, qk),
         checks=tuple(
             f"layer {layer}: {step.describe()}"
             for layer in layers
-            for step in (scores[layer].step, *seen[layer].steps)
+            for step in (*((scores[layer].step,) if qk else ()), *seen[layer].steps)
         ),
         tensors=tensors,
     )
@@ -144,7 +152,9 @@ class _Heads:
     reads: dict[str, Float[Tensor, "head row d_model"]]
 
 
-def _heads(model: HookedModel, layer: int, dtype: torch.dtype, time: int) -> tuple[_Heads, dict[str, Tensor]]:
+def _heads(
+    model: HookedModel, layer: int, dtype: torch.dtype, time: int, qk: bool
+) -> tuple[_Heads, dict[str, Tensor]]:
     """All heads of a layer; W_V W_O is R_V W_O up to a rotation, and so on."""
     raw = _raw(model, layer)
     W_Q, W_K, W_V, W_O = raw.values()
@@ -160,7 +170,7 @@ def _heads(model: HookedModel, layer: int, dtype: torch.dtype, time: int) -> tup
     R_Q, R_K, R_V, R_O = (torch.linalg.qr(W, mode="r").R for W in (W_Q, W_K, W_V, W_O.mT))
     units = tuple(Unit(f"L{layer}H{head}", layer, head, time) for head in range(heads))
     reads = {"Q": R_K @ W_Q.mT, "K": R_Q @ W_K.mT, "V": R_O @ W_V.mT}
-    return _Heads(units, R_V @ W_O, reads), raw
+    return _Heads(units, R_V @ W_O, reads if qk else {"V": reads["V"]}), raw
 
 
 def _raw(model: HookedModel, layer: int) -> dict[str, Tensor]:
@@ -205,8 +215,9 @@ def _folded(model: HookedModel) -> tuple[str, ...]:
     return ("norms before attention and MLPs: gain and centring folded into what is read, scales left out",)
 
 
-def _flags(model: HookedModel, scores: dict[int, LayerScores]) -> tuple[str, ...]:
-    said = ["biases, attention patterns and activation functions are left out: these are weights alone"]
+def _flags(scores: dict[int, LayerScores], qk: bool) -> tuple[str, ...]:
+    said = [] if qk else ["queries and keys were not asked for: V-composition and MLPs alone"]
+    said += ["biases, attention patterns and activation functions are left out: these are weights alone"]
     if any(found.rotary is not None for found in scores.values()):
         said.append("rotary embeddings: W_Q W_Kᵀ of two tokens at one position, where nothing is turned")
     return tuple(said)

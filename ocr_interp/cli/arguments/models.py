@@ -36,6 +36,11 @@ class GivenModel:
     run: Snapshot | None = None
     has_tokenizer: bool = False
 
+    @property
+    def short(self) -> str:
+        """Its last part, for titles."""
+        return Path(self.name).expanduser().resolve().name if Path(self.name).exists() else self.name
+
 
 def read_any_model(name: str, step: int | None = None) -> GivenModel:
     """The model of a path or a name.
@@ -58,7 +63,7 @@ def read_any_model(name: str, step: int | None = None) -> GivenModel:
     if path.suffix == ".safetensors":
         from ocr_interp.models.saved import load_model
 
-        return GivenModel(name, load_model(path))
+        return _named(GivenModel(name, load_model(path)))
     if {"facts", "train"} <= settings.keys():
         if not (path / "model").is_dir():
             raise RunError(f"{name} kept no merged model: fine-tune with --save-model into a new run_dir")
@@ -66,8 +71,38 @@ def read_any_model(name: str, step: int | None = None) -> GivenModel:
     elif (path / "adapter_config.json").is_file():
         return _adapter(name, path)
     elif path.is_file() or (path.is_dir() and not settings):
-        raise RunError(f"{name} is no model that this command reads: pass {KINDS}")
-    return GivenModel(name, _bridge(str(path) if path.is_dir() else name), has_tokenizer=True)
+        advice = (
+            "; of a HookedTransformer of your own load it in Python and write it with "
+            "ocr_interp.models.save_model(model, file)"
+            if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+            else ""
+        )
+        raise RunError(f"{name} is no model that this command reads: pass {KINDS}{advice}")
+    bridge = _bridge(str(path) if path.is_dir() else name)
+    return _named(GivenModel(name, bridge, has_tokenizer=True))
+
+
+def base_of(given: GivenModel, step: int | None = None) -> GivenModel:
+    """The model that a peft adapter is on, by itself.
+
+    Raises:
+        ConfigError: a model without an adapter.
+    """
+    name = _settings(Path(given.name).expanduser() / "adapter_config.json").get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(
+            f"compare takes two models, or one peft adapter, got {given.name} alone, which is no adapter: "
+            "name the model after it too"
+        )
+    return read_any_model(name, step)
+
+
+def _named(given: GivenModel) -> GivenModel:
+    """The model with the name that it was given by: provenance and titles show that one, and no path."""
+    config: Any = getattr(given.model, "cfg", None)
+    if config is not None:
+        config.model_name = given.short
+    return given
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -108,4 +143,7 @@ def _adapter(name: str, path: Path) -> GivenModel:
         warnings.simplefilter("ignore", FutureWarning)  # between versions of peft and transformers
         model = PeftModel.from_pretrained(lm.model, str(path), local_files_only=True).eval()
     name_tokens(model, tokenizer=lm.tokenizer)
-    return GivenModel(name, model, has_tokenizer=True)
+    given = GivenModel(name, model, has_tokenizer=True)
+    config: Any = model.get_base_model().config
+    config._name_or_path = given.short  # the name of the copies that are read
+    return given

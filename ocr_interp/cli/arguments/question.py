@@ -1,18 +1,41 @@
-"""A prompt, its answers and its donor: what `circuit` and `compare` ask of a model."""
+"""A prompt, its answers and its donor: what `circuit` and `compare` ask of a model, and what they find."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ocr_interp.cli.arguments.asked import Asked, asked_of
 from ocr_interp.cli.arguments.models import GivenModel
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from ocr_interp.discovery import Circuit, CircuitEvaluation
+    from ocr_interp.circuits.attribution.direct import DirectAttribution
+    from ocr_interp.discovery import Circuit, EdgeScores
     from ocr_interp.graphs.graph import CircuitGraph
 
 Words = tuple[str, ...]
+
+COLUMNS = {
+    "prompt": ("prompt", "clean"),
+    "answer": ("answer", "correct", "correct_idx"),
+    "against": ("against", "incorrect", "incorrect_idx"),
+    "donor": ("donor", "corrupted"),
+}
+"""Columns of a file of prompts, as here and as in the files of EAP-IG; those that end in _idx hold ids."""
+
+RANDOM = 5
+"""Random circuits of each kind beside one that was found."""
+
+MINIMAL = 60
+"""Largest circuit of which every edge is removed by itself."""
+
+ALONE = 0.5
+"""Faithfulness below which a circuit is said not to carry the answer by itself."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +43,10 @@ class Question:
     """What is asked.
 
     Attributes:
-        prompt: texts, each a prompt, for a model with a tokenizer; else the labels or ids of one prompt.
-        answer, against: of all prompts, or one for each.
+        prompt: texts, each a prompt, for a model with a tokenizer; else the labels or ids of one prompt, or
+            one prompt a word.
+        answer: of all prompts, or one for each.
+        against: likewise; of one prompt several, whose mean is subtracted.
         donor: what edges outside of the circuit carry comes from: a prompt for each prompt, or one for all;
             empty for nothing (ablation to zero).
     """
@@ -34,63 +59,226 @@ class Question:
     def __post_init__(self) -> None:
         for name in ("prompt", "answer", "against"):
             if not getattr(self, name):
-                raise ConfigError(f"a circuit needs --prompt, --answer and --against, got no --{name}")
+                raise ConfigError(
+                    f"a circuit needs --prompt, --answer and --against, got no --{name}: pass it, or all of "
+                    "them in a --file"
+                )
 
-    def prompts(self, given: GivenModel) -> list[Any]:
-        """The prompts as the model takes them."""
-        return self._rows(given, self.prompt)
+    @classmethod
+    def of(cls, file: Path | None, words: Mapping[str, Words]) -> Question:
+        """The question of a file of prompts, or of the options.
 
-    def _rows(self, given: GivenModel, words: Words) -> list[Any]:
-        if not given.has_tokenizer:
-            return [[as_token(word) for word in words]]
-        from ocr_interp.hooked.adapted.copies import as_hooked
-        from ocr_interp.hooked.tokens import encode_prompt, labels_of
+        Raises:
+            ConfigError: both, a file without the columns, or cells that are no text or number.
+        """
+        if file is None:
+            return cls(**words)
+        given = [f"--{name}" for name, value in words.items() if value]
+        if given:
+            raise ConfigError(f"--file brings prompts and answers: leave out {', '.join(given)}")
+        return cls(**_read(file))
 
-        model = as_hooked(given.model)
-        return [list(encode_prompt(model, text, labels_of(model, None))) for text in words]
+    def asked(self, given: GivenModel) -> Asked:
+        """The question in the ids of a model."""
+        return asked_of(given, self.prompt, self.answer, self.against, self.donor)
 
-    def _one_each(self, words: Words, count: int, what: str) -> list[Any]:
-        if len(words) not in (1, count):
-            raise ConfigError(f"--{what} must be one, or one for each of {count} prompts, got {len(words)}")
-        return [as_token(word) for word in (words * count if len(words) == 1 else words)]
 
-    def attribution(self, given: GivenModel) -> Any:
-        """Direct attribution of the answers' logits minus those they are against."""
-        from ocr_interp.circuits import direct_attribution
+def _read(file: Path) -> dict[str, Words]:
+    from ocr_interp.llm.facts.reading import read_records
 
-        prompts = self.prompts(given)
-        answer = self._one_each(self.answer, len(prompts), "answer")
-        against = self._one_each(self.against, len(prompts), "against")
-        return direct_attribution(given.model, prompts, answer, against)
+    records = read_records(file)
+    found: dict[str, Words] = {}
+    for name, columns in COLUMNS.items():
+        column = next((each for each in columns if each in records.columns), None)
+        if column is None:
+            if name == "donor":
+                continue
+            raise ConfigError(
+                f"{records.place}: a file of prompts needs a column {' or '.join(columns)}, and may have "
+                f"{' or '.join(COLUMNS['donor'])}; got {', '.join(records.columns) or 'none'}"
+            )
+        cells = []
+        for place, values in records.rows:
+            cell = values.get(column)
+            if not isinstance(cell, str | int) or isinstance(cell, bool) or cell == "":
+                raise ConfigError(f"{place}: {column} must be a text or an id, got {cell!r}")
+            cells.append(f"id:{cell}" if column.endswith("_idx") else str(cell))
+        found[name] = tuple(cells)
+    if not found["prompt"]:
+        raise ConfigError(f"{file} must hold at least one prompt, got none")
+    return found
 
-    def circuit(self, given: GivenModel, edges: int, steps: int) -> tuple[Circuit, CircuitEvaluation]:
-        """The circuit of the top edges, and what it is worth by real ablation."""
-        from ocr_interp.discovery import Contrast, attribute_edges, evaluate_circuit, find_circuit
 
-        prompts = self.prompts(given)
-        donors = self._rows(given, self.donor) if self.donor else None
-        if donors is not None and len(donors) == 1:
-            donors = donors * len(prompts)
-        answer, against = (
-            self._one_each(words, len(prompts), what)
-            for words, what in ((self.answer, "answer"), (self.against, "against"))
-        )
-        contrast = Contrast.of(given.model, prompts, donors, answer, against)
-        ablation = "zero" if donors is None else "donor"
-        scores = attribute_edges(given.model, contrast, steps=steps, ablation=ablation)
-        size = min(edges, scores.nodes.n_edges)
-        found = find_circuit(given.model, contrast, size=size, scores=scores, ablation=ablation)
-        worth = evaluate_circuit(given.model, found, contrast, ablation=ablation, random_circuits=5)
-        return found, worth
+def attribution_of(asked: Asked, **options: Any) -> DirectAttribution:
+    """Direct attribution of the answers' logits minus those they are against."""
+    from ocr_interp.circuits import direct_attribution
 
-    def graph(self, circuit: Circuit, title: str) -> CircuitGraph:
-        """The circuit for a picture or a file."""
+    prompts = [list(ids) for ids in asked.prompts]
+    against = [list(group) for group in asked.against]
+    return direct_attribution(asked.given.model, prompts, list(asked.answer), against, **options)
+
+
+@dataclass(frozen=True)
+class FoundCircuit:
+    """A circuit of the top edges, and what it is worth by real ablation.
+
+    Attributes:
+        circuit: the edges.
+        scores: of all edges.
+        faithfulness: share of the effect that it carries by itself, all other edges ablated.
+        random: the same of random circuits, by kind.
+        needed: share of its edges without which it loses 1 % or more; None of large circuits.
+        most: number of edges that were asked for.
+    """
+
+    circuit: Circuit
+    scores: EdgeScores
+    faithfulness: float
+    random: dict[str, np.ndarray]
+    needed: float | None
+    most: int
+
+    @property
+    def largest_random(self) -> float:
+        """Faithfulness of the best random circuit."""
+        return max((float(values.max()) for values in self.random.values()), default=0.0)
+
+    @property
+    def worth(self) -> str:
+        """Its edges and its faithfulness in a few words."""
+        return f"{len(self.circuit)} edges carry {_percent(self.faithfulness)}"
+
+    def summary(self) -> str:
+        """What it is worth, beside random circuits, and what to type if that is little."""
+        scores = self.scores
+        lines = [
+            f"faithfulness {_rounded(self.faithfulness)}: {_percent(self.faithfulness)} of the effect with "
+            f"all other edges ablated ({scores.ablation}); measure {scores.full:.4g} with all edges, "
+            f"{scores.empty:.4g} with none",
+            *(
+                f"random circuits, {name}: mean {_rounded(values.mean())}, largest {_rounded(values.max())}"
+                for name, values in self.random.items()
+            ),
+        ]
+        if self.needed is not None:
+            lines.append(
+                f"{self.needed:.0%} of its edges are needed: without one of them 1 % or more is lost"
+            )
+        if self.faithfulness < ALONE:
+            lines.append(
+                "this circuit does not carry the answer by itself: ask for more edges, as --edges "
+                f"{min(4 * max(len(self.circuit), self.most), scores.nodes.n_edges)}, or for "
+                "--faithfulness 0.8"
+            )
+        elif 2 * len(self.circuit) > scores.nodes.n_edges:
+            lines.append(
+                f"these are most edges of the model ({len(self.circuit)} of {scores.nodes.n_edges}): ask for "
+                "fewer --edges to tell those that matter from the others"
+            )
+        elif self.faithfulness <= self.largest_random:
+            lines.append(
+                "a random circuit with as many edges carries as much: these edges are not what does it; ask "
+                "for fewer, or choose prompts and donors that differ in one thing"
+            )
+        if scores.ablation == "zero":
+            lines.append(
+                "without --donor edges outside carry nothing, which is far from what the model has seen: "
+                "name a donor that differs in what you ask for"
+            )
+        return "\n".join(lines)
+
+    def graph(self, asked: Asked, name: str, mask: np.ndarray | None = None) -> CircuitGraph:
+        """The circuit for a picture or a file; title and statement say what it is worth.
+
+        Args:
+            asked: the question.
+            name: what the title begins with.
+            mask: further edges to show, with their scores.
+        """
         from ocr_interp.discovery import circuit_as_graph
 
-        asked = f"{', '.join(self.answer[:3])} against {', '.join(self.against[:3])}"
-        return circuit_as_graph(circuit, title=f"{title}: {asked}"[:200])
+        shown = self.circuit if mask is None else replace(self.circuit, mask=self.circuit.mask | mask)
+        title = f"{name}: {asked.title}, {self.worth}"
+        graph = circuit_as_graph(shown, title=title[:200], total=self.scores.full - self.scores.empty)
+        own = "the edges carry" if mask is None else f"its own {len(self.circuit)} edges carry"
+        said = (
+            f"{own} {_percent(self.faithfulness)} of the effect with all others ablated (random "
+            f"circuits at most {_percent(self.largest_random)}); {graph.statement}"
+        )
+        return replace(graph, statement=said)
 
 
-def as_token(word: str) -> str | int:
-    """An id, if the word is a whole number; else a label or a string of one token."""
-    return int(word) if word.isdecimal() and word.isascii() else word
+def _percent(share: float) -> str:
+    return f"{round(100 * share) + 0} %".replace("-", "−")
+
+
+def _rounded(share: float) -> str:
+    return f"{round(float(share), 3) + 0.0:.3f}"  # without a minus before zero
+
+
+def circuit_of(asked: Asked, edges: int, steps: int, faithfulness: float | None = None) -> FoundCircuit:
+    """The circuit of the top edges, down to a size or to a faithfulness, and what it is worth.
+
+    Raises:
+        ConfigError: prompts of several lengths, or donors that do not change the measure.
+        ModelError: a model whose stream is not the sum of what heads and MLPs write.
+    """
+    from ocr_interp.ablation.where.edges import random_edges
+    from ocr_interp.discovery import attribute_edges, evaluate_circuit, faithfulness_of, find_circuit
+    from ocr_interp.discovery.evaluation import SAME_KINDS
+
+    contrast = _contrast(asked)
+    model, ablation = asked.given.model, "zero" if asked.donors is None else "donor"
+    scores = attribute_edges(model, contrast, steps=steps, ablation=ablation)
+    if faithfulness is None:
+        found = find_circuit(
+            model, contrast, size=min(edges, scores.nodes.n_edges), scores=scores, ablation=ablation
+        )
+    else:
+        found = find_circuit(model, contrast, faithfulness=faithfulness, scores=scores, ablation=ablation)
+    if 0 < len(found) <= MINIMAL:
+        worth = evaluate_circuit(model, found, contrast, ablation=ablation, random_circuits=RANDOM)
+        return FoundCircuit(found, scores, worth.faithfulness, worth.random, worth.minimality(), edges)
+    if not len(found):
+        raise ConfigError(
+            f"no path from the input to the logits has {edges} edges or fewer among the top ones: ask for "
+            "more --edges, or for --faithfulness 0.8"
+        )
+    rng, nodes = np.random.default_rng(0), scores.nodes
+    drawn = [scores.with_edges(random_edges(nodes, found.mask, rng)) for _ in range(RANDOM)]
+    values = faithfulness_of(model, [found, *drawn], contrast, ablation=ablation)
+    return FoundCircuit(found, scores, float(values[0]), {SAME_KINDS: values[1:]}, None, edges)
+
+
+def check_edges(asked: Asked) -> None:
+    """Requires prompts and a model that edges can be found of, before anything is printed.
+
+    Raises:
+        ConfigError, ModelError: see `circuit_of`; with what to type instead.
+    """
+    from ocr_interp.stream.checks import stream_of
+
+    asked.require_one_length()
+    try:
+        stream_of(asked.given.model)
+    except ModelError as error:
+        raise ModelError(f"{error}. For who adds what alone type --edges 0") from error
+
+
+def _contrast(asked: Asked) -> Any:
+    import torch
+
+    from ocr_interp.discovery import Contrast
+
+    prompts = [list(ids) for ids in asked.prompts]
+    donors = None if asked.donors is None else [list(ids) for ids in asked.donors]
+    rivals = list(asked.against[0])
+    options: dict[str, Any] = {}
+    if len(asked.prompts) == 1 and len(rivals) > 1:
+
+        def measure(logits: torch.Tensor, contrast: Any) -> torch.Tensor:
+            return logits[:, asked.answer[0]] - logits[:, rivals].mean(1)
+
+        options = {"measure": measure}
+    against = [group[0] for group in asked.against]
+    return Contrast.of(asked.given.model, prompts, donors, list(asked.answer), against, **options)

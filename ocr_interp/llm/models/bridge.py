@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,10 +36,15 @@ def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
     config.architectures = config.architectures or [name]
     for each in {id(c): c for c in (config, config.get_text_config())}.values():
         each._attn_implementation = "eager"  # fused attention has no pattern to look at
+    folder = Path(lm.name).expanduser()
+    # A folder that is called as one of transformer-lens' short names ("pythia") would get that model's name.
+    source = str(folder.resolve()) if folder.is_dir() else lm.name
     try:
-        return TransformerBridge.boot_transformers(
-            lm.name, hf_model=lm.model, tokenizer=tokenizer, device=str(device), dtype=lm.model.dtype
+        bridge = TransformerBridge.boot_transformers(
+            source, hf_model=lm.model, tokenizer=tokenizer, device=str(device), dtype=lm.model.dtype
         )
+        bridge.cfg.model_name = lm.name
+        return bridge
     except OcrInterpError:
         raise
     except Exception as error:  # of any kind: adapters of transformer-lens fail in many ways

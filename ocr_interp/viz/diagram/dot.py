@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ocr_interp.comparison.graphs import GraphChange
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.storage.plain import printable
@@ -115,6 +116,42 @@ def to_dot(graph: CircuitGraph) -> str:
         lines.append(
             f"  {number[edge.source]} -> {number[edge.target]} [label={label}, "
             f'penwidth={width:.2f}, color="{color}", style={style}];'
+        )
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def change_to_dot(change: GraphChange) -> str:
+    """Two graphs in one in the DOT language: every edge with its contribution before and after.
+
+    Edges that changed keep their colour, of the sign after (of one that is gone, before), and are as wide as
+    their change; all others are grey.
+
+    Raises:
+        ConfigError: more nodes or edges than a diagram may have.
+    """
+    before, after = drawable(change.before), drawable(change.after)
+    pairs = list(zip(before.edges, after.edges, strict=True))
+    largest = max((abs(new.contribution - old.contribution) for old, new in pairs), default=0.0) or 1.0
+    number = {node.name: f"n{k}" for k, node in enumerate(after.nodes)}
+    lines = [
+        "digraph change {",
+        f"  label={_quoted(f'{before.title} -> {after.title}')};",
+        f"  comment={_quoted(f'{after.statement}; {before.source} -> {after.source}')};",
+        "  rankdir=LR;",
+        '  node [fontname="sans-serif", fontsize=10, style="rounded"];',
+        '  edge [fontname="sans-serif", fontsize=8];',
+    ]
+    for node in after.nodes:
+        lines.append(f"  {number[node.name]} [label={_quoted(node.label)}, shape={_SHAPE[node.kind]}];")
+    for old, new in pairs:
+        moved = abs(new.contribution - old.contribution)
+        is_marked = (old.source, old.target) in change.marked
+        told = new.contribution or old.contribution
+        color = ("#0173b2" if told >= 0 else "#de8f05") if is_marked else "#cccccc"
+        label = _quoted(f"{old.contribution:+.3g} -> {new.contribution:+.3g}")
+        lines.append(
+            f"  {number[old.source]} -> {number[old.target]} [label={label}, "
+            f'penwidth={max(0.4, 6 * moved / largest):.2f}, color="{color}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
 

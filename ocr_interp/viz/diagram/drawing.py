@@ -25,10 +25,10 @@ from ocr_interp.graphs.simplify import MOST_EDGES, simplify
 from ocr_interp.graphs.simplify import MOST_NODES as MOST_UNITS
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import printable
-from ocr_interp.viz.diagram.dot import drawable, missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.dot import change_to_dot, drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
-from ocr_interp.viz.diagram.layers import is_layered, lay_out_layers
-from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out
+from ocr_interp.viz.diagram.layers import is_layered, is_whole, lay_out_layers
+from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out, text_width
 from ocr_interp.viz.style import current_style
 
 FORMATS = ("png", "svg", "pdf", "dot")
@@ -79,7 +79,7 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
         several = len(shown) > 1
         beside = shown if marked is not None else []
         layouts = [_laid_out(graph, several, beside) for graph in shown]
-        below = is_layered(shown[0])
+        below = any(is_whole(graph) for graph in shown)  # side by side they are too wide for a page
         widths, heights = [each.width for each in layouts], [each.height for each in layouts]
         width, height = (max(widths), sum(heights)) if below else (sum(widths), max(heights))
         if max(width, height) > _LARGEST or width * height > _LARGEST_AREA:
@@ -108,11 +108,41 @@ def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph
     if isinstance(graphs, GraphChange):
         pair = graphs.before, graphs.after
         if not any(is_layered(graph) for graph in pair):
-            return list(pair)
+            return _without_small(pair) if is_whole(pair[0]) else list(pair)
         both = ((pair[0], pair[1]), (pair[1], pair[0]))
         return [simplify(graph, most_nodes, most_edges, beside=other) for graph, other in both]
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
+
+
+def _without_small(pair: tuple[CircuitGraph, CircuitGraph]) -> list[CircuitGraph]:
+    """Two graphs of the same edges without those that are below SMALL of the largest in both."""
+    largest = max((abs(edge.contribution) for graph in pair for edge in graph.edges), default=0.0)
+    kept = [
+        max(abs(edge.contribution) for edge in edges) >= SMALL * largest
+        for edges in zip(pair[0].edges, pair[1].edges, strict=True)
+    ]
+    said = f"; edges below {SMALL:.0%} of the largest are left out" if not all(kept) else ""
+    found = []
+    for graph in pair:
+        edges = tuple(edge for edge, is_kept in zip(graph.edges, kept, strict=True) if is_kept)
+        ends = {end for edge in edges for end in (edge.source, edge.target)}
+        ends |= {effect.node for effect in graph.effects}
+        left = {n: sum(e.contribution for e in edges if e.target == n) for n in ends}
+        found.append(
+            replace(
+                graph,
+                nodes=tuple(node for node in graph.nodes if node.name in ends),
+                edges=edges,
+                effects=tuple(replace(e, hidden=e.total - left[e.node]) for e in graph.effects),
+                statement=graph.statement + said,
+            )
+        )
+    return found
+
+
+SMALL = 0.01
+"""Share of the largest edge below which a comparison of whole models leaves an edge out."""
 
 
 def _laid_out(graph: CircuitGraph, several: bool, beside: Sequence[CircuitGraph] = ()) -> Layout:
@@ -174,7 +204,8 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
 def save_diagram(
     graphs: Drawn, path: Path | str, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES
 ) -> Path:
-    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, one graph only).
+    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, of one graph or
+    of a change).
 
     The bounds are those of `draw_circuit`.
 
@@ -189,6 +220,10 @@ def save_diagram(
     if kind not in FORMATS:
         raise ConfigError(f"a diagram must end in one of {', '.join(FORMATS)}, got {target.name!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "dot" and isinstance(graphs, GraphChange):
+        pair = _shown(graphs, most_nodes, most_edges)
+        write_atomic(target, change_to_dot(compare_graphs(pair[0], pair[1], graphs.share)).encode())
+        return target
     if kind == "dot":
         one = _shown(graphs, most_nodes, most_edges)
         if len(one) != 1:
@@ -296,9 +331,10 @@ def _draw(
     untold, gone = untold_nodes(graph), missing_blocks(graph) | _unanswered(graph)
     for placed in layout.nodes:
         _draw_node(axes, placed, layout, placed.name in untold, placed.name in gone)
-    axes.text(
-        layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=TITLE_SIZE, fontweight="bold"
-    )
+    room = layout.width - 16
+    needed = 1.12 * text_width(graph.title, TITLE_SIZE)  # 1.12: bold
+    size = TITLE_SIZE * min(1.0, room / needed) if needed else TITLE_SIZE
+    axes.text(layout.width / 2, layout.title_y, graph.title, **_CENTRED, fontsize=size, fontweight="bold")
     for x, text in layout.headings:
         axes.text(
             x, layout.heading_y, text, **_CENTRED, fontsize=min(FONT_SIZE - 1, layout.font_size), color="0.4"

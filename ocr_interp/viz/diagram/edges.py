@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.viz.diagram.dot import MISSING_BELOW, missing_blocks
-from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, text_width
+from ocr_interp.viz.diagram.layout import FONT_SIZE, Layout, LegendEntry, PlacedNode, text_width
 from ocr_interp.viz.style import current_style
 
 _WIDEST, _THINNEST, _MISSING_WIDTH = 9.0, 0.6, 1.8
@@ -21,6 +21,10 @@ _DASHES = (0, (3.5, 2.0))
 _FADED = 0.15
 _PORT_GAP = 2.0
 _SAMPLE = 22.0
+_UNITS = ("head", "mlp")
+_BOW, _BOWS, _POINTS, _ROOM = 14.0, 6, 40, 8.0
+"""Least bow, how many multiples of it are tried, points of a curve that are held against boxes, and its least
+distance from headings and legend."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,89 @@ def draw_edges(
     looks, ends = _looks(graph, largest, layout.lines, marked), edge_ends(graph, layout, largest)
     # Untold edges are drawn on top; among the others, thin edges above thick ones.
     order = sorted(range(len(looks)), key=lambda k: (graph.edges[k].kind == "untold", -looks[k].width, k))
+    bows = edge_bows(graph, layout, ends)
     for rank, k in enumerate(order):
-        _draw_edge(axes, *ends[k], looks[k], zorder=1 + 1e-3 * rank)
+        _draw_edge(axes, *ends[k], looks[k], zorder=1 + 1e-3 * rank, bow=bows[k])
+
+
+def edge_bows(
+    graph: CircuitGraph, layout: Layout, ends: Sequence[tuple[tuple[float, float], tuple[float, float]]]
+) -> list[float]:
+    """How far up (or down) the middle of every edge is bent so that it passes no box of a third node, in
+    points; 0 where it passes none anyway, or where nothing helps.
+
+    Boxes hide what is behind them: an edge from MLP 0 to MLP 2 would look like one to MLP 1.
+    """
+    if not any(node.kind in _UNITS for node in layout.nodes):
+        return [0.0] * len(ends)
+    found = []
+    low = max([2 * layout.note_y, *(y + _ROOM for y, _ in layout.legend)])
+    high = layout.heading_y - _ROOM
+    for edge, (start, end) in zip(graph.edges, ends, strict=True):
+        middle = (start[1] + end[1]) / 2
+        others = [
+            (
+                node.x - node.width / 2,
+                node.x + node.width / 2,
+                node.y - node.height / 2,
+                node.y + node.height / 2,
+            )
+            for node in layout.nodes
+            if node.name not in (edge.source, edge.target) and start[0] < node.x < end[0]
+        ]
+        # Longer edges bow further, so that those over one box and over three do not lie on each other.
+        least = _BOW + 0.02 * (end[0] - start[0])
+        bent = [sign * least * k for k in range(1, _BOWS + 1) for sign in (1, -1)]
+        tried = [0.0, *(bow for bow in bent if low <= middle + bow <= high)]
+        hits = [_hits(start, end, bow, others) for bow in tried]
+        best = min(range(len(tried)), key=lambda k: (hits[k], k))
+        found.append(tried[best] if hits[best] < hits[0] else 0.0)
+    return found
+
+
+def _box(node: PlacedNode) -> tuple[float, float, float, float]:
+    half_x, half_y = node.width / 2, node.height / 2
+    return node.x - half_x, node.x + half_x, node.y - half_y, node.y + half_y
+
+
+def _hits(
+    start: tuple[float, float],
+    end: tuple[float, float],
+    bow: float,
+    boxes: Sequence[tuple[float, float, float, float]],
+) -> int:
+    """How many boxes a curve passes."""
+    if not boxes:
+        return 0
+    points = [_point(start, end, bow, k / _POINTS) for k in range(1, _POINTS)]
+    return sum(
+        any(left <= x <= right and low - 1 <= y <= high + 1 for x, y in points)
+        for left, right, low, high in boxes
+    )
+
+
+def _halves(
+    start: tuple[float, float], end: tuple[float, float], bow: float
+) -> list[tuple[tuple[float, float], ...]]:
+    """A curve as one cubic, or, if it is bent, as two that meet in its middle; level at all ends."""
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + bow)
+    pieces = [(start, end)] if not bow else [(start, middle), (middle, end)]
+    found = []
+    for a, b in pieces:
+        reach = 0.5 * (b[0] - a[0])
+        found.append((a, (a[0] + reach, a[1]), (b[0] - reach, b[1]), b))
+    return found
+
+
+def _point(
+    start: tuple[float, float], end: tuple[float, float], bow: float, share: float
+) -> tuple[float, float]:
+    halves = _halves(start, end, bow)
+    k = min(int(share * len(halves)), len(halves) - 1)
+    t = share * len(halves) - k
+    weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+    x, y = (sum(w * p[axis] for w, p in zip(weights, halves[k], strict=True)) for axis in (0, 1))
+    return x, y
 
 
 def edge_ends(
@@ -139,16 +224,21 @@ def _ports(graph: CircuitGraph, layout: Layout, looks: list[_Look], outgoing: bo
 
 
 def _draw_edge(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], look: _Look, zorder: float
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    look: _Look,
+    zorder: float,
+    bow: float = 0.0,
 ) -> None:
     head = min(4.0 * look.scale + 0.45 * look.width, 8.0)
     tip, base = end[0], end[0] - head
-    reach = 0.5 * (base - start[0])
-    points = [start, (start[0] + reach, start[1]), (base - reach, end[1]), (base, end[1])]
+    halves = _halves(start, (base, end[1]), bow)
+    points = [start, *(point for half in halves for point in half[1:])]
     alpha = 1.0 if look.missing else _FADED if look.faded else 0.75
     axes.add_patch(
         PathPatch(
-            Curve(points, [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]),
+            Curve(points, [Curve.MOVETO, *[Curve.CURVE4] * (len(points) - 1)]),
             fill=False,
             ec=look.color,
             lw=look.width,

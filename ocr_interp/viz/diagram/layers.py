@@ -35,10 +35,14 @@ _SHIFT = 0.22
 _HEAD_LABEL = re.compile(r"L(\d+)(?:H(\d+)| .*)?$")
 
 
+def is_whole(graph: CircuitGraph) -> bool:
+    """Whether a graph is of a whole model: heads and MLPs."""
+    return any(node.kind in UNITS for node in graph.nodes)
+
+
 def is_layered(graph: CircuitGraph) -> bool:
     """Whether a graph is of a whole model with many columns."""
-    units = any(node.kind in ("head", "mlp") for node in graph.nodes)
-    return units and len({node.place for node in graph.nodes}) > MOST_COLUMNS
+    return is_whole(graph) and len({node.place for node in graph.nodes}) > MOST_COLUMNS
 
 
 def lay_out_layers(

@@ -22,6 +22,8 @@ _GAP_ALIGNED = 30.0
 _LONGEST_LINE = 32
 """Largest number of characters per line of a label; longer labels are wrapped."""
 _MARGIN, _HEAD, _LEGEND_ROW = 16.0, 46.0, 14.0
+_LEAST_TALL = 120.0
+"""Least height of the columns of heads and MLPs."""
 _HEADINGS = {
     "token": "tokens",
     "attention": "attention",
@@ -145,12 +147,14 @@ def lay_out(
     rows = legend_rows(legend, width - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * (FONT_SIZE - 2) + 14
     foot = note_height + _LEGEND_ROW * len(rows)
-    height = max(heights) + _HEAD + foot + _MARGIN
+    # Edges over boxes in a row need room to bend around them.
+    tallest = max(*heights, _LEAST_TALL if any(n.kind in ("head", "mlp") for n in graph.nodes) else 0.0)
+    height = tallest + _HEAD + foot + _MARGIN
     placed: dict[str, PlacedNode] = {}
     headings = []
     x = _MARGIN + (needed - inner) / 2
     for column, column_width, column_height, gap in zip(columns, widths, heights, [*gaps, 0.0], strict=True):
-        y = foot + _MARGIN / 2 + (max(heights) + column_height) / 2
+        y = foot + _MARGIN / 2 + (tallest + column_height) / 2
         for node in column:
             box_height = sizes[node.name][1]
             placed[node.name] = PlacedNode(
