@@ -4,9 +4,9 @@ The five models, prompts and measure of `criteria`. Beside our scores (exact eff
 implementations that share no code with the library: a forward pass in which every reader has a stream of its
 own, edges as factors between what is written for the prompt (1) and for the donor (0).
 
-- EAP-IG as its authors' code has it: gradients at the input's points donor + k/steps (prompt - donor), k = 0 ..
-  steps - 1, times what a writer changes; the n largest by size; then nodes without ways in or out are removed
-  until none is left, which leaves n edges or fewer.
+- EAP-IG as its authors' code has it: gradients at the input's points donor + k/steps (prompt - donor), k
+  from 0 to steps - 1, times what a writer changes; the n largest by size; then nodes without ways in or out
+  are removed until none is left, which leaves n edges or fewer.
 - Gradients by the factors of all edges, as in auto-circuit, mean over factors 0 .. 1 of all edges together.
 - ACDC: readers from the last to the first, writers from the last to the first; an edge is ablated for good if
   the measure then falls by less than a threshold.
