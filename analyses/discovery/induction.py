@@ -14,157 +14,41 @@ edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from scipy.stats import spearmanr
 
-from analyses.circuits import worked_models
 from analyses.discovery.criteria import (
     ACCURACY,
     FAITHFUL,
     HEADS,
-    PATTERN_SEED,
-    PROMPT_SEED,
-    PROMPTS,
     RANDOM_CIRCUITS,
     RANDOM_FAITHFUL,
     RANK_CORRELATION,
     SEEDS,
     SHARE,
-    STEPS,
     TOP,
     TOP_SHARED,
 )
+from analyses.discovery.measuring import SIZES, WAYS, Found, measured
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from ocr_interp.discovery import (
-    Contrast,
-    EdgeScores,
-    attribute_edges,
-    evaluate_circuit,
-    faithfulness_of,
-    find_circuit,
-    patch_every_edge,
-)
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "discovery_induction"
-OTHER_SEED = PROMPT_SEED + 1
-"""Of the prompts that circuits are judged on."""
-
-WAYS = {"scores": "top edges by |score|", "removal": "pruned by removal"}
-COLORS = {"scores": "#0173b2", "removal": "#029e73"}
-SIZES = (5, 8, 12, 16, 20, 25, 32, 40, 50, 64, 90, 128, 180, 257)
-
-
-@dataclass(frozen=True)
-class Found:
-    """One seed.
-
-    Attributes:
-        accuracy: of the model.
-        heads: the previous-token head and the induction head, from attention patterns.
-        attention: how much they attend there.
-        edges: way -> the circuit's edges.
-        faithfulness, completeness, needed: way -> of this circuit.
-        random: way -> control -> faithfulness of each random circuit.
-        curve: faithfulness of the top edges of each size in SIZES, by score.
-        rank_correlation, shared: scores against exact effects: over all edges, and of the largest.
-        large_rank_correlation: over the edges whose exact effect is at least 1% of the measure.
-    """
-
-    seed: int
-    accuracy: float
-    heads: tuple[str, str]
-    attention: tuple[float, float]
-    n_edges: int
-    edges: dict[str, list[str]]
-    faithfulness: dict[str, float]
-    completeness: dict[str, float]
-    needed: dict[str, float]
-    random: dict[str, dict[str, list[float]]]
-    curve: list[float]
-    rank_correlation: float
-    shared: int
-    large_rank_correlation: float
-
-
-def models() -> Any:
-    """The module that trains the models; tests use the same ones."""
-    return worked_models
-
-
-def contrast_of(model: Any, seed: int) -> Contrast:
-    """Repeated random tokens, other ones as donors, and what comes next."""
-    batch, generator = models().induction_batch, torch.Generator().manual_seed(seed)
-    tokens, donors = (batch(PROMPTS, generator)[0] for _ in range(2))
-    return Contrast.of(model, tokens[:, :-1], donors[:, :-1], tokens[:, -1])
-
-
-def heads_by_pattern(model: Any) -> tuple[tuple[str, str], tuple[float, float]]:
-    """The previous-token head and the induction head, from attention patterns alone (see HEADS)."""
-    tokens, periods = models().induction_batch(PROMPTS, torch.Generator().manual_seed(PATTERN_SEED))
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in (0, 1)]
-    tokens = tokens[:, :-1]
-    with torch.no_grad():
-        _, cache = model.run_with_cache(tokens, names_filter=names)
-    before = cache[names[0]].diagonal(offset=-1, dim1=2, dim2=3).mean((0, 2))
-    last = tokens.shape[1] - 1
-    after = (last + 1 - periods)[:, None, None].expand(-1, cache[names[1]].shape[1], 1)
-    induced = cache[names[1]][:, :, last].gather(2, after)[:, :, 0].mean(0)
-    chosen = int(before.argmax()), int(induced.argmax())
-    return (f"a0.h{chosen[0]}", f"a1.h{chosen[1]}"), (float(before.max()), float(induced.max()))
-
-
-def measure(seed: int) -> Found:
-    """Trains a model, finds its circuits and measures them."""
-    model = models().induction_model(seed)
-    contrast, others = contrast_of(model, PROMPT_SEED), contrast_of(model, OTHER_SEED)
-    scores = attribute_edges(model, contrast, steps=STEPS)
-    size = int(SHARE * scores.nodes.n_edges)
-    circuits = {way: find_circuit(model, contrast, size=size, pruning=way, scores=scores) for way in WAYS}
-    judged = {
-        way: evaluate_circuit(model, circuit, others, random_circuits=RANDOM_CIRCUITS, seed=seed)
-        for way, circuit in circuits.items()
-    }
-    exact = patch_every_edge(model, contrast)
-    heads, attention = heads_by_pattern(model)
-    curve = faithfulness_of(model, [scores.circuit(min(n, scores.nodes.n_edges)) for n in SIZES], others)
-    all_edges, large = agreement(scores, exact)
-    return Found(
-        seed=seed,
-        accuracy=float(models().induction_accuracy(model)),
-        heads=heads,
-        attention=attention,
-        n_edges=scores.nodes.n_edges,
-        edges={way: list(circuit.edges) for way, circuit in circuits.items()},
-        faithfulness={way: one.faithfulness for way, one in judged.items()},
-        completeness={way: one.completeness for way, one in judged.items()},
-        needed={way: one.minimality() for way, one in judged.items()},
-        random={way: {k: v.tolist() for k, v in one.random.items()} for way, one in judged.items()},
-        curve=curve.tolist(),
-        rank_correlation=all_edges,
-        shared=len(set(scores.table()["edge"][:TOP]) & set(exact.table()["edge"][:TOP])),
-        large_rank_correlation=large,
-    )
-
-
-def agreement(scores: EdgeScores, exact: EdgeScores) -> tuple[float, float]:
-    """Spearman's correlation over all edges, and over those with an exact effect of 1% of the measure."""
-    ours, theirs = scores.scores[scores.nodes.allowed], exact.scores[scores.nodes.allowed]
-    large = np.abs(theirs) >= 0.01 * abs(exact.full - exact.empty)
-    every, of_large = spearmanr(ours, theirs), spearmanr(ours[large], theirs[large])
-    return float(cast(Any, every).statistic), float(cast(Any, of_large).statistic)
+COLORS = {"scores": "#0173b2", "removal": "#029e73", "search": "#de8f05"}
+ADDED = {
+    "scores": "",
+    "removal": " (added after the top edges of seed 0 were seen at 0.86)",
+    "search": " (added after the other two had fallen short)",
+}
 
 
 def make(runs: Path, figures: Path) -> list[Found]:
-    found = [measure(seed) for seed in SEEDS]
+    found = [measured(seed, runs) for seed in SEEDS]
     with figure_style():
         fig, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
         for k, one in enumerate(found):

@@ -8,12 +8,10 @@ from ocr_interp.discovery.pruning.paths import live
 from ocr_interp.discovery.runner import CircuitRunner, Mask
 
 ROUND = 0.15
-"""Share of edges removed in a round."""
+"""Share of the edges removed in a round; at least one edge is."""
 
 
-def removed(
-    runner: CircuitRunner, mask: Mask, size: int, least: float | None = None, share: float = ROUND
-) -> Mask:
+def removed(runner: CircuitRunner, mask: Mask, size: int, least: float | None = None) -> Mask:
     """The edges that are left when those that lose least are removed, down to a size or a faithfulness.
 
     Args:
@@ -21,14 +19,12 @@ def removed(
         mask: edges to start from.
         size: at most so many edges are left.
         least: faithfulness that is left at least; None for any.
-        share: of the edges, removed in a round; at least one edge is.
     """
-    nodes = runner.stream.nodes
+    nodes, share = runner.stream.nodes, ROUND
     mask = live(nodes, mask, runner.at_query)
     while int(mask.sum()) > size:
         places = np.argwhere(mask)
-        smaller = [without(mask, places[k : k + 1]) for k in range(len(places))]
-        order = np.argsort(-runner.faithfulness(smaller), kind="stable")
+        order = least_needed(runner, mask, places)
         count = min(len(places) - size, max(1, int(share * len(places))))
         while True:
             tried = live(nodes, without(mask, places[order[:count]]), runner.at_query)
@@ -39,6 +35,12 @@ def removed(
                 return mask
             count //= 2
     return mask
+
+
+def least_needed(runner: CircuitRunner, mask: Mask, places: np.ndarray) -> np.ndarray:
+    """The order of the edges at some places by the faithfulness of the mask without each, largest first."""
+    smaller = [without(mask, places[k : k + 1]) for k in range(len(places))]
+    return np.argsort(-runner.faithfulness(smaller), kind="stable")
 
 
 def without(mask: Mask, places: np.ndarray) -> Mask:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ocr_interp.discovery.pruning.paths import live
-from ocr_interp.discovery.pruning.removal import removed, without
+from ocr_interp.discovery.pruning.removal import least_needed, without
 from ocr_interp.discovery.runner import CircuitRunner, Mask
 
-ROUND, EXCHANGES = 0.03, 50
-"""Share of the edges removed in a round, and most exchanges."""
+ROUND, EXCHANGES = 0.2, 50
+"""Share, of the edges that are still to go, that goes in a round (at least one edge), and most exchanges."""
 
 
 def searched(runner: CircuitRunner, size: int) -> Mask:
@@ -26,7 +26,11 @@ def searched(runner: CircuitRunner, size: int) -> Mask:
     Source: after Conmy et al. 2023 (arXiv 2304.14997); stepwise selection.
     """
     nodes = runner.stream.nodes
-    mask = removed(runner, nodes.allowed, size, share=ROUND)
+    mask = live(nodes, nodes.allowed, runner.at_query)
+    while (excess := int(mask.sum()) - size) > 0:
+        places = np.argwhere(mask)
+        order = least_needed(runner, mask, places)
+        mask = live(nodes, without(mask, places[order[: max(1, int(ROUND * excess))]]), runner.at_query)
     best = float(runner.faithfulness([mask])[0])
     for _ in range(EXCHANGES):
         if best >= 1:
@@ -38,8 +42,7 @@ def searched(runner: CircuitRunner, size: int) -> Mask:
         tried = larger[int(runner.faithfulness(larger).argmax())]
         if int(tried.sum()) > size:
             inside = np.argwhere(tried)
-            smaller = [without(tried, inside[k : k + 1]) for k in range(len(inside))]
-            tried = smaller[int(runner.faithfulness(smaller).argmax())]
+            tried = without(tried, inside[least_needed(runner, tried, inside)[:1]])
         tried = live(nodes, tried, runner.at_query)
         found = float(runner.faithfulness([tried])[0])
         if not found > best:
