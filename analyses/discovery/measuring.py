@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +11,10 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-import ocr_interp.discovery
 from analyses.circuits import worked_models
 from analyses.discovery.criteria import PROMPT_SEED, PROMPTS, RANDOM_CIRCUITS, SHARE, STEPS, TOP
 from analyses.discovery.heads import Roles, heads_by_pattern, roles
+from analyses.discovery.kept import kept
 from ocr_interp.discovery import (
     Contrast,
     EdgeScores,
@@ -26,7 +24,6 @@ from ocr_interp.discovery import (
     find_circuit,
     patch_every_edge,
 )
-from ocr_interp.storage.plain import plain
 
 OTHER_SEED = PROMPT_SEED + 1
 """Of the prompts that circuits are judged on."""
@@ -83,24 +80,9 @@ def contrast_of(model: Any, seed: int) -> Contrast:
 
 def measured(seed: int, runs: Path) -> Found:
     """One seed, read from `runs` if it was measured there by the same code."""
-    path, code = runs / "discovery_induction" / f"seed_{seed}.json", _code()
-    if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("code") == code:
-            return Found(**content | {"roles": Roles(**content["roles"])})
-    found = measure(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"code": code} | plain(asdict(found)), indent=1) + "\n", encoding="utf-8")
-    return found
-
-
-def _code() -> str:
-    """A digest of the sources that the numbers come from."""
-    folders = [Path(__file__).parent, Path(ocr_interp.discovery.__file__).parent]
-    names = ("measuring.py", "heads.py", "criteria.py")
-    paths = [folders[0] / name for name in names] + sorted(folders[1].rglob("*.py"))
-    paths.append(Path(worked_models.__file__))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+    sources = ("measuring", "heads", "criteria")
+    content = kept(runs / "discovery" / f"induction_{seed}.json", sources, lambda: measure(seed))
+    return Found(**content | {"roles": Roles(**content["roles"])})
 
 
 def measure(seed: int) -> Found:
