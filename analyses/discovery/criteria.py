@@ -56,5 +56,8 @@ SEARCH = """A further way to prune, "search": from all edges, those without whic
 are removed in small rounds, each edge measured anew after each; then edges are exchanged, the best of all
 that are outside for the worst inside, while faithfulness on the prompts that it is found on grows and is
 below 1. The criteria are those of the other ways."""
-"""HEADS_BY_EFFECT and SEARCH were written after the first results, which named other heads and fell short in
-two seeds; before any fall, composition or search of these models was measured."""
+SEARCHED = 16
+"""Of the prompts that circuits are found on, so many are searched on: it measures thousands of circuits.
+
+HEADS_BY_EFFECT and SEARCH were written after the first results, which named other heads and fell short in two
+seeds; before any fall, composition or search of these models was measured."""

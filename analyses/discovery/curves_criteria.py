@@ -16,6 +16,8 @@ from __future__ import annotations
 
 SIZES = (5, 8, 12, 16, 20, 25, 32, 40, 50, 64, 90, 128, 180, 257)
 STEPS = 20
+FEW = 16
+"""Exact effects and ACDC are found on so many of the prompts: they measure up to thousands of circuits."""
 THRESHOLDS = (0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
 """Of ACDC, as shares of the measure's whole change from donor to prompt."""
 

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import spearmanr
 
 from analyses.circuits import worked_models
-from analyses.discovery.criteria import PROMPT_SEED, PROMPTS, RANDOM_CIRCUITS, SHARE, STEPS, TOP
+from analyses.discovery.criteria import PROMPT_SEED, PROMPTS, RANDOM_CIRCUITS, SEARCHED, SHARE, STEPS, TOP
 from analyses.discovery.heads import Roles, heads_by_pattern, roles
-from analyses.discovery.kept import kept
+from analyses.discovery.kept import kept, model_of
 from ocr_interp.discovery import (
     Contrast,
     EdgeScores,
@@ -81,18 +81,27 @@ def contrast_of(model: Any, seed: int) -> Contrast:
 def measured(seed: int, runs: Path) -> Found:
     """One seed, read from `runs` if it was measured there by the same code."""
     sources = ("measuring", "heads", "criteria")
-    content = kept(runs / "discovery" / f"induction_{seed}.json", sources, lambda: measure(seed))
-    return Found(**content | {"roles": Roles(**content["roles"])})
+    content = kept(runs / "discovery" / f"induction_{seed}.json", sources, lambda: measure(seed, runs))
+    roles = Roles(**content.pop("roles"))
+    return Found(roles=roles, **content)
 
 
-def measure(seed: int) -> Found:
-    """Trains a model on one thread, finds its circuits and measures them."""
-    torch.set_num_threads(1)
-    model = models().induction_model(seed)
+def measure(seed: int, runs: Path) -> Found:
+    """Finds the circuits of a model, which is trained if `runs` does not have it, and measures them."""
+    model = model_of(seed, runs)
     contrast, others = contrast_of(model, PROMPT_SEED), contrast_of(model, OTHER_SEED)
     scores = attribute_edges(model, contrast, steps=STEPS)
     size = int(SHARE * scores.nodes.n_edges)
-    circuits = {way: find_circuit(model, contrast, size=size, pruning=way, scores=scores) for way in WAYS}
+    circuits = {
+        way: find_circuit(
+            model,
+            contrast.rows(slice(SEARCHED)) if way == "search" else contrast,
+            size=size,
+            pruning=way,
+            scores=scores,
+        )
+        for way in WAYS
+    }
     judged = {
         way: evaluate_circuit(model, circuit, others, random_circuits=RANDOM_CIRCUITS, seed=seed)
         for way, circuit in circuits.items()
