@@ -14,6 +14,7 @@ edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,8 +23,10 @@ import numpy as np
 
 from analyses.discovery.criteria import (
     ACCURACY,
+    COMPOSED,
     FAITHFUL,
     HEADS,
+    HEADS_BY_EFFECT,
     RANDOM_CIRCUITS,
     RANDOM_FAITHFUL,
     RANK_CORRELATION,
@@ -49,18 +52,32 @@ ADDED = {
 
 def make(runs: Path, figures: Path) -> list[Found]:
     found = [measured(seed, runs) for seed in SEEDS]
+    draw(found, figures)
+    return found
+
+
+def draw(found: list[Found], figures: Path) -> None:
+    """Every seed's curve of the top edges, its pruned circuits, and the random circuits beside the last."""
     with figure_style():
         fig, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
         for k, one in enumerate(found):
             share = [min(n, one.n_edges) / one.n_edges for n in SIZES]
             label = "top edges by |score|, 5 seeds" if not k else None
             ax.plot(share, one.curve, color=COLORS["scores"], lw=1.1, alpha=0.75, label=label)
-            label = "pruned by removal" if not k else None
-            size = len(one.edges["removal"]) / one.n_edges
-            ax.plot(size, one.faithfulness["removal"], "o", color=COLORS["removal"], ms=5, label=label)
-            drawn = [value for values in one.random["removal"].values() for value in values]
+            for way, marker in (("removal", "o"), ("search", "D")):
+                label = WAYS[way] if not k else None
+                size = len(one.edges[way]) / one.n_edges
+                ax.plot(size, one.faithfulness[way], marker, color=COLORS[way], ms=5, label=label)
+            drawn = [value for values in one.random["search"].values() for value in values]
             label = "random circuits" if not k else None
-            ax.plot([size] * len(drawn), drawn, ".", color="0.45", ms=3, label=label)
+            ax.plot(
+                [len(one.edges["search"]) / one.n_edges] * len(drawn),
+                drawn,
+                ".",
+                color="0.45",
+                ms=3,
+                label=label,
+            )
         ax.axhline(FAITHFUL, color="0.3", ls=":", lw=1)
         ax.axvline(SHARE, color="0.3", ls=":", lw=1)
         ax.set(xscale="log", xlabel="share of the model's edges", ylabel="faithfulness", ylim=(-0.12, 1.1))
@@ -72,15 +89,18 @@ def make(runs: Path, figures: Path) -> list[Found]:
         ax.legend(frameon=False, loc="center right", fontsize=8.5)
         save_figure(fig, figures / PICTURE, {"sizes": list(SIZES), "seeds": [asdict(one) for one in found]})
         plt.close(fig)
-    return found
 
 
-def has_heads(one: Found, way: str) -> bool:
+def has_heads(one: Found, way: str, heads: Sequence[str]) -> bool:
     """Whether both heads, and the edge from the first to the keys of the second, are in a circuit."""
-    previous, induction = one.heads
+    previous, induction = heads
     edges = set(one.edges[way])
     writes = {edge.partition("->")[0] for edge in edges}
     return {previous, induction} <= writes and f"{previous}->{induction}<k>" in edges
+
+
+def _roles(one: Found) -> tuple[str, str]:
+    return one.roles.previous, one.roles.induction
 
 
 def claims(found: list[Found]) -> list[Claim]:
@@ -88,7 +108,7 @@ def claims(found: list[Found]) -> list[Claim]:
     source = "written before (analyses/discovery/criteria.py)"
     made = []
     for way, words in WAYS.items():
-        note = "" if way == "scores" else " (added after the top edges of seed 0 were seen at 0.86)"
+        note = ADDED[way]
         faithful = [one.faithfulness[way] for one in found]
         means = {
             name: [float(np.mean(one.random[way][name])) for one in found] for name in found[0].random[way]
@@ -122,10 +142,35 @@ def claims(found: list[Found]) -> list[Claim]:
                 measured={
                     "heads": [list(one.heads) for one in found],
                     "attention": [list(one.attention) for one in found],
-                    "in_circuit": [has_heads(one, way) for one in found],
+                    "in_circuit": [has_heads(one, way, one.heads) for one in found],
                 },
                 tolerance=0.0,
-                holds=all(has_heads(one, way) for one in found),
+                holds=all(has_heads(one, way, one.heads) for one in found),
+                figure=PICTURE,
+            ),
+            Claim(
+                id=f"discovery_induction_heads_by_effect_{way}",
+                statement="The circuit holds the previous-token and the induction head, by effect (defined "
+                f"after the first results, before falls were measured): {words}{note}",
+                source=source,
+                expected=" ".join(HEADS_BY_EFFECT.split()),
+                measured={
+                    "heads": [list(_roles(one)) for one in found],
+                    "in_circuit": [has_heads(one, way, _roles(one)) for one in found],
+                    "fall_without_the_induction_head": [
+                        max(one.roles.falls) / one.roles.measure for one in found
+                    ],
+                    "largest_random_fall": [max(one.roles.random_falls) / one.roles.measure for one in found],
+                    "composition_in_standard_deviations": [max(one.roles.compositions) for one in found],
+                    "heads_that_share_the_job": [len(one.roles.sharing) for one in found],
+                },
+                tolerance=0.0,
+                holds=all(
+                    has_heads(one, way, _roles(one))
+                    and max(one.roles.falls) > max(one.roles.random_falls)
+                    and max(one.roles.compositions) >= COMPOSED
+                    for one in found
+                ),
                 figure=PICTURE,
             ),
             Claim(

@@ -3,8 +3,9 @@
     make llm-model
     python -m analyses.whole_models.city_circuit_run
 
-Writes one JSON into analyses/results/circuits after each size and goes on from it, if it is of the same scores;
-`ocr-interp reproduce --only city_circuit` draws it without any model. Criteria: `city_circuit_criteria`.
+Writes one JSON into analyses/results/circuits after each size, and goes on from it if it is of the same
+scores; `ocr-interp reproduce --only city_circuit` draws it without any model. Criteria:
+`city_circuit_criteria`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from ocr_interp.llm.models.loading import load_model
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "circuits" / "city_circuit.json"
 STEPS, SEED, ELSEWHERE = 5, 0, 1
-"""Points of the integrated gradients; seed of random circuits; and how many of each kind at the sizes that the
-criterion is not about."""
+"""Points of the integrated gradients; seed of random circuits; and how many of each kind at the sizes that
+the criterion is not about."""
 
 
 def contrast_of(model: Any, tokenizer: Any, prompts: Prompts, cities: slice) -> Contrast:
