@@ -131,6 +131,7 @@ def test_plain_methods_and_heads_of_a_model_with_random_weights():
             faithfulness_of(model, [ours.with_edges(mask)], contrast)[0], abs=1e-4
         )
     everything, nothing = task.acdc(-1e9), task.acdc(1e9)
+    assert task.full != task.empty
     assert everything.sum() == 257
     assert not nothing.any()
     found = heads.roles(model)

@@ -162,12 +162,12 @@ class Task:
     def acdc(self, threshold: float) -> Bool[np.ndarray, "writer reader"]:
         """The edges that are left when each in turn, from the last reader and writer to the first, is
         ablated for good if the measure then falls by less than a share of its whole change."""
-        mask, value = self.model.edges.copy(), self.full
+        mask, value, change = self.model.edges.copy(), self.full, self.full - self.empty
         for reader in reversed(range(mask.shape[1])):
             for writer in reversed(np.flatnonzero(mask[:, reader])):
                 mask[writer, reader] = False
                 tried = self.value(mask)
-                if value - tried < threshold * (self.full - self.empty):
+                if (value - tried) / change < threshold:
                     value = tried
                 else:
                     mask[writer, reader] = True
