@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ocr_interp.discovery import Contrast, evaluate_circuit, faithfulness_of, find_circuit, patch_every_edge
-from ocr_interp.discovery.pruning.paths import differs_at_query, largest_live, live
+from ocr_interp.discovery.pruning.paths import differs_at_query, largest_live, live, shortest_path
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import INPUT, LOGITS, StreamNodes
@@ -84,6 +84,58 @@ def test_by_hand():
         mask = nodes.mask(path)
         assert (live(nodes, mask) == mask).all()
         assert live(nodes, mask, at_query=False).sum() == (len(path) if moves else 0)
+
+
+def paths_of(nodes, mask, at_query):
+    """All paths that carry a difference, edge by edge."""
+    found, started = [], [("input", at_query, ())]
+    edges = [name.split("->") for name in nodes.names(mask)]
+    owners = {}
+    for writer in nodes.writers[1:]:
+        for index in nodes.nodes_reading(writer):
+            owners.setdefault(nodes.readers[index], []).append(writer)
+    while started:
+        at, arrived, path = started.pop()
+        for writer, reader in edges:
+            if writer != at:
+                continue
+            longer = (*path, f"{writer}->{reader}")
+            if reader == LOGITS and arrived:
+                found.append(longer)
+            moved = arrived or reader.endswith(("<k>", "<v>"))
+            started += [(owner, moved, longer) for owner in owners.get(reader, [])]
+    return found
+
+
+@pytest.mark.parametrize("at_query", [True, False])
+def test_shortest_paths_are_those_of_all_paths(at_query):
+    nodes, rng = GRAPHS[0], np.random.default_rng(0)
+    lengths = set()
+    for share in np.linspace(0.1, 0.5, 30):
+        mask = (rng.random(nodes.allowed.shape) < share) & nodes.allowed
+        every, found = paths_of(nodes, mask, at_query), shortest_path(nodes, mask, at_query)
+        least = min(map(len, every), default=0)
+        lengths.add(least)
+        assert found.sum() == least
+        if least:
+            assert set(nodes.names(found)) in [set(path) for path in every]
+    assert {0, 2, 3} <= lengths
+
+
+def test_a_small_circuit_is_found_where_the_first_path_comes_with_many_edges():
+    """Ten edges of MLPs and one to a head matter more than what the head writes: all come at once."""
+    nodes, sizes = StreamNodes(4, 1, 1, (True,) * 4), np.zeros((9, 17))
+    order = [*(f"input->m{k}" for k in range(3)), "input->a3.h0<v>", *(f"m{k}->a3.h0<v>" for k in range(3))]
+    order += ["a3.h0->logits"]
+    for rank, name in enumerate(order):
+        sizes[nodes.mask([name])] = 10 - rank
+    found = {most: set(nodes.names(largest_live(nodes, sizes, most, at_query=False))) for most in range(1, 9)}
+    assert found[1] == set()
+    shortest = {"input->a3.h0<v>", "a3.h0->logits"}
+    assert found[2] == shortest
+    assert found[4] == shortest | {"input->m0", "m0->a3.h0<v>"}
+    assert found[8] == set(order)
+    assert all(len(edges) <= most for most, edges in found.items())
 
 
 def contrasts(model):

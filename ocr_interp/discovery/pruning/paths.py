@@ -103,7 +103,8 @@ def largest_live(
     """The live part of the top edges, with as many top edges as leave at most `most` live ones.
 
     Edges are ranked by size; of equal ones the first is first. The live part grows with the number of top
-    edges, so this number is found by bisection.
+    edges, so this number is found by bisection. Where the first path comes with more than `most` edges at
+    once, the shortest path among them is kept, and with it as many top edges as fit.
 
     Args:
         nodes: of the model.
@@ -114,16 +115,61 @@ def largest_live(
     places = np.flatnonzero(nodes.allowed)
     order = places[np.argsort(-sizes.ravel()[places], kind="stable")]
 
-    def of(count: int) -> np.ndarray:
-        mask = np.zeros(nodes.allowed.size, dtype=bool)
-        mask[order[:count]] = True
-        return live(nodes, mask.reshape(nodes.allowed.shape), at_query)
+    def of(count: int, core: np.ndarray) -> np.ndarray:
+        mask = core.copy()
+        mask.ravel()[order[:count]] = True
+        return live(nodes, mask, at_query)
 
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if of(middle).sum() <= most:
-            low = middle
-        else:
-            high = middle - 1
-    return of(low)
+    def largest(core: np.ndarray) -> int:
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if of(middle, core).sum() <= most else (low, middle - 1)
+        return low
+
+    nothing = np.zeros(nodes.allowed.shape, dtype=bool)
+    count = largest(nothing)
+    found = of(count, nothing)
+    if found.any() or count == len(order):
+        return found
+    core = shortest_path(nodes, of(count + 1, nothing), at_query)
+    return of(largest(core), core) if core.sum() <= most else found
+
+
+def shortest_path(
+    nodes: StreamNodes, mask: Bool[np.ndarray, "writer reader"], at_query: bool = True
+) -> Bool[np.ndarray, "writer reader"]:
+    """The path of fewest edges, within a set, that carries a difference from the input to the logits.
+
+    Args:
+        nodes: of the model.
+        mask: the set; it is empty where the set has no such path.
+        at_query: as for `live`.
+    """
+    # (writer, whether the difference is at the query) -> edges of the shortest way there.
+    ways: dict[tuple[int, bool], tuple[tuple[int, int], ...]] = {(0, at_query): ()}
+
+    def shortest(reader: int, arrived: bool, moves: bool) -> list[tuple[tuple[int, int], ...]]:
+        """Ways to what a reader reads, after which the difference is at the query or not."""
+        before = (False, True) if moves else (arrived,)
+        return [
+            (*ways[writer, was], (writer, reader))
+            for writer in np.flatnonzero(mask[:, reader]).tolist()
+            for was in before
+            if (writer, was) in ways
+        ]
+
+    for writer in range(1, len(nodes.writers)):
+        inputs = nodes.nodes_reading(nodes.writers[writer])
+        for arrived in (False, True):
+            found = []
+            for k, reader in enumerate(inputs):
+                moves = len(inputs) > 1 and k > 0
+                if arrived or not moves:
+                    found += shortest(reader, arrived, moves)
+            if found:
+                ways[writer, arrived] = min(found, key=len)
+    path = np.zeros(nodes.allowed.shape, dtype=bool)
+    for edge in min(shortest(len(nodes.readers) - 1, True, False), key=len, default=()):
+        path[edge] = True
+    return path
