@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from analyses.llm.table_1 import lora
-from analyses.whole_models.city_circuit_criteria import FAITHFUL, FOUND_ON, NAME, RANDOM, SIZES
+from analyses.whole_models.city_circuit_criteria import FAITHFUL, FOUND_ON, LATER, NAME, RANDOM, SIZES
 from analyses.whole_models.city_language_run import Prompts
 from ocr_interp.ablation.where.edges import random_edges
 from ocr_interp.discovery import Circuit, Contrast, attribute_edges
@@ -80,7 +80,8 @@ def main() -> None:
             content["sizes"] = known["sizes"]
     runners = {"found on": CircuitRunner(model, found_on), "others": CircuitRunner(model, others)}
     content["measure of others"] = [float(getattr(runners["others"], of).mean()) for of in ("full", "empty")]
-    circuits = {size: scores.circuit(size) for size in SIZES}
+    every = SIZES + LATER
+    circuits = {size: scores.circuit(size) for size in every}
     for size, circuit in circuits.items():
         entry = content["sizes"].setdefault(str(size), {})
         if entry:
@@ -88,9 +89,10 @@ def main() -> None:
         entry["edges"], entry["heads"] = len(circuit), len(circuit.heads)
         entry |= {name: float(each.faithfulness([circuit.mask])[0]) for name, each in runners.items()}
         print(size, entry, flush=True)
+        content["sizes"] = {str(s): content["sizes"][str(s)] for s in every if str(s) in content["sizes"]}
         _write(content)
     smallest = _smallest(content["sizes"])
-    sizes = ([smallest] if smallest else []) + [size for size in SIZES if size != smallest]
+    sizes = ([smallest] if smallest else []) + [size for size in every if size != smallest]
     for size in sizes:
         entry = content["sizes"][str(size)]
         if "random" not in entry and len(circuits[size]):
@@ -106,7 +108,9 @@ def main() -> None:
 
 def _smallest(sizes: dict[str, Any]) -> int | None:
     faithful = [
-        size for size in SIZES if min(sizes[str(size)][name] for name in ("found on", "others")) >= FAITHFUL
+        size
+        for size in SIZES + LATER
+        if min(sizes[str(size)][name] for name in ("found on", "others")) >= FAITHFUL
     ]
     return min(faithful, default=None)
 
