@@ -13,7 +13,7 @@ from analyses.discovery.curves_criteria import SAME_CURVE, SAME_SCORES, SIZES
 from analyses.discovery.kept import kept
 from analyses.discovery.plain_methods import PlainModel, Task, top
 from ocr_interp.discovery import attribute_edges, evaluate_circuit, faithfulness_of, find_circuit
-from ocr_interp.discovery.pruning.paths import live
+from ocr_interp.discovery.paths import live
 
 ROLES = heads.Roles(
     previous="a0.h1",

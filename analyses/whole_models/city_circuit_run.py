@@ -23,7 +23,7 @@ from analyses.whole_models.city_language_run import Prompts
 from ocr_interp.ablation.where.edges import random_edges
 from ocr_interp.discovery import Circuit, Contrast, attribute_edges
 from ocr_interp.discovery.evaluation import CONNECTED, SAME_KINDS
-from ocr_interp.discovery.pruning.paths import largest_live
+from ocr_interp.discovery.paths import largest_live
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.llm.models.bridge import as_bridge, viewed
 from ocr_interp.llm.models.loading import load_model

@@ -14,7 +14,7 @@ from ocr_interp.ablation.where.edges import random_edges
 from ocr_interp.checks import check_count, check_number
 from ocr_interp.discovery.circuit import Circuit
 from ocr_interp.discovery.contrast import Contrast
-from ocr_interp.discovery.pruning.paths import largest_live
+from ocr_interp.discovery.paths import largest_live
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ocr_interp.ablation.edits.resample import donors as derangement
 from ocr_interp.discovery.contrast import Contrast
-from ocr_interp.discovery.pruning.paths import differs_at_query
+from ocr_interp.discovery.paths import differs_at_query
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.stream.checks import stream_of

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.discovery.circuit import Circuit
-from ocr_interp.discovery.pruning.paths import largest_live
+from ocr_interp.discovery.paths import largest_live
 from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import StreamNodes
 

@@ -23,7 +23,7 @@ from ocr_interp.discovery import (
     to_auto_circuit,
     to_eap_ig,
 )
-from ocr_interp.discovery.pruning.paths import largest_live, live
+from ocr_interp.discovery.paths import largest_live, live
 from ocr_interp.discovery.runner import ABLATIONS, CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.graphs import CircuitGraph

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ocr_interp.discovery import Contrast, evaluate_circuit, faithfulness_of, find_circuit, patch_every_edge
-from ocr_interp.discovery.pruning.paths import differs_at_query, largest_live, live, shortest_path
+from ocr_interp.discovery.paths import differs_at_query, largest_live, live, shortest_path
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import INPUT, LOGITS, StreamNodes

@@ -9,8 +9,8 @@ from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.discovery.attribution import attribute_edges
 from ocr_interp.discovery.circuit import Circuit
 from ocr_interp.discovery.contrast import Contrast
-from ocr_interp.discovery.pruning.removal import removed
-from ocr_interp.discovery.pruning.search import searched
+from ocr_interp.discovery.finding.removal import removed
+from ocr_interp.discovery.finding.search import searched
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.discovery.scores import EdgeScores
 from ocr_interp.errors import ConfigError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ocr_interp.discovery.pruning.paths import live
-from ocr_interp.discovery.pruning.removal import least_needed, without
+from ocr_interp.discovery.finding.removal import least_needed, without
+from ocr_interp.discovery.paths import live
 from ocr_interp.discovery.runner import CircuitRunner, Mask
 
 ROUND, EXCHANGES = 0.2, 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ocr_interp.discovery.pruning.paths import live
+from ocr_interp.discovery.paths import live
 from ocr_interp.discovery.runner import CircuitRunner, Mask
 
 ROUND = 0.15
