@@ -45,7 +45,8 @@ def measured(content: dict[str, Any]) -> dict[str, Any]:
 def _title(found: dict[str, Any]) -> str:
     if found["smallest"] is None:
         best = max(found["others"])
-        return f"No circuit of SmolLM2 up to {max(found['edges']):,} edges is faithful enough ({best:.2f})"
+        most = max(found["edges"])
+        return f"City to language in SmolLM2: the top {most:,} edges carry {best:.2f} of it, not {FAITHFUL:g}"
     edges = found["smallest"]["edges"]
     return f"{edges:,} of {found['n_edges']:,} edges carry city to language in SmolLM2"
 
@@ -70,17 +71,19 @@ def draw(runs: Path, figures: Path) -> dict[str, Any]:
             ax.plot(*np.array(drawn).T, ".", color=style.neutral, ms=4, label="random circuits as large")
         ax.axhline(FAITHFUL, color="0.3", ls=":", lw=1)
         ax.axvline(SHARE * found["n_edges"], color="0.3", ls=":", lw=1)
-        ax.set(xscale="log", xlabel="edges of the circuit", ylabel="faithfulness")
+        ax.set(xscale="log", xlabel="edges of the circuit", ylabel="faithfulness", ylim=(-0.1, 1.05))
+        ax.set_xticks([2, 10, 100, 1000, 10000], ["2", "10", "100", "1,000", "10,000"])
+        ax.minorticks_off()
         ax.annotate(
             "a tenth of all",
-            (SHARE * found["n_edges"], ax.get_ylim()[0]),
-            xytext=(-3, 3),
+            (SHARE * found["n_edges"], 0.95),
+            xytext=(-3, 0),
             textcoords="offset points",
             ha="right",
             fontsize=8,
         )
         ax.set_title(found["title"], loc="left", fontsize=10)
-        ax.legend(frameon=False, fontsize=8.5, loc="upper left")
+        ax.legend(frameon=False, fontsize=8.5, loc="center left")
         save_figure(fig, figures / PICTURE, found)
         plt.close(fig)
     return found
