@@ -179,7 +179,7 @@ def test_find_and_evaluate():
         before = model(PROMPTS)
     report = evaluate_circuit(model, circuit, contrast, random_circuits=3)
     assert torch.equal(model(PROMPTS), before)
-    assert report.faithfulness == faithfulness_of(model, [circuit], contrast)[0]
+    assert report.faithfulness == pytest.approx(faithfulness_of(model, [circuit], contrast)[0], abs=1e-12)
     kinds = {name: of & circuit.mask for name, of in nodes.kinds.items()}
     assert sum(int(each.sum()) for each in kinds.values()) == len(circuit)
     assert report.random_sizes["same kinds"] == (len(circuit),) * 3
