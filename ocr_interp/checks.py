@@ -30,14 +30,21 @@ def check_count(field: str, value: Any, at_least: int, at_most: int = LARGEST) -
 
 
 def check_number(
-    field: str, value: Any, *, above: float | None = None, at_least: float | None = None
+    field: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
 ) -> None:
-    """Requires a finite real number, optionally above or at least a bound."""
+    """Requires a finite real number, optionally above, at least or at most a bound."""
     allowed = "a finite number"
     if above is not None:
         allowed += f" > {above:g}"
     if at_least is not None:
         allowed += f" >= {at_least:g}"
+    if at_most is not None:
+        allowed += f" and <= {at_most:g}" if (above, at_least) != (None, None) else f" <= {at_most:g}"
     ok = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
     if ok:
         try:
@@ -48,6 +55,8 @@ def check_number(
         ok = value > above
     if ok and at_least is not None:
         ok = value >= at_least
+    if ok and at_most is not None:
+        ok = value <= at_most
     if not ok:
         raise ConfigError(f"{field} must be {allowed}, got {shown(value)}")
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from analyses.whole_models import city_language
+from analyses.whole_models import city_circuit, city_language
+from analyses.whole_models.city_circuit_criteria import FAITHFUL, RANDOM_FAITHFUL
 
 PARTS = [(f"L{k // 9}H{k % 9}", "head") for k in range(270)] + [(f"MLP {k}", "mlp") for k in range(30)]
 
@@ -52,3 +53,28 @@ def test_the_figure_is_drawn_from_the_json_alone(tmp_path, monkeypatch):
     kept = json.loads((tmp_path / f"{city_language.PICTURE}.json").read_text())
     assert "top before" in json.dumps(kept)
     assert (tmp_path / f"{city_language.PICTURE}.png").stat().st_size > 10_000
+
+
+def sizes(faithfulness, others=None, random=0.0, edges=5000):
+    one = {"edges": edges, "heads": 9, "found on": faithfulness, "others": others or faithfulness}
+    small = {"edges": 20, "heads": 2, "found on": 0.1, "others": 0.1}
+    of_random = {"random": {"same kinds": [random, random], "connected": [0.0, 0.1]}}
+    return {
+        "sizes": {"20": small, "5120": one | of_random},
+        "n_edges": 70_651,
+        "full": 2.0,
+        "empty": -2.0,
+        "measure of others": [2.1, -2.1],
+        "method": "EAP-IG, 5 steps",
+    }
+
+
+def test_the_circuit_by_size_holds_and_fails_as_its_criteria_say():
+    def held(made):
+        return [claim.holds for claim in city_circuit.claims(city_circuit.measured(made))]
+
+    assert held(sizes(FAITHFUL)) == [True, True]
+    assert held(sizes(FAITHFUL, edges=8000)) == [False, True]
+    assert held(sizes(FAITHFUL, random=RANDOM_FAITHFUL + 0.01)) == [True, False]
+    assert held(sizes(FAITHFUL, others=FAITHFUL - 0.01)) == [False, False], "no circuit, so no random ones"
+    assert city_circuit.claims({}) == []

@@ -37,14 +37,8 @@ def induction_answers(tokens, periods):
     return known, tokens[:, 1:]
 
 
-@cache
-def induction_model(seed=0):
-    """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1.
-
-    A growing penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some
-    that attend to the previous token in layer 0, some that attend to what came after the current token's
-    last appearance in layer 1. The others write little.
-    """
+def untrained_induction_model(seed=0):
+    """A two-layer attention-only HookedTransformer as it is before training."""
     model = _hooked(
         seed,
         n_layers=2,
@@ -59,6 +53,18 @@ def induction_model(seed=0):
     # Larger embeddings than usual: a position can then be told from the next one from the start.
     model.W_pos.data.mul_(10)
     model.W_E.data.mul_(5)
+    return model
+
+
+@cache
+def induction_model(seed=0):
+    """A two-layer attention-only HookedTransformer that continues repeated random tokens, accuracy ~1.
+
+    A growing penalty on the size of every head's W_V and W_O (group lasso) leaves few of its 16 heads: some
+    that attend to the previous token in layer 0, some that attend to what came after the current token's
+    last appearance in layer 1. The others write little.
+    """
+    model = untrained_induction_model(seed)
     generator, step = torch.Generator().manual_seed(seed), count()
 
     def loss():

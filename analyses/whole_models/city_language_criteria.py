@@ -8,7 +8,8 @@ prompt). Parts are all heads and MLPs, 300 in all. They are ordered by |mean dir
 
 No criterion is about the circuit of 40 edges. It was to be found on all prompts of one name, which took too
 much memory, and is found on 8. It turned out to be of MLPs alone: without attention nothing of the city
-reaches the last token, where all prompts are alike, so that its faithfulness is 0 by construction.
+reaches the last token, where all prompts are alike, so that its faithfulness is 0 by construction. (Since
+then such edges do not count; `city_circuit` measures circuits by size.)
 """
 
 from __future__ import annotations

@@ -9,5 +9,5 @@ from .evaluation import faithfulness_of as faithfulness_of
 from .exchange import from_eap_ig as from_eap_ig
 from .exchange import to_auto_circuit as to_auto_circuit
 from .exchange import to_eap_ig as to_eap_ig
-from .finding import find_circuit as find_circuit
+from .finding.find import find_circuit as find_circuit
 from .scores import EdgeScores as EdgeScores

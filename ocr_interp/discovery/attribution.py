@@ -51,7 +51,8 @@ def attribute_edges(
 
     Raises:
         ModelError: a model whose stream is not the sum of what heads and MLPs write.
-        ConfigError: no donors for "donor", or a measure without gradient.
+        ConfigError: no donors for "donor", no difference between prompts and donors, or a measure without
+            gradient.
 
     Source: Syed, Rager and Conmy 2023 (arXiv 2310.10348); Hanna, Pezzelle and Belinkov 2024 (2403.17806).
     """
@@ -119,6 +120,7 @@ def _scores(runner: CircuitRunner, found: Float[np.ndarray, "writer reader"], me
         float(runner.empty.double().mean()),
         model_name(model),
         fingerprint(model),
+        runner.at_query,
     )
 
 

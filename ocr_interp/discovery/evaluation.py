@@ -14,7 +14,7 @@ from ocr_interp.ablation.where.edges import random_edges
 from ocr_interp.checks import check_count, check_number
 from ocr_interp.discovery.circuit import Circuit
 from ocr_interp.discovery.contrast import Contrast
-from ocr_interp.discovery.pruning import largest_live
+from ocr_interp.discovery.paths import largest_live
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError
 
@@ -128,7 +128,8 @@ def evaluate_circuit(
     drawn = {
         SAME_KINDS: [random_edges(nodes, mask, rng) for _ in range(random_circuits)],
         CONNECTED: [
-            largest_live(nodes, rng.random(mask.shape), int(mask.sum())) for _ in range(random_circuits)
+            largest_live(nodes, rng.random(mask.shape), int(mask.sum()), runner.at_query)
+            for _ in range(random_circuits)
         ],
     }
     every = [mask, nodes.allowed & ~mask, *smaller, *(each for masks in drawn.values() for each in masks)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocr_interp.ablation.edits.resample import donors as derangement
 from ocr_interp.discovery.contrast import Contrast
+from ocr_interp.discovery.paths import differs_at_query
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.stream.checks import stream_of
@@ -39,6 +40,7 @@ class CircuitRunner:
         contrast: prompts, donors, answers, measure.
         ablation: an entry of ABLATIONS.
         seed: of "resample".
+        at_query: whether prompts differ from what ablated edges carry at the query itself.
         rows: prompts in a pass.
         other: what edges outside of a circuit carry.
     """
@@ -53,6 +55,7 @@ class CircuitRunner:
             )
         if ablation == "resample" and len(contrast) < 2:
             raise ConfigError("resampling needs >= 2 prompts, got 1: pass more, or ablation='zero'")
+        self.at_query = differs_at_query(contrast, ablation, seed)
         self.stream, self.contrast, self.ablation, self.seed = stream_of(model), contrast, ablation, seed
         nodes, d_model = self.stream.nodes, int(self.stream.model.cfg.d_model)
         each = contrast.prompts.shape[1] * len(nodes.writers) * d_model
@@ -160,10 +163,15 @@ class CircuitRunner:
         """(measure of the circuit − of the empty one) / (of the whole model − of the empty one), of means.
 
         Raises:
-            ConfigError: the whole model and the empty circuit measure the same.
+            ConfigError: the whole model and the empty circuit measure the same, or something not finite.
         """
         full, empty = float(self.full.double().mean()), float(self.empty.double().mean())
         scale = abs(full) + abs(empty)
+        if not np.isfinite(scale):
+            raise ConfigError(
+                f"the measure must be finite, got {full:.4g} for the whole model and {empty:.4g} with all "
+                "edges ablated: the model's weights or the measure may be NaN"
+            )
         if not abs(full - empty) > 1e-6 * scale:
             raise ConfigError(
                 f"donors must change the measure, got {full:.4g} for the whole model and {empty:.4g} with "

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ocr_interp.checks import check_count
 from ocr_interp.discovery.circuit import Circuit
-from ocr_interp.discovery.pruning import largest_live
+from ocr_interp.discovery.paths import largest_live
 from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import StreamNodes
 
@@ -28,6 +28,8 @@ class EdgeScores:
         ablation: what an ablated edge carries.
         full, empty: the mean measure of the whole model and with all edges ablated.
         model, fingerprint: the model's name, and the fingerprint of its weights.
+        at_query: whether the input differs at the query in some prompt; otherwise a path must pass keys or
+            values of a head to carry the difference there.
     """
 
     nodes: StreamNodes = field(repr=False)
@@ -38,6 +40,7 @@ class EdgeScores:
     empty: float
     model: str
     fingerprint: str
+    at_query: bool = True
 
     def __post_init__(self) -> None:
         if self.scores.shape != self.nodes.allowed.shape:
@@ -55,14 +58,14 @@ class EdgeScores:
         return float(self.scores[self.nodes.mask([edge])].sum())
 
     def circuit(self, size: int) -> Circuit:
-        """The largest set of top edges by |score|, at most `size`, each on a path from the input to the
-        logits.
+        """The largest set of top edges by |score|, at most `size`, each on a path that carries a difference
+        from the input to the logits. It is empty where no such path has so few edges.
 
         Raises:
             ConfigError: a size below 1 or above the number of edges.
         """
         check_count("size", size, 1, self.nodes.n_edges)
-        return self.with_edges(largest_live(self.nodes, np.abs(self.scores), size))
+        return self.with_edges(largest_live(self.nodes, np.abs(self.scores), size, self.at_query))
 
     def with_edges(self, mask: Any) -> Circuit:
         """Some edges with their scores."""

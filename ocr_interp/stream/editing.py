@@ -50,7 +50,8 @@ class EdgeEdit:
         mask = np.asarray(mask, dtype=bool) & stream.nodes.allowed
         self._any: np.ndarray = mask if mask.ndim == 2 else np.any(mask, axis=0)
         self._mask, self._weights = torch.as_tensor(mask), {}
-        self._changes: list[tuple[slice, Tensor]] = []
+        self._changes: Tensor | None = None  # of all writers so far, [batch, writer, pos, d_model]
+        self._noted = 0
         self._x: Tensor | None = None
         self.hooks, self.modules = list(self._hooks()), list(self._modules())
 
@@ -81,7 +82,7 @@ class EdgeEdit:
         def keep(value: Tensor, hook: Any) -> None:
             self._x = value
             if not layer:
-                self._changes = []
+                self._changes, self._noted = None, 0
                 if is_written:
                     self._note(slice(0, 1), wide(value).unsqueeze(2))
 
@@ -94,7 +95,15 @@ class EdgeEdit:
         return lambda value, hook: self._note(slice(writer, writer + 1), wide(value).unsqueeze(2))
 
     def _note(self, which: slice, written: Tensor) -> None:
-        self._changes.append((which, self.instead(which, written) - written))
+        change = (self.instead(which, written) - written).transpose(1, 2)
+        if self._changes is None:
+            batch, _, *rest = change.shape
+            self._changes = change.new_zeros(batch, len(self.nodes.writers), *rest)
+        if self._changes.requires_grad or change.requires_grad:
+            self._changes = self._changes.slice_scatter(change, 1, which.start, which.stop)
+        else:
+            self._changes[:, which] = change
+        self._noted = which.stop
 
     def _reading(self, layer: int, part: str) -> Callable[[Tensor, Any], Tensor]:
         place = self.nodes.readers_of(layer, part)
@@ -147,20 +156,18 @@ class EdgeEdit:
 
     def change(self, readers: np.ndarray, like: Tensor) -> Float[Tensor, "batch pos reader d_model"]:
         """What some readers' inputs gain."""
-        found: Tensor | None = None
-        for which, change in self._changes:
-            if not self._any[which][:, readers].any():
-                continue
-            weights = self._weight(which, readers, change)
-            axes = "bpwd,wr->bprd" if weights.ndim == 2 else "bpwd,bwr->bprd"
-            part = torch.einsum(axes, change, weights)
-            found = part if found is None else found + part
-        return like.new_zeros(*like.shape[:2], len(readers), like.shape[-1]) if found is None else found
+        count = self._noted
+        if self._changes is None or not self._any[:count, readers].any():
+            return like.new_zeros(*like.shape[:2], len(readers), like.shape[-1])
+        weights = self._weight(count, readers, self._changes)
+        # One product for all writers; those that no edge is edited of have zeros.
+        found = weights @ self._changes[:, :count].flatten(2)
+        return found.unflatten(2, self._changes.shape[2:]).transpose(1, 2)
 
-    def _weight(self, which: slice, readers: np.ndarray, like: Tensor) -> Tensor:
-        key = which.start, int(readers[0]), len(readers)
+    def _weight(self, count: int, readers: np.ndarray, like: Tensor) -> Float[Tensor, "*row reader writer"]:
+        key = count, int(readers[0]), len(readers)
         if key not in self._weights:
-            self._weights[key] = self._mask[..., which, :][..., torch.as_tensor(readers)].to(like)
+            self._weights[key] = self._mask[..., :count, :][..., torch.as_tensor(readers)].mT.to(like)
         return self._weights[key]
 
     @contextmanager
@@ -178,7 +185,7 @@ class EdgeEdit:
                 handle.remove()
             for point, function in points:
                 remove_hook(point, function)
-            self._changes, self._x = [], None
+            self._changes, self._noted, self._x = None, 0, None
 
 
 def remove_hook(point: Any, function: Any) -> bool:

@@ -23,7 +23,7 @@ from ocr_interp.discovery import (
     to_auto_circuit,
     to_eap_ig,
 )
-from ocr_interp.discovery.pruning import largest_live, live
+from ocr_interp.discovery.paths import largest_live, live
 from ocr_interp.discovery.runner import ABLATIONS, CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.graphs import CircuitGraph
@@ -181,7 +181,7 @@ def test_find_and_evaluate():
         before = model(PROMPTS)
     report = evaluate_circuit(model, circuit, contrast, random_circuits=3)
     assert torch.equal(model(PROMPTS), before)
-    assert report.faithfulness == faithfulness_of(model, [circuit], contrast)[0]
+    assert report.faithfulness == pytest.approx(faithfulness_of(model, [circuit], contrast)[0], abs=1e-12)
     kinds = {name: of & circuit.mask for name, of in nodes.kinds.items()}
     assert sum(int(each.sum()) for each in kinds.values()) == len(circuit)
     assert report.random_sizes["same kinds"] == (len(circuit),) * 3
@@ -193,9 +193,13 @@ def test_find_and_evaluate():
     for pruning in ("scores", "removal"):
         found = find_circuit(model, contrast, faithfulness=0.8, pruning=pruning)
         assert faithfulness_of(model, [found], contrast)[0] >= 0.8
-    removed = find_circuit(model, contrast, size=30, pruning="removal")
-    assert len(removed) <= 30
-    assert "removal" in removed.method
+    best = {}
+    for pruning, kept in (("removal", 30), ("search", 95)):
+        pruned = find_circuit(model, contrast, size=kept, pruning=pruning)
+        assert len(pruned) <= kept
+        assert pruning in pruned.method
+        best[pruning] = faithfulness_of(model, [pruned], contrast)[0]
+    assert max(best.values()) >= report.faithfulness
 
 
 def test_graphs_and_files():
@@ -311,6 +315,10 @@ def test_bad_input():
     model = made()
     contrast = contrast_of(model)
     same, alone = (Contrast.of(model, PROMPTS, given, 3) for given in (PROMPTS, None))
+    silent = contrast_of(model, measure=lambda logits, contrast: logits[:, 0] * 0 + 1)
+    broken_measure = contrast_of(model, measure=lambda logits, contrast: logits[:, 0] * torch.nan)
+    earlier = Contrast.of(model, PROMPTS, torch.cat([DONORS[:, :-1], PROMPTS[:, -1:]], 1), 3, 4)
+    found = find_circuit(model, contrast, size=10)
     cases = [
         (lambda: Contrast.of(model, PROMPTS, DONORS[:3], 3), ConfigError, "donors must be one for each"),
         (lambda: Contrast.of(model, PROMPTS, DONORS, 3, 3), ConfigError, "another token than the answer"),
@@ -324,15 +332,21 @@ def test_bad_input():
         (lambda: find_circuit(model, contrast), ConfigError, "either size or faithfulness"),
         (lambda: find_circuit(model, contrast, size=0), ConfigError, "size must be >= 1"),
         (lambda: find_circuit(model, contrast, size=999), ConfigError, "size must be <= 110"),
-        (lambda: find_circuit(model, contrast, faithfulness=50.0), ConfigError, "the largest was"),
-        (lambda: find_circuit(model, same, faithfulness=0.9), ConfigError, "must change the measure"),
+        (lambda: find_circuit(model, contrast, faithfulness=50.0), ConfigError, "> 0 and <= 1"),
+        (lambda: find_circuit(model, contrast, faithfulness=0.0), ConfigError, "> 0 and <= 1"),
+        (lambda: find_circuit(model, contrast, faithfulness=float("nan")), ConfigError, "> 0 and <= 1"),
+        (lambda: find_circuit(model, contrast, faithfulness=0.9, pruning="search"), ConfigError, "a size"),
+        (lambda: find_circuit(model, same, faithfulness=0.9), ConfigError, "must differ in some token"),
+        (lambda: evaluate_circuit(model, found, same), ConfigError, "must differ in some token"),
+        (lambda: evaluate_circuit(model, found, silent), ConfigError, "must change the measure"),
+        (lambda: evaluate_circuit(model, found, broken_measure), ConfigError, "must be finite"),
+        (lambda: find_circuit(model, earlier, size=1), ConfigError, "room for a path"),
     ]
     for call, error, match in cases:
         with pytest.raises(error, match=match):
             call()
-    circuit = find_circuit(model, contrast, size=10)
     with pytest.raises(ModelError, match="of this model"):
-        evaluate_circuit(made(attn_only=True), circuit, contrast)
+        evaluate_circuit(made(attn_only=True), found, contrast)
     broken = made()
     broken.blocks[0].attn.W_O.data[0, 0, 0] = torch.nan
     with pytest.raises((ModelError, ConfigError)):

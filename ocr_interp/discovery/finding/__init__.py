@@ -1,0 +1,1 @@
+"""`find_circuit`, and the ways in which it prunes."""

@@ -1,0 +1,122 @@
+"""`find_circuit`: edge attribution, then pruned to a size or to a faithfulness."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ocr_interp.checks import check_choice, check_count, check_number
+from ocr_interp.discovery.attribution import attribute_edges
+from ocr_interp.discovery.circuit import Circuit
+from ocr_interp.discovery.contrast import Contrast
+from ocr_interp.discovery.finding.removal import removed
+from ocr_interp.discovery.finding.search import searched
+from ocr_interp.discovery.runner import CircuitRunner
+from ocr_interp.discovery.scores import EdgeScores
+from ocr_interp.errors import ConfigError
+
+PRUNING = ("scores", "removal", "search")
+"""How edges are chosen: the largest scores; from the largest scores of POOL times the size, by removing in
+rounds the edges without which real ablation loses least; or so from all edges, in small rounds, and then by
+exchanges of single edges."""
+
+POOL = 4
+"""Edges that removal starts from, as a multiple of the size."""
+
+
+def find_circuit(
+    model: Any,
+    contrast: Contrast,
+    *,
+    size: int | None = None,
+    faithfulness: float | None = None,
+    pruning: str = "scores",
+    steps: int | None = 5,
+    ablation: str = "donor",
+    seed: int = 0,
+    scores: EdgeScores | None = None,
+) -> Circuit:
+    """The circuit of the top edges by |score|, each on a path that carries a difference to the logits.
+
+    Paths know positions: where prompts and donors have the same token at the query, only paths through keys
+    or values of a head count, since nothing else brings what differs to the query.
+
+    Args:
+        model: a HookedTransformer, TransformerBridge or PeftModel.
+        contrast: prompts, donors, answers and measure.
+        size: at most so many edges; or
+        faithfulness: at least this, above 0 and at most 1, measured by real ablation of all other edges.
+            Sizes are doubled until one has it, and then bisected; a smaller size may have it too, since
+            faithfulness does not always grow with size.
+        pruning: an entry of PRUNING. "removal" measures every edge that is left in every round, so it is for
+            circuits of some hundred edges; with a faithfulness it goes on from the circuit of the scores.
+            "search" does so from all edges of the model, for models of some hundred edges, and takes a size.
+        steps: of the integrated gradients; None is plain EAP.
+        ablation: what an edge outside carries, an entry of `runner.ABLATIONS`.
+        seed: of "resample".
+        scores: of this model on this contrast, if they were computed before.
+
+    Raises:
+        ConfigError: neither or both of size and faithfulness, a faithfulness outside of (0, 1], a size that
+            no path fits in, or no difference between prompts and donors.
+    """
+    if (size is None) == (faithfulness is None):
+        raise ConfigError("find_circuit needs either size or faithfulness: pass size=20 or faithfulness=0.9")
+    check_choice("pruning", pruning, PRUNING)
+    if faithfulness is not None:
+        check_number("faithfulness", faithfulness, above=0.0, at_most=1.0)
+        if pruning == "search":
+            raise ConfigError(
+                "pruning 'search' takes a size, got a faithfulness: pass size=20, or pruning='removal'"
+            )
+    if scores is None:
+        scores = attribute_edges(model, contrast, steps=steps, ablation=ablation, seed=seed)
+    if size is not None:
+        check_count("size", size, 1, scores.nodes.n_edges)
+        if pruning == "scores":
+            return _with_paths(scores.circuit(size), size)
+    runner = CircuitRunner(model, contrast, ablation, seed)
+    if runner.stream.nodes != scores.nodes:
+        raise ConfigError(f"scores must be of this model, got those of {scores.model}")
+    if size is not None:
+        if pruning == "search":
+            mask = searched(runner, size)
+        else:
+            start = scores.circuit(min(POOL * size, scores.nodes.n_edges))
+            mask = removed(runner, start.mask, size)
+        return _with_paths(_renamed(scores.with_edges(mask), pruning), size)
+    assert faithfulness is not None
+    found = _faithful(runner, scores, faithfulness)
+    if pruning == "scores":
+        return found
+    return _renamed(scores.with_edges(removed(runner, found.mask, 0, faithfulness)), pruning)
+
+
+def _renamed(circuit: Circuit, pruning: str) -> Circuit:
+    return replace(circuit, method=f"{circuit.method}; pruned by {pruning}")
+
+
+def _with_paths(circuit: Circuit, size: int) -> Circuit:
+    if not len(circuit):
+        raise ConfigError(
+            f"size must leave room for a path from what differs to the logits, got {size}: the top edges "
+            "have none as short; take a larger size"
+        )
+    return circuit
+
+
+def _faithful(runner: CircuitRunner, scores: EdgeScores, least: float) -> Circuit:
+    """The smallest of the sizes tried; all edges together have 1, so one always is."""
+    most = scores.nodes.n_edges
+
+    def enough(size: int) -> bool:
+        return float(runner.faithfulness([scores.circuit(size).mask])[0]) >= least
+
+    high = 1
+    while high < most and not enough(high):
+        high = min(2 * high, most)
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return scores.circuit(high)
