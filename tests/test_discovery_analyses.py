@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from analyses.circuits import worked_models
-from analyses.discovery import heads, induction, measuring
+from analyses.discovery import curves, heads, induction, measuring
 from analyses.discovery.criteria import COMPOSED, FAITHFUL, RANDOM_FAITHFUL, SEEDS, SHARE, TOP_SHARED
+from analyses.discovery.curves_criteria import SAME_CURVE, SAME_SCORES, SIZES
 from analyses.discovery.kept import kept
 from analyses.discovery.plain_methods import PlainModel, Task, top
 from ocr_interp.discovery import attribute_edges, evaluate_circuit, faithfulness_of, find_circuit
@@ -84,6 +85,25 @@ def test_claims_hold_and_fail_by_the_criteria():
         {"compositions": [0.5, COMPOSED - 0.1]},
     ):
         assert failed(roles=dataclasses.replace(ROLES, **changed)) == every("heads_by_effect")
+
+
+def test_curves_hold_and_fail_by_the_criteria():
+    line = [0.5] * len(SIZES)
+    names = ("exact", "eap", "eap_ig")
+    one = curves.Curves(
+        0,
+        dict.fromkeys(names, SAME_SCORES),
+        dict.fromkeys(names, line),
+        {"eap_ig": [0.499 + SAME_CURVE] * len(SIZES), "factors": line},
+        [20] * len(SIZES),
+        [(30, 0.9)],
+    )
+    assert [claim.holds for claim in curves.claims([one])] == [True, True]
+    other = dataclasses.replace(one, differences=one.differences | {"eap": 2 * SAME_SCORES})
+    assert [claim.holds for claim in curves.claims([one, other])] == [False, True]
+    apart = dataclasses.replace(one, published={"eap_ig": [0.6] * len(SIZES), "factors": line})
+    assert [claim.holds for claim in curves.claims([apart, one])] == [True, False]
+    assert "not that" in curves.title([apart])
 
 
 def test_plain_methods_and_heads_of_a_model_with_random_weights():
