@@ -75,7 +75,11 @@ def _draw_nodes(ax: Axes, names: list[str], shares: list[float], largest: float)
     layers = np.array([int(name.replace("MLP ", "L").removeprefix("L").partition("H")[0]) for name in names])
     for chosen, marker, label, k in ((is_head, "o", "heads", 0), (~is_head, "s", "MLPs", 1)):
         ax.plot(layers[chosen], values[chosen], marker, ms=3.5, color=style.colour(k), label=label, ls="none")
+    named: list[float] = []
     for k in np.argsort(-values, kind="stable")[:NAMED]:
+        if any(abs(values[k] - other) < 0.06 * largest for other in named):
+            continue
+        named.append(values[k])
         left = layers[k] > 0.5 * layers.max()
         ax.annotate(
             names[k], (layers[k], values[k]), xytext=(-5 if left else 5, 0), textcoords="offset points",
@@ -98,7 +102,8 @@ def _draw_together(ax: Axes, found: dict[str, Any]) -> None:
     ax.axhline(0, color="black", lw=0.6)
     ax.set_xticks([0, 1], TIMES, fontsize=7.5)
     ax.set_title(f"{TOP} patched together", fontsize=8.5)
-    ax.legend(frameon=False, fontsize=7, loc="upper center")
+    ax.set_ylim(top=1.45)
+    ax.legend(frameon=False, fontsize=7, loc="upper right")
 
 
 def claims(found: dict[str, Any]) -> list[Claim]:
@@ -139,9 +144,7 @@ def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], hold
     return Claim(f"carriers_{name}", statement, SOURCE, expected, shown, 0.0, holds, PICTURE)
 
 
-DRAWING = Drawing(
-    "Which heads and MLPs carry the city to its language, before and after fine-tuning", picture
-)
+DRAWING = Drawing("Ten heads and MLPs carry the city to its language, before and after fine-tuning", picture)
 FIGURE = Figure(
     pictures=(PICTURE,) if RESULT.is_file() else (),
     draw=draw,
