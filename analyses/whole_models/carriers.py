@@ -144,7 +144,7 @@ def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], hold
     return Claim(f"carriers_{name}", statement, SOURCE, expected, shown, 0.0, holds, PICTURE)
 
 
-DRAWING = Drawing("Ten heads and MLPs carry the city to its language, before and after fine-tuning", picture)
+DRAWING = Drawing("Ten heads and MLPs carry the city to its language, before tuning and after", picture)
 FIGURE = Figure(
     pictures=(PICTURE,) if RESULT.is_file() else (),
     draw=draw,
