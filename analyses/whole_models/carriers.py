@@ -79,7 +79,7 @@ def _draw_nodes(ax: Axes, names: list[str], shares: list[float], largest: float)
     for k in np.argsort(-values, kind="stable")[:NAMED]:
         if any(abs(values[k] - other) < 0.06 * largest for other in named):
             continue
-        named.append(values[k])
+        named.append(float(values[k]))
         left = layers[k] > 0.5 * layers.max()
         ax.annotate(
             names[k], (layers[k], values[k]), xytext=(-5 if left else 5, 0), textcoords="offset points",
