@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -45,9 +45,11 @@ def absent(fig):
     """Labels of legend entries whose marker, line or colour no panel has."""
     lines = [line for ax in fig.axes for line in ax.lines]
     patches = [patch for ax in fig.axes for patch in ax.patches]
+    scattered = [one for ax in fig.axes for one in ax.collections if len(one.get_offsets())]
     colors = {to_rgb(patch.get_facecolor()) for patch in patches} | {
         to_rgb(line.get_color()) for line in lines
     }
+    colors |= {to_rgb(color) for one in scattered for color in one.get_facecolor()}
     markers = {line.get_marker() for line in lines}
     styles = {line.get_linestyle() for line in lines}
     found = []
@@ -57,7 +59,7 @@ def absent(fig):
                 marked = handle.get_marker() not in ("None", "", None)
                 there = handle.get_marker() in markers if marked else handle.get_linestyle() in styles
             else:
-                there = to_rgb(handle.get_facecolor()) in colors
+                there = to_rgb(to_rgba_array(handle.get_facecolor())[0]) in colors
             found += [] if there else [text.get_text()]
     return found
 
