@@ -209,7 +209,7 @@ def test_a_position_without_a_mean_is_refused(model):
 def test_donors_of_a_site_must_fit(model):
     with ablated(model, Patch(donor=DONORS[:1]).at(PLACES["site"])):
         assert model(TOKENS).isfinite().all()
-        with pytest.raises(ModelError, match="one or as many as prompts"):
+        with pytest.raises(ModelError, match="as many tokens as the prompts, 3, got 4"):
             model(TOKENS[:, 1:])
 
 
