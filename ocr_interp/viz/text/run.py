@@ -128,7 +128,7 @@ def _predicted(run: Run) -> str:
     beside = "" if known.saddle is None else f"; saddle, where a small start goes: {known.saddle:.4f}"
     if known.is_interval:
         return f" (max-margin solutions, trained attention: {known.low:.4f} to {known.high:.4f}{beside})"
-    if run.config.model.train_attention or not known.low:  # one matrix: 0 whatever the attention
+    if run.config.model.train_attention:
         return f" (max-margin solution: {known.low:g}{beside})"
     return f" (max-margin solution, frozen attention: {known.low:.4f}{beside})"
 
