@@ -21,6 +21,7 @@ from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE
 from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, plain_interval
+from analyses.llm.runs import result_path
 from analyses.llm.studies import parts
 from analyses.llm.studies.step_size import ALIKE, BORROWED, CRITERIA, DATA, KNOWN, MATCHED, STUDY
 from ocr_interp.viz.style import figure_style, save_figure
@@ -175,7 +176,13 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
     return study_claim(f"step_size_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+def draw(runs: Path, figures: Path) -> list[Point]:
+    """As `make`, once the first seed is finished: before that there is nothing to compare."""
+    return make(runs, figures) if MEASURED else []
+
+
+MEASURED = all(result_path(run).is_file() for run in STUDY.planned() if run.seed == STUDY.seeds[0])
+FIGURE = Figure(pictures=(PICTURE,) if MEASURED else (), draw=draw, claims=claims)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,30 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ocr_interp.errors import ConfigError, RunError
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import printable
+from ocr_interp.storage.reading import parse_json, read_text
 
 if TYPE_CHECKING:
     from ocr_interp.training.run import Run, Snapshot
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file, or something else in it.
+
+    Raises:
+        RunError: a file that is damaged or no JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = parse_json(read_text(path))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged or no JSON ({error})") from None
+    return found if isinstance(found, dict) else {}
 
 
 def read_run(path: Path) -> Run:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocr_interp.cli.arguments.files import read_snapshot
+from ocr_interp.cli.arguments.files import read_object, read_snapshot
 from ocr_interp.errors import ConfigError, RunError
-from ocr_interp.storage.reading import parse_json, read_text
 
 if TYPE_CHECKING:
     from ocr_interp.training.run import Snapshot
@@ -54,7 +53,7 @@ def read_any_model(name: str, step: int | None = None) -> GivenModel:
         ConfigError: a step of something that is no fact-recall run.
     """
     path = Path(name).expanduser()
-    settings = _settings(path / "config.json") if path.is_dir() else {}
+    settings = read_object(path / "config.json") if path.is_dir() else {}
     if path.is_dir() and ((path / "history.csv").is_file() or "task" in settings) and "facts" not in settings:
         run = read_snapshot(path, step)
         return GivenModel(name, run.model, run)
@@ -88,7 +87,7 @@ def base_of(given: GivenModel, step: int | None = None) -> GivenModel:
     Raises:
         ConfigError: a model without an adapter.
     """
-    name = _settings(Path(given.name).expanduser() / "adapter_config.json").get("base_model_name_or_path")
+    name = read_object(Path(given.name).expanduser() / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ConfigError(
             f"compare takes two models, or one peft adapter, got {given.name} alone, which is no adapter: "
@@ -103,16 +102,6 @@ def _named(given: GivenModel) -> GivenModel:
     if config is not None:
         config.model_name = given.short
     return given
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = parse_json(read_text(path))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged or no JSON ({error})") from None
-    return found if isinstance(found, dict) else {}
 
 
 def _bridge(name: str) -> Any:
@@ -132,7 +121,7 @@ def _adapter(name: str, path: Path) -> GivenModel:
     from ocr_interp.llm.models.loading import load_model, loading_failures, quiet
     from ocr_interp.llm.packages import require_packages
 
-    base = _settings(path / "adapter_config.json").get("base_model_name_or_path")
+    base = read_object(path / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RunError(f"{path / 'adapter_config.json'} names no base model: add base_model_name_or_path")
     require_packages("peft")

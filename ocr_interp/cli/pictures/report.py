@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from ocr_interp.cli.arguments.files import check_output, read_run, say
+from ocr_interp.cli.arguments.files import check_output, read_object, read_run, say
 from ocr_interp.errors import ConfigError, OcrInterpError, RunError
-from ocr_interp.storage.reading import parse_json, read_text
+from ocr_interp.storage.reading import read_text
 
 if TYPE_CHECKING:
     from ocr_interp.viz.report.report import Reportable
@@ -89,13 +89,13 @@ def _read_folder(path: Path) -> Reportable:
         from ocr_interp.sweeps.sweep import load_sweep
 
         return load_sweep(path)
-    if _content(path / "config.json").keys() >= {"facts", "train"}:
+    if read_object(path / "config.json").keys() >= {"facts", "train"}:
         return _language_run(path / "result.json")
     return read_run(path)
 
 
 def _read_json(path: Path) -> Reportable:
-    content = _content(path)
+    content = read_object(path)
     if "schema" in content:
         from ocr_interp.graphs.graph import CircuitGraph
 
@@ -115,14 +115,3 @@ def _language_run(path: Path) -> dict[str, Any]:
     result = read_result(path)
     config_of_result(result)
     return result
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty if there is no such file, or something else in it."""
-    if not path.is_file():
-        return {}
-    try:
-        found = parse_json(read_text(path))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged or no JSON ({error})") from None
-    return found if isinstance(found, dict) else {}
