@@ -65,35 +65,36 @@ class Asked:
             logits, cache = model.run_with_cache(donors, names_filter=lambda name: name in wanted)
         self.donor = {name: cache[name] for name in wanted}
         self.empty = self._measure(logits)
-        self.full = self.measure([], "after")
+        self.full = self.measure({})
 
     def _measure(self, logits: torch.Tensor) -> float:
         last, rows = logits[:, -1].double(), torch.arange(len(self.ids))
         return float((last[rows, self.own] - last[rows, self.other]).mean())
 
-    def measure(self, patched: list[Node], place: str) -> float:
-        """The measure with what some nodes write at the city, or after it, replaced by the donor's."""
-        positions = [self.city] if place == "city" else list(range(self.city + 1, self.end + 1))
-        heads: dict[int, list[int]] = defaultdict(list)
+    def measure(self, patched: dict[str, list[Node]]) -> float:
+        """The measure with what some nodes write at the "city", or "after" it, replaced by the donor's."""
+        places = {"city": [self.city], "after": list(range(self.city + 1, self.end + 1))}
         edits = []
-        for layer, head in patched:
-            if head is None:
-                hook = f"blocks.{layer}.{HOOKS[1]}"
-                edits.append(Patch(self.donor[hook]).at(Site(hook, positions=tuple(positions))))
-            else:
-                heads[layer].append(head)
-        for layer, those in heads.items():
-            site = Site.at("z", layer=layer, heads=those, positions=positions)
-            edits.append(Patch(self.donor[site.hook]).at(site))
+        for place, nodes in patched.items():
+            positions, heads = places[place], defaultdict(list)
+            for layer, head in nodes:
+                if head is None:
+                    hook = f"blocks.{layer}.{HOOKS[1]}"
+                    edits.append(Patch(self.donor[hook]).at(Site(hook, positions=tuple(positions))))
+                else:
+                    heads[layer].append(head)
+            for layer, those in heads.items():
+                site = Site.at("z", layer=layer, heads=those, positions=positions)
+                edits.append(Patch(self.donor[site.hook]).at(site))
         with torch.no_grad():
             if not edits:
                 return self._measure(self.model(self.ids))
             with ablated(self.model, *edits):
                 return self._measure(self.model(self.ids))
 
-    def lost(self, patched: list[Node], place: str) -> float:
-        """Share of full − empty that is lost."""
-        return (self.full - self.measure(patched, place)) / (self.full - self.empty)
+    def lost(self, patched: dict[str, list[Node]]) -> float:
+        """Share of full − empty that is lost, by place and the nodes that are patched there."""
+        return (self.full - self.measure(patched)) / (self.full - self.empty)
 
 
 HOOKS = ("attn.hook_z", "hook_mlp_out")
@@ -128,12 +129,12 @@ def read(model: Any, tokenizer: Any, prompts: Prompts) -> dict[str, Any]:
     shares: dict[str, list[float]] = {"city": [], "after": []}
     for node in nodes:
         for place, values in shares.items():
-            values.append(float(np.mean([asked[name].lost([node], place) for name in CHOSEN_ON])))
+            values.append(float(np.mean([asked[name].lost({place: [node]}) for name in CHOSEN_ON])))
     order = np.argsort(-np.array(shares["after"]), kind="stable")[:TOP]
     top = [nodes[k] for k in order]
 
     def together(patched: list[Node]) -> float:
-        return float(np.mean([asked[name].lost(patched, "after") for name in TESTED_ON]))
+        return float(np.mean([asked[name].lost({"after": patched}) for name in TESTED_ON]))
 
     generator = np.random.default_rng(SEED)
     draws = [drawn_like(top, nodes, generator) for _ in range(DRAWS)]
