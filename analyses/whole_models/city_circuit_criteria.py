@@ -27,3 +27,18 @@ was found on and on the others."""
 
 RANDOM, RANDOM_FAITHFUL = 5, 0.3
 """Random circuits of each kind as large as the smallest such circuit, and their largest mean faithfulness."""
+
+NODE_SIZES = (5, 10, 20, 40, 60, 80, 120, 160, 240)
+"""Circuits of so many heads and MLPs of 300, with all edges among them, ranked by the sums of their edges'
+scores. Added after edges had fallen short; a probe on all 20 cities of NAME had been seen before (40 carried
+0.73, 60 0.85, three random sets of 40 at most 0.03), so other cities and OTHER_NAME are the test."""
+
+OTHER_NAME = "Peter"
+"""The name in the prompts of the others' cities, of circuits of nodes a third set that they were not found on."""
+
+NODES_FAITHFUL, MOST_NODES = 0.8, 60
+"""Some circuit of at most MOST_NODES heads and MLPs has at least this faithfulness, on the prompts that it was
+found on, on other cities, and on these with another name."""
+
+NODES_RANDOM, NODES_RANDOM_FAITHFUL = 10, 0.3
+"""Random sets of as many heads and as many MLPs as the smallest such circuit, and their largest mean."""

@@ -18,12 +18,21 @@ import numpy as np
 import torch
 
 from analyses.llm.table_1 import lora
-from analyses.whole_models.city_circuit_criteria import FAITHFUL, FOUND_ON, LATER, NAME, RANDOM, SIZES
+from analyses.whole_models.city_circuit_criteria import (
+    FAITHFUL,
+    FOUND_ON,
+    LATER,
+    NAME,
+    NODE_SIZES,
+    NODES_FAITHFUL,
+    NODES_RANDOM,
+    OTHER_NAME,
+    RANDOM,
+    SIZES,
+)
 from analyses.whole_models.city_language_run import Prompts
-from ocr_interp.ablation.where.edges import random_edges
-from ocr_interp.discovery import Circuit, Contrast, attribute_edges
-from ocr_interp.discovery.evaluation import CONNECTED, SAME_KINDS
-from ocr_interp.discovery.paths import largest_live
+from ocr_interp.discovery import Circuit, Contrast, EdgeScores, attribute_edges
+from ocr_interp.discovery.evaluation import random_like
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.llm.models.bridge import as_bridge, viewed
 from ocr_interp.llm.models.loading import load_model
@@ -34,9 +43,9 @@ STEPS, SEED, ELSEWHERE = 5, 0, 1
 the criterion is not about."""
 
 
-def contrast_of(model: Any, tokenizer: Any, prompts: Prompts, cities: slice) -> Contrast:
+def contrast_of(model: Any, tokenizer: Any, prompts: Prompts, cities: slice, name: str = NAME) -> Contrast:
     """Prompts of some cities; the donor is that of the next of them, and its language is the wrong answer."""
-    tokens = [tokenizer.encode(text) for text in prompts.texts(NAME)[cities]]
+    tokens = [tokenizer.encode(text) for text in prompts.texts(name)[cities]]
     answers = [
         tokenizer.encode(f" {each}", add_special_tokens=False)[0] for each in prompts.languages[cities]
     ]
@@ -44,16 +53,31 @@ def contrast_of(model: Any, tokenizer: Any, prompts: Prompts, cities: slice) -> 
 
 
 def controls(runner: CircuitRunner, circuit: Circuit, count: int) -> dict[str, list[float]]:
-    """Faithfulness of random circuits of its kinds of edges, and of connected ones, as large as it."""
-    rng = np.random.default_rng(SEED)
-    nodes, mask = circuit.nodes, circuit.mask
-    drawn = {
-        SAME_KINDS: [random_edges(nodes, mask, rng) for _ in range(count)],
-        CONNECTED: [
-            largest_live(nodes, rng.random(mask.shape), len(circuit), runner.at_query) for _ in range(count)
-        ],
-    }
+    """Faithfulness of random circuits beside one, by kind of control."""
+    drawn = random_like(circuit, runner.at_query, count, np.random.default_rng(SEED))
     return {name: runner.faithfulness(masks).tolist() for name, masks in drawn.items()}
+
+
+def of_nodes(scores: EdgeScores, runners: dict[str, CircuitRunner]) -> dict[str, Any]:
+    """Circuits of heads and MLPs by size, and random sets beside the smallest that is faithful everywhere."""
+    circuits = {size: scores.circuit(size, of="nodes") for size in NODE_SIZES}
+    found: dict[str, Any] = {"sizes": {}}
+    for size, circuit in circuits.items():
+        entry = {"nodes": len(circuit.kept), "heads": len(circuit.heads), "edges": len(circuit)}
+        entry |= {name: float(each.faithfulness([circuit.mask])[0]) for name, each in runners.items()}
+        found["sizes"][str(size)] = entry
+        print(size, "nodes", entry, flush=True)
+    faithful = [
+        size
+        for size in NODE_SIZES
+        if min(found["sizes"][str(size)][name] for name in runners) >= NODES_FAITHFUL
+    ]
+    smallest = min(faithful, default=None)
+    for size in {NODE_SIZES[3], smallest} - {None}:
+        found["sizes"][str(size)]["random"] = controls(runners["found on"], circuits[size], NODES_RANDOM)
+    if smallest is not None:
+        found["circuit"] = circuits[smallest].node_table().to_dict("records")
+    return found
 
 
 def main() -> None:
@@ -77,7 +101,7 @@ def main() -> None:
     if RESULT.is_file():
         known = json.loads(RESULT.read_text(encoding="utf-8"))
         if known["checksum"] == content["checksum"]:
-            content["sizes"] = known["sizes"]
+            content |= {key: known[key] for key in ("sizes", "of nodes") if key in known}
     runners = {"found on": CircuitRunner(model, found_on), "others": CircuitRunner(model, others)}
     content["measure of others"] = [float(getattr(runners["others"], of).mean()) for of in ("full", "empty")]
     every = SIZES + LATER
@@ -101,6 +125,10 @@ def main() -> None:
             )
             print(size, entry, flush=True)
             _write(content)
+    if "of nodes" not in content:
+        elsewhere = slice(FOUND_ON, 2 * FOUND_ON)
+        named = contrast_of(model, lm.tokenizer, prompts, elsewhere, OTHER_NAME)
+        content["of nodes"] = of_nodes(scores, {**runners, "other name": CircuitRunner(model, named)})
     if smallest:
         content["circuit"] = circuits[smallest].edges
     _write(content)

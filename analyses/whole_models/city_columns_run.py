@@ -12,7 +12,6 @@ minutes on one core.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ocr_interp.ablation.where.edges import random_edges
 from ocr_interp.checks import check_count, check_number
 from ocr_interp.discovery.circuit import Circuit
 from ocr_interp.discovery.contrast import Contrast
+from ocr_interp.discovery.node_sets import edges_among, random_nodes
 from ocr_interp.discovery.paths import largest_live
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.errors import ConfigError, ModelError
 
-SAME_KINDS, CONNECTED = "same kinds", "connected"
+SAME_KINDS, CONNECTED, NODES = "same kinds", "connected", "as many heads and MLPs"
 """Random circuits: as many edges of each kind (what writes, what reads) as the circuit has, wherever they
-are; and the live part of randomly ranked edges, as large as it gets within the circuit's size."""
+are; and the live part of randomly ranked edges, as large as it gets within the circuit's size. Beside a
+circuit of nodes as many random heads and as many random MLPs, with all edges among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,9 @@ class CircuitEvaluation:
         size, n_edges: edges of the circuit, and of the model.
         faithfulness: of the circuit.
         without: faithfulness of the model without the circuit's edges.
-        falls: by how much the circuit's faithfulness falls without each of its edges.
-        edges: their names.
+        falls: by how much the circuit's faithfulness falls without each of its parts.
+        parts: their names: its edges, or of a circuit of nodes its heads and MLPs.
+        n_nodes: heads and MLPs of a circuit of nodes, else None.
         random: name of a control -> faithfulness of each random circuit.
         random_sizes: their numbers of edges.
         ablation: what an ablated edge carries.
@@ -46,13 +49,14 @@ class CircuitEvaluation:
     n_edges: int
     faithfulness: float
     without: float
-    falls: Float[np.ndarray, " edge"] = field(repr=False)
-    edges: tuple[str, ...] = field(repr=False)
+    falls: Float[np.ndarray, " part"] = field(repr=False)
+    parts: tuple[str, ...] = field(repr=False)
     random: dict[str, Float[np.ndarray, " circuit"]] = field(repr=False)
     random_sizes: dict[str, tuple[int, ...]] = field(repr=False)
     ablation: str
     full: float
     empty: float
+    n_nodes: int | None = None
 
     @property
     def completeness(self) -> float:
@@ -60,7 +64,7 @@ class CircuitEvaluation:
         return 1.0 - self.without
 
     def minimality(self, least: float = 0.01) -> float:
-        """The share of its edges without which faithfulness falls by at least so much."""
+        """The share of its edges (or nodes) without which faithfulness falls by at least so much."""
         check_number("least", least, at_least=0.0)
         return float((self.falls >= least).mean())
 
@@ -76,9 +80,12 @@ class CircuitEvaluation:
 
     def summary(self) -> str:
         """Three lines in words."""
+        of, among = "edges", ""
+        if self.n_nodes is not None:
+            of, among = "heads and MLPs", f"{self.n_nodes} heads and MLPs with "
         lines = [
-            f"{self.size} of {self.n_edges} edges: faithfulness {self.faithfulness:.3f}, completeness "
-            f"{self.completeness:.3f}, {self.minimality():.0%} of its edges needed",
+            f"{among}{self.size} of {self.n_edges} edges: faithfulness {self.faithfulness:.3f}, completeness "
+            f"{self.completeness:.3f}, {self.minimality():.0%} of its {of} needed",
             f"measure {self.full:.4g} with all edges, {self.empty:.4g} with none ({self.ablation})",
         ]
         for name, values in self.random.items():
@@ -98,7 +105,7 @@ def evaluate_circuit(
     random_circuits: int = 20,
     seed: int = 0,
 ) -> CircuitEvaluation:
-    """Measures a circuit, the model without it, it without each edge, and random circuits beside it.
+    """Measures a circuit, the model without it, it without each edge (or node), and random ones beside it.
 
     Args:
         model: the circuit's model.
@@ -119,19 +126,18 @@ def evaluate_circuit(
         raise ModelError(f"the circuit must be of this model, with {nodes.n_edges} edges, got {circuit!r}")
     if not mask.any():
         raise ConfigError("a circuit must have at least one edge, got none: find one of a larger size")
-    rng, places = np.random.default_rng(seed), np.argwhere(mask.T)[:, ::-1]
-    smaller = []
-    for writer, reader in places:
-        one = mask.copy()
-        one[writer, reader] = False
-        smaller.append(one)
-    drawn = {
-        SAME_KINDS: [random_edges(nodes, mask, rng) for _ in range(random_circuits)],
-        CONNECTED: [
-            largest_live(nodes, rng.random(mask.shape), int(mask.sum()), runner.at_query)
-            for _ in range(random_circuits)
-        ],
-    }
+    rng = np.random.default_rng(seed)
+    if circuit.of == "nodes":
+        kept = circuit.kept
+        parts = tuple(np.array(nodes.writers)[kept].tolist())
+        smaller = [edges_among(nodes, kept[kept != one], runner.at_query) for one in kept]
+    else:
+        parts = circuit.edges
+        smaller = []
+        for writer, reader in np.argwhere(mask.T)[:, ::-1]:
+            smaller.append(mask.copy())
+            smaller[-1][writer, reader] = False
+    drawn = random_like(circuit, runner.at_query, random_circuits, rng)
     every = [mask, nodes.allowed & ~mask, *smaller, *(each for masks in drawn.values() for each in masks)]
     found = runner.faithfulness(every)
     start = 2 + len(smaller)
@@ -145,13 +151,36 @@ def evaluate_circuit(
         faithfulness=float(found[0]),
         without=float(found[1]),
         falls=found[0] - found[2 : 2 + len(smaller)],
-        edges=circuit.edges,
+        parts=parts,
         random=random,
         random_sizes={name: tuple(int(each.sum()) for each in masks) for name, masks in drawn.items()},
         ablation=ablation,
         full=float(runner.full.double().mean()),
         empty=float(runner.empty.double().mean()),
+        n_nodes=len(circuit.kept) if circuit.of == "nodes" else None,
     )
+
+
+def random_like(
+    circuit: Circuit, at_query: bool, count: int, rng: np.random.Generator
+) -> dict[str, list[Bool[np.ndarray, "writer reader"]]]:
+    """Random circuits beside one, by kind of control.
+
+    Args:
+        circuit: of edges, or of nodes.
+        at_query: as for `paths.live`.
+        count: how many of each kind.
+        rng: draws them.
+    """
+    nodes, mask = circuit.nodes, circuit.mask
+    if circuit.of == "nodes":
+        sets = [random_nodes(nodes, circuit.kept, rng) for _ in range(count)]
+        return {NODES: [edges_among(nodes, each, at_query) for each in sets]}
+    size = int(mask.sum())
+    return {
+        SAME_KINDS: [random_edges(nodes, mask, rng) for _ in range(count)],
+        CONNECTED: [largest_live(nodes, rng.random(mask.shape), size, at_query) for _ in range(count)],
+    }
 
 
 def faithfulness_of(

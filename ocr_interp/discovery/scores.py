@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from ocr_interp.checks import check_count
-from ocr_interp.discovery.circuit import Circuit
+from ocr_interp.checks import check_choice, check_count
+from ocr_interp.discovery.circuit import OF, Circuit
+from ocr_interp.discovery.node_sets import edges_among, top_nodes
 from ocr_interp.discovery.paths import largest_live
 from ocr_interp.errors import ConfigError
 from ocr_interp.stream.nodes import StreamNodes
@@ -57,17 +58,31 @@ class EdgeScores:
         """The score of one edge by name."""
         return float(self.scores[self.nodes.mask([edge])].sum())
 
-    def circuit(self, size: int) -> Circuit:
+    def most(self, of: str = "edges") -> int:
+        """Size of the largest circuit: the number of edges, or of heads and MLPs."""
+        check_choice("of", of, OF)
+        return self.nodes.n_edges if of == "edges" else len(self.nodes.writers) - 1
+
+    def circuit(self, size: int, of: str = "edges") -> Circuit:
         """The largest set of top edges by |score|, at most `size`, each on a path that carries a difference
         from the input to the logits. It is empty where no such path has so few edges.
 
+        Args:
+            size: number of edges, or of heads and MLPs.
+            of: "nodes" takes the top heads and MLPs by |sum of the scores of their edges|, which is the fall
+                of the measure, to first order, when all that they write is ablated; with all edges among
+                them that can carry a difference. Those of them on no path are left out.
+
         Raises:
-            ConfigError: a size below 1 or above the number of edges.
+            ConfigError: a size below 1 or above the number of edges, or of nodes.
         """
-        check_count("size", size, 1, self.nodes.n_edges)
+        check_count("size", size, 1, self.most(of))
+        if of == "nodes":
+            kept = top_nodes(self.scores.sum(1), size)
+            return self.with_edges(edges_among(self.nodes, kept, self.at_query), of)
         return self.with_edges(largest_live(self.nodes, np.abs(self.scores), size, self.at_query))
 
-    def with_edges(self, mask: Any) -> Circuit:
+    def with_edges(self, mask: Any, of: str = "edges") -> Circuit:
         """Some edges with their scores."""
         return Circuit(
             self.nodes,
@@ -76,6 +91,7 @@ class EdgeScores:
             f"{self.method}, edges outside: {self.ablation}",
             self.model,
             self.fingerprint,
+            of,
         )
 
     def table(self) -> pd.DataFrame:

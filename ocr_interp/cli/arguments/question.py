@@ -32,7 +32,10 @@ RANDOM = 5
 """Random circuits of each kind beside one that was found."""
 
 MINIMAL = 60
-"""Largest circuit of which every edge is removed by itself."""
+"""Largest circuit of which every edge (or node) is removed by itself."""
+
+FIRST_NODES = 40
+"""Number of nodes to try first where edges carry little."""
 
 ALONE = 0.5
 """Faithfulness below which a circuit is said not to carry the answer by itself."""
@@ -120,15 +123,15 @@ def attribution_of(asked: Asked, **options: Any) -> DirectAttribution:
 
 @dataclass(frozen=True)
 class FoundCircuit:
-    """A circuit of the top edges, and what it is worth by real ablation.
+    """A circuit of the top edges, or of the top heads and MLPs, and what it is worth by real ablation.
 
     Attributes:
         circuit: the edges.
         scores: of all edges.
         faithfulness: share of the effect that it carries by itself, all other edges ablated.
         random: the same of random circuits, by kind.
-        needed: share of its edges without which it loses 1 % or more; None of large circuits.
-        most: number of edges that were asked for.
+        needed: share of its edges (or nodes) without which it loses 1 % or more; None of large circuits.
+        most: number of edges or nodes that were asked for.
     """
 
     circuit: Circuit
@@ -144,16 +147,28 @@ class FoundCircuit:
         return max((float(values.max()) for values in self.random.values()), default=0.0)
 
     @property
+    def is_of_nodes(self) -> bool:
+        """Whether heads and MLPs were chosen, and not edges."""
+        return self.circuit.of == "nodes"
+
+    @property
+    def size(self) -> int:
+        """Number of its heads and MLPs, or of its edges."""
+        return len(self.circuit.kept) if self.is_of_nodes else len(self.circuit)
+
+    @property
     def worth(self) -> str:
-        """Its edges and its faithfulness in a few words."""
-        return f"{len(self.circuit)} edges carry {_percent(self.faithfulness)}"
+        """What it consists of and its faithfulness in a few words."""
+        parts = "heads and MLPs" if self.is_of_nodes else "edges"
+        return f"{self.size} {parts} carry {_percent(self.faithfulness)}"
 
     def summary(self) -> str:
         """What it is worth, beside random circuits, and what to type if that is little."""
         scores = self.scores
+        of, others = ("nodes", "others") if self.is_of_nodes else ("edges", "other edges")
         lines = [
             f"faithfulness {_rounded(self.faithfulness)}: {_percent(self.faithfulness)} of the effect with "
-            f"all other edges ablated ({scores.ablation}); measure {scores.full:.4g} with all edges, "
+            f"all {others} ablated ({scores.ablation}); measure {scores.full:.4g} with all edges, "
             f"{scores.empty:.4g} with none",
             *(
                 f"random circuits, {name}: mean {_rounded(values.mean())}, largest {_rounded(values.max())}"
@@ -161,31 +176,40 @@ class FoundCircuit:
             ),
         ]
         if self.needed is not None:
-            lines.append(
-                f"{self.needed:.0%} of its edges are needed: without one of them 1 % or more is lost"
-            )
-        if self.faithfulness < ALONE:
-            lines.append(
-                "this circuit does not carry the answer by itself: ask for more edges, as --edges "
-                f"{min(4 * max(len(self.circuit), self.most), scores.nodes.n_edges)}, or for "
-                "--faithfulness 0.8"
-            )
-        elif 2 * len(self.circuit) > scores.nodes.n_edges:
-            lines.append(
-                f"these are most edges of the model ({len(self.circuit)} of {scores.nodes.n_edges}): ask for "
-                "fewer --edges to tell those that matter from the others"
-            )
-        elif self.faithfulness <= self.largest_random:
-            lines.append(
-                "a random circuit with as many edges carries as much: these edges are not what does it; ask "
-                "for fewer, or choose prompts and donors that differ in one thing"
-            )
+            lines.append(f"{self.needed:.0%} of its {of} are needed: without one of them 1 % or more is lost")
+        if advice := self._advice():
+            lines.append(advice)
         if scores.ablation == "zero":
             lines.append(
                 "without --donor edges outside carry nothing, which is far from what the model has seen: "
                 "name a donor that differs in what you ask for"
             )
         return "\n".join(lines)
+
+    def _advice(self) -> str:
+        """What to type if the circuit says little; empty if it says something."""
+        most, of = self.scores.most(self.circuit.of), self.circuit.of
+        more = min(4 * max(self.size, self.most), most)
+        if self.faithfulness < ALONE and self.is_of_nodes:
+            return f"these do not carry the answer by themselves: ask for more, as --nodes {more}"
+        if self.faithfulness < ALONE:
+            nodes = min(FIRST_NODES, self.scores.most("nodes"))
+            return (
+                "this circuit does not carry the answer by itself: in a large model a head's effect spreads "
+                f"over many edges. Ask for a circuit of heads and MLPs, as --nodes {nodes}, for more edges, "
+                f"as --edges {more}, or for --faithfulness 0.8"
+            )
+        if 2 * self.size > most:
+            return (
+                f"these are most {of} of the model ({self.size} of {most}): ask for fewer --{of} to tell "
+                "those that matter from the others"
+            )
+        if self.faithfulness <= self.largest_random:
+            return (
+                f"a random circuit with as many {of} carries as much: these {of} are not what does it; ask "
+                "for fewer, or choose prompts and donors that differ in one thing"
+            )
+        return ""
 
     def graph(self, asked: Asked, name: str, mask: np.ndarray | None = None) -> CircuitGraph:
         """The circuit for a picture or a file; title and statement say what it is worth.
@@ -200,7 +224,8 @@ class FoundCircuit:
         shown = self.circuit if mask is None else replace(self.circuit, mask=self.circuit.mask | mask)
         title = f"{name}: {asked.title}, {self.worth}"
         graph = circuit_as_graph(shown, title=title[:200], total=self.scores.full - self.scores.empty)
-        own = "the edges carry" if mask is None else f"its own {len(self.circuit)} edges carry"
+        of = "heads and MLPs" if self.is_of_nodes else "edges"
+        own = f"the {of} carry" if mask is None else f"its own {self.size} {of} carry"
         said = (
             f"{own} {_percent(self.faithfulness)} of the effect with all others ablated (random "
             f"circuits at most {_percent(self.largest_random)}); {graph.statement}"
@@ -216,38 +241,54 @@ def _rounded(share: float) -> str:
     return f"{round(float(share), 3) + 0.0:.3f}"  # without a minus before zero
 
 
-def circuit_of(asked: Asked, edges: int, steps: int, faithfulness: float | None = None) -> FoundCircuit:
-    """The circuit of the top edges, down to a size or to a faithfulness, and what it is worth.
+def circuit_of(
+    asked: Asked, size: int, steps: int, faithfulness: float | None = None, of: str = "edges"
+) -> FoundCircuit:
+    """The circuit of the top edges (or nodes), down to a size or to a faithfulness, and what it is worth.
+
+    Args:
+        asked: the question.
+        size: number of edges, or of heads and MLPs.
+        steps: of the integrated gradients.
+        faithfulness: instead of a size.
+        of: "edges" or "nodes".
 
     Raises:
         ConfigError: prompts of several lengths, or donors that do not change the measure.
         ModelError: a model whose stream is not the sum of what heads and MLPs write.
     """
-    from ocr_interp.ablation.where.edges import random_edges
     from ocr_interp.discovery import attribute_edges, evaluate_circuit, faithfulness_of, find_circuit
-    from ocr_interp.discovery.evaluation import SAME_KINDS
+    from ocr_interp.discovery.evaluation import CONNECTED, random_like
 
     contrast = _contrast(asked)
     model, ablation = asked.given.model, "zero" if asked.donors is None else "donor"
     scores = attribute_edges(model, contrast, steps=steps, ablation=ablation)
+    options: dict[str, Any] = {"of": of, "scores": scores, "ablation": ablation}
     if faithfulness is None:
-        found = find_circuit(
-            model, contrast, size=min(edges, scores.nodes.n_edges), scores=scores, ablation=ablation
-        )
+        if size > scores.most(of) and of == "nodes":
+            raise ConfigError(f"--nodes must be at most {scores.most(of)}, all heads and MLPs, got {size}")
+        found = find_circuit(model, contrast, size=min(size, scores.most(of)), **options)
     else:
-        found = find_circuit(model, contrast, faithfulness=faithfulness, scores=scores, ablation=ablation)
-    if 0 < len(found) <= MINIMAL:
-        worth = evaluate_circuit(model, found, contrast, ablation=ablation, random_circuits=RANDOM)
-        return FoundCircuit(found, scores, worth.faithfulness, worth.random, worth.minimality(), edges)
+        found = find_circuit(model, contrast, faithfulness=faithfulness, **options)
+        if of == "nodes" and len(found.kept) > size:
+            raise ConfigError(
+                f"{size} heads and MLPs do not carry {faithfulness:g}, {len(found.kept)} do: ask for so many "
+                "--nodes, or for a smaller --faithfulness"
+            )
     if not len(found):
         raise ConfigError(
-            f"no path from the input to the logits has {edges} edges or fewer among the top ones: ask for "
+            f"no path from the input to the logits has {size} edges or fewer among the top ones: ask for "
             "more --edges, or for --faithfulness 0.8"
         )
-    rng, nodes = np.random.default_rng(0), scores.nodes
-    drawn = [scores.with_edges(random_edges(nodes, found.mask, rng)) for _ in range(RANDOM)]
-    values = faithfulness_of(model, [found, *drawn], contrast, ablation=ablation)
-    return FoundCircuit(found, scores, float(values[0]), {SAME_KINDS: values[1:]}, None, edges)
+    if (len(found) if of == "edges" else len(found.kept)) <= MINIMAL:
+        worth = evaluate_circuit(model, found, contrast, ablation=ablation, random_circuits=RANDOM)
+        return FoundCircuit(found, scores, worth.faithfulness, worth.random, worth.minimality(), size)
+    drawn = random_like(found, scores.at_query, RANDOM, np.random.default_rng(0))
+    drawn.pop(CONNECTED, None)
+    masks = [scores.with_edges(mask, of) for sets in drawn.values() for mask in sets]
+    values = faithfulness_of(model, [found, *masks], contrast, ablation=ablation)
+    random = dict(zip(drawn, np.split(values[1:], len(drawn)), strict=True))
+    return FoundCircuit(found, scores, float(values[0]), random, None, size)
 
 
 def check_edges(asked: Asked) -> None:

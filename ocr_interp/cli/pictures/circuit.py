@@ -50,8 +50,11 @@ class Circuit:
     """picture of what every head and MLP adds: .svg, .png or .pdf"""
     edges: int = 30
     """number of edges of the circuit; 0 finds none"""
+    nodes: int | None = None
+    """instead, a circuit of so many heads and MLPs with all edges among them, e.g. 40: for large models"""
     faithfulness: float | None = None
-    """instead, as many edges as carry this share of the effect by themselves, e.g. 0.8"""
+    """instead, as many edges as carry this share of the effect by themselves, e.g. 0.8; with --nodes as many
+    heads and MLPs, and no more than these"""
     steps: int = 5
     """steps of the integrated gradients"""
     rows: int = 15
@@ -84,6 +87,10 @@ class Circuit:
 
         for name in ("steps", "rows", "most_nodes"):
             check_count(name, getattr(self, name), 1)
+        if self.nodes is not None:
+            check_count("nodes", self.nodes, 1)
+            if not self.edges:
+                raise ConfigError("--edges 0 finds no circuit, got --nodes too: leave one of them out")
         if self.faithfulness is not None:
             check_number("faithfulness", self.faithfulness, above=0.0)
         heads = [_head(word) for word in self.blocks]
@@ -107,13 +114,17 @@ class Circuit:
         if self.parts is not None:
             write_parts(self.parts, found, f"{given.short}: {asked.title}")
         if self.edges:
-            circuit = circuit_of(asked, self.edges, self.steps, self.faithfulness)
+            of = "edges" if self.nodes is None else "nodes"
+            size = self.edges if self.nodes is None else self.nodes
+            circuit = circuit_of(asked, size, self.steps, self.faithfulness, of)
             edges = circuit.circuit.table()
-            say(f"\n{circuit.circuit!r}\n{edges.head(self.rows).to_string(index=False)}")
+            chosen = edges if self.nodes is None else circuit.circuit.node_table()
+            say(f"\n{circuit.circuit!r}\n{chosen.head(self.rows).to_string(index=False)}")
             say(circuit.summary())
             content |= {
                 "method": circuit.circuit.method,
                 "edges": _records(edges),
+                "nodes": _records(circuit.circuit.node_table()),
                 "faithfulness": circuit.faithfulness,
                 "faithfulness of random circuits": {k: v.tolist() for k, v in circuit.random.items()},
             }

@@ -55,6 +55,8 @@ class Compare:
     """a .json file of all numbers"""
     edges: int = 30
     """number of edges of each circuit; 0 finds none"""
+    nodes: int | None = None
+    """instead, circuits of so many heads and MLPs with all edges among them, e.g. 40: for large models"""
     steps: int = 5
     """steps of the integrated gradients"""
     rows: int = 10
@@ -86,6 +88,10 @@ class Compare:
         for name in ("steps", "rows", "most_nodes"):
             check_count(name, getattr(self, name), 1)
         check_count("edges", self.edges, 0)
+        if self.nodes is not None:
+            check_count("nodes", self.nodes, 1)
+            if not self.edges:
+                raise ConfigError("--edges 0 finds no circuit, got --nodes too: leave one of them out")
         words = {name: getattr(self, name) for name in ("prompt", "answer", "against", "donor")}
         question = Question.of(self.file, words) if self.file or any(words.values()) else None
         given = self._given()
@@ -209,7 +215,8 @@ class Compare:
         }
         if not self.edges:
             return content
-        found = [circuit_of(one, self.edges, self.steps) for one in asked]
+        of, size = ("edges", self.edges) if self.nodes is None else ("nodes", self.nodes)
+        found = [circuit_of(one, size, self.steps, of=of) for one in asked]
         for circuit, when in zip(found, ("before", "after"), strict=True):
             say(f"{when}: {circuit.circuit!r}\n{circuit.summary()}\n")
         # Both graphs show the edges of both circuits, each with its own scores.

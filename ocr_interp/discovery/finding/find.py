@@ -7,7 +7,7 @@ from typing import Any
 
 from ocr_interp.checks import check_choice, check_count, check_number
 from ocr_interp.discovery.attribution import attribute_edges
-from ocr_interp.discovery.circuit import Circuit
+from ocr_interp.discovery.circuit import OF, Circuit
 from ocr_interp.discovery.contrast import Contrast
 from ocr_interp.discovery.finding.removal import removed
 from ocr_interp.discovery.finding.search import searched
@@ -30,6 +30,7 @@ def find_circuit(
     *,
     size: int | None = None,
     faithfulness: float | None = None,
+    of: str = "edges",
     pruning: str = "scores",
     steps: int | None = 5,
     ablation: str = "donor",
@@ -44,13 +45,17 @@ def find_circuit(
     Args:
         model: a HookedTransformer, TransformerBridge or PeftModel.
         contrast: prompts, donors, answers and measure.
-        size: at most so many edges; or
+        size: at most so many edges, or heads and MLPs; or
         faithfulness: at least this, above 0 and at most 1, measured by real ablation of all other edges.
             Sizes are doubled until one has it, and then bisected; a smaller size may have it too, since
             faithfulness does not always grow with size.
-        pruning: an entry of PRUNING. "removal" measures every edge that is left in every round, so it is for
-            circuits of some hundred edges; with a faithfulness it goes on from the circuit of the scores.
-            "search" does so from all edges of the model, for models of some hundred edges, and takes a size.
+        of: "edges", or "nodes": heads and MLPs with all edges among them, ranked by the sums of their edges'
+            scores. In a large model what a head brings spreads over thousands of edges, so that a circuit
+            of few nodes is found where one of few edges is not.
+        pruning: an entry of PRUNING; of nodes "scores" alone. "removal" measures every edge that is left in
+            every round, so it is for circuits of some hundred edges; with a faithfulness it goes on from the
+            circuit of the scores. "search" does so from all edges of the model, for models of some hundred
+            edges, and takes a size.
         steps: of the integrated gradients; None is plain EAP.
         ablation: what an edge outside carries, an entry of `runner.ABLATIONS`.
         seed: of "resample".
@@ -63,6 +68,9 @@ def find_circuit(
     if (size is None) == (faithfulness is None):
         raise ConfigError("find_circuit needs either size or faithfulness: pass size=20 or faithfulness=0.9")
     check_choice("pruning", pruning, PRUNING)
+    check_choice("of", of, OF)
+    if of == "nodes" and pruning != "scores":
+        raise ConfigError(f"circuits of nodes are pruned by 'scores', got {pruning!r}: pass of='edges'")
     if faithfulness is not None:
         check_number("faithfulness", faithfulness, above=0.0, at_most=1.0)
         if pruning == "search":
@@ -72,9 +80,9 @@ def find_circuit(
     if scores is None:
         scores = attribute_edges(model, contrast, steps=steps, ablation=ablation, seed=seed)
     if size is not None:
-        check_count("size", size, 1, scores.nodes.n_edges)
+        check_count("size", size, 1, scores.most(of))
         if pruning == "scores":
-            return _with_paths(scores.circuit(size), size)
+            return _with_paths(scores.circuit(size, of), size)
     runner = CircuitRunner(model, contrast, ablation, seed)
     if runner.stream.nodes != scores.nodes:
         raise ConfigError(f"scores must be of this model, got those of {scores.model}")
@@ -86,7 +94,7 @@ def find_circuit(
             mask = removed(runner, start.mask, size)
         return _with_paths(_renamed(scores.with_edges(mask), pruning), size)
     assert faithfulness is not None
-    found = _faithful(runner, scores, faithfulness)
+    found = _faithful(runner, scores, faithfulness, of)
     if pruning == "scores":
         return found
     return _renamed(scores.with_edges(removed(runner, found.mask, 0, faithfulness)), pruning)
@@ -99,18 +107,18 @@ def _renamed(circuit: Circuit, pruning: str) -> Circuit:
 def _with_paths(circuit: Circuit, size: int) -> Circuit:
     if not len(circuit):
         raise ConfigError(
-            f"size must leave room for a path from what differs to the logits, got {size}: the top edges "
-            "have none as short; take a larger size"
+            f"size must leave room for a path from what differs to the logits, got {size}: the top "
+            f"{circuit.of} have none as short; take a larger size"
         )
     return circuit
 
 
-def _faithful(runner: CircuitRunner, scores: EdgeScores, least: float) -> Circuit:
+def _faithful(runner: CircuitRunner, scores: EdgeScores, least: float, of: str) -> Circuit:
     """The smallest of the sizes tried; all edges together have 1, so one always is."""
-    most = scores.nodes.n_edges
+    most = scores.most(of)
 
     def enough(size: int) -> bool:
-        return float(runner.faithfulness([scores.circuit(size).mask])[0]) >= least
+        return float(runner.faithfulness([scores.circuit(size, of).mask])[0]) >= least
 
     high = 1
     while high < most and not enough(high):
@@ -119,4 +127,4 @@ def _faithful(runner: CircuitRunner, scores: EdgeScores, least: float) -> Circui
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return scores.circuit(high)
+    return scores.circuit(high, of)
