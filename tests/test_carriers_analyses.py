@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 
-from analyses.whole_models import carriers
+from analyses.whole_models import carriers, city_columns
 from analyses.whole_models.carriers_run import drawn_like
+from analyses.whole_models.city_columns_criteria import KEPT
 
 PARTS = [(f"L{k // 9}H{k % 9}", "head") for k in range(270)] + [(f"MLP {k}", "mlp") for k in range(30)]
 
@@ -51,3 +52,26 @@ def test_random_nodes_are_of_the_carriers_layers():
     layers = [layer for layer, head in drawn if head is not None]
     assert sorted(layers) == [0, 0, 0, 1, 1]
     assert [node for node in drawn if node[1] is None] == [(2, None)], "the nearest MLP that is none of them"
+
+
+def columns(few=0.8, many=0.4, random=0.2):
+    curve = [few if count == 10 else many if count == 30 else 1.0 for count in KEPT]
+    one = dict.fromkeys(("city", "after", "both"), curve) | {"random after": [0.0, random]}
+    return {"kept": list(KEPT), "before": one, "after": one}
+
+
+def test_columns_are_judged_by_what_was_written_before():
+    def judge(made):
+        return [claim.holds for claim in city_columns.claims(made)]
+
+    assert judge(columns()) == [True, True, True]
+    assert judge(columns(few=0.4, many=0.6, random=0.3)) == [False, False, False]
+    assert city_columns.claims({}) == []
+
+
+def test_columns_are_drawn_from_the_json_alone(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(columns()))
+    monkeypatch.setattr(city_columns, "RESULT", path)
+    city_columns.draw(tmp_path, tmp_path)
+    assert (tmp_path / f"{city_columns.PICTURE}.png").stat().st_size > 10_000

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from analyses.whole_models import city_circuit, city_language
-from analyses.whole_models.city_circuit_criteria import FAITHFUL, RANDOM_FAITHFUL
+from analyses.whole_models.city_circuit_criteria import (
+    FAITHFUL,
+    NODES_FAITHFUL,
+    NODES_RANDOM_FAITHFUL,
+    RANDOM_FAITHFUL,
+)
 
 PARTS = [(f"L{k // 9}H{k % 9}", "head") for k in range(270)] + [(f"MLP {k}", "mlp") for k in range(30)]
 
@@ -55,12 +60,16 @@ def test_the_figure_is_drawn_from_the_json_alone(tmp_path, monkeypatch):
     assert (tmp_path / f"{city_language.PICTURE}.png").stat().st_size > 10_000
 
 
-def sizes(faithfulness, others=None, random=0.0, edges=5000):
+def sizes(faithfulness, others=None, random=0.0, edges=5000, of_nodes=NODES_FAITHFUL, nodes=60, drawn=0.0):
     one = {"edges": edges, "heads": 9, "found on": faithfulness, "others": others or faithfulness}
     small = {"edges": 20, "heads": 2, "found on": 0.1, "others": 0.1}
     of_random = {"random": {"same kinds": [random, random], "connected": [0.0, 0.1]}}
+    ways = dict.fromkeys(city_circuit.NODE_WAYS, of_nodes)
+    few = {"nodes": 5, "edges": 20, **dict.fromkeys(ways, 0.1)}
+    enough = {"nodes": nodes, "edges": 900, **ways, "random": {"sets": [drawn, drawn]}}
     return {
         "sizes": {"20": small, "5120": one | of_random},
+        "of nodes": {"sizes": {"5": few, str(nodes): enough}},
         "n_edges": 70_651,
         "full": 2.0,
         "empty": -2.0,
@@ -73,8 +82,12 @@ def test_the_circuit_by_size_holds_and_fails_as_its_criteria_say():
     def held(made):
         return [claim.holds for claim in city_circuit.claims(city_circuit.measured(made))]
 
-    assert held(sizes(FAITHFUL)) == [True, True]
-    assert held(sizes(FAITHFUL, edges=8000)) == [False, True]
-    assert held(sizes(FAITHFUL, random=RANDOM_FAITHFUL + 0.01)) == [True, False]
-    assert held(sizes(FAITHFUL, others=FAITHFUL - 0.01)) == [False, False], "no circuit, so no random ones"
+    assert held(sizes(FAITHFUL)) == [True, True, True, True]
+    assert held(sizes(FAITHFUL, edges=8000)) == [False, True, True, True]
+    assert held(sizes(FAITHFUL, random=RANDOM_FAITHFUL + 0.01)) == [True, False, True, True]
+    fails = sizes(FAITHFUL, others=FAITHFUL - 0.01)
+    assert held(fails) == [False, False, True, True], "no circuit, so no random ones"
+    assert held(sizes(FAITHFUL, of_nodes=NODES_FAITHFUL - 0.01)) == [True, True, False, False]
+    assert held(sizes(FAITHFUL, nodes=80)) == [True, True, False, True]
+    assert held(sizes(FAITHFUL, drawn=NODES_RANDOM_FAITHFUL + 0.01)) == [True, True, True, False]
     assert city_circuit.claims({}) == []

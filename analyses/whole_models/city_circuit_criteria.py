@@ -34,11 +34,11 @@ scores. Added after edges had fallen short; a probe on all 20 cities of NAME had
 0.73, 60 0.85, three random sets of 40 at most 0.03), so other cities and OTHER_NAME are the test."""
 
 OTHER_NAME = "Peter"
-"""The name in the prompts of the others' cities, of circuits of nodes a third set that they were not found on."""
+"""Circuits of nodes are also measured on the other cities with this name."""
 
 NODES_FAITHFUL, MOST_NODES = 0.8, 60
-"""Some circuit of at most MOST_NODES heads and MLPs has at least this faithfulness, on the prompts that it was
-found on, on other cities, and on these with another name."""
+"""Some circuit of at most MOST_NODES heads and MLPs has at least this faithfulness: on the prompts that it
+was found on, on other cities, and on these with another name."""
 
 NODES_RANDOM, NODES_RANDOM_FAITHFUL = 10, 0.3
 """Random sets of as many heads and as many MLPs as the smallest such circuit, and their largest mean."""

@@ -9,8 +9,10 @@ from hooked_models import hooked_transformer
 
 from ocr_interp import ModelConfig, TrainConfig, name_tokens, train
 from ocr_interp.circuits import direct_attribution
+from ocr_interp.cli.pictures.compare import TIMES
 from ocr_interp.comparison import compare, compare_models
 from ocr_interp.errors import ModelError, RunError
+from ocr_interp.graphs import CircuitGraph
 from ocr_interp.models import load_model, save_model
 
 RECIPE = TrainConfig(steps=20, batch_size=12, snapshots=2, device="cpu")
@@ -70,7 +72,13 @@ def test_circuit_prints_the_attribution_and_draws_what_was_found(call, folder):
 @pytest.mark.slow
 def test_compare_says_what_changed_and_draws_both(call, folder):
     tokens = ("--inputs", "w3", "w4", "--outputs", "w7", "w8")
-    code, out, err = call("compare", "@a.safetensors", "@b.safetensors", *tokens, *ASK, "-o", "@d.png")
+    code, out, err = call(
+        "compare", "@a.safetensors", "@b.safetensors", *tokens, *ASK, "-o", "@d.png", "--graphs", "@d"
+    )
+    assert (code, err) == (0, "")
+    before, after = (CircuitGraph.from_json((folder / "d" / f"{when}.json").read_text()) for when in TIMES)
+    assert {edge.target for edge in before.edges} == {edge.target for edge in after.edges}
+    code, _, err = call("report", "@d/before.json", "@d/after.json", "-o", "@both.html")
     assert (code, err) == (0, "")
     pair = [load_model(folder / f"{name}.safetensors") for name in "ab"]
     wanted = compare_models(*pair, inputs=["w3", "w4"], outputs=["w7", "w8"])
@@ -99,6 +107,7 @@ def test_compare_two_checkpoints_of_a_run(call, folder, tiny_task):
     [
         (("circuit", "@a.safetensors", "--prompt", "w3", "--answer", "w99", "--against", "w8"), "w99"),
         (("circuit", "@nothing.safetensors", *ASK), "is missing"),
+        (("compare", "@a.safetensors", "@b.safetensors", "--graphs", "@a.safetensors", *ASK), "is a file"),
         (("circuit", "@a.safetensors", *ASK, "-o", "c.gif"), "must end in .svg"),
         (("circuit", "@a.safetensors", *ASK, "--edges", "0", "-o", "c.svg"), "--edges of at least 1"),
         (("circuit", "@a.safetensors", *ASK, "--step", "3"), "a step belongs to a run"),

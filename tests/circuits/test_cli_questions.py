@@ -58,6 +58,8 @@ def call(folder, command):
         ((*ASK, "--edges", "0", "-o", "c.svg"), "--parts FILE"),
         ((*ASK, "--blocks", "3.1"), "as L3H1"),
         ((*ASK, "--faithfulness", "0"), "faithfulness must be"),
+        ((*ASK, "--nodes", "0"), "nodes must be >= 1"),
+        ((*ASK, "--nodes", "3", "--edges", "0"), "got --nodes too"),
         ((*ASK, "--file", "x.csv"), "leave out --prompt, --answer, --against"),
     ],
 )
@@ -149,6 +151,27 @@ def test_a_circuit_by_faithfulness_says_what_it_is_worth(call, tmp_path):
     assert kept["faithfulness"] >= 0.9 - 1e-6
     assert f"faithfulness {kept['faithfulness']:.3f}" in out
     assert (tmp_path / "c.dot").read_text().startswith("digraph")
+
+
+@pytest.mark.slow
+def test_a_circuit_of_nodes_says_what_they_are_worth(call, tmp_path):
+    words = (*ASK, "--donor", DONOR, "--nodes", "2", "--table", "t.json", "-o", "c.json")
+    code, out, err = call("circuit", "@pythia", *words)
+    assert (code, err) == (0, "")
+    kept = json.loads((tmp_path / "t.json").read_text())
+    assert 1 <= len(kept["nodes"]) <= 2
+    assert list(kept["faithfulness of random circuits"]) == ["as many heads and MLPs"]
+    assert f"Circuit({len(kept['nodes'])} of " in out
+    writers = {edge["edge"].split("->")[0] for edge in kept["edges"]}
+    assert writers <= {"input", *(node["node"] for node in kept["nodes"])}
+    graph = CircuitGraph.from_json((tmp_path / "c.json").read_text())
+    assert "heads and MLPs carry" in graph.statement
+    code, _, err = call("circuit", "@pythia", *ASK, "--donor", DONOR, "--nodes", "99")
+    assert code == 2
+    assert "--nodes must be at most" in err
+    words = (*ASK, "--donor", DONOR, "--nodes", "1", "--faithfulness", "1")
+    code, out, err = call("circuit", "@pythia", *words)
+    assert (code == 0) or "heads and MLPs do not carry 1" in err
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".svg", ".png", ".pdf", ".dot")
 PICTURES = (".svg", ".png", ".pdf")
+TIMES = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Compare:
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """with a prompt, or two runs of `train`: both circuits on one scale with what changed marked, .svg, .png,
     .pdf or .dot"""
+    graphs: Path | None = None
+    """folder for before.json and after.json, both circuits whole; `report` draws them over each other"""
     heads: Path | None = None
     """picture of how much every head's and MLP's circuits changed on the tokens: .svg, .png or .pdf"""
     table: Path | None = None
@@ -80,6 +83,9 @@ class Compare:
         check_output(self.output, SUFFIXES)
         check_output(self.heads, PICTURES)
         check_output(self.table, (".json",))
+        if self.graphs is not None:
+            for when in TIMES:
+                check_output(self.graphs / f"{when}.json", (".json",))
         if len(self.models) not in (1, 2):
             raise ConfigError(f"compare takes two models, or one adapter, got {len(self.models)}")
         from ocr_interp.checks import check_count
@@ -118,6 +124,11 @@ class Compare:
             ]
         if self.output is not None and graphs:
             self._draw(graphs)
+        if self.graphs is not None:
+            for graph, when in zip(graphs, TIMES, strict=True):
+                path = self.graphs / f"{when}.json"
+                write_output(path, graph.to_json().encode())
+                say(str(path))
         if self.table is not None:
             write_output(self.table, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
             say(str(self.table))
@@ -136,7 +147,8 @@ class Compare:
                 "compare needs the tokens that matter, got no --inputs and --outputs: pass both, or "
                 "--prompt, --answer and --against"
             )
-        if self.output is not None and not ((has_question and self.edges) or is_task):
+        drawn = self.output is not None or self.graphs is not None
+        if drawn and not ((has_question and self.edges) or is_task):
             raise ConfigError(
                 "a picture of edges needs --prompt, --answer and --against (and --edges of at least 1): pass "
                 "them, or --heads FILE for a picture of how much every head changed"
