@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ocr_interp.checks import check_count
@@ -35,12 +35,26 @@ def simplify(
         most_edges: edges that are shown, those with the largest |contribution|.
         beside: a graph of the same nodes, whose edges count too, so that both are simplified alike.
     """
+    beside_it = [] if beside is None else [beside]
+    return simplify_alike([graph, *beside_it], most_nodes, most_edges)[0]
+
+
+def simplify_alike(
+    graphs: Sequence[CircuitGraph], most_nodes: int = MOST_NODES, most_edges: int = MOST_EDGES
+) -> list[CircuitGraph]:
+    """Graphs of the same nodes, each as `simplify` makes it, with the same groups and the same edges.
+
+    Args:
+        graphs: of the same nodes; an edge's size is the largest of all, a node's the sum.
+        most_nodes, most_edges: as for `simplify`.
+    """
     check_count("most_nodes", most_nodes, 2)
     check_count("most_edges", most_edges, 1)
-    folded = [fold_reads(each) for each in (graph, *([] if beside is None else [beside]))]
+    folded = [fold_reads(each) for each in graphs]
     groups = _groups(folded, most_nodes)
     found = [_merged(each, groups) for each in folded]
-    return _only(found[0], _largest(found, most_edges))
+    kept = _largest(found, most_edges)
+    return [_only(each, kept) for each in found]
 
 
 def fold_reads(graph: CircuitGraph) -> CircuitGraph:

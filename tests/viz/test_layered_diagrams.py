@@ -15,6 +15,7 @@ from ocr_interp.viz import draw_circuit, save_diagram
 from ocr_interp.viz.diagram.edges import edge_bows, edge_ends
 from ocr_interp.viz.diagram.layers import WIDTH, is_layered, lay_out_layers
 from ocr_interp.viz.diagram.layout import lay_out
+from ocr_interp.viz.report.circuits import LAYERED_EDGES, graph_data
 
 NODES = StreamNodes(12, 12, 12, (True,) * 12)
 
@@ -181,3 +182,34 @@ def test_pairs_of_whole_models_are_simplified_alike():
         for ax in figure.axes
     ]
     assert names[0] == names[1]
+
+
+def test_a_page_shows_whole_models_as_diagrams_do():
+    """Two circuits with other edges: the same boxes, in the page's width; nothing lost in sums."""
+    graphs = {"before": whole_model(0, 900), "after": whole_model(1, 900)}
+    data = graph_data(graphs)
+    assert data["width"] <= 900
+    assert len(data["edges"]) == LAYERED_EDGES
+    assert all(node["short"] for node in data["nodes"])
+    names = {node["name"] for node in data["nodes"]}
+    folded = {name for name in names if name.endswith((" query", " key", " value"))}
+    assert not {name.rpartition(" ")[0] for name in folded} & names, "only of heads that write nowhere"
+    for node in data["nodes"]:
+        assert node["x"] - node["w"] / 2 >= 0
+        assert node["x"] + node["w"] / 2 <= data["width"]
+    upper = [node for node in data["nodes"] if node["kind"] == "head"]
+    for one in upper:
+        for other in upper:
+            apart = abs(one["x"] - other["x"]) >= one["w"] / 2 + other["w"] / 2 - 0.2
+            assert one is other or apart or abs(one["y"] - other["y"]) >= one["h"] - 0.2
+    largest = max(abs(value) for variant in data["variants"] for value in variant["edges"])
+    assert largest == pytest.approx(data["largest"], rel=1e-4)
+    # The largest edge into the logits that is drawn is the graph's own.
+    ends = [(data["nodes"][e["source"]]["name"], data["nodes"][e["target"]]["name"]) for e in data["edges"]]
+    for variant, graph in zip(data["variants"], graphs.values(), strict=True):
+        names = {node.name: node.label for node in graph.nodes}
+        values = {(names[e.source], names[e.target]): e.contribution for e in graph.edges}
+        drawn = dict(zip(ends, variant["edges"], strict=True))
+        own = [end for end in drawn if end in values and end[1] == "logits" and drawn[end]]
+        assert own
+        assert all(drawn[end] == pytest.approx(values[end], rel=1e-3) for end in own)

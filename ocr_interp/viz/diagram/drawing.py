@@ -21,7 +21,7 @@ from ocr_interp.checks import check_number
 from ocr_interp.comparison.graphs import GraphChange, compare_graphs
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
-from ocr_interp.graphs.simplify import MOST_EDGES, simplify
+from ocr_interp.graphs.simplify import MOST_EDGES, simplify, simplify_alike
 from ocr_interp.graphs.simplify import MOST_NODES as MOST_UNITS
 from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import printable
@@ -109,8 +109,7 @@ def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph
         pair = graphs.before, graphs.after
         if not any(is_layered(graph) for graph in pair):
             return _without_small(pair) if is_whole(pair[0]) else list(pair)
-        both = ((pair[0], pair[1]), (pair[1], pair[0]))
-        return [simplify(graph, most_nodes, most_edges, beside=other) for graph, other in both]
+        return simplify_alike(pair, most_nodes, most_edges)
     shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
 

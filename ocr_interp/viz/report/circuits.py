@@ -9,15 +9,23 @@ from typing import Any
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.ablated_mechanism import ablated_mechanism, removable
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
+from ocr_interp.graphs.simplify import simplify_alike
 from ocr_interp.storage.plain import plain
 from ocr_interp.training.run import Snapshot
 from ocr_interp.viz.diagram.dot import drawable
 from ocr_interp.viz.diagram.drawing import MOST_NODES
+from ocr_interp.viz.diagram.layers import is_layered, lay_out_layers
 from ocr_interp.viz.diagram.layout import lay_out, wrapped_label
 from ocr_interp.viz.report.panels import DIGITS, Panel, label
 
 HEAD, EDGE = 26.0, 10.0
 """Room above the columns for their headings, and around them, in points."""
+
+PAGE, LEAST, LARGEST = 880.0, 1.35, 2.0
+"""Of whole models: the width they are scaled to, with the least and the largest scale that labels allow."""
+
+LAYERED_EDGES = 300
+"""Most edges of whole models in a page."""
 
 ROUNDING = 1e-10
 """Share of the largest number of a diagram below which a contribution counts as 0."""
@@ -84,27 +92,36 @@ def graph_data(graphs: Mapping[str, CircuitGraph]) -> dict[str, Any]:
     """
     if not graphs:
         raise ConfigError("a diagram needs at least one graph, got none")
+    layered = any(is_layered(graph) for graph in graphs.values())
+    if layered:
+        graphs = _simplified(graphs)
     shown = {name: drawable(graph, MOST_NODES) for name, graph in graphs.items()}
     union = union_of(list(shown.values()))
     largest = max((abs(e.contribution) for graph in shown.values() for e in graph.edges), default=0.0)
     zero = ROUNDING * max(largest, max(graph.size_of_effect for graph in shown.values()))
-    roomy = dataclasses.replace(
-        union, title="", statement="", source="", nodes=_roomiest(union, shown.values())
-    )
-    layout = lay_out(roomy, dict.fromkeys((node.name for node in union.nodes), f"+{largest:.4g}"))
-    left = min(node.x - node.width / 2 for node in layout.nodes) - EDGE
-    right = max(node.x + node.width / 2 for node in layout.nodes) + EDGE
+    if layered:
+        layout = lay_out_layers(union, beside=list(shown.values()))
+    else:
+        roomy = dataclasses.replace(
+            union, title="", statement="", source="", nodes=_roomiest(union, shown.values())
+        )
+        layout = lay_out(roomy, dict.fromkeys((node.name for node in union.nodes), f"+{largest:.4g}"))
+    left = min(node.x - node.width / 2 for node in layout.nodes)
+    right = max(node.x + node.width / 2 for node in layout.nodes)
     top = max(node.y + node.height / 2 for node in layout.nodes)
     low = min(node.y - node.height / 2 for node in layout.nodes)
+    scale = max(LEAST, min(LARGEST, PAGE / (right - left))) if layered else 1.0
     nodes = [
         {
             "name": label(node.label.replace("\n", " ")),
             "kind": node.kind,
             "members": [label(member) for member in node.members[:40]],
-            "x": round(placed.x - left, 1),
-            "y": round(top - placed.y + HEAD, 1),
-            "w": round(placed.width, 1),
-            "h": round(placed.height, 1),
+            "x": round(scale * (placed.x - left) + EDGE, 1),
+            "y": round(scale * (top - placed.y) + HEAD, 1),
+            "w": round(scale * placed.width, 1),
+            "h": round(scale * placed.height, 1),
+            # In a whole model the layer stands above the column, and numbers are read by pointing.
+            **({"short": label(placed.label)} if layered else {}),
         }
         for node, placed in zip(union.nodes, layout.nodes, strict=True)
     ]
@@ -116,14 +133,26 @@ def graph_data(graphs: Mapping[str, CircuitGraph]) -> dict[str, Any]:
     return {
         "nodes": nodes,
         "edges": edges,
-        "headings": [{"x": round(x - left, 1), "text": text} for x, text in layout.headings],
-        "width": round(right - left, 1),
-        "height": round(top - low + HEAD + EDGE, 1),
+        "headings": [{"x": round(scale * (x - left) + EDGE, 1), "text": text} for x, text in layout.headings],
+        "width": round(scale * (right - left) + 2 * EDGE, 1),
+        "height": round(scale * (top - low) + HEAD + EDGE, 1),
         "largest": largest,
         "variant_names": [label(name) for name in graphs],
         "variants": [_variant(graph, union, zero) for graph in shown.values()],
         "source": label(union.source),
     }
+
+
+def _simplified(graphs: Mapping[str, CircuitGraph]) -> dict[str, CircuitGraph]:
+    """Graphs of whole models as diagrams show them, with edges enough for the threshold to choose from."""
+    union = union_of(list(graphs.values()))
+    full = []
+    for graph in graphs.values():
+        found = {(edge.source, edge.target): edge for edge in graph.edges}
+        none = [dataclasses.replace(edge, contribution=0.0) for edge in union.edges]
+        edges = tuple(found.get((edge.source, edge.target), edge) for edge in none)
+        full.append(dataclasses.replace(graph, nodes=union.nodes, edges=edges))
+    return dict(zip(graphs, simplify_alike(full, most_edges=LAYERED_EDGES), strict=True))
 
 
 def _roomiest(union: CircuitGraph, graphs: Iterable[CircuitGraph]) -> tuple[Node, ...]:

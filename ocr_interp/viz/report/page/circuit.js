@@ -52,6 +52,12 @@ drawers.circuit = (host, data, time) => {
     }
     return place;
   }
+  // In the row of MLPs an edge rises over the boxes between its ends.
+  function arc(from, to) {
+    if (!from.short || Math.abs(from.y - to.y) > 2) return null;
+    const x1 = from.x + from.w / 4, x2 = to.x - to.w / 4, y = from.y - from.h / 2, lift = 10 + 0.3 * (x2 - x1);
+    return `M${x1} ${y}C${x1} ${y - lift} ${x2} ${y - lift} ${x2} ${y}`;
+  }
   function draw() {
     const now = current(), least = threshold * now.effect;
     // What was never trained always stays, to show whether it carries anything; so does what a kept attention reads.
@@ -69,14 +75,14 @@ drawers.circuit = (host, data, time) => {
       const stroke = e.untold ? "var(--untold)" : now.edges[k] >= 0 ? "var(--for)" : "var(--against)";
       const missing = e.untold && Math.abs(now.edges[k]) < 0.1 * data.largest;
       lines[k] = svg("path", { class: "edge", stroke, "stroke-dasharray": missing ? "4 3" : null, "stroke-width": width(now.edges[k]), "stroke-opacity": 0.75,
-        d: `M${x1} ${at.source[k]}C${middle} ${at.source[k]} ${middle} ${at.target[k]} ${x2} ${at.target[k]}`,
+        d: arc(from, to) || `M${x1} ${at.source[k]}C${middle} ${at.source[k]} ${middle} ${at.target[k]} ${x2} ${at.target[k]}`,
         onpointerenter: () => { readout.textContent = edgeText(k, now); light(null, k); }, onpointerleave: () => light(focus) });
       root.append(lines[k]);
     });
     const boxes = data.nodes.map((node, n) => {
       const mine = kept.filter((k) => data.edges[k].source === n || data.edges[k].target === n);
       const untold = mine.some((k) => data.edges[k].untold && (node.kind === "ov_block" || data.edges[k].target === n));
-      const texts = [...now.labels[n].split("\n"), signed(now.through[n])];
+      const texts = node.short ? [node.short] : [...now.labels[n].split("\n"), signed(now.through[n])];
       const box = svg("g", { class: `node${untold ? " untold" : ""}`, tabindex: 0, role: "img", "aria-label": nodeText(n, now, mine),
         onfocus: () => { focus = n; readout.textContent = nodeText(n, now, mine); light(n); }, onblur: () => { focus = null; light(null); },
         onpointerenter: () => { readout.textContent = nodeText(n, now, mine); light(n); }, onpointerleave: () => light(focus) },
