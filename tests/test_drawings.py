@@ -17,7 +17,7 @@ from ocr_interp.errors import UnknownNameError
 from ocr_interp.viz.style import figure_style
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
-SHOWN = [found for found in find_figures() if "drawings={" in found.path.read_text(encoding="utf-8")]
+SHOWN = [found for found in find_figures() if "drawings=" in found.path.read_text(encoding="utf-8")]
 BOTH = {"numbers": [0.123456789, 2.0]}
 
 
