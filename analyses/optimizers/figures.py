@@ -23,33 +23,32 @@ from analyses.optimizers.runs import (
     MIXED,
     OPTIMIZERS,
     OV_KINDS,
+    PAPER_TASK,
     SMALL,
     SWITCHES,
     TASKS,
     Study,
 )
 from ocr_interp.viz.curves import plot_band
-from ocr_interp.viz.style import figure_style, save_figure
 
 Sizes = tuple[int, int, int]
 REASONING, OPPOSITE = "#dceaf5", "#f9e0db"
 GREY = "0.6"
-RATE_MARKERS = {"low": "v", "middle": "o", "high": "^"}
 SWITCH_COLORS = ("#56b4e9", "#0173b2", "#08306b")
 
-ROWS: dict[str, dict[str, Any]] = {
-    "(10, 1, 3)": {"part": "main", "sizes": TASKS[0]},
-    "(10, 2, 2)": {"part": "main", "sizes": TASKS[1]},
-    "(10, 3, 1)": {"part": "main", "sizes": TASKS[2]},
-    "(4, 2, 6)": {"part": "few pairs", "sizes": FEW_PAIRS[0]},
-    "(4, 4, 4)": {"part": "few pairs", "sizes": FEW_PAIRS[1]},
-    "(4, 6, 2)": {"part": "few pairs", "sizes": FEW_PAIRS[2]},
-    "(20, 1, 3)": {"part": "paper's task"},
-    "(10, 1, 3), noise": {"part": "noise"},
-    "(10, 1, 3), trained attention": {"part": "trained attention"},
-    "(10, 1, 3), 30,000 steps": {"part": "long"},
+ROWS: dict[str, tuple[str, Sizes]] = {
+    "10, 1, 3": ("main", TASKS[0]),
+    "10, 2, 2": ("main", TASKS[1]),
+    "10, 3, 1": ("main", TASKS[2]),
+    "4, 2, 6": ("few pairs", FEW_PAIRS[0]),
+    "4, 4, 4": ("few pairs", FEW_PAIRS[1]),
+    "4, 6, 2": ("few pairs", FEW_PAIRS[2]),
+    "20, 1, 3": ("paper's task", PAPER_TASK),
+    "10, 1, 3,\nnoise": ("noise", TASKS[0]),
+    "10, 1, 3,\ntrained attention": ("trained attention", TASKS[0]),
+    "10, 1, 3,\n30,000 steps": ("long", TASKS[0]),
 }
-"""Rows of the summary, from top to bottom."""
+"""Rows of the summary, from top to bottom: the part of the study and the task."""
 
 
 TITLES = {
@@ -73,13 +72,7 @@ def draw_all(study: Study, figures: Path) -> None:
     mixed = select(study.curves, part="mixed")
     BETA.write(figures / "optimizer_beta", _curve_numbers(_middle(study.curves)))
     MIXED_DRAWING.write(figures / "optimizer_mixed", _curve_numbers(mixed, "variant"))
-    with figure_style():
-        drawn = {
-            "optimizer_summary": (_summary(study.cells), _summary_numbers(study.cells)),
-        }
-        for name, (fig, numbers) in drawn.items():
-            save_figure(fig, figures / name, {"title": TITLES[name], **numbers})
-    plt.close("all")
+    SUMMARY.write(figures / "optimizer_summary", _summary_numbers(study.cells))
 
 
 def select(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -161,50 +154,45 @@ def _tables(numbers: dict[str, Any]) -> list[pd.DataFrame]:
     ]
 
 
-def _summary(cells: pd.DataFrame) -> Figure:
-    """β at the end of every run."""
-    fig, axes = plt.subplots(2, 5, figsize=(14, 8.2), sharex=True, sharey=True, layout="constrained")
-    for row, kind in zip(axes, OV_KINDS, strict=True):
-        for ax, name in zip(row, OPTIMIZERS, strict=True):
-            shade(ax)
-            ax.axvline(0, color="0.5", lw=0.8)
-            ax.set_title(name, loc="left", fontweight="bold")
-            norm = PREDICTED[name, kind][1]
-            for y, (label, values) in enumerate(ROWS.items()):
-                runs = select(cells, optimizer=name, ov=kind, **values)
-                _dots(ax, runs, y, COLORS[kind])
+def _summary(numbers: dict[str, Any]) -> Figure:
+    """β at the end of every run: one panel per optimiser, one row per task, both models in it."""
+    fig, axes = plt.subplots(1, 5, figsize=(WIDTH, 4.6), sharex=True, sharey=True, layout="constrained")
+    for ax, name in zip(axes, OPTIMIZERS, strict=True):
+        shade(ax)
+        ax.axvline(0, color="0.5", lw=0.8)
+        ax.set_title(name, fontweight="bold", fontsize=8)
+        for y, (label, (part, sizes)) in enumerate(ROWS.items()):
+            for kind, shift in zip(OV_KINDS, (-0.19, 0.19), strict=True):
+                runs = pd.DataFrame(numbers[joined((name, kind, part))])
+                _dots(ax, runs.loc[[tuple(of) == sizes for of in runs["sizes"]]], y + shift, COLORS[kind])
                 if "trained" not in label and "noise" not in label:
-                    at = predicted_beta(norm, runs["sizes"].iloc[0])
-                    ax.plot([at, at], [y - 0.38, y + 0.38], color="k", lw=1.8, zorder=4)
-        row[0].set_ylabel(NAMES[kind], fontweight="bold", color=COLORS[kind])
-    axes[0, 0].set(yticks=range(len(ROWS)), yticklabels=list(ROWS), xlim=(-2.6, 1.25))
-    axes[0, 0].set_xticks([-2, -1, 0, 1])
-    axes[0, 0].invert_yaxis()
-    for ax in axes[1]:
+                    at = predicted_beta(PREDICTED[name, kind][1], sizes)
+                    ax.plot([at, at], [y + shift - 0.17, y + shift + 0.17], color="k", lw=1.5, zorder=4)
         ax.set_xlabel("β at the end")
-    handles = [Line2D([], [], marker=m, color="0.3", ls="", ms=5) for m in RATE_MARKERS.values()]
-    labels = [f"{rate} rate" for rate in RATE_MARKERS]
-    handles += [Line2D([], [], marker="s", color="0.3", ls="", ms=5, mfc="none")]
-    handles += [Line2D([], [], marker="x", color=GREY, ls="", ms=6)]
-    handles += [Line2D([], [], marker="|", color="k", ls="", ms=12, mew=1.8)]
-    labels += ["ten times larger start", "training set not fitted or diverged (no evidence)", "predicted"]
-    handles += [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
+    axes[0].set(yticks=range(len(ROWS)), yticklabels=list(ROWS), xlim=(-2.6, 1.25))
+    axes[0].set_ylabel("task: pairs, told and untold subjects per pair")
+    axes[0].set_xticks([-2, -1, 0, 1])
+    axes[0].invert_yaxis()
+    look = {"ls": "", "ms": 4}
+    handles = [Line2D([], [], marker="o", color=COLORS[k], label=NAMES[k], **look) for k in OV_KINDS]
+    handles.append(Line2D([], [], marker="|", color="k", ls="", ms=9, mew=1.5, label="predicted"))
+    handles.append(Line2D([], [], marker="x", color=GREY, label="training set not fitted", **look))
+    patches = [Rectangle((0, 0), 1, 1, color=color) for color in (REASONING, OPPOSITE)]
+    labels = [str(handle.get_label()) for handle in handles]
     labels += ["reasoning: β > 0.1", "the opposite: β < −0.1"]
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    fig.legend([*handles, *patches], labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 
 def _dots(ax: Axes, runs: pd.DataFrame, y: float, color: str) -> None:
     """One mark per run; a run that does not fit its training set is a grey cross at the left edge."""
-    places = {"low": -0.24, "middle": 0.0, "high": 0.24}
-    columns = ["rate", "start", "seed", "beta", "fitted"]
-    for rate, start, seed, beta, fitted in runs[columns].itertuples(index=False):
-        at = y + (places[rate] if start == SMALL else 0.12) + 0.02 * (seed - 2)
-        if not fitted:
-            ax.plot(-2.45 + 0.05 * seed, at, "x", color=GREY, ms=5)
-            continue
-        marker = RATE_MARKERS[rate] if start == SMALL else "s"
-        ax.plot(beta, at, marker, color=color, ms=4, mfc="none" if marker == "s" else color, alpha=0.8)
+    fitted = runs.loc[runs["fitted"]]
+    ax.plot(fitted["beta"], np.full(len(fitted), y), "o", color=color, ms=3, mew=0, alpha=0.7)
+    n_lost = len(runs) - len(fitted)
+    ax.plot(-2.45 + 0.16 * np.arange(n_lost), np.full(n_lost, y), "x", color=GREY, ms=3.5)
+
+
+SUMMARY = Drawing(TITLES["optimizer_summary"], _summary)
 
 
 def _mixed(numbers: dict[str, Any]) -> Figure:

@@ -65,9 +65,11 @@ FIGURE = Figure(
     claims=lambda measured: all_claims(*measured),
     cost="slow",
     drawings={
+        "optimizer_summary": optimizer_figures.SUMMARY,
         "optimizer_beta": optimizer_figures.BETA,
         "optimizer_mixed": optimizer_figures.MIXED_DRAWING,
         "optimizer_geometry": optimizer_theory_figures.GEOMETRY,
+        "optimizer_limits": optimizer_theory_figures.LIMITS,
     },
 )
 

@@ -16,11 +16,10 @@ from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.looks import COLORS, NAMES
 from analyses.optimizers.claims import PREDICTED
 from analyses.optimizers.exact import MuonPath, orthogonal_path
-from analyses.optimizers.figures import histories, joined, predicted_beta, select, shade
+from analyses.optimizers.figures import histories, joined, predicted_beta, select
 from analyses.optimizers.predictions import NORMS, BetaRange, beta_range
 from analyses.optimizers.runs import FEW_PAIRS, OPTIMIZERS, OV_KINDS, PAPER_TASK, SCHATTEN, Study, baselines
 from ocr_interp.viz.curves import plot_band
-from ocr_interp.viz.style import figure_style, save_figure
 
 NORM_NAMES = {
     "nuclear": "nuclear",
@@ -47,11 +46,7 @@ def draw_theory(study: Study, figures: Path) -> dict[Any, MuonPath]:
         for name, seed in EXACT.items()
     }
     GEOMETRY.write(figures / "optimizer_geometry", _geometry_numbers(study.cells))
-    with figure_style():
-        numbers = _limit_numbers(study, ranges, paths)
-        numbers = {"title": LIMITS_TITLE, **numbers}
-        save_figure(_limits(study, ranges, paths), figures / "optimizer_limits", numbers)
-    plt.close("all")
+    LIMITS.write(figures / "optimizer_limits", _limit_numbers(study, ranges, paths))
     return paths
 
 
@@ -110,70 +105,63 @@ def _nearest(numbers: dict[str, Any], optimizer: str, kind: str, norms: tuple[st
 GEOMETRY = Drawing(GEOMETRY_TITLE, draw_geometry)
 
 
-def _limits(study: Study, ranges: dict[Any, list[BetaRange]], paths: dict[Any, MuonPath]) -> Figure:
-    """Above: the range of β for each norm. Below: Muon's β over training, exact and torch's; variants."""
-    fig, axes = plt.subplots(2, 4, figsize=(14.5, 8), layout="constrained")
-    for ax, sizes in zip(axes[0], TASKS, strict=True):
-        _range_panel(ax, sizes, ranges)
-    axes[0, 0].set_yticks(range(len(NORMS)), [NORM_NAMES[n] for n in NORMS])
-    for ax in axes[0, 1:]:
-        ax.set_yticks(range(len(NORMS)), [])
-    for ax, sizes in zip(axes[1, :3], FEW_PAIRS, strict=True):
-        _path_panel(ax, sizes, study.curves, paths)
-    axes[1, 0].set_ylabel("held-out coefficient β")
-    axes[1, 0].legend(frameon=False, fontsize=8.5, loc="lower left", title="Muon")
-    _variant_panel(axes[1, 3], study.cells)
+def draw_limits(numbers: dict[str, Any]) -> Figure:
+    """Above: the β that the spectral norm allows, by task. Below: Muon's β over training."""
+    fig = plt.figure(figsize=(WIDTH, 5.0), layout="constrained")
+    halves: Any = fig.subfigures(2, 1, height_ratios=(2, 3))
+    above, below = halves
+    _allowed(above.subplots(), numbers)
+    axes = below.subplots(1, 3, sharey=True)
+    for ax, sizes in zip(axes, FEW_PAIRS, strict=True):
+        _path_panel(ax, sizes, numbers)
+    axes[0].set_ylabel("held-out coefficient β")
+    handles, labels = axes[0].get_legend_handles_labels()
+    below.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 
-def _range_panel(ax: Axes, sizes: tuple[int, int, int], ranges: dict[Any, list[BetaRange]]) -> None:
-    shade(ax)
-    for y, norm in enumerate(NORMS):
-        for found, width in zip(ranges[sizes, norm][::-1], (2, 5, 9), strict=True):
-            ends = [found.low, max(found.high, found.low + 0.02)]
-            ax.plot(ends, [y, y], color=NORM_COLORS[norm], lw=width, solid_capstyle="butt")
-    ax.plot(predicted_beta("spectral", sizes), 2, "x", color="k", ms=8, mew=2)
+def _allowed(ax: Axes, numbers: dict[str, Any]) -> None:
+    for y, sizes in enumerate(TASKS):
+        widths = zip(numbers["ranges"][f"{sizes} | spectral"]["beta"][::-1], (2, 5, 9), strict=True)
+        for (low, high), width in widths:
+            line = [low, max(high, low + 0.02)]
+            ax.plot(line, [y, y], color=NORM_COLORS["spectral"], lw=width, solid_capstyle="butt")
+        ax.plot(predicted_beta("spectral", sizes), y, "x", color="k", ms=6, mew=1.6)
     ax.axvline(0, color="0.5", lw=0.8)
-    ax.set(xlim=(-2.8, 2.2), ylim=(4.6, -0.6))
-    ax.set_xlabel("β: bold at the smallest norm, thinner\nwithin 1 %, within 10 %")
-    ax.set_title(f"allowed at {sizes}", loc="left", fontweight="bold")
+    ax.set(xlim=(-2.8, 2.2), ylim=(len(TASKS) - 0.4, -0.6), xlabel="held-out coefficient β")
+    ax.set_yticks(range(len(TASKS)), [f"{n} pairs, {a} told, {b} untold" for n, a, b in TASKS])
+    what = "β at the smallest spectral norm (thinner: within 1 %, 10 %); ×: predicted for Muon's steps"
+    ax.set_title(what, loc="right", fontsize=8)
 
 
-def _path_panel(
-    ax: Axes, sizes: tuple[int, int, int], curves: pd.DataFrame, paths: dict[Any, MuonPath]
-) -> None:
+def _path_panel(ax: Axes, sizes: tuple[int, int, int], numbers: dict[str, Any]) -> None:
+    """Muon's β at one task: as shipped by torch, and along the exact polar factor."""
     for name, kind in zip(EXACT, OV_KINDS[::-1], strict=True):
-        path = paths[sizes, name]
-        ax.plot(path.step, path.beta, color=COLORS[kind], ls=(0, (3, 1.5)), lw=1.8, label=f"{name}")
-        runs = histories(select(curves, part="limit", ov=kind, sizes=sizes))
-        label = f"as shipped, {kind.replace('_', '-')}"
-        plot_band(ax, [r.loc[r["step"] > 0] for r in runs], "beta", COLORS[kind], label)
-    low, high = predicted_beta("spectral", sizes), -min(sizes[1] / sizes[2], 1.0)
-    if low == high:
-        ax.axhline(low, color="0.3", ls=":", lw=1.2)
-    else:
-        ax.axhspan(low, high, color="0.88", lw=0)
-    ax.text(9_800, 0.05, "dotted or grey: spectral norm", ha="right", fontsize=8.5, color="0.3")
-    ax.set(ylim=(-3.0, 0.2), xlabel="training step", ylabel="")
-    ax.set_title(f"Muon's way at {sizes}", loc="left", fontweight="bold")
+        path, shipped = numbers["exact"][f"{sizes} | {name}"], numbers["as_shipped"][f"{sizes} | {kind}"]
+        said = "factorized" if kind == OV_KINDS[0] else "non-factorized"
+        ax.plot(
+            *(path["step"], path["beta"]),
+            color=COLORS[kind],
+            ls=(0, (3, 1.5)),
+            lw=1.4,
+            label=f"exact steps, {said}",
+        )
+        later = [k for k, step in enumerate(shipped["step"]) if step > 0]
+        runs = [
+            pd.DataFrame({"step": [shipped["step"][k] for k in later], "beta": [beta[k] for k in later]})
+            for beta in shipped["beta"]
+        ]
+        plot_band(ax, runs, "beta", COLORS[kind], f"Muon as shipped, {said}")
+    low, high, *_ = sorted((predicted_beta("spectral", sizes), -min(sizes[1] / sizes[2], 1.0)))
+    label = "smallest spectral norm"
+    ax.axhspan(low - 0.015, high + 0.015, color="0.8", lw=0, zorder=0, label=label)
+    ax.set(ylim=(-2.8, 0.1), xlabel="training step", ylabel="")
+    ax.set_xticks([0, 5_000, 10_000], ["0", "5,000", "10,000"])
+    ax.set_title("{} pairs, {} told, {} untold".format(*sizes), loc="left")
     ax.legend().remove()
 
 
-def _variant_panel(ax: Axes, cells: pd.DataFrame) -> None:
-    """β of variants, at (10, 1, 3) and (4, 2, 6), where 0.577 and -1/3 are predicted."""
-    found = select(cells, part="variants", fitted=True)
-    names = list(dict.fromkeys(zip(found["optimizer"], found["variant"], strict=True)))
-    for y, (optimizer, variant) in enumerate(names):
-        for kind in OV_KINDS:
-            runs = select(found, optimizer=optimizer, variant=variant, ov=kind)
-            shift = -0.12 if kind == OV_KINDS[0] else 0.12
-            ax.plot(runs["beta"], np.full(len(runs), y + shift), "o", ms=4.5, color=COLORS[kind], alpha=0.8)
-    shade(ax)
-    ax.axvline(-1 / 3, color="0.3", ls=":", lw=1.2)
-    ax.set(xlim=(-0.6, 1.1), xlabel="β at (10, 1, 3) and (4, 2, 6)")
-    ax.set_yticks(range(len(names)), [f"{o}: {v.strip()}" for o, v in names], fontsize=8.5)
-    ax.invert_yaxis()
-    ax.set_title("one setting changed", loc="left", fontweight="bold")
+LIMITS = Drawing(LIMITS_TITLE, draw_limits)
 
 
 def _geometry_numbers(cells: pd.DataFrame) -> dict[str, Any]:
