@@ -24,17 +24,9 @@ from analyses.paper.runs import PAPER, load_all, named
 from analyses.theory.limit_runs import OV_KINDS, OvKind
 from ocr_interp import OVCircuit, Run
 from ocr_interp.graphs import CircuitGraph, circuit_graph, head_graph, mechanism_graph, prompt_graph
-from ocr_interp.storage.atomic import write_atomic
-from ocr_interp.viz import plot_circuit, save_diagram
+from ocr_interp.viz import draw_circuit, plot_circuit
 
 PROMPT = [*["noise0", "noise1", "noise2", "noise3"] * 3, "noise4", "s1", "r2", "EOS"]  # s1 is held out
-PICTURES = (
-    "circuit_mechanism",
-    "circuit_prompt",
-    "circuit_blocks_trained",
-    "circuit_blocks_predicted",
-    "circuit_llama_head",
-)
 BLOCK_TOLERANCE: dict[OvKind, float] = {"non_factorized": 0.05, "factorized": 0.2}
 """AdamW leaves the factorized model's blocks spread out, the other's nearly degenerate (see ov_breakdown)."""
 LLAMA_WORDS = [
@@ -53,24 +45,8 @@ LLAMA_WORDS = [
 ]
 
 
-TITLE_HEIGHT = 0.5
-"""Inches above the mechanisms."""
-
-TITLES = {
-    "circuit_prompt": "Only in the factorized model a held-out subject writes its own implication",
-    "circuit_blocks_trained": "Trained models: which blocks write held-out subjects' own answers",
-    "circuit_blocks_predicted": "Max-margin solutions: which blocks write held-out subjects' own answers",
-    "circuit_llama_head": "The same tools on a head of a tiny Llama with random weights, which is no result",
-}
-
-
-def write(graphs: Sequence[CircuitGraph], path: Path) -> None:
-    """path.png, path.svg, and path.json with its title and graphs."""
-    for suffix in (".png", ".svg"):
-        save_diagram(graphs, path.with_suffix(suffix))
-    content = {"title": TITLES[path.name], **numbers_of(graphs)}
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    write_atomic(path.with_suffix(".json"), text.encode())
+TITLE_HEIGHT, NOTE_HEIGHT = 0.5, 0.5
+"""Inches above the graphs, and of the note below one, which is left out."""
 
 
 def numbers_of(graphs: Sequence[CircuitGraph]) -> dict[str, Any]:
@@ -78,17 +54,59 @@ def numbers_of(graphs: Sequence[CircuitGraph]) -> dict[str, Any]:
     return {"graphs": [json.loads(graph.to_json()) for graph in graphs]}
 
 
+def graphs_of(numbers: dict[str, Any]) -> list[CircuitGraph]:
+    """The graphs that the JSON of a picture holds."""
+    return [CircuitGraph.from_json(json.dumps(graph)) for graph in numbers["graphs"]]
+
+
 def draw_mechanism(numbers: dict[str, Any]) -> Picture:
     """The graphs below one another, on one scale."""
-    graphs = [merged(CircuitGraph.from_json(json.dumps(graph))) for graph in numbers["graphs"]]
+    graphs = [merged(graph) for graph in graphs_of(numbers)]
+    return draw_below(graphs, [4.5] * len(graphs))
+
+
+def draw_prompts(numbers: dict[str, Any]) -> Picture:
+    """The same for single prompts, as large as their boxes."""
+    return draw_below(graphs_of(numbers))
+
+
+def draw_implications(numbers: dict[str, Any]) -> Picture:
+    """What writes the untold implications alone; the JSON has the facts too."""
+    return draw_below([untold_part(graph) for graph in graphs_of(numbers)])
+
+
+def draw_first(numbers: dict[str, Any]) -> Picture:
+    """The first graph alone; the JSON has the second too."""
+    return draw_below(graphs_of(numbers)[:1])
+
+
+def draw_below(graphs: Sequence[CircuitGraph], heights: Sequence[float] = ()) -> Picture:
+    """Graphs below one another, on one scale, without notes.
+
+    Args:
+        graphs: the first stands above.
+        heights: of the graphs, in inches; left out, those at which text has its full size.
+    """
     largest = max(abs(edge.contribution) for graph in graphs for edge in graph.edges)
-    height = 4.5
-    fig = plt.figure(figsize=(WIDTH, height * len(graphs) + TITLE_HEIGHT))
-    share = height / fig.get_figheight()
-    for k, graph in enumerate(reversed(graphs)):
-        ax = fig.add_axes((0.0, k * share, 1.0, share))
+    heights = heights or [draw_circuit(graph).get_figheight() - NOTE_HEIGHT for graph in graphs]
+    whole = sum(heights) + TITLE_HEIGHT
+    fig = plt.figure(figsize=(WIDTH, whole))
+    bottom = whole - TITLE_HEIGHT
+    for graph, height in zip(graphs, heights, strict=True):
+        bottom -= height
+        ax = fig.add_axes((0.0, bottom / whole, 1.0, height / whole))
         plot_circuit(ax, graph, largest=largest, note=False)
     return fig
+
+
+def untold_part(graph: CircuitGraph) -> CircuitGraph:
+    """The untold edges of a graph with their nodes and answers."""
+    edges = tuple(edge for edge in graph.edges if edge.kind == "untold")
+    ends = {end for edge in edges for end in (edge.source, edge.target)}
+    nodes = tuple(node for node in graph.nodes if node.name in ends)
+    return replace(
+        graph, nodes=nodes, edges=edges, effects=tuple(each for each in graph.effects if each.node in ends)
+    )
 
 
 def merged(graph: CircuitGraph) -> CircuitGraph:
@@ -108,6 +126,33 @@ MECHANISM = Drawing(
     draw_mechanism,
     digits=None,
 )
+PROMPTS = Drawing(
+    "Only in the factorized model a held-out subject writes its own implication", draw_prompts, digits=None
+)
+TRAINED = Drawing(
+    "In the trained factorized model two blocks add up to the untold implication; in the other one they "
+    "cancel",
+    draw_implications,
+    digits=None,
+)
+SOLUTIONS = Drawing(
+    "In the max-margin solution with factors one block writes the untold implication; without factors two "
+    "blocks cancel in it",
+    draw_implications,
+    digits=None,
+)
+LLAMA = Drawing(
+    "The same tools on a head of a tiny Llama with random weights, which is no result",
+    draw_first,
+    digits=None,
+)
+DRAWINGS = {
+    "circuit_mechanism": MECHANISM,
+    "circuit_prompt": PROMPTS,
+    "circuit_blocks_trained": TRAINED,
+    "circuit_blocks_predicted": SOLUTIONS,
+    "circuit_llama_head": LLAMA,
+}
 
 
 def by_block(circuit: OVCircuit, tolerance: float, title: str) -> CircuitGraph:
@@ -171,7 +216,6 @@ def of_a_llama() -> list[CircuitGraph]:
 def make(runs: Path, figures: Path) -> None:
     trained: dict[OvKind, Run] = {ov: load_all(runs, ov)[0] for ov in reversed(OV_KINDS)}
     mechanisms = [mechanism_graph(run).prune(0.05) for run in trained.values()]
-    MECHANISM.write(figures / "circuit_mechanism", numbers_of(mechanisms))
     prompts, blocks, solutions = [], [], []
     for ov, run in trained.items():
         name, tolerance = ov.replace("_", "-"), BLOCK_TOLERANCE[ov]
@@ -180,18 +224,17 @@ def make(runs: Path, figures: Path) -> None:
         circuit = OVCircuit.from_run(run).effective.subjects_and_relations
         blocks.append(by_block(circuit, tolerance, f"{name}, trained"))
         solutions.append(by_block(predicted_circuit(circuit, ov), 1e-6, f"{name}, max-margin solution"))
-    write(prompts, figures / "circuit_prompt")
-    write(blocks, figures / "circuit_blocks_trained")
-    write(solutions, figures / "circuit_blocks_predicted")
-    write(of_a_llama(), figures / "circuit_llama_head")
+    graphs = (mechanisms, prompts, blocks, solutions, of_a_llama())
+    for (name, drawing), shown in zip(DRAWINGS.items(), graphs, strict=True):
+        drawing.write(figures / name, numbers_of(shown))
 
 
 FIGURE = Figure(
-    pictures=PICTURES,
+    pictures=tuple(DRAWINGS),
     draw=make,
     cost="slow",
     experiments=named(*OV_KINDS),
-    drawings={"circuit_mechanism": MECHANISM},
+    drawings=DRAWINGS,
 )
 
 

@@ -167,7 +167,7 @@ def _summary(numbers: dict[str, Any]) -> Figure:
                 _dots(ax, runs.loc[[tuple(of) == sizes for of in runs["sizes"]]], y + shift, COLORS[kind])
                 if "trained" not in label and "noise" not in label:
                     at = predicted_beta(PREDICTED[name, kind][1], sizes)
-                    ax.plot([at, at], [y + shift - 0.17, y + shift + 0.17], color="k", lw=1.5, zorder=4)
+                    ax.plot(at, y + shift, "|", color="k", ms=9, mew=1.5, zorder=4)
         ax.set_xlabel("β at the end")
     axes[0].set(yticks=range(len(ROWS)), yticklabels=list(ROWS), xlim=(-2.6, 1.25))
     axes[0].set_ylabel("task: pairs, told and untold subjects per pair")

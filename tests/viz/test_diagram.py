@@ -76,6 +76,28 @@ def test_graphs_that_are_compared_share_a_scale_and_may_leave_the_note_out():
         plot_circuit(Figure().subplots(), graph, largest=0)
 
 
+def test_diagrams_are_no_wider_than_a_page_and_several_stand_below_each_other_where_they_would_be():
+    from ocr_interp.viz.diagram.layout import FONT_SIZE, WIDTH
+
+    graphs = both_models(TASK)
+    one, two = draw_circuit(graphs[0]), draw_circuit(graphs)
+    assert one.get_figwidth() * 72 <= WIDTH + 1e-6
+    assert {text.get_fontsize() for text in one.axes[0].texts[: len(graphs[0].nodes)]} == {FONT_SIZE}
+    assert two.get_figwidth() * 72 <= WIDTH + 1e-6
+    first, second = (axes.get_position() for axes in two.axes)
+    assert first.x0 == second.x0
+    assert first.y0 == pytest.approx(second.y1)
+    small = CircuitGraph(
+        "t",
+        (Node("t", "token", "t"), Node("y", "answer", "y")),
+        (Edge("t", "y", 1.0),),
+        *((Effect("y", 1.0),), "", "", ""),
+    )
+    first, second = (axes.get_position() for axes in draw_circuit([small, small]).axes)
+    assert first.y0 == second.y0
+    assert first.x1 == pytest.approx(second.x0)
+
+
 def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_ends():
     from ocr_interp.viz.diagram.drawing import _values
     from ocr_interp.viz.diagram.edges import edge_ends

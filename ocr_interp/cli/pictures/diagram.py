@@ -1,4 +1,4 @@
-"""ocr-interp diagram: the circuit of one run, or of several side by side, as a picture or as data."""
+"""ocr-interp diagram: the circuit of one run, or of several on one scale, as a picture or as data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".json")
 
 @dataclass(frozen=True)
 class Diagram:
-    """Draw a run's circuit as a whole or for one prompt; several runs are drawn side by side."""
+    """Draw a run's circuit as a whole or for one prompt; several runs are drawn on one scale."""
 
     run_dirs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """directories of one or more runs"""

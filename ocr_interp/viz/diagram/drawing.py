@@ -28,7 +28,15 @@ from ocr_interp.storage.plain import printable
 from ocr_interp.viz.diagram.dot import change_to_dot, drawable, missing_blocks, to_dot, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layers import is_layered, is_whole, lay_out_layers
-from ocr_interp.viz.diagram.layout import FONT_SIZE, TITLE_SIZE, Layout, PlacedNode, lay_out, text_width
+from ocr_interp.viz.diagram.layout import (
+    FONT_SIZE,
+    TITLE_SIZE,
+    WIDTH,
+    Layout,
+    PlacedNode,
+    lay_out,
+    text_width,
+)
 from ocr_interp.viz.style import current_style
 
 FORMATS = ("png", "svg", "pdf", "dot")
@@ -48,12 +56,12 @@ Drawn = CircuitGraph | GraphChange | Sequence[CircuitGraph]
 
 
 def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES) -> Figure:
-    """Draws one graph, or several side by side, each with its title.
+    """Draws one graph, or several, each with its title, at most 6.6 inches wide where labels leave room.
 
-    A graph of a whole model with many layers is drawn 6.6 inches wide, several below each other: heads in
-    the column of their layer, MLPs below, simplified (see `simplify`) to `most_nodes` heads and MLPs and
-    `most_edges` edges. Of a `GraphChange` both graphs are drawn on one scale, before first; edges that did
-    not change fade.
+    Several stand side by side where that is no wider, else below each other. Of a whole model with many
+    layers, heads stand in the column of their layer, MLPs below, simplified (see `simplify`) to `most_nodes`
+    heads and MLPs and `most_edges` edges. Of a `GraphChange` both graphs are drawn on one scale, before
+    first; edges that did not change fade.
 
     The line width is |contribution| relative to the largest edge of all graphs, the colour its sign; untold
     edges are red, and dashed if they are missing. The number in a node is the contribution through it, in
@@ -79,8 +87,8 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
         several = len(shown) > 1
         beside = shown if marked is not None else []
         layouts = [_laid_out(graph, several, beside) for graph in shown]
-        below = any(is_whole(graph) for graph in shown)  # side by side they are too wide for a page
         widths, heights = [each.width for each in layouts], [each.height for each in layouts]
+        below = sum(widths) > WIDTH  # side by side they are too wide for a page
         width, height = (max(widths), sum(heights)) if below else (sum(widths), max(heights))
         if max(width, height) > _LARGEST or width * height > _LARGEST_AREA:
             raise ConfigError(

@@ -10,6 +10,7 @@ from ocr_interp.graphs.graph import CircuitGraph, Node
 from ocr_interp.graphs.simplify import UNITS
 from ocr_interp.viz.diagram.layout import (
     TITLE_SIZE,
+    WIDTH,
     Layout,
     LegendEntry,
     PlacedNode,
@@ -18,9 +19,6 @@ from ocr_interp.viz.diagram.layout import (
     text_width,
     wrapped,
 )
-
-WIDTH = 6.6 * 72
-"""Of a diagram, in points: the text width of a page, at which it is read."""
 
 MOST_COLUMNS = 8
 """Graphs of whole models with more columns are laid out by layers."""

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
@@ -13,14 +14,22 @@ from matplotlib.textpath import TextPath
 from ocr_interp.errors import unknown_name
 from ocr_interp.graphs.graph import CircuitGraph, Node
 
+WIDTH = 6.6 * 72
+"""Of a diagram, in points: the text width of a page, at which it is read."""
+
 FONT_SIZE = 8.0
 TITLE_SIZE = FONT_SIZE + 2
 _LINE = 1.2 * FONT_SIZE
 _PAD_X, _PAD_Y = 7.0, 4.0
 _GAP_Y, _GAP_X = 9.0, 48.0
 _GAP_ALIGNED = 30.0
-_LONGEST_LINE = 32
-"""Largest number of characters per line of a label; longer labels are wrapped."""
+_LEAST_GAP, _LEAST_GAP_ALIGNED = 30.0, 16.0
+"""Of columns that would be wider than WIDTH at wider gaps."""
+_LONGEST_LINES = (32, 24, 20, 16, 12)
+"""Largest numbers of characters per line of a label: the first with which a diagram is no wider than WIDTH,
+else the first of all. Longer labels are wrapped, words cut at the first alone."""
+_LEAST_TITLE = 0.7
+"""Of its size, to which a title shrinks that is wider than WIDTH."""
 _MARGIN, _HEAD, _LEGEND_ROW = 16.0, 46.0, 14.0
 _LEAST_TALL = 120.0
 """Least height of the columns of heads and MLPs."""
@@ -124,6 +133,8 @@ def lay_out(
 ) -> Layout:
     """Places every node: columns by kind, equal gaps, each column centred; deterministic.
 
+    Wider than WIDTH only where that needs lines of labels that are too short, or gaps too narrow for edges.
+
     Args:
         graph: any circuit graph; nodes keep their order from top to bottom.
         values: a second text for each node.
@@ -132,17 +143,10 @@ def lay_out(
     """
     places = sorted({n.place for n in graph.nodes})
     columns = [[n for n in graph.nodes if n.place == place] for place in places]
-    labels = {n.name: wrapped_label(n.label) for n in graph.nodes}
-    sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
-    aligned = _share_rows(graph, columns, sizes)
-    widths = [max(sizes[n.name][0] for n in column) for column in columns]
-    heights = [sum(sizes[n.name][1] + _GAP_Y for n in column) - _GAP_Y for column in columns]
-    # Tall columns need wide gaps for their curves; if the columns share rows, small gaps are enough.
-    gaps = [_GAP_X + min(0.12 * max(heights), 160.0)] * (len(columns) - 1)
-    gaps = [_GAP_ALIGNED, *gaps[1:]] if aligned else gaps
+    labels, sizes, widths, heights, gaps = _fitting_columns(graph, values, columns)
     inner = sum(widths) + sum(gaps)
-    needed = max(text_width(graph.title, TITLE_SIZE) * 1.12, inner)  # 1.12: bold
-    width = needed + 2 * _MARGIN
+    title = text_width(graph.title, TITLE_SIZE) * 1.12  # 1.12: bold
+    width = max(inner, min(title, max(WIDTH - 2 * _MARGIN, _LEAST_TITLE * title))) + 2 * _MARGIN
     note = wrapped(note_of(graph, one_scale), width - 2 * _MARGIN)
     rows = legend_rows(legend, width - 2 * _MARGIN)
     note_height = (note.count("\n") + 1) * 1.4 * (FONT_SIZE - 2) + 14
@@ -152,7 +156,7 @@ def lay_out(
     height = tallest + _HEAD + foot + _MARGIN
     placed: dict[str, PlacedNode] = {}
     headings = []
-    x = _MARGIN + (needed - inner) / 2
+    x = (width - inner) / 2
     for column, column_width, column_height, gap in zip(columns, widths, heights, [*gaps, 0.0], strict=True):
         y = foot + _MARGIN / 2 + (tallest + column_height) / 2
         for node in column:
@@ -181,6 +185,54 @@ def lay_out(
         note=note,
         legend=tuple((foot - (k + 0.5) * _LEGEND_ROW, row) for k, row in enumerate(rows)),
     )
+
+
+class _Columns(NamedTuple):
+    """Labels and sizes of boxes by node, and widths, heights and gaps of columns, in points."""
+
+    labels: dict[str, str]
+    sizes: dict[str, tuple[float, float]]
+    widths: list[float]
+    heights: list[float]
+    gaps: list[float]
+
+    @property
+    def width(self) -> float:
+        """Of all columns with their gaps."""
+        return sum(self.widths) + sum(self.gaps)
+
+
+def _fitting_columns(graph: CircuitGraph, values: Mapping[str, str], columns: list[list[Node]]) -> _Columns:
+    """The columns with the longest lines of labels with which they fit, else those with wide gaps."""
+    room = WIDTH - 2 * _MARGIN
+    tried = [_sized_columns(graph, values, columns, longest, room) for longest in _LONGEST_LINES]
+    fitting = [each for each in tried if each.width <= room + 1e-6]
+    return fitting[0] if fitting else _sized_columns(graph, values, columns, _LONGEST_LINES[0], None)
+
+
+def _sized_columns(
+    graph: CircuitGraph,
+    values: Mapping[str, str],
+    columns: list[list[Node]],
+    longest: int,
+    room: float | None,
+) -> _Columns:
+    """The columns with lines of at most so many characters; gaps shrink to what fits into the room."""
+    labels = {n.name: wrapped_label(n.label, longest) for n in graph.nodes}
+    sizes = {n.name: _box(n, labels[n.name], values[n.name]) for n in graph.nodes}
+    aligned = _share_rows(graph, columns, sizes)
+    widths = [max(sizes[n.name][0] for n in column) for column in columns]
+    heights = [sum(sizes[n.name][1] + _GAP_Y for n in column) - _GAP_Y for column in columns]
+    # Tall columns need wide gaps for their curves; if the columns share rows, small gaps are enough.
+    gaps = [_GAP_X + min(0.12 * max(heights), 160.0)] * (len(columns) - 1)
+    gaps = [_GAP_ALIGNED, *gaps[1:]] if aligned else gaps
+    least = [_LEAST_GAP_ALIGNED if aligned and k == 0 else _LEAST_GAP for k in range(len(gaps))]
+    over = sum(widths) + sum(gaps) - room if room is not None else 0.0
+    spare = sum(gap - low for gap, low in zip(gaps, least, strict=True))
+    if over > 0 and spare > 0:
+        share = min(1.0, over / spare)
+        gaps = [gap - share * (gap - low) for gap, low in zip(gaps, least, strict=True)]
+    return _Columns(labels, sizes, widths, heights, gaps)
 
 
 def _share_rows(
@@ -214,10 +266,11 @@ def legend_rows(legend: Sequence[LegendEntry], width: float) -> list[tuple[Legen
     return [tuple(row) for row in rows]
 
 
-def wrapped_label(label: str) -> str:
-    """A label in lines that a box has room for."""
-    lines = [textwrap.wrap(line, _LONGEST_LINE) or [""] for line in label.split("\n")]
-    return "\n".join(line for parts in lines for line in parts)
+def wrapped_label(label: str, longest: int = _LONGEST_LINES[0]) -> str:
+    """A label in lines of so many characters; longer words are cut at the longest line of all alone."""
+    cut = [part for line in label.split("\n") for part in textwrap.wrap(line, _LONGEST_LINES[0]) or [""]]
+    lines = [textwrap.wrap(line, longest, break_long_words=False) or [""] for line in cut]
+    return "\n".join(part for parts in lines for part in parts)
 
 
 def note_of(graph: CircuitGraph, one_scale: bool) -> str:
