@@ -11,13 +11,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import NullFormatter
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished import claims as llm_claims
-from analyses.llm.finished import optimizers as figure_llm_optimizers
-from analyses.llm.finished import updates as figure_llm_updates
+from analyses.llm.finished import optimizers, updates
 from analyses.llm.finished.criteria import FITTED
 from analyses.llm.finished.results import (
     CHANCE,
@@ -112,36 +113,48 @@ def _point(ax: Axes, x: float, y: float, interval: list[float], marker: str, col
     ax.scatter(x, y, marker=marker, color=color, s=45, zorder=3, edgecolor="white")
 
 
-def draw_steps(groups: dict[Kind, Group], figures: Path) -> None:
-    """Mean ranks against steps for all data sets: facts, told and held-out implications."""
-    columns = {
-        "held_out_fact/rank": "facts (told)",
-        "training_implication/rank": "implications, told",
-        "held_out_implication/rank": "implications, never told",
-    }
-    fig, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
+STEP_COLUMNS = {
+    "held_out_fact/rank": "facts, told",
+    "training_implication/rank": "implications, told",
+    "held_out_implication/rank": "implications, never told",
+}
+
+
+def step_numbers(groups: dict[Kind, Group]) -> dict[str, Any]:
+    """Mean ranks of facts, told and held-out implications by step, one row per seed, for all data sets."""
     numbers: dict[str, Any] = {}
-    for data, name in NAMES.items():
+    for data in NAMES:
         group = groups.get(Kind(data))
         if group is None:
             continue
-        for ax, column in zip(axes, columns, strict=True):
+        for column in STEP_COLUMNS:
             steps, curves = group.curve(column)
-            ax.plot(steps, curves.T, color=COLORS[data], lw=0.7, alpha=0.45)
-            ax.plot(steps, curves.mean(0), color=COLORS[data], lw=2, label=name)
             numbers.setdefault(data, {"step": steps, "seeds": group.seeds})[column] = curves
-    for ax, title in zip(axes, columns.values(), strict=True):
-        ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-        ax.set_title(title, fontsize=11)
-        ax.set_xlabel("step")
+    return numbers
+
+
+def draw_steps(numbers: dict[str, Any]) -> Picture:
+    """Mean ranks against steps: the mean of all seeds, and each of them thin."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.2), sharey=True, layout="constrained")
+    for ax, (column, title) in zip(axes, STEP_COLUMNS.items(), strict=True):
+        for data, shown in numbers.items():
+            steps, curves = shown["step"], np.array(shown[column])
+            ax.plot(steps, curves.T, color=COLORS[data], lw=0.6, alpha=0.45)
+            ax.plot(steps, curves.mean(0), color=COLORS[data], lw=1.8, label=NAMES[data])
+        ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--", label="chance")
+        ax.set_title(title, loc="left")
+        ax.set_xlabel("training step")
     axes[0].set_ylabel("mean rank (0 is best)")
-    fig.tight_layout()
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(
-        handles, labels, frameon=False, fontsize=9, ncol=3, loc="upper center", bbox_to_anchor=(0.5, 0)
-    )
-    save_figure(fig, figures / "llm_rank_by_step", numbers)
-    plt.close(fig)
+    fig.legend(handles, labels, frameon=False, ncols=3, loc="outside lower center")
+    return fig
+
+
+STEPS = Drawing(
+    "What is told is learned in every data set; what is not told, nearly fully where it is causal, elsewhere "
+    "later and in part",
+    draw_steps,
+)
 
 
 def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
@@ -193,16 +206,26 @@ def make(runs: Path, figures: Path) -> dict[Kind, Group]:
     """Draws the finished runs; `runs` is not used, since these runs keep no weights."""
     groups = read_groups()
     with figure_style():
-        for draw in (draw_table, draw_steps, draw_rates):
+        for draw in (draw_table, draw_rates):
             draw(groups, figures)
-        figure_llm_optimizers.draw(groups, figures)
-        figure_llm_updates.draw(groups, figures)
+    STEPS.write(figures / "llm_rank_by_step", step_numbers(groups))
+    optimizers.DRAWING.write(figures / "llm_optimizers", optimizers.numbers_of(groups))
+    updates.DRAWING.write(figures / "llm_ov_updates", updates.numbers_of(groups))
     count = sum(len(group.results) for group in groups.values())
     print(f"language models: {count} finished runs drawn from their JSONs; analyses.llm.table_1 makes more")
     return groups
 
 
-FIGURE = Figure(pictures=PICTURES, draw=make, claims=llm_claims.claims)
+FIGURE = Figure(
+    pictures=PICTURES,
+    draw=make,
+    claims=llm_claims.claims,
+    drawings={
+        "llm_rank_by_step": STEPS,
+        "llm_optimizers": optimizers.DRAWING,
+        "llm_ov_updates": updates.DRAWING,
+    },
+)
 
 
 if __name__ == "__main__":

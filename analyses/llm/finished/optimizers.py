@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.llm.finished.results import CHANCE, FACTS, HELD_OUT, NAMES, TOLD_LOGPROB, Group, Kind
 from analyses.llm.table_1 import OTHER_RATES, SLOWER_RATE
-from ocr_interp.viz.style import save_figure
 
 CAUSAL = "city_language"
-SPURIOUS = {"profession_color": "o", "sport_music": "s"}
-STYLES = {CAUSAL: "-", "profession_color": "--", "sport_music": ":"}
+SPURIOUS = ("profession_color", "sport_music")
+DATA = (CAUSAL, *SPURIOUS)
 OPTIMIZERS = ("adamw", "muon")
 BATCHES = (8, 24)
-WAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "AdamW": ({}, "#0173b2"),
-    "AdamW at 6e-5": ({"lr": SLOWER_RATE}, "#56b4e9"),
-    "AdamW at 3e-5": ({"lr": OTHER_RATES[0]}, "#949494"),
-    "Muon": ({"optimizer": "muon"}, "#de8f05"),
+WAYS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "AdamW": ({}, "#0173b2", "o"),
+    "AdamW at 6e-5": ({"lr": SLOWER_RATE}, "#56b4e9", "s"),
+    "AdamW at 3e-5": ({"lr": OTHER_RATES[0]}, "#949494", "v"),
+    "Muon": ({"optimizer": "muon"}, "#de8f05", "D"),
 }
-"""The compared kinds of runs: fields of `Kind`, and a color."""
+"""The compared kinds of runs: fields of `Kind`, a color and a marker."""
 MATCHED = {"AdamW", "Muon"}
 """These two are compared at the last step at which both were measured."""
 
@@ -50,36 +48,64 @@ def last_common_step(groups: Iterable[Group]) -> int:
     return int(max(set.intersection(*(set(group.curve(HELD_OUT)[0].tolist()) for group in groups))))
 
 
-def draw(groups: dict[Kind, Group], figures: Path) -> None:
-    """One row per batch size: hallucination against generalization at equal steps, then both by fit."""
-    fig, axes = plt.subplots(len(BATCHES), 2, figsize=(9.6, 7.6), gridspec_kw={"wspace": 0.3, "hspace": 0.42})
+def numbers_of(groups: dict[Kind, Group]) -> dict[str, Any]:
+    """At equal steps, hallucination and generalization by seed; along training, both by fit."""
     points, curves = [], []
+    for batch in BATCHES:
+        points += _points(groups, batch)
+        curves += _curves(groups, batch)
+    return {"points": points, "by_fit": curves}
+
+
+def draw(numbers: dict[str, Any]) -> Figure:
+    """Held-out implications against the loss of told ones: a row per batch size, a column per data set."""
+    shape = len(BATCHES), len(DATA)
+    fig, axes = plt.subplots(*shape, figsize=(WIDTH, 4.6), sharex=True, sharey=True, layout="constrained")
+    for curve in numbers["by_fit"]:
+        ax = axes[BATCHES.index(curve["batch"]), DATA.index(curve["data"])]
+        _, color, marker = WAYS[curve["optimizer"]]
+        ax.plot(curve["told"], curve["held_out"], marker=marker, ms=3, color=color, lw=1.4)
     for row, batch in zip(axes, BATCHES, strict=True):
-        points += _draw_trade(row[0], groups, batch)
-        curves += _draw_by_fit(row[1], groups, batch)
-    _legend(fig)
-    save_figure(fig, figures / "llm_optimizers", {"points": points, "by_fit": curves})
-    plt.close(fig)
+        row[0].set_ylabel(f"batch {batch}: mean rank\nof untold implications")
+        for ax in row:
+            ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
+    for ax, data in zip(axes[0], DATA, strict=True):
+        ax.set_title(NAMES[data] + ("" if data == CAUSAL else " (spurious)"), loc="left")
+    axes[0, 0].set(xscale="log", ylim=(0, 2.4), xlim=(5, 3e-4))
+    axes[1, 1].set_xlabel("loss of told implications, nats (training goes to the right)")
+    handles = [
+        Line2D([], [], color=color, marker=marker, ms=4, label=label)
+        for label, (_, color, marker) in WAYS.items()
+    ]
+    handles.append(Line2D([], [], color="#555555", lw=0.8, ls="--", label="chance"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "At the same rate Muon hallucinates less than AdamW; AdamW at a smaller rate does most or all of that "
+    "too",
+    draw,
+)
 
 
 def _ways(groups: dict[Kind, Group], data: str, batch: int) -> dict[str, Group]:
     """The groups of a data set and batch size that have runs."""
-    found = {label: groups.get(Kind(data, batch=batch, **fields)) for label, (fields, _) in WAYS.items()}
+    found = {label: groups.get(Kind(data, batch=batch, **fields)) for label, (fields, *_) in WAYS.items()}
     return {label: group for label, group in found.items() if group is not None}
 
 
-def _draw_trade(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
-    """Draws the groups measured at the step of `MATCHED`: large is the mean over seeds, small one seed."""
+def _points(groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
+    """The groups measured at the step of `MATCHED`, by seed."""
     causal, points = _ways(groups, CAUSAL, batch), []
-    for data, marker in SPURIOUS.items():
+    for data in SPURIOUS:
         spurious = _ways(groups, data, batch)
         steps = {
             what: last_common_step(group for label, group in ways.items() if label in MATCHED)
             for what, ways in (("causal", causal), ("spurious", spurious))
             if MATCHED & ways.keys()
         }
-        means: dict[str, tuple[float, float]] = {}
-        for label, (_, color) in WAYS.items():
+        for label in WAYS:
             pair = common_seeds({"causal": causal.get(label), "spurious": spurious.get(label)})
             if pair is None or not all(steps.get(w) in g.curve(HELD_OUT)[0] for w, g in pair.items()):
                 continue  # AdamW at 3e-5 was measured at other steps
@@ -90,55 +116,17 @@ def _draw_trade(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[st
                 row[what] = {name: group.at_step(steps[what], column) for name, column in ranks.items()}
                 row[what]["step"] = steps[what]
             points.append(row)
-            x, y = row["causal"]["rank"], row["spurious"]["rank"]
-            means[label] = float(np.mean(x)), float(np.mean(y))
-            ax.scatter(*means[label], marker=marker, s=75, color=color, zorder=3)
-            ax.scatter(x, y, marker=marker, s=14, color=color, alpha=0.55, lw=0)
-        if means.keys() >= MATCHED:
-            arrow = {"arrowstyle": "->", "color": "#888888", "lw": 1}
-            ax.annotate("", means["Muon"], means["AdamW"], arrowprops=arrow)
-    control = groups.get(Kind(CAUSAL, control="facts_only"))
-    if control is not None:
-        ax.axvline(float(np.mean(control.by_seed())), color="#999999", lw=0.8, ls=":")
-        ax.text(float(np.mean(control.by_seed())) + 0.005, 0.06, "facts only", fontsize=8, color="#666666")
-    ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    widest = max([0.3, *(rank for row in points for rank in row["causal"]["rank"])])
-    ax.set_xlim(-0.02, 1.25 * widest)
-    ax.set_ylim(0, 2.4)
-    steps_said = f", step {points[0]['spurious']['step']}" if points else ""
-    ax.set_title(f"batch {batch}{steps_said}", fontsize=10, loc="left")
-    ax.set_xlabel("City-Language: held-out mean rank\n(left: knows the language)")
-    ax.set_ylabel("spurious set: held-out mean rank\n(up: does not hallucinate; chance 2)")
     return points
 
 
-def _draw_by_fit(ax: Axes, groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
-    """Held-out implications against how well the told ones are known, along training."""
+def _curves(groups: dict[Kind, Group], batch: int) -> list[dict[str, Any]]:
+    """Held-out implications and how well the told ones are known, along training, means over seeds."""
     curves = []
-    for data, style in STYLES.items():
+    for data in DATA:
         for label, group in _ways(groups, data, batch).items():
             steps, told = group.curve(TOLD_LOGPROB)
             mean = {"told": -told.mean(0), "held_out": group.curve(HELD_OUT)[1].mean(0)}
-            ax.plot(mean["told"], mean["held_out"], style, marker=".", color=WAYS[label][1], lw=1.6)
             curves.append(
                 {"data": data, "optimizer": label, "batch": batch, "seeds": group.seeds, "step": steps} | mean
             )
-    ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    ax.set_xscale("log")
-    ax.invert_xaxis()
-    ax.set_ylim(0, 2.4)
-    ax.set_title(f"batch {batch}, along training", fontsize=10, loc="left")
-    ax.set_xlabel("loss of told implications, nats (training goes to the right)")
-    ax.set_ylabel("held-out implications: mean rank")
     return curves
-
-
-def _legend(fig: Figure) -> None:
-    """Draws one legend for all panels: colors, markers, lines."""
-    ax = fig.add_axes((0, -0.06, 1, 0.04))
-    ax.axis("off")
-    for label, (_, color) in WAYS.items():
-        ax.plot([], [], color=color, lw=4, label=label)
-    for data, style in STYLES.items():
-        ax.plot([], [], style, marker=SPURIOUS.get(data, ""), color="#555555", label=NAMES[data])
-    ax.legend(frameon=False, fontsize=9, loc="center", ncol=4, columnspacing=1.3)
