@@ -1,4 +1,4 @@
-"""Every public drawing of one small model, side by side: what `ocr_interp.viz` can draw, and the call for it.
+"""Public drawings of one small model: what `ocr_interp.viz` can draw, and the call for it.
 
 The model is trained here in seconds; it is an example and not a result.
 """
@@ -6,13 +6,13 @@ The model is trained here in seconds; it is an example and not a result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from mpl_toolkits.mplot3d import Axes3D
 
+from analyses.house.drawing import WIDTH
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from ocr_interp import FactRecallTask, ModelConfig, Run, TrainConfig, attribute, solve, sweep, train, viz
@@ -23,10 +23,61 @@ from ocr_interp.viz import PairGeometry, figure_style, save_figure
 TASK = FactRecallTask(6, 1, 3, n_noise=2, seq_len=6)
 RECIPE = TrainConfig(steps=400, batch_size=60, lr=0.02, log_every=20, device="cpu")
 SHORT = TrainConfig(steps=100, batch_size=60, log_every=20, device="cpu")
-COLUMNS, SIZE = 2, (9.6, 22.0)
-PLACES = {"left": 0.13, "right": 0.98, "top": 0.985, "bottom": 0.005, "wspace": 0.62, "hspace": 0.5}
-TITLE: dict[str, Any] = {"fontsize": 8, "loc": "left", "family": "monospace", "pad": 14}
 SOLID = ("plot_pair_geometry",)
+Place = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A picture of some functions.
+
+    Attributes:
+        title: its sentence.
+        height: in inches; the width is that of a page.
+        places: name of a function -> left, top, width and height of its axes, in inches.
+    """
+
+    title: str
+    height: float
+    places: dict[str, Place]
+
+
+MIDDLE = WIDTH / 2 + 0.1
+"""Inches from the left at which the calls of a second column start."""
+
+ABOVE = 0.3
+"""Inches between a call and its drawing."""
+
+PAGES = {
+    "public_plots": Page(
+        "ocr_interp.viz draws what an OV circuit holds, on axes of your own",
+        7.5,
+        {
+            "plot_heatmap": (0.35, 0.85, 2.4, 1.5),
+            "plot_spectrum": (3.95, 0.75, 2.5, 1.5),
+            "plot_energy_shares": (0.98, 3.3, 2.6, 1.4),
+            "plot_pair_geometry": (4.0, 3.2, 2.0, 1.6),
+            "plot_coordinates": (0.55, 5.6, 2.3, 1.4),
+            "plot_alignment": (4.75, 5.5, 1.75, 1.5),
+        },
+    ),
+    "public_plots_runs": Page(
+        "ocr_interp.viz draws runs, sweeps, ablations and prompts, on axes of your own",
+        5.1,
+        {
+            "plot_runs": (0.55, 0.75, 2.5, 1.5),
+            "plot_sweep": (3.95, 0.75, 2.5, 1.5),
+            "plot_study": (1.15, 3.15, 1.9, 1.2),
+            "plot_attribution": (4.0, 3.15, 2.45, 1.2),
+        },
+    ),
+    "public_plots_circuit": Page(
+        "ocr_interp.viz draws a circuit small or whole, on axes of your own",
+        7.5,
+        {"plot_mechanism": (1.1, 0.65, 4.4, 1.55), "plot_circuit": (0.0, 2.6, WIDTH, 4.9)},
+    ),
+}
+"""Name of a picture -> what it has."""
 
 
 def calls(run: Run) -> dict[str, tuple[str, Callable[[Any], Any]]]:
@@ -71,26 +122,34 @@ def calls(run: Run) -> dict[str, tuple[str, Callable[[Any], Any]]]:
     }
 
 
+def draw_page(page: Page, made: dict[str, tuple[str, Callable[[Any], Any]]]) -> Picture:
+    """The drawings of a page, each below its call."""
+    fig = Picture(figsize=(WIDTH, page.height))
+    above: dict[str, Any] = {"ha": "left", "va": "top"}
+    fig.text(0.01, 1 - 0.08 / page.height, page.title, **above, fontsize=9.5, fontweight="bold")
+    for name, (left, top, width, height) in page.places.items():
+        written, draw = made[name]
+        box = (left / WIDTH, 1 - (top + height) / page.height, width / WIDTH, height / page.height)
+        more: dict[str, Any] = {"projection": "3d"} if name in SOLID else {}
+        ax = fig.add_axes(box, **more)
+        call = f"{name}({written})"
+        x, y = (MIDDLE if left > MIDDLE else 0.07) / WIDTH, 1 - (top - ABOVE) / page.height
+        fig.text(x, y, call, **above, fontsize=6.5, family="monospace", parse_math=False)
+        draw(ax)
+    return fig
+
+
 def make(runs: Path, figures: Path) -> None:
     """Draws all of them; nothing is read from the folder of runs."""
     run = train(TASK, ModelConfig(d_head=12), RECIPE, progress=False)
     made = calls(run)
-    whole = "plot_circuit"  # needs the width of the page
-    with figure_style(font_scale=0.9):
-        picture = Picture(figsize=SIZE)
-        rows = -(-(len(made) - 1) // COLUMNS) + 1
-        grid = picture.add_gridspec(rows, COLUMNS, **PLACES, height_ratios=[1.0] * (rows - 1) + [1.6])
-        for k, (name, (written, draw)) in enumerate(made.items()):
-            place = grid[-1, :] if name == whole else grid[k // COLUMNS, k % COLUMNS]
-            solid = {"projection": "3d"} if name in SOLID else {}
-            ax: Axes | Axes3D = picture.add_subplot(place, **solid)
-            ax.set_title(f"{name}({written})", parse_math=False, **TITLE)
-            draw(ax)
-        numbers = {"title": "What ocr_interp.viz draws, on axes of your own", "functions": list(made)}
-        save_figure(picture, figures / "public_plots", numbers)
+    with figure_style(font_scale=0.85):
+        for name, page in PAGES.items():
+            picture = draw_page(page, made)
+            save_figure(picture, figures / name, {"title": page.title, "functions": list(page.places)})
 
 
-FIGURE = Figure(pictures=("public_plots",), draw=make)
+FIGURE = Figure(pictures=tuple(PAGES), draw=make)
 
 if __name__ == "__main__":
     main()

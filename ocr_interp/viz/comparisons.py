@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.transforms import offset_copy
 
 from ocr_interp.ablation.study import BASELINE, AblationStudy
 from ocr_interp.circuits.geometry.alignment import RANDOM, AlignmentReport
@@ -57,7 +58,7 @@ def plot_alignment(ax: Axes, report: AlignmentReport) -> Axes:
     ax.invert_yaxis()
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.set(xlabel="cosine", xlim=(-1.05, 1.05))
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=3)
+    _legend_below(ax, n_columns=3)
     return ax
 
 
@@ -104,5 +105,20 @@ def plot_study(ax: Axes, study: AblationStudy, metric: str, *, splits: tuple[str
         label.set_parse_math(False)
     ax.invert_yaxis()
     ax.set_xlabel(metric.replace("_", " "))
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
+    _legend_below(ax, n_columns=2)
     return ax
+
+
+def _legend_below(ax: Axes, n_columns: int) -> None:
+    """A legend below the label of the x axis, however high the axes are; it reaches below long y labels."""
+    figure, size = ax.get_figure(root=True), float(ax.xaxis.label.get_fontsize())
+    below = offset_copy(ax.transAxes, figure, y=-3.8 * size, units="points")  # ticks and label
+    ax.legend(
+        frameon=False,
+        loc="upper right",
+        bbox_to_anchor=(1.0, 0.0),
+        bbox_transform=below,
+        borderaxespad=0.0,
+        ncols=n_columns,
+        columnspacing=1.2,
+    )

@@ -53,7 +53,7 @@ def draw(numbers: dict[str, Any]) -> Figure:
         ax.axhline(np.sqrt(rank), color="#555555", lw=0.8, ls="--")
         ax.text(0, np.sqrt(rank) + above, f"most that {what} allow", va=va)
     ax.set(ylim=(0, 12.8), xlabel="layer (a line per data set)")
-    ax.set_ylabel(r"$\|\Delta W_{OV}\|_*\,/\,\|\Delta W_{OV}\|_F$,\nmean over heads")
+    ax.set_ylabel(r"$\|\Delta W_{OV}\|_*\,/\,\|\Delta W_{OV}\|_F$" + ",\nmean over heads")
     fig.legend(loc="outside lower center", ncols=3, frameon=False)
     return fig
 
