@@ -55,7 +55,7 @@ PAGES = {
         {
             "plot_heatmap": (0.35, 0.85, 2.4, 1.5),
             "plot_spectrum": (3.95, 0.75, 2.5, 1.5),
-            "plot_energy_shares": (0.98, 3.3, 2.6, 1.4),
+            "plot_energy_shares": (1.08, 3.3, 2.5, 1.4),
             "plot_pair_geometry": (4.0, 3.2, 2.0, 1.6),
             "plot_coordinates": (0.55, 5.6, 2.3, 1.4),
             "plot_alignment": (4.75, 5.5, 1.75, 1.5),
