@@ -43,7 +43,7 @@ WEIGHTS = {
     "embeddings": ("E", "U"),
     "all": ("E", "U", "V0", "O0", "QK0", "in", "bias", "out"),
 }
-LABELS = {"ov": "OV", "mlp": "MLP", "embeddings": "embed-\ndings", "all": "all"}
+LABELS = {"ov": "OV", "mlp": "MLP", "embeddings": "embeddings,\nunembedding", "all": "all"}
 TITLES = {"facts": "others: from facts alone", "random": "others: random"}
 UNTOLD = "#0173b2"
 
@@ -117,7 +117,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
         for x, part in enumerate(one for one in numbers["parts"] if one["others"] == kind):
             ax.bar(x, np.mean(part["untold"]), width=0.7, color=UNTOLD)
             ax.plot([x] * len(part["untold"]), part["untold"], "o", color="0.2", ms=2.5)
-        ax.set_xticks(range(len(WEIGHTS)), [LABELS[part] for part in WEIGHTS], fontsize=7.5)
+        ax.set_xticks(range(len(WEIGHTS)), ["OV", "MLP", "embed-\ndings", "all"], fontsize=7.5)
         ax.set_xlabel("trained part")
         ax.set_title(title, loc="left", fontsize=8.5)
     right = axes[2]

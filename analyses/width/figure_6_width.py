@@ -190,7 +190,15 @@ def draw_long(ax: Axes, found: dict[str, pd.DataFrame]) -> None:
     ax.xaxis.set_major_formatter("{x:,.0f}")
     handles = [Line2D([], [], color=color, lw=1.6, label=str(width)) for width, color in colors.items()]
     handles.append(Line2D([], [], color="0.3", lw=1.6, ls=(0, (4, 2)), label="no decay"))
-    ax.legend(handles=handles, frameon=False, fontsize=7.5, loc="lower left", title="$d_h$", borderpad=0, handlelength=1.4)
+    ax.legend(
+        handles=handles,
+        frameon=False,
+        fontsize=7.5,
+        loc="lower left",
+        title="$d_h$",
+        borderpad=0,
+        handlelength=1.4,
+    )
     ax.set_title("longer training loses\nwhat narrow models knew", loc="left", fontsize=9)
 
 
