@@ -187,7 +187,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
 
 
 DRAWING = Drawing(
-    "Recall sits in what W_O held before, deduction nearly all in what it learned",
+    "Recall sits in what W_O held before fine-tuning, deduction nearly all in what W_O learned then",
     draw,
 )
 

@@ -166,7 +166,7 @@ def draw_models(numbers: dict[str, Any]) -> Picture:
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True, layout="constrained")
     panels = (
         ("widths", "d_head", WIDTHS, "all weights, 2 of 4 told", "width d_head"),
-        ("lora", "rank", (*RANKS, None), "1 of 4 told", "rank of LoRA"),
+        ("lora", "rank", (*RANKS, None), "LoRA and all weights, 1 of 4 told", "rank of LoRA"),
     )
     for ax, (part, name, values, title, label) in zip(axes, panels, strict=True):
         shares = np.array([_first(full if value is None else found[part], name, value) for value in values])
