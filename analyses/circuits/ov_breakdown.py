@@ -133,8 +133,8 @@ def draw_parts(ax: Axes, rows: dict[str, list[list[float]]]) -> None:
 
 
 DRAWING = Drawing(
-    "The block that nobody trained holds 17 to 18 % of the factorized circuit's energy, and none of the "
-    "other's, which is mostly an offset that no answer sees",
+    "The block that nobody trained holds 17 to 18 % of the factorized circuit's energy; the other's is "
+    "mostly an offset that no answer sees",
     draw,
 )
 
