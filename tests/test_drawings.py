@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from PIL import Image
 
 from analyses.house import drawing
 from analyses.house.discovery import find_figures
@@ -18,6 +19,27 @@ from ocr_interp.viz.style import figure_style
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 SHOWN = [found for found in find_figures() if "drawings={" in found.path.read_text(encoding="utf-8")]
+WIDEST = 6.9
+"""Width in inches that no committed picture exceeds: that of a page, with what stands out at the sides."""
+
+STILL_WIDE = {
+    "circuit_blocks_predicted",
+    "circuit_blocks_trained",
+    "circuit_llama_head",
+    "circuit_prompt",
+    "llm_optimizers",
+    "llm_ov_updates",
+    "llm_rank_by_step",
+    "optimizer_limits",
+    "optimizer_summary",
+    "phase_decay",
+    "phase_groups",
+    "phase_pairs",
+    "phase_path",
+    "public_plots",
+}
+"""Pictures that are still wider. Shorten this list; nothing may be added to it."""
+
 BOTH = {"numbers": [0.123456789, 2.0]}
 
 
@@ -96,6 +118,30 @@ def test_measuring_and_drawing_again_give_the_same_files(tmp_path):
         ).read_bytes()
     Drawing("All digits", a_line, digits=None).write(tmp_path / "exact", BOTH)
     assert json.loads((tmp_path / "exact.json").read_text())["numbers"] == BOTH["numbers"]
+
+
+def too_wide(folder):
+    """Names of the pictures of a folder that are wider than a page at their resolution."""
+    found = set()
+    for path in folder.glob("*.png"):
+        with Image.open(path) as image:
+            if image.width / image.info["dpi"][0] > WIDEST:
+                found.add(path.stem)
+    return found
+
+
+def test_committed_pictures_are_as_wide_as_a_page_but_for_those_that_are_named():
+    assert too_wide(FIGURES) == STILL_WIDE, "draw a wide picture anew, or take one that is no longer wide off"
+
+
+@pytest.mark.slow
+def test_a_wide_picture_is_found(tmp_path):
+    for name, width in (("page", WIDTH), ("wide", WIDEST + 0.2)):
+        fig, ax = plt.subplots(figsize=(width, 1))
+        ax.axis("off")
+        fig.savefig(tmp_path / f"{name}.png", dpi=200)
+        plt.close(fig)
+    assert too_wide(tmp_path) == {"wide"}
 
 
 def test_the_checks_find_a_wide_picture_small_text_and_an_absent_entry():

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.elsewhere.criteria import (
     DEPTH_N,
@@ -27,11 +28,11 @@ from analyses.elsewhere.criteria import (
 from analyses.elsewhere.fixed_rank import rank_of
 from analyses.elsewhere.rank_one import rank_one_point
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.runs import noise_free
 from ocr_interp.training.long_descent import long_descent
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "elsewhere_depth"
 POWER = 2 / 3
@@ -98,44 +99,48 @@ def make(runs: Path, figures: Path) -> Measured:
         rank_one={m_test: rank_one_point(s, power=POWER).beta for m_test, s in sizes.items()},
         rank_one_of_two_factors={m_test: rank_one_point(s).beta for m_test, s in sizes.items()},
     )
-    with figure_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.0), layout="constrained")
-        draw(left, right, measured)
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
 
 
-def draw(left: Axes, right: Axes, measured: Measured) -> None:
-    """β over m_test; rank over the start."""
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β over m_test beside both predictions; rank over the start."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.8), width_ratios=(3, 2), layout="constrained")
     grid = np.unique(np.r_[np.geomspace(2, 60, 40).round().astype(int), ONE_UP_TO, ONE_UP_TO + 1])
     left.plot(grid, [completion(int(b)) for b in grid], color="0.6", ls="--", lw=1.5)
-    left.annotate("told entries all equal", (4.2, 1.02), fontsize=9, color="0.4")
+    left.text(2.1, 1.02, "if told entries were equal", fontsize=8, color="0.4")
     few = np.geomspace(2, 60, 12).round().astype(int)
     left.plot(few, [rank_one_point((DEPTH_N, 1, int(b)), power=POWER).beta for b in few], color="0.3", lw=1.5)
-    left.annotate("block of rank one,\ntold facts larger", (4.2, 0.82), fontsize=9, color="0.25")
-    for k, entries in enumerate(DEPTH_STARTS):
-        mine = [p for p in measured.points if p.entries == entries]
-        x = np.array([p.m_test for p in mine]) * (0.96 + 0.04 * k)
-        complete = np.array([p.accuracy == 1 for p in mine])
-        beta, color = np.array([p.beta for p in mine]), COLORS[entries]
-        left.plot(x[complete], beta[complete], "o", color=color, ms=6, label=f"{entries:g}")
-        left.plot(x[~complete], beta[~complete], "o", mfc="none", mec=color, mew=1.5, ms=6)
-        ranks = [p.rank for p in mine]
-        jitter = np.linspace(-0.12, 0.12, len(mine))
-        right.plot(k + jitter, ranks, "o", color=COLORS[entries], ms=6)
-    left.plot([], [], "o", mfc="none", mec="0.3", mew=1.5, ms=6, label="some untold answers wrong")
+    left.text(3.6, 0.8, "block of rank one,\ntold facts larger", fontsize=8, color="0.25")
+    for k, (entries, color) in enumerate(COLORS.items()):
+        mine = [p for p in numbers["descents"] if p["entries"] == entries]
+        x = np.array([p["m_test"] for p in mine]) * (0.96 + 0.04 * k)
+        complete = np.array([p["accuracy"] == 1 for p in mine])
+        beta = np.array([p["beta"] for p in mine])
+        left.plot(x[complete], beta[complete], "o", color=color, ms=5, label=f"{entries:g}")
+        left.plot(x[~complete], beta[~complete], "o", mfc="none", mec=color, mew=1.3, ms=5)
+        jitter = np.linspace(-0.2, 0.2, len(mine))
+        right.plot(k + jitter, [p["rank"] for p in mine], "o", color=color, ms=5)
+    left.plot([], [], "o", mfc="none", mec="0.3", mew=1.3, ms=5, label="some untold answers wrong")
     left.set(xscale="log", ylim=(0, 1.12), xlabel="untold subjects of a pair (1 is told)")
     left.set_xticks(DEPTH_UNTOLD, [str(b) for b in DEPTH_UNTOLD])
     left.minorticks_off()
     left.set_ylabel("held-out coefficient β")
-    left.set_title("Three factors do not deduce fully …", loc="left")
-    left.legend(title="entries at the start", frameon=False, fontsize=9, loc="lower left")
     right.axhline(DEPTH_N, color="0.25", ls=":", lw=1.2)
-    right.text(-0.4, DEPTH_N + 0.1, "n, the rank with two factors", fontsize=9, color="0.25")
+    right.text(-0.45, DEPTH_N + 0.1, "pairs, rank of two factors", fontsize=8, color="0.25")
     right.set_xticks(range(len(DEPTH_STARTS)), [f"{entries:g}" for entries in DEPTH_STARTS])
     right.set(xlim=(-0.5, 2.5), ylim=(0, DEPTH_N + 1), xlabel="entries at the start", ylabel="rank of W")
-    right.set_title(f"… and from a small start learn few modes ({DEPTH_N} pairs)", loc="left")
+    handles, labels = left.get_legend_handles_labels()
+    fig.legend(handles, [f"start {label}" if label[0] == "0" else label for label in labels],
+               loc="outside lower center", ncols=4, frameon=False, columnspacing=1.2)  # fmt: skip
+    return fig
+
+
+DRAWING = Drawing(
+    "Three factors do not deduce fully, and from a small start they learn fewer directions than there are "
+    "pairs",
+    draw,
+)
 
 
 def numbers_of(measured: Measured) -> dict[str, object]:
@@ -202,7 +207,7 @@ def claims(measured: Measured) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analyses.elsewhere.criteria import (
     AT_ITS_ATTENTION,
@@ -30,17 +33,23 @@ from analyses.elsewhere.rank_one import (
 )
 from analyses.elsewhere.softmax_descent import softmax_descent
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.runs import Sizes, noise_free
 from ocr_interp.theory import saddle_solution
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "elsewhere_softmax"
 SHOWN = (5, 10, 20, 40, 60, 80, 100)
 """log10 of the times at which the rank-one point of the attention is shown."""
 
 MEASURED, POINT = "#0173b2", "0.15"
+LINES = {
+    "frozen_uniform": "frozen: $r^{1/4}$",
+    "linear_trained": "linear, trained: $r^{1/3}$",
+    "softmax_in_the_end": "best attention",
+}
+"""What the lines are at which β would be constant."""
 
 
 @dataclass(frozen=True)
@@ -112,32 +121,42 @@ def make(runs: Path, figures: Path) -> Measured:
         frozen={sizes: saddle_solution(t, inputs="eos").beta for sizes, t in tasks.items()},
         end={sizes: free_softmax_point(sizes).beta for sizes in SOFTMAX_TASKS},
     )
-    with figure_style():
-        fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.9), sharey=True, layout="constrained")
-        for ax, sizes in zip(axes, SOFTMAX_TASKS, strict=True):
-            paths = [path for path in measured.paths if path.sizes == sizes]
-            for path in paths:
-                ax.plot(path.log10_time, path.beta, color=MEASURED, lw=1.5, alpha=0.6)
-                ax.plot(SHOWN, path.point_at, "o", mfc="none", mec=POINT, ms=7)
-            for beta, name in (
-                (measured.frozen[sizes], "frozen, uniform: r$^{1/4}$"),
-                (measured.cube_root[sizes], "linear, trained: r$^{1/3}$"),
-                (measured.end[sizes], "softmax, best attention"),
-            ):
-                ax.axhline(beta, color="0.45", ls=":", lw=1.1)
-                ax.text(105, beta - 0.006, name, fontsize=8, color="0.35", va="top", ha="right")
-            ax.set(xscale="log", xlim=(3, 110), ylim=(0.45, 0.93), xlabel="time t of gradient descent")
-            ax.set_xticks((3, 10, 30, 100), [f"$10^{{{t}}}$" for t in (3, 10, 30, 100)])
-            ax.minorticks_off()
-            ax.set_title(f"{sizes[0]} pairs, {sizes[1]} told, {sizes[2]} untold", loc="left", fontsize=10)
-        axes[0].set_ylabel("held-out coefficient β")
-        axes[0].plot([], [], color=MEASURED, lw=2, label="gradient descent, softmax attention")
-        axes[0].plot([], [], "o", mfc="none", mec=POINT, ms=7, label="rank-one point of the attention then")
-        fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        fig.suptitle("Softmax attention has no fixed β: attention costs no norm and drifts, W follows it")
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β over time, a panel per task, with the rank-one points of the attention at some times."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    for ax, sizes in zip(axes, SOFTMAX_TASKS, strict=True):
+        for path in numbers["descents"]:
+            if tuple(path["sizes"]) == sizes:
+                ax.plot(path["log10_time"], path["beta"], color=MEASURED, lw=1.5, alpha=0.6)
+                ax.plot(numbers["shown_log10_time"], path["point_at"], "o", mfc="none", mec=POINT, ms=6)
+        lines = numbers["beta_of"][str(sizes)]
+        for name, text in LINES.items():
+            ax.axhline(lines[name], color="0.45", ls=":", lw=1.1)
+            ax.text(105, lines[name] - 0.006, text, fontsize=7, color="0.35", va="top", ha="right")
+        ax.set(xscale="log", xlim=(3, 110), ylim=(0.45, 0.93))
+        ax.set_xticks((3, 10, 30, 100), [f"$10^{{{t}}}$" for t in (3, 10, 30, 100)])
+        ax.minorticks_off()
+        ax.set_title(f"{sizes[0]} pairs, {sizes[1]} told,\n{sizes[2]} untold", loc="left", fontsize=9)
+    axes[1].set_xlabel("time t of gradient descent")
+    axes[0].set_ylabel("held-out coefficient β")
+    handles = [
+        Line2D([], [], color=MEASURED, lw=2, label="gradient descent"),
+        Line2D(
+            [], [], ls="", marker="o", mfc="none", mec=POINT, ms=6, label="predicted from the attention then"
+        ),
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "Softmax attention has no fixed β: attention costs no norm and drifts, and W follows it",
+    draw,
+)
 
 
 def numbers_of(measured: Measured) -> dict[str, object]:
@@ -217,7 +236,7 @@ def claims(measured: Measured) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

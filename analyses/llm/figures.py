@@ -10,20 +10,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished import claims as llm_claims
 from analyses.llm.finished import optimizers as figure_llm_optimizers
+from analyses.llm.finished import table
 from analyses.llm.finished import updates as figure_llm_updates
 from analyses.llm.finished.criteria import FITTED
 from analyses.llm.finished.results import (
     CHANCE,
     COLORS,
     NAMES,
-    PAPER,
     RATES,
     Group,
     Kind,
@@ -33,83 +32,6 @@ from analyses.llm.finished.results import (
 from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURES = ("table_1_llm", "llm_rank_by_step", "llm_learning_rate", "llm_optimizers", "llm_ov_updates")
-ROWS = {
-    "fine-tuned, full": ({}, "o", "#0173b2"),
-    "fine-tuned, LoRA": ({"method": "lora", "lr": 1e-3}, "s", "#56b4e9"),
-    "control: facts only": ({"control": "facts_only"}, "v", "#de8f05"),
-    "control: random pairs": ({"control": "random_implications"}, "D", "#949494"),
-    "control: implications only": ({"control": "implications_only"}, "^", "#949494"),
-}
-
-
-def draw_table(groups: dict[Kind, Group], figures: Path) -> None:
-    """Held-out mean ranks beside controls and the paper's models; below, what telling implications adds."""
-    fig, (above, below) = plt.subplots(
-        2, 1, figsize=(9.5, 6.4), sharex=True, gridspec_kw={"height_ratios": [2.1, 1], "hspace": 0.08}
-    )
-    rows = [
-        {"row": label, **groups[kind].numbers()}
-        for label, (fields, _, _) in ROWS.items()
-        for data in NAMES
-        if (kind := Kind(data, **fields)) in groups
-    ]
-    for row in rows:
-        _, marker, color = ROWS[row["row"]]
-        x = list(NAMES).index(row["data"]) + np.linspace(-0.32, 0.16, 5)[list(ROWS).index(row["row"])]
-        _point(above, x, row["held_out_rank"], row["interval"], marker, color)
-        above.text(
-            x, row["interval"][1] + 0.06, len(row["seeds"]), ha="center", fontsize=7, color=color
-        )  # number of seeds
-    for label, (_, marker, color) in ROWS.items():
-        above.scatter([], [], marker=marker, color=color, s=45, label=label)
-    for values in PAPER.values():
-        above.scatter(np.arange(5) + 0.34, values, marker="_", color="#333333", s=140, lw=1.5)
-    above.scatter([], [], marker="_", color="#333333", s=140, label="the paper's LLMs (other candidates)")
-    above.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    above.text(4.62, CHANCE + 0.05, "chance", ha="right", va="bottom", fontsize=9, color="#555555")
-    above.set_ylim(-0.12, 4.75)
-    above.set_ylabel("mean rank of held-out\nimplications (0 is best)")
-    above.set_title("SmolLM2-135M: implications that were never told (small digits: seeds)", fontsize=11)
-    handles, labels = above.get_legend_handles_labels()
-    fig.legend(
-        handles, labels, frameon=False, fontsize=9, ncol=3, loc="upper center", bbox_to_anchor=(0.5, 0.04)
-    )
-    added = _draw_added(below, groups)
-    below.set_xticks(range(5), [name.replace(" (", "\n(") for name in NAMES.values()])
-    below.set_xlim(-0.55, 4.65)
-    numbers = {"names": NAMES, "rows": rows, "told_minus_facts_only": added, "paper": PAPER}
-    save_figure(fig, figures / "table_1_llm", numbers)
-    plt.close(fig)
-
-
-def _draw_added(ax: Axes, groups: dict[Kind, Group]) -> list[dict[str, Any]]:
-    """Rank with told implications minus rank with facts only, name by name."""
-    added = []
-    for place, data in enumerate(NAMES):
-        told, control = groups.get(Kind(data)), groups.get(Kind(data, control="facts_only"))
-        if told is None or control is None:
-            continue
-        found, by_seed = told.difference(control), told.differences(control)
-        if found is None:
-            continue
-        row = {"data": data, "difference": found.mean, "interval": [found.low, found.high]}
-        added.append(row | {"by_seed": by_seed, "seeds": told.common(control)[0].seeds})
-        _point(ax, place, found.mean, row["interval"], "o", "#0173b2")
-        ax.scatter([place + 0.12] * len(by_seed), by_seed, marker="_", color="#0173b2", s=40, lw=1)
-    ax.axhline(0, color="#555555", lw=0.8, ls="--")
-    ax.set_ylabel("with told implications\nminus facts only")
-    low = min([-1.0, *(row["interval"][0] for row in added)])
-    ax.set_ylim(low - 0.15, max([0.4, *(row["interval"][1] for row in added)]) + 0.1)
-    ax.text(
-        0.01, 0.06, "below 0: out-of-context reasoning\nat 0: telling adds nothing (dashes: seeds)",
-        transform=ax.transAxes, fontsize=8.5, color="#555555",
-    )  # fmt: skip
-    return added
-
-
-def _point(ax: Axes, x: float, y: float, interval: list[float], marker: str, color: str) -> None:
-    ax.plot([x, x], interval, color=color, lw=1.5, zorder=2)
-    ax.scatter(x, y, marker=marker, color=color, s=45, zorder=3, edgecolor="white")
 
 
 def draw_steps(groups: dict[Kind, Group], figures: Path) -> None:
@@ -193,7 +115,8 @@ def make(runs: Path, figures: Path) -> dict[Kind, Group]:
     """Draws the finished runs; `runs` is not used, since these runs keep no weights."""
     groups = read_groups()
     with figure_style():
-        for draw in (draw_table, draw_steps, draw_rates):
+        table.DRAWING.write(figures / table.PICTURE, table.numbers_of(groups))
+        for draw in (draw_steps, draw_rates):
             draw(groups, figures)
         figure_llm_optimizers.draw(groups, figures)
         figure_llm_updates.draw(groups, figures)
@@ -202,7 +125,9 @@ def make(runs: Path, figures: Path) -> dict[Kind, Group]:
     return groups
 
 
-FIGURE = Figure(pictures=PICTURES, draw=make, claims=llm_claims.claims)
+FIGURE = Figure(
+    pictures=PICTURES, draw=make, claims=llm_claims.claims, drawings={table.PICTURE: table.DRAWING}
+)
 
 
 if __name__ == "__main__":

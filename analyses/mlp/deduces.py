@@ -9,18 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.mlp.criteria import ABOVE, CONTROL, DEDUCED, NARROW, SIZES, STARTS
 from analyses.mlp.models import ARCHITECTURES, answers
 from analyses.mlp.runs import QUESTIONS, fresh, implication_logits, models
 from analyses.mlp.training import RULES
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "mlp_deduction"
 COLORS = dict(zip(ARCHITECTURES, ("#949494", "#0173b2", "#de8f05", "#029e73"), strict=True))
@@ -75,38 +77,49 @@ def make(runs: Path, figures: Path) -> list[Measured]:
         measured.append(
             Measured(name, "random", STARTS[1], False, given.accuracy.tolist(), nothing, [], [], [])
         )
-    with figure_style():
-        fig, axes = plt.subplots(2, 2, figsize=(7.6, 5.4), sharex=True, sharey="row", layout="constrained")
-        for column, rule in enumerate(RULES):
-            for name, color in COLORS.items():
-                mine = [m for m in measured if m.told and (m.architecture, m.rule) == (name, rule)]
-                for row, values in enumerate(("ratio", "accuracy")):
-                    ax = axes[row, column]
-                    means = [np.mean(getattr(m, values)) for m in mine]
-                    ax.plot(STARTS, means, "-", color=color, lw=1.6, label=name)
-                    for m in mine:
-                        points = getattr(m, values)
-                        ax.plot([m.size] * len(points), points, "o", color=color, ms=3.5, alpha=0.6)
-            r = SIZES[1] / SIZES[2]
-            for value, label in ((r**0.25, "$r^{1/4}$"), (r**0.5, "$\\sqrt{r}$")):
-                axes[0, column].axhline(value, color="0.4", ls=":", lw=1)
-                axes[0, column].annotate(
-                    label, (1.01, value), xycoords=("axes fraction", "data"), va="center"
-                )
-            axes[1, column].axhline(1 / SIZES[0], color="0.4", ls=":", lw=1)
-            axes[1, column].annotate("chance", (1.01, 1 / SIZES[0]), xycoords=RIGHT, va="center")
-            axes[0, column].set_title(NAMES[rule], loc="left")
-            axes[1, column].set(xscale="log", xlabel="size of the entries at the start")
-            axes[1, column].set_xticks(STARTS, [f"{size:g}" for size in STARTS])
-            axes[1, column].minorticks_off()
-        axes[0, 0].set_ylabel("held-out coefficient\nover told, β")
-        axes[1, 0].set_ylabel("held-out accuracy\namong implications")
-        axes[1, 0].set_ylim(0, 1.04)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-        save_figure(fig, figures / PICTURE, {"runs": [vars(m) for m in measured]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"runs": [vars(m) for m in measured]})
     return measured
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β and held-out accuracy against the start, a column per rule, a colour per architecture."""
+    fig, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.9), sharex=True, sharey="row", layout="constrained")
+    r = SIZES[1] / SIZES[2]
+    for column, rule in enumerate(RULES):
+        for name, color in COLORS.items():
+            mine = [
+                m for m in numbers["runs"] if m["told"] and (m["architecture"], m["rule"]) == (name, rule)
+            ]
+            for ax, values in zip(axes[:, column], ("ratio", "accuracy"), strict=True):
+                ax.plot(STARTS, [np.mean(m[values]) for m in mine], "-", color=color, lw=1.6, label=name)
+                for m in mine:
+                    ax.plot([m["size"]] * len(m[values]), m[values], "o", color=color, ms=3.5, alpha=0.6)
+        above, below = axes[:, column]
+        lines = {
+            (above, "$r^{1/4}$"): r**0.25,
+            (above, "$\\sqrt{r}$"): r**0.5,
+            (below, "chance"): 1 / SIZES[0],
+        }
+        for (ax, label), value in lines.items():
+            ax.axhline(value, color="0.4", ls=":", lw=1)
+            if column == 1:
+                ax.annotate(label, (1.01, value), xycoords=RIGHT, va="center", fontsize=8)
+        above.set_title(NAMES[rule], loc="left")
+        below.set(xscale="log", xlabel="size of the entries at the start")
+        below.set_xticks(STARTS, [f"{size:g}" for size in STARTS])
+        below.minorticks_off()
+    axes[0, 0].set_ylabel("held-out coefficient\nover told, β")
+    axes[1, 0].set_ylabel("untold implications\nright, share")
+    axes[1, 0].set_ylim(0, 1.04)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, columnspacing=1.2)
+    return fig
+
+
+DRAWING = Drawing(
+    "With an MLP or a second layer, too, gradient descent deduces from small starts, hardly from large ones",
+    draw,
+)
 
 
 def claims(measured: list[Measured]) -> list[Claim]:
@@ -178,7 +191,7 @@ def claims(measured: list[Measured]) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.mlp.criteria import (
@@ -31,7 +34,6 @@ from analyses.mlp.criteria import (
 from analyses.mlp.models import ARCHITECTURES, Architecture, Weights, answers, forward, start
 from analyses.mlp.runs import QUESTIONS, fresh, implication_logits, models
 from analyses.mlp.training import train
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "mlp_one_part"
 NAME = "OV, MLP"
@@ -43,7 +45,7 @@ WEIGHTS = {
 }
 LABELS = {"ov": "OV", "mlp": "MLP", "embeddings": "embeddings,\nunembedding", "all": "all"}
 TITLES = {"facts": "others: from facts alone", "random": "others: random"}
-COLORS = {"told": "0.65", "untold": "#0173b2"}
+UNTOLD = "#0173b2"
 
 
 @dataclass(frozen=True)
@@ -103,36 +105,42 @@ def make(runs: Path, figures: Path) -> tuple[list[Part], list[Wide]]:
             given = answers(implication_logits(NAME, trained.weights), QUESTIONS)
             values = (given.accuracy, given.told_accuracy, given.ratio, trained.loss)
             found.append(Part(kind, part, *(value.tolist() for value in values)))
-    with figure_style():
-        fig, axes = plt.subplots(1, 3, figsize=(11, 3.5), sharey=True, layout="constrained")
-        for ax, (kind, title) in zip(axes, TITLES.items(), strict=False):
-            for x, part in enumerate(one for one in found if one.others == kind):
-                for k, (what, color) in enumerate(COLORS.items()):
-                    values = getattr(part, what)
-                    place = x + 0.38 * (k - 0.5)
-                    ax.bar(place, np.mean(values), width=0.36, color=color, label=what if x == 0 else None)
-                    ax.plot([place] * len(values), values, "o", color="0.2", ms=2.5)
-            ax.axhline(0.1, color="0.4", ls=":", lw=1)
-            ax.set_xticks(range(len(WEIGHTS)), [LABELS[part] for part in WEIGHTS])
-            ax.set_xlabel("trained part")
-            ax.set_title(title, loc="left")
-        for what, color in COLORS.items():
-            axes[2].plot(EMBEDDINGS, [np.mean(getattr(w, what)) for w in widths], color=color, lw=1.6)
-            for w in widths:
-                values = getattr(w, what)
-                axes[2].plot([w.width] * len(values), values, "o", color=color, ms=4, alpha=0.7)
-        axes[2].axhline(0.1, color="0.4", ls=":", lw=1)
-        axes[2].set(xscale="log", xlabel="width of the embeddings")
-        axes[2].set_xticks(EMBEDDINGS, [str(width) for width in EMBEDDINGS])
-        axes[2].minorticks_off()
-        axes[2].set_title("OV alone, others: random", loc="left")
-        axes[0].set(ylabel="accuracy among implications", ylim=(0, 1.04))
-        handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        numbers = {"parts": [asdict(part) for part in found], "widths": [asdict(w) for w in widths]}
-        save_figure(fig, figures / PICTURE, numbers)
-        plt.close(fig)
+    numbers = {"parts": [asdict(part) for part in found], "widths": [asdict(w) for w in widths]}
+    DRAWING.write(figures / PICTURE, numbers)
     return found, widths
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Accuracies of untold implications: by trained part and start of the others, and OV alone by width."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.2), sharey=True, layout="constrained")
+    for ax, (kind, title) in zip(axes, TITLES.items(), strict=False):
+        for x, part in enumerate(one for one in numbers["parts"] if one["others"] == kind):
+            ax.bar(x, np.mean(part["untold"]), width=0.7, color=UNTOLD)
+            ax.plot([x] * len(part["untold"]), part["untold"], "o", color="0.2", ms=2.5)
+        ax.set_xticks(range(len(WEIGHTS)), ["OV", "MLP", "embed-\ndings", "all"], fontsize=7.5)
+        ax.set_xlabel("trained part")
+        ax.set_title(title, loc="left", fontsize=8.5)
+    right = axes[2]
+    places = [w["width"] for w in numbers["widths"]]
+    right.plot(places, [np.mean(w["untold"]) for w in numbers["widths"]], color=UNTOLD, lw=1.6)
+    for w in numbers["widths"]:
+        right.plot([w["width"]] * len(w["untold"]), w["untold"], "o", color="0.2", ms=2.5)
+    right.set(xscale="log", xlabel="width of the embeddings")
+    right.set_xticks(places, [str(width) for width in places])
+    right.minorticks_off()
+    right.set_title("OV alone, others random", loc="left", fontsize=8.5)
+    for ax in axes:
+        ax.axhline(0.1, color="0.4", ls=":", lw=1)
+    right.text(places[-1], 0.115, "chance", fontsize=7.5, color="0.3", ha="right")
+    axes[0].set(ylabel="untold implications right, share\n(told: all right)", ylim=(0, 1.04))
+    return fig
+
+
+DRAWING = Drawing(
+    "Any part trained alone deduces if the others know the facts; among random others the embeddings do, "
+    "and OV if they are wide",
+    draw,
+)
 
 
 def claims(measured: tuple[list[Part], list[Wide]]) -> list[Claim]:
@@ -172,7 +180,7 @@ def claims(measured: tuple[list[Part], list[Wide]]) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -2,19 +2,23 @@
 
 One attention layer and an MLP, 5 seeds. A part writes its mean over questions to the unembedding; control:
 it writes what it wrote plus random vectors as long as its own. And the share of the coefficient of each.
+The picture shows gradient descent from the middle start; its JSON has AdamW and all starts.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 from matplotlib.patches import Rectangle
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.mlp.criteria import MLP_SHARE, STARTS, WITHOUT_MLP
@@ -22,7 +26,6 @@ from analyses.mlp.cuts import NOISE_DRAWS, cut_everywhere, parts_of
 from analyses.mlp.models import ARCHITECTURES
 from analyses.mlp.runs import QUESTIONS, models
 from analyses.mlp.training import RULES
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "mlp_where"
 NAMES = ("OV, MLP", "OV with scores 1, MLP")
@@ -82,27 +85,41 @@ def measure(runs: Path, name: str, rule: str, size: float) -> Left:
 
 def make(runs: Path, figures: Path) -> list[Left]:
     found = [measure(runs, name, rule, size) for name in NAMES for rule in RULES for size in STARTS]
-    titles = {"descent": "gradient descent", "adamw": "AdamW"}
-    with figure_style():
-        fig, axes = plt.subplots(1, 4, figsize=(11, 3.6), sharey=True, layout="constrained")
-        shown = [left for left in found if left.size == STARTS[1]]
-        for ax, left in zip(axes, shown, strict=True):
-            for y, cut in enumerate(CUTS):
-                for k, (kind, color) in enumerate(COLORS.items()):
-                    values = getattr(left, kind)[cut]
-                    place = y + 0.36 * (k - 0.5)
-                    ax.barh(place, np.mean(values), height=0.34, color=color)
-                    ax.plot(values, [place] * len(values), "o", color="0.2", ms=2)
-            ax.axvline(0.1, color="0.4", ls=":", lw=1)
-            ax.set_title(f"{left.architecture}\n{titles[left.rule]}", loc="left", fontsize=10)
-            ax.set(xlabel="accuracy, implications", xlim=(0, 1.03))
-        axes[0].set_yticks(range(len(CUTS)), CUTS.values())
-        axes[0].set_ylim(len(CUTS) - 0.5, -0.5)
-        bars = [Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
-        fig.legend(bars, ("told", "untold"), loc="outside lower center", ncols=2, frameon=False)
-        save_figure(fig, figures / PICTURE, {"models": [asdict(left) for left in found]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"models": [asdict(left) for left in found]})
     return found
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Accuracies after each cut from the middle start by gradient descent, a panel per architecture."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    for ax, name in zip(axes, NAMES, strict=True):
+        (left,) = (
+            one
+            for one in numbers["models"]
+            if (one["architecture"], one["rule"], one["size"]) == (name, "descent", STARTS[1])
+        )
+        for y, cut in enumerate(CUTS):
+            for k, (kind, color) in enumerate(COLORS.items()):
+                values = left[kind][cut]
+                place = y + 0.36 * (k - 0.5)
+                ax.barh(place, np.mean(values), height=0.34, color=color)
+                ax.plot(values, [place] * len(values), "o", color="0.2", ms=2)
+        ax.axvline(0.1, color="0.4", ls=":", lw=1)
+        ax.set_title(name, loc="left")
+        ax.set(xlabel="implications right, share", xlim=(0, 1.03))
+    axes[0].set_yticks(range(len(CUTS)), CUTS.values())
+    axes[0].set_ylim(len(CUTS) - 0.5, -0.5)
+    axes[1].text(0.12, len(CUTS) - 0.55, "chance", fontsize=7.5, color="0.3")
+    bars = [Rectangle((0, 0), 1, 1, color=color) for color in COLORS.values()]
+    fig.legend(bars, ("told", "untold"), loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "Answers pass through OV and then the MLP: with the mean of either little is left, with noise as large "
+    "most is",
+    draw,
+)
 
 
 def claims(found: list[Left]) -> list[Claim]:
@@ -136,7 +153,7 @@ def claims(found: list[Left]) -> list[Claim]:
     return made
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

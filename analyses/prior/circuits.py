@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.prior.circuits_criteria import (
@@ -32,7 +35,6 @@ from analyses.prior.circuits_criteria import (
 )
 from analyses.prior.criteria import SEEDS, N
 from analyses.prior.stages import Pretrained, fine_tune, new_task, outcome, pretrain
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "prior_circuits"
 SPANS = ("without pretrained features", "without what was added")
@@ -157,28 +159,37 @@ def make(runs: Path, figures: Path) -> list[Cut]:
         for setting in SETTINGS:
             before = pretrain("factorized", seed, log10_time=setting[0])
             found += cuts_of(before, setting, seed)
-    with figure_style():
-        fig, axes = plt.subplots(1, len(SETTINGS), figsize=(10, 3.4), sharey=True, layout="constrained")
-        for ax, setting in zip(axes, SETTINGS, strict=True):
-            for y, name in enumerate(SHOWN):
-                mine = [cut for cut in found if (cut.cut, cut.setting) == (name, setting)]
-                for k, (what, color) in enumerate(COLORS.items()):
-                    values = [getattr(cut, what) for cut in mine]
-                    place, label = y + 0.34 * (k - 0.5), LABELS[what] if y == 0 else None
-                    ax.barh(place, np.mean(values), height=0.32, color=color, label=label)
-                    ax.plot(values, [place] * len(values), "o", color="0.2", ms=2)
-            ax.axvline(0, color="0.4", lw=0.8)
-            ax.set_title(
-                f"pretrained to $10^{{{setting[0]:g}}}$, tuned to $10^{{{setting[1]:g}}}$", loc="left"
-            )
-            ax.set_xlabel("coefficient, logits")
-        axes[0].set_yticks(range(len(SHOWN)), SHOWN.values())
-        axes[0].set_ylim(len(SHOWN) - 0.5, -0.5)
-        handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        save_figure(fig, figures / PICTURE, {"cuts": [asdict(cut) for cut in found]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"cuts": [asdict(cut) for cut in found]})
     return found
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Coefficients after each cut of W_O, a panel each for short and for long training."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6), sharey=True, layout="constrained")
+    for ax, setting in zip(axes, (SETTINGS[0], SETTINGS[-1]), strict=True):
+        for y, name in enumerate(SHOWN):
+            mine = [cut for cut in numbers["cuts"] if (cut["cut"], *cut["setting"]) == (name, *setting)]
+            for k, (what, color) in enumerate(COLORS.items()):
+                values = [cut[what] for cut in mine]
+                place, label = y + 0.34 * (k - 0.5), LABELS[what] if y == 0 else None
+                ax.barh(place, np.mean(values), height=0.32, color=color, label=label)
+                ax.plot(values, [place] * len(values), "o", color="0.2", ms=2)
+        ax.axvline(0, color="0.4", lw=0.8)
+        ax.set_title(
+            f"pretrained to $10^{{{setting[0]:g}}}$, tuned to $10^{{{setting[1]:g}}}$", loc="left", fontsize=9
+        )
+        ax.set_xlabel("coefficient, logits")
+    axes[0].set_yticks(range(len(SHOWN)), SHOWN.values())
+    axes[0].set_ylim(len(SHOWN) - 0.5, -0.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "Recall sits in what W_O held before fine-tuning, deduction nearly all in what W_O learned then",
+    draw,
+)
 
 
 def claims(found: list[Cut]) -> list[Claim]:
@@ -234,7 +245,7 @@ def claims(found: list[Cut]) -> list[Claim]:
     return made
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.prior.circulant import ring_flow
@@ -46,6 +48,7 @@ LENGTHS = (*PRETRAINING_TIMES, LAST)
 MARKERS = dict(zip(LENGTHS, ("o", "s", "^", "D", "v"), strict=True))
 SHARE_COLORS = dict(zip(SHARES[1:], ("#9ecae1", "#4292c6", "#084594"), strict=True))
 COLORS = {"told": "#0173b2", "pretrained": "#de8f05", "other": "0.85"}
+SHOWN_SHARE = 2
 Found = dict[str, list[Course]]
 
 
@@ -69,48 +72,59 @@ def make(runs: Path, figures: Path) -> Found:
     torch.set_num_threads(1)
     found = all_courses()
     numbers = {part: [asdict(course) for course in courses] for part, courses in found.items()}
+    LOGITS_DRAWING.write(figures / LOGITS, numbers)
+    full = [c for c in numbers["lengths"] if (c["told"], c["pretraining"]) == (1, PRETRAINING)]
+    MODELS_DRAWING.write(
+        figures / MODELS, {"all_weights": full, **{p: numbers[p] for p in ("widths", "lora")}}
+    )
     with figure_style():
-        save_figure(_logits(found), figures / LOGITS, numbers)
         save_figure(_times(found), figures / TIMES, {"crossings": _table(found["lengths"])})
-        save_figure(_models(found), figures / MODELS, {p: numbers[p] for p in ("widths", "lora")})
     plt.close("all")
     return found
 
 
-def _logits(found: Found) -> Any:
-    """Recalled and deduced coefficients over f against x = f / p², one panel per told share."""
-    fig, axes = plt.subplots(1, 3, figsize=(10, 3.7), sharey=True, layout="constrained")
-    for ax, told in zip(axes, SHARES[1:], strict=True):
-        for course in found["lengths"]:
-            if course.told != told:
-                continue
-            x = np.array(course.fact) / course.squared
-            marker = MARKERS[course.pretraining]
-            ax.plot(x, course.recalled, marker, color=COLORS["pretrained"], ms=4, alpha=0.5, mew=0)
-            ax.plot(x, course.deduced, marker, color=COLORS["told"], ms=4, alpha=0.5, mew=0)
-        for length in LENGTHS:
-            size = squared(found, length)
-            ends = [c.fact[-1] for c in found["lengths"] if (c.told, c.pretraining) == (told, length)]
-            path = ring_flow(size, told, max(ends))
-            shown = path.fact > 0.05 * size
-            for who, line in (("pretrained", path.recalled), ("told", path.deduced)):
-                x = path.fact[shown] / size
-                ax.plot(x, (line / path.fact)[shown], color=COLORS[who], lw=0.9, zorder=0)
-        ax.set(xscale="log", xlabel="fact's coefficient f over p²", ylim=(0, 1.02), xlim=(0.1, 8))
-        ax.set_xticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
-        ax.minorticks_off()
-        ax.set_title(f"{told} of {NEW} told", loc="left")
-    axes[0].set_ylabel("coefficient over the fact's")
+def draw_logits(numbers: dict[str, Any]) -> Picture:
+    """Left both coefficients against f / p² for one told share; right every crossing beside the flow's."""
+    found = {part: [Course(**course) for course in courses] for part, courses in numbers.items()}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.0), width_ratios=(5, 4), layout="constrained")
+    for length, marker in MARKERS.items():
+        mine = [c for c in found["lengths"] if (c.told, c.pretraining) == (SHOWN_SHARE, length)]
+        size = squared(found, length)
+        path = ring_flow(size, SHOWN_SHARE, max(course.fact[-1] for course in mine))
+        shown = path.fact > 0.05 * size
+        for who, what in (("pretrained", "recalled"), ("told", "deduced")):
+            for course in mine:
+                x = np.array(course.fact) / course.squared
+                left.plot(x, getattr(course, what), marker, color=COLORS[who], ms=4, alpha=0.5, mew=0)
+            flow = (getattr(path, what) / path.fact)[shown]
+            left.plot(path.fact[shown] / size, flow, color=COLORS[who], lw=0.9, zorder=0)
+        for told, color in SHARE_COLORS.items():
+            expected = ring_flow(size, told, 3 * size + 10).crossing()[0] / size
+            measured = crossings(found["lengths"], told=told, pretraining=length)
+            right.plot([expected] * len(measured), measured, marker, color=color, ms=5, mew=0.4, mec="0.2")
+    left.set(xscale="log", xlabel="fact's coefficient f over p²", ylim=(0, 1.02), xlim=(0.1, 8))
+    left.set_xticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
+    left.minorticks_off()
+    left.set_ylabel("coefficient over the fact's")
+    left.set_title(f"{SHOWN_SHARE} of {NEW} told other pairs", loc="left")
+    right.axline((1, 1), slope=1, color="0.5", lw=1, zorder=0)
+    right.set(xlabel="f / p² of the flow", ylabel="f / p² measured, every seed", aspect="equal")
+    right.set_title("where the told answer overtakes", loc="left", fontsize=9)
+    shares = [
+        Line2D([], [], ls="", marker="o", color=color, label=f"{told} told")
+        for told, color in SHARE_COLORS.items()
+    ]
+    right.legend(handles=shares, frameon=False, loc="upper left", handletextpad=0, borderpad=0)
     handles = [
         Line2D([], [], ls="", marker="o", color=COLORS["pretrained"], label="pretrained answer"),
-        Line2D([], [], ls="", marker="o", color=COLORS["told"], label="told subjects' answer"),
-        Line2D([], [], color="0.4", lw=0.9, label="flow that knows p² alone"),
+        Line2D([], [], ls="", marker="o", color=COLORS["told"], label="told answer"),
+        Line2D([], [], color="0.4", lw=0.9, label="flow that knows p²"),
     ]
     handles += [
         Line2D([], [], ls="", marker=marker, mfc="none", color="0.3", label=f"pretrained to $10^{{{t:g}}}$")
         for t, marker in MARKERS.items()
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1)
     return fig
 
 
@@ -145,13 +159,14 @@ def _times(found: Found) -> Any:
     return fig
 
 
-def _models(found: Found) -> Any:
+def draw_models(numbers: dict[str, Any]) -> Picture:
     """Whose answer is first at t = 1e4: by width (2 of 4 told) and by LoRA's rank (1 of 4 told)."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.6, 3.5), sharey=True, layout="constrained")
-    full = [c for c in found["lengths"] if (c.told, c.pretraining) == (1, PRETRAINING)]
+    found = {part: [Course(**course) for course in courses] for part, courses in numbers.items()}
+    full = found["all_weights"]
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True, layout="constrained")
     panels = (
         ("widths", "d_head", WIDTHS, "all weights, 2 of 4 told", "width d_head"),
-        ("lora", "rank", (*RANKS, None), "1 of 4 told", "rank of LoRA"),
+        ("lora", "rank", (*RANKS, None), "LoRA and all weights, 1 of 4 told", "rank of LoRA"),
     )
     for ax, (part, name, values, title, label) in zip(axes, panels, strict=True):
         shares = np.array([_first(full if value is None else found[part], name, value) for value in values])
@@ -167,6 +182,16 @@ def _models(found: Found) -> Any:
     names = ("as the told subjects' pairs say", "as pretraining says", "another")
     fig.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return fig
+
+
+LOGITS_DRAWING = Drawing(
+    "The size p² of the pretrained features alone says where the told answer overtakes the pretrained one",
+    draw_logits,
+)
+MODELS_DRAWING = Drawing(
+    "By LoRA the told answer is first from rank 2 on; by all weights mostly the pretrained one, at any width",
+    draw_models,
+)
 
 
 def _first(courses: list[Course], name: str, value: int | None) -> np.ndarray:
@@ -296,7 +321,13 @@ def _claim(
     return Claim(name, statement, source, expected, measured, tolerance, bool(holds), figure)
 
 
-FIGURE = Figure(pictures=(LOGITS, TIMES, MODELS), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(
+    pictures=(LOGITS, TIMES, MODELS),
+    draw=make,
+    claims=claims,
+    cost="slow",
+    drawings={LOGITS: LOGITS_DRAWING, MODELS: MODELS_DRAWING},
+)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
 """r^¼ against √r: β of descent at t = 1e100 over ratios r = m_train / m_test and numbers of pairs.
 
-Left: frozen attention, with the saddle's exact β beside each measured one. Right: trained attention, r^⅓.
+Left: frozen attention, with the saddle's exact β around each measured one, of all numbers of
+pairs together. Right: trained attention, r^⅓.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.criteria import (
@@ -27,10 +31,8 @@ from analyses.saddle.criteria import (
 )
 from analyses.saddle.runs import Sizes, descend, flow, noise_free
 from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_law"
-MARKERS = {2: "v", 5: "^", 10: "o", 20: "s"}
 MEASURED, SADDLE = "#0173b2", "0.15"
 FROM_NOTHING, FAR = 1e-9, 8.0
 TRAINED_PAIRS, TRAINED_STEP = 5, 0.05
@@ -69,21 +71,7 @@ def make(runs: Path, figures: Path) -> list[Point]:
     frozen += [(n, a, b) for n in PAIRS for a, b in RATIOS_OF_OTHERS]
     points = [measure(runs, sizes, "frozen") for sizes in frozen]
     points += [measure(runs, (TRAINED_PAIRS, a, b), "trained") for a, b in TRAINED_RATIOS]
-    with figure_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.2), sharey=True, layout="constrained")
-        draw(left, [p for p in points if p.attention == "frozen"], 1 / 4, "$r^{1/4}$")
-        left.plot(_ratios(), np.minimum(np.sqrt(_ratios()), 1), color="0.6", ls="--", lw=1.5)
-        left.annotate("max-margin\nsolution √r", (0.16, 0.28), fontsize=9, color="0.4")
-        draw(right, [p for p in points if p.attention == "trained"], 1 / 3, "$r^{1/3}$")
-        kappa = np.minimum(_ratios() ** (2 / 3), 1)
-        right.fill_between(_ratios(), kappa, 2 * kappa / (1 + kappa), color="0.85", lw=0)
-        right.annotate("smallest norms", (0.13, 0.26), fontsize=9, color="0.4")
-        left.set_title("Frozen attention: the fourth root, not the square root", loc="left")
-        right.set_title("Trained attention: the cube root", loc="left")
-        left.set_ylabel("β of gradient descent at t = $10^{100}$")
-        left.legend(frameon=False, fontsize=8.5, loc="lower right")
-        save_figure(fig, figures / PICTURE, {"points": [asdict(point) for point in points]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"points": [asdict(point) for point in points]})
     return points
 
 
@@ -91,20 +79,43 @@ def _ratios() -> np.ndarray:
     return np.geomspace(0.045, 3.2, 200)
 
 
-def draw(ax: Axes, points: list[Point], power: float, name: str) -> None:
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Left frozen, right trained attention."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    points = numbers["points"]
+    draw_law(left, [p for p in points if p["attention"] == "frozen"], 1 / 4, "$r^{1/4}$")
+    left.plot(_ratios(), np.minimum(np.sqrt(_ratios()), 1), color="0.6", ls="--", lw=1.5)
+    left.annotate("max-margin\nsolution, √r", (0.17, 0.25), fontsize=8, color="0.4")
+    draw_law(right, [p for p in points if p["attention"] == "trained"], 1 / 3, "$r^{1/3}$")
+    kappa = np.minimum(_ratios() ** (2 / 3), 1)
+    right.fill_between(_ratios(), kappa, 2 * kappa / (1 + kappa), color="0.85", lw=0)
+    right.annotate("smallest norms", (0.2, 0.3), fontsize=8, color="0.4")
+    left.set_title("frozen attention", loc="left")
+    right.set_title("trained attention", loc="left")
+    left.set_ylabel("β of gradient descent at t = $10^{100}$")
+    handles, labels = left.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+def draw_law(ax: Axes, points: list[dict[str, Any]], power: float, name: str) -> None:
     """The law as a line, the exact saddle as rings, the measured β as filled marks."""
-    ratios = _ratios()
+    ratios, x = _ratios(), [p["m_train"] / p["m_test"] for p in points]
     ax.plot(ratios, np.minimum(ratios**power, 1), color="0.35", lw=1.5)
-    ax.annotate(name, (0.05, 0.05**power - 0.07), fontsize=11, color="0.25")
-    for n in sorted({p.n for p in points}):
-        mine = [p for p in points if p.n == n]
-        x = [p.m_train / p.m_test for p in mine]
-        ax.plot(x, [p.saddle for p in mine], MARKERS[n], mfc="none", mec=SADDLE, ms=10, mew=0.9)
-        ax.plot(x, [p.beta for p in mine], MARKERS[n], color=MEASURED, ms=5, label=f"n = {n} pairs")
+    ax.annotate(name, (0.05, 0.05**power - 0.08), fontsize=10, color="0.25")
+    ax.plot(x, [p["saddle"] for p in points], "o", mfc="none", mec=SADDLE, ms=9, mew=0.9, label="saddle")
+    ax.plot(x, [p["beta"] for p in points], "o", color=MEASURED, ms=4.5, label="gradient descent")
     shown = (0.05, 0.1, 0.25, 0.5, 1, 3)
-    ax.set(xscale="log", xlabel="r = told / untold subjects of a pair", ylim=(0.1, 1.08))
+    ax.set(xscale="log", xlabel="r = told / untold subjects", ylim=(0.1, 1.08))
     ax.set_xticks(shown, [f"{x:g}" for x in shown])
     ax.minorticks_off()
+
+
+DRAWING = Drawing(
+    "Gradient descent from a small start ends at the saddle, near r^¼, not at the max-margin √r; with "
+    "trained attention near r^⅓, but for r = ½",
+    draw,
+)
 
 
 def claims(points: list[Point]) -> list[Claim]:
@@ -162,7 +173,7 @@ def claims(points: list[Point]) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.criteria import CONSTANT, FLOW_END, NEAR_SADDLE, SEEDS, STARTS, TASK, TIME
@@ -23,12 +25,11 @@ from analyses.saddle.runs import descend, flow, noise_free
 from ocr_interp import solve
 from ocr_interp.theory import FlowPath, saddle_solution
 from ocr_interp.training.long_descent import LongDescent
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_over_time"
 COLORS = dict(zip(STARTS, ("#08306b", "#2171b5", "#6baed6", "#fdae6b", "#d94801"), strict=True))
 MARGINS = tuple(range(0, 101, 2))
-WIDTH = 2 * TASK[0]
+HEAD = 2 * TASK[0]
 """d_head of the descents; a wide start with the same entries × √width is isotropic."""
 
 
@@ -48,53 +49,48 @@ def make(runs: Path, figures: Path) -> Measured:
         descents=descents,
         seeds=[descend(runs, TASK, TIME, entries=STARTS[0], seed=seed) for seed in SEEDS],
         non_factorized=descend(runs, TASK, TIME, entries=STARTS[0], ov="non_factorized"),
-        flows={start: flow(TASK, start * WIDTH**0.5) for start in STARTS},
+        flows={start: flow(TASK, start * HEAD**0.5) for start in STARTS},
     )
-    with figure_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4.0), sharey=True, layout="constrained")
-        draw_descents(left, measured)
-        draw_flows(right, measured)
-        for ax in (left, right):
-            mark_solutions(ax)
-        left.set_ylabel("held-out coefficient β")
-        handles, labels = left.get_legend_handles_labels()
-        right.legend(
-            handles, labels, title="entries at the start", frameon=False, fontsize=9, loc="lower right"
-        )
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
 
 
-def mark_solutions(ax: Axes) -> None:
-    """Lines at β of the saddle and of the max-margin solution."""
-    task = noise_free(TASK)
-    for beta, name in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin solution")):
-        ax.axhline(beta, color="0.25", ls=":", lw=1.2)
-        ax.text(
-            0.99, beta + 0.008, name, ha="right", fontsize=9, color="0.25", transform=ax.get_yaxis_transform()
-        )
-    ax.set(ylim=(0, 0.86))
-
-
-def draw_descents(ax: Axes, measured: Measured) -> None:
-    for start, descent in measured.descents.items():
-        late = descent.history[descent.history["log10_time"] >= 3]
-        ax.plot(late["log10_time"], late["beta"], color=COLORS[start], lw=2, label=f"{start:g}")
-    ax.set(xscale="log", xlim=(3, 100), xlabel="time t of gradient descent")
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Left descents, right flows."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    for start, color in COLORS.items():
+        descent, path = numbers[f"descent from {start:g}"], numbers[f"flow from {start:g}"]
+        time, beta = np.array(descent["log10_time"]), np.array(descent["beta"])
+        left.plot(time[time >= 3], beta[time >= 3], color=color, lw=2, label=f"{start:g}")
+        right.plot(path["log10_margin"], path["beta"], color=color, lw=2)
     shown = (3, 5, 10, 20, 50, 100)
-    ax.set_xticks(shown, [f"$10^{{{t}}}$" for t in shown])
-    ax.minorticks_off()
-    ax.set_title("Gradient descent stays near the saddle …", loc="left")
-
-
-def draw_flows(ax: Axes, measured: Measured) -> None:
-    for start, path in measured.flows.items():
-        ax.plot(MARGINS, path.at_log10_margin(MARGINS)["beta"], color=COLORS[start], lw=2)
+    left.set(xscale="log", xlim=(3, 100), xlabel="time t of gradient descent")
+    left.set_xticks(shown, [f"$10^{{{t}}}$" for t in shown])
+    left.minorticks_off()
+    left.set_ylabel("held-out coefficient β")
     shown = (0, 20, 40, 60, 80, 100)
-    ax.set(xlim=(0, 100), xlabel="time t of the flow, infinite width")
-    ax.set_xticks(shown, [f"$e^{{10^{{{t}}}}}$" if t else "e" for t in shown])
-    ax.set_title("… until times that cannot be written down", loc="left")
+    right.set(xlim=(0, 100), xlabel="time t of the flow, infinite width")
+    right.set_xticks(shown, [f"$e^{{10^{{{t}}}}}$" if t else "e" for t in shown])
+    for name, text in (("saddle", "saddle"), ("max_margin", "max-margin solution")):
+        for ax in (left, right):
+            ax.axhline(numbers[name], color="0.25", ls=":", lw=1.2)
+        place, va = (
+            (numbers[name] - 0.015, "top") if name == "max_margin" else (numbers[name] + 0.01, "bottom")
+        )
+        right.text(98, place, text, ha="right", va=va, fontsize=8, color="0.25")
+    left.set(ylim=(0, 0.86))
+    handles, labels = left.get_legend_handles_labels()
+    fig.legend(
+        handles, labels, title="entries at the start", loc="outside lower center", ncols=5, frameon=False
+    )
+    return fig
+
+
+DRAWING = Drawing(
+    "From small starts gradient descent stays near the saddle to t = 1e100; the flow leaves it at times that "
+    "nobody can wait for",
+    draw,
+)
 
 
 def claims(measured: Measured) -> list[Claim]:
@@ -184,7 +180,7 @@ def numbers_of(measured: Measured) -> dict[str, object]:
     return numbers
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

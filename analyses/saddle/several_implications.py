@@ -14,13 +14,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.several_criteria import (
@@ -40,7 +43,6 @@ from ocr_interp.theory import saddle_solution
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.solver.cvxpy_program import solve_cvxpy
 from ocr_interp.training.long_descent import long_descent
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_several_implications"
 COLORS = {1e-3: "#de8f05", 1e-6: "#0173b2"}
@@ -133,49 +135,55 @@ def make(runs: Path, figures: Path) -> Measured:
         for entries in STARTS
     ]
     found = Measured(tuple(programs), tuple(descents))
-    with figure_style():
-        fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.9), sharey=True, layout="constrained")
-        _draw_solved(axes[0], found.solved)
-        for ax, sizes in zip(axes[1:], DESCENDED, strict=True):
-            _draw_descended(ax, [p for p in found.descended if p.sizes == sizes])
-        axes[0].set_ylabel("β: untold over told implications")
-        save_figure(fig, figures / PICTURE, asdict(found))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, asdict(found))
     return found
 
 
-def _draw_solved(ax: Axes, points: tuple[Solved, ...]) -> None:
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Left the smallest norm, then descents at two sizes."""
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.7), sharey=True, layout="constrained")
+    _draw_solved(axes[0], numbers["solved"])
+    for ax, sizes in zip(axes[1:], DESCENDED, strict=True):
+        _draw_descended(ax, [p for p in numbers["descended"] if tuple(p["sizes"]) == sizes])
+    axes[0].set_ylabel("β: untold over told implications")
+    handles, labels = axes[1].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+def _draw_solved(ax: Axes, points: list[dict[str, Any]]) -> None:
     x = np.geomspace(0.05, 4, 200)
-    ax.plot(x, np.minimum(np.sqrt(x), 1), color="0.35", lw=1.5)
-    ax.plot(
-        [p.sizes[1] / (p.implied * p.sizes[2]) for p in points],
-        [p.beta for p in points],
-        "o",
-        color="k",
-        ms=4,
-    )
+    ax.plot(x, np.minimum(np.sqrt(x), 1), color="0.6", ls="--", lw=1.5)
+    ratios = [p["sizes"][1] / (p["implied"] * p["sizes"][2]) for p in points]
+    ax.plot(ratios, [p["beta"] for p in points], "o", color="k", ms=4)
     ax.set(xscale="log", xlabel="told / (K · untold)", ylim=(0, 1.06))
     ax.set_xticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
     ax.minorticks_off()
-    ax.set_title("Smallest norm: √(a / (K b))", loc="left")
+    ax.text(0.97, 0.04, "line: the law\ndots: solved", transform=ax.transAxes, ha="right", fontsize=8)
+    ax.set_title("smallest norm", loc="left")
 
 
-def _draw_descended(ax: Axes, points: list[Descended]) -> None:
-    n, a, b = points[0].sizes
-    one = [p for p in points if p.entries == STARTS[0]]
-    K = [p.implied for p in one]
-    ax.plot(K, [p.saddle for p in one], color="0.15", lw=1.2, marker="o", mfc="none", ms=11, label="saddle")
-    ax.plot(K, [p.max_margin for p in one], color="0.6", ls="--", lw=1.5, label="smallest norm")
+def _draw_descended(ax: Axes, points: list[dict[str, Any]]) -> None:
+    _, a, b = points[0]["sizes"]
+    one = [p for p in points if p["entries"] == STARTS[0]]
+    K = [p["implied"] for p in one]
+    ax.plot(K, [p["max_margin"] for p in one], color="0.6", ls="--", lw=1.5, label="smallest norm")
+    saddle = [p["saddle"] for p in one]
+    ax.plot(K, saddle, color="0.15", lw=1, marker="o", mfc="none", ms=9, mew=0.9, label="saddle")
     for entries, shift in zip(STARTS, (-0.07, 0.07), strict=True):
-        mine = [p for p in points if p.entries == entries]
-        x = [p.implied + shift for p in mine for _ in p.betas]
-        betas = [beta for p in mine for beta in p.betas]
-        label = f"descent from entries of {entries:g}"
-        ax.plot(x, betas, "o", color=COLORS[entries], ms=4.5, label=label)
+        mine = [p for p in points if p["entries"] == entries]
+        x = [p["implied"] + shift for p in mine for _ in p["betas"]]
+        betas = [beta for p in mine for beta in p["betas"]]
+        ax.plot(x, betas, "o", color=COLORS[entries], ms=4, label=f"descent from entries of {entries:g}")
     ax.set(xlabel="implications of a fact, K", xticks=K)
-    ax.set_title(f"Descent, {n} pairs, {a} told, {b} untold", loc="left")
-    if points[0].sizes == DESCENDED[0]:
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
+    ax.set_title(f"descent, {a} told, {b} untold", loc="left")
+
+
+DRAWING = Drawing(
+    "The more implications a fact has, the less gradient descent deduces of each; so does the smallest "
+    "norm if told subjects are few",
+    draw,
+)
 
 
 def claims(found: Measured) -> list[Claim]:
@@ -247,7 +255,7 @@ def _largest(values: Iterable[float]) -> float:
     return float(f"{max(map(abs, values)):.2g}")
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Figure 5: both max-margin solutions and the saddle beside trained models, and their embeddings' geometry.
 
-Heat maps are in figure_5_max_margin, the geometry in figure_5_geometry. The models are trained by full-batch
+Heat maps are in figure_5_max_margin, of the larger task, the geometry in figure_5_geometry, of the smaller
+one; the JSONs have both tasks. The models are trained by full-batch
 gradient descent for STEPS steps, with frozen attention and without weight decay. For m_train < m_test the
 factorized one goes to the saddle, which stands beside gradient descent at t = 1e100. The max-margin solution
 is also computed by L-BFGS, and only that is judged against the theory.
@@ -8,14 +9,18 @@ is also computed by L-BFGS, and only that is judged against the theory.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from mpl_toolkits.mplot3d import Axes3D
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.runs import descend as descend_to
@@ -25,7 +30,6 @@ from ocr_interp.theory import SaddleSolution, Solution, cosine_with, saddle_solu
 from ocr_interp.training.long_descent import LongDescent
 from ocr_interp.viz.geometry import PairGeometry, plot_pair_geometry
 from ocr_interp.viz.heatmaps import plot_ov_circuit
-from ocr_interp.viz.style import figure_style, save_figure
 
 SIZES = ((2, 1, 1), (20, 1, 3))
 STEPS = 20_000
@@ -33,9 +37,9 @@ TOLERANCE = 0.01
 HEAT_MAPS = "figure_5_max_margin"
 GEOMETRY = "figure_5_geometry"
 CAPTION = (
-    "One pair: $s$ its training and $s'$ its held-out subject (means), $b$ its fact, $c$ its implication. "
+    "Two pairs, one told subject s and one untold s' each; of one pair b is the fact, c the implication. "
+    "cos: with b, with c."
 )
-CAPTION += "Shaded: the subjects' plane. Dots: the other pairs' mean answers."
 EXPECTED_RECALL = {"2_1_1": 0.985, "20_1_3": 0.61}
 ROWS: tuple[OvKind, ...] = ("non_factorized", "factorized")
 PROBLEM = {"factorized": "OV-SVM", "non_factorized": "W-SVM"}
@@ -81,62 +85,65 @@ def _same_pair(subjects: np.ndarray, pair: np.ndarray, told: np.ndarray) -> floa
     return float(np.mean(np.concatenate(found)))
 
 
-def heat_map(ax: Axes, W: np.ndarray, task: FactRecallTask, title: str, bar: bool) -> dict[str, float]:
-    """One circuit at training margin 1, with its numbers in the title."""
-    found = measure(W, task)
-    plot_ov_circuit(ax, W, task, 1 - 1 / task.n_pairs, "W at training margin 1")
-    colour_bar = ax.collections[0].colorbar
-    if colour_bar is not None and not bar:
-        colour_bar.remove()
-    ax.set_xticks(ax.get_xticks(), ["training", "held-out", ""])
-    beta = f"{found['beta']:.3f}".replace("-0.000", "0.000")
-    shown = ", ".join(f"{p} {found[f'cosine_{p}']:.3f}" for p in PROBLEM.values())
-    ax.set_title(f"{title}\nβ = {beta}\ncos: {shown}", loc="left", fontsize=9.5, pad=16)
-    return found
-
-
-def draw_heat_maps(
-    trained: dict[tuple[int, ...], dict[OvKind, Run]], late: LongDescent, figures: Path
-) -> dict:
-    """Rows: W-SVM, OV-SVM, the saddle; columns: solution and trained model of both tasks."""
-    numbers = {}
-    fig, axes = plt.subplots(
-        3, 4, figsize=(15, 11), width_ratios=(1.08, 1.2, 1.6, 1.75), layout="constrained"
-    )
-    left, right = axes[2, 2:]
-    sizes, W = SIZES[1], late.W / late.history["margin"].iloc[-1]
-    exact = saddle_solution(late.task)
-    numbers["saddle"] = {
-        "solution": heat_map(left, exact.W, late.task, f"saddle, {sizes}", bar=False),
-        "trained": heat_map(right, W, late.task, "factorized, t = $10^{100}$", bar=True),
-        "nuclear_norm_above_the_smallest": exact.objective / solve(late.task).objective - 1,
+def heat_map_numbers(trained: dict[tuple[int, ...], dict[OvKind, Run]], late: LongDescent) -> dict[str, Any]:
+    """Of both tasks: solutions and trained models in numbers, and the circuits of the trained ones."""
+    exact, W = saddle_solution(late.task), late.W / late.history["margin"].iloc[-1]
+    numbers: dict[str, Any] = {
+        "gradient_descent_steps": STEPS,
+        "saddle": {
+            "solution": measure(exact.W, late.task),
+            "trained": measure(W, late.task),
+            "nuclear_norm_above_the_smallest": exact.objective / solve(late.task).objective - 1,
+            "trained_circuit_over_margin": W,
+        },
     }
-    for ax in axes[2, :2]:
-        ax.axis("off")
-    equal = "At equal group sizes, as in (2, 1, 1),\nthe saddle is the OV-SVM solution itself."
-    axes[2, 0].text(0, 0.6, equal, fontsize=10)
-    for k, (sizes, runs) in enumerate(trained.items()):
-        for row, ov in enumerate(ROWS):
-            run = runs[ov]
-            exact = solve(run.task, NORMS[ov]).W
+    for sizes, runs in trained.items():
+        for ov, run in runs.items():
             learned = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
-            name = f"{PROBLEM[ov]} solution, {sizes}"
-            left, right = axes[row, 2 * k : 2 * k + 2]
-            steps = f"{ov.replace('_', '-')}, {STEPS:,} steps"
             numbers[f"{ov}_{sizes}"] = {
-                "solution": heat_map(left, exact, run.task, name, bar=False),
-                "trained": heat_map(right, learned, run.task, steps, bar=True),
+                "solution": measure(solve(run.task, NORMS[ov]).W, run.task),
+                "trained": measure(learned, run.task),
                 "trained_circuit_over_margin": learned,
             }
-    save_figure(fig, figures / HEAT_MAPS, {"gradient_descent_steps": STEPS, **numbers})
     return numbers
 
 
-def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Path) -> None:
-    """Rows: tasks; columns: W-SVM, OV-SVM, the saddle, the trained factorized model."""
-    fig = plt.figure(figsize=(17, 10))
+def draw_heat_maps(numbers: dict[str, Any]) -> Picture:
+    """The larger task: left the predicted circuits, right the trained ones."""
+    sizes = SIZES[1]
+    task = noise_free_task(*sizes)
+    steps = f"{numbers['gradient_descent_steps']:,} steps"
+    rows = {
+        f"non_factorized_{sizes}": (
+            solve(task, "frobenius").W,
+            "smallest Frobenius norm",
+            f"one matrix, {steps}",
+        ),
+        f"factorized_{sizes}": (solve(task).W, "smallest nuclear norm", f"two factors, {steps}"),
+        "saddle": (saddle_solution(task).W, "saddle", f"two factors, t = $10^{{{TIME:g}}}$"),
+    }
+    fig, axes = plt.subplots(3, 2, figsize=(WIDTH, 6.6), width_ratios=(1, 1.12), layout="constrained")
+    for (left, right), (name, (exact, predicted, trained)) in zip(axes, rows.items(), strict=True):
+        found = numbers[name]
+        circuits = (
+            (left, exact, f"predicted: {predicted}", found["solution"]),
+            (right, np.array(found["trained_circuit_over_margin"]), f"trained: {trained}", found["trained"]),
+        )
+        for ax, W, title, values in circuits:
+            plot_ov_circuit(ax, W, task, 1 - 1 / task.n_pairs, "W at margin 1")
+            colour_bar = ax.collections[0].colorbar
+            if colour_bar is not None and ax is left:
+                colour_bar.remove()
+            ax.set_xticks(ax.get_xticks(), ["told", "never told", ""], fontsize=7.5)
+            beta = f"{values['beta']:.3f}".replace("-0.000", "0.000")
+            ax.set_title(f"{title}\nβ = {beta}", loc="left", fontsize=8.5, pad=12)
+    return fig
+
+
+def geometry_numbers(trained: dict[tuple[int, ...], dict[OvKind, Run]]) -> dict[str, Any]:
+    """One pair's geometry of each task: both solutions, the saddle and the trained factorized model."""
     numbers = {}
-    for row, (sizes, runs) in enumerate(trained.items()):
+    for sizes, runs in trained.items():
         run = runs["factorized"]
         shown: dict[str, Solution | SaddleSolution] = {
             f"{PROBLEM[ov]} solution": solve(run.task, NORMS[ov]) for ov in ROWS
@@ -146,18 +153,43 @@ def draw_geometry(trained: dict[tuple[int, ...], dict[OvKind, Run]], figures: Pa
         embeddings = {name: (s.input_embeddings(), s.output_embeddings()) for name, s in shown.items()}
         circuit = run.subjects_and_relations_W / run.history["train_margin"].iloc[-1]
         embeddings[f"factorized, {STEPS:,} steps"] = balanced_embeddings(circuit)
-        for column, (name, (inputs, outputs)) in enumerate(embeddings.items()):
-            ax = fig.add_subplot(2, 4, 4 * row + column + 1, projection="3d")
-            geometry = PairGeometry.of(inputs, outputs, run.task)
-            plot_pair_geometry(ax, geometry)
-            held = f"{geometry.shown:.0%} of every squared length lies in view"
-            if geometry.shown < 0.995:
-                held = "at least " + held
-            ax.set_title(f"{name}, {sizes}\n{held}", fontsize=10, y=1.08)
-            numbers[f"{name} {sizes}"] = asdict(geometry)
-    fig.text(0.5, 0.015, CAPTION, ha="center", fontsize=10)
-    fig.subplots_adjust(0, 0.02, 1, 0.91, wspace=0, hspace=0.06)
-    save_figure(fig, figures / GEOMETRY, numbers)
+        for name, (inputs, outputs) in embeddings.items():
+            numbers[f"{name} {sizes}"] = asdict(PairGeometry.of(inputs, outputs, run.task))
+    return numbers
+
+
+def draw_geometry(numbers: dict[str, Any]) -> Picture:
+    """The smaller task: both solutions and the trained factorized model."""
+    fig = plt.figure(figsize=(WIDTH, 3.3))
+    titles = {
+        "W-SVM solution": "smallest Frobenius norm",
+        "OV-SVM solution": "smallest nuclear norm",
+        f"factorized, {STEPS:,} steps": f"two factors, {STEPS:,} steps",
+    }
+    for column, (name, title) in enumerate(titles.items()):
+        found = numbers[f"{name} {SIZES[0]}"]
+        ax = cast(Axes3D, fig.add_subplot(1, 3, column + 1, projection="3d"))
+        points = {token: np.array(point) for token, point in found["points"].items()}
+        plot_pair_geometry(ax, PairGeometry(points, found["shown"], found["cosines"]))
+        for text in ax.texts:
+            text.set_text(re.sub(r" with \$[bc]\$", "", text.get_text()))  # with the arrow beside it
+            text.set_fontsize(8)
+        ax.set_title(title, fontsize=8.5, y=1.12)
+    fig.text(0.5, 0.02, CAPTION, ha="center", fontsize=7.5)
+    fig.subplots_adjust(0, 0.06, 0.97, 0.76, wspace=0)
+    return fig
+
+
+HEAT_MAPS_DRAWING = Drawing(
+    "What training ends in is predicted: one matrix at its smallest norm, two factors at the saddle, "
+    "not at their smallest norm",
+    draw_heat_maps,
+)
+GEOMETRY_DRAWING = Drawing(
+    "At the smallest nuclear norm an untold subject s' lies on a told one s, so that s' + r2 points to "
+    "the implication c",
+    draw_geometry,
+)
 
 
 def claims(found: dict[str, dict[str, dict[str, float]]]) -> list[Claim]:
@@ -215,13 +247,18 @@ def make(runs: Path, figures: Path) -> dict[str, dict[str, dict[str, float]]]:
             "gradient_descent": measure(trained[sizes]["factorized"].subjects_and_relations_W, task),
         }
     late = descend_to(runs, SIZES[1], TIME, entries=SMALL_START)
-    with figure_style():
-        draw_heat_maps(trained, late, figures)
-        draw_geometry(trained, figures)
+    HEAT_MAPS_DRAWING.write(figures / HEAT_MAPS, heat_map_numbers(trained, late))
+    GEOMETRY_DRAWING.write(figures / GEOMETRY, geometry_numbers(trained))
     return found
 
 
-FIGURE = Figure(pictures=(HEAT_MAPS, GEOMETRY), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(
+    pictures=(HEAT_MAPS, GEOMETRY),
+    draw=make,
+    claims=claims,
+    cost="slow",
+    drawings={HEAT_MAPS: HEAT_MAPS_DRAWING, GEOMETRY: GEOMETRY_DRAWING},
+)
 
 
 if __name__ == "__main__":

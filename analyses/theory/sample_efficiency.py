@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS, NAMES
 from analyses.house.reproduce import main
@@ -30,7 +34,7 @@ from analyses.theory.limit_runs import (
     solver_margin,
 )
 from ocr_interp import FactRecallTask, solve
-from ocr_interp.viz.style import HELD_OUT, figure_style, save_figure
+from ocr_interp.viz.style import HELD_OUT
 
 N_PAIRS, M_TEST = 5, 4
 M_TRAIN = range(7)
@@ -70,68 +74,65 @@ def measure(task: FactRecallTask, ov: OvKind, run_dir: Path) -> Margins:
     )
 
 
-def draw_balanced(ax: Axes, found: dict[OvKind, list[Margins]]) -> None:
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Left balanced tasks, right the counterexample."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.0), width_ratios=(5, 4), layout="constrained")
+    draw_balanced(left, numbers["m_train"], numbers["balanced"])
+    draw_counterexample(right, numbers["counterexample"])
+    fig.legend(handles=legend_handles(), loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+def draw_balanced(ax: Axes, m_train: list[int], found: dict[str, list[dict[str, Any]]]) -> None:
     """Margins against the number of training implications per pair."""
     for ov, margins in found.items():
         color = COLORS[ov]
-        ax.plot(M_TRAIN, [m.closed_form for m in margins], ":", color=color, lw=1.6)
-        ax.plot(M_TRAIN, [m.gradient_descent for m in margins], "D", ms=6, color=color, mec="white")
-        ax.plot(M_TRAIN, [m.solver for m in margins], "s", ms=10, mfc="none", mec="0.15")
-        ax.plot(M_TRAIN, [m.computed_limit for m in margins], "x", ms=5, color="0.15")
+        ax.plot(m_train, [m["closed_form"] for m in margins], ":", color=color, lw=1.6)
+        ax.plot(m_train, [m["gradient_descent"] for m in margins], "D", ms=5.5, color=color, mec="white")
+        for way in ("solver", "computed_limit"):
+            ax.plot(m_train, [m[way] for m in margins], "x", ms=5, color="0.15")
     ax.axhline(0, color="0.6", lw=0.8, zorder=0)
-    ax.text(-0.12, -0.05, "none told: nothing is deduced", va="top")
-    ax.text(1.25, 0.5, "one a pair is enough", va="center")
-    ax.set(xlabel="training implications a pair, $m_{train}$", ylabel="held-out margin / training margin")
+    ax.annotate("one is enough", (1, 0.5), (1.5, 0.4), fontsize=8, va="center",
+                arrowprops={"arrowstyle": "-", "color": "0.5", "shrinkB": 5})  # fmt: skip
+    ax.text(-0.1, -0.06, "none: nothing is deduced", va="top", fontsize=8)
+    ax.set(xlabel="told implications a pair, $m_{train}$", ylabel="untold margin / training margin")
     ax.set_ylim(-0.17, 1.08)
-    ax.set_title(f"Balanced: {N_PAIRS} pairs, {M_TEST} held-out subjects each", loc="left")
+    ax.set_title(f"balanced: {N_PAIRS} pairs, {M_TEST} untold each", loc="left")
 
 
-def draw_counterexample(ax: Axes, found: dict[OvKind, Margins]) -> None:
+def draw_counterexample(ax: Axes, found: dict[str, dict[str, Any]]) -> None:
     """Bars by method; below zero the wrong implication is preferred."""
-    ways = {
-        "solver": "solver",
-        "computed_limit": "by\nL-BFGS",
-        "gradient_descent": f"gradient descent,\n{STEPS:,} steps",
-    }
+    ways = {"solver": "smallest norm,\ncomputed", "gradient_descent": "gradient\ndescent"}
     for k, (ov, margins) in enumerate(found.items()):
-        heights = [getattr(margins, way) for way in ways]
-        bars = ax.bar(np.arange(3) + 0.4 * (k - 0.5), heights, 0.38, color=COLORS[ov], label=NAMES[ov])
-        ax.bar_label(bars, fmt="%.3f", padding=3, fontsize=9)
+        heights = [margins[way] for way in ways]
+        places = np.arange(len(ways)) + 0.4 * (k - 0.5)
+        bars = ax.bar(places, heights, 0.38, color=COLORS[ov], label=NAMES[ov])
+        ax.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     ax.axhline(0, color="0.15", lw=1)
     bottom = ax.get_ylim()[0] * 1.12
     ax.axhspan(bottom, 0, color=HELD_OUT, alpha=0.07, zorder=0, lw=0)
     ax.set_ylim(bottom, -0.12 * bottom)
-    ax.text(0.02, 0.04, "the wrong implication wins", transform=ax.transAxes, color=HELD_OUT)
-    ax.set_xticks(range(3), list(ways.values()))
-    ax.set_title("Unbalanced: (1 told, 20 held out) beside (50, 0)", loc="left")
+    ax.text(0.03, 0.04, "below 0: a wrong\nimplication wins", transform=ax.transAxes, color=HELD_OUT,
+            fontsize=8)  # fmt: skip
+    ax.set_xticks(range(len(ways)), list(ways.values()))
+    ax.set_title("unbalanced: one told of 21,\nbeside a pair of 50 told", loc="left")
 
 
-def legend_handles() -> list[Line2D]:
+def legend_handles() -> list[Line2D | Patch]:
     """Legend entries for colours and markers."""
     return [
-        *(Line2D([], [], color=COLORS[ov], lw=5, label=NAMES[ov]) for ov in OV_KINDS),
-        Line2D([], [], ls=":", color="0.15", label="closed form"),
-        Line2D([], [], ls="", marker="s", ms=9, fillstyle="none", color="0.15", label="solver"),
-        Line2D([], [], ls="", marker="x", ms=5, color="0.15", label="max-margin solution by L-BFGS"),
-        Line2D([], [], ls="", marker="D", color="0.15", label=f"gradient descent, {STEPS:,} steps"),
+        *(Patch(color=COLORS[ov], label=NAMES[ov]) for ov in OV_KINDS),
+        Line2D([], [], ls=":", color="0.15", label="smallest norm, closed form"),
+        Line2D([], [], ls="", marker="x", ms=5, color="0.15", label="smallest norm, computed in two ways"),
+        Line2D([], [], ls="", marker="D", ms=5, color="0.15", label=f"{STEPS:,} steps of gradient descent"),
     ]
 
 
-def make_figure(
-    balanced: dict[OvKind, list[Margins]], unbalanced: dict[OvKind, Margins], figures: Path
-) -> None:
-    with figure_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-        draw_balanced(left, balanced)
-        draw_counterexample(right, unbalanced)
-        fig.legend(handles=legend_handles(), loc="outside lower center", ncols=6, frameon=False)
-        numbers = {
-            "gradient_descent_steps": STEPS,
-            "m_train": list(M_TRAIN),
-            "balanced": {ov: [asdict(m) for m in margins] for ov, margins in balanced.items()},
-            "counterexample": {ov: asdict(margins) for ov, margins in unbalanced.items()},
-        }
-        save_figure(fig, figures / PICTURE, numbers)
+DRAWING = Drawing(
+    "One told implication a pair is enough where pairs are of equal size; where they are not, it can be "
+    "too few",
+    draw,
+)
 
 
 def by_way(margins: list[Margins], ways: tuple[str, ...]) -> dict[str, list[float] | int]:
@@ -193,11 +194,23 @@ def make(runs: Path, figures: Path) -> tuple[dict[OvKind, list[Margins]], dict[O
     unbalanced: dict[OvKind, Margins] = {
         ov: measure(COUNTEREXAMPLE, ov, where / f"{ov}_counterexample") for ov in OV_KINDS
     }
-    make_figure(balanced, unbalanced, figures)
+    numbers = {
+        "gradient_descent_steps": STEPS,
+        "m_train": list(M_TRAIN),
+        "balanced": {ov: [asdict(m) for m in margins] for ov, margins in balanced.items()},
+        "counterexample": {ov: asdict(margins) for ov, margins in unbalanced.items()},
+    }
+    DRAWING.write(figures / PICTURE, numbers)
     return balanced, unbalanced
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=lambda measured: claims(*measured), cost="slow")
+FIGURE = Figure(
+    pictures=(PICTURE,),
+    draw=make,
+    claims=lambda measured: claims(*measured),
+    cost="slow",
+    drawings={PICTURE: DRAWING},
+)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Theorem 1: gradient descent at finite time, and the max-margin (OV-SVM) solution, computed.
 
-The two are kept apart. Evidence about training (left, middle): full-batch gradient descent, no weight decay,
-small start, float64, with frozen attention as in the theorem, and with trained attention and the interval of
-its smallest norms; AdamW without and with weight decay. Computation (right): annealed L-BFGS, which reaches
-the max-margin solution and says nothing about gradient descent. Rows: the distance of the norm at margin 1
-from the smallest possible one, the held-out coefficient beta beside that of the saddle, and the cosines with
-both max-margin solutions (AdamW: without decay). Norm and cosine are nearly the same at the saddle and at the
-max-margin solution: only beta tells where descent goes. Takes some minutes.
+The two are kept apart. Evidence about training (left): full-batch gradient descent, no weight decay, small
+start, float64, with frozen attention as in the theorem, and with trained attention and the interval of its
+smallest norms. Computation (right): annealed L-BFGS, which reaches the max-margin solution and says nothing
+about gradient descent. Norm and cosine are nearly the same at the saddle and at the max-margin solution: only
+beta tells where descent goes, so beta is shown. The JSON has norms and cosines too, and the same of AdamW
+without and with weight decay. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -16,12 +15,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+from matplotlib.transforms import Transform
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
-from analyses.house.looks import COLORS, NAMES
+from analyses.house.looks import COLORS, draw_seeds
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from analyses.saddle.runs import descend
@@ -29,8 +30,6 @@ from analyses.theory.limit_runs import NORMS
 from ocr_interp import Run, solve
 from ocr_interp.theory import saddle_solution, trained_attention_beta_interval
 from ocr_interp.training.continuation import ComputedLimit, compute_limit
-from ocr_interp.viz.curves import plot_band
-from ocr_interp.viz.style import figure_style, save_figure
 
 BETA = solve(PAPER).beta
 SADDLE = saddle_solution(PAPER, outputs="vocabulary", inputs="eos")
@@ -48,7 +47,7 @@ NEEDED = (
     "descent_trained_attention",
     *(f"adamw_{kind}{decay}" for kind in COLORS for decay in ("", "_decay")),
 )
-LEFT = {"ha": "left", "va": "bottom", "color": "0.3", "fontsize": 8.5}
+ON_A_LINE: dict[str, Any] = {"ha": "left", "color": "0.3", "fontsize": 8}
 LATER, LOOKED_AT = 60.0, 59.5
 """log10 of a time of gradient descent that no run of fixed steps reaches, and of where it is read."""
 
@@ -61,28 +60,7 @@ def make(runs: Path, figures: Path) -> Measured:
     limits = {kind: compute_limit(PAPER, kind, tolerance=3e-4) for kind in COLORS}
     started = {"entries": 0.01, "scores": 1.0}
     later = [descend(runs, (20, 1, 3), LATER, **started, seed=seed).beta_at(LOOKED_AT) for seed in range(3)]
-    with figure_style():
-        fig, axes = plt.subplots(3, 3, figsize=(12.5, 9.2), sharey="row", layout="constrained")
-        draw_descent(axes[:, 0], found)
-        draw_adamw(axes[:, 1], found)
-        draw_computed(axes[:, 2], limits)
-        for ax in axes[0]:
-            ax.set(yscale="log")
-        axes[0, 0].set_ylabel("norm at margin 1, above the smallest\npossible one (relative)")
-        axes[1, 0].set_ylabel("held-out coefficient β")
-        for ax in axes[1]:
-            ax.axhline(BETA, color="0.3", ls=":", lw=1.2)
-            ax.axhline(0, color="0.3", ls=":", lw=1.2)
-            ax.set(ylim=(-0.08, 1.0))
-            ax.axhline(SADDLE.beta, color="0.3", ls=(0, (5, 2)), lw=1.2)
-        for value, name in ((BETA, "max-margin solution, √(1/3)"), (SADDLE.beta, "saddle")):
-            axes[1, 2].text(0.02, value + 0.01, name, **LEFT, transform=axes[1, 2].get_yaxis_transform())
-        axes[2, 0].set_ylabel("cosine with a max-margin solution")
-        axes[2, 2].axis("off")
-        for ax in axes.flat:
-            if ax.lines:
-                ax.legend(frameon=False, fontsize=8, loc=(0.02, 0.18) if ax in axes[1] else "best")
-        save_figure(fig, figures / "theorem_1", numbers_of(found, limits))
+    DRAWING.write(figures / "theorem_1", numbers_of(found, limits))
     return found, limits, later
 
 
@@ -93,63 +71,56 @@ def claims(measured: Measured) -> list[Claim]:
     return [*descent_claims(found), trained, *limit_claims(limits)]
 
 
-def draw_descent(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
-    """Gradient descent: frozen attention (the theorem) and trained attention."""
-    above, below, cosines = axes
-    above.set_title("Evidence: gradient descent", loc="left")
-    for kind in COLORS:
-        histories = [run.history for run in found[f"descent_{kind}"]]
-        for column, dashes, what in (("excess", "-", "true"), ("gap", (0, (2, 2)), "certified")):
-            label = f"{NAMES[kind]}: {what}"
-            plot_band(above, histories, f"{column}_{NORM_OF[kind]}", COLORS[kind], label, linestyle=dashes)
-        plot_band(below, histories, "beta", COLORS[kind], NAMES[kind])
-        draw_cosines(cosines, kind, histories)
-    histories = [run.history for run in found["descent_trained_attention"]]
-    plot_band(below, histories, "beta", TRAINED_ATTENTION, "factorized, trained attention")
-    below.axhspan(*INTERVAL, color=TRAINED_ATTENTION, alpha=0.15, lw=0, label="its smallest norms")
-    label_steps(axes)
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β by step of gradient descent, and by certified gap of the computed solutions."""
+    fig, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 3.6), sharey=True, width_ratios=(3, 2), layout="constrained"
+    )
+    low, high = numbers["beta_interval_trained_attention"]
+    left.axhspan(low, high, color=TRAINED_ATTENTION, alpha=0.15, lw=0)
+    shown = {
+        "factorized": ("factorized, frozen attention", COLORS["factorized"], 0.715),
+        "trained_attention": ("factorized, trained attention", TRAINED_ATTENTION, 0.505),
+        "non_factorized": ("non-factorized, frozen attention", COLORS["non_factorized"], 0.03),
+    }
+    for name, (label, color, height) in shown.items():
+        found = numbers[f"descent_{name}"]
+        draw_seeds(left, found["step"], found["beta"], color, lw=1.8)
+        left.text(29_500, height, label, color=color, ha="right", fontsize=8)
+    left.text(600, 0.49, "smallest norms, trained attention", color="0.3", va="bottom", fontsize=7)
+    left.set(xlabel="step of gradient descent", ylabel="held-out coefficient β", xlim=(0, 30_000))
+    left.set_xticks([0, 10_000, 20_000, 30_000])
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    left.set_title("training", loc="left")
+    for kind, color in COLORS.items():
+        found = numbers[f"computed_{kind}"]
+        right.plot(found["gap"], found["beta"], "o-", ms=3.5, color=color)
+    right.set(xscale="log", xlabel="norm above the smallest, at most")
+    right.set_xticks([0.1, 0.01, 0.001], ["10 %", "1 %", "0.1 %"])
+    right.invert_xaxis()
+    right.set_title("computing the smallest norm", loc="left")
+    for ax in (left, right):
+        ax.axhline(numbers["beta_max_margin"], color="0.3", ls=":", lw=1.2)
+        ax.axhline(numbers["beta_saddle"], color="0.3", ls=(0, (5, 2)), lw=1.2)
+        ax.set_ylim(-0.05, 0.9)
+    right.text(0.03, numbers["beta_saddle"] + 0.012, "saddle", **ON_A_LINE, transform=_across(right))
+    lower = {**ON_A_LINE, "va": "top"}
+    right.text(
+        0.03, numbers["beta_max_margin"] - 0.02, "max-margin solution", **lower, transform=_across(right)
+    )
+    return fig
 
 
-def draw_adamw(axes: np.ndarray, found: dict[str, list[Run]]) -> None:
-    """AdamW on the same full batch, without and with weight decay."""
-    axes[0].set_title("Another optimiser: AdamW", loc="left")
-    for kind in COLORS:
-        for suffix, dashes, what in (("", "-", "no decay"), ("_decay", (0, (4, 1.5)), "decay 0.03")):
-            histories = [run.history for run in found[f"adamw_{kind}{suffix}"]]
-            label = f"{kind.replace('_', '-')}, {what}"
-            excess = f"excess_{NORM_OF[kind]}"
-            plot_band(axes[0], histories, excess, COLORS[kind], label, linestyle=dashes)
-            plot_band(axes[1], histories, "beta", COLORS[kind], label, linestyle=dashes)
-        draw_cosines(axes[2], kind, [run.history for run in found[f"adamw_{kind}"]])
-    label_steps(axes)
+def _across(ax: Axes) -> Transform:
+    """x as a share of the width, y in data."""
+    return ax.get_yaxis_transform()
 
 
-def draw_cosines(ax: Axes, kind: str, histories: list[pd.DataFrame]) -> None:
-    """Cosines of a model with both solutions, whose cosine with each other is 0.926."""
-    for norm, dashes in (("nuclear", "-"), ("frobenius", (0, (2, 2)))):
-        label = f"{kind.replace('_', '-')}: with the {norm}-norm solution"
-        plot_band(ax, histories, f"cosine_{norm}", COLORS[kind], label, linestyle=dashes)
-
-
-def label_steps(axes: np.ndarray) -> None:
-    for ax in axes:
-        ax.set(xscale="log", xlabel="training step")
-
-
-def draw_computed(axes: np.ndarray, limits: dict[str, ComputedLimit]) -> None:
-    """The stages of the annealing, against seconds."""
-    axes[0].set_title("Computing the max-margin solution", loc="left")
-    for kind, limit in limits.items():
-        seconds = [stage.seconds for stage in limit.stages]
-        for ax, values in zip(axes[:2], stage_values(limit), strict=True):
-            ax.plot(seconds, values, "o-", ms=3.5, color=COLORS[kind], label=f"{NAMES[kind]}")
-    for ax in axes[:2]:
-        ax.set(xscale="log", xlabel="seconds")
-    mark_percent(axes[0])
-
-
-def mark_percent(ax: Axes) -> None:
-    ax.axhline(0.01, color="0.3", ls=":", lw=1.2, label="1 %")
+DRAWING = Drawing(
+    "Gradient descent on two factors heads for the saddle: only a direct search for the smallest norm "
+    "ends at the max-margin solution",
+    draw,
+)
 
 
 def stage_values(limit: ComputedLimit) -> tuple[list[float], list[float]]:
@@ -306,7 +277,14 @@ def numbers_of(found: dict[str, list[Run]], limits: dict[str, ComputedLimit]) ->
     return numbers
 
 
-FIGURE = Figure(pictures=("theorem_1",), draw=make, claims=claims, cost="slow", experiments=named(*NEEDED))
+FIGURE = Figure(
+    pictures=("theorem_1",),
+    draw=make,
+    claims=claims,
+    cost="slow",
+    experiments=named(*NEEDED),
+    drawings={"theorem_1": DRAWING},
+)
 
 
 if __name__ == "__main__":

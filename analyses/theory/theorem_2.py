@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
@@ -33,15 +34,17 @@ from analyses.theory.limit_runs import (
 )
 from ocr_interp import solve
 from ocr_interp.theory import saddle_solution
-from ocr_interp.viz.style import figure_style, save_figure
 
 PAIRS = (2, 5, 20)
 GROUPS = ((1, 9), (1, 4), (1, 2), (2, 3), (1, 1), (2, 1), (4, 1))
 STEPS = 3_000
 TOLERANCE = 0.01
 PICTURE = "theorem_2"
-MARKERS = {2: "o", 5: "^", 20: "s"}
 SADDLE_COLOR = "#029e73"
+DESCENT = {
+    "factorized": f"two factors, {STEPS:,} steps of descent",
+    "non_factorized": f"one matrix, {STEPS:,} steps of descent",
+}
 
 
 @dataclass(frozen=True)
@@ -90,60 +93,43 @@ def bound(m_train: float, m_test: float) -> float:
     return float(min(np.sqrt(m_train / m_test), 1.0))
 
 
-def draw(ax: Axes, cases: list[Case], against_bound: bool) -> None:
-    """Every case against the bound or against m_train / m_test, sizes side by side."""
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Every case against m_train / m_test, sizes side by side."""
+    cases = numbers["cases"]
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    ratios = np.geomspace(0.095, 4.7, 200)
+    ax.plot(ratios, np.minimum(np.sqrt(ratios), 1), color="0.45", lw=1.2, zorder=0)
+    ax.axhline(0, color="0.45", lw=1.2, zorder=0)
     for case in cases:
-        shift = (PAIRS.index(case.n) - 1) * 0.012
-        ratio = case.m_train / case.m_test
-        x = bound(case.m_train, case.m_test) + shift if against_bound else ratio * (1 + 5 * shift)
-        color, marker = COLORS[case.ov], MARKERS[case.n]
-        ax.plot(x, case.gradient_descent, marker, color=color, ms=6, alpha=0.75, mec="white", mew=0.5)
-        ax.plot(x, case.solver, marker, mfc="none", mec="0.15", ms=10, mew=0.9)
-        ax.plot(x, case.computed_limit, "x", color="0.15", ms=4.5, mew=1.1)
-        if case.m_train < case.m_test and case.ov == "factorized":
-            ax.plot(x, case.saddle, "_", color=SADDLE_COLOR, ms=13, mew=1.8)
-
-
-def legend_handles() -> list[Line2D]:
-    """Legend entries for colours and markers."""
-
-    def entry(
-        label: str, marker: str, color: str = "0.15", size: float = 6, fill: Literal["full", "none"] = "full"
-    ) -> Line2D:
-        return Line2D([], [], ls="", marker=marker, color=color, ms=size, label=label, fillstyle=fill)
-
-    return [
-        Line2D([], [], color="0.45", lw=1.2, label="max-margin solution, closed form"),
-        entry("solver (certified gap $10^{-6}$)", "s", size=9, fill="none"),
-        entry("max-margin solution by L-BFGS (gap 2e-4)", "x", size=5),
-        Line2D(
-            [], [], ls="", marker="_", color=SADDLE_COLOR, ms=13, mew=1.8, label="saddle: where descent goes"
-        ),
-        *(entry(f"gradient descent: {ov.replace('_', '-')}", "D", COLORS[ov]) for ov in OV_KINDS),
-        *(entry(f"n = {n} pairs", marker) for n, marker in MARKERS.items()),
+        ratio = case["m_train"] / case["m_test"]
+        x = ratio * (1 + 0.09 * (PAIRS.index(case["n"]) - 1))
+        ax.plot(x, case["gradient_descent"], "o", color=COLORS[case["ov"]], ms=5.5, mec="white", mew=0.5)
+        for way in ("solver", "computed_limit"):
+            ax.plot(x, case[way], "x", color="0.15", ms=5, mew=1.1)
+        if ratio < 1 and case["ov"] == "factorized":
+            ax.plot(x, case["saddle"], "_", color=SADDLE_COLOR, ms=9, mew=2.2)
+    ax.set(xscale="log", xlabel="told over untold subjects of a pair, $m_{train}/m_{test}$")
+    ax.set_xticks([a / b for a, b in GROUPS], [f"{a}/{b}" for a, b in GROUPS])
+    ax.minorticks_off()
+    ax.set_ylabel("margin of untold implications\nover the smallest training margin")
+    ax.text(2.0, 1.02, "smallest nuclear norm", color="0.3", ha="center", va="bottom", fontsize=8)
+    ax.text(2.0, 0.02, "smallest Frobenius norm", color="0.3", ha="center", va="bottom", fontsize=8)
+    ax.set_ylim(-0.06, 1.1)
+    handles = [
+        Line2D([], [], color="0.45", lw=1.2, label="closed form"),
+        Line2D([], [], ls="", marker="x", color="0.15", ms=5, label="computed, in two ways"),
+        Line2D([], [], ls="", marker="_", color=SADDLE_COLOR, ms=10, mew=2.2, label="saddle, two factors"),
+        *(Line2D([], [], ls="", marker="o", color=COLORS[ov], label=DESCENT[ov]) for ov in OV_KINDS),
     ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, columnspacing=1)
+    return fig
 
 
-def make_figure(cases: list[Case], figures: Path) -> None:
-    with figure_style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(11.5, 5.2), sharey=True, layout="constrained")
-        ratios = np.geomspace(0.09, 5, 200)
-        left.plot(ratios, np.minimum(np.sqrt(ratios), 1), color="0.45", lw=1.2, zorder=0)
-        right.plot([0.25, 1.06], [0.25, 1.06], color="0.45", lw=1.2, zorder=0)
-        for ax, against_bound in ((left, False), (right, True)):
-            ax.axhline(0, color="0.45", lw=1.2, zorder=0)
-            draw(ax, cases, against_bound)
-        left.set(xscale="log", xlabel="training over held-out subjects a pair, $m_{train}/m_{test}$")
-        shown = [a / b for a, b in GROUPS]
-        left.set_xticks(shown, [f"{a}/{b}" for a, b in GROUPS])
-        left.minorticks_off()
-        left.set_ylabel("held-out margin / training margin")
-        left.set_title("Smallest norms: √ratio, at most 1 (factorized); 0 (the other)", loc="left")
-        right.set(xlabel="$\\min(\\sqrt{m_{train}/m_{test}},\\ 1)$")
-        right.set_title(f"Against the bound; gradient descent after {STEPS:,} steps", loc="left")
-        fig.legend(handles=legend_handles(), loc="outside lower center", ncols=4, frameon=False)
-        numbers = {"gradient_descent_steps": STEPS, "cases": [asdict(case) for case in cases]}
-        save_figure(fig, figures / PICTURE, numbers)
+DRAWING = Drawing(
+    "At the smallest nuclear norm untold implications have exactly the margin of Theorem 2: "
+    "√(told / untold subjects), at most 1",
+    draw,
+)
 
 
 def rounded(values: np.ndarray) -> list[float]:
@@ -193,7 +179,8 @@ def claim(cases: list[Case], ov: OvKind, statement: str) -> Claim:
 
 def make(runs: Path, figures: Path) -> list[Case]:
     cases = [measure(n, a, b, ov, runs) for n in PAIRS for a, b in GROUPS for ov in OV_KINDS]
-    make_figure(cases, figures)
+    numbers = {"gradient_descent_steps": STEPS, "cases": [asdict(case) for case in cases]}
+    DRAWING.write(figures / PICTURE, numbers)
     return cases
 
 
@@ -208,7 +195,7 @@ def claims(cases: list[Case]) -> list[Claim]:
     return [claim(cases, "factorized", nuclear), claim(cases, "non_factorized", frobenius)]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":
