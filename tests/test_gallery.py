@@ -17,7 +17,7 @@ def test_every_picture_is_in_the_gallery():
 
 def test_a_sentence_is_the_figures_own_else_that_of_a_page_else_of_its_module(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "FIGURES", tmp_path)
-    (tmp_path / "own.json").write_text(json.dumps({"title": "It rises"}))
+    (tmp_path / "own.json").write_text(json.dumps({"title": "It\nrises"}))
     (tmp_path / "list.json").write_text("[]")
     said = {"own": "of a page", "list": "Of a page."}
     assert gallery.sentence("own", said, "of its module") == "It rises."

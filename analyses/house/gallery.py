@@ -55,7 +55,7 @@ def sentence(name: str, said: dict[str, str], of_module: str) -> str:
     numbers = FIGURES / f"{name}.json"
     content = json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else None
     own = content.get("title") if isinstance(content, dict) else None
-    text = " ".join(str(own or said.get(name) or of_module).split())
+    text = " ".join(str(own or said.get(name) or of_module).split())  # a title may be in lines
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -204,12 +204,12 @@ def test_a_page_shows_whole_models_as_diagrams_do():
             assert one is other or apart or abs(one["y"] - other["y"]) >= one["h"] - 0.2
     largest = max(abs(value) for variant in data["variants"] for value in variant["edges"])
     assert largest == pytest.approx(data["largest"], rel=1e-4)
-    # The largest edge into the logits that is drawn is the graph's own.
+    # An edge between two nodes that are drawn by themselves is the graph's own.
     ends = [(data["nodes"][e["source"]]["name"], data["nodes"][e["target"]]["name"]) for e in data["edges"]]
     for variant, graph in zip(data["variants"], graphs.values(), strict=True):
         names = {node.name: node.label for node in graph.nodes}
         values = {(names[e.source], names[e.target]): e.contribution for e in graph.edges}
         drawn = dict(zip(ends, variant["edges"], strict=True))
-        own = [end for end in drawn if end in values and end[1] == "logits" and drawn[end]]
+        own = [end for end in drawn if end in values and drawn[end]]
         assert own
         assert all(drawn[end] == pytest.approx(values[end], rel=1e-3) for end in own)
