@@ -68,7 +68,7 @@ def _methods(numbers: dict[str, Any]) -> Picture:
     fig, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
     _marks(ax, rows, names, numbers["limits"])
     ax.set_yticks(range(len(names)), [titles[name] for name in names])
-    ax.set_xlabel("untold answers about professions, mean rank (0: the right one first, 2: guessed)")
+    ax.set_xlabel("untold answers about professions, mean rank (0: right one first, 2: guessed)")
     _key(fig, rows, numbers["limits"])
     return fig
 
