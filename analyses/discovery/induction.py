@@ -8,9 +8,9 @@ asked twice: by attention, and by effect, where the induction head is the one wh
 
 What failed: two of five seeds stay below 0.9 whatever the pruning (they need a fifth of the edges); their
 job is spread over more heads (`heads_needed`). The head of layer 1 that attends most to what follows the last
-appearance is the wrong one in three seeds: without it the measure falls by at most 0.02 of itself, without the
-head by effect by 0.75 to 0.96, and that one is in every circuit. Ranks of small effects disagree: over all
-edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
+appearance is the wrong one in three seeds: without it the measure falls by at most 0.02 of itself, without
+the head by effect by 0.75 to 0.96, and that one is in every circuit. Ranks of small effects disagree: over
+all edges Spearman is 0.66 to 0.80, over those above 1% of the measure 0.84 to 0.95.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ from .models.loading import LanguageModel as LanguageModel
 from .models.loading import load_model as load_model
 from .models.packaged import prepare_gemma as prepare_gemma
 from .models.packaged import prepare_smollm2 as prepare_smollm2
+from .models.tiny import tiny_model as tiny_model
+from .models.tiny import tiny_tokenizer as tiny_tokenizer
 from .training.configuration import FinetuneConfig as FinetuneConfig
 from .training.configuration import LLMRunConfig as LLMRunConfig
 from .training.finetune import finetune as finetune

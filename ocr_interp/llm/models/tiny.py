@@ -50,6 +50,9 @@ def tiny_model(family: str, tokenizer: Any, seed: int = 0, **changes: Any) -> La
         tokenizer: the tokenizer; gives the size of the vocabulary.
         seed: seed of the weights.
         changes: fields of the transformers configuration to change.
+
+    Raises:
+        UnknownNameError: another family; the message lists them.
     """
     import transformers
 
