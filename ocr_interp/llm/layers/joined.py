@@ -40,13 +40,14 @@ class JoinedMatrices(nn.Module):
         return iter(self.pieces(self.weight))
 
     def pieces(self, tensor: Tensor) -> tuple[Tensor, ...]:
-        """What belongs to each matrix of something of the parameter, as views.
+        """What belongs to each matrix of something of the parameter.
 
         Args:
-            tensor: of the shape of `weight`, such as its gradient; or a count of steps, which is of each.
+            tensor: of the shape of `weight`, such as its gradient, of which there are views; or a count of
+                steps, of which each gets a copy.
         """
         if tensor.shape != self.weight.shape:
-            return (tensor,) * self._count
+            return tuple(tensor.clone() for _ in range(self._count))
         size = tensor.shape[self._axis] // self._count
         return tuple(tensor.narrow(self._axis, k * size, size) for k in range(self._count))
 

@@ -174,16 +174,20 @@ class LoRAMixer(nn.Module):
             return 0 * torch.cat([update.router.weight.flatten() for update in self.routed]).sum()
         if not self._scores:
             raise ModelError("loss() needs a forward pass after route(training=True)")
-        shape = (*real.shape, self.settings.n_experts)
-        scores = torch.stack([one.view(shape) for one in self._scores]).float()
+        scores = torch.stack([one.flatten(0, -2) for one in self._scores]).float()
         self._scores = []
-        logp = scores.flatten(1, 2).log_softmax(-1)
+        logp = scores.log_softmax(-1)
         share = (real / real.sum()).flatten()
         p = logp.exp()
         mean = share @ p
-        entropy = -((p * logp).sum(-1) @ share).mean()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and labels is None and weights["entropy"] != 0):
+            entropy = -((p * logp).sum(-1) @ share).mean()
+        n, top_k = self.settings.n_experts, self.settings.top_k
         with torch.no_grad():
-            first = self._chosen(p, 1, share)
+            # The first of them are the experts that come first; who is among all of them says nothing.
+            places = p.topk(top_k if labels is None and top_k < n else 1, dim=-1).indices
+            first = _share_of_tokens(places[..., :1], p, share)
+            chosen = _share_of_tokens(places, p, share) if places.shape[-1] > 1 else first
             self.steps += 1
             self.score_sum += mean.mean(0)
             self.entropy_sum += entropy
@@ -192,14 +196,8 @@ class LoRAMixer(nn.Module):
             of_token = labels.repeat_interleave(real.shape[1])
             own = -logp.gather(-1, of_token[None, :, None].expand(len(logp), -1, 1)).squeeze(-1)
             return weights["label_loss"] * (own @ share).mean()
-        n, top_k = self.settings.n_experts, self.settings.top_k
-        chosen = first if top_k >= n else self._chosen(p.detach(), top_k, share)
         balance = (mean * chosen).sum(-1).mean()
         return weights["balance"] * balance - weights["entropy"] * entropy
-
-    def _chosen(self, p: Tensor, k: int, share: Tensor) -> Float[Tensor, "map n_experts"]:
-        """The share of tokens that have each expert among their k first."""
-        return share @ torch.zeros_like(p).scatter(-1, p.topk(k, dim=-1).indices, 1.0)
 
     def counted(self) -> dict[str, float]:
         """Means over the steps since the last call (NaN without one), which are then forgotten."""
@@ -239,6 +237,11 @@ def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
         scaled = [b.detach() * mixer.settings.scaling for b in B]
         found[path.replace("/", ".")] = tuple(zip((a.detach() for a in A), scaled, strict=True))
     return found
+
+
+def _share_of_tokens(places: Tensor, p: Tensor, share: Tensor) -> Float[Tensor, "map n_experts"]:
+    """The share of tokens that have each expert among these places."""
+    return share @ torch.zeros_like(p).scatter(-1, places, 1.0)
 
 
 def _each(matrices: Sequence[Tensor], count: int) -> Sequence[Tensor]:

@@ -117,18 +117,20 @@ class RoutedUpdate(nn.Module):
         else:
             inner = weights * read.unflatten(-1, (kind.n_experts, kind.rank))
             inner = inner.sum(-2) if kind.separate == "read" else inner.flatten(-2)
-        return functional.linear(inner, self.B.weight)
+        written = functional.linear(inner, self.B.weight)
+        return written if written.dim() == x.dim() else written.view(*x.shape[:-1], -1)
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """A x of all experts, and the router's scores if they are needed; in one product if that is possible.
 
-        One expert is multiplied alone, so that its numbers are those of a LoRA to the bit.
+        One expert is multiplied alone, so that its numbers are those of a LoRA to the bit. What comes out of
+        one product has one axis of tokens: small models spend their time on reshaping and its gradients.
         """
         (mixer,), count = self._mixer, self.settings.n_experts
         if not mixer.asks_routers or self.settings.by_sequence or count == 1:
             read = functional.linear(x, self.A.weight)
             return read, self.scores(x) if mixer.asks_routers else None
-        both = functional.linear(x, torch.cat([self.A.weight, self.router.weight]))
+        both = functional.linear(x.flatten(0, -2), torch.cat([self.A.weight, self.router.weight]))
         read, scores = both.split([both.shape[-1] - count, count], -1)
         return read, scores if self.settings.temperature == 1 else scores / self.settings.temperature
 
