@@ -185,7 +185,8 @@ def test_muon_steps_on_each_matrix_as_if_it_were_alone():
     options = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "nesterov": True, "ns_steps": 5, "eps": 1e-7}
     options["adjust_lr_fn"] = "original"
     for axis in (0, 1):
-        holder = torch.nn.ModuleDict({"A": JoinedMatrices(values, axis)})
+        one = JoinedMatrices(values, axis)
+        holder = torch.nn.ModuleDict({"A": one})
         joined = joined_in(holder)
         masters = MasterWeights(dict(holder.named_parameters()), joined, alone=True)
         assert (list(masters.trained), masters.joined) == (["A.0", "A.1", "A.2"], {})
@@ -194,7 +195,7 @@ def test_muon_steps_on_each_matrix_as_if_it_were_alone():
         theirs = Float32Muon(leaves, **options)
         for _ in range(3):
             grads = [torch.randn(4, 6, generator=generator) for _ in range(3)]
-            holder["A"].weight.grad = torch.cat(grads, axis)
+            one.weight.grad = torch.cat(grads, axis)
             for leaf, grad in zip(leaves, grads, strict=True):
                 leaf.grad = grad
             masters.take_gradients()
@@ -202,8 +203,8 @@ def test_muon_steps_on_each_matrix_as_if_it_were_alone():
                 optimizer.step()
                 optimizer.zero_grad()
             masters.write_back()
-        assert holder["A"].weight.grad is None
-        assert all(torch.equal(a, b) for a, b in zip(holder["A"], leaves, strict=True))
+        assert one.weight.grad is None
+        assert all(torch.equal(a, b) for a, b in zip(one, leaves, strict=True))
         assert (leaves[0] - values[0]).abs().max() > 0.1
 
 
