@@ -23,4 +23,10 @@ class _AdamW(OptimizerKind):
         }
 
 
-OPTIMIZER = _AdamW("adamw", torch.optim.AdamW, {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}, state_copies=2)
+OPTIMIZER = _AdamW(
+    "adamw",
+    torch.optim.AdamW,
+    {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    state_copies=2,
+    elementwise=True,
+)

@@ -32,6 +32,8 @@ class OptimizerKind:
         fallback: the kind that updates the parameters that this one does not take, at the recipe's
             fallback_lr; None if it takes every parameter.
         needs: what a model must train for this kind to be usable, for messages.
+        elementwise: whether the step of an entry depends on this entry alone, so that matrices may be
+            trained side by side in one tensor. Elsewhere each gets a tensor of its own.
     """
 
     name: str
@@ -40,6 +42,7 @@ class OptimizerKind:
     state_copies: int = 0
     fallback: OptimizerKind | None = None
     needs: str = "a parameter"
+    elementwise: bool = False
 
     def takes(self, shape: tuple[int, ...], is_map: bool) -> bool:
         """Whether it updates a parameter itself.

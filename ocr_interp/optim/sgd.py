@@ -29,4 +29,4 @@ class _SGD(OptimizerKind):
         return value
 
 
-OPTIMIZER = _SGD("sgd", torch.optim.SGD, {"momentum": 0.0})
+OPTIMIZER = _SGD("sgd", torch.optim.SGD, {"momentum": 0.0}, elementwise=True)

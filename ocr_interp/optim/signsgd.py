@@ -42,4 +42,4 @@ class _SignSGD(OptimizerKind):
         return 1 if settings["momentum"] else 0
 
 
-OPTIMIZER = _SignSGD("signsgd", SignSGD, {"momentum": 0.0})
+OPTIMIZER = _SignSGD("signsgd", SignSGD, {"momentum": 0.0}, elementwise=True)

@@ -13,6 +13,7 @@ from ten_families import IDS, families, tiny
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.llm import FinetuneConfig, LLMRunConfig, finetune, load_update, methods, save_update, wrap
 from ocr_interp.llm.encoding import encode, training_batch
+from ocr_interp.llm.layers.joined import apart, joined_in
 from ocr_interp.llm.layers.layout import layout_of
 from ocr_interp.llm.layers.mixture import expert_updates
 from ocr_interp.llm.layers.parts import maps_by_part
@@ -127,17 +128,18 @@ def test_in_the_hard_stage_an_expert_is_an_independent_lora_of_its_own_examples(
         model = make_trainable(make_model().model, config)
         if start is not None:
             with torch.no_grad():
-                for name, parameter in trained_parameters(model).items():
+                for name, matrix in apart(trained_parameters(model), joined_in(model)).items():
                     if "router" not in name:
-                        parameter.copy_(start[name])
+                        matrix.copy_(start[name])
         batch = training_batch(examples, lm.pad, "cpu")
         MIXER.before_forward(model, config, batch, 0)
         nll = torch.nn.functional.cross_entropy(answer_logits(model, batch), batch.target, reduction="sum")
         nll.backward()
-        return model, {n: p.grad for n, p in trained_parameters(model).items() if "router" not in n}
+        grads = {n: p.grad for n, p in trained_parameters(model).items() if "router" not in n}
+        return model, apart(grads, joined_in(model))
 
     model, found = gradients(two, told)
-    values = dict(model.named_parameters())
+    values = apart(dict(model.named_parameters()), joined_in(model))
     for expert in (0, 1):
         own = [e for e in told if e.example.relation == expert]
         assert own

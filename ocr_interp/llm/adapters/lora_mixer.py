@@ -130,8 +130,9 @@ class LoRAMixerMethod(Adapter):
         from ocr_interp.llm.layers.given_experts import put_experts, read_experts
         from ocr_interp.llm.layers.hooking import add_beside
         from ocr_interp.llm.layers.layout import layout_of
-        from ocr_interp.llm.layers.mixture import MIXER, LoRAMixer, MixtureSettings
+        from ocr_interp.llm.layers.mixture import MIXER, LoRAMixer
         from ocr_interp.llm.layers.parts import chosen_maps, maps_by_part
+        from ocr_interp.llm.layers.routed_update import MixtureSettings
 
         settings, layout = self.settings(recipe), layout_of(model)
         given = read_experts(_folders(settings))
@@ -227,10 +228,13 @@ class LoRAMixerMethod(Adapter):
 
     def state(self, model: Any) -> dict[str, Tensor]:
         """The stage, the sums of the statistics, experts that are not trained, and where the anchor is."""
+        from ocr_interp.llm.layers.joined import apart, joined_in
+
         mixer = _mixer(model)
         names = ("soft", "steps", "score_sum", "entropy_sum", "first_sum")
         found: dict[str, Tensor] = {name: getattr(mixer, name) for name in names}
-        found |= {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
+        frozen = {name: p for name, p in mixer.named_parameters() if not p.requires_grad}
+        found |= apart(frozen, joined_in(mixer))
         return found | {name: start for name, start in mixer.named_buffers() if ".start_" in name}
 
     def activations_per_token(self, model: Any, recipe: Recipe) -> int:

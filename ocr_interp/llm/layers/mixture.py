@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,114 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ocr_interp.errors import ConfigError, ModelError
-from ocr_interp.llm.layers.hooking import changed_output
+from ocr_interp.llm.layers.routed_update import MixtureSettings, RoutedUpdate
 
 MIXER = "lora_mixer"
 """Name under which a model holds its `LoRAMixer`."""
 
 COLLAPSED = 0.95
 """A router has collapsed where one expert is first for a larger share of tokens."""
-
-
-@dataclass(frozen=True)
-class MixtureSettings:
-    """Sizes and routing of a mixture.
-
-    Attributes:
-        n_experts: number of experts.
-        rank: of each.
-        scaling: factor of their sum, lora_alpha / lora_rank.
-        separate: what the experts do not share: "both", "read" (A; B is shared), "write" (B; A is shared).
-        by_sequence: whether a token is routed by the mean of all tokens up to it.
-        temperature: of the router's softmax.
-        top_k: how many experts answer while nothing is trained; their scores are rescaled to sum to 1.
-    """
-
-    n_experts: int
-    rank: int
-    scaling: float
-    separate: str
-    by_sequence: bool
-    temperature: float
-    top_k: int
-
-
-class RoutedUpdate(nn.Module):
-    """The experts and the router of one linear map.
-
-    Args:
-        n_in, n_out: widths of the map.
-        settings: sizes and routing; fewer experts than the mixture has are one LoRA for all tokens.
-        mixer: the mixture that it belongs to; says how tokens are routed now.
-    """
-
-    def __init__(self, n_in: int, n_out: int, settings: MixtureSettings, mixer: LoRAMixer) -> None:
-        super().__init__()
-        n_A, n_B = (1 if settings.separate == shared else settings.n_experts for shared in ("write", "read"))
-        self.A, self.B = nn.ParameterList(), nn.ParameterList()
-        for expert in range(settings.n_experts):
-            # The draws are those of peft's LoRA, so that one expert starts as it.
-            A = nn.Linear(n_in, settings.rank, bias=False).weight if expert < n_A else None
-            B = nn.Linear(settings.rank, n_out, bias=False).weight if expert < n_B else None
-            if A is not None:
-                self.A.append(nn.init.kaiming_uniform_(A, a=math.sqrt(5)))
-            if B is not None:
-                self.B.append(nn.init.zeros_(B))
-        self.settings, self._mixer = settings, (mixer,)
-        self.is_routed = settings.n_experts == mixer.settings.n_experts
-
-    def add_router(self, n_in: int) -> None:
-        """Draws the router, after all experts of the model."""
-        self.router = nn.Linear(n_in, self.settings.n_experts, bias=False)
-        nn.init.normal_(self.router.weight, std=0.02)
-
-    def on_output(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """The forward hook on the linear map."""
-        return changed_output(output, lambda y: self.added(y, args[0]))
-
-    def added(
-        self, y: Float[Tensor, "*batch n_out"], x: Float[Tensor, "*batch n_in"]
-    ) -> Float[Tensor, "*batch n_out"]:
-        """y with the mixture's output for x added."""
-        own = x.to(self.A[0].dtype)
-        return (y + self.mixed(own) * self.settings.scaling).to(y.dtype)
-
-    def mixed(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_out"]:
-        """Σ_e α_e(x) B_e A_e x."""
-        kind, (mixer,) = self.settings, self._mixer
-        if not self.is_routed:
-            return functional.linear(functional.linear(x, self.A[0]), self.B[0])
-        read, scores = self._read(x)
-        weights = (mixer.of_labels(x) if scores is None else mixer.of_scores(scores)).unsqueeze(-1)
-        if kind.separate == "write":
-            inner = (weights * read.unsqueeze(-2)).flatten(-2)
-        else:
-            inner = weights * read.unflatten(-1, (kind.n_experts, kind.rank))
-            inner = inner.sum(-2) if kind.separate == "read" else inner.flatten(-2)
-        return functional.linear(inner, _joined(self.B, 1))
-
-    def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A x of all experts, and the router's scores if they are needed; in one product if that is possible.
-
-        One expert is multiplied alone, so that its numbers are those of a LoRA to the bit.
-        """
-        (mixer,), count = self._mixer, self.settings.n_experts
-        A = list(self.A)
-        if not mixer.asks_routers or self.settings.by_sequence or count == 1:
-            read = functional.linear(x, A[0] if len(A) == 1 else torch.cat(A))
-            return read, self.scores(x) if mixer.asks_routers else None
-        both = functional.linear(x, torch.cat([*A, self.router.weight]))
-        read, scores = both.split([both.shape[-1] - count, count], -1)
-        return read, scores if self.settings.temperature == 1 else scores / self.settings.temperature
-
-    def scores(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_experts"]:
-        """The router's scores before the softmax, divided by the temperature."""
-        if self.settings.by_sequence:
-            if x.dim() != 3:
-                raise ModelError("routing by sequence needs inputs [batch, pos, width]: take router='token'")
-            count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
-            x = x.cumsum(1) / count[:, None]
-        return self.router(x) / self.settings.temperature
 
 
 class LoRAMixer(nn.Module):
@@ -149,7 +48,7 @@ class LoRAMixer(nn.Module):
         one_lora: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.asks_routers = settings, True
         alone = replace(settings, n_experts=1)
         self.maps = nn.ModuleDict(
             {
@@ -163,7 +62,7 @@ class LoRAMixer(nn.Module):
         self.batch: tuple[Tensor | None, Tensor] | None = None
         self._labels: Tensor | None = None
         self._chosen_experts: Tensor | None = None
-        self._training, self.asks_routers = False, True
+        self._training = False
         self._scores: list[Tensor] = []
 
     @property
@@ -275,16 +174,20 @@ class LoRAMixer(nn.Module):
             return 0 * torch.cat([update.router.weight.flatten() for update in self.routed]).sum()
         if not self._scores:
             raise ModelError("loss() needs a forward pass after route(training=True)")
-        shape = (*real.shape, self.settings.n_experts)
-        scores = torch.stack([one.view(shape) for one in self._scores]).float()
+        scores = torch.stack([one.flatten(0, -2) for one in self._scores]).float()
         self._scores = []
-        logp = scores.flatten(1, 2).log_softmax(-1)
+        logp = scores.log_softmax(-1)
         share = (real / real.sum()).flatten()
         p = logp.exp()
         mean = share @ p
-        entropy = -((p * logp).sum(-1) @ share).mean()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and labels is None and weights["entropy"] != 0):
+            entropy = -((p * logp).sum(-1) @ share).mean()
+        n, top_k = self.settings.n_experts, self.settings.top_k
         with torch.no_grad():
-            first = self._chosen(p, 1, share)
+            # The first of them are the experts that come first; who is among all of them says nothing.
+            places = p.topk(top_k if labels is None and top_k < n else 1, dim=-1).indices
+            first = _share_of_tokens(places[..., :1], p, share)
+            chosen = _share_of_tokens(places, p, share) if places.shape[-1] > 1 else first
             self.steps += 1
             self.score_sum += mean.mean(0)
             self.entropy_sum += entropy
@@ -293,14 +196,8 @@ class LoRAMixer(nn.Module):
             of_token = labels.repeat_interleave(real.shape[1])
             own = -logp.gather(-1, of_token[None, :, None].expand(len(logp), -1, 1)).squeeze(-1)
             return weights["label_loss"] * (own @ share).mean()
-        n, top_k = self.settings.n_experts, self.settings.top_k
-        chosen = first if top_k >= n else self._chosen(p.detach(), top_k, share)
         balance = (mean * chosen).sum(-1).mean()
         return weights["balance"] * balance - weights["entropy"] * entropy
-
-    def _chosen(self, p: Tensor, k: int, share: Tensor) -> Float[Tensor, "map n_experts"]:
-        """The share of tokens that have each expert among their k first."""
-        return share @ torch.zeros_like(p).scatter(-1, p.topk(k, dim=-1).indices, 1.0)
 
     def counted(self) -> dict[str, float]:
         """Means over the steps since the last call (NaN without one), which are then forgotten."""
@@ -336,16 +233,16 @@ def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
         )
     found = {}
     for path, update in zip(mixer.maps, mixer.updates, strict=True):
-        A, B = (_each(part, mixer.settings.n_experts) for part in (update.A, update.B))
+        A, B = (_each(tuple(part), mixer.settings.n_experts) for part in (update.A, update.B))
         scaled = [b.detach() * mixer.settings.scaling for b in B]
         found[path.replace("/", ".")] = tuple(zip((a.detach() for a in A), scaled, strict=True))
     return found
 
 
-def _each(matrices: nn.ParameterList, count: int) -> Sequence[Tensor]:
-    own = list(matrices)
-    return own if len(own) == count else own * count
+def _share_of_tokens(places: Tensor, p: Tensor, share: Tensor) -> Float[Tensor, "map n_experts"]:
+    """The share of tokens that have each expert among these places."""
+    return share @ torch.zeros_like(p).scatter(-1, places, 1.0)
 
 
-def _joined(matrices: nn.ParameterList, axis: int) -> Tensor:
-    return matrices[0] if len(matrices) == 1 else torch.cat(list(matrices), axis)
+def _each(matrices: Sequence[Tensor], count: int) -> Sequence[Tensor]:
+    return matrices if len(matrices) == count else [*matrices] * count

@@ -20,6 +20,7 @@ from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.encoding import Encoded, encode, training_batch
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
+from ocr_interp.llm.layers.joined import apart, joined_in, together
 from ocr_interp.llm.layers.movement import Movement
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.measuring.recorder import Recorder
@@ -50,6 +51,7 @@ from ocr_interp.llm.training.update import (
     run_movement,
     trained_model,
 )
+from ocr_interp.optim import optimizers
 from ocr_interp.running.interruption import asked_to_stop
 from ocr_interp.storage.tables import history_table
 
@@ -218,10 +220,10 @@ class _Finetuning:
         self.inner = make_trainable(self.lm.model.to(self.device).eval(), recipe)
         attached = Attached(self.adapter, recipe)
         self.attached = LanguageModel(self.lm.name, self.inner, self.lm.tokenizer, attached)
-        self.masters = MasterWeights(trained_parameters(self.inner))
-        optimizers = make_optimizers(self.inner, recipe, self.masters.trained)
-        self.model, *self.optimizers = self.accelerator.prepare(self.inner, *optimizers)
-        self.plain_optimizers = optimizers
+        alone = not optimizers[recipe.optimizer].elementwise
+        self.masters = MasterWeights(trained_parameters(self.inner), joined_in(self.inner), alone=alone)
+        self.plain_optimizers = make_optimizers(self.inner, recipe, self.masters.trained)
+        self.model, *self.optimizers = self.accelerator.prepare(self.inner, *self.plain_optimizers)
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.pending: list[Tensor] = []
@@ -388,7 +390,7 @@ class _Finetuning:
 
     def _state(self, optimizers: Sequence[torch.optim.Optimizer]) -> Checkpoint:
         assert self.before is not None
-        tensors = training_state(self.masters.trained, optimizers)
+        tensors = apart(training_state(self.masters.trained, optimizers), self.masters.joined)
         return Checkpoint(
             step=self.step,
             seconds=dict(self.seconds),
@@ -408,7 +410,8 @@ class _Finetuning:
             )
         others = self.recorder.restore(checkpoint.tensors)
         others = restore_method_state(self.inner, self.config.train, others)
-        restore_state(self.masters.trained, self.plain_optimizers, others)
+        trained = together(others, self.masters.joined)
+        restore_state(self.masters.trained, self.plain_optimizers, trained)
         self.masters.write_back()
         self.step, self.rows = checkpoint.step, [dict(row) for row in checkpoint.history]
         self.seconds, self.before = dict(checkpoint.seconds), Measurement.from_dict(checkpoint.before)

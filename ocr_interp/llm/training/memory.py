@@ -10,6 +10,7 @@ import torch
 
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
+from ocr_interp.llm.layers.joined import joined_in
 from ocr_interp.llm.layers.layout import embedding_names
 from ocr_interp.llm.models.loading import DTYPES
 from ocr_interp.llm.training.configuration import FinetuneConfig
@@ -82,7 +83,8 @@ def estimate_memory(hf_config: Any, config: FinetuneConfig, positions: int) -> M
     n_trained = _count(p.shape for p in trained.values())
     added = _count(p.shape for p in model.parameters()) - n_own
     moments = sum(_moments(config, tuple(p.shape), maps[name]) for name, p in trained.items())
-    copied = _count(p.shape for p in trained.values() if p.element_size() < _MASTER)
+    alone = set() if optimizers[config.optimizer].elementwise else joined_in(model).keys()
+    copied = _count(p.shape for n, p in trained.items() if p.element_size() < _MASTER or n in alone)
     text = hf_config.get_text_config()
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size  # GPT-Neo's is None: 4 times
     per_token = text.num_hidden_layers * (16 * text.hidden_size + 4 * inner)

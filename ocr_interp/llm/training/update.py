@@ -13,6 +13,7 @@ from ocr_interp.checks import from_fields
 from ocr_interp.errors import ModelError, RunError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.layers.joined import apart, joined_in, together
 from ocr_interp.llm.layers.movement import Movement, movement
 from ocr_interp.llm.models.kept_weights import KeptWeights
 from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
@@ -163,7 +164,7 @@ def write_update(folder: Path, model: Any, recipe: FinetuneConfig, fingerprint: 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {folder}: {error.strerror or error}") from None
-    tensors = {**trained_parameters(model), **method_state(model, recipe)}
+    tensors = {**apart(trained_parameters(model), joined_in(model)), **method_state(model, recipe)}
     stamp = {"fingerprint": fingerprint, "kind": "weights"}
     write_tensors(folder / ADAPTER_FILE, tensors, stamp, large=True)
     fields = LLMRunConfig(train=recipe).to_dict()["train"]
@@ -192,7 +193,7 @@ def put_update(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]
     Raises:
         ModelError: the update belongs to another model.
     """
-    others = restore_method_state(model, recipe, tensors)
+    others = together(restore_method_state(model, recipe, tensors), joined_in(model))
     trained = trained_parameters(model)
     _require_same(trained, others)
     with torch.no_grad():
