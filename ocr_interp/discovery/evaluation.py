@@ -35,10 +35,12 @@ class CircuitEvaluation:
     Attributes:
         size, n_edges: edges of the circuit, and of the model.
         faithfulness: of the circuit.
-        without: faithfulness of the model without the circuit's edges.
+        without: faithfulness of the model without the circuit's edges; of a circuit of nodes, without these
+            nodes, with all edges among the others.
         falls: by how much the circuit's faithfulness falls without each of its parts.
         parts: their names: its edges, or of a circuit of nodes its heads and MLPs.
         n_nodes: heads and MLPs of a circuit of nodes, else None.
+        n_outside: number of edges that `without` keeps.
         random: name of a control -> faithfulness of each random circuit.
         random_sizes: their numbers of edges.
         ablation: what an ablated edge carries.
@@ -57,6 +59,7 @@ class CircuitEvaluation:
     full: float
     empty: float
     n_nodes: int | None = None
+    n_outside: int = 0
 
     @property
     def completeness(self) -> float:
@@ -71,7 +74,7 @@ class CircuitEvaluation:
     def table(self) -> pd.DataFrame:
         """One row for each circuit: the one that was found, the rest of the model, random ones."""
         rows = [("found", self.size, self.faithfulness, 1)]
-        rows.append(("all but it", self.n_edges - self.size, self.without, 1))
+        rows.append(("all but it", self.n_outside, self.without, 1))
         for name, values in self.random.items():
             rows.append(
                 (f"random, {name}", round(np.mean(self.random_sizes[name])), values.mean(), len(values))
@@ -121,16 +124,20 @@ def evaluate_circuit(
     """
     check_count("random_circuits", random_circuits, 1)
     runner = CircuitRunner(model, contrast, ablation, seed)
-    nodes, mask = runner.stream.nodes, circuit.mask
+    nodes = runner.stream.nodes
     if nodes != circuit.nodes:
         raise ModelError(f"the circuit must be of this model, with {nodes.n_edges} edges, got {circuit!r}")
-    if not mask.any():
+    if not circuit.mask.any():
         raise ConfigError("a circuit must have at least one edge, got none: find one of a larger size")
+    mask = _measured_mask(circuit, runner.at_query)
+    outside = nodes.allowed & ~mask
     rng = np.random.default_rng(seed)
     if circuit.of == "nodes":
         kept = circuit.kept
         parts = tuple(np.array(nodes.writers)[kept].tolist())
         smaller = [edges_among(nodes, kept[kept != one], runner.at_query) for one in kept]
+        others = np.setdiff1d(np.arange(1, len(nodes.writers)), kept)
+        outside = edges_among(nodes, others, runner.at_query)
     else:
         parts = circuit.edges
         smaller = []
@@ -138,7 +145,7 @@ def evaluate_circuit(
             smaller.append(mask.copy())
             smaller[-1][writer, reader] = False
     drawn = random_like(circuit, runner.at_query, random_circuits, rng)
-    every = [mask, nodes.allowed & ~mask, *smaller, *(each for masks in drawn.values() for each in masks)]
+    every = [mask, outside, *smaller, *(each for masks in drawn.values() for each in masks)]
     found = runner.faithfulness(every)
     start = 2 + len(smaller)
     random = {}
@@ -146,7 +153,7 @@ def evaluate_circuit(
         random[name] = found[start : start + random_circuits]
         start += random_circuits
     return CircuitEvaluation(
-        size=len(circuit),
+        size=int(mask.sum()),
         n_edges=nodes.n_edges,
         faithfulness=float(found[0]),
         without=float(found[1]),
@@ -158,6 +165,7 @@ def evaluate_circuit(
         full=float(runner.full.double().mean()),
         empty=float(runner.empty.double().mean()),
         n_nodes=len(circuit.kept) if circuit.of == "nodes" else None,
+        n_outside=int(outside.sum()),
     )
 
 
@@ -204,4 +212,13 @@ def faithfulness_of(
     for circuit in circuits:
         if circuit.nodes != runner.stream.nodes:
             raise ModelError(f"circuits must be of this model, got {circuit!r}")
-    return runner.faithfulness([circuit.mask for circuit in circuits])
+    return runner.faithfulness([_measured_mask(circuit, runner.at_query) for circuit in circuits])
+
+
+def _measured_mask(circuit: Circuit, at_query: bool) -> Bool[np.ndarray, "writer reader"]:
+    """The edges that are kept; of nodes those that can carry what these prompts and donors differ in.
+
+    Which edges among nodes are alive depends on where prompts and donors differ, and may be others than where
+    the nodes were found.
+    """
+    return circuit.mask if circuit.of == "edges" else edges_among(circuit.nodes, circuit.kept, at_query)

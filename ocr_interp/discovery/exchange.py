@@ -3,7 +3,9 @@
 EAP-IG's Graph.to_json writes {"cfg", "nodes", "edges"}, and its Graph.from_json reads it; edges are named as
 here. It has three inputs for every query head; where heads share keys and values, the edges into a group are
 written for each of its heads, with an equal part of the score. auto-circuit has no file of its own: its prune
-scores are tables by module, {"blocks.1.hook_q_input": [head, writer], ...}, written here as nested lists.
+scores are tables by module, {"blocks.1.hook_q_input": [head, writer], ...}, written here as nested lists. A
+circuit of nodes is written as its edges, and comes back as a circuit of edges.
+
 Both formats follow the libraries' sources (EAP-IG src/eap/graph.py, auto-circuit utils/graph_utils.py and
 model_utils/transformer_lens_utils.py); neither library was run.
 """

@@ -32,7 +32,8 @@ def simplify(
     Args:
         graph: of kind "head" and "mlp", such as `circuit_as_graph` or `composition_graph` makes.
         most_nodes: heads and MLPs that are shown, groups included.
-        most_edges: edges that are shown, those with the largest |contribution|.
+        most_edges: edges that are shown: the largest into and out of every node, then those with the largest
+            |contribution|.
         beside: a graph of the same nodes, whose edges count too, so that both are simplified alike.
     """
     beside_it = [] if beside is None else [beside]
@@ -133,13 +134,23 @@ def _merged(graph: CircuitGraph, groups: dict[str, Node]) -> CircuitGraph:
 
 
 def _largest(graphs: list[CircuitGraph], most: int) -> set[tuple[str, str]]:
-    """Ends of the largest edges of all graphs."""
+    """Ends of the edges that are shown.
+
+    First the largest into every node, then the largest out of every node, so that none stands unfed or
+    unread, then the largest of all graphs.
+    """
     sizes: dict[tuple[str, str], float] = {}
     for graph in graphs:
         for edge in graph.edges:
             key = edge.source, edge.target
             sizes[key] = max(sizes.get(key, 0.0), abs(edge.contribution))
-    return set(sorted(sizes, key=lambda key: -sizes[key])[:most])
+    order = sorted(sizes, key=lambda key: -sizes[key])
+    first: dict[int, dict[str, tuple[str, str]]] = {1: {}, 0: {}}
+    for ends in order:
+        for side, found in first.items():
+            found.setdefault(ends[side], ends)
+    wanted = [sorted(found.values(), key=lambda key: -sizes[key]) for found in first.values()]
+    return set(list(dict.fromkeys([*wanted[0], *wanted[1], *order]))[:most])
 
 
 def _only(graph: CircuitGraph, kept: Collection[tuple[str, str]]) -> CircuitGraph:
@@ -152,7 +163,11 @@ def _only(graph: CircuitGraph, kept: Collection[tuple[str, str]]) -> CircuitGrap
     connected = {end for edge in edges for end in (edge.source, edge.target)}
     connected |= {effect.node for effect in effects}
     left_out = len(graph.edges) - len(edges)
-    said = f"; the {left_out:,} smaller of {len(graph.edges):,} edges are left out" if left_out else ""
+    said = (
+        f"; {left_out:,} small ones of {len(graph.edges):,} edges between nodes are left out"
+        if left_out
+        else ""
+    )
     return replace(
         graph,
         nodes=tuple(node for node in graph.nodes if node.name in connected),

@@ -8,6 +8,7 @@ Each other row has one kind of input of one layer edited, which must change what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import ModelError, WeightsError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.alone import probe_ids, run_alone, state_of
 from ocr_interp.hooked.asked.decoder import check_decoder
@@ -210,6 +211,11 @@ class _Probe:
             self._require(_error(ours, self.of(part, layer)), layer, f"{part} = ln1(stream) W_{part.upper()}")
 
     def _require(self, error: float, layer: int, what: str, noise: float = 0.0) -> None:
+        if math.isnan(error):
+            raise WeightsError(
+                f"the model must have finite activations, got NaN or infinite ones in layer {layer}: load "
+                "another checkpoint, or a wider dtype"
+            )
         tolerance = max(1e-4, 8 * self.eps, min(noise, _UNCHECKABLE))
         if not error <= tolerance:
             raise ModelError(

@@ -25,7 +25,7 @@ from ocr_interp.discovery import (
 )
 from ocr_interp.discovery.paths import largest_live, live
 from ocr_interp.discovery.runner import ABLATIONS, CircuitRunner
-from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, WeightsError
 from ocr_interp.graphs import CircuitGraph
 from ocr_interp.stream.checks import stream_of
 from ocr_interp.stream.editing import EdgeEdit
@@ -349,7 +349,7 @@ def test_bad_input():
         evaluate_circuit(made(attn_only=True), found, contrast)
     broken = made()
     broken.blocks[0].attn.W_O.data[0, 0, 0] = torch.nan
-    with pytest.raises((ModelError, ConfigError)):
+    with pytest.raises(WeightsError, match="finite activations"):
         attribute_edges(broken, contrast)
 
 

@@ -9,7 +9,7 @@ from ocr_interp.discovery import Contrast, attribute_edges, evaluate_circuit, fa
 from ocr_interp.discovery.evaluation import NODES, random_like
 from ocr_interp.discovery.node_sets import edges_among, random_nodes, top_nodes
 from ocr_interp.discovery.runner import CircuitRunner
-from ocr_interp.errors import ConfigError
+from ocr_interp.errors import ConfigError, WeightsError
 from ocr_interp.stream.nodes import StreamNodes
 
 PROMPTS = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 8, 2], [6, 6, 2, 6, 0]])
@@ -107,6 +107,47 @@ def test_find_and_evaluate_beside_as_many_random_heads_and_mlps():
     assert faithfulness_of(model, [whole], contrast)[0] == pytest.approx(1, abs=1e-10)
     enough = find_circuit(model, contrast, faithfulness=0.9, of="nodes", steps=3)
     assert faithfulness_of(model, [enough], contrast)[0] >= 0.9
+
+
+@pytest.mark.parametrize("ablation", ["donor", "zero", "mean"])
+def test_nodes_found_on_some_donors_are_measured_on_others_as_nodes(ablation):
+    """Donors that differ before the query kill edges that are alive where donors differ at it."""
+    model = made()
+    found = find_circuit(model, Contrast.of(model, PROMPTS, BEFORE_IT, 3, 4), size=6, of="nodes", steps=3)
+    elsewhere = Contrast.of(model, PROMPTS, AT_THE_QUERY, 3, 4)
+    worth = evaluate_circuit(model, found, elsewhere, ablation=ablation, random_circuits=2)
+    again = find_circuit(model, Contrast.of(model, PROMPTS, BEFORE_IT, 3, 4), size=10, of="nodes", steps=3)
+    whole = faithfulness_of(model, [again], elsewhere, ablation=ablation)
+    assert whole[0] == pytest.approx(1, abs=1e-9)
+    if ablation == "donor":
+        full, empty = worth.full, worth.empty
+        names = {found.nodes.writers[k] for k in found.kept}
+        by_hand = patched(model, elsewhere, names).mean().item()
+        assert worth.faithfulness == pytest.approx((by_hand - empty) / (full - empty), abs=1e-10)
+        rest = patched(model, elsewhere, set(found.nodes.writers) - names).mean().item()
+        assert worth.without == pytest.approx((rest - empty) / (full - empty), abs=1e-10)
+
+
+def test_scores_of_something_else_are_refused():
+    model = made()
+    contrast = Contrast.of(model, PROMPTS, BEFORE_IT, 3, 4)
+    scores = attribute_edges(model, contrast, steps=None)
+    find_circuit(model, contrast, size=5, of="nodes", scores=scores)
+    other = hooked_models.hooked_transformer("LN", 2, False, seed=1)
+    with pytest.raises(ConfigError, match="scores must be of this model"):
+        find_circuit(other, contrast, size=5, scores=scores)
+    with pytest.raises(ConfigError, match="the same ablation, 'zero', got 'donor'"):
+        find_circuit(model, contrast, size=5, scores=scores, ablation="zero")
+    at_query = Contrast.of(model, PROMPTS, AT_THE_QUERY, 3, 4)
+    with pytest.raises(ConfigError, match="differ at the query as these do"):
+        find_circuit(model, at_query, size=5, scores=scores)
+
+
+def test_weights_that_are_nan_are_named():
+    model = made()
+    model.blocks[1].attn.W_V.data[0, 0, 0] = float("nan")
+    with pytest.raises(WeightsError, match="finite activations"):
+        CircuitRunner(model, Contrast.of(model, PROMPTS, BEFORE_IT, 3, 4))
 
 
 def test_random_sets_have_as_many_heads_and_as_many_mlps():

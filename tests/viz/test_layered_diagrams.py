@@ -65,8 +65,10 @@ def test_small_heads_of_a_layer_become_one_node_with_the_sum_of_their_edges():
 def test_small_edges_are_hidden_and_counted():
     found = simplify(small(), most_edges=1)
     assert [(edge.source, edge.target) for edge in found.edges] == [("h0", "logits")]
+    fed = simplify(small(), most_edges=4)
+    assert {edge.target for edge in fed.edges} == {"h0", "h1", "logits"}, "the largest into every node first"
     assert found.effects[0].hidden == -0.5
-    assert "smaller of 5 edges are left out" in found.statement
+    assert "4 small ones of 5 edges between nodes are left out" in found.statement
     with pytest.raises(ConfigError, match="most_edges"):
         simplify(small(), most_edges=0)
 

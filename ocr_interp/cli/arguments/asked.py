@@ -240,11 +240,13 @@ def _donors(words: WordsOf, prompts: tuple[Ids, ...], given: Words) -> tuple[Ids
                 f"--donor must have as many tokens as its prompt, got {len(donor)} in {shown[1]} for "
                 f"{len(prompt)} in {shown[0]} (prompt {row + 1}): choose words of as many tokens"
             )
-    if found == prompts:
-        raise ConfigError(
-            "--donor must differ from the prompt in what the circuit is to be found for, got the same: name "
-            "another city, subject or so"
-        )
+    for row, (prompt, donor) in enumerate(zip(prompts, found, strict=True)):
+        if prompt == donor:
+            shown = "|".join(words.of(token) for token in donor)
+            raise ConfigError(
+                "--donor must differ from the prompt in what the circuit is to be found for, got the same, "
+                f"{shown} (prompt {row + 1}): name another city, subject or so"
+            )
     return found
 
 

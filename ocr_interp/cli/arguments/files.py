@@ -39,6 +39,8 @@ def read_run(path: Path) -> Run:
     Raises:
         RunError: no run there; the message names runs nearby.
     """
+    if path.suffix and not path.exists():
+        raise RunError(f"there is no file {path}{_runs_nearby(path)}")
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run directory: it has no config.json{_runs_nearby(path)}")
     from ocr_interp.training.store import load_run

@@ -191,6 +191,9 @@ class FoundCircuit:
         most, of = self.scores.most(self.circuit.of), self.circuit.of
         more = min(4 * max(self.size, self.most), most)
         if self.faithfulness < ALONE and self.is_of_nodes:
+            if 2 * self.size >= most:
+                return "half of the heads and MLPs do not carry the answer: it has no small circuit of nodes"
+            more = min(more, most // 2)
             return f"these do not carry the answer by themselves: ask for more, as --nodes {more}"
         if self.faithfulness < ALONE:
             nodes = min(FIRST_NODES, self.scores.most("nodes"))
@@ -222,7 +225,11 @@ class FoundCircuit:
         from ocr_interp.discovery import circuit_as_graph
 
         shown = self.circuit if mask is None else replace(self.circuit, mask=self.circuit.mask | mask)
-        title = f"{name}: {asked.title}, {self.worth}"
+        worth = self.worth
+        if mask is not None and self.is_of_nodes:
+            both = int(shown.mask[1:].any(1).sum())
+            worth = f"its {self.size} of these {both} heads and MLPs carry {_percent(self.faithfulness)}"
+        title = f"{name}: {asked.title}, {worth}"
         graph = circuit_as_graph(shown, title=title[:200], total=self.scores.full - self.scores.empty)
         of = "heads and MLPs" if self.is_of_nodes else "edges"
         own = f"the {of} carry" if mask is None else f"its own {self.size} {of} carry"
@@ -264,17 +271,19 @@ def circuit_of(
     model, ablation = asked.given.model, "zero" if asked.donors is None else "donor"
     scores = attribute_edges(model, contrast, steps=steps, ablation=ablation)
     options: dict[str, Any] = {"of": of, "scores": scores, "ablation": ablation}
-    if faithfulness is None:
-        if size > scores.most(of) and of == "nodes":
-            raise ConfigError(f"--nodes must be at most {scores.most(of)}, all heads and MLPs, got {size}")
+    if of == "nodes" and faithfulness is not None:
+        every = [scores.circuit(count, of) for count in range(1, size + 1)]
+        values = faithfulness_of(model, every, contrast, ablation=ablation)
+        if not (values >= faithfulness).any():
+            raise ConfigError(
+                f"none of 1 to {size} heads and MLPs carry {faithfulness:g}, the best {values.argmax() + 1} "
+                f"carry {values.max():.3g}: ask for more --nodes, or for a smaller --faithfulness"
+            )
+        found = every[int((values >= faithfulness).argmax())]
+    elif faithfulness is None:
         found = find_circuit(model, contrast, size=min(size, scores.most(of)), **options)
     else:
         found = find_circuit(model, contrast, faithfulness=faithfulness, **options)
-        if of == "nodes" and len(found.kept) > size:
-            raise ConfigError(
-                f"{size} heads and MLPs do not carry {faithfulness:g}, {len(found.kept)} do: ask for so many "
-                "--nodes, or for a smaller --faithfulness"
-            )
     if not len(found):
         raise ConfigError(
             f"no path from the input to the logits has {size} edges or fewer among the top ones: ask for "
@@ -291,8 +300,12 @@ def circuit_of(
     return FoundCircuit(found, scores, float(values[0]), random, None, size)
 
 
-def check_edges(asked: Asked) -> None:
+def check_edges(asked: Asked, nodes: int | None = None) -> None:
     """Requires prompts and a model that edges can be found of, before anything is printed.
+
+    Args:
+        asked: the question.
+        nodes: number of heads and MLPs that are asked for.
 
     Raises:
         ConfigError, ModelError: see `circuit_of`; with what to type instead.
@@ -301,9 +314,12 @@ def check_edges(asked: Asked) -> None:
 
     asked.require_one_length()
     try:
-        stream_of(asked.given.model)
+        found = stream_of(asked.given.model).nodes
     except ModelError as error:
         raise ModelError(f"{error}. For who adds what alone type --edges 0") from error
+    most = len(found.writers) - 1
+    if nodes is not None and nodes > most:
+        raise ConfigError(f"--nodes must be at most {most}, all heads and MLPs, got {nodes}")
 
 
 def _contrast(asked: Asked) -> Any:

@@ -92,14 +92,14 @@ class Circuit:
             if not self.edges:
                 raise ConfigError("--edges 0 finds no circuit, got --nodes too: leave one of them out")
         if self.faithfulness is not None:
-            check_number("faithfulness", self.faithfulness, above=0.0)
+            check_number("faithfulness", self.faithfulness, above=0.0, at_most=1.0)
         heads = [_head(word) for word in self.blocks]
         words = {name: getattr(self, name) for name in ("prompt", "answer", "against", "donor")}
         question = Question.of(self.file, words)
         given = read_any_model(self.model, self.step)
         asked = question.asked(given)
         if self.edges:
-            check_edges(asked)
+            check_edges(asked, self.nodes)
         options = {"by_position": self.by_position, "blocks": heads, "neurons": self.neurons}
         found = attribution_of(asked, **options)
         say(f"{asked.describe()}\n\n{found.summary(self.rows)}")

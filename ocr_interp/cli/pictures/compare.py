@@ -109,7 +109,7 @@ class Compare:
             _check_same_words(asked)
             if self.edges:
                 for one in asked:
-                    check_edges(one)
+                    check_edges(one, self.nodes)
         content: dict[str, Any] = {"before": given[0].name, "after": given[1].name}
         content |= self._by_task(runs) if is_task and not self.inputs else self._by_tokens(given, asked)
         graphs: list[CircuitGraph] = []
@@ -236,6 +236,13 @@ class Compare:
         for circuit, one, when in zip(found, asked, ("before", "after"), strict=True):
             graphs.append(circuit.graph(one, when, either))
         content["faithfulness"] = [circuit.faithfulness for circuit in found]
+        content["faithfulness of random circuits"] = [
+            {name: values.tolist() for name, values in circuit.random.items()} for circuit in found
+        ]
+        content["nodes"] = {
+            when: dict(circuit.circuit.node_table().itertuples(index=False))
+            for circuit, when in zip(found, TIMES, strict=True)
+        }
         content["edges"] = {
             when: {edge: float(circuit.scores[edge]) for edge in circuit.circuit.nodes.names(either)}
             for circuit, when in zip(found, ("before", "after"), strict=True)

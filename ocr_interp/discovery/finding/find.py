@@ -11,9 +11,11 @@ from ocr_interp.discovery.circuit import OF, Circuit
 from ocr_interp.discovery.contrast import Contrast
 from ocr_interp.discovery.finding.removal import removed
 from ocr_interp.discovery.finding.search import searched
+from ocr_interp.discovery.paths import differs_at_query
 from ocr_interp.discovery.runner import CircuitRunner
 from ocr_interp.discovery.scores import EdgeScores
 from ocr_interp.errors import ConfigError
+from ocr_interp.stream.checks import fingerprint
 
 PRUNING = ("scores", "removal", "search")
 """How edges are chosen: the largest scores; from the largest scores of POOL times the size, by removing in
@@ -63,7 +65,8 @@ def find_circuit(
 
     Raises:
         ConfigError: neither or both of size and faithfulness, a faithfulness outside of (0, 1], a size that
-            no path fits in, or no difference between prompts and donors.
+            no path fits in, no difference between prompts and donors, or scores of another model, of another
+            ablation or of donors that differ elsewhere.
     """
     if (size is None) == (faithfulness is None):
         raise ConfigError("find_circuit needs either size or faithfulness: pass size=20 or faithfulness=0.9")
@@ -79,13 +82,13 @@ def find_circuit(
             )
     if scores is None:
         scores = attribute_edges(model, contrast, steps=steps, ablation=ablation, seed=seed)
+    else:
+        _check_scores(scores, model, contrast, ablation, seed)
     if size is not None:
         check_count("size", size, 1, scores.most(of))
         if pruning == "scores":
             return _with_paths(scores.circuit(size, of), size)
     runner = CircuitRunner(model, contrast, ablation, seed)
-    if runner.stream.nodes != scores.nodes:
-        raise ConfigError(f"scores must be of this model, got those of {scores.model}")
     if size is not None:
         if pruning == "search":
             mask = searched(runner, size)
@@ -98,6 +101,26 @@ def find_circuit(
     if pruning == "scores":
         return found
     return _renamed(scores.with_edges(removed(runner, found.mask, 0, faithfulness)), pruning)
+
+
+def _check_scores(scores: EdgeScores, model: Any, contrast: Contrast, ablation: str, seed: int) -> None:
+    """Requires scores of this model, of this ablation and of prompts and donors that differ as these do."""
+    found = fingerprint(model)
+    if scores.fingerprint != found:
+        raise ConfigError(
+            f"scores must be of this model, weights {found}, got those of {scores.model or 'a model'}, "
+            f"weights {scores.fingerprint}: leave scores out"
+        )
+    if scores.ablation != ablation:
+        raise ConfigError(
+            f"scores must be of the same ablation, {ablation!r}, got {scores.ablation!r}: pass "
+            f"ablation={scores.ablation!r}, or leave scores out"
+        )
+    if scores.at_query != differs_at_query(contrast, ablation, seed):
+        raise ConfigError(
+            "scores must be of prompts and donors that differ at the query as these do, got those of others: "
+            "leave scores out"
+        )
 
 
 def _renamed(circuit: Circuit, pruning: str) -> Circuit:
