@@ -67,7 +67,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(measured: dict[str, float | int]) -> list[Claim]:
     """That the full width gives the same logits."""
     claim = Claim(

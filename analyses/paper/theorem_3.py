@@ -54,7 +54,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(losses: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[Claim]:
     """The claims for the theorem and for its control."""
     return [judged(kind, *of_kind) for kind, of_kind in losses.items()]

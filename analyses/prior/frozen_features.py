@@ -87,7 +87,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(points: list[Point]) -> list[Claim]:
     """One claim per way of training the input side."""
     found = []
@@ -108,9 +107,7 @@ def claims(points: list[Point]) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(
-    pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING}
-)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

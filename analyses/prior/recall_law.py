@@ -84,7 +84,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(points: list[Point]) -> list[Claim]:
     """The law, and the features' ratio."""
     off = [round(p.measured - p.predicted, 4) for p in points]

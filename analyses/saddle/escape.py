@@ -174,7 +174,6 @@ DRAWING = Drawing(
 )
 
 
-
 def numbers_of(measured: dict[str, RulePath]) -> dict[str, object]:
     """β over steps by rule and start, and the second mode and loss at the end."""
     return {
@@ -215,9 +214,7 @@ def claims(measured: dict[str, RulePath]) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(
-    pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING}
-)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -102,7 +102,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(measured: Measured) -> list[Claim]:
     """β falls with the size of the start, and wide models follow the flow."""
     late = measured.of_flow[:, -1]
@@ -146,9 +145,7 @@ def claims(measured: Measured) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(
-    pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING}
-)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -108,7 +108,6 @@ DRAWING = Drawing(
 )
 
 
-
 def claims(points: list[Point]) -> list[Claim]:
     """β = 1 from a small start with smoothing; the controls are reported."""
 
@@ -136,9 +135,7 @@ def claims(points: list[Point]) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(
-    pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING}
-)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":
