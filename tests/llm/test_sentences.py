@@ -78,7 +78,8 @@ def test_layers_name_the_turn_only_if_every_run_has_one():
         "up to layer 1 the name carries what is deduced of it, from layer 2 on the prompt's last token"
     )
     both = inside_curves.layers_sentence({"city_language, full": one, "gemma, city_language, full": other})
-    assert "up to layer 0 to 1 the name" in both and "from layer 1 to 2 on" in both
+    assert "up to layer 0 to 1 the name" in both
+    assert "from layer 1 to 2 on" in both
     back = patched([[0.9, 2.0], [2.0, 0.7], [0.8, 2.0]])
     for unlike in (back, patched([[2.0, 1.0]] * 3), patched([[1.0, 2.0]] * 3)):
         said = inside_curves.layers_sentence(
