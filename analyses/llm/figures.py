@@ -121,7 +121,8 @@ def draw_rates(numbers: dict[str, Any]) -> Picture:
     ax.set_ylabel("mean rank of held-out implications")
     handles, labels = ax.get_legend_handles_labels()
     if len(handles) == 6:  # one column per data set
-        handles, labels = ([of[k] for k in (0, 1, 4, 2, 3, 5)] for of in (handles, labels))
+        order = (0, 1, 4, 2, 3, 5)
+        handles, labels = [handles[k] for k in order], [labels[k] for k in order]
     fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
     return fig
 

@@ -33,7 +33,7 @@ from ocr_interp.theory import saddle_solution
 
 PICTURE = "saddle_memory_of_the_start"
 COLORS = ("#fdae6b", "#f16913", "#a63603", "#3f0d00")
-MARKERS = dict(zip(WIDTHS, ("o", "s"), strict=True))
+MARKERS = {str(width): marker for width, marker in zip(WIDTHS, ("o", "s"), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
         for width, of_width in numbers["descent"].items():
             beta = np.array(of_width)
             if k < beta.shape[1]:
-                ax.plot(numbers["size_of_descent"], beta[:, k], MARKERS[int(width)], color=color, ms=5)
+                ax.plot(numbers["size_of_descent"], beta[:, k], MARKERS[width], color=color, ms=5)
     task = noise_free(TASK)
     for beta, name in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin solution")):
         ax.axhline(beta, color="0.25", ls=":", lw=1.2)
