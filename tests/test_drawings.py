@@ -78,10 +78,11 @@ def test_a_picture_is_readable_and_says_the_sentence_of_its_json(found):
     assert set(figure.drawings) <= set(figure.pictures)
     for name, one in figure.drawings.items():
         path = FIGURES / f"{name}.json"
-        assert json.loads(path.read_text(encoding="utf-8"))["title"] == one.title, "draw it again"
+        sentence = one.sentence(read_numbers(path))
+        assert json.loads(path.read_text(encoding="utf-8"))["title"] == sentence, "draw it again"
         fig = one.picture(read_numbers(path))
         try:
-            assert " ".join(fig.get_suptitle().split()) == one.title
+            assert " ".join(fig.get_suptitle().split()) == sentence
             assert unreadable(fig) == []
             assert absent(fig) == []
         finally:
@@ -117,6 +118,41 @@ def too_wide(folder):
 
 def test_committed_pictures_are_as_wide_as_a_page_but_for_those_that_are_named():
     assert too_wide(FIGURES) == STILL_WIDE, "draw a wide picture anew, or take one that is no longer wide off"
+
+
+def without_sentence(folder):
+    """Pictures whose JSON has no title, or one of fewer than four words."""
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        numbers = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        title = numbers.get("title") if isinstance(numbers, dict) else None
+        if not isinstance(title, str) or len(title.split()) < 4:
+            found[path.stem] = title
+    return found
+
+
+def test_every_committed_picture_says_a_sentence():
+    assert without_sentence(FIGURES) == {}, "make it a Drawing with a sentence as title"
+
+
+def test_a_picture_without_a_sentence_is_found(tmp_path):
+    contents = {"none": {"x": 1}, "label": {"title": "Beta by rank"}, "list": [1], "empty": {"title": ""}}
+    for name, content in {**contents, "said": {"title": "Two factors deduce more"}}.items():
+        (tmp_path / f"{name}.png").touch()
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert without_sentence(tmp_path) == {"none": None, "label": "Beta by rank", "list": None, "empty": ""}
+
+
+@pytest.mark.slow
+def test_a_title_may_be_chosen_by_the_numbers(tmp_path):
+    def sentence(numbers):
+        return "It rises with the number" if numbers["numbers"][-1] > 1 else "It does not rise"
+
+    one = Drawing(sentence, a_line)
+    for last, said in ((2.0, "It rises with the number"), (0.5, "It does not rise")):
+        one.write(tmp_path / "chosen", {"numbers": [0.1, last]})
+        assert json.loads((tmp_path / "chosen.json").read_text())["title"] == said
+        assert one.picture(read_numbers(tmp_path / "chosen.json")).get_suptitle() == said
 
 
 @pytest.mark.slow

@@ -18,9 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.discovery.criteria import (
     ACCURACY,
@@ -38,9 +40,9 @@ from analyses.discovery.criteria import (
 )
 from analyses.discovery.measuring import SIZES, WAYS, Found, measured
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "discovery_induction"
 COLORS = {"scores": "#0173b2", "removal": "#029e73", "search": "#de8f05"}
@@ -53,43 +55,39 @@ ADDED = {
 
 def make(runs: Path, figures: Path) -> list[Found]:
     found = [measured(seed, runs) for seed in SEEDS]
-    draw(found, figures)
+    DRAWING.write(figures / PICTURE, {"sizes": list(SIZES), "seeds": [asdict(one) for one in found]})
     return found
 
 
-def draw(found: list[Found], figures: Path) -> None:
+def draw(numbers: dict[str, Any]) -> Picture:
     """Every seed's curve of the top edges, its pruned circuits, and the random circuits beside the last."""
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.6, 3.6), layout="constrained")
-        for k, one in enumerate(found):
-            share = [min(n, one.n_edges) / one.n_edges for n in SIZES]
-            label = "top edges by |score|, 5 seeds" if not k else None
-            ax.plot(share, one.curve, color=COLORS["scores"], lw=1.1, alpha=0.75, label=label)
-            for way, marker in (("removal", "o"), ("search", "D")):
-                label = WAYS[way] if not k else None
-                size = len(one.edges[way]) / one.n_edges
-                ax.plot(size, one.faithfulness[way], marker, color=COLORS[way], ms=5, label=label)
-            drawn = [value for values in one.random["search"].values() for value in values]
-            label = "random circuits" if not k else None
-            ax.plot(
-                [len(one.edges["search"]) / one.n_edges] * len(drawn),
-                drawn,
-                ".",
-                color="0.45",
-                ms=3,
-                label=label,
-            )
-        ax.axhline(FAITHFUL, color="0.3", ls=":", lw=1)
-        ax.axvline(SHARE, color="0.3", ls=":", lw=1)
-        ax.set(xscale="log", xlabel="share of the model's edges", ylabel="faithfulness", ylim=(-0.12, 1.1))
-        ax.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["2%", "5%", "10%", "20%", "50%", "100%"])
-        ax.minorticks_off()
-        ax.set_title(
-            "A tenth of the edges carries most of induction; random circuits none", loc="left", fontsize=10
-        )
-        ax.legend(frameon=False, loc="center right", fontsize=8.5)
-        save_figure(fig, figures / PICTURE, {"sizes": list(SIZES), "seeds": [asdict(one) for one in found]})
-        plt.close(fig)
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    for k, one in enumerate(numbers["seeds"]):
+        share = [min(n, one["n_edges"]) / one["n_edges"] for n in numbers["sizes"]]
+        label = "top edges by |score|, 5 seeds" if not k else None
+        ax.plot(share, one["curve"], color=COLORS["scores"], lw=1.1, alpha=0.75, label=label)
+        for way, marker in (("removal", "o"), ("search", "D")):
+            label = WAYS[way] if not k else None
+            size = len(one["edges"][way]) / one["n_edges"]
+            ax.plot(size, one["faithfulness"][way], marker, color=COLORS[way], ms=5, label=label)
+        drawn = [value for values in one["random"]["search"].values() for value in values]
+        label = "random circuits" if not k else None
+        size = len(one["edges"]["search"]) / one["n_edges"]
+        ax.plot([size] * len(drawn), drawn, ".", color="0.45", ms=3, label=label)
+    ax.axhline(FAITHFUL, color="0.3", ls=":", lw=1)
+    ax.axvline(SHARE, color="0.3", ls=":", lw=1)
+    ax.set(xscale="log", xlabel="share of the model's edges", ylabel="faithfulness", ylim=(-0.12, 1.1))
+    ax.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5, 1.0], ["2%", "5%", "10%", "20%", "50%", "100%"])
+    ax.minorticks_off()
+    ax.legend(frameon=False, loc="center right")
+    return fig
+
+
+DRAWING = Drawing(
+    "A tenth of the edges, found without being told where, carries 0.76 to 0.98 of induction; random tenths "
+    "carry almost none",
+    draw,
+)
 
 
 def has_heads(one: Found, way: str, heads: Sequence[str]) -> bool:
@@ -205,7 +203,7 @@ def claims(found: list[Found]) -> list[Claim]:
     return made
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
 
 from analyses.elsewhere.criteria import (
     ENTRIES,
@@ -30,13 +31,13 @@ from analyses.elsewhere.criteria import (
 )
 from analyses.elsewhere.fixed_rank import beta_by_fact, fixed_rank_point, kappa_of, rank_of, task_of
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from ocr_interp import FactRecallTask, solve
 from ocr_interp.theory.problem import max_margin_problem
 from ocr_interp.theory.residuals import residual_weights
 from ocr_interp.training.long_descent import LongDescent, long_descent
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "elsewhere_unbalanced"
 COUNTEREXAMPLE = "20 untold beside 50 told"
@@ -151,37 +152,42 @@ def make(runs: Path, figures: Path) -> Measured:
         cases=[measure(runs, name) for name in TASKS],
         large=[descend(large, seed, math.nan, file_of(runs, "40 pairs", seed)) for seed in LARGE_SEEDS],
     )
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.6, 6.8), layout="constrained")
-        draw(ax, measured)
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
 
 
-def draw(ax: Axes, measured: Measured) -> None:
+def draw(numbers: dict[str, Any]) -> Picture:
     """One row per kind of fact, grouped by task."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 6.6), layout="constrained")
     y, ticks = 0.0, []
-    for case in measured.cases:
-        ax.text(-0.16, y, case.name, fontsize=9, color="0.2", va="center", weight="bold")
+    for name, case in numbers.items():
+        if name not in TASKS:
+            continue  # the large task has no points to compare with
+        ax.text(-0.16, y, name, color="0.2", va="center", weight="bold", fontsize=8)
         y += 1
-        kinds = [g for g in dict.fromkeys(case.groups) if g[1]]
-        for kind in kinds:
-            facts = [k for k, g in enumerate(case.groups) if g == kind]
-            beta = np.array([[end.beta[k] for k in facts] for end in case.ends])
-            ax.plot([case.minimum[facts[0]]], [y], "x", color=MINIMUM, ms=7, mew=2)
-            ax.plot([case.point[facts[0]]], [y], "o", mfc="none", mec=POINT, ms=11)
-            ax.plot(beta.ravel(), np.full(beta.size, y), "o", color=MEASURED, ms=4.5, alpha=0.6)
+        for kind in dict.fromkeys((told, untold) for told, untold in case["groups"] if untold):
+            facts = [k for k, group in enumerate(case["groups"]) if tuple(group) == kind]
+            beta = [end["beta"][k] for end in case["ends"] for k in facts]
+            ax.plot([case["minimum"][facts[0]]], [y], "x", color=MINIMUM, ms=7, mew=2)
+            ax.plot([case["point"][facts[0]]], [y], "o", mfc="none", mec=POINT, ms=11)
+            ax.plot(beta, [y] * len(beta), "o", color=MEASURED, ms=4.5, alpha=0.6)
             ticks.append((y, f"{kind[0]} told, {kind[1]} untold"))
             y += 1
         y += 0.4
-    ax.plot([], [], "o", color=MEASURED, ms=5, label="gradient descent, t = $10^{100}$")
-    ax.plot([], [], "o", mfc="none", mec=POINT, ms=10, label="smallest norm at rank n")
-    ax.plot([], [], "x", color=MINIMUM, ms=7, mew=2, label="smallest norm")
-    ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=8.5)
+    ax.plot([], [], "o", color=MEASURED, ms=5, label=f"gradient descent, t = $10^{{{TIME:g}}}$")
+    ax.plot([], [], "o", mfc="none", mec=POINT, ms=10, label="smallest norm, one mode a fact")
+    ax.plot([], [], "x", color=MINIMUM, ms=7, mew=2, label="smallest norm of all")
+    ax.set_yticks([at for at, _ in ticks], [name for _, name in ticks], fontsize=7.5)
     ax.set(xlim=(-0.18, 1.05), ylim=(y, -1), xlabel="held-out coefficient β of a fact")
-    ax.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)  # pyright: ignore
-    ax.set_title("Unequal pairs: descent is not at the smallest norm", loc="left")
+    fig.legend(loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "Where the two differ, descent is on average nearer to the smallest norm with one mode a fact than to "
+    "the smallest of all",
+    draw,
+)
 
 
 def law(groups: Groups) -> np.ndarray:
@@ -313,7 +319,7 @@ def claims(measured: Measured) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

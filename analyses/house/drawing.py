@@ -35,20 +35,25 @@ class Drawing:
     """One picture.
 
     Attributes:
-        title: what it shows, in one sentence; stands above it and first in its JSON.
+        title: what it shows, in one sentence; stands above it and first in its JSON. Where runs are still
+            added, a function from the numbers to the sentence that they bear out.
         draw: function from the numbers of the JSON to a picture that is WIDTH inches wide.
         digits: significant digits of the numbers in the JSON; None keeps all.
     """
 
-    title: str
+    title: str | Callable[[dict[str, Any]], str]
     draw: Callable[[dict[str, Any]], Picture]
     digits: int | None = 6
+
+    def sentence(self, numbers: dict[str, Any]) -> str:
+        """The title of these numbers."""
+        return self.title if isinstance(self.title, str) else self.title(plain(numbers, self.digits))
 
     def picture(self, numbers: dict[str, Any]) -> Picture:
         """The picture of these numbers with its title."""
         with figure_style(font_scale=0.9):
             fig = self.draw(plain(numbers, self.digits))
-            lines = textwrap.fill(self.title, _LETTERS)
+            lines = textwrap.fill(self.sentence(numbers), _LETTERS)
             fig.suptitle(lines, x=0.01, ha="left", fontsize=9.5, fontweight="bold", linespacing=1.25)
         return fig
 
@@ -56,7 +61,7 @@ class Drawing:
         """Writes path.png, path.svg and path.json, which has the title and all numbers."""
         fig = self.picture(numbers)
         with figure_style(font_scale=0.9):
-            save_figure(fig, path, {"title": self.title, **numbers}, self.digits)
+            save_figure(fig, path, {"title": self.sentence(numbers), **numbers}, self.digits)
         plt.close(fig)
 
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import llm_claim
 from ocr_interp.llm.measuring.intervals import clustered_interval, run_interval
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.task import SPLITS
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_coverage"
 N_PAIRS, N_NAMES = 5, 16
@@ -101,31 +103,41 @@ def _measurement(rank: np.ndarray) -> Measurement:
 def make(runs: Path, figures: Path) -> list[dict[str, float | str]]:
     """Simulates and draws."""
     rows = measured()
-    with figure_style():
-        fig, axes = plt.subplots(1, len(CASES), figsize=(6.6, 2.5), sharey=True, layout="constrained")
-        for ax, case in zip(axes, CASES, strict=True):
-            own = [row for row in rows if row["case"] == case.name]
-            for key, label, style in (
-                ("over_runs", "t over runs", "o-"),
-                ("over_pairs", "bootstrap over pairs", "s--"),
-            ):
-                color = "#0173b2" if key == "over_runs" else "#de8f05"
-                ax.plot(range(len(N_RUNS)), [row[key] for row in own], style, color=color, label=label)
-            ax.axhline(LEVEL, color="#555555", lw=0.8, ls=":")
-            ax.set_xticks(range(len(N_RUNS)), N_RUNS)
-            ax.set_title(f"{case.name}\n(true rank {own[0]['true_rank']:.2f})", fontsize=9)
-            ax.set_xlabel("runs")
-        axes[0].set_ylim(0.5, 1.01)
-        axes[0].set_ylabel("intervals that hold\nthe truth")
-        axes[1].legend(frameon=False, fontsize=8, loc="lower center")
-        least, most = (f([float(row["over_runs"]) for row in rows]) for f in (min, max))
-        fig.suptitle(
-            f"95 % intervals over runs hold the truth in {least:.0%} to {most:.0%} of simulated studies",
-            fontsize=10,
-        )
-        save_figure(fig, figures / PICTURE, {"level": LEVEL, "spread_nats": SPREAD, "rows": rows})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"level": LEVEL, "spread_nats": SPREAD, "rows": rows})
     return rows
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Coverage of both intervals by number of runs, a panel per case."""
+    fig, axes = plt.subplots(1, len(CASES), figsize=(WIDTH, 2.8), sharey=True, layout="constrained")
+    for ax, case in zip(axes, CASES, strict=True):
+        own = [row for row in numbers["rows"] if row["case"] == case.name]
+        for key, label, style, color in (
+            ("over_runs", "t over runs", "o-", "#0173b2"),
+            ("over_pairs", "bootstrap over pairs", "s--", "#de8f05"),
+        ):
+            ax.plot([row[key] for row in own], style, color=color, label=label)
+        ax.axhline(numbers["level"], color="#555555", lw=0.8, ls=":")
+        ax.set_xticks(range(len(own)), [row["runs"] for row in own])
+        ax.set_title(f"{case.name}\n(true rank {own[0]['true_rank']:.2f})", fontsize=9)
+        ax.set_xlabel("runs")
+    axes[0].set_ylim(0.5, 1.02)
+    axes[0].set_ylabel("intervals that hold\nthe truth")
+    axes[1].legend(frameon=False, loc="lower center")
+    return fig
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """The least and the largest coverage of both intervals."""
+    over_runs, over_pairs = ([row[key] for row in numbers["rows"]] for key in ("over_runs", "over_pairs"))
+    return (
+        f"{numbers['level']:.0%} intervals over runs hold the truth in {min(over_runs):.0%} to "
+        f"{max(over_runs):.0%} of simulated studies, those over pairs in {min(over_pairs):.0%} to "
+        f"{max(over_pairs):.0%}"
+    )
+
+
+DRAWING = Drawing(sentence, draw)
 
 
 def claims(rows: Iterable[dict[str, float | str]]) -> list[Claim]:
@@ -145,7 +157,7 @@ def claims(rows: Iterable[dict[str, float | str]]) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from analyses.llm.finished.results import (
     of_all_rates,
     read_groups,
 )
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURES = ("table_1_llm", "llm_rank_by_step", "llm_learning_rate", "llm_optimizers", "llm_ov_updates")
 
@@ -78,35 +77,42 @@ STEPS = Drawing(
 )
 
 
-def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
+RATE_SETS = ("city_language", "city_language_counterfactual")
+
+
+def rate_numbers(groups: dict[Kind, Group]) -> dict[str, Any]:
+    """A row per data set and rate, then one of its facts-only control."""
+    rows: list[dict[str, Any]] = []
+    for data, found in of_all_rates(groups, RATE_SETS).items():
+        rows += [group.numbers() | {"fact_rank_by_seed": group.by_seed("held_out_fact")} for group in found]
+        control = groups.get(Kind(data, control="facts_only"))
+        if control is not None:
+            rows.append(control.of_seeds(set(rows[-1]["seeds"])).numbers())
+    return {"rows": rows}
+
+
+def draw_rates(numbers: dict[str, Any]) -> Picture:
     """Which of generalization and hallucination is robust to the learning rate; hollow: facts not known."""
-    fig, ax = plt.subplots(figsize=(6.0, 4.2))
-    numbers = []
-    for data, found in of_all_rates(groups, ("city_language", "city_language_counterfactual")).items():
-        rows, color = [group.numbers() for group in found], COLORS[data]
-        numbers += [
-            row | {"fact_rank_by_seed": group.by_seed("held_out_fact")}
-            for row, group in zip(rows, found, strict=True)
-        ]
-        side = 1.04 if data == "city_language" else 1 / 1.04  # so that the two sets' points are apart
-        x = np.array(RATES) * side
-        for k in range(len(rows[0]["seeds"])):
-            ranks = np.array([row["by_seed"][k] for row in rows])
-            known = np.array([group.by_seed("held_out_fact")[k] <= FITTED for group in found])
+    fig, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
+    for data, side in zip(RATE_SETS, (1.04, 1 / 1.04), strict=True):  # so that the two sets' points are apart
+        own = [row for row in numbers["rows"] if row["data"] == data]
+        rows, color = [row for row in own if row["control"] == "none"], COLORS[data]
+        x = np.array([row["lr"] for row in rows]) * side
+        for ranks, facts in zip(*(np.array([r[key] for r in rows]).T for key in SEED_COLUMNS), strict=True):
+            known = facts <= FITTED
             ax.plot(x, ranks, "-", color=color, lw=0.8, alpha=0.6)
             ax.plot(x[known], ranks[known], "o", color=color, ms=5)
             ax.plot(x[~known], ranks[~known], "o", color=color, mfc="white", ms=5)
-        ax.plot(x, [row["held_out_rank"] for row in rows], "-", color=color, lw=2.4, label=NAMES[data])
-        control = groups.get(Kind(data, control="facts_only"))
-        if control is not None:
-            numbers.append(control.of_seeds(set(rows[0]["seeds"])).numbers())
-            rank = numbers[-1]["held_out_rank"]
-            ax.plot([RATES[1]], [rank], "v", mfc="white", color=color, ms=9, label="its facts only (mean)")
+        if rows:
+            ax.plot(x, [row["held_out_rank"] for row in rows], "-", color=color, lw=2.4, label=NAMES[data])
+        for row in (row for row in own if row["control"] == "facts_only"):
+            label = "its facts only (mean)"
+            ax.plot([RATES[1]], [row["held_out_rank"]], "v", mfc="white", color=color, ms=9, label=label)
     seed = {"color": "#555555", "lw": 0.8, "ms": 5}
     ax.plot([], [], "o-", **seed, label="a seed, told facts known")
     ax.plot([], [], "o-", **seed, mfc="white", label=f"told facts not known (rank > {FITTED})")
     ax.axhline(CHANCE, color="#555555", lw=0.8, ls="--")
-    ax.text(5.4e-5, CHANCE + 0.03, "chance", ha="center", va="bottom", fontsize=9, color="#555555")
+    ax.text(5.4e-5, CHANCE + 0.03, "chance", ha="center", va="bottom", color="#555555")
     ax.set_xscale("log")
     ax.set_xticks(RATES, ["3e-5", "1e-4", "3e-4"])
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -115,19 +121,24 @@ def draw_rates(groups: dict[Kind, Group], figures: Path) -> None:
     ax.set_ylabel("mean rank of held-out implications")
     handles, labels = ax.get_legend_handles_labels()
     if len(handles) == 6:  # one column per data set
-        handles, labels = ([of[k] for k in (0, 1, 4, 2, 3, 5)] for of in (handles, labels))
-    ax.legend(
-        handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.15)
-    )
-    save_figure(fig, figures / "llm_learning_rate", {"rows": numbers})
-    plt.close(fig)
+        order = (0, 1, 4, 2, 3, 5)
+        handles, labels = [handles[k] for k in order], [labels[k] for k in order]
+    fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
+    return fig
+
+
+SEED_COLUMNS = ("by_seed", "fact_rank_by_seed")
+RATES_DRAWING = Drawing(
+    "Known languages stay near the top at every rate at which facts are learned; counterfactual ones come "
+    "nearer on average with larger rates",
+    draw_rates,
+)
 
 
 def make(runs: Path, figures: Path) -> dict[Kind, Group]:
     """Draws the finished runs; `runs` is not used, since these runs keep no weights."""
     groups = read_groups()
-    with figure_style():
-        draw_rates(groups, figures)
+    RATES_DRAWING.write(figures / "llm_learning_rate", rate_numbers(groups))
     table.DRAWING.write(figures / table.PICTURE, table.numbers_of(groups))
     STEPS.write(figures / "llm_rank_by_step", step_numbers(groups))
     optimizers.DRAWING.write(figures / "llm_optimizers", optimizers.numbers_of(groups))
@@ -144,6 +155,7 @@ FIGURE = Figure(
     drawings={
         table.PICTURE: table.DRAWING,
         "llm_rank_by_step": STEPS,
+        "llm_learning_rate": RATES_DRAWING,
         "llm_optimizers": optimizers.DRAWING,
         "llm_ov_updates": updates.DRAWING,
     },

@@ -26,11 +26,17 @@ from analyses.llm.finished.inside_claims import (
     inside_claims,
     picture_of_cuts,
 )
-from analyses.llm.finished.inside_curves import draw_layers, draw_truncation, layered_runs, truncated_runs
+from analyses.llm.finished.inside_curves import (
+    LAYERS,
+    TRUNCATION,
+    layer_numbers,
+    layered_runs,
+    truncated_runs,
+    truncation_numbers,
+)
 from analyses.llm.finished.inside_results import METHODS, RESULTS, Runs, read_runs
 from analyses.llm.finished.results import CHANCE
 from analyses.llm.studies.plan import SMOLLM2, TITLES
-from ocr_interp.viz.style import figure_style
 
 LOOK = {
     "held_out_fact": ("facts (told)", "o", "#0173b2"),
@@ -54,11 +60,10 @@ def draw(runs: list[Runs], figures: Path) -> None:
         numbers = {run.key: _shown(run.cuts()) for run in runs if run.model == model}
         drawing = cuts_drawing(model)
         drawing.write(figures / picture_of_cuts(model), {"mean rank by seed": numbers, "chance": CHANCE})
-    with figure_style():
-        if truncated_runs(runs):
-            draw_truncation(truncated_runs(runs), figures)
-        if layered_runs(runs):
-            draw_layers(layered_runs(runs), figures)
+    if truncated_runs(runs):
+        TRUNCATION.write(figures / TRUNCATION_PICTURE, truncation_numbers(truncated_runs(runs)))
+    if layered_runs(runs):
+        LAYERS.write(figures / LAYERS_PICTURE, layer_numbers(layered_runs(runs)))
     found = [run for run in runs if run.circuits()]
     if found:
         names = list(found[0].circuits()[0]["contrasts"])
@@ -237,14 +242,18 @@ def make(runs: Path, figures: Path) -> list[Runs]:
     return inspected
 
 
+INSPECTED = read_runs(RESULTS)
+KNOWN = {
+    CIRCUITS_PICTURE: CIRCUITS,
+    TRUNCATION_PICTURE: TRUNCATION,
+    LAYERS_PICTURE: LAYERS,
+    **{picture_of_cuts(run.model): cuts_drawing(run.model) for run in INSPECTED},
+}
 FIGURE = FigureOfStudy(
-    pictures=pictures(read_runs(RESULTS)),
+    pictures=pictures(INSPECTED),
     draw=make,
     claims=inside_claims,
-    drawings={
-        CIRCUITS_PICTURE: CIRCUITS,
-        **{picture_of_cuts(run.model): cuts_drawing(run.model) for run in read_runs(RESULTS)},
-    },
+    drawings={name: KNOWN[name] for name in pictures(INSPECTED)},
 )
 
 

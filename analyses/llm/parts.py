@@ -12,8 +12,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
@@ -28,7 +30,6 @@ from analyses.llm.finished.studied import (
     plain_interval,
 )
 from analyses.llm.studies.parts import ARMS, CHANCE_LEFT, CITY_LIMIT, CRITERIA, MATCHED, SETS, STUDY
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_parts"
 LEAST_SEEDS = 2
@@ -59,28 +60,51 @@ def make(runs: Path, figures: Path) -> Arms:
         data: {name: found[f"{data}--{name}"] for name in ARMS if f"{data}--{name}" in found} for data in SETS
     }
     table = rows(arms)
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.6, 3.2), layout="constrained")
-        shown = [row for row in table if row["data"] == SETS[0]]
-        shown.sort(key=lambda row: row["matched"]["mean"] if row["matched"]["mean"] is not None else math.inf)
-        for y, row in enumerate(shown):
-            values = [v for v in row["matched"]["by_seed"] if v is not None]
-            ends = row["rank"]["by_seed"]
-            ax.plot(ends, [y] * len(ends), "|", ms=9, color="#999999", label="at the end" if not y else None)
-            label = f"where a told implication costs {MATCHED:g} nats"
-            ax.plot(values, [y] * len(values), "o", ms=5, color="#0173b2", label=None if y else label)
-            if not values:
-                ax.text(0.05, y, "does not get there", va="center", fontsize=8, color="#777777")
-        ax.set_yticks(range(len(shown)), [TITLES[row["arm"]] for row in shown])
-        ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
-        ax.set_xlim(0, 2.6)
-        ax.set_xlabel("untold colors of professions: mean rank (0: deduced, 2: guessed)")
-        if shown:
-            ax.legend(frameon=False, fontsize=8, loc="lower right")
-        numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
-        save_figure(fig, figures / PICTURE, numbers)
-        plt.close(fig)
+    numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
+    DRAWING.write(figures / PICTURE, numbers)
     return arms
+
+
+def _shown(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arms of the spurious set, the one that deduces most first, those that never tell so well last."""
+    shown = [row for row in numbers["rows"] if row["data"] == SETS[0]]
+    return sorted(shown, key=lambda r: math.inf if r["matched"]["mean"] is None else r["matched"]["mean"])
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Held-out mean ranks by arm, at equal told loss and at the end."""
+    shown = _shown(numbers)
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.6 + 0.22 * len(shown)), layout="constrained")
+    for y, row in enumerate(shown):
+        values = [v for v in row["matched"]["by_seed"] if v is not None]
+        ends = row["rank"]["by_seed"]
+        ax.plot(ends, [y] * len(ends), "|", ms=9, color="#777777", label=None if y else "at the end")
+        label = f"where a told implication costs {numbers['matched_nats']:g} nats"
+        ax.plot(values, [y] * len(values), "o", ms=5, color="#0173b2", label=None if y else label)
+        if not values:
+            ax.text(0.05, y, "does not get there", va="center", fontsize=8, color="#777777")
+    ax.set_yticks(range(len(shown)), [row["title"] for row in shown])
+    ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
+    ax.set_xlim(0, 2.6)
+    ax.set_xlabel("untold colors of professions, every seed: mean rank (0: deduced, 2: guessed)")
+    if shown:
+        ax.legend(frameon=False, loc="lower right")
+    return fig
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """The arms with the lowest and the highest mean rank at equal told loss."""
+    matched = [row for row in _shown(numbers) if row["matched"]["mean"] is not None]
+    if len(matched) < 2:
+        return "Which parts of SmolLM2 deduce the colors of professions is not known before two are trained"
+    best, worst = matched[0], matched[-1]
+    return (
+        f"What is trained decides how much is deduced: when told equally well, most by {best['title']} (mean "
+        f"rank {best['matched']['mean']:.2f}), least by {worst['title']} ({worst['matched']['mean']:.2f})"
+    )
+
+
+DRAWING = Drawing(sentence, draw)
 
 
 def rows(arms: Arms) -> list[dict[str, Any]]:
@@ -149,7 +173,7 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
     return study_claim(f"parts_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -11,15 +11,16 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
 from analyses.llm.studies.plan import SMOLLM2
 from analyses.llm.studies.recall import CRITERIA, KNOWN, SHARES, STUDY
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_recall"
 SOURCE = "ours, from the one-layer model with a pretrained base (docs/theory.md, prior knowledge)"
@@ -39,29 +40,58 @@ def arm_name(share: float) -> str:
 def make(runs: Path, figures: Path) -> dict[str, Arm]:
     """Draws what is finished."""
     arms = arms_of(STUDY)
-    shown = [share for share in SHARES if arm_name(share) in arms]
-    with figure_style():
-        fig, axes = plt.subplots(
-            1, max(len(shown), 1), figsize=(6.6, 2.8), sharey=True, squeeze=False, layout="constrained"
-        )
-        for ax, share in zip(axes[0], shown, strict=bool(shown)):
-            arm = arms[arm_name(share)]
-            for column, (label, color) in WHO.items():
-                steps, _ = arm.column(column, arm.seeds[0])
-                values = np.array([arm.column(column, seed)[1] for seed in arm.seeds])
-                ax.plot(steps, values.T, "-", color=color, lw=0.7, alpha=0.6)
-                ax.plot(steps, values.mean(0), "o-", color=color, lw=2, ms=3.5, label=label)
-            ax.axhline(0.2, color="#777777", lw=0.7, ls=":")
-            ax.set_title(f"{share:.0%} told", fontsize=9)
-            ax.set_xlabel("steps")
-        axes[0, 0].set_ylim(0, 1)
-        axes[0, 0].set_ylabel("untold names: share with\nthis answer first")
-        if shown:
-            handles, labels = axes[0, 0].get_legend_handles_labels()
-            fig.legend(handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows(arms)})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"criteria": CRITERIA, "rows": rows(arms)})
     return arms
+
+
+def _by_share(numbers: dict[str, Any]) -> dict[float, dict[str, Any]]:
+    """Told share -> its row, in the order of the shares."""
+    found = {row["arm"]: row for row in numbers["rows"]}
+    return {share: found[arm_name(share)] for share in SHARES if arm_name(share) in found}
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Share of untold names with either answer first by step, a panel per told share."""
+    shown = _by_share(numbers)
+    fig, axes = plt.subplots(
+        1, max(len(shown), 1), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (share, row) in zip(axes[0], shown.items(), strict=bool(shown)):
+        for (column, (label, color)), marker in zip(WHO.items(), "os", strict=True):
+            values = np.array(row["curves"][column])
+            ax.plot(row["steps"], values.T, "-", color=color, lw=0.7, alpha=0.6)
+            ax.plot(row["steps"], values.mean(0), f"{marker}-", color=color, lw=2, ms=3.5, label=label)
+        ax.axhline(0.2, color="#777777", lw=0.7, ls=":")
+        ax.set_title(f"{share:.0%} told")
+        ax.set_xlabel("steps")
+    axes[0, 0].set_ylim(0, 1)
+    axes[0, 0].set_ylabel("untold names: share with\nthis answer first")
+    if shown:
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
+    return fig
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """How the pretrained answer gives way as more is told, at the end of training, mean over seeds."""
+    shown = _by_share(numbers)
+    known, told = ([row[f"first_{who}"]["mean"] for row in shown.values()] for who in ("pretrained", "told"))
+    if len(shown) < 2:
+        return "Whose answer is first for an untold name is shown once two told shares are trained"
+    if not _rises(known[::-1]):
+        first, *_, last = shown
+        return (
+            f"Of untold names {known[0]:.0%} get the answer that SmolLM2 knew if {first:.0%} of the others "
+            f"are told, {known[-1]:.0%} if {last:.0%} are"
+        )
+    ahead = all(one > other for one, other in zip(known, told, strict=True))
+    return (
+        "The more other names are told, the fewer untold ones get the answer that SmolLM2 knew"
+        + ", which still stays ahead of the told one" * ahead
+    )
+
+
+DRAWING = Drawing(sentence, draw)
 
 
 def rows(arms: dict[str, Arm]) -> list[dict[str, Any]]:
@@ -122,7 +152,7 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
     return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

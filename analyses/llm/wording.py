@@ -10,8 +10,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
@@ -21,11 +23,11 @@ from analyses.llm.runs import RESULTS, result_path
 from analyses.llm.studies.wording import CRITERIA, SETS, STUDY, WORDINGS
 from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.measuring.table import read_table
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_wording"
 SOURCE = "ours, from a trial of one seed"
 LEAST_SEEDS = 2
+NAMES = dict(zip(WORDINGS, ("name first", "name last"), strict=True))
 
 Asked = dict[tuple[str, int, int], list[float]]
 """(Data set, wording of training, wording of the question) -> calibrated held-out mean rank by seed."""
@@ -40,35 +42,58 @@ def make(runs: Path, figures: Path) -> Asked:
             for place, question in enumerate(WORDINGS if arm else ()):
                 assert arm is not None
                 asked[data, trained, question] = [_rank(arm, s, place) for s in arm.seeds]
-    with figure_style():
-        shown = [data for data in SETS if any(key[0] == data for key in asked)] or list(SETS)
-        size = (3.3 * len(shown), 2.9)
-        fig, grid = plt.subplots(
-            1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained"
-        )
-        axes = grid[0]
-        for ax, data in zip(axes, shown, strict=True):
-            for k, trained in enumerate(WORDINGS):
-                for question, color, shift in zip(WORDINGS, ("#0173b2", "#de8f05"), (-0.1, 0.1), strict=True):
-                    values = asked.get((data, trained, question), [])
-                    ax.plot([k + shift] * len(values), values, "o", color=color)
-            ax.set_xticks(range(len(WORDINGS)), ["trained:\nname first", "trained:\nname last"])
-            ax.set_xlim(-0.5, len(WORDINGS) - 0.5)
-            ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
-            ax.set_title(fact_sets[data].title, fontsize=9.5)
-        axes[0].set_ylim(0, 2.6)
-        axes[0].set_ylabel("untold colors: calibrated\nmean rank (0: deduced)")
-        for color, label in (("#0173b2", "asked: name first"), ("#de8f05", "asked: name last")):
-            axes[0].plot([], [], "o", color=color, label=label)
-        handles, labels = axes[0].get_legend_handles_labels()
-        fig.legend(handles, labels, frameon=False, fontsize=8.5, ncol=2, loc="outside upper center")
-        numbers = [
-            {"data": data, "trained": trained, "asked": question, **plain_interval(values)}
-            for (data, trained, question), values in asked.items()
-        ]
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": numbers})
-        plt.close(fig)
+    rows = [
+        {"data": data, "trained": trained, "asked": question, **plain_interval(values)}
+        for (data, trained, question), values in asked.items()
+    ]
+    DRAWING.write(figures / PICTURE, {"criteria": CRITERIA, "rows": rows})
     return asked
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Mean ranks by wording of training and of the question, every seed; a panel per data set."""
+    shown = list(dict.fromkeys(row["data"] for row in numbers["rows"])) or list(SETS)
+    size = (WIDTH, 3.0)
+    fig, grid = plt.subplots(1, len(shown), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    axes, looks = grid[0], zip(WORDINGS, ("#0173b2", "#de8f05"), "oD", strict=True)
+    for k, (question, color, marker) in enumerate(looks):
+        for row in (row for row in numbers["rows"] if row["asked"] == question):
+            x, values = WORDINGS.index(row["trained"]) + 0.2 * k - 0.1, row["by_seed"]
+            axes[shown.index(row["data"])].plot([x] * len(values), values, marker, color=color, ms=5)
+        axes[0].plot([], [], marker, color=color, ms=5, label=f"asked with the {NAMES[question]}")
+    for ax, data in zip(axes, shown, strict=True):
+        ax.set_xticks(range(len(WORDINGS)), [f"trained with\nthe {NAMES[one]}" for one in WORDINGS])
+        ax.set_xlim(-0.5, len(WORDINGS) - 0.5)
+        ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+        ax.text(0.5, CHANCE + 0.04, "guessed", ha="center", color="#555555", fontsize=7.5)
+        ax.set_title(fact_sets[data].title, loc="left")
+    axes[0].set_ylim(0, 2.6)
+    axes[0].set_ylabel("untold colors: calibrated\nmean rank (0: deduced)")
+    if numbers["rows"]:
+        fig.legend(frameon=False, ncols=2, loc="outside lower center")
+    return fig
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """What the means bear out: only one pair of wordings deduces, or the lowest and highest of them."""
+    rows, first = sorted(numbers["rows"], key=lambda row: row["mean"]), WORDINGS[0]
+    if not rows:
+        return "Whether the wording decides what is deduced is not known before a run"
+    own = [row["mean"] for row in rows if row["trained"] == row["asked"] == first]
+    others = [row["mean"] for row in rows if not row["trained"] == row["asked"] == first]
+    if own and others and max(own) < CHANCE / 2 < min(others):
+        return (
+            "Untold colors are mostly deduced if names come first in training and in the question, far less "
+            "otherwise"
+        )
+    words = [f"trained with the {NAMES[r['trained']]}, asked with the {NAMES[r['asked']]}" for r in rows]
+    return (
+        f"How much is deduced differs by wording: mean rank {rows[0]['mean']:.2f} {words[0]}, "
+        f"{rows[-1]['mean']:.2f} {words[-1]}"
+    )
+
+
+DRAWING = Drawing(sentence, draw)
 
 
 def _rank(arm: Arm, seed: int, template: int) -> float:
@@ -100,7 +125,7 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
     return study_claim(f"wording_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

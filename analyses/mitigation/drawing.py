@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from analyses.mitigation.criteria import VARIANTS
+from analyses.house.drawing import WIDTH, Drawing
+from analyses.mitigation.criteria import SETTINGS, VARIANTS
 
 KEEPS, NEITHER, CONTROL = "#0173b2", "#de8f05", "#949494"
 
@@ -52,9 +53,10 @@ GROUPS = {
 alignment. "without the top" is left out: it has forgotten what was told."""
 
 
-def draw_pareto(found: Mapping[str, Any]) -> Figure:
+def draw_pareto(numbers: dict[str, Any]) -> Figure:
     """β of unwanted (across) and wanted (up) untold answers: good methods are at the left, and up."""
-    fig, ax = plt.subplots(figsize=(6.6, 5.4), layout="constrained")
+    found = numbers[SETTINGS[0].name]
+    fig, ax = plt.subplots(figsize=(WIDTH, 5.2), layout="constrained")
     ax.axvspan(-SILENT, SILENT, ymin=0.48, color=KEEPS, alpha=0.12, lw=0)
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
@@ -63,22 +65,22 @@ def draw_pareto(found: Mapping[str, Any]) -> Figure:
     for label, (methods, offset, align) in GROUPS.items():
         for method in methods:
             each = found[method]
-            x, y = each["unwanted_beta"], each["wanted_beta"]
+            x, y = each["values"]["unwanted_beta"], each["values"]["wanted_beta"]
             at = mean(x), mean(y)
-            color = CONTROL if each.control else KEEPS if abs(at[0]) < SILENT and at[1] > KEPT else NEITHER
+            color = CONTROL if each["control"] else KEEPS if abs(at[0]) < SILENT and at[1] > KEPT else NEITHER
             ax.plot([min(x), max(x)], [at[1]] * 2, color=color, lw=1)
             ax.plot([at[0]] * 2, [min(y), max(y)], color=color, lw=1)
-            ax.plot(*at, "o", ms=7, color=color, mfc="white" if each.control else color)
+            ax.plot(*at, "o", ms=7, color=color, mfc="white" if each["control"] else color)
         first = found[methods[0]]
         ax.annotate(
             label,
-            (mean(first["unwanted_beta"]), mean(first["wanted_beta"])),
+            (mean(first["values"]["unwanted_beta"]), mean(first["values"]["wanted_beta"])),
             xytext=offset,
             textcoords="offset points",
             fontsize=8,
             ha=align,
             va="center",
-            color=CONTROL if first.control else "0.15",
+            color="0.45" if first["control"] else "0.15",
         )
     ax.text(0.08, 0.85, "keeps the wanted,\nloses the unwanted", color=KEEPS, fontsize=9, va="center")
     ax.set(xlim=(-0.4, 0.92), ylim=(-0.4, 0.92))
@@ -92,13 +94,12 @@ def returning(found: Mapping[str, Any]) -> list[str]:
     return sorted(labels, key=lambda label: mean(found[label]["after_unwanted_beta"]))
 
 
-def draw_going_on(found: Mapping[str, Any]) -> Figure:
+def draw_going_on(numbers: dict[str, Any]) -> Figure:
     """β of the unwanted implication before and after going on, of the methods that were to silence it."""
-    labels = returning(found)
-    fig, ax = plt.subplots(figsize=(6.6, 3.0), layout="constrained")
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.0), layout="constrained")
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
-    for row, label in enumerate(labels):
-        before, after = (found[label][name] for name in BEFORE_AND_AFTER)
+    for row, both in enumerate(numbers.values()):
+        before, after = (both[name] for name in BEFORE_AND_AFTER)
         ax.annotate(
             "",
             (mean(after), row),
@@ -112,12 +113,24 @@ def draw_going_on(found: Mapping[str, Any]) -> Figure:
         ax.plot(
             after,
             [row] * len(after),
-            "o",
+            "D",
             ms=6,
             color=NEITHER,
             label="after as many steps without" if first else None,
         )
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(xlabel="β of the unwanted implication", ylim=(-0.6, len(labels) - 0.4))
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.set_yticks(range(len(numbers)), list(numbers))
+    ax.set(xlabel="β of the unwanted implication", ylim=(-0.6, len(numbers) - 0.4))
+    ax.legend(frameon=False, loc="lower right")
     return fig
+
+
+PARETO_DRAWING = Drawing(
+    "Experts that read apart, a matrix of its own, known features and a strong penalty keep the wanted "
+    "implication and lose the other",
+    draw_pareto,
+)
+GOING_ON_DRAWING = Drawing(
+    "Without the method some of the unwanted implication comes back, most after a matrix of its own, none "
+    "yet after Muon",
+    draw_going_on,
+)

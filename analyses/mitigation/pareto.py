@@ -6,16 +6,13 @@ mitigation_going_on (the same methods after as many steps again of plain trainin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure as Drawing
 
 from analyses.house.claims import Claim
 from analyses.house.figure import Figure
@@ -41,11 +38,10 @@ from analyses.mitigation.criteria import (
     Setting,
     Variant,
 )
-from analyses.mitigation.drawing import BEFORE_AND_AFTER, draw_going_on, draw_pareto, returning
+from analyses.mitigation.drawing import BEFORE_AND_AFTER, GOING_ON_DRAWING, PARETO_DRAWING, returning
 from ocr_interp import FactRecallTask
 from ocr_interp.mitigation import Aim, Mitigated, Mitigation, mitigate, mitigations
 from ocr_interp.mitigation.measured import logits_of
-from ocr_interp.viz.style import figure_style, save_figure
 
 PARETO, GOING_ON = "mitigation_pareto", "mitigation_going_on"
 
@@ -150,22 +146,11 @@ def make(runs: Path, figures: Path) -> Results:
 
 def draw(found: Results, figures: Path) -> None:
     """The pictures of one setting, the first; the JSON of the first picture has all settings."""
-    pictures: tuple[tuple[str, Callable[[dict[str, Any]], Drawing]], ...] = (
-        (PARETO, draw_pareto),
-        (GOING_ON, draw_going_on),
-    )
     shown = found[SETTINGS[0].name]
-    numbers = {
-        PARETO: {name: {k: asdict(each) for k, each in of.items()} for name, of in found.items()},
-        GOING_ON: {
-            label: {name: shown[label][name] for name in BEFORE_AND_AFTER} for label in returning(shown)
-        },
-    }
-    for picture, drawing in pictures:
-        with figure_style():
-            fig = drawing(shown)
-            save_figure(fig, figures / picture, numbers[picture])
-            plt.close(fig)
+    numbers = {name: {k: asdict(each) for k, each in of.items()} for name, of in found.items()}
+    PARETO_DRAWING.write(figures / PARETO, numbers)
+    both = {label: {name: shown[label][name] for name in BEFORE_AND_AFTER} for label in returning(shown)}
+    GOING_ON_DRAWING.write(figures / GOING_ON, both)
 
 
 def claims(found: Results) -> list[Claim]:
@@ -358,7 +343,13 @@ def _identifier(label: str) -> str:
     return "_".join(kept.split())
 
 
-FIGURE = Figure(pictures=(PARETO, GOING_ON), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(
+    pictures=(PARETO, GOING_ON),
+    draw=make,
+    claims=claims,
+    cost="slow",
+    drawings={PARETO: PARETO_DRAWING, GOING_ON: GOING_ON_DRAWING},
+)
 
 
 if __name__ == "__main__":

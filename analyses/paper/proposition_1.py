@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.looks import COLORS
 from analyses.house.reproduce import main
 from analyses.paper.runs import PAPER, load_all, named
 from ocr_interp import ModelConfig, build_model
 from ocr_interp.models.weights import TokenWeights, factorize_ov
-from ocr_interp.viz.style import figure_style, save_figure
 
 WIDTHS = (4, 8, 16, 24, 32, 40, 48, 64, 96, 128)
 TOLERANCE = 1e-12
@@ -44,17 +46,25 @@ def make(runs: Path, figures: Path) -> dict[str, float | int]:
         twin = TokenWeights.of_factors(W_V, W_O, weights.W_QK)
         found = logits_of(ModelConfig("factorized", d_head=width, dtype="float64"), twin, tokens)
         errors.append(float((found - wanted).abs().max() / wanted.abs().max()))
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.2, 3.6), layout="constrained")
-        ax.plot(WIDTHS, errors, "o-", color=COLORS["factorized"], lw=2)
-        ax.axvline(rank, color="0.4", ls=":", lw=1.2)
-        ax.text(rank + 1.5, 1e-4, f"rank {rank} of the\ntrained $W_{{OV}}$", color="0.3")
-        ax.set(
-            yscale="log", xlabel="$d_{head}$ of the factorized twin", ylabel="largest relative logit error"
-        )
-        ax.set_title("Proposition 1: the factorized model can do the same", loc="left")
-        save_figure(fig, figures / "proposition_1", {"d_head": WIDTHS, "error": errors, "rank": rank})
+    DRAWING.write(figures / "proposition_1", {"d_head": WIDTHS, "error": errors, "rank": rank})
     return {"relative_difference": errors[-1], "rank_of_W_OV": rank}
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """Largest error of the logits by width of the head."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
+    ax.plot(numbers["d_head"], numbers["error"], "o-", color=COLORS["factorized"], lw=2)
+    ax.axvline(numbers["rank"], color="0.4", ls=":", lw=1.2)
+    label = f"rank {numbers['rank']} of the\ntrained $W_{{OV}}$"
+    ax.text(numbers["rank"] + 1.5, 1e-4, label, color="0.3")
+    ax.set(yscale="log", xlabel="$d_{head}$ of the factorized twin", ylabel="largest relative logit error")
+    return fig
+
+
+DRAWING = Drawing(
+    "A factorized model whose head is as wide as the rank of the trained single matrix gives the same logits",
+    draw,
+)
 
 
 def claims(measured: dict[str, float | int]) -> list[Claim]:
@@ -79,7 +89,13 @@ def logits_of(config: ModelConfig, weights: TokenWeights, tokens: torch.Tensor) 
     return model(tokens)[:, -1].detach()
 
 
-FIGURE = Figure(pictures=("proposition_1",), draw=make, claims=claims, experiments=named("non_factorized"))
+FIGURE = Figure(
+    pictures=("proposition_1",),
+    draw=make,
+    claims=claims,
+    experiments=named("non_factorized"),
+    drawings={"proposition_1": DRAWING},
+)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ from analyses.prior.competition_runs import Course, all_courses
 from analyses.prior.criteria import NEW, PRETRAINING, N
 from ocr_interp import FactRecallTask
 from ocr_interp.theory import saddle_solution
-from ocr_interp.viz.style import figure_style, save_figure
 
 LOGITS, TIMES, MODELS = "prior_competition", "prior_overtaking", "prior_competition_models"
 LENGTHS = (*PRETRAINING_TIMES, LAST)
@@ -77,9 +76,8 @@ def make(runs: Path, figures: Path) -> Found:
     MODELS_DRAWING.write(
         figures / MODELS, {"all_weights": full, **{p: numbers[p] for p in ("widths", "lora")}}
     )
-    with figure_style():
-        save_figure(_times(found), figures / TIMES, {"crossings": _table(found["lengths"])})
-    plt.close("all")
+    sizes = {f"{length:g}": squared(found, length) for length in LENGTHS}
+    TIMES_DRAWING.write(figures / TIMES, {"crossings": _table(found["lengths"]), "squared": sizes})
     return found
 
 
@@ -139,22 +137,20 @@ def _table(courses: list[Course]) -> list[dict[str, float]]:
     return rows
 
 
-def _times(found: Found) -> Any:
-    """log10 time of the crossing against log10 time of pretraining."""
-    fig, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
-    for told, color in SHARE_COLORS.items():
-        for length in LENGTHS:
-            mine = [c for c in found["lengths"] if (c.told, c.pretraining) == (told, length)]
-            times = [c.crossing()[1] for c in mine]
-            ax.plot([length] * len(times), times, "o", color=color, ms=4, alpha=0.7)
-        flows = [ring_flow(squared(found, t), told, 3 * squared(found, t) + 10) for t in LENGTHS]
-        law = [flow.crossing()[1] for flow in flows]
-        ax.plot(LENGTHS, law, color=color, lw=1.6, label=f"{told} of {NEW} told")
-    end = LAST
-    ax.plot([0, end], [0, end], color="0.5", ls=":", lw=1.2, label="as long as pretraining")
+def draw_times(numbers: dict[str, Any]) -> Picture:
+    """log10 time of the crossing against log10 time of pretraining; lines: the flow that knows p² alone."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    sizes = {float(length): size for length, size in numbers["squared"].items()}
+    for (told, color), marker in zip(SHARE_COLORS.items(), ("o", "s", "D"), strict=True):
+        mine = [row for row in numbers["crossings"] if row["told"] == told]
+        times = [row["log10_time"] for row in mine]
+        ax.plot([row["pretraining"] for row in mine], times, marker, color=color, ms=4.5, alpha=0.8)
+        law = [ring_flow(size, told, 3 * size + 10).crossing()[1] for size in sizes.values()]
+        ax.plot(list(sizes), law, "-", color=color, lw=1.4, zorder=0)
+        ax.plot([], [], f"{marker}-", ms=4.5, color=color, lw=1.4, label=f"{told} of {NEW} told")
+    ax.plot([0, LAST], [0, LAST], color="0.4", ls=":", lw=1.2, label="as long as pretraining")
     ax.set(xlabel="pretraining, log10 time", ylabel="told answer overtakes, log10 time")
-    ax.set_xlim(0, end + 1)
-    ax.set_ylim(bottom=0)
+    ax.set(xlim=(0, LAST + 1), ylim=(0, None))
     ax.legend(frameon=False, loc="upper left")
     return fig
 
@@ -187,6 +183,10 @@ def draw_models(numbers: dict[str, Any]) -> Picture:
 LOGITS_DRAWING = Drawing(
     "The size p² of the pretrained features alone says where the told answer overtakes the pretrained one",
     draw_logits,
+)
+TIMES_DRAWING = Drawing(
+    "The longer the pretraining, the later the told answer overtakes; the more subjects are told, the sooner",
+    draw_times,
 )
 MODELS_DRAWING = Drawing(
     "By LoRA the told answer is first from rank 2 on; by all weights mostly the pretrained one, at any width",
@@ -326,7 +326,7 @@ FIGURE = Figure(
     draw=make,
     claims=claims,
     cost="slow",
-    drawings={LOGITS: LOGITS_DRAWING, MODELS: MODELS_DRAWING},
+    drawings={LOGITS: LOGITS_DRAWING, TIMES: TIMES_DRAWING, MODELS: MODELS_DRAWING},
 )
 
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 from scipy.optimize import root_scalar
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.prior.criteria import COSINES, LAW_WITHIN, RATIO
 from analyses.prior.maps import FrozenFeatures, answer_features
 from ocr_interp import FactRecallTask
 from ocr_interp.training.long_descent import long_descent
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "prior_frozen_features"
 TIME, ENTRIES, TYPE_SIZE = 60.0, 0.001, 30.0
@@ -58,20 +60,31 @@ def make(runs: Path, figures: Path) -> list[Point]:
             linear_map = FrozenFeatures(features=features, factored=factored)
             found = long_descent(task, linear_map, log10_time=TIME, entries=ENTRIES)
             points.append(Point(cosine, factored, law(cosine, factored), found.beta))
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
-        shown = np.linspace(0, 0.995, 100)
-        for factored, color in COLORS.items():
-            ax.plot(shown, [law(c, factored) for c in shown], color=color, lw=1.5, label=NAMES[factored])
-            mine = [p for p in points if p.factored == factored]
-            ax.plot([p.cosine for p in mine], [p.beta for p in mine], "o", color=color, ms=7)
-        ax.set(xlabel="cosine ρ of the features of b and c", ylabel="held-out coefficient β")
-        ax.set(xlim=(-0.02, 1), ylim=(-0.04, 1.03))
-        ax.set_title("Frozen answer features: only what was known is deduced", loc="left", fontsize=11)
-        ax.legend(frameon=False, fontsize=9, loc="lower right")
-        save_figure(fig, figures / PICTURE, {"points": [asdict(point) for point in points]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"points": [asdict(point) for point in points]})
     return points
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β by cosine: descent as marks on the laws as lines."""
+    points = [Point(**point) for point in numbers["points"]]
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
+    shown = np.linspace(0, 0.995, 100)
+    for factored, color in COLORS.items():
+        ax.plot(shown, [law(c, factored) for c in shown], color=color, lw=1.5, label=NAMES[factored])
+        mine = [p for p in points if p.factored == factored]
+        ax.plot([p.cosine for p in mine], [p.beta for p in mine], "o", color=color, ms=6)
+    ax.plot([], [], "o", color="0.4", label=f"gradient descent, t = $10^{{{TIME:g}}}$")
+    ax.set(xlabel="cosine ρ of the features of b and c", ylabel="held-out coefficient β")
+    ax.set(xlim=(-0.02, 1), ylim=(-0.04, 1.03))
+    ax.legend(frameon=False, loc="lower right")
+    return fig
+
+
+DRAWING = Drawing(
+    "With the answers' features frozen one matrix deduces just what they already relate, a low-rank one "
+    "always more",
+    draw,
+)
 
 
 def claims(points: list[Point]) -> list[Claim]:
@@ -94,7 +107,7 @@ def claims(points: list[Point]) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -9,14 +9,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 from torch import Tensor
 from torch.nn.functional import cross_entropy, dropout
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.escape_criteria import (
@@ -35,7 +38,6 @@ from ocr_interp import solve
 from ocr_interp.devices import seeded_generator
 from ocr_interp.theory import held_out_beta, saddle_solution
 from ocr_interp.theory.problem import max_margin_problem
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_escape"
 
@@ -138,25 +140,38 @@ def make(runs: Path, figures: Path) -> dict[str, RulePath]:
         measured[name] = RulePath(
             found[0][0], [f[1] for f in found], [f[2] for f in found], [f[3] for f in found]
         )
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.6, 4.4), layout="constrained")
-        for y, (name, path) in enumerate(measured.items()):
-            ends = np.array([betas[-1] for betas in path.beta])
-            before = np.array([betas[0] for betas in path.beta])
-            ax.plot([before.mean(), ends.mean()], [y, y], color="0.75", lw=3, zorder=0)
-            ax.plot(before.mean(), y, "o", color="0.6", ms=6)
-            color = "#0173b2" if PREDICTED[name] == "stays" else "#d94801"
-            ax.plot(ends, np.full(len(ends), y), "o", color=color, ms=6, alpha=0.8)
-        task = noise_free(SIZES)
-        for beta, label in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-\nmargin")):
-            ax.axvline(beta, color="0.25", ls=":", lw=1.2)
-            ax.text(beta, -0.7, label, ha="center", va="bottom", fontsize=9, color="0.25")
-        ax.set_yticks(range(len(measured)), measured)
-        ax.set(xlabel="held-out coefficient β: grey before, coloured after 20,000 more steps")
-        ax.set_ylim(len(measured) - 0.5, -0.6)
-        save_figure(fig, figures / PICTURE, numbers_of(measured))
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, numbers_of(measured))
     return measured
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β before the other rule takes over and after its steps, one row per rule."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
+    marks = {"stays": ("o", "#0173b2", "expected to stay"), "leaves": ("D", "#d55e00", "expected to leave")}
+    for y, (name, path) in enumerate(numbers.items()):
+        ends, before = ([betas[at] for betas in path["beta"]] for at in (-1, 0))
+        marker, color, label = marks[PREDICTED[name]]
+        ax.plot([np.mean(before), np.mean(ends)], [y, y], color="0.75", lw=3, zorder=0)
+        ax.plot(np.mean(before), y, "|", color="0.4", ms=10, mew=2, label=None if y else "before, mean")
+        drawn = ax.get_legend_handles_labels()[1]
+        label = None if label in drawn else label
+        ax.plot(ends, [y] * len(ends), marker, color=color, ms=5, alpha=0.8, label=label)
+    task = noise_free(SIZES)
+    for beta, label in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin")):
+        ax.axvline(beta, color="0.25", ls=":", lw=1.2)
+        ax.text(beta, -0.7, label, ha="center", va="bottom", fontsize=8, color="0.25")
+    ax.set_yticks(range(len(numbers)), list(numbers))
+    ax.set(xlabel=f"held-out coefficient β after {STEPS:,} more steps, every start")
+    ax.set_ylim(len(numbers) - 0.5, -0.6)
+    fig.legend(loc="outside lower center", ncols=3, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "Momentum and small batches stay near the saddle; label noise takes descent to full deduction, SignSGD "
+    "and Muon to less than before",
+    draw,
+)
 
 
 def numbers_of(measured: dict[str, RulePath]) -> dict[str, object]:
@@ -199,7 +214,7 @@ def claims(measured: dict[str, RulePath]) -> list[Claim]:
     return found
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

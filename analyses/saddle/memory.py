@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.criteria import TASK
@@ -27,11 +30,10 @@ from analyses.saddle.memory_criteria import (
 from analyses.saddle.runs import descend, flow, noise_free
 from ocr_interp import solve
 from ocr_interp.theory import saddle_solution
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_memory_of_the_start"
 COLORS = ("#fdae6b", "#f16913", "#a63603", "#3f0d00")
-MARKERS = dict(zip(WIDTHS, ("o", "s"), strict=True))
+MARKERS = {str(width): marker for width, marker in zip(WIDTHS, ("o", "s"), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -60,32 +62,44 @@ def make(runs: Path, figures: Path) -> Measured:
         for width in WIDTHS
     ]
     measured = Measured(np.array(of_flow), np.array(of_descent))
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.2, 4.2), layout="constrained")
-        for k, (loss, color) in enumerate(zip(LOSSES, COLORS, strict=True)):
-            ax.plot(SIZES, measured.of_flow[:, k], color=color, lw=2, label=f"loss $10^{{-{loss}}}$")
-            for w, width in enumerate(WIDTHS if loss in TRAINED_LOSSES else ()):
-                ax.plot(WITH_POINTS, measured.of_descent[w, :, k], MARKERS[width], color=color, ms=5)
-        task = noise_free(TASK)
-        for beta, name in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin solution")):
-            ax.axhline(beta, color="0.25", ls=":", lw=1.2)
-            ax.text(SIZES[0], beta + 0.01, name, fontsize=9, color="0.25")
-        for width, marker in MARKERS.items():
-            ax.plot([], [], marker, color="0.4", ms=5, label=f"descent, d_head {width}")
-        ax.set(xscale="log", ylim=(0, 0.87), ylabel="held-out coefficient β")
-        ax.set_xlabel("size of the start: standard deviation of the entries × √d_head")
-        ax.set_title("A small start deduces more than the theorem says, a large one less", loc="left")
-        ax.legend(frameon=False, fontsize=9, loc="lower left")
-        numbers = {
-            "size": SIZES,
-            "log10_loss": [-loss for loss in LOSSES],
-            "flow": measured.of_flow,
-            "descent": {str(width): measured.of_descent[w] for w, width in enumerate(WIDTHS)},
-            "size_of_descent": WITH_POINTS,
-        }
-        save_figure(fig, figures / PICTURE, numbers)
-        plt.close(fig)
+    numbers = {
+        "size": SIZES,
+        "log10_loss": [-loss for loss in LOSSES],
+        "flow": measured.of_flow,
+        "descent": {str(width): measured.of_descent[w] for w, width in enumerate(WIDTHS)},
+        "size_of_descent": WITH_POINTS,
+    }
+    DRAWING.write(figures / PICTURE, numbers)
     return measured
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β by size of the start, one line per training loss; descent as marks."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
+    flow_of, sizes = np.array(numbers["flow"]), numbers["size"]
+    for k, (loss, color) in enumerate(zip(numbers["log10_loss"], COLORS, strict=True)):
+        ax.plot(sizes, flow_of[:, k], color=color, lw=2, label=f"flow, loss $10^{{{loss}}}$")
+        for width, of_width in numbers["descent"].items():
+            beta = np.array(of_width)
+            if k < beta.shape[1]:
+                ax.plot(numbers["size_of_descent"], beta[:, k], MARKERS[width], color=color, ms=5)
+    task = noise_free(TASK)
+    for beta, name in ((saddle_solution(task).beta, "saddle"), (solve(task).beta, "max-margin solution")):
+        ax.axhline(beta, color="0.25", ls=":", lw=1.2)
+        ax.text(sizes[-1], beta + 0.01, name, fontsize=8, color="0.25", ha="right")
+    for width, marker in MARKERS.items():
+        ax.plot([], [], marker, color="0.4", ms=5, label=f"descent, d_head {width}")
+    ax.set(xscale="log", ylim=(0, 0.87), ylabel="held-out coefficient β")
+    ax.set_xlabel("size of the start: standard deviation of the entries × √d_head")
+    ax.legend(frameon=False, loc="lower left")
+    return fig
+
+
+DRAWING = Drawing(
+    "A small start deduces more than the max-margin solution, a large one less, even at a training loss of "
+    "1e-100",
+    draw,
+)
 
 
 def claims(measured: Measured) -> list[Claim]:
@@ -131,7 +145,7 @@ def claims(measured: Measured) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.saddle.runs import Sizes, noise_free
 from ocr_interp.devices import seeded_generator
 from ocr_interp.theory import held_out_beta, saddle_solution
 from ocr_interp.theory.problem import max_margin_problem
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "saddle_smoothing"
 RATIOS = ((1, 2), (1, 4), (1, 9))
@@ -71,29 +73,39 @@ def make(runs: Path, figures: Path) -> list[Point]:
         for entries, smoothing in ((STARTS[0], SMOOTHING), (STARTS[0], 0.0), (STARTS[1], SMOOTHING))
         for seed in SEEDS
     ]
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(5.4, 4.0), layout="constrained")
-        for (entries, smoothing), color, label in (
-            ((STARTS[0], SMOOTHING), "#08306b", f"labels smoothed by {SMOOTHING:.0%}"),
-            ((STARTS[0], 0.0), "#6baed6", "labels as they are"),
-            ((STARTS[1], SMOOTHING), "#fdae6b", "smoothed, from a large start"),
-        ):
-            mine = [p for p in points if (p.entries, p.smoothing) == (entries, smoothing)]
-            x = [p.m_train / p.m_test for p in mine]
-            ax.plot(x, [p.beta for p in mine], "o", color=color, ms=7, alpha=0.85, label=label)
-        ratios = [a / b for a, b in RATIOS]
-        saddles = [saddle_solution(noise_free((N, a, b))).beta for a, b in RATIOS]
-        ax.plot(ratios, saddles, "o", mfc="none", mec="0.2", ms=12, label="saddle")
-        ax.axhline(1, color="0.25", ls=":", lw=1.2)
-        ax.set(xscale="log", ylim=(0, 1.06), ylabel="held-out coefficient β")
-        ax.set_xlabel("r = told / untold subjects of a pair")
-        ax.set_xticks(ratios, [f"{a}/{b}" for a, b in RATIOS])
-        ax.minorticks_off()
-        ax.set_title("Smoothed labels: everything is deduced", loc="left")
-        fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        save_figure(fig, figures / PICTURE, {"points": [asdict(point) for point in points]})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"points": [asdict(point) for point in points]})
     return points
+
+
+def draw(numbers: dict[str, Any]) -> Picture:
+    """β by the ratio of told to untold subjects, one mark per seed."""
+    points = [Point(**point) for point in numbers["points"]]
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")
+    for (entries, smoothing), marker, color, label in (
+        ((STARTS[0], SMOOTHING), "o", "#08306b", f"small start, labels smoothed by {SMOOTHING:.0%}"),
+        ((STARTS[0], 0.0), "s", "#4a98cf", "small start, labels as they are"),
+        ((STARTS[1], SMOOTHING), "D", "#de8f05", "large start, labels smoothed"),
+    ):
+        mine = [p for p in points if (p.entries, p.smoothing) == (entries, smoothing)]
+        x = [p.m_train / p.m_test for p in mine]
+        ax.plot(x, [p.beta for p in mine], marker, color=color, ms=6, alpha=0.85, label=label)
+    ratios = [a / b for a, b in RATIOS]
+    saddles = [saddle_solution(noise_free((N, a, b))).beta for a, b in RATIOS]
+    ax.plot(ratios, saddles, "o", mfc="none", mec="0.2", ms=12, label="saddle")
+    ax.axhline(1, color="0.25", ls=":", lw=1.2)
+    ax.set(xscale="log", ylim=(0, 1.06), ylabel="held-out coefficient β")
+    ax.set_xlabel("r = told / untold subjects of a pair")
+    ax.set_xticks(ratios, [f"{a}/{b}" for a, b in RATIOS])
+    ax.minorticks_off()
+    fig.legend(loc="outside lower center", ncols=2, frameon=False)
+    return fig
+
+
+DRAWING = Drawing(
+    "From a small start smoothed labels deduce nearly everything, at each ratio of told subjects; from a "
+    "large start they do not",
+    draw,
+)
 
 
 def claims(points: list[Point]) -> list[Claim]:
@@ -123,7 +135,7 @@ def claims(points: list[Point]) -> list[Claim]:
     ]
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow")
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, cost="slow", drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyses.llm.finished.inside_claims import LAYERS_PICTURE, TRUNCATION_PICTURE
-from analyses.llm.finished.inside_results import Runs
+from analyses.house.drawing import WIDTH, Drawing
+from analyses.llm.finished.inside_results import METHODS, Runs
 from analyses.llm.finished.results import CHANCE
-from ocr_interp.viz.style import save_figure
+from analyses.llm.studies.plan import SMOLLM2, TITLES
 
 LOOK = {
     "held_out_fact": ("facts (told)", "#0173b2"),
@@ -23,6 +23,8 @@ LOOK = {
     "held_out_implication": ("implications, never told", "#de8f05"),
 }
 ENDS = {"only the top {k} kept": "-", "the top {k} removed": ":"}
+TOLD_KEPT = 0.2
+"""Mean rank up to which the sentence of truncation calls told ones known; chosen after a run was seen."""
 PLACE_COLORS = {"name": "#0173b2", "last": "#de8f05"}
 PLACE_WORDS = {"name": "last token of the name", "last": "last token of the prompt"}
 
@@ -32,37 +34,56 @@ def truncated_runs(inspected: Sequence[Runs]) -> list[Runs]:
     return [runs for runs in inspected if any(c["kind"] == "truncation" for c in runs.cuts().values())]
 
 
-def draw_truncation(inspected: Sequence[Runs], figures: Path) -> None:
+def truncation_numbers(inspected: Sequence[Runs]) -> dict[str, Any]:
+    """The curves of every data set and method."""
+    return {"mean rank": {runs.key: _curves(runs) for runs in inspected}, "chance": CHANCE}
+
+
+def draw_truncation(numbers: dict[str, Any]) -> Figure:
     """Mean ranks by k: the top k singular values of every ΔW alone, and without them."""
-    columns = min(3, len(inspected))
-    rows = -(-len(inspected) // columns)
+    found = numbers["mean rank"]
+    columns = min(3, len(found))
+    rows = -(-len(found) // columns)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(6.6, 0.7 + 2.0 * rows), sharey=True, squeeze=False, layout="constrained"
+        rows, columns, figsize=(WIDTH, 1.2 + 2.0 * rows), sharey=True, squeeze=False, layout="constrained"
     )
-    numbers = {}
-    for ax, runs in zip(axes.flat, inspected, strict=False):
-        curves = _curves(runs)
-        numbers[runs.key] = curves
+    for ax, (key, curves) in zip(axes.flat, found.items(), strict=False):
         for (end, style), (split, (_, color)) in ((e, s) for e in ENDS.items() for s in LOOK.items()):
             own = curves[end]
             ax.plot(own["k"], own[split], style, color=color, lw=1.6, marker="o", ms=3)
-        ax.axhline(CHANCE, color="#aaaaaa", lw=0.8, ls="--", zorder=0)
+        ax.axhline(numbers["chance"], color="#aaaaaa", lw=0.8, ls="--", zorder=0)
         ax.set_xscale("log", base=2)
         ks = curves[next(iter(ENDS))]["k"]
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
-        ax.set_title(runs.title_with_model, fontsize=9)
-        ax.set_xlabel("k singular values of every ΔW", fontsize=8.5)
-    for ax in axes.flat[len(inspected) :]:
+        ax.set_title(_title(key))
+        ax.set_xlabel("k singular values of every ΔW")
+    for ax in axes.flat[len(found) :]:
         ax.set_visible(False)
     axes[0][0].set_ylim(-0.1, None)
     fig.supylabel("mean rank (0 is best)", fontsize=9)
     handles = [Line2D([], [], color=color, lw=1.6) for _, color in LOOK.values()]
     handles += [Line2D([], [], color="#444444", lw=1.6, ls=style) for style in ENDS.values()]
     labels = [label for label, _ in LOOK.values()] + [end.format(k="k") for end in ENDS]
-    fig.legend(handles, labels, frameon=False, fontsize=8, ncol=3, loc="outside lower center")
-    save_figure(fig, figures / TRUNCATION_PICTURE, {"mean rank": numbers, "chance": CHANCE})
-    plt.close(fig)
+    fig.legend(handles, labels, frameon=False, ncols=3, loc="outside lower center")
+    return fig
+
+
+def truncation_sentence(numbers: dict[str, Any]) -> str:
+    """Whether the first k without which untold implications are nearer to chance leaves the told ones."""
+    parted = []
+    for curves in numbers["mean rank"].values():
+        own = curves["the top {k} removed"]
+        told = zip(own["held_out_fact"], own["training_implication"], strict=True)
+        at = zip(own["k"], map(max, told), own["held_out_implication"], strict=True)
+        lost = next(((k, kept) for k, kept, untold in at if untold > numbers["chance"] / 2), None)
+        parted += [lost[0]] if lost and lost[1] <= TOLD_KEPT else []
+    if not parted or len(parted) < len(numbers["mean rank"]):
+        return "What is told and what is deduced, with the k largest directions of every update or without"
+    return (
+        f"Without the {_range(parted)} largest directions of every update what was told is still known, "
+        "what was deduced is mostly gone"
+    )
 
 
 def _curves(runs: Runs) -> dict[str, dict[str, list[Any]]]:
@@ -83,23 +104,25 @@ def layered_runs(inspected: Sequence[Runs]) -> list[Runs]:
     return [runs for runs in inspected if runs.layers()]
 
 
-def draw_layers(inspected: Sequence[Runs], figures: Path) -> None:
+def layer_numbers(inspected: Sequence[Runs]) -> dict[str, Any]:
+    """Probes and patching of the first run of every data set and method."""
+    return {runs.key: runs.layers()[0] for runs in inspected}
+
+
+def draw_layers(numbers: dict[str, Any]) -> Figure:
     """By layer: how well probes read the fact of untold names, and the rank of the donor's implication."""
     fig, axes = plt.subplots(
-        2, len(inspected), figsize=(6.6, 4.4), sharex="col", sharey="row", squeeze=False, layout="constrained"
+        2, len(numbers), figsize=(WIDTH, 4.4), sharex="col", sharey="row", squeeze=False, layout="constrained"
     )
-    numbers = {}
-    for column, runs in zip(axes.T, inspected, strict=True):
-        of = runs.layers()[0]
-        numbers[runs.key] = of
+    for column, (key, of) in zip(axes.T, numbers.items(), strict=True):
         _draw_probes(column[0], of)
         for k, place in enumerate(of["places"]):
             column[1].plot([row[k] for row in of["donor"]], color=PLACE_COLORS[place], lw=1.8)
-        column[1].axhline(of["donor_unpatched"], color="#aaaaaa", lw=0.8, ls="--", zorder=0)
-        column[0].set_title(runs.title_with_model, fontsize=9)
-        column[1].set_xlabel("layer", fontsize=9)
-    axes[0][0].set_ylabel("names whose fact\na probe reads", fontsize=9)
-    axes[1][0].set_ylabel("rank of the donor's\nimplication", fontsize=9)
+        column[1].axhline(of["donor_unpatched"], color="#aaaaaa", lw=1, ls="--", zorder=0)
+        column[0].set_title(_title(key))
+        column[1].set_xlabel("layer")
+    axes[0][0].set_ylabel("names whose fact\na probe reads")
+    axes[1][0].set_ylabel("rank of the donor's\nimplication (0 is best)")
     axes[0][0].set_ylim(0, 1.02)
     axes[1][0].set_ylim(-0.1, None)
     handles = [Line2D([], [], color=PLACE_COLORS[place], lw=1.8) for place in PLACE_WORDS]
@@ -108,13 +131,45 @@ def draw_layers(inspected: Sequence[Runs], figures: Path) -> None:
         Line2D([], [], color="#aaaaaa", lw=1, ls="--"),
     ]
     labels = [*PLACE_WORDS.values(), "before fine-tuning", "chance (above), unpatched (below)"]
-    fig.legend(handles, labels, frameon=False, fontsize=8, ncol=2, loc="outside lower center")
-    save_figure(fig, figures / LAYERS_PICTURE, numbers)
-    plt.close(fig)
+    fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
+    return fig
+
+
+def layers_sentence(numbers: dict[str, Any]) -> str:
+    """The layer from which patching the prompt's last token brings more than patching the name."""
+    turns = []
+    for of in numbers.values():
+        name, last = (np.array(of["donor"])[:, of["places"].index(place)] for place in PLACE_WORDS)
+        turn = int(np.argmax(last < name))
+        turns += [turn] if turn and (last < name)[turn:].all() else []
+    if not turns or len(turns) < len(numbers):
+        return (
+            "Where facts of untold names can be read, and where patching them brings the donor's implication"
+        )
+    return (
+        f"Patching shows that up to layer {_range([turn - 1 for turn in turns])} the name carries what is "
+        f"deduced of it, from layer {_range(turns)} on the prompt's last token"
+    )
 
 
 def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
     for k, place in enumerate(of["places"]):
         for state, style, width in (("probe_before", ":", 1), ("probe_after", "-", 1.8)):
             ax.plot([row[k] for row in of[state]], style, color=PLACE_COLORS[place], lw=width)
-    ax.axhline(of["chance"], color="#aaaaaa", lw=0.8, ls="--", zorder=0)
+    ax.axhline(of["chance"], color="#aaaaaa", lw=1, ls="--", zorder=0)
+
+
+def _title(key: str) -> str:
+    """The model, data set and method, from the key of a run's numbers."""
+    *model, data, method = key.split(", ")
+    return f"{TITLES[model[0] if model else SMOLLM2]}\n{data.replace('_', '-').title()}, {METHODS[method]}"
+
+
+def _range(values: Sequence[int]) -> str:
+    """One number, or the least and the largest."""
+    least, most = min(values), max(values)
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+TRUNCATION = Drawing(truncation_sentence, draw_truncation)
+LAYERS = Drawing(layers_sentence, draw_layers)

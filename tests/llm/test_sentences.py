@@ -1,0 +1,101 @@
+"""Titles of the language models' figures, which follow the numbers: each says something else of others."""
+
+from analyses.llm import families, parts, recall, wording
+from analyses.llm.finished import inside_curves
+from analyses.llm.studies.families import CITY
+
+
+def ranks(model, data, control, mean):
+    return {"model": model, "data": data, "control": control, "rank": {"mean": mean}}
+
+
+def test_families_counts_the_cases_if_one_is_not_nearer():
+    told, alone = (0.1, 1.0, 0.5), (0.2, 2.0, 1.9)
+    sets = (CITY, "country_code", "sport_music")
+    rows = [ranks("gemma", d, "none", m) for d, m in zip(sets, told, strict=True)]
+    rows += [ranks("gemma", d, "facts_only", m) for d, m in zip(sets, alone, strict=True)]
+    strong = ranks(families.STRONG, "sport_music", "none", 9.0)  # is in no picture
+    assert families.sentence({"rows": [*rows, strong]}).startswith("Known languages are recalled")
+    rows[1]["rank"]["mean"] = 2.5
+    assert families.sentence({"rows": rows}).endswith("in 1 of 2 cases")
+    rows[1]["rank"]["mean"], rows[3]["rank"]["mean"] = 1.0, 1.0  # the known set is not recalled
+    assert families.sentence({"rows": rows}).endswith("in 2 of 2 cases")
+
+
+def test_parts_names_the_arms_that_deduce_most_and_least():
+    def arm(title, mean, data="profession_color"):
+        return {"data": data, "title": title, "matched": {"mean": mean}}
+
+    rows = [arm("MLPs", 1.2), arm("attention", 0.3), arm("v and o", None), arm("LoKr", 0.0, "city_language")]
+    said = parts.sentence({"rows": rows})
+    assert said.endswith("most by attention (mean rank 0.30), least by MLPs (1.20)")
+    assert "not known" in parts.sentence({"rows": rows[2:]})
+
+
+def test_recall_says_falling_only_of_falling_shares():
+    def numbers(known, told=(0.1, 0.2)):
+        return {
+            "rows": [
+                {
+                    "arm": recall.arm_name(share),
+                    "first_pretrained": {"mean": one},
+                    "first_told": {"mean": other},
+                }
+                for share, one, other in zip((0.0, 0.4), known, told, strict=True)
+            ]
+        }
+
+    assert recall.sentence(numbers((0.9, 0.5))).endswith("stays ahead of the told one")
+    assert recall.sentence(numbers((0.9, 0.1))).endswith("the answer that SmolLM2 knew")
+    assert recall.sentence(numbers((0.5, 0.6))) == (
+        "Of untold names 50% get the answer that SmolLM2 knew if 0% of the others are told, 60% if 40% are"
+    )
+    assert "once two" in recall.sentence({"rows": []})
+
+
+def test_wording_says_first_only_if_no_other_wording_deduces():
+    def cell(trained, asked, mean):
+        return {"data": "profession_color", "trained": trained, "asked": asked, "mean": mean}
+
+    rows = [cell(0, 0, 0.4), cell(0, 2, 1.5), cell(2, 0, 1.6), cell(2, 2, 1.4)]
+    assert wording.sentence({"rows": rows}).endswith("far less otherwise")
+    rows[3]["mean"] = 0.3
+    assert wording.sentence({"rows": rows}) == (
+        "How much is deduced differs by wording: mean rank 0.30 trained with the name last, asked with the "
+        "name last, 1.60 trained with the name last, asked with the name first"
+    )
+    assert "not known" in wording.sentence({"rows": []})
+
+
+def patched(donor):
+    return {"places": ["name", "last"], "donor": donor}
+
+
+def test_layers_name_the_turn_only_if_every_run_has_one():
+    one, other = patched([[0.9, 2.0], [1.0, 1.9], [2.0, 0.5]]), patched([[0.9, 2.0], [2.0, 0.7], [2.1, 0.5]])
+    said = inside_curves.layers_sentence({"city_language, full": one})
+    assert said.endswith(
+        "up to layer 1 the name carries what is deduced of it, from layer 2 on the prompt's last token"
+    )
+    both = inside_curves.layers_sentence({"city_language, full": one, "gemma, city_language, full": other})
+    assert "up to layer 0 to 1 the name" in both
+    assert "from layer 1 to 2 on" in both
+    back = patched([[0.9, 2.0], [2.0, 0.7], [0.8, 2.0]])
+    for unlike in (back, patched([[2.0, 1.0]] * 3), patched([[1.0, 2.0]] * 3)):
+        said = inside_curves.layers_sentence(
+            {"city_language, full": one, "gemma, city_language, full": unlike}
+        )
+        assert said.startswith("Where facts of untold names can be read")
+
+
+def test_truncation_says_apart_only_if_what_was_told_is_kept():
+    def numbers(facts):
+        own = {"k": [1, 8], "held_out_fact": facts, "training_implication": [0.0, 0.1]}
+        curves = {"the top {k} removed": {**own, "held_out_implication": [0.6, 1.3]}}
+        return {"mean rank": {"city_language, full": curves}, "chance": 2.0}
+
+    said = inside_curves.truncation_sentence(numbers([0.0, 0.1]))
+    assert said.startswith("Without the 8 largest directions")
+    assert inside_curves.truncation_sentence(numbers([0.0, 0.4])).startswith(
+        "What is told and what is deduced"
+    )
