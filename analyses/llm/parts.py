@@ -82,7 +82,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
         label = f"where a told implication costs {numbers['matched_nats']:g} nats"
         ax.plot(values, [y] * len(values), "o", ms=5, color="#0173b2", label=None if y else label)
         if not values:
-            ax.text(0.05, y, "does not get there", va="center", fontsize=8, color="#777777")
+            ax.text(1.75, y, "does not get there", va="center", fontsize=8, color="#777777")
     ax.set_yticks(range(len(shown)), [row["title"] for row in shown])
     ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
     ax.set_xlim(0, 2.6)
