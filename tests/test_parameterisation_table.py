@@ -73,11 +73,10 @@ def test_trained_numbers_by_hand():
     assert {name: table_runs.n_trained(name, (8, 1, 3)) for name in by_hand} == by_hand
 
 
-def test_every_row_has_a_map_and_a_colour():
+def test_every_row_has_a_map():
     from ocr_interp.maps import maps
 
     assert {row.ov for row in MAPS.values()} <= set(maps.names)
-    assert list(table.COLOURS) == list(MAPS)
 
 
 def test_a_run_is_read_where_its_loss_is_below_the_threshold():

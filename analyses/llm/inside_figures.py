@@ -114,11 +114,30 @@ def draw_cuts(numbers: dict[str, Any]) -> Figure:
     return fig
 
 
+def cuts_sentence(numbers: dict[str, Any]) -> str:
+    """Whether in every panel putting the MLPs back loses most, in the sum of the three mean ranks."""
+    most = True
+    for cuts in numbers["mean rank by seed"].values():
+        parts = [cuts.get(f"{part} put back") for part in ("MLP", "OV", "QK")]
+        lost = [_sum_of_ranks(cut) for cut in parts if cut is not None]
+        most &= len(lost) == len(parts) and lost[0] > max(lost[1:])
+    if not most:
+        return "What is left of facts and implications after every part of the update is put back"
+    return "Putting the MLP update back loses more of what was learned than putting back OV or QK"
+
+
+def _sum_of_ranks(cut: dict[str, Any]) -> float:
+    return sum(float(np.mean(values)) for name, values in cut.items() if name != "kind")
+
+
 def cuts_drawing(model: str) -> Drawing:
-    """The picture of a model's cuts; its sentence was read off SmolLM2's numbers, and is said of no other."""
-    found = "Putting the MLP update back loses more of what was learned than putting back OV or QK"
-    of_another = f"What is left of facts and implications after every cut, {TITLES[model]}"
-    return Drawing(found if model == SMOLLM2 else of_another, draw_cuts)
+    """The picture of a model's cuts."""
+
+    def sentence(numbers: dict[str, Any]) -> str:
+        of = "" if model == SMOLLM2 else f", {TITLES[model]}"
+        return cuts_sentence(numbers) + of
+
+    return Drawing(sentence, draw_cuts)
 
 
 def _panel_title(key: str, found: dict[str, Any]) -> str:

@@ -23,8 +23,6 @@ LOOK = {
     "held_out_implication": ("implications, never told", "#de8f05"),
 }
 ENDS = {"only the top {k} kept": "-", "the top {k} removed": ":"}
-TOLD_KEPT = 0.2
-"""Mean rank up to which the sentence of truncation calls told ones known; chosen after a run was seen."""
 PLACE_COLORS = {"name": "#0173b2", "last": "#de8f05"}
 PLACE_WORDS = {"name": "last token of the name", "last": "last token of the prompt"}
 
@@ -70,20 +68,17 @@ def draw_truncation(numbers: dict[str, Any]) -> Figure:
 
 
 def truncation_sentence(numbers: dict[str, Any]) -> str:
-    """Whether the first k without which untold implications are nearer to chance leaves the told ones."""
-    parted = []
+    """Whether what was told is much better known than what was deduced, where that is nearer to chance."""
+    sooner = 0
     for curves in numbers["mean rank"].values():
         own = curves["the top {k} removed"]
-        told = zip(own["held_out_fact"], own["training_implication"], strict=True)
-        at = zip(own["k"], map(max, told), own["held_out_implication"], strict=True)
-        lost = next(((k, kept) for k, kept, untold in at if untold > numbers["chance"] / 2), None)
-        parted += [lost[0]] if lost and lost[1] <= TOLD_KEPT else []
-    if not parted or len(parted) < len(numbers["mean rank"]):
+        told = map(max, zip(own["held_out_fact"], own["training_implication"], strict=True))
+        at = zip(told, own["held_out_implication"], strict=True)
+        lost = next(((kept, untold) for kept, untold in at if untold > numbers["chance"] / 2), None)
+        sooner += lost is not None and lost[0] <= lost[1] / 2
+    if not sooner or sooner < len(numbers["mean rank"]):
         return "What is told and what is deduced, with the k largest directions of every update or without"
-    return (
-        f"Without the {_range(parted)} largest directions of every update what was told is still known, "
-        "what was deduced is mostly gone"
-    )
+    return "Without the largest directions of every update what was deduced is lost before what was told"
 
 
 def _curves(runs: Runs) -> dict[str, dict[str, list[Any]]]:
@@ -146,10 +141,9 @@ def layers_sentence(numbers: dict[str, Any]) -> str:
         return (
             "Where facts of untold names can be read, and where patching them brings the donor's implication"
         )
-    return (
-        f"Patching shows that up to layer {_range([turn - 1 for turn in turns])} the name carries what is "
-        f"deduced of it, from layer {_range(turns)} on the prompt's last token"
-    )
+    layers = [f"{turn} of {len(of['donor'])}" for turn, of in zip(turns, numbers.values(), strict=True)]
+    where = " and ".join(dict.fromkeys(layers))
+    return f"What is deduced of a name moves from it to the prompt's last token at layer {where}"
 
 
 def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
@@ -163,12 +157,6 @@ def _title(key: str) -> str:
     """The model, data set and method, from the key of a run's numbers."""
     *model, data, method = key.split(", ")
     return f"{TITLES[model[0] if model else SMOLLM2]}\n{data.replace('_', '-').title()}, {METHODS[method]}"
-
-
-def _range(values: Sequence[int]) -> str:
-    """One number, or the least and the largest."""
-    least, most = min(values), max(values)
-    return f"{least}" if least == most else f"{least} to {most}"
 
 
 TRUNCATION = Drawing(truncation_sentence, draw_truncation)
