@@ -76,9 +76,13 @@ def truncation_sentence(numbers: dict[str, Any]) -> str:
         at = zip(told, own["held_out_implication"], strict=True)
         lost = next(((kept, untold) for kept, untold in at if untold > numbers["chance"] / 2), None)
         sooner += lost is not None and lost[0] <= lost[1] / 2
-    if not sooner or sooner < len(numbers["mean rank"]):
+    if not sooner:
         return "What is told and what is deduced, with the k largest directions of every update or without"
-    return "Without the largest directions of every update what was deduced is lost before what was told"
+    runs = len(numbers["mean rank"])
+    where = "" if sooner == runs else f", in {sooner} of {runs} runs"
+    return (
+        f"Without the largest directions of every update what was deduced is lost before what was told{where}"
+    )
 
 
 def _curves(runs: Runs) -> dict[str, dict[str, list[Any]]]:
