@@ -14,8 +14,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure as Picture
 
 from analyses.house.claims import Claim
+from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
@@ -24,7 +26,6 @@ from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, p
 from analyses.llm.runs import result_path
 from analyses.llm.studies import parts
 from analyses.llm.studies.step_size import ALIKE, BORROWED, CRITERIA, DATA, KNOWN, MATCHED, STUDY
-from ocr_interp.viz.style import figure_style, save_figure
 
 PICTURE = "llm_step_size"
 LEAST_SEEDS = 2
@@ -77,34 +78,55 @@ def points() -> list[Point]:
 def make(runs: Path, figures: Path) -> list[Point]:
     """Draws what is finished."""
     found = points()
-    with figure_style():
-        fig, ax = plt.subplots(figsize=(6.6, 3.3), layout="constrained")
-        for key, (title, color, marker) in SERIES.items():
-            own = [p for p in found if (p.method, p.optimizer) == key]
-            middles = []
-            for point in own:
-                ends = [point.ends(seed) for seed in point.arm.seeds]
-                kl, rank = (float(np.mean(values)) for values in zip(*ends, strict=True))
-                middles.append((kl, rank))
-                face = color if point.fitted else "white"
-                ax.plot(*zip(*ends, strict=True), marker, ms=3.5, color=color, alpha=0.5)
-                ax.plot(kl, rank, marker, ms=8, color=color, mfc=face)
-                ax.annotate(
-                    f"{point.lr:g}", (kl, rank), (0, 8), textcoords="offset points", ha="center", fontsize=8
-                )
-            if middles:
-                ax.plot(*zip(*middles, strict=True), "-", lw=1, color=color)
-                ax.plot([], [], f"{marker}-", color=color, label=title)
-        ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
-        ax.set_xscale("log")
-        ax.set_xlabel("moved from the base model on ordinary sentences (KL, nats a token)")
-        ax.set_ylabel("untold colors: mean rank\n(0: deduced, 2: guessed)")
-        ax.set_ylim(0, 2.3)
-        if found:
-            ax.legend(frameon=False, fontsize=8.5, loc="lower left")
-        save_figure(fig, figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found)})
-        plt.close(fig)
+    DRAWING.write(figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found)})
     return found
+
+
+def picture(numbers: dict[str, Any]) -> Picture:
+    """Held-out rank against divergence, one line for each optimiser; hollow where told ones are not known."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    for key, (title, color, marker) in SERIES.items():
+        own = [row for row in numbers["rows"] if (row["method"], row["optimizer"]) == key]
+        for row in own:
+            kl, rank = row["neutral_kl"], row["rank"]
+            ax.plot(kl["by_seed"], rank["by_seed"], marker, ms=3.5, color=color, alpha=0.5)
+            face = color if row["fitted"] else "white"
+            ax.plot(kl["mean"], rank["mean"], marker, ms=8, color=color, mfc=face)
+            below = key == ("full", "adamw")  # its points lie beside LoRA's
+            ax.annotate(
+                f"{row['lr']:g}", (kl["mean"], rank["mean"]), (0, -16 if below else 8),
+                textcoords="offset points", ha="center", fontsize=8,
+            )  # fmt: skip
+        if own:
+            middles = [(row["neutral_kl"]["mean"], row["rank"]["mean"]) for row in own]
+            ax.plot(*zip(*middles, strict=True), "-", lw=1, color=color)
+            ax.plot([], [], f"{marker}-", color=color, label=title)
+    if any(not row["fitted"] for row in numbers["rows"]):
+        ax.plot([], [], "o", color="#777777", mfc="white", label="told ones not known")
+    ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+    ax.set_xscale("log")
+    ax.set_xlabel("moved from the base model on ordinary sentences (KL, nats a token)")
+    ax.set_ylabel("untold colors: mean rank\n(0: deduced, 2: guessed)")
+    ax.set_ylim(0, 2.4)
+    if numbers["rows"]:
+        fig.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
+    return fig
+
+
+def sentence(numbers: dict[str, Any]) -> str:
+    """What the means of the runs that know what they were told say."""
+    falls = []
+    for key in SERIES:
+        own = [row for row in numbers["rows"] if (row["method"], row["optimizer"]) == key and row["fitted"]]
+        ranks = [row["rank"]["mean"] for row in sorted(own, key=lambda row: row["lr"])]
+        if key[1] == "adamw":
+            falls.append(len(ranks) > 1 and all(b < a for a, b in itertools.pairwise(ranks)))
+    if all(falls):
+        return "The larger AdamW's steps, the more is deduced that is not so, and the farther the model moves"
+    return "How much is deduced that is not so, against how far the model moved, by optimiser and rate"
+
+
+DRAWING = Drawing(sentence, picture)
 
 
 def rows(found: list[Point]) -> list[dict[str, Any]]:
@@ -182,7 +204,12 @@ def draw(runs: Path, figures: Path) -> list[Point]:
 
 
 MEASURED = all(result_path(run).is_file() for run in STUDY.planned() if run.seed == STUDY.seeds[0])
-FIGURE = Figure(pictures=(PICTURE,) if MEASURED else (), draw=draw, claims=claims)
+FIGURE = Figure(
+    pictures=(PICTURE,) if MEASURED else (),
+    draw=draw,
+    claims=claims,
+    drawings={PICTURE: DRAWING} if MEASURED else {},
+)
 
 
 if __name__ == "__main__":
