@@ -67,6 +67,8 @@ def test_columns_are_judged_by_what_was_written_before():
     assert judge(columns()) == [True, True, True]
     assert judge(columns(few=0.4, many=0.6, random=0.3)) == [False, False, False]
     assert city_columns.claims({}) == []
+    assert city_columns.sentence(columns()).endswith("keep most of its language")
+    assert city_columns.sentence(columns(few=0.4)).startswith("How much")
 
 
 def test_columns_are_drawn_from_the_json_alone(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analyses.circuits import worked_models
-from analyses.discovery import curves, heads, induction, measuring
+from analyses.discovery import curves, heads, heads_needed, induction, measuring
 from analyses.discovery.criteria import COMPOSED, FAITHFUL, RANDOM_FAITHFUL, SEEDS, SHARE, TOP_SHARED
 from analyses.discovery.curves_criteria import SAME_CURVE, SAME_SCORES, SIZES
 from analyses.discovery.kept import kept
@@ -162,3 +162,12 @@ def test_the_induction_circuit_of_one_seed():
     report = evaluate_circuit(model, circuit, others, random_circuits=5)
     assert report.faithfulness > 0.85
     assert all(values.mean() <= RANDOM_FAITHFUL for values in report.random.values())
+
+
+def test_heads_needed_says_so_only_if_the_short_seeds_need_more():
+    def said(short, others):
+        needed = {0: others[0], 1: others[0], 4: others[1], 2: short[0], 3: short[1]}
+        return heads_needed.sentence({"seeds": [{"seed": k, "needed": n} for k, n in needed.items()]})
+
+    assert said((8, 9), (5, 6)).endswith("spread over 8 to 9 heads, elsewhere over 5 to 6")
+    assert said((6, 9), (5, 6)).startswith("How many of 16 heads")

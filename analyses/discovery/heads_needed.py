@@ -86,11 +86,21 @@ def picture(numbers: dict[str, Any]) -> Picture:
     return fig
 
 
-DRAWING = Drawing(
-    f"Where {SHARE:.0%} of the edges fall short, induction is spread over eight or nine heads, not five or "
-    "six",
-    picture,
-)
+def sentence(numbers: dict[str, Any]) -> str:
+    """Whether the seeds that fall short need more heads than all others, and how many both need."""
+    short, others = (
+        sorted(one["needed"] for one in numbers["seeds"] if (one["seed"] in SHORT) == is_short)
+        for is_short in (True, False)
+    )
+    if min(short) <= max(others):
+        return f"How many of 16 heads induction needs for a faithfulness of {FAITHFUL:g}, in every seed"
+    return (
+        f"Where {SHARE:.0%} of the edges fall short, induction is spread over {short[0]} to {short[-1]} "
+        f"heads, elsewhere over {others[0]} to {others[-1]}"
+    )
+
+
+DRAWING = Drawing(sentence, picture)
 FIGURE = Figure(pictures=(PICTURE,), draw=make, cost="slow", drawings={PICTURE: DRAWING})
 
 

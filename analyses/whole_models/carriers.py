@@ -139,9 +139,16 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     ]
 
 
-def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], holds: bool) -> Claim:
+def city_claim(
+    study: str, name: str, statement: str, expected: str, shown: dict[str, Any], holds: bool, picture: str
+) -> Claim:
+    """A claim of a study that patches nodes between city and language."""
     statement = f"SmolLM2-135M from city to language: {statement}"
-    return Claim(f"carriers_{name}", statement, SOURCE, expected, shown, 0.0, holds, PICTURE)
+    return Claim(f"{study}_{name}", statement, SOURCE, expected, shown, 0.0, holds, picture)
+
+
+def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], holds: bool) -> Claim:
+    return city_claim("carriers", name, statement, expected, shown, holds, PICTURE)
 
 
 DRAWING = Drawing("Ten heads and MLPs carry the city to its language, before tuning and after", picture)

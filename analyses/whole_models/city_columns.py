@@ -18,13 +18,12 @@ from analyses.house.claims import Claim
 from analyses.house.drawing import Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
+from analyses.whole_models.carriers import TIMES, city_claim
 from analyses.whole_models.city_columns_criteria import FEW, INSUFFICIENT, MANY, RANDOM, SUFFICIENT
 from ocr_interp.viz.style import current_style
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "circuits" / "city_columns.json"
 PICTURE = "circuit_city_columns"
-SOURCE = "this library; interchange of activations, Geiger et al. 2021"
-TIMES = ("before", "after")
 PLACES = {"after": "after the city", "city": "at the city", "both": "at both places"}
 
 
@@ -100,11 +99,18 @@ def claims(found: dict[str, Any]) -> list[Claim]:
 
 
 def _claim(name: str, statement: str, expected: str, shown: dict[str, Any], holds: bool) -> Claim:
-    statement = f"SmolLM2-135M from city to language: {statement}"
-    return Claim(f"columns_{name}", statement, SOURCE, expected, shown, 0.0, holds, PICTURE)
+    return city_claim("columns", name, statement, expected, shown, holds, PICTURE)
 
 
-DRAWING = Drawing("Ten heads and MLPs at the city and ten after it keep most of its language", picture)
+def sentence(numbers: dict[str, Any]) -> str:
+    """Whether FEW nodes at each place keep most of the answer together, before and after."""
+    few = numbers["kept"].index(FEW)
+    if min(numbers[when]["both"][few] for when in TIMES) < 0.5:
+        return "How much of a city's language is kept by few heads and MLPs, at the city and after it"
+    return f"{FEW} heads and MLPs at the city and {FEW} after it keep most of its language"
+
+
+DRAWING = Drawing(sentence, picture)
 FIGURE = Figure(
     pictures=(PICTURE,) if RESULT.is_file() else (),
     draw=draw,

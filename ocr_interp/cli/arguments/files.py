@@ -39,7 +39,7 @@ def read_run(path: Path) -> Run:
     Raises:
         RunError: no run there; the message names runs nearby.
     """
-    if path.suffix and not path.exists():
+    if path.suffix.lower() in (".json", ".csv") and not path.exists():
         raise RunError(f"there is no file {path}{_runs_nearby(path)}")
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run directory: it has no config.json{_runs_nearby(path)}")
