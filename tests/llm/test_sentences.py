@@ -2,6 +2,7 @@
 
 from analyses.llm import families, parts, recall, wording
 from analyses.llm.finished import inside_curves
+from analyses.llm.mitigation import drawing
 from analyses.llm.studies.families import CITY
 
 
@@ -96,3 +97,11 @@ def test_truncation_says_apart_only_if_what_was_told_is_kept():
     assert inside_curves.truncation_sentence(numbers([0.0, 0.7])).startswith(
         "What is told and what is deduced"
     )
+
+
+def test_methods_that_separate_alike_stand_by_name():
+    """The order of a set differs from process to process; a picture must not."""
+    names = ["f", "b", "e", "a", "d", "c"]
+    rows = [{"method": name, "causal": {"mean": 0.5}, "spurious": {"mean": 1.5}} for name in names]
+    best = {"method": "0", "causal": {"mean": 0.1}, "spurious": {"mean": 1.9}}
+    assert drawing.by_separation([best, *rows]) == [*sorted(names), "0"]

@@ -36,6 +36,11 @@ def separation(table: Sequence[dict[str, Any]], method: str) -> float:
     return float(np.mean([row["spurious"]["mean"] - row["causal"]["mean"] for row in own]))
 
 
+def by_separation(table: Sequence[dict[str, Any]]) -> list[str]:
+    """The methods of a table, the one that separates most last; of equal ones the first by name first."""
+    return sorted({row["method"] for row in table}, key=lambda name: (separation(table, name), name))
+
+
 def _marks(ax: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str], limits: dict[str, float]) -> None:
     """One row per method: every seed as a small mark, the mean as a large one; hollow if facts are lost."""
     ax.axvspan(limits["spurious_at_least"], 2.6, color=SPURIOUS_COLOR, alpha=0.07, lw=0)
@@ -62,7 +67,7 @@ def _key(fig: Picture, rows: Sequence[dict[str, Any]], limits: dict[str, float])
 
 def _methods(numbers: dict[str, Any]) -> Picture:
     rows = [row for row in numbers["rows"] if row["people"] == "profession"]
-    names = sorted({row["method"] for row in rows}, key=lambda name: separation(rows, name))
+    names = by_separation(rows)
     titles = {row["method"]: row["title"] for row in rows}
     height = 1.4 + 0.2 * max(len(names), 1)
     fig, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
@@ -97,7 +102,7 @@ def _layers(numbers: dict[str, Any]) -> Picture:
 def _others(numbers: dict[str, Any]) -> Picture:
     rows = numbers["rows"]
     people = [name for name in TITLES if any(row["people"] == name for row in rows)]
-    names = sorted({row["method"] for row in rows}, key=lambda name: separation(rows, name))
+    names = by_separation(rows)
     titles = {row["method"]: row["title"] for row in rows}
     fig, axes = plt.subplots(
         1,
