@@ -5,14 +5,15 @@ Criteria, rates and plan are in analyses/llm/studies/parts.py; arms are compared
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure as Picture
+from matplotlib.lines import Line2D
 
 from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
@@ -29,10 +30,24 @@ from analyses.llm.finished.studied import (
     arms_of,
     plain_interval,
 )
-from analyses.llm.studies.parts import ARMS, CHANCE_LEFT, CITY_LIMIT, CRITERIA, MATCHED, SETS, STUDY
+from analyses.llm.studies.parts import (
+    ADDED_SETS,
+    ALL_SETS,
+    ARMS,
+    CHANCE_LEFT,
+    CITY_LIMIT,
+    CRITERIA,
+    MATCHED,
+    SETS,
+    SMALL,
+    SPURIOUS,
+    STUDY,
+)
 
 PICTURE = "llm_parts"
+CAUSAL = "city_language"
 LEAST_SEEDS = 2
+BLUE, ORANGE = "#0173b2", "#de8f05"
 FITTED, ALIKE = 0.05, 0.5
 """Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
 TITLES = {
@@ -57,7 +72,8 @@ def make(runs: Path, figures: Path) -> Arms:
     """Draws what is finished."""
     found = arms_of(STUDY)
     arms: Arms = {
-        data: {name: found[f"{data}--{name}"] for name in ARMS if f"{data}--{name}" in found} for data in SETS
+        data: {name: found[f"{data}--{name}"] for name in ARMS if f"{data}--{name}" in found}
+        for data in ALL_SETS
     }
     table = rows(arms)
     numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
@@ -65,42 +81,87 @@ def make(runs: Path, figures: Path) -> Arms:
     return arms
 
 
-def _shown(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arms of the spurious set, the one that deduces most first, those that never tell so well last."""
-    shown = [row for row in numbers["rows"] if row["data"] == SETS[0]]
-    return sorted(shown, key=lambda r: math.inf if r["matched"]["mean"] is None else r["matched"]["mean"])
+@dataclass(frozen=True)
+class Shown:
+    """An arm in the picture: mean ranks of untold answers, one per run.
+
+    Attributes:
+        title: of the arm.
+        causal, spurious: (rank, whether it is at equal told loss; else the run never tells so well and the
+            rank is that of the end).
+    """
+
+    title: str
+    causal: list[tuple[float, bool]]
+    spurious: list[tuple[float, bool]]
+
+    @property
+    def deduced(self) -> float:
+        """Mean rank of the spurious runs."""
+        return float(np.mean([rank for rank, _ in self.spurious]))
+
+
+def _shown(numbers: dict[str, Any]) -> list[Shown]:
+    """The arms that were run on every spurious set that any was, the one that deduces most first."""
+    rows = numbers["rows"]
+    every = {row["data"] for row in rows if row["data"] in SPURIOUS}
+    found = []
+    for title in dict.fromkeys(row["title"] for row in rows):
+        own = {row["data"]: _by_run(row) for row in rows if row["title"] == title}
+        if every <= own.keys():
+            spurious = [run for data in SPURIOUS for run in own.get(data, [])]
+            found.append(Shown(title, own.get(CAUSAL, []), spurious))
+    return sorted(found, key=lambda arm: arm.deduced)
+
+
+def _by_run(row: dict[str, Any]) -> list[tuple[float, bool]]:
+    matched, ends = row["matched"]["by_seed"], row["rank"]["by_seed"]
+    return [(end if m is None else m, m is not None) for m, end in zip(matched, ends, strict=True)]
 
 
 def draw(numbers: dict[str, Any]) -> Picture:
-    """Held-out mean ranks by arm, at equal told loss and at the end."""
+    """Mean ranks by arm: every run of the spurious sets with their mean, and the causal set."""
     shown = _shown(numbers)
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.6 + 0.22 * len(shown)), layout="constrained")
-    for y, row in enumerate(shown):
-        values = [v for v in row["matched"]["by_seed"] if v is not None]
-        ends = row["rank"]["by_seed"]
-        ax.plot(ends, [y] * len(ends), "|", ms=9, color="#777777", label=None if y else "at the end")
-        label = f"where a told implication costs {numbers['matched_nats']:g} nats"
-        ax.plot(values, [y] * len(values), "o", ms=5, color="#0173b2", label=None if y else label)
-        if not values:
-            ax.text(1.75, y, "does not get there", va="center", fontsize=8, color="#777777")
-    ax.set_yticks(range(len(shown)), [row["title"] for row in shown])
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.9 + 0.24 * len(shown)), layout="constrained")
+    for y, arm in enumerate(shown):
+        ax.plot([arm.deduced] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
+        for runs, color, marker in ((arm.spurious, ORANGE, "o"), (arm.causal, BLUE, "s")):
+            for rank, matched in runs:
+                ax.plot(rank, y, marker, ms=5, mec=color, mfc=color if matched else "white")
+    ax.set_yticks(range(len(shown)), [arm.title for arm in shown])
     ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
-    ax.set_xlim(0, 2.6)
-    ax.set_xlabel("untold colors of professions, every seed: mean rank (0: deduced, 2: guessed)")
-    if shown:
-        ax.legend(frameon=False, loc="lower right")
+    ax.set_xlim(-0.05, 2.6)
+    ax.set_xlabel("mean rank of untold answers (0: known, 2: guessed)")
+    fig.legend(handles=_legend(numbers), frameon=False, ncols=2, loc="outside lower center", fontsize=8)
     return fig
 
 
+def _legend(numbers: dict[str, Any]) -> list[Line2D]:
+    words = {
+        "City-Language (causal), a run": {"marker": "s", "color": BLUE},
+        "spurious sets, a run": {"marker": "o", "color": ORANGE},
+        f"never told at {numbers['matched_nats']:g} nats: the end": {"marker": "o", "color": "k", "mfc": "w"},
+        "mean of the spurious runs": {"marker": "|", "ms": 11, "mew": 2.5, "color": ORANGE},
+    }
+    return [Line2D([], [], ls="", label=label, **({"ms": 5} | style)) for label, style in words.items()]
+
+
 def sentence(numbers: dict[str, Any]) -> str:
-    """The arms with the lowest and the highest mean rank at equal told loss."""
-    matched = [row for row in _shown(numbers) if row["matched"]["mean"] is not None]
-    if len(matched) < 2:
-        return "Which parts of SmolLM2 deduce the colors of professions is not known before two are trained"
-    best, worst = matched[0], matched[-1]
+    """Which arm keeps the causal set and loses the spurious ones, or who deduces most and least."""
+    shown = _shown(numbers)
+    if len(shown) < 2:
+        return "Which parts of SmolLM2 deduce spurious answers is not known before two are trained"
+    apart = [
+        arm.title
+        for arm in shown
+        if arm.causal and max(r for r, _ in arm.causal) <= CITY_LIMIT and arm.deduced >= CHANCE_LEFT
+    ]
+    if apart:
+        return f"{', '.join(apart)}: the causal answer is kept and the spurious ones are not deduced"
+    most, least = shown[0], shown[-1]
     return (
-        f"What is trained decides how much is deduced: when told equally well, most by {best['title']} (mean "
-        f"rank {best['matched']['mean']:.2f}), least by {worst['title']} ({worst['matched']['mean']:.2f})"
+        "When told equally well no part and no parameterisation keeps causal answers and loses spurious ones: "
+        f"{least.title} deduces least (mean rank {least.deduced:.2f}), {most.title} most ({most.deduced:.2f})"
     )
 
 
@@ -167,6 +228,37 @@ def _claims(arms: Arms) -> Iterable[Claim]:
             for what, v in zip(("city", "color"), pair, strict=False)
         }
         yield _claim("one_arm_separates", {"n_separate": len(good), **ranks_of}, bool(good))
+    yield from _claims_of_all_sets(arms)
+
+
+def _claims_of_all_sets(arms: Arms) -> Iterable[Claim]:
+    """The claims that came with the added sets: a run is a set with a seed."""
+    ends = {
+        name: {data: arms[data][name].last(HELD_OUT) for data in (CAUSAL, *SPURIOUS)}
+        for name in ARMS
+        if all(name in arms.get(data, {}) for data in (CAUSAL, *SPURIOUS))
+    }
+    if len(ends) == len(ARMS):
+        spurious = {
+            name: float(np.mean(np.concatenate([own[d] for d in SPURIOUS]))) for name, own in ends.items()
+        }
+        causal = {name: float(np.mean(own[CAUSAL])) for name, own in ends.items()}
+        apart = [name for name in ARMS if causal[name] <= CITY_LIMIT and spurious[name] >= CHANCE_LEFT]
+        measured = {
+            f"{name}_{what}": of[name]
+            for name in ARMS
+            for what, of in (("causal", causal), ("spurious", spurious))
+        }
+        yield _claim("no_arm_separates_on_all_sets", {"n_separate": len(apart), **measured}, not apart)
+    elsewhere = [data for data in ADDED_SETS if data in SPURIOUS]
+    compared = ("lora_r8", *SMALL)
+    if all(name in arms.get(data, {}) for name in compared for data in elsewhere):
+        means = {
+            name: float(np.mean(np.concatenate([arms[data][name].last(HELD_OUT) for data in elsewhere])))
+            for name in compared
+        }
+        holds = all(means[name] > means["lora_r8"] for name in SMALL)
+        yield _claim("small_updates_deduce_less_elsewhere_too", means, holds)
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
