@@ -83,12 +83,11 @@ def make(runs: Path, figures: Path) -> Arms:
 
 @dataclass(frozen=True)
 class Shown:
-    """An arm in the picture: mean ranks of untold answers, one per run.
+    """An arm in the picture, at the end of training.
 
     Attributes:
         title: of the arm.
-        causal, spurious: (rank, whether it is at equal told loss; else the run never tells so well and the
-            rank is that of the end).
+        causal, spurious: one per run: mean rank of untold answers, and whether what was told is known.
     """
 
     title: str
@@ -99,6 +98,12 @@ class Shown:
     def deduced(self) -> float:
         """Mean rank of the spurious runs."""
         return float(np.mean([rank for rank, _ in self.spurious]))
+
+    @property
+    def separates(self) -> bool:
+        """Whether every causal run is known and the spurious ones are guessed, in the mean."""
+        kept = bool(self.causal) and all(known and rank <= CITY_LIMIT for rank, known in self.causal)
+        return kept and self.deduced >= CHANCE_LEFT
 
 
 def _shown(numbers: dict[str, Any]) -> list[Shown]:
@@ -115,53 +120,48 @@ def _shown(numbers: dict[str, Any]) -> list[Shown]:
 
 
 def _by_run(row: dict[str, Any]) -> list[tuple[float, bool]]:
-    matched, ends = row["matched"]["by_seed"], row["rank"]["by_seed"]
-    return [(end if m is None else m, m is not None) for m, end in zip(matched, ends, strict=True)]
+    told = zip(row["rank"]["by_seed"], row["fact_rank"], row["told_rank"], strict=True)
+    return [(rank, max(fact, implication) <= FITTED) for rank, fact, implication in told]
 
 
 def draw(numbers: dict[str, Any]) -> Picture:
-    """Mean ranks by arm: every run of the spurious sets with their mean, and the causal set."""
+    """Mean ranks by arm: every run of the spurious sets with their mean, and of the causal set."""
     shown = _shown(numbers)
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9 + 0.24 * len(shown)), layout="constrained")
     for y, arm in enumerate(shown):
         ax.plot([arm.deduced] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
         for runs, color, marker in ((arm.spurious, ORANGE, "o"), (arm.causal, BLUE, "s")):
-            for rank, matched in runs:
-                ax.plot(rank, y, marker, ms=5, mec=color, mfc=color if matched else "white")
+            for rank, known in runs:
+                ax.plot(rank, y, marker, ms=5, mec=color, mfc=color if known else "white")
     ax.set_yticks(range(len(shown)), [arm.title for arm in shown])
     ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
     ax.set_xlim(-0.05, 2.6)
-    ax.set_xlabel("mean rank of untold answers (0: known, 2: guessed)")
-    fig.legend(handles=_legend(numbers), frameon=False, ncols=2, loc="outside lower center", fontsize=8)
+    ax.set_xlabel("mean rank of untold answers at the end (0: known, 2: guessed)")
+    fig.legend(handles=_legend(), frameon=False, ncols=2, loc="outside lower center", fontsize=8)
     return fig
 
 
-def _legend(numbers: dict[str, Any]) -> list[Line2D]:
-    words = {
-        "City-Language (causal), a run": {"marker": "s", "color": BLUE},
-        "spurious sets, a run": {"marker": "o", "color": ORANGE},
-        f"never told at {numbers['matched_nats']:g} nats: the end": {"marker": "o", "color": "k", "mfc": "w"},
+def _legend() -> list[Line2D]:
+    words: dict[str, dict[str, Any]] = {
+        "City-Language (causal), a run": {"marker": "s", "ms": 5, "color": BLUE},
+        "spurious sets, a run": {"marker": "o", "ms": 5, "color": ORANGE},
+        "a run that does not know all it was told": {"marker": "o", "ms": 5, "color": "k", "mfc": "w"},
         "mean of the spurious runs": {"marker": "|", "ms": 11, "mew": 2.5, "color": ORANGE},
     }
-    return [Line2D([], [], ls="", label=label, **({"ms": 5} | style)) for label, style in words.items()]
+    return [Line2D([], [], ls="", label=label, **style) for label, style in words.items()]
 
 
 def sentence(numbers: dict[str, Any]) -> str:
-    """Which arm keeps the causal set and loses the spurious ones, or who deduces most and least."""
+    """Which arm keeps the causal set and loses the spurious ones; if none, who deduces least and most."""
     shown = _shown(numbers)
     if len(shown) < 2:
         return "Which parts of SmolLM2 deduce spurious answers is not known before two are trained"
-    apart = [
-        arm.title
-        for arm in shown
-        if arm.causal and max(r for r, _ in arm.causal) <= CITY_LIMIT and arm.deduced >= CHANCE_LEFT
-    ]
-    if apart:
-        return f"{', '.join(apart)}: the causal answer is kept and the spurious ones are not deduced"
+    if apart := [arm.title for arm in shown if arm.separates]:
+        return f"Causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
     most, least = shown[0], shown[-1]
     return (
-        "When told equally well no part and no parameterisation keeps causal answers and loses spurious ones: "
-        f"{least.title} deduces least (mean rank {least.deduced:.2f}), {most.title} most ({most.deduced:.2f})"
+        "No part and no parameterisation keeps causal answers and loses spurious ones, which are deduced "
+        f"least by {least.title} (mean rank {least.deduced:.2f}), most by {most.title} ({most.deduced:.2f})"
     )
 
 

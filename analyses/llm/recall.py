@@ -1,17 +1,24 @@
-"""Whose answer is first for an untold name, against told share and steps: counterfactual languages, SmolLM2.
+"""Whose answer is first for an untold name, against told share and steps: languages, on both models.
 
-Criteria and plan are in analyses/llm/studies/recall.py.
+Criteria and plan are in analyses/llm/studies/recall.py. Beside the models stands the prediction: a one-layer
+model that was pretrained on pairs, and is told other ones of 0 to 3 of 4 new subjects (analyses/prior).
 """
 
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
+from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
@@ -19,119 +26,320 @@ from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
-from analyses.llm.studies.plan import SMOLLM2
-from analyses.llm.studies.recall import CRITERIA, KNOWN, SHARES, STUDY
+from analyses.llm.runs import RESULTS, result_path
+from analyses.llm.studies import families, known_before, parts
+from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES, Study
+from analyses.llm.studies.recall import BORROWED, CRITERIA, KNOWN, SHARES, STUDY
+from analyses.prior.competition_runs import course
+from analyses.prior.criteria import PRETRAINING
+from analyses.prior.stages import pretrain
+from ocr_interp.llm.measuring.table import read_table
 
-PICTURE = "llm_recall"
+PICTURE, KNOWN_PICTURE = "llm_recall", "llm_recall_known"
 SOURCE = "ours, from the one-layer model with a pretrained base (docs/theory.md, prior knowledge)"
+MODELS = (SMOLLM2, GEMMA)
 LEAST_SEEDS = 2
 SLOW = f"{SMOLLM2}--share0.2--lr3e-05"
+NEEDLESS = 0.8
+"""Share of untold names from which on the true answer counts as known without being told."""
 WHO = {
     FIRST_PRETRAINED: ("what the model knew", "#de8f05"),
     FIRST_TOLD: ("what was told of others", "#0173b2"),
 }
+MODEL_COLORS = {SMOLLM2: "#029e73", GEMMA: "#cc78bc"}
+PREDICTED_TOLD = (0, 1, 2, 3)
+PREDICTED_SEEDS = (0, 1, 2)
+PREDICTED_TIMES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 16.0)
+"""log10 of the times of fine-tuning."""
 
 
-def arm_name(share: float) -> str:
+@dataclass(frozen=True)
+class Pairs:
+    """The five pairs of a run.
+
+    Attributes:
+        model, seed, share: of the run.
+        before: contrast of each real answer in the untouched model, nats.
+        kept: share of each pair's untold names whose real answer is first at the end.
+    """
+
+    model: str
+    seed: int
+    share: float
+    before: list[float]
+    kept: list[float]
+
+    @property
+    def correlation(self) -> float:
+        """Spearman's rank correlation; 0 where all pairs are kept alike."""
+        if len(set(self.kept)) == 1:
+            return 0.0
+        return float(np.asarray(spearmanr(self.before, self.kept)[0]))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is finished.
+
+    Attributes:
+        arms: name -> its runs, those of other studies under their names here.
+        pairs: runs whose told pairing is not the real one.
+    """
+
+    arms: dict[str, Arm]
+    pairs: list[Pairs]
+
+
+def arm_name(share: float, model: str = SMOLLM2, *, true: bool = False) -> str:
     """The arm of a told share."""
-    return f"{SMOLLM2}--share{share:g}"
+    return f"{model}{'--true' * true}--share{share:g}"
 
 
-def make(runs: Path, figures: Path) -> dict[str, Arm]:
-    """Draws what is finished."""
-    arms = arms_of(STUDY)
-    DRAWING.write(figures / PICTURE, {"criteria": CRITERIA, "rows": rows(arms)})
-    return arms
+def make(runs: Path, figures: Path) -> Found:
+    """Draws what is finished, and runs the prediction: a few seconds."""
+    torch.set_num_threads(1)
+    others: dict[str, Study] = {study.name: study for study in (families.STUDY, parts.STUDY)}
+    of_others = {name: arms_of(study) for name, study in others.items()}
+    borrowed = {
+        arm: replace(of_others[study][name], name=arm)
+        for arm, (study, name) in BORROWED.items()
+        if name in of_others[study]
+    }
+    found = Found({**arms_of(STUDY), **borrowed}, [])
+    found.pairs.extend(_pairs(found.arms, [STUDY, *others.values()]))
+    DRAWING.write(
+        figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found.arms), "predicted": predicted()}
+    )
+    own = [{**vars(pair), "correlation": round(pair.correlation, 5)} for pair in found.pairs]
+    KNOWN_DRAWING.write(figures / KNOWN_PICTURE, {"runs": own})
+    return found
 
 
-def _by_share(numbers: dict[str, Any]) -> dict[float, dict[str, Any]]:
+def _pairs(arms: dict[str, Arm], studies: list[Study]) -> Iterable[Pairs]:
+    """Pairs of every run with told others; nothing before `known_before` was run."""
+    if not known_before.RESULTS.exists():
+        return
+    known = {(row["model"], row["seed"]): row for row in json.loads(known_before.RESULTS.read_text())}
+    planned = {(run.study, run.arm, run.seed): run for study in studies for run in study.planned()}
+    for model, share in itertools.product(MODELS, SHARES[1:]):
+        arm = arms.get(arm_name(share, model))
+        study, name = BORROWED.get(arm_name(share, model), (STUDY.name, arm_name(share, model)))
+        for seed in arm.seeds if arm else []:
+            run = planned[study, name, seed]
+            path = result_path(run, RESULTS).with_suffix(".logits.safetensors")
+            table = read_table(path, run.config.fingerprint)
+            row, asked = known[model, seed], table.answers("held_out_implication")
+            if list(table.prompts.facts) != row["facts"]:
+                raise ValueError(
+                    f"{path} and {known_before.RESULTS} are of other facts: run known_before again"
+                )
+            first = asked.logits.argmax(1) == asked.world
+            kept = [float(first[asked.fact == fact].mean()) for fact in range(len(row["facts"]))]
+            yield Pairs(model, seed, share, row["nats"], kept)
+
+
+def predicted() -> list[dict[str, Any]]:
+    """The one-layer model: shares of held-out subjects with either answer first, mean over seeds."""
+    before = [pretrain("factorized", seed, log10_time=PRETRAINING) for seed in PREDICTED_SEEDS]
+    table = []
+    for told in PREDICTED_TOLD:
+        runs = [
+            course("pretrained", start, told, PRETRAINING, seed, PREDICTED_TIMES)
+            for seed, start in zip(PREDICTED_SEEDS, before, strict=True)
+        ]
+        first = np.mean([run.first for run in runs], axis=0)
+        curves = {FIRST_TOLD: first[:, 0].tolist(), FIRST_PRETRAINED: first[:, 1].tolist()}
+        table.append({"told": told, "log10_time": list(PREDICTED_TIMES), "curves": curves})
+    return table
+
+
+def _by_share(numbers: dict[str, Any], model: str) -> dict[float, dict[str, Any]]:
     """Told share -> its row, in the order of the shares."""
     found = {row["arm"]: row for row in numbers["rows"]}
-    return {share: found[arm_name(share)] for share in SHARES if arm_name(share) in found}
+    names = {share: arm_name(share, model) for share in SHARES}
+    return {share: found[name] for share, name in names.items() if name in found}
 
 
 def draw(numbers: dict[str, Any]) -> Picture:
-    """Share of untold names with either answer first by step, a panel per told share."""
-    shown = _by_share(numbers)
+    """Share of untold names with either answer first: a column per told share, a row per model."""
     fig, axes = plt.subplots(
-        1, max(len(shown), 1), figsize=(WIDTH, 2.9), sharey=True, squeeze=False, layout="constrained"
+        len(MODELS) + 1, len(SHARES), figsize=(WIDTH, 5.0), sharey=True, squeeze=False, layout="constrained"
     )
-    for ax, (share, row) in zip(axes[0], shown.items(), strict=bool(shown)):
-        for (column, (label, color)), marker in zip(WHO.items(), "os", strict=True):
-            values = np.array(row["curves"][column])
-            ax.plot(row["steps"], values.T, "-", color=color, lw=0.7, alpha=0.6)
-            ax.plot(row["steps"], values.mean(0), f"{marker}-", color=color, lw=2, ms=3.5, label=label)
-        ax.axhline(0.2, color="#777777", lw=0.7, ls=":")
-        ax.set_title(f"{share:.0%} told")
-        ax.set_xlabel("steps")
-    axes[0, 0].set_ylim(0, 1)
-    axes[0, 0].set_ylabel("untold names: share with\nthis answer first")
-    if shown:
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
+    for own, model in zip(axes, MODELS, strict=False):
+        of_share = _by_share(numbers, model)
+        for ax, share in zip(own, SHARES, strict=True):
+            row = of_share.get(share, {"steps": [], "curves": {}})
+            _draw_curves(ax, row["steps"], row["curves"])
+            ax.set(
+                title=f"{share:.0%} told" if model == MODELS[0] else "", xlim=(-3, 125), xticks=(0, 50, 100)
+            )
+            ax.set_xlabel("steps" if model == MODELS[-1] else "")
+        own[0].set_ylabel(TITLES[model], fontsize=8)
+    for ax, row in zip(axes[-1], numbers["predicted"], strict=False):
+        _draw_curves(ax, row["log10_time"], {who: [values] for who, values in row["curves"].items()})
+        ax.set(title=f"{row['told']} of 4 told", xlabel="log10 time", xticks=(0, 5, 10, 15))
+    axes[-1, 0].set_ylabel("one-layer model", fontsize=8)
+    axes[0, 0].set_ylim(0, 1.03)
+    handles, labels = axes[-1, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, frameon=False, ncols=2, loc="outside lower center")
+    fig.supylabel("share of untold names with this answer first", fontsize=9)
     return fig
+
+
+def _draw_curves(ax: Axes, times: list[float], curves: dict[str, list[list[float]]]) -> None:
+    """Every run thin, their mean with markers."""
+    for (column, (label, color)), marker in zip(WHO.items(), "os", strict=True):
+        if column in curves:
+            values = np.array(curves[column])
+            ax.plot(times, values.T, "-", color=color, lw=0.7, alpha=0.6)
+            ax.plot(times, values.mean(0), f"{marker}-", color=color, lw=1.8, ms=3, label=label)
+    ax.axhline(0.2, color="#777777", lw=0.7, ls=":")
 
 
 def sentence(numbers: dict[str, Any]) -> str:
     """How the pretrained answer gives way as more is told, at the end of training, mean over seeds."""
-    shown = _by_share(numbers)
-    known, told = ([row[f"first_{who}"]["mean"] for row in shown.values()] for who in ("pretrained", "told"))
-    if len(shown) < 2:
+    shown = {model: _by_share(numbers, model) for model in MODELS}
+    ends = {
+        model: {who: [row[f"first_{who}"]["mean"] for row in own.values()] for who in ("pretrained", "told")}
+        for model, own in shown.items()
+        if len(own) > 1
+    }
+    if not ends:
         return "Whose answer is first for an untold name is shown once two told shares are trained"
-    if not _rises(known[::-1]):
-        first, *_, last = shown
+    rising = [model for model, end in ends.items() if not _rises(end["pretrained"][::-1])]
+    if rising:
+        known, own = ends[rising[0]]["pretrained"], list(shown[rising[0]])
         return (
-            f"Of untold names {known[0]:.0%} get the answer that SmolLM2 knew if {first:.0%} of the others "
-            f"are told, {known[-1]:.0%} if {last:.0%} are"
+            f"Of untold names {known[0]:.0%} get the answer that {TITLES[rising[0]]} knew if {own[0]:.0%} of "
+            f"the others are told, {known[-1]:.0%} if {own[-1]:.0%} are"
         )
-    ahead = all(one > other for one, other in zip(known, told, strict=True))
+    ahead = all(
+        one > other
+        for end in ends.values()
+        for one, other in zip(end["pretrained"], end["told"], strict=True)
+    )
     return (
-        "The more other names are told, the fewer untold ones get the answer that SmolLM2 knew"
-        + ", which still stays ahead of the told one" * ahead
+        "The more other names are told, the fewer untold ones get the answer that "
+        f"{' and '.join(TITLES[model].split('-')[0].split(' ')[0] for model in ends)} knew"
+        + ", which still stays ahead of the told one"
+        * ahead
     )
 
 
 DRAWING = Drawing(sentence, draw)
 
 
+def draw_known(numbers: dict[str, Any]) -> Picture:
+    """Each pair of each run: contrast before against the share of its names that keep the real answer."""
+    fig, axes = plt.subplots(
+        1, len(MODELS), figsize=(WIDTH, 3.1), sharey=True, squeeze=False, layout="constrained"
+    )
+    markers = dict(zip(SHARES[1:], "o^s", strict=True))
+    for ax, model in zip(axes[0], MODELS, strict=True):
+        for run in numbers["runs"]:
+            if run["model"] == model:
+                style = {"marker": markers[run["share"]], "color": MODEL_COLORS[model], "ls": ""}
+                ax.plot(run["before"], run["kept"], ms=5, alpha=0.7, mew=0, **style)
+        found = [run["correlation"] for run in numbers["runs"] if run["model"] == model]
+        if found:
+            ax.set_title(f"{TITLES[model]}: correlation {np.mean(found):+.2f}", loc="left")
+        ax.set_xlabel("known before: contrast of the real answer, nats")
+    for share, marker in markers.items():
+        axes[0, 0].plot([], [], marker, color="0.3", ms=5, label=f"{share:.0%} told")
+    axes[0, 0].set(
+        ylim=(-0.04, 1.04), ylabel="untold names of the pair whose\nreal answer is first at the end"
+    )
+    fig.legend(frameon=False, ncols=3, loc="outside lower center")
+    return fig
+
+
+def sentence_known(numbers: dict[str, Any]) -> str:
+    """Whether pairs that were known better are kept more."""
+    means = {
+        model: float(np.mean(found))
+        for model in MODELS
+        if (found := [run["correlation"] for run in numbers["runs"] if run["model"] == model])
+    }
+    if not means:
+        return "Whether what is known better is kept more is shown once it was measured"
+    more = [TITLES[model] for model, mean in means.items() if mean > 0]
+    if len(more) == len(means):
+        return "A pair that was known better before keeps its real answer for more of the untold names"
+    if not more:
+        return "How well a pair was known before does not say how many untold names keep its real answer"
+    return f"A pair that was known better before keeps its real answer for more names on {more[0]} alone"
+
+
+KNOWN_DRAWING = Drawing(sentence_known, draw_known)
+
+
 def rows(arms: dict[str, Arm]) -> list[dict[str, Any]]:
-    """What each arm ends at, and its curves."""
-    return [
-        {
-            "arm": arm.name,
-            "seeds": arm.seeds,
-            **{column.rpartition("/")[2]: plain_interval(arm.last(column)) for column in WHO},
-            "fact_rank": arm.last(FACTS),
-            "neutral_kl": arm.field("neutral_kl"),
-            "steps": arm.column(FACTS, arm.seeds[0])[0].tolist(),
-            "curves": {column: [arm.column(column, s)[1].tolist() for s in arm.seeds] for column in WHO},
-        }
-        for arm in arms.values()
-    ]
+    """What each arm ends at, and its curves; a true pairing has no pretrained answer beside the told one."""
+    table = []
+    for arm in arms.values():
+        who = [column for column in WHO if not np.isnan(arm.last(column)).any()]
+        curves = {column: [arm.column(column, s)[1].tolist() for s in arm.seeds] for column in who}
+        row = {"arm": arm.name, "seeds": arm.seeds, "fact_rank": arm.last(FACTS)}
+        row |= {column.rpartition("/")[2]: plain_interval(arm.last(column)) for column in who}
+        row |= {"neutral_kl": arm.field("neutral_kl"), "curves": curves}
+        table.append({**row, "steps": arm.column(FACTS, arm.seeds[0])[0].tolist()})
+    return table
 
 
-def claims(arms: dict[str, Arm]) -> list[Claim]:
+def claims(found: Found) -> list[Claim]:
     """The criteria, where every arm has enough seeds."""
-    own = {share: arms.get(arm_name(share)) for share in SHARES}
-    found = []
-    if all(arm is not None and len(arm.seeds) >= LEAST_SEEDS for arm in own.values()):
-        ends = {column: [float(np.mean(arm.last(column))) for arm in own.values() if arm] for column in WHO}
+    return [*_of_shares(found.arms), *_of_rates(found.arms), *_of_true_pairs(found.arms), *_of_pairs(found)]
+
+
+def _of_shares(arms: dict[str, Arm]) -> Iterable[Claim]:
+    for model in MODELS:
+        own = [arms.get(arm_name(share, model)) for share in SHARES]
+        enough = [arm for arm in own if arm is not None and len(arm.seeds) >= LEAST_SEEDS]
+        if len(enough) < len(SHARES):
+            continue
+        ends = {column: [float(np.mean(arm.last(column))) for arm in enough] for column in WHO}
         told, known = ends[FIRST_TOLD], ends[FIRST_PRETRAINED]
-        found.append(_claim("told_first_rises_with_share", {"told_first": told}, _rises(told)))
-        found.append(
-            _claim("pretrained_first_falls_with_share", {"pretrained_first": known}, _rises(known[::-1]))
+        of = "" if model == SMOLLM2 else f"{model}_"
+        yield _claim(f"{of}told_first_rises_with_share", {"told_first": told}, _rises(told))
+        yield _claim(
+            f"{of}pretrained_first_falls_with_share", {"pretrained_first": known}, _rises(known[::-1])
         )
-        most = own[SHARES[-1]]
-        assert most is not None
-        early, late = _when_known(most), most.last(FIRST_PRETRAINED)
-        holds = all(a > b for a, b in zip(early, late, strict=True))
-        found.append(_claim("pretrained_then_told", {"when_known": early, "end": late}, holds))
-    slow, usual = arms.get(SLOW), own[0.2]
+        if model == SMOLLM2:
+            early, late = _when_known(enough[-1]), enough[-1].last(FIRST_PRETRAINED)
+            holds = all(a > b for a, b in zip(early, late, strict=True))
+            yield _claim("pretrained_then_told", {"when_known": early, "end": late}, holds)
+
+
+def _of_rates(arms: dict[str, Arm]) -> Iterable[Claim]:
+    slow, usual = arms.get(SLOW), arms.get(arm_name(0.2))
     if slow and usual and len(slow.seeds) >= LEAST_SEEDS and slow.seeds == usual.seeds:
         one, other = slow.last(FIRST_PRETRAINED), usual.last(FIRST_PRETRAINED)
         holds = all(a > b for a, b in zip(one, other, strict=True))
-        found.append(_claim("slower_rate_recalls", {"3e-5": one, "1e-4": other}, holds))
-    return found
+        yield _claim("slower_rate_recalls", {"3e-5": one, "1e-4": other}, holds)
+
+
+def _of_true_pairs(arms: dict[str, Arm]) -> Iterable[Claim]:
+    own = {
+        f"{model}_{share:g}": arms.get(arm_name(share, model, true=True))
+        for model, share in itertools.product(MODELS, SHARES)
+    }
+    if all(own.values()):
+        first = {name: float(np.mean(arm.last(FIRST_TOLD))) for name, arm in own.items() if arm}
+        yield _claim("true_pairing_needs_no_told", first, min(first.values()) >= NEEDLESS)
+
+
+def _of_pairs(found: Found) -> Iterable[Claim]:
+    by_seed: dict[str, list[float]] = {}
+    for model in MODELS:
+        own = [pair for pair in found.pairs if pair.model == model]
+        for seed in sorted({pair.seed for pair in own}):
+            of_seed = [pair for pair in own if pair.seed == seed]
+            if {pair.share for pair in of_seed} == set(SHARES[1:]):
+                mean = float(np.mean([pair.correlation for pair in of_seed]))
+                by_seed.setdefault(model, []).append(mean)
+    if all(len(by_seed.get(model, [])) >= LEAST_SEEDS for model in MODELS):
+        holds = all(value > 0 for values in by_seed.values() for value in values)
+        yield _claim("better_known_is_kept", by_seed, holds, KNOWN_PICTURE)
 
 
 def _rises(values: list[float]) -> bool:
@@ -148,11 +356,16 @@ def _when_known(arm: Arm) -> list[float]:
     return found
 
 
-def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
+def _claim(name: str, measured: dict[str, Any], holds: bool, picture: str = PICTURE) -> Claim:
+    return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, picture, SOURCE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
+FIGURE = Figure(
+    pictures=(PICTURE, KNOWN_PICTURE),
+    draw=make,
+    claims=claims,
+    drawings={PICTURE: DRAWING, KNOWN_PICTURE: KNOWN_DRAWING},
+)
 
 
 if __name__ == "__main__":

@@ -23,22 +23,30 @@ def test_families_counts_the_cases_if_one_is_not_nearer():
     assert families.sentence({"rows": rows}).endswith("in 2 of 2 cases")
 
 
-def test_parts_names_the_arms_that_deduce_most_and_least():
-    def arm(title, mean, data="profession_color"):
-        return {"data": data, "title": title, "matched": {"mean": mean}}
+def test_parts_names_the_arm_that_separates_or_who_deduces_most_and_least():
+    def arm(title, *ranks, data="profession_color", told=0.0):
+        known = {"fact_rank": [0.0] * len(ranks), "told_rank": [told] * len(ranks)}
+        return {"data": data, "title": title, "rank": {"by_seed": list(ranks)}, **known}
 
-    rows = [arm("MLPs", 1.2), arm("attention", 0.3), arm("v and o", None), arm("LoKr", 0.0, "city_language")]
+    rows = [arm("MLPs", 1.2, 2.0), arm("attention", 0.3), arm("LoKr", 0.0, data="city_language")]
     said = parts.sentence({"rows": rows})
-    assert said.endswith("most by attention (mean rank 0.30), least by MLPs (1.20)")
-    assert "not known" in parts.sentence({"rows": rows[2:]})
+    assert said.endswith("least by MLPs (mean rank 1.60), most by attention (0.30)")
+    assert "not known" in parts.sentence({"rows": rows[:1]})
+    rows = [arm("MLPs", 1.6, 2.0), arm("attention", 0.3), arm("MLPs", 0.3, data="city_language")]
+    assert parts.sentence({"rows": rows}).endswith("not deduced by MLPs")
+    rows[2] = arm("MLPs", 0.3, data="city_language", told=0.5)  # what was told is not known
+    assert parts.sentence({"rows": rows}).startswith("No part")
+    rows[2] = arm("MLPs", 0.3, data="city_language")
+    rows.append(arm("attention", 0.4, data="sport_music"))  # MLPs were not run on every spurious set
+    assert "not known" in parts.sentence({"rows": rows})
 
 
 def test_recall_says_falling_only_of_falling_shares():
-    def numbers(known, told=(0.1, 0.2)):
+    def numbers(known, told=(0.1, 0.2), model="smollm2"):
         return {
             "rows": [
                 {
-                    "arm": recall.arm_name(share),
+                    "arm": recall.arm_name(share, model),
                     "first_pretrained": {"mean": one},
                     "first_told": {"mean": other},
                 }
@@ -49,8 +57,24 @@ def test_recall_says_falling_only_of_falling_shares():
     assert recall.sentence(numbers((0.9, 0.5))).endswith("stays ahead of the told one")
     assert recall.sentence(numbers((0.9, 0.1))).endswith("the answer that SmolLM2 knew")
     assert recall.sentence(numbers((0.5, 0.6))) == (
-        "Of untold names 50% get the answer that SmolLM2 knew if 0% of the others are told, 60% if 40% are"
+        "Of untold names 50% get the answer that SmolLM2-135M knew if 0% of the others are told, "
+        "60% if 40% are"
     )
+    both = {"rows": numbers((0.9, 0.5))["rows"] + numbers((0.9, 0.3), model="gemma")["rows"]}
+    assert recall.sentence(both).startswith("The more other names are told")
+    assert "SmolLM2 and Gemma knew" in recall.sentence(both)
+    both["rows"][-1]["first_pretrained"]["mean"] = 0.95
+    assert "Gemma 3 270M knew if 0%" in recall.sentence(both)
+
+
+def test_what_was_known_better_is_said_of_the_models_of_which_it_holds():
+    def said(**means):
+        return recall.sentence_known({"runs": [{"model": m, "correlation": c} for m, c in means.items()]})
+
+    assert said(smollm2=0.1, gemma=0.2).startswith("A pair that was known better")
+    assert said(smollm2=-0.1, gemma=0.2).endswith("on Gemma 3 270M alone")
+    assert said(smollm2=-0.1, gemma=0.0).startswith("How well a pair was known before does not say")
+    assert "once it was measured" in said()
     assert "once two" in recall.sentence({"rows": []})
 
 

@@ -14,9 +14,10 @@ from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import families as families_study
+from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
-from analyses.llm.studies import neutral
 from analyses.llm.studies.plan import PlannedRun, recipe
+from ocr_interp import llm
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.measuring.intervals import run_interval
@@ -219,36 +220,88 @@ def test_claims_of_mitigation_hold_and_fail():
     assert not mitigated.claims({"profession": alone})
 
 
-def recall_arms(told, known, early):
+def recall_arms(told, known, early, model="smollm2", true=False):
     """Arms of the recall study: shares at the end, and with the facts just known."""
     found = {}
     for share, one, other in zip(recall.SHARES, told, known, strict=True):
         history = {"step": [0, 20, 40], studied.FACTS: [2.0, 0.1, 0.0]}
         history |= {studied.FIRST_TOLD: [0.2, 0.2, one], studied.FIRST_PRETRAINED: [0.2, early, other]}
-        arm = recall.arm_name(share)
+        arm = recall.arm_name(share, model, true=true)
         found[arm] = studied.Arm(arm, {key: {"history": history} for key in (0, 1)})
     return found
 
 
+def recall_pairs(kept, models=recall.MODELS):
+    return [
+        recall.Pairs(model, seed, share, [1.0, 2.0, 3.0, 4.0], kept)
+        for model in models
+        for seed in (0, 1)
+        for share in recall.SHARES[1:]
+    ]
+
+
 def test_claims_of_recall_hold_and_fail():
-    found = recall.claims(recall_arms((0.1, 0.2, 0.4, 0.6), (0.7, 0.5, 0.3, 0.2), 0.6))
-    assert [c.holds for c in found] == [True] * 3
-    found = recall.claims(recall_arms((0.1, 0.4, 0.2, 0.6), (0.7, 0.3, 0.5, 0.2), 0.1))
-    assert [c.holds for c in found] == [False] * 3
+    told, known = (0.1, 0.2, 0.4, 0.6), (0.7, 0.5, 0.3, 0.2)
+    arms = recall_arms(told, known, 0.6) | recall_arms(told, known, 0.6, "gemma")
+    true = [recall_arms((0.8, 0.9, 0.9, 1.0), known, 0.6, model, true=True) for model in recall.MODELS]
+    every = {**arms, **true[0], **true[1]}
+    found = recall.claims(recall.Found(every, recall_pairs([0.1, 0.3, 0.3, 0.4])))
+    assert [c.holds for c in found] == [True] * 7
+    told, known = (0.1, 0.4, 0.2, 0.6), (0.7, 0.3, 0.5, 0.2)
+    arms = recall_arms(told, known, 0.1) | recall_arms(told, known, 0.1, "gemma")
+    true[1] = recall_arms((0.79, 0.9, 0.9, 1.0), known, 0.6, "gemma", true=True)
+    every = {**arms, **true[0], **true[1]}
+    found = recall.claims(recall.Found(every, recall_pairs([0.4, 0.3, 0.2, 0.1])))
+    assert [c.holds for c in found] == [False] * 7
+
+
+def test_recall_judges_nothing_of_which_a_part_is_missing():
+    told, known = (0.1, 0.2, 0.4, 0.6), (0.7, 0.5, 0.3, 0.2)
+    arms = recall_arms(told, known, 0.6) | recall_arms(told, known, 0.6, "gemma", true=True)
+    del arms[recall.arm_name(0.4)]
+    assert recall.claims(recall.Found(arms, recall_pairs([0.1, 0.2, 0.3, 0.4], ("gemma",)))) == []
+    assert recall_pairs([0.5] * 4)[0].correlation == 0  # all kept alike: no order
+
+
+def test_what_is_known_before_is_the_centred_logit_of_the_real_answer_after_the_fact():
+    facts = llm.make_facts(
+        FactConfig(data="city_language_counterfactual", n_pairs=3, n_names=4, share=0.25, seed=2)
+    )
+    asked = known_before.in_context(facts)
+    assert len(asked) == 12
+    assert all(e.prompt.startswith(f"{facts.subjects[e.subject]} lives in") for e in asked)
+    assert all(f"{facts.facts[e.fact]}. {facts.subjects[e.subject]} speaks" in e.prompt for e in asked)
+    tokenizer = tiny_tokenizer(f"{e.prompt} {answer}" for e in asked for answer in e.candidates)
+    lm = tiny_model("llama", tokenizer)
+    means = np.zeros((3, 3))
+    for e in asked:  # by hand: the logits after each prompt, without batches
+        ids = torch.tensor([tokenizer(e.prompt, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            last = lm.model(input_ids=ids).logits[0, -1]
+        first = [tokenizer(" " + a, add_special_tokens=False)["input_ids"][0] for a in e.candidates]
+        means[e.fact] += last[first].double().numpy() / 4
+    centred = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
+    expected = [centred[fact, answer] for fact, answer in enumerate(facts.entails)]
+    np.testing.assert_allclose(known_before.contrast_by_pair(facts, lm), expected, atol=1e-5)
+
+
+def parts_arm(name, rank, loss=0.05):
+    history = {"step": [0, 20], studied.TOLD_LOGPROB: [-2.0, -loss], studied.HELD_OUT: [rank, rank]}
+    history |= {studied.FACTS: [2.0, 0.0], studied.TOLD: [2.0, 0.0]}
+    return studied.Arm(name, {key: {"history": history} for key in (0, 1)})
 
 
 def test_claims_of_parts_need_every_arm_and_can_fail():
-    def arm(name, rank, loss=0.05):
-        history = {"step": [0, 20], studied.TOLD_LOGPROB: [-2.0, -loss], studied.HELD_OUT: [rank, rank]}
-        history |= {studied.FACTS: [2.0, 0.0], studied.TOLD: [2.0, 0.0]}
-        return studied.Arm(name, {key: {"history": history} for key in (0, 1)})
-
-    color = {name: arm(name, 1.0) for name in parts.ARMS} | {"ov": arm("ov", 1.9)}
-    city = {name: arm(name, 0.1) for name in parts.ARMS}
+    color = {name: parts_arm(name, 1.0) for name in parts.ARMS} | {"ov": parts_arm("ov", 1.9)}
+    city = {name: parts_arm(name, 0.1) for name in parts.ARMS}
     found = parts.claims({"profession_color": color, "city_language": city})
     assert [c.holds for c in found] == [True] * 4
     assert found[-1].measured["n_separate"] == 1
-    color |= {"full": arm("full", 1.9), "ov": arm("ov", 1.0, loss=0.5), "lora_r1": arm("lora_r1", 2.0)}
+    color |= {
+        "full": parts_arm("full", 1.9),
+        "ov": parts_arm("ov", 1.0, loss=0.5),
+        "lora_r1": parts_arm("lora_r1", 2.0),
+    }
     del city["mlp"]
     found = parts.claims({"profession_color": color, "city_language": city})
     assert {c.id: c.holds for c in found} == {
@@ -256,6 +309,27 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
         "llm_parts_ov_alone_deduces_less": False,
         "llm_parts_rank_of_lora_does_not_decide": False,
     }
+
+
+def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
+    def of(spurious, small, causal=0.1):
+        arms = {name: parts_arm(name, small if name in parts.SMALL else spurious) for name in parts.ARMS}
+        city = {name: parts_arm(name, causal) for name in parts.ARMS}
+        return {"city_language": city} | dict.fromkeys(parts.SPURIOUS, arms)
+
+    names = ("no_arm_separates_on_all_sets", "small_updates_deduce_less_elsewhere_too")
+
+    def held(arms):
+        found = {c.id.removeprefix("llm_parts_"): c.holds for c in parts.claims(arms)}
+        return tuple(found.get(name) for name in names)
+
+    assert held(of(1.0, 1.7)) == (True, True)
+    assert held(of(1.0, 1.8)) == (False, True)
+    assert held(of(1.0, 1.9, causal=0.4)) == (True, True)
+    assert held(of(1.0, 1.0)) == (True, False)
+    some = of(1.0, 1.7)
+    some["country_code"] = {name: arm for name, arm in some["country_code"].items() if name != "mlp"}
+    assert held(some) == (None, True)
 
 
 def sized_point(method, optimizer, lr, divergence, rank, at_loss=None):

@@ -56,8 +56,8 @@ CRITERIA = {
     "better_known_is_kept": (
         "what is known better before training gives way later: over the five pairs of a run, the rank "
         "correlation of the pairing's contrast before (known_before.py) with the share of untold names whose "
-        "pretrained answer is first at the end is above 0, each model, mean over the told shares 0.1, 0.2, 0.4 "
-        "in every seed"
+        "pretrained answer is first at the end is above 0, each model, mean over the told shares 0.1, 0.2, "
+        "0.4 in every seed"
     ),
 }
 
