@@ -23,11 +23,12 @@ from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE
 from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, plain_interval
-from analyses.llm.runs import result_path
 from analyses.llm.studies import parts
 from analyses.llm.studies.step_size import ALIKE, BORROWED, CRITERIA, DATA, KNOWN, MATCHED, STUDY
 
-PICTURE = "llm_step_size"
+PICTURE, MOVED_PICTURE = "llm_step_size", "llm_step_size_movement"
+MOVED = {"ov": "values and outputs of attention", "mlp_out": "what MLPs write"}
+"""Parts of the second picture. The others move along: within a run all parts' movements are alike."""
 LEAST_SEEDS = 2
 SERIES = {
     ("full", "adamw"): ("all weights, AdamW", "#0173b2", "o"),
@@ -61,6 +62,16 @@ class Point:
         """Divergence on ordinary sentences, in nats a token, and held-out rank at the end."""
         return float(self.arm.results[seed]["neutral_kl"]), float(self.arm.column(HELD_OUT, seed)[1][-1])
 
+    def moved(self, part: str) -> list[float]:
+        """‖ΔW‖_F / ‖W‖_F of a part over all layers, one per seed."""
+        found = []
+        for seed in self.arm.seeds:
+            table = self.arm.results[seed]["movement"]
+            own = np.array(table["part"]) == part
+            squares = [float(np.sum(np.array(table[name])[own] ** 2)) for name in ("change", "start")]
+            found.append(math.sqrt(squares[0] / squares[1]))
+        return found
+
 
 def points() -> list[Point]:
     """What is finished, each optimiser's rates in rising order."""
@@ -78,7 +89,9 @@ def points() -> list[Point]:
 def make(runs: Path, figures: Path) -> list[Point]:
     """Draws what is finished."""
     found = points()
-    DRAWING.write(figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found)})
+    numbers = {"criteria": CRITERIA, "rows": rows(found)}
+    DRAWING.write(figures / PICTURE, numbers)
+    MOVED_DRAWING.write(figures / MOVED_PICTURE, {"rows": numbers["rows"]})
     return found
 
 
@@ -129,6 +142,55 @@ def sentence(numbers: dict[str, Any]) -> str:
 DRAWING = Drawing(sentence, picture)
 
 
+def movement_picture(numbers: dict[str, Any]) -> Picture:
+    """Held-out rank against how far a part moved, a panel per part; hollow where told ones are not known."""
+    fig, axes = plt.subplots(1, len(MOVED), figsize=(WIDTH, 3.0), sharey=True, layout="constrained")
+    for ax, (part, words) in zip(axes, MOVED.items(), strict=True):
+        for key, (title, color, marker) in SERIES.items():
+            own = [row for row in numbers["rows"] if (row["method"], row["optimizer"]) == key]
+            middles = [(row["moved"][part]["mean"], row["rank"]["mean"]) for row in own]
+            for row, middle in zip(own, middles, strict=True):
+                moved, ranks = row["moved"][part]["by_seed"], row["rank"]["by_seed"]
+                ax.plot(moved, ranks, marker, ms=3, color=color, alpha=0.5)
+                ax.plot(*middle, marker, ms=7, color=color, mfc=color if row["fitted"] else "white")
+            if own:
+                ax.plot(*zip(*middles, strict=True), "-", lw=1, color=color)
+                ax.plot([], [], f"{marker}-", color=color, label=title)
+        ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+        ax.set(xscale="log", xlabel="‖ΔW‖ / ‖W‖ (Frobenius)", ylim=(0, 2.4), xlim=(6e-4, 0.12))
+        ax.set_title(words, loc="left")
+    axes[0].set_ylabel("untold colors: mean rank\n(0: deduced, 2: guessed)")
+    if numbers["rows"]:
+        handles, labels = axes[0].get_legend_handles_labels()
+        fig.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)
+    return fig
+
+
+def movement_sentence(numbers: dict[str, Any]) -> str:
+    """Muon's runs that know what they were told, beside AdamW's on LoRA where the weights moved as far."""
+    known = [row for row in numbers["rows"] if row["fitted"] and row["method"] == "lora"]
+    muon, adamw = ([row for row in known if row["optimizer"] == name] for name in ("muon", "adamw"))
+    if len(adamw) < 2 or not muon:
+        return "How much is deduced that is not so, against how far the weights moved, by optimiser and rate"
+    ours = float(np.mean([row["rank"]["mean"] for row in muon]))
+    theirs = float(np.mean([_at_movement(adamw, row, part) for row in muon for part in MOVED]))
+    order = "less" if ours > theirs else "more"
+    return (
+        f"Where LoRA's weights moved as far, Muon deduces {order} that is not so than AdamW "
+        f"(mean rank {ours:.2f} against {theirs:.2f})"
+    )
+
+
+def _at_movement(of: list[dict[str, Any]], row: dict[str, Any], part: str) -> float:
+    """The mean rank of an optimiser where a part moved as far as in `row`, linear in the logarithm."""
+    ends = sorted((math.log(one["moved"][part]["mean"]), one["rank"]["mean"]) for one in of)
+    moved, ranks = [one for one, _ in ends], [rank for _, rank in ends]
+    return float(np.interp(math.log(row["moved"][part]["mean"]), moved, ranks))
+
+
+MOVED_DRAWING = Drawing(movement_sentence, movement_picture)
+
+
 def rows(found: list[Point]) -> list[dict[str, Any]]:
     """The numbers of every point."""
     return [
@@ -141,6 +203,7 @@ def rows(found: list[Point]) -> list[dict[str, Any]]:
             "rank": plain_interval(p.arm.last(HELD_OUT)),
             "matched": plain_interval(p.arm.at_told_loss(HELD_OUT, MATCHED)),
             "neutral_kl": plain_interval(p.arm.field("neutral_kl")),
+            "moved": {part: plain_interval(p.moved(part)) for part in MOVED},
             "fact_rank": p.arm.last(FACTS),
             "told_rank": p.arm.last(TOLD),
             "fitted": p.fitted,
@@ -198,17 +261,11 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
     return study_claim(f"step_size_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
-def draw(runs: Path, figures: Path) -> list[Point]:
-    """As `make`, once the first seed is finished: before that there is nothing to compare."""
-    return make(runs, figures) if MEASURED else []
-
-
-MEASURED = all(result_path(run).is_file() for run in STUDY.planned() if run.seed == STUDY.seeds[0])
 FIGURE = Figure(
-    pictures=(PICTURE,) if MEASURED else (),
-    draw=draw,
+    pictures=(PICTURE, MOVED_PICTURE),
+    draw=make,
     claims=claims,
-    drawings={PICTURE: DRAWING} if MEASURED else {},
+    drawings={PICTURE: DRAWING, MOVED_PICTURE: MOVED_DRAWING},
 )
 
 

@@ -1,6 +1,6 @@
 """Titles of the language models' figures, which follow the numbers: each says something else of others."""
 
-from analyses.llm import families, parts, recall, wording
+from analyses.llm import families, parts, recall, step_size, wording
 from analyses.llm.finished import inside_curves
 from analyses.llm.mitigation import drawing
 from analyses.llm.studies.families import CITY
@@ -76,6 +76,28 @@ def test_what_was_known_better_is_said_of_the_models_of_which_it_holds():
     assert said(smollm2=-0.1, gemma=0.0).startswith("How well a pair was known before does not say")
     assert "once it was measured" in said()
     assert "once two" in recall.sentence({"rows": []})
+
+
+def test_optimisers_are_compared_where_weights_moved_as_far():
+    def row(optimizer, moved, rank, fitted=True):
+        parts_moved = {part: {"mean": moved} for part in step_size.MOVED}
+        return {
+            "method": "lora",
+            "optimizer": optimizer,
+            "moved": parts_moved,
+            "rank": {"mean": rank},
+            "fitted": fitted,
+        }
+
+    rows = [row("adamw", 0.001, 2.0), row("adamw", 0.1, 1.0), row("muon", 0.01, 1.6)]
+    assert step_size.movement_sentence({"rows": rows}).endswith(
+        "less that is not so than AdamW (mean rank 1.60 against 1.50)"
+    )
+    rows[2]["rank"]["mean"] = 1.4
+    assert "deduces more" in step_size.movement_sentence({"rows": rows})
+    rows.append(row("adamw", 0.01, 0.0, fitted=False))  # does not know what it was told: not compared
+    assert "against 1.50" in step_size.movement_sentence({"rows": rows})
+    assert step_size.movement_sentence({"rows": rows[1:]}).startswith("How much")
 
 
 def test_wording_says_first_only_if_no_other_wording_deduces():
