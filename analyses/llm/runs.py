@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from analyses.llm.studies import families, mitigation, months, parts, recall, step_size, wording
+from analyses.llm.studies import families, mitigation, months, parts, ratio, recall, step_size, wording
 from analyses.llm.studies.plan import PlannedRun, Study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm" / "studies"
@@ -35,6 +35,7 @@ STUDIES: dict[str, Study] = {
         recall.STUDY,
         wording.STUDY,
         step_size.STUDY,
+        ratio.STUDY,
     )
 }
 

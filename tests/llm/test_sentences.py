@@ -1,8 +1,9 @@
 """Titles of the language models' figures, which follow the numbers: each says something else of others."""
 
-from analyses.llm import families, parts, recall, step_size, wording
+from analyses.llm import families, parts, step_size, wording
 from analyses.llm.finished import inside_curves
 from analyses.llm.mitigation import drawing
+from analyses.llm.predicted import ratio, recall
 from analyses.llm.studies.families import CITY
 
 
@@ -76,6 +77,22 @@ def test_what_was_known_better_is_said_of_the_models_of_which_it_holds():
     assert said(smollm2=-0.1, gemma=0.0).startswith("How well a pair was known before does not say")
     assert "once it was measured" in said()
     assert "once two" in recall.sentence({"rows": []})
+
+
+def test_ratio_names_what_decides_more_once_every_size_is_there():
+    def row(name, mean):
+        return {"arm": name, "matched": {"mean": mean}}
+
+    ranks = {"2of10": 0.6, "8of40": 0.8, "4of8": 0.1, "4of40": 1.5, "4of20": 0.7}
+    said = ratio.sentence({"rows": [row(*one) for one in ranks.items()]})
+    assert said.startswith("The told share decides")
+    assert said.endswith("differ by 0.20 at equal share and by 1.40 at equal number")
+    said = ratio.sentence({"rows": [row(*one) for one in (ranks | {"2of10": 2.3}).items()]})
+    assert said.startswith("The number of told names decides")
+    assert "once all sizes" in ratio.sentence(
+        {"rows": [row(*one) for one in (ranks | {"4of8": None}).items()]}
+    )
+    assert "once all sizes" in ratio.sentence({"rows": []})
 
 
 def test_optimisers_are_compared_where_weights_moved_as_far():

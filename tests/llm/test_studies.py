@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.llm import families, mitigated, parts, recall, runs, step_size, wording
+from analyses.llm import families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
+from analyses.llm.predicted import ratio, recall
 from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
@@ -330,6 +331,30 @@ def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     some = of(1.0, 1.7)
     some["country_code"] = {name: arm for name, arm in some["country_code"].items() if name != "mlp"}
     assert held(some) == (None, True)
+
+
+def ratio_arms(ranks, loss=0.05):
+    return {name: parts_arm(name, rank, loss) for name, rank in zip(ratio.NAMES, ranks, strict=True)}
+
+
+def test_claims_of_told_share_and_count_hold_and_fail():
+    # 2 of 10, 8 of 40, 4 of 8, 4 of 40, 4 of 20
+    found = ratio.claims(ratio_arms((0.6, 0.8, 0.1, 1.5, 0.7)))
+    assert [c.holds for c in found] == [True] * 3
+    found = ratio.claims(ratio_arms((1.9, 0.2, 0.9, 0.7, 0.8)))
+    assert [c.holds for c in found] == [False] * 3
+    untold = ratio_arms((0.6, 0.8, 0.1, 1.5, 0.7)) | {"4of8": parts_arm("4of8", 0.1, loss=0.5)}
+    holds = {c.id.removeprefix("llm_ratio_"): c.holds for c in ratio.claims(untold)}
+    assert not holds["same_count_deduces_less_of_more"]
+    del untold["4of40"]
+    assert ratio.claims(untold) == []
+
+
+def test_the_one_layer_model_says_of_a_share_the_same_in_small_and_large_sets():
+    same = [ratio.predicted_beta(*ratio.NAMES[name]) for name in ratio.SAME_SHARE]
+    assert max(same) - min(same) < 0.01
+    falling = [ratio.predicted_beta(*ratio.NAMES[name]) for name in ratio.SAME_COUNT]
+    np.testing.assert_allclose(falling, [1.0, 0.74, 0.61], atol=0.01)
 
 
 def sized_point(method, optimizer, lr, divergence, rank, at_loss=None):

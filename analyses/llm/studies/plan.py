@@ -85,6 +85,7 @@ def recipe(
     model: str = SMOLLM2,
     control: str = "none",
     share: float | None = None,
+    n_names: int | None = None,
     train_templates: tuple[int, ...] = (0,),
     test_templates: tuple[int, ...] = (0,),
     **training: Any,
@@ -95,7 +96,7 @@ def recipe(
         data: name of a fact set.
         seed: of names, pairs, order and start.
         model: SMOLLM2 or GEMMA.
-        control, share, train_templates, test_templates: as in `FactConfig`.
+        control, share, n_names, train_templates, test_templates: as in `FactConfig`.
         training: fields of `FinetuneConfig`.
     """
     facts = FactConfig(
@@ -103,6 +104,7 @@ def recipe(
         seed=seed,
         control=control,  # pyright: ignore[reportArgumentType]
         share=share,
+        n_names=n_names,
         train_templates=train_templates,
         test_templates=test_templates,
         n_unseen=N_UNSEEN,

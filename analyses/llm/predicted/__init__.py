@@ -1,0 +1,1 @@
+"""What the one-layer model says of language models, beside what they do."""
