@@ -1,9 +1,9 @@
 """Does the told share decide, or the number of told names? What the one-layer model says of it.
 
 At the saddle that gradient descent of the one-layer model reaches, β is what is deduced over what is told.
-It knows the told and the untold names of a pair by their ratio: 0.74, 0.74 and 0.73 for 2 of 10, 4 of 20 and
-8 of 40 names of five pairs, 1.00 for 4 of 8 and 0.61 for 4 of 40 (`theory.saddle_solution`). So telling the
-same four names must do less where more names are untold, and a share must do the same in small and large sets.
+It knows the told and the untold names by their ratio: 0.74, 0.74 and 0.73 for 2 of 10, 4 of 20 and 8 of 40
+names of five pairs, 1.00 for 4 of 8 and 0.61 for 4 of 40 (`theory.saddle_solution`). So telling the same
+four names must do less where more names are untold, and a share must do the same in small and large sets.
 
 All weights of SmolLM2, Profession-Color, eight passes through the data and at least 120 steps, compared at
 equal told loss. 4 of 20 is an arm of the parts study.
