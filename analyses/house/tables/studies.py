@@ -59,8 +59,10 @@ def mitigation_table(rows: list[dict[str, Any]]) -> str:
         "spurious, 50 plain steps later",
         "worst told",
         "KL elsewhere",
+        "time of training",
     ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    plain = {row["people"]: row for row in rows if row["method"] == "lora"}
     for row in rows:
         cells = [
             row["people"].replace("_", " "),
@@ -72,9 +74,21 @@ def mitigation_table(rows: list[dict[str, Any]]) -> str:
             interval(row["spurious_drifted"]),
             interval(row["told"]),
             interval(row["neutral_kl"]),
+            _cost(row, plain.get(row["people"])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cost(row: dict[str, Any], plain: dict[str, Any] | None) -> str:
+    """Processor time of training over that of one LoRA, the same seeds; empty where they have none alike."""
+    if plain is None:
+        return ""
+    own, theirs = (
+        dict(zip(one["seeds"], one["cpu_seconds"]["by_seed"], strict=True)) for one in (row, plain)
+    )
+    both = sorted(own.keys() & theirs.keys())
+    return f"{sum(own[s] for s in both) / sum(theirs[s] for s in both):.2f}" if both else ""
 
 
 def interval(value: dict[str, Any]) -> str:
