@@ -17,7 +17,7 @@ from .circuits.circuit import OVCircuit as OVCircuit
 from .configuration.model import ModelConfig as ModelConfig
 from .configuration.run import RunConfig as RunConfig
 from .configuration.training import TrainConfig as TrainConfig
-from .hooked.tokens import name_tokens as name_tokens
+from .hooked.tokens.labels import name_tokens as name_tokens
 from .models.hooked39 import build_model as build_model
 from .sweeps.result import SweepResult as SweepResult
 from .sweeps.sweep import load_sweep as load_sweep

@@ -15,7 +15,7 @@ from ocr_interp.hooked.asked.wrapped import require_wrapped
 from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import reading_tokens
 from ocr_interp.hooked.protocol import HookedModel, check_model
-from ocr_interp.hooked.tokens import Ids, id_tensor
+from ocr_interp.hooked.tokens.ids import Ids, id_tensor
 from ocr_interp.stream.editing import remove_hook
 
 

@@ -14,7 +14,7 @@ from ocr_interp.ablation.where.site import Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ConfigError, unknown_name
 from ocr_interp.hooked.protocol import LAYER_HOOKS
-from ocr_interp.hooked.tokens import OUTPUT_KINDS
+from ocr_interp.hooked.tokens.task_tokens import OUTPUT_KINDS
 from ocr_interp.linalg.spectrum import DegenerateBlock
 from ocr_interp.task import FactRecallTask
 

@@ -15,7 +15,8 @@ from ocr_interp.data import check_draws, noisy_examples
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
 from ocr_interp.hooked.provenance import fingerprint_of
-from ocr_interp.hooked.tokens import Ids, id_tensor, with_mask
+from ocr_interp.hooked.tokens.ids import Ids, id_tensor
+from ocr_interp.hooked.tokens.prompts import with_mask
 from ocr_interp.task import SPLITS, FactRecallTask
 
 

@@ -21,14 +21,10 @@ from ocr_interp.circuits.summary import summarize
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
-from ocr_interp.hooked.tokens import (
-    Tokens,
-    labels_of,
-    output_labels_of,
-    task_inputs,
-    task_outputs,
-    token_set_of,
-)
+from ocr_interp.hooked.tokens.ids import Tokens
+from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of
+from ocr_interp.hooked.tokens.task_tokens import task_inputs, task_outputs
+from ocr_interp.hooked.tokens.token_set import token_set_of
 from ocr_interp.models.trained import Route, TrainedModel
 from ocr_interp.task import FactRecallTask
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ocr_interp.errors import unknown_name
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.task import FactRecallTask
 
 ANSWER_KINDS = ("own fact", "other facts", "own implication", "other implications", "rest")

@@ -14,7 +14,8 @@ from ocr_interp.circuits.attention.by_kind import AttentionByKind, attention_by_
 from ocr_interp.circuits.energy import ANSWER_KINDS, BlockEnergy, answer_kinds, block_energy
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.provenance import Provenance
-from ocr_interp.hooked.tokens import TokenList, TokenSet
+from ocr_interp.hooked.tokens.ids import TokenList
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, formed, norms_of, spectrum_of
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.models.trained import Route

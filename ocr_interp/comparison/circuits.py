@@ -12,7 +12,7 @@ from ocr_interp.checks import check_count
 from ocr_interp.circuits.attention.qk import QKCircuit
 from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.errors import ModelError
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.linalg.angles import BlockAngles, block_angles
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, norms_of, spectrum_of
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ocr_interp.comparison.circuits import CircuitChange
 from ocr_interp.errors import unknown_name
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 
 KINDS = ("OV", "QK", "in", "out")
 """Circuits of a model: W_V W_O and W_Q W_Kᵀ of a head, what an MLP reads, and what it writes."""

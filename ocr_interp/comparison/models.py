@@ -19,8 +19,10 @@ from ocr_interp.errors import ModelError
 from ocr_interp.hooked.adapted.copies import with_side
 from ocr_interp.hooked.asked.scores import ask_scores
 from ocr_interp.hooked.passes import own_run
-from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, names_of, tokenizer_of
-from ocr_interp.hooked.tokens import Tokens, TokenSet, labels_of, output_labels_of, token_set_of
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
+from ocr_interp.hooked.tokens.ids import Tokens
+from ocr_interp.hooked.tokens.labels import labels_of, names_of, output_labels_of, tokenizer_of
+from ocr_interp.hooked.tokens.token_set import TokenSet, token_set_of
 from ocr_interp.models.trained import TrainedModel
 
 STATEMENT = (

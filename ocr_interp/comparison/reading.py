@@ -20,7 +20,7 @@ from ocr_interp.hooked.norms import final_norm, read_norm, working_dtype
 from ocr_interp.hooked.probes import embedded_rows, probe_head
 from ocr_interp.hooked.protocol import HookedModel, block_of, model_name
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 
 SHAPES = (
     ("architecture", "family"),

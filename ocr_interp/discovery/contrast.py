@@ -14,13 +14,9 @@ from ocr_interp.errors import ConfigError, ModelError, unknown_name
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.protocol import check_model
-from ocr_interp.hooked.tokens import (
-    encode_prompts,
-    id_tensor,
-    output_labels_of,
-    prompts_given,
-    token_ids,
-)
+from ocr_interp.hooked.tokens.ids import id_tensor, token_ids
+from ocr_interp.hooked.tokens.labels import output_labels_of
+from ocr_interp.hooked.tokens.prompts import encode_prompts, prompts_given
 
 MEASURES = ("logit_difference", "log_probability")
 """The answer's logit minus that of `against` (without it, minus the mean of all others); or the answer's log

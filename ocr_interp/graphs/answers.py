@@ -8,7 +8,7 @@ import numpy as np
 
 from ocr_interp.circuits.attribution.of_run import attribute_run
 from ocr_interp.errors import ConfigError
-from ocr_interp.hooked.protocol import check_tokens
+from ocr_interp.hooked.tokens.ids import check_tokens
 from ocr_interp.models.trained import TrainedModel
 
 

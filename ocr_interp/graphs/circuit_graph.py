@@ -12,7 +12,7 @@ from ocr_interp.checks import check_count
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ModelError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.linalg.spectrum import Spectrum
 
 NULL = 1e-13

@@ -16,7 +16,8 @@ from ocr_interp.graphs.graph import CircuitGraph, Effect, Node
 from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.probes import probe_head
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
-from ocr_interp.hooked.tokens import Token, TokenList, labels_of, output_labels_of
+from ocr_interp.hooked.tokens.ids import Token, TokenList
+from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of
 from ocr_interp.linalg.spectrum import Spectrum
 
 

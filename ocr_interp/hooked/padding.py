@@ -14,8 +14,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ocr_interp.errors import ModelError
-from ocr_interp.hooked.protocol import HookedModel, tokenizer_of
-from ocr_interp.hooked.tokens import id_tensor
+from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.tokens.ids import id_tensor
+from ocr_interp.hooked.tokens.labels import tokenizer_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,9 @@ class of transformer_lens is imported, so that its next major version changes on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -223,86 +221,3 @@ def _is_readable(model: HookedModel, layer: int) -> bool:
         return _has_weights(getattr(block_of(model, layer), "attn", None))
     except _UNREADABLE:
         return False
-
-
-@dataclass(frozen=True)
-class Names:
-    """What was attached to a model by `tokens.name_tokens`; None where nothing was."""
-
-    labels: Sequence[str] | None = None
-    output_labels: Sequence[str] | None = None
-    tokenizer: Any = None
-
-
-NAMES: WeakKeyDictionary[Any, Names] = WeakKeyDictionary()
-"""Names by model, as long as the model lives."""
-
-
-def names_of(model: object) -> Names:
-    """What was attached to a model."""
-    return NAMES.get(model, Names())
-
-
-def tokenizer_of(model: HookedModel) -> Any:
-    """The tokenizer that was attached to a model, or its own, or None."""
-    attached = names_of(model).tokenizer
-    return getattr(model, "tokenizer", None) if attached is None else attached
-
-
-def check_tokens(
-    tokens: Any, labels: Sequence[str], what: str = "tokens", *, repeats: bool = False
-) -> tuple[int, ...]:
-    """Token ids of ids or labels.
-
-    Args:
-        tokens: ids, labels, or both; a range counts as ids.
-        labels: label of every token id.
-        what: the argument's name, for messages.
-        repeats: whether a token may come twice, as in a prompt.
-
-    Raises:
-        UnknownNameError: a label or id that does not exist, with the close matches.
-        ModelError: no token at all, or one twice; a string instead of a sequence; a label of several ids.
-    """
-    if isinstance(tokens, str):
-        raise ModelError(f"{what} must be a sequence of tokens, got the string {tokens!r}: pass [{tokens!r}]")
-    known: dict[str, int] = {}
-    for index, label in enumerate(labels):
-        known.setdefault(label, index)
-    ids = tuple(_token_id(token, known, labels) for token in tokens)
-    if not ids:
-        raise ModelError(f"{what} must hold at least one token, got none")
-    if not repeats and len(set(ids)) < len(ids):
-        twice = sorted({i for i in ids if ids.count(i) > 1})
-        shown = ", ".join(repr(labels[i]) for i in twice[:5])
-        raise ModelError(
-            f"{what} must name every token once, got {shown} more than once: it would count double"
-        )
-    return ids
-
-
-def _token_id(token: object, known: Mapping[str, int], labels: Sequence[str]) -> int:
-    if isinstance(token, Tensor) and token.ndim == 0:
-        token = token.item()
-    if isinstance(token, str):
-        if token not in known:
-            raise unknown_name("token", token, known)
-        if len(known) < len(labels):
-            check_one_meaning(token, [index for index, label in enumerate(labels) if label == token])
-        return known[token]
-    if isinstance(token, bool) or not isinstance(token, Integral) or not 0 <= int(token) < len(labels):
-        raise ModelError(f"a token must be a label or an id in 0..{len(labels) - 1}, got {token!r}")
-    return int(token)
-
-
-def check_one_meaning(label: str, ids: Sequence[int]) -> None:
-    """Requires that a label or string means one token.
-
-    Raises:
-        ModelError: names the ids that it may mean.
-    """
-    if len(ids) > 1:
-        raise ModelError(
-            f"a token must be named by a label that is its own, got {label!r}, which may mean the ids "
-            f"{', '.join(map(str, ids[:5]))}: pass the id"
-        )

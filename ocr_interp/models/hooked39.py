@@ -15,7 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.devices import DTYPES, resolve_device
 from ocr_interp.errors import ModelError, OcrInterpError
-from ocr_interp.hooked.tokens import name_tokens
+from ocr_interp.hooked.tokens.labels import name_tokens
 from ocr_interp.maps.routed import ROUTER, Routed
 from ocr_interp.models.routed_stacks import routed
 from ocr_interp.models.starts import initial_weights

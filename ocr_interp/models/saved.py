@@ -7,8 +7,8 @@ from typing import Any
 
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.errors import ModelError, OcrInterpError, RunError
-from ocr_interp.hooked.protocol import HookedModel, names_of
-from ocr_interp.hooked.tokens import name_tokens
+from ocr_interp.hooked.protocol import HookedModel
+from ocr_interp.hooked.tokens.labels import name_tokens, names_of
 from ocr_interp.storage.tensors import read_any_tensors, write_tensors
 
 KIND = "hooked_transformer"

@@ -20,7 +20,7 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import ModelError, UnknownNameError
 from ocr_interp.graphs.circuit_graph import circuit_graph
 from ocr_interp.graphs.head_graph import head_graph
-from ocr_interp.hooked.tokens import name_tokens
+from ocr_interp.hooked.tokens.labels import name_tokens
 from ocr_interp.models.hooked39 import build_model
 
 HEAD = {"layer": 1, "head": 2}

@@ -20,7 +20,7 @@ from ocr_interp.circuits import composition, direct_attribution
 from ocr_interp.comparison import compare_models
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.graphs import mechanism_graph
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.storage.notebooks import html_table
 from ocr_interp.viz.style import HELD_OUT, Style
 

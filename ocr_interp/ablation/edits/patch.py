@@ -17,7 +17,8 @@ from ocr_interp.ablation.where.edges import Edges
 from ocr_interp.ablation.where.path import Path
 from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.hooked.padding import Padding
-from ocr_interp.hooked.tokens import Ids, prompts_given, with_mask
+from ocr_interp.hooked.tokens.ids import Ids
+from ocr_interp.hooked.tokens.prompts import prompts_given, with_mask
 
 
 @dataclass(frozen=True, eq=False)

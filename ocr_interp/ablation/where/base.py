@@ -15,7 +15,7 @@ from ocr_interp.errors import InterventionNeverFiredError
 from ocr_interp.hooked.padding import Padding, check_unpadded
 from ocr_interp.hooked.passes import TokenReader
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens import encode_prompts, prompts_given
+from ocr_interp.hooked.tokens.prompts import encode_prompts, prompts_given
 
 Replacement = Callable[[Tensor, Tensor], Tensor]
 """(value, mask) -> the replacement of value, with the same shape.
@@ -52,7 +52,7 @@ class Place(ABC):
 
         Args:
             tokens: token ids of the prompts [batch, pos], or of one [pos]; or prompts in words
-                (`hooked.tokens.prompts_given`).
+                (`hooked.tokens.prompts.prompts_given`).
             what: what the prompts are, for messages, e.g. "reference".
             attention_mask: of padded prompts, 1 at tokens and 0 at padding.
 

@@ -26,7 +26,8 @@ from ocr_interp.hooked.protocol import (
     check_layer,
     layer_hook,
 )
-from ocr_interp.hooked.tokens import labels_of, output_labels_of, plain_tokens, token_ids
+from ocr_interp.hooked.tokens.ids import plain_tokens, token_ids
+from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of
 
 
 @dataclass(frozen=True)

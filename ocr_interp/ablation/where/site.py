@@ -24,15 +24,9 @@ from ocr_interp.hooked.protocol import (
     check_head,
     check_hook,
 )
-from ocr_interp.hooked.tokens import (
-    OUTPUT_KINDS,
-    input_kind_names,
-    labels_of,
-    plain_tokens,
-    task_inputs,
-    task_outputs,
-    token_ids,
-)
+from ocr_interp.hooked.tokens.ids import plain_tokens, token_ids
+from ocr_interp.hooked.tokens.labels import labels_of
+from ocr_interp.hooked.tokens.task_tokens import OUTPUT_KINDS, input_kind_names, task_inputs, task_outputs
 from ocr_interp.task import FactRecallTask
 
 _BY_HEAD = ("hook_z", "hook_v", "hook_k", "hook_q", "hook_result")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.hooked.tokens import input_kind_names, input_kinds
+from ocr_interp.hooked.tokens.task_tokens import input_kind_names, input_kinds
 from ocr_interp.task import FactRecallTask
 
 

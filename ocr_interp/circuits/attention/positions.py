@@ -12,7 +12,7 @@ from torch import Tensor
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.alone import probe_ids, run_alone
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from ocr_interp.hooked.adapted.copies import as_hooked
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
 from ocr_interp.hooked.provenance import Provenance, fingerprint_of
-from ocr_interp.hooked.tokens import TokenList, Tokens, TokenSet, labels_of, token_set_of
+from ocr_interp.hooked.tokens.ids import TokenList, Tokens
+from ocr_interp.hooked.tokens.labels import labels_of
+from ocr_interp.hooked.tokens.token_set import TokenSet, token_set_of
 from ocr_interp.linalg.spectrum import Norms, Spectrum, factored_svd, formed, norms_of, spectrum_of
 
 

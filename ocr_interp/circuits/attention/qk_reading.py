@@ -27,7 +27,7 @@ from ocr_interp.hooked.protocol import (
     model_name,
 )
 from ocr_interp.hooked.provenance import Provenance, check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 
 
 @dataclass(frozen=True)

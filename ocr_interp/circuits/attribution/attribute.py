@@ -8,7 +8,8 @@ from ocr_interp.circuits.attribution.of_model import attribute_model
 from ocr_interp.circuits.attribution.of_run import Attribution, attribute_run
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import AdaptedModel, HookedModel
-from ocr_interp.hooked.tokens import Token, TokenList, one_prompt
+from ocr_interp.hooked.tokens.ids import Token, TokenList
+from ocr_interp.hooked.tokens.prompts import one_prompt
 from ocr_interp.models.trained import TrainedModel
 
 

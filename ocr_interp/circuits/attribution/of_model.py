@@ -33,14 +33,9 @@ from ocr_interp.hooked.protocol import (
     model_name,
 )
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import (
-    Token,
-    TokenList,
-    encode_prompt,
-    labels_of,
-    output_labels_of,
-    token_ids,
-)
+from ocr_interp.hooked.tokens.ids import Token, TokenList, token_ids
+from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of
+from ocr_interp.hooked.tokens.prompts import encode_prompt
 from ocr_interp.linalg.sums import checked_residual
 
 FROZEN = (

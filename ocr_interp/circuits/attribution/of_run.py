@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.hooked.protocol import check_tokens
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
-from ocr_interp.hooked.tokens import Token, TokenList, input_kind_names, input_kinds
+from ocr_interp.hooked.tokens.ids import Token, TokenList, check_tokens
+from ocr_interp.hooked.tokens.task_tokens import input_kind_names, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights

@@ -14,7 +14,8 @@ from torch import Tensor
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.padding import check_unpadded
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens import Token, are_texts, encode_prompt, prompt_rows, token_ids
+from ocr_interp.hooked.tokens.ids import Token, token_ids
+from ocr_interp.hooked.tokens.prompts import are_texts, encode_prompt, prompt_rows
 
 
 @dataclass(frozen=True)

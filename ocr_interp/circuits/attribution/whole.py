@@ -33,7 +33,8 @@ from ocr_interp.hooked.protocol import (
 )
 from ocr_interp.hooked.provenance import fingerprint_of
 from ocr_interp.hooked.steps import POST_NORM
-from ocr_interp.hooked.tokens import Token, labels_of, output_labels_of
+from ocr_interp.hooked.tokens.ids import Token
+from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of
 from ocr_interp.linalg.sums import TOLERANCE, checked_residual
 
 STATEMENT = (

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from ocr_interp.circuits.matrix import OVMatrix
 from ocr_interp.errors import ConfigError, ModelError, unknown_name
 from ocr_interp.hooked.provenance import Provenance
-from ocr_interp.hooked.tokens import TokenSet
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.linalg.vectors import cosine_table, factor_imbalance, span_shares
 
 ROTATION_RULE = (

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from ocr_interp.circuits.matrix import Circuit
 from ocr_interp.errors import ModelError, unknown_name
-from ocr_interp.hooked.tokens import TokenSet, task_inputs, task_outputs
+from ocr_interp.hooked.tokens.task_tokens import task_inputs, task_outputs
+from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.task import FactRecallTask
 
 SAID = "rows per unit of attention: no pattern of a prompt is folded in"

@@ -22,7 +22,7 @@ from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
 from ocr_interp.hooked.protocol import LAYER_HOOKS
-from ocr_interp.hooked.tokens import INPUT_KINDS, OUTPUT_KINDS, input_kind_names
+from ocr_interp.hooked.tokens.task_tokens import INPUT_KINDS, OUTPUT_KINDS, input_kind_names
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.run import Snapshot
 

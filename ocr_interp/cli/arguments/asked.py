@@ -101,8 +101,7 @@ class WordsOf:
 
     def __init__(self, given: GivenModel) -> None:
         from ocr_interp.hooked.adapted.copies import as_hooked
-        from ocr_interp.hooked.protocol import tokenizer_of
-        from ocr_interp.hooked.tokens import labels_of, output_labels_of
+        from ocr_interp.hooked.tokens.labels import labels_of, output_labels_of, tokenizer_of
 
         model = as_hooked(given.model)
         self.inputs, self.outputs = labels_of(model, None), output_labels_of(model, None)
@@ -129,7 +128,7 @@ class WordsOf:
             ConfigError: a word that means two tokens, or several tokens in a row, with what may be meant.
             UnknownNameError: an unknown one, with the close matches.
         """
-        from ocr_interp.hooked.tokens import token_ids
+        from ocr_interp.hooked.tokens.ids import token_ids
 
         number = word.removeprefix("id:")
         as_id = int(number) if number.isdecimal() and number.isascii() else None
@@ -170,7 +169,7 @@ class WordsOf:
         Raises:
             ConfigError: an empty prompt, or one longer than the model's context.
         """
-        from ocr_interp.hooked.tokens import encode_prompt
+        from ocr_interp.hooked.tokens.prompts import encode_prompt
 
         if not text.strip():
             raise ConfigError(f"--{what} must hold at least one token, got {text!r}")

@@ -117,7 +117,7 @@ def _bridge(name: str) -> Any:
 
 def _adapter(name: str, path: Path) -> GivenModel:
     """A PeftModel: the adapter of a folder on the model that it names, nothing merged."""
-    from ocr_interp.hooked.tokens import name_tokens
+    from ocr_interp.hooked.tokens.labels import name_tokens
     from ocr_interp.llm.models.loading import load_model, loading_failures, quiet
     from ocr_interp.llm.packages import require_packages
 

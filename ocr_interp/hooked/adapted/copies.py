@@ -23,7 +23,8 @@ from ocr_interp.hooked.adapted.switches import (
     without_adapters,
 )
 from ocr_interp.hooked.alone import state_of
-from ocr_interp.hooked.protocol import NAMES, AdaptedModel, HookedModel, check_model, names_of
+from ocr_interp.hooked.protocol import AdaptedModel, HookedModel, check_model
+from ocr_interp.hooked.tokens.labels import NAMES, names_of
 
 _COPIES: WeakKeyDictionary[Any, tuple[Any, dict[str, Any]]] = WeakKeyDictionary()
 

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.errors import WeightsError
 from ocr_interp.hooked.protocol import check_head, check_layer
-from ocr_interp.hooked.tokens import labels_of
+from ocr_interp.hooked.tokens.labels import labels_of
 from ocr_interp.llm.inside.token_sets import NONE, FactTokens
 from ocr_interp.storage.plain import plain
 
