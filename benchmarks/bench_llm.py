@@ -37,18 +37,18 @@ from ocr_interp.llm.models.loading import LanguageModel, load_model
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.training.finetune import _Finetuning
+from ocr_interp.llm.training.loop import Finetuning
 from ocr_interp.llm.training.processes import make_accelerator
 
 WARM_UP = 3
 """Steps that are not counted, since optimizer state is created in the first."""
 
 
-def training(config: LLMRunConfig, lm: LanguageModel) -> _Finetuning:
+def training(config: LLMRunConfig, lm: LanguageModel) -> Finetuning:
     """Our fine-tuning, on a copy of the model."""
     own = LanguageModel(lm.name, copy.deepcopy(lm.model), lm.tokenizer)
     base = BaseSource(config.train, own)
-    return _Finetuning(config, make_facts(config.facts), base, make_accelerator(config.train))
+    return Finetuning(config, make_facts(config.facts), base, make_accelerator(config.train))
 
 
 def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
@@ -57,7 +57,7 @@ def ours(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[flo
     return times, [float(loss) for loss in losses]
 
 
-def updates(run: _Finetuning, steps: int) -> tuple[list[float], list[torch.Tensor]]:
+def updates(run: Finetuning, steps: int) -> tuple[list[float], list[torch.Tensor]]:
     """CPU-seconds and loss of each of the next steps."""
     times, losses = [], []
     for _ in range(steps):

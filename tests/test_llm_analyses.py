@@ -9,7 +9,7 @@ import pytest
 
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.training.store import COLUMNS
+from ocr_interp.llm.training.files.store import COLUMNS
 
 
 @pytest.fixture

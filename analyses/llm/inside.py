@@ -23,7 +23,7 @@ from analyses.llm.studies.families import GENTLE, SELDOM
 from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from analyses.llm.table_1 import full, is_finished, lora, run_name
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.training.store import read_result, write_result
+from ocr_interp.llm.training.files.result import read_result, write_result
 
 ON_GEMMA = {"model": FOLDERS[GEMMA], "log_every": SELDOM, **GENTLE}
 RUNS = (

@@ -94,7 +94,7 @@ def result_path(run: PlannedRun, results: Path = RESULTS) -> Path:
 
 def is_finished(run: PlannedRun, results: Path = RESULTS) -> bool:
     """Whether a run has its JSON; a JSON of another configuration is an error."""
-    from ocr_interp.llm.training.store import config_of_result, read_result
+    from ocr_interp.llm.training.files.result import config_of_result, read_result
 
     path = result_path(run, results)
     if not path.exists():
@@ -142,8 +142,8 @@ def finetuned(run: PlannedRun, lm: Any, path: Path) -> None:
     """Plain fine-tuning, with the divergence from the base model on ordinary sentences."""
     from analyses.llm.studies.neutral import log_probabilities, neutral_kl
     from ocr_interp.llm.measuring.table import write_table
+    from ocr_interp.llm.training.files.result import write_result
     from ocr_interp.llm.training.finetune import finetune
-    from ocr_interp.llm.training.store import write_result
 
     start, before = time.perf_counter(), log_probabilities(lm)
     found = finetune(run.config, lm=lm)

@@ -142,7 +142,7 @@ def main(arguments: Arguments) -> None:
 
 def is_finished(config: LLMRunConfig, path: Path) -> bool:
     """Whether a run has its JSON; a JSON of another configuration is an error."""
-    from ocr_interp.llm.training.store import config_of_result, read_result
+    from ocr_interp.llm.training.files.result import config_of_result, read_result
 
     if not path.exists():
         return False
@@ -171,8 +171,8 @@ def _run_one(name: str, config: LLMRunConfig, lm: object, results: Path) -> None
     from ocr_interp.llm.inside.updates import ov_update, ov_weights
     from ocr_interp.llm.measuring.table import write_table
     from ocr_interp.llm.models.loading import LanguageModel
+    from ocr_interp.llm.training.files.result import write_result
     from ocr_interp.llm.training.finetune import finetune
-    from ocr_interp.llm.training.store import write_result
 
     assert isinstance(lm, LanguageModel)
     start, before = time.perf_counter(), ov_weights(lm)

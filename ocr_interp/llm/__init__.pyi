@@ -25,11 +25,11 @@ from .models.tiny import tiny_model as tiny_model
 from .models.tiny import tiny_tokenizer as tiny_tokenizer
 from .training.configuration import FinetuneConfig as FinetuneConfig
 from .training.configuration import LLMRunConfig as LLMRunConfig
+from .training.files.result import read_result as read_result
 from .training.finetune import finetune as finetune
 from .training.memory import MemoryEstimate as MemoryEstimate
 from .training.memory import estimate_memory as estimate_memory
 from .training.run import FinetuneRun as FinetuneRun
-from .training.store import read_result as read_result
 from .training.update import load_finetuned as load_finetuned
 from .wrapping import load_update as load_update
 from .wrapping import merge_update as merge_update

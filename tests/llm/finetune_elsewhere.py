@@ -36,14 +36,14 @@ def until_stopped(run, base):
 def with_limits(folder, base, limits):
     """A run without limits; then, for each size, one that may write no larger file once it has measured, and
     twice the same command without that limit."""
-    measure, limit = module._Finetuning._measure, [0]
+    measure, limit = module.Finetuning._measure, [0]
 
     def and_limit(self, on_log, **options):
         measure(self, on_log, **options)
         if self.step and limit[0]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit[0], resource.RLIM_INFINITY))
 
-    module._Finetuning._measure = and_limit
+    module.Finetuning._measure = and_limit
     codes = [command(folder / "whole", base, 6)]
     for size in limits:
         for limit[0] in (size, 0, 0):

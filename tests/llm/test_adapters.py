@@ -27,7 +27,7 @@ from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.encoding import encode, training_batch
 from ocr_interp.llm.models.forward import answer_logits, logits_of
 from ocr_interp.llm.models.loading import LanguageModel
-from ocr_interp.llm.training.store import COLUMNS
+from ocr_interp.llm.training.files.store import COLUMNS
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 from ocr_interp.llm.training.update import trained_model
 
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
 
     config = LLMRunConfig(SMALL, recipe(method=method))
     whole = finetune(config, lm=make_model())
-    update = module._Finetuning._update
+    update = module.Finetuning._update
 
     def and_stop(self):
         if self.step == 5:
@@ -131,7 +131,7 @@ def test_a_stopped_run_goes_on_to_the_bit_and_its_model_comes_back(
         return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Finetuning, "_update", and_stop)
+        patch.setattr(module.Finetuning, "_update", and_stop)
         first = finetune(config, tmp_path / "run", lm=make_model())
     assert (first.status, first.step) == ("interrupted", 6)
     second = finetune(config, tmp_path / "run", lm=make_model(), save_model=True)

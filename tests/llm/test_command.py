@@ -14,8 +14,9 @@ from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.models.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import write_result
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
-from ocr_interp.llm.training.store import RunFolder, write_result
 
 
 def parse(*arguments):

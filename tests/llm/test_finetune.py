@@ -14,8 +14,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausa
 from ocr_interp.errors import ConfigError, ModelError, RunError, TrainingDivergedError
 from ocr_interp.llm.models.loading import load_model
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import read_result
+from ocr_interp.llm.training.files.store import COLUMNS, RunFolder
 from ocr_interp.llm.training.finetune import finetune
-from ocr_interp.llm.training.store import COLUMNS, RunFolder, read_result
 from ocr_interp.llm.training.trainable import make_optimizers, make_trainable
 
 
@@ -83,7 +84,7 @@ def test_a_run_stopped_between_rows_keeps_the_losses_since_the_last(make_model, 
     from ocr_interp.llm.training import finetune as module
 
     whole = finetune(config(), lm=make_model())
-    update = module._Finetuning._update
+    update = module.Finetuning._update
 
     def and_stop(self):
         if self.step == 5:
@@ -91,7 +92,7 @@ def test_a_run_stopped_between_rows_keeps_the_losses_since_the_last(make_model, 
         return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Finetuning, "_update", and_stop)
+        patch.setattr(module.Finetuning, "_update", and_stop)
         first = finetune(config(), tmp_path / "run", lm=make_model())
     assert (first.status, first.step) == ("interrupted", 6)
     second = finetune(config(), tmp_path / "run", lm=make_model())

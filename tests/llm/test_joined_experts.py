@@ -15,8 +15,8 @@ from ocr_interp.errors import ModelError
 from ocr_interp.llm import FinetuneConfig, LLMRunConfig, finetune, load_update, save_update, wrap
 from ocr_interp.llm.layers.joined import JoinedMatrices, apart, joined_in, together
 from ocr_interp.llm.training import finetune as module
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.master_weights import MasterWeights
-from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.trainable import trained_parameters
 from ocr_interp.llm.training.update import put_update, read_update
 from ocr_interp.optim import optimizers
@@ -157,7 +157,7 @@ def recipe(**values):
 def test_a_stopped_run_goes_on_to_the_bit(optimizer, dtype, make_model, tmp_path, monkeypatch):
     config = recipe(optimizer=optimizer, dtype=dtype, method_options={"n_experts": 2})
     whole = finetune(config, lm=make_model())
-    update = module._Finetuning._update
+    update = module.Finetuning._update
 
     def and_stop(self):
         if self.step == 5:
@@ -165,7 +165,7 @@ def test_a_stopped_run_goes_on_to_the_bit(optimizer, dtype, make_model, tmp_path
         return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Finetuning, "_update", and_stop)
+        patch.setattr(module.Finetuning, "_update", and_stop)
         first = finetune(config, tmp_path / "run", lm=make_model())
     assert (first.status, first.step) == ("interrupted", 6)
     with safe_open(RunFolder(tmp_path / "run").checkpoint_file, "pt") as file:

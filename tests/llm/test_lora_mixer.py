@@ -18,7 +18,7 @@ from ocr_interp.llm.layers.layout import layout_of
 from ocr_interp.llm.layers.mixture import expert_updates
 from ocr_interp.llm.layers.parts import maps_by_part
 from ocr_interp.llm.models.forward import answer_logits
-from ocr_interp.llm.training import finetune as module
+from ocr_interp.llm.training import loop as module
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 
 MIXER = methods["lora_mixer"]

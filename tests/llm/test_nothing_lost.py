@@ -14,8 +14,9 @@ from ocr_interp.errors import RunError
 from ocr_interp.llm import methods
 from ocr_interp.llm.training import finetune as module
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import read_result
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
-from ocr_interp.llm.training.store import RunFolder, read_result
 
 
 def config(**values):
@@ -51,7 +52,7 @@ def whole(make_model, tmp_path):
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_keeps_everything(which, make_model, tmp_path, whole, monkeypatch):
-    update, before = module._Finetuning._update, signal.getsignal(which)
+    update, before = module.Finetuning._update, signal.getsignal(which)
 
     def and_stop(self):
         if self.step == 1:
@@ -59,7 +60,7 @@ def test_a_request_to_stop_keeps_everything(which, make_model, tmp_path, whole, 
         return update(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Finetuning, "_update", and_stop)
+        patch.setattr(module.Finetuning, "_update", and_stop)
         first = finetune(config(), tmp_path / "run", lm=make_model(), save_model=True)
     assert (first.status, first.step) == ("interrupted", 2)
     assert signal.getsignal(which) is before
@@ -84,7 +85,7 @@ def test_a_request_that_comes_while_the_model_is_kept_does_not_stop_that(
 
 
 def test_a_finished_run_is_only_read(make_model, tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(module, "_Finetuning", None)  # not begun again
+    monkeypatch.setattr(module, "Finetuning", None)  # not begun again
     found = finetune(config(), tmp_path / "whole", save_model=True)
     assert (found.status, found.step, found.keeps_model) == ("finished", 6, True)
     assert differing(left(tmp_path / "whole"), whole) == []
@@ -187,7 +188,7 @@ def test_the_result_does_not_depend_on_the_model_being_kept(
     (run / ".tmp-model-abc" / "model.safetensors").write_bytes(b"half of it")
     only_read = finetune(config(), run)
     assert (only_read.status, only_read.keeps_model) == ("finished", False)
-    monkeypatch.setattr(module._Finetuning, "_update", None)  # nothing is trained again
+    monkeypatch.setattr(module.Finetuning, "_update", None)  # nothing is trained again
     finetune(config(), run, lm=make_model(), save_model=True)
     assert differing(left(run), whole) == []
     assert not (run / ".tmp-model-abc").exists()

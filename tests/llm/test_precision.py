@@ -14,9 +14,10 @@ from ocr_interp.errors import ConfigError, ModelError
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.measuring.measure import measure
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import read_result
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.master_weights import MasterWeights
-from ocr_interp.llm.training.store import RunFolder, read_result
 from ocr_interp.llm.training.trainable import restore_state
 from ocr_interp.llm.training.update import load_finetuned
 

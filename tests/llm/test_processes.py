@@ -8,7 +8,7 @@ import torch
 from other_process import OtherProcess
 from safetensors.torch import load_file
 
-from ocr_interp.llm.training.store import read_result
+from ocr_interp.llm.training.files.result import read_result
 
 
 def launch(base, run, count):

@@ -18,9 +18,9 @@ from ocr_interp.llm.inside.inside import inspect_run
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training import finetune as module
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.inputs import RunInputs, tokenizer_digest
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
-from ocr_interp.llm.training.inputs import RunInputs, tokenizer_digest
-from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.update import load_finetuned
 
 LINES = ["subject,fact,implication"] + [
@@ -174,7 +174,7 @@ def test_other_facts_of_the_package_are_refused(make_model, tmp_path, monkeypatc
 
 
 def test_inputs_come_back_as_they_were(facts, make_model):
-    from ocr_interp.llm.training.inputs import BaseModel
+    from ocr_interp.llm.training.files.inputs import BaseModel
 
     inputs = RunInputs(facts, BaseModel.of(make_model(), {"a": "b"}))
     assert RunInputs.from_dict(json.loads(json.dumps(inputs.to_dict()))) == inputs
@@ -209,7 +209,7 @@ def test_a_changed_model_is_refused_and_its_files_are_named(name, csv, base, tmp
     content[-2] ^= 1
     (base / name).write_bytes(bytes(content))
     (base / "README.md").write_text("notes are no part of a model")
-    monkeypatch.setattr(module, "_Finetuning", None)  # before any weight is loaded
+    monkeypatch.setattr(module, "Finetuning", None)  # before any weight is loaded
     said = rf"the model .*base is not the one that .* was given \(changed: {name}\): put it back, name"
     with pytest.raises(RunError, match=said):
         finetune(config(file, base), tmp_path / "run")

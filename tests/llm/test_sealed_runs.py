@@ -17,9 +17,10 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.models.loading import load_model
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import read_result, write_result
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
 from ocr_interp.llm.training.run import stored_run
-from ocr_interp.llm.training.store import RunFolder, read_result, write_result
 from ocr_interp.llm.training.update import load_finetuned
 from ocr_interp.storage.seals import SEAL_FILE
 from ocr_interp.storage.tensors import read_tensors, write_tensors

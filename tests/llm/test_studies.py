@@ -24,7 +24,7 @@ from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.measuring.intervals import run_interval
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FORMAT_VERSION
-from ocr_interp.llm.training.store import config_of_result, write_result
+from ocr_interp.llm.training.files.result import config_of_result, write_result
 from ocr_interp.llm.training.trainable import make_trainable
 
 

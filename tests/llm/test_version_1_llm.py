@@ -14,8 +14,9 @@ from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.result import config_of_result, read_result
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.finetune import finetune
-from ocr_interp.llm.training.store import RunFolder, config_of_result, read_result
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_1"
 ANALYSES = Path(__file__).parents[2] / "analyses"

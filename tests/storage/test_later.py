@@ -15,7 +15,7 @@ from ocr_interp.errors import RunError
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training import configuration as llm_module
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.training.store import config_of_result, read_result, write_result
+from ocr_interp.llm.training.files.result import config_of_result, read_result, write_result
 from ocr_interp.sweeps.sweep import load_sweep, sweep
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.loop import train

@@ -13,7 +13,7 @@ import numpy as np
 from ocr_interp.llm.measuring.intervals import Interval, clustered_difference, clustered_interval
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.training.configuration import LLMRunConfig
-from ocr_interp.llm.training.store import read_result
+from ocr_interp.llm.training.files.result import read_result
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm"
 CHANCE = 2.0

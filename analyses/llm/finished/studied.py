@@ -12,7 +12,7 @@ import numpy as np
 from analyses.llm.runs import RESULTS, is_finished, result_path
 from analyses.llm.studies.plan import Study
 from ocr_interp.llm.measuring.intervals import RunInterval, run_interval
-from ocr_interp.llm.training.store import read_result
+from ocr_interp.llm.training.files.result import read_result
 
 HELD_OUT, HELD_OUT_CALIBRATED = "held_out_implication/rank", "held_out_implication/calibrated_rank"
 TOLD, TOLD_LOGPROB = "training_implication/rank", "training_implication/logprob"

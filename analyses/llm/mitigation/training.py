@@ -24,7 +24,7 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
     from safetensors.torch import save_file
 
     from ocr_interp.llm.training.configuration import FORMAT_VERSION
-    from ocr_interp.llm.training.store import write_result
+    from ocr_interp.llm.training.files.result import write_result
 
     start = time.process_time()
     arm = _Arm(METHODS[dict(run.extra)["method"]], run, lm)

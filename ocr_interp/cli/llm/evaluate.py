@@ -13,7 +13,7 @@ from ocr_interp.cli.llm.threads import set_threads
 from ocr_interp.llm.facts.configuration import FactConfig
 
 if TYPE_CHECKING:
-    from ocr_interp.llm.training.store import RunFolder
+    from ocr_interp.llm.training.files.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Evaluate:
         from ocr_interp.llm.facts.drawing import make_facts
         from ocr_interp.llm.measuring.recorder import measure_logits
         from ocr_interp.llm.models.loading import load_config, load_model, loading_failures
+        from ocr_interp.llm.training.files.store import RunFolder
         from ocr_interp.llm.training.memory import refuse_too_many_copies
-        from ocr_interp.llm.training.store import RunFolder
         from ocr_interp.llm.training.text import describe_answers, describe_measurement
         from ocr_interp.llm.training.update import load_finetuned
 

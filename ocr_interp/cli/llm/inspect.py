@@ -37,7 +37,7 @@ class Inspect:
         set_threads(self.threads)
         from ocr_interp.llm.inside.inside import inspect_run
         from ocr_interp.llm.layers.movement import Movement
-        from ocr_interp.llm.training.store import RunFolder
+        from ocr_interp.llm.training.files.store import RunFolder
 
         chosen = {"cuts": self.cuts, "top_k": self.top_k, "layers": self.layers}
         found = inspect_run(self.run_dir, self.n_heads, self.device, base=self.base, **chosen)

@@ -110,7 +110,7 @@ def _read_json(path: Path) -> Reportable:
 
 def _language_run(path: Path) -> dict[str, Any]:
     """The result of a language-model run, whose configuration must be the one that was written."""
-    from ocr_interp.llm.training.store import config_of_result, read_result
+    from ocr_interp.llm.training.files.result import config_of_result, read_result
 
     result = read_result(path)
     config_of_result(result)

@@ -44,8 +44,8 @@ from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
 from ocr_interp.llm.measuring.scoring import describe_scoring
 from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
 from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_failures
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.memory import refuse_too_many_copies
-from ocr_interp.llm.training.store import RunFolder
 from ocr_interp.llm.training.update import how_to_keep, load_base, load_finetuned
 
 _WIDTH = 70

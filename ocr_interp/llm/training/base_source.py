@@ -8,7 +8,7 @@ from typing import Any
 from ocr_interp.llm.models.kept_weights import KeptWeights, kept_weights
 from ocr_interp.llm.models.loading import DTYPES, LanguageModel, load_config, load_model
 from ocr_interp.llm.training.configuration import FinetuneConfig
-from ocr_interp.llm.training.inputs import BaseModel, RunInputs, model_files
+from ocr_interp.llm.training.files.inputs import BaseModel, RunInputs, model_files
 
 
 class BaseSource:

@@ -19,7 +19,7 @@ from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.measuring.table import LogitTable
 from ocr_interp.llm.models.loading import LanguageModel
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.training.store import RunFolder
+from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.update import load_finetuned, method_columns
 from ocr_interp.storage.notebooks import ShownAsTable
 

@@ -18,8 +18,8 @@ from ocr_interp.llm.layers.movement import Movement, movement
 from ocr_interp.llm.models.kept_weights import KeptWeights
 from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
-from ocr_interp.llm.training.inputs import BaseModel, model_files
-from ocr_interp.llm.training.store import ADAPTER_FILE, RunFolder
+from ocr_interp.llm.training.files.inputs import BaseModel, model_files
+from ocr_interp.llm.training.files.store import ADAPTER_FILE, RunFolder
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
 from ocr_interp.storage.atomic import GO_ON
 from ocr_interp.storage.folders import read_settings, write_settings

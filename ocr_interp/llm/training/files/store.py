@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-from ocr_interp.checks import check_count, check_text
 from ocr_interp.configuration import version_1
-from ocr_interp.errors import OcrInterpError, RunError, shown
+from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.llm.measuring.recorder import FIRST_COLUMNS
 from ocr_interp.llm.measuring.table import LogitTable, read_table, write_table
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
-from ocr_interp.llm.training.inputs import RunInputs
+from ocr_interp.llm.training.files.checkpoint import Checkpoint
+from ocr_interp.llm.training.files.inputs import RunInputs
+from ocr_interp.llm.training.files.result import config_of_result, read_result, write_result
 from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of, digest_of_file
 from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
 from ocr_interp.storage.plain import plain
 from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
-from ocr_interp.storage.seals import SEAL, SEAL_FILE, require_seal, require_sealed_folder, sealed
+from ocr_interp.storage.seals import SEAL, SEAL_FILE, require_seal, require_sealed_folder
 from ocr_interp.storage.tables import csv_bytes, history_table, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
 from ocr_interp.task import SPLITS
@@ -44,39 +43,11 @@ With unseen names there are `recorder.CALIBRATED_COLUMNS` too, with movement="lo
 method may add columns after these, named "method/name" (`Adapter.columns`).
 """
 
-
-_SEALED = ("step", "seconds", "device", "history", "before", "pending")
-
 _RESTORE = "put the original back, or fine-tune into a new run_dir"
-_SINCE_SEALS = ("keeps", "history_digest", "logits_digest", "movement")
-"""Fields of a result.json that has a seal."""
 
 ADAPTER_FILE = "adapter.safetensors"
 MODEL, ADAPTER = "model", "adapter"
 """What a run keeps of its model: all of it, or an update that cannot be merged."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Everything that fine-tuning needs to resume with the same result as an uninterrupted run.
-
-    Attributes:
-        step: updates done.
-        seconds: time spent so far, as in `FinetuneRun`.
-        device: type of the device.
-        tensors: `trainable.training_state`.
-        history: rows up to this step; of the last step there is none if the model was still to be measured.
-        before: the measurement before training, as `Measurement.to_dict`.
-        pending: losses of the steps since the last row.
-    """
-
-    step: int
-    seconds: dict[str, float]
-    device: str
-    tensors: dict[str, Tensor]
-    history: list[dict[str, float]]
-    before: dict[str, list[Any]]
-    pending: list[float]
 
 
 class RunFolder(ConfiguredFolder[LLMRunConfig]):
@@ -206,7 +177,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "inputs": self._inputs_seal(),
-            **{name: getattr(checkpoint, name) for name in _SEALED},
+            **checkpoint.metadata(),
         }
         # These files are several times as large as the model.
         write_tensors(self.checkpoint_file, checkpoint.tensors, metadata, large=True)
@@ -221,15 +192,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         )
         self._require_inputs(metadata.get("inputs"), self.checkpoint_file)
         with sealed_fields(self.checkpoint_file, advice):
-            fields = {name: metadata[name] for name in _SEALED}
-            check_count("step", fields["step"], 0)
-            check_text("device", fields["device"])
-            Measurement.from_dict(fields["before"])
-            numbers = [fields["seconds"], *fields["history"], dict(enumerate(fields["pending"]))]
-            for name, value in (pair for values in numbers for pair in values.items()):
-                if not isinstance(value, int | float):
-                    raise TypeError(f"{name} must be a number, got {shown(value)}")
-            checkpoint = Checkpoint(tensors=tensors, **fields)
+            checkpoint = Checkpoint.from_metadata(tensors, metadata)
         if "kind" not in metadata:
             self._require_history_of_version_1(checkpoint, advice)
         return checkpoint
@@ -364,50 +327,6 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         return (
             f"{self.path} is not finished: step {done} of {steps}; the same `llm finetune` goes on from there"
         )
-
-
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes the JSON of a finished run: one line per field, six digits, NaN as null, and its seal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {key: plain(value, 6) for key, value in result.items()}
-    lines = (f" {json.dumps(key)}: {json.dumps(value)}" for key, value in sealed(content).items())
-    write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), GO_ON)
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Reads the JSON of a finished run, of any version, with all its fields.
-
-    Raises:
-        RunError: the file is missing, damaged, was changed, or of a newer version.
-    """
-    missing, advice = f"{path} is missing: the run has not finished", "delete it, and the run is made again"
-
-    def damaged(error: Exception) -> str:
-        return f"is damaged ({error}): {advice}"
-
-    values = read_settings(path, FORMAT_VERSION, missing, damaged)
-    require_seal(path, values, values.keys() - set(_SINCE_SEALS), advice)
-    return {name: value for name, value in values.items() if name != SEAL}
-
-
-def config_of_result(result: Mapping[str, Any]) -> LLMRunConfig:
-    """The configuration in the result of `read_result`.
-
-    Raises:
-        RunError: its fingerprint is not the one that was written.
-    """
-    try:
-        config = LLMRunConfig.from_dict(result["config"])
-        is_first = result["format_version"] == 1
-        expected = version_1.llm_fingerprint(result["config"]) if is_first else config.fingerprint
-    except (OcrInterpError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"this is no result of a language-model run ({error})") from None
-    if expected != result.get("fingerprint"):
-        raise RunError(
-            f"the configuration of a result was changed after it was written (fingerprint "
-            f"{result.get('fingerprint')}, its content has {expected}): make the run again"
-        )
-    return config
 
 
 def history_csv(rows: Sequence[Mapping[str, float]]) -> bytes:
