@@ -22,6 +22,7 @@ STUDIES = (
     "width",
     "optimizers",
     "llm",
+    "predictions",
     "whole_models",
     "architectures",
 )

@@ -3,8 +3,8 @@
 from analyses.llm import families, parts, step_size, wording
 from analyses.llm.finished import inside_curves
 from analyses.llm.mitigation import drawing
-from analyses.llm.predicted import ratio, recall
 from analyses.llm.studies.families import CITY
+from analyses.predictions import ratio, recall
 
 
 def ranks(model, data, control, mean):
@@ -89,10 +89,9 @@ def test_ratio_names_what_decides_more_once_every_size_is_there():
     assert said.endswith("differ by 0.20 at equal share and by 1.40 at equal number")
     said = ratio.sentence({"rows": [row(*one) for one in (ranks | {"2of10": 2.3}).items()]})
     assert said.startswith("The number of told names decides")
-    assert "once all sizes" in ratio.sentence(
-        {"rows": [row(*one) for one in (ranks | {"4of8": None}).items()]}
-    )
-    assert "once all sizes" in ratio.sentence({"rows": []})
+    missing = [row(*one) for one in (ranks | {"4of8": None}).items()]  # never told so well
+    assert "once all are trained" in ratio.sentence({"rows": missing})
+    assert "once all are trained" in ratio.sentence({"rows": []})
 
 
 def test_optimisers_are_compared_where_weights_moved_as_far():

@@ -13,11 +13,11 @@ from analyses.llm.finished import studied
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
-from analyses.llm.predicted import ratio, recall
 from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
 from analyses.llm.studies.plan import PlannedRun, recipe
+from analyses.predictions import ratio, recall
 from ocr_interp import llm
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig
