@@ -111,11 +111,11 @@ def sentence(numbers: dict[str, Any]) -> str:
     if any(means.get(name) is None for name in NAMES):
         return "Whether the told share or the number of told names decides is shown once all are trained"
     share, count = (_spread({name: means[name] for name in names}) for names in PANELS.values())
+    said = f"mean ranks differ by {share:.2f} at equal share and by {count:.2f} at equal number"
+    if max(share, count) <= ALIKE:
+        return f"Neither the told share nor the number of told names decides how much is deduced: {said}"
     which = "The told share" if share < count else "The number of told names"
-    return (
-        f"{which} decides how much is deduced: mean ranks differ by {share:.2f} at equal share and by "
-        f"{count:.2f} at equal number"
-    )
+    return f"{which} decides how much is deduced: {said}"
 
 
 def _spread(means: dict[str, float]) -> float:

@@ -89,6 +89,8 @@ def test_ratio_names_what_decides_more_once_every_size_is_there():
     assert said.endswith("differ by 0.20 at equal share and by 1.40 at equal number")
     said = ratio.sentence({"rows": [row(*one) for one in (ranks | {"2of10": 2.3}).items()]})
     assert said.startswith("The number of told names decides")
+    alike = ranks | {"4of8": 0.7, "4of40": 0.9}
+    assert ratio.sentence({"rows": [row(*one) for one in alike.items()]}).startswith("Neither the told share")
     missing = [row(*one) for one in (ranks | {"4of8": None}).items()]  # never told so well
     assert "once all are trained" in ratio.sentence({"rows": missing})
     assert "once all are trained" in ratio.sentence({"rows": []})
