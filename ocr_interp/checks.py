@@ -236,12 +236,15 @@ def typed_options(
         accepted = (int, float) if kind is float else (kind,)
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
+        if kind is str and type(value) is int:  # what the command line makes of a text of digits
+            value = str(value)
         fits = isinstance(value, bool) == (kind is bool) and isinstance(value, accepted)
         if fits and isinstance(value, int):  # no float is as large, and no size
             fits = abs(value) <= LARGEST
         if not fits:
+            example = f" such as {defaults[name]!r}" if defaults[name] != "" else ""
             raise ConfigError(
-                f"option {name!r} of {owner} must be {_KINDS[kind]} such as {defaults[name]!r}, got "
+                f"option {name!r} of {owner} must be {_KINDS[kind]}{example}, got "
                 f"{shown(value)}" + (f": {hints[name]}" if hints and name in hints else "")
             )
         found[name] = kind(value)

@@ -167,7 +167,7 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
         return llm_claim(
             f"mitigation_{people}_{name}",
             statement,
-            "ours, adapters.md's trial of two seeds" if "apart" in CRITERIA[name] else "ours",
+            "ours, after a trial of two seeds" if "apart" in CRITERIA[name] else "ours",
             "as stated; written before the runs",
             measured,
             holds,

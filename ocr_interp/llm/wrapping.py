@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ocr_interp.checks import Option
 from ocr_interp.errors import ModelError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
+from ocr_interp.llm.layers.part_names import checked_parts
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.trainable import make_trainable
-from ocr_interp.llm.training.update import put_update, read_update, write_update
+from ocr_interp.llm.training.update import put_update, read_update, require_base, write_update
 
 _UPDATE = "ocr_interp_update"
 """Where a wrapped model says what it was wrapped with."""
@@ -54,7 +56,7 @@ def wrap(
         model=type(model).__name__,
         method=method,
         method_options=options,
-        train_parts=tuple(train_parts),
+        train_parts=checked_parts(train_parts),
         lora_rank=lora_rank,
         lora_alpha=lora_alpha,
         train_seed=seed,
@@ -87,9 +89,10 @@ def load_update(model: Any, folder: str | Path) -> Any:
         RunError: no update there, or a damaged one.
         ModelError: the update is of another model.
     """
-    recipe, tensors = read_update(Path(folder))
-    wrapped = _wrapped(model, recipe)
+    recipe, tensors, base = read_update(Path(folder))
+    wrapped = _wrapped(model, recipe, tensors)
     put_update(wrapped, recipe, tensors)
+    require_base(wrapped, base)
     return wrapped
 
 
@@ -106,7 +109,7 @@ def merge_update(model: Any) -> Any:
     return attached.adapter.merged(model)
 
 
-def _wrapped(model: Any, recipe: FinetuneConfig) -> Any:
+def _wrapped(model: Any, recipe: FinetuneConfig, saved: Mapping[str, Tensor] | None = None) -> Any:
     if hasattr(model, _UPDATE):
         raise ModelError(
             f"this {type(model).__name__} has an update already ({getattr(model, _UPDATE).recipe.method!r}): "
@@ -116,7 +119,7 @@ def _wrapped(model: Any, recipe: FinetuneConfig) -> Any:
         raise ModelError(
             f"model must be a causal language model of transformers, got a {type(model).__name__}"
         )
-    wrapped = make_trainable(model, recipe)
+    wrapped = make_trainable(model, recipe, saved)
     setattr(wrapped, _UPDATE, Attached(methods[recipe.method], recipe))
     return wrapped
 

@@ -232,7 +232,7 @@ def test_pieces_that_do_not_fit_stay_apart_and_are_refused(tmp_path):
         together({**pieces, "optimizer|m.1|step": torch.tensor(5.0)}, joined)
     three = wrap(tiny("LlamaForCausalLM"), "lora_mixer", lora_rank=2, n_experts=3)
     save_update(three, tmp_path)
-    recipe, tensors = read_update(tmp_path)
+    recipe, tensors, _ = read_update(tmp_path)
     two = wrap(tiny("LlamaForCausalLM"), "lora_mixer", lora_rank=2, n_experts=2)
     with pytest.raises(
         ModelError, match=r"saved update is of another model: .*differ in shape or are not in both"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ocr_interp.llm.facts.fact_set import Example, FactSet
     from ocr_interp.llm.models.loading import LanguageModel
 
-RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm" / "known_before.json"
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm" / "studies" / "known_before.json"
 
 
 def in_context(facts: FactSet) -> list[Example]:

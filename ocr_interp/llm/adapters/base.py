@@ -67,6 +67,16 @@ class Adapter(ABC):
             ModelError: the update does not fit this model.
         """
 
+    def attach_saved(self, model: Any, recipe: Recipe, tensors: Mapping[str, Tensor]) -> Any:
+        """As `attach`, for an update that was saved; its values are put in afterwards.
+
+        Args:
+            model: the model.
+            recipe: the recipe that it was saved with.
+            tensors: of the update, by name: the trained parameters and the method's `state`.
+        """
+        return self.attach(model, recipe)
+
     def merged(self, model: Any) -> Any:
         """The plain model with the update merged into its weights; not called if `why_not_merged` is set."""
         return model

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ocr_interp.llm.encoding import TokenBatch
     from ocr_interp.llm.facts.fact_set import Example
+    from ocr_interp.llm.layers.given_experts import GivenExpert
     from ocr_interp.llm.layers.layout import Layout
     from ocr_interp.llm.layers.mixture import LoRAMixer
 
@@ -93,6 +94,8 @@ class LoRAMixerMethod(Adapter):
             raise ConfigError(f"hard_share is a share of the steps, at most 1, got {settings['hard_share']}")
         _experts_of(settings)
         given = _folders(settings)
+        if settings["experts_from"] and not given:
+            raise ConfigError(f"experts_from must name folders, got {settings['experts_from']!r}")
         if given and _layers(settings):
             raise ConfigError("LoRAs from folders are experts on all their maps: leave layers out")
         if given and len(given) != settings["n_experts"]:
@@ -109,6 +112,12 @@ class LoRAMixerMethod(Adapter):
             )
         if settings["train"] == "router" and (settings["anchor"] or settings["hard_share"]):
             raise ConfigError("train='router' trains no expert: pass anchor 0 and hard_share 0")
+        if settings["label_loss"] and not settings["hard_share"]:
+            raise ConfigError(
+                "label_loss is of the hard stage, which hard_share=0 leaves out: raise hard_share"
+            )
+        if settings["entropy"] and settings["hard_share"] == 1:
+            raise ConfigError("entropy is of the soft stage, which hard_share=1 leaves out: lower hard_share")
 
     def check_examples(self, recipe: Recipe, examples: Sequence[Example]) -> None:
         """Raises ConfigError for an expert that no example goes to in the hard stage."""
@@ -127,7 +136,21 @@ class LoRAMixerMethod(Adapter):
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """Puts a routed update beside every chosen linear map; experts and routers are trained."""
-        from ocr_interp.llm.layers.given_experts import put_experts, read_experts
+        from ocr_interp.llm.layers.given_experts import read_experts
+
+        name = str(getattr(model, "name_or_path", "") or "")
+        return self._attached(model, recipe, read_experts(_folders(self.settings(recipe)), name))
+
+    def attach_saved(self, model: Any, recipe: Recipe, tensors: Mapping[str, Tensor]) -> Any:
+        """The same without the folders of `experts_from`: what was saved holds their experts."""
+        from ocr_interp.llm.layers.given_experts import saved_experts
+
+        settings = self.settings(recipe)
+        given = saved_experts(tensors, int(settings["n_experts"])) if _folders(settings) else ()
+        return self._attached(model, recipe, given)
+
+    def _attached(self, model: Any, recipe: Recipe, given: Sequence[GivenExpert]) -> Any:
+        from ocr_interp.llm.layers.given_experts import put_experts
         from ocr_interp.llm.layers.hooking import add_beside
         from ocr_interp.llm.layers.layout import layout_of
         from ocr_interp.llm.layers.mixture import MIXER, LoRAMixer
@@ -135,9 +158,17 @@ class LoRAMixerMethod(Adapter):
         from ocr_interp.llm.layers.routed_update import MixtureSettings
 
         settings, layout = self.settings(recipe), layout_of(model)
-        given = read_experts(_folders(settings))
         parts = recipe.train_parts or [part for part in maps_by_part(layout) if part in _PROJECTIONS]
-        chosen = set(chosen_maps(model, layout, parts, recipe.method))
+        chosen = set()
+        for part in parts:
+            plain = [m for m in chosen_maps(model, layout, [part], recipe.method) if _is_linear(model, m)]
+            if not plain:
+                raise ConfigError(
+                    f"method {recipe.method!r} updates linear maps, and {type(model).__name__} has none in "
+                    f"part {part!r} but a router of its own experts, which lie in one parameter: leave that "
+                    "part out"
+                )
+            chosen.update(plain)
         if given and not recipe.train_parts:
             chosen = layout.widths.keys() & given[0].matrices.keys()
         widths = {path: layout.widths[path] for path, _ in model.named_modules() if path in chosen}
@@ -163,7 +194,8 @@ class LoRAMixerMethod(Adapter):
             model.get_submodule(path).register_forward_hook(update.on_output)
             update.A.requires_grad_(settings["train"] == "joint")
             update.B.requires_grad_(settings["train"] == "joint")
-        model.register_forward_hook(mixer.done, always_call=True)
+        model.register_forward_pre_hook(mixer.begins, with_kwargs=True)
+        model.register_forward_hook(mixer.done)
         if settings["anchor"]:
             mixer.remember_start()
         return model
@@ -241,6 +273,14 @@ class LoRAMixerMethod(Adapter):
         """What every routed map stores: the read of all experts before and after weighing, and the scores."""
         mixer = _mixer(model)
         return sum(update.settings.n_experts * (2 * update.settings.rank + 3) for update in mixer.updates)
+
+
+def _is_linear(model: Any, path: str) -> bool:
+    """Whether a module gives W x and nothing else; a router of a model's own experts chooses by it too."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(model.get_submodule(path), nn.Linear | Conv1D)
 
 
 def _mixer(model: Any) -> LoRAMixer:

@@ -33,12 +33,12 @@ def changed_output(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A module's output with its first tensor changed.
 
     Raises:
-        ModelError: an output that is neither a tensor nor a tuple that begins with one.
+        ModelError: an output that is neither a tensor nor a tuple or list that begins with one.
     """
     if isinstance(output, Tensor):
         return change(output)
-    if type(output) is tuple and output and isinstance(output[0], Tensor):
-        return (change(output[0]), *output[1:])
+    if type(output) in (tuple, list) and output and isinstance(output[0], Tensor):
+        return type(output)([change(output[0]), *output[1:]])
     first = first_tensor(output)
     raise ModelError(
         f"an adapter needs a module that gives a tensor, or a tuple with one first, got a "

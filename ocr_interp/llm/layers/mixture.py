@@ -18,6 +18,12 @@ from ocr_interp.llm.layers.routed_update import MixtureSettings, RoutedUpdate
 MIXER = "lora_mixer"
 """Name under which a model holds its `LoRAMixer`."""
 
+_CACHES = ("past_key_values", "cache_params")
+"""What models of transformers call the cache that they are given and give back."""
+
+_LABELS = "lora_mixer_labels"
+"""Under which name a cache keeps the labels of the passes that filled it."""
+
 COLLAPSED = 0.95
 """A router has collapsed where one expert is first for a larger share of tokens."""
 
@@ -62,8 +68,9 @@ class LoRAMixer(nn.Module):
         self.batch: tuple[Tensor | None, Tensor] | None = None
         self._labels: Tensor | None = None
         self._chosen_experts: Tensor | None = None
-        self._training = False
+        self._training = self._said = False
         self._scores: list[Tensor] = []
+        self._size: tuple[int, int] | None = None
 
     @property
     def updates(self) -> tuple[RoutedUpdate, ...]:
@@ -108,21 +115,47 @@ class LoRAMixer(nn.Module):
     # --- one pass -----------------------------------------------------------------------------------
 
     def route(self, labels: Int[Tensor, " batch"] | None, *, training: bool, scored: bool = True) -> None:
-        """Says how the next forward pass is routed.
+        """Says how the next forward pass is routed, and passes that go on from its cache (`generate`).
 
         Args:
             labels: the expert of each sequence (hard routing); None asks the routers (soft routing).
             training: whether scores are kept for `loss`, and all experts answer and not the top_k alone.
             scored: whether the routers are asked too where there are labels.
         """
-        self._labels, self._training, self._scores = labels, training, []
+        self._labels, self._training, self._scores, self._said = labels, training, [], True
         self._chosen_experts = None if labels is None else functional.one_hot(labels, self.settings.n_experts)
         self.asks_routers = labels is None or (scored and training)
 
-    def done(self, *_: Any) -> None:
-        """The model's forward hook: what `route` said is for one pass."""
-        self._labels = self._chosen_experts = None
-        self.asks_routers = True
+    def begins(self, model: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        """The model's forward pre-hook: what `route` said is for one pass, and those that go on from it.
+
+        Raises:
+            ModelError: a pass in which the routers cannot see what they need, or that autograd will repeat
+                without them.
+        """
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        if not self._said:
+            self.route(getattr(cache, _LABELS, None), training=False)
+        self._said = False
+        tokens = [x for x in (*args, given.get("input_ids"), given.get("inputs_embeds")) if x is not None]
+        self._size = (int(tokens[0].shape[0]), int(tokens[0].shape[1])) if tokens else None
+        if self.settings.by_sequence and self.asks_routers and _has_tokens(cache):
+            raise ModelError(
+                "router='sequence' reads all tokens up to each one, those before this pass are in the cache "
+                "alone: pass use_cache=False, or take router='token'"
+            )
+        if self._training and self.asks_routers and model.training and _repeats_without_gradients(model):
+            raise ModelError(
+                "gradient checkpointing with use_reentrant=True loses the gradients of the routers: enable "
+                "it with use_reentrant=False"
+            )
+
+    def done(self, model: nn.Module, args: Any, output: Any) -> None:
+        """The model's forward hook: what goes on from the cache of this pass has its labels."""
+        self._size = None
+        for cache in (getattr(output, name, None) for name in _CACHES):
+            if cache is not None and not isinstance(cache, tuple):
+                setattr(cache, _LABELS, self._labels)
 
     def of_scores(self, scores: Float[Tensor, "*batch n_experts"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
         """α of every token from the router's scores, unless there are labels."""
@@ -140,14 +173,25 @@ class LoRAMixer(nn.Module):
         """α of every token from the labels of the sequences.
 
         Args:
-            x: anything of the map [batch, pos, …] or [batch × pos, …].
+            x: anything of the map [batch, …, pos, width] or [batch × pos, width].
+
+        Raises:
+            ConfigError: labels of another number of sequences.
+            ModelError: a map that is given some of the tokens, as an expert of a mixture of experts.
         """
         assert self._chosen_experts is not None
         chosen = self._chosen_experts.to(x.dtype)
-        if x.dim() == 3 and len(x) == len(chosen):
-            return chosen[:, None]
-        if x.dim() != 2 or len(x) % len(chosen):
-            raise ConfigError(f"route() needs the expert of each of {len(x)} sequences, got {len(chosen)}")
+        rows, columns = self._size or (len(chosen), len(x) // len(chosen))
+        if len(chosen) != rows:
+            raise ConfigError(f"route() needs the expert of each of {rows} sequences, got {len(chosen)}")
+        if x.dim() > 2 and len(x) == rows:
+            return chosen.view(rows, *(1,) * (x.dim() - 2), -1)
+        if x.dim() != 2 or len(x) != rows * columns:
+            raise ModelError(
+                f"labels are of sequences, and a linear map is given {tuple(x.shape)}, which is not the "
+                f"{rows} x {columns} tokens of the pass: leave it out by train_parts, or pass no labels "
+                "(hard_share 0)"
+            )
         return chosen.repeat_interleave(len(x) // len(chosen), 0)
 
     # --- after a training pass ----------------------------------------------------------------------
@@ -237,6 +281,24 @@ def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
         scaled = [b.detach() * mixer.settings.scaling for b in B]
         found[path.replace("/", ".")] = tuple(zip((a.detach() for a in A), scaled, strict=True))
     return found
+
+
+def _has_tokens(cache: Any) -> bool:
+    """Whether a cache that a pass is given holds tokens already."""
+    length = getattr(cache, "get_seq_length", None)
+    return hasattr(cache, _LABELS) or (length is not None and int(length()) > 0)
+
+
+def _repeats_without_gradients(model: nn.Module) -> bool:
+    """Whether blocks run without gradients first, and again in the backward pass (gradient checkpointing)."""
+    calls = (
+        getattr(module, "_gradient_checkpointing_func", None)
+        for module in model.modules()
+        if getattr(module, "gradient_checkpointing", False)
+    )
+    return any(
+        call is not None and getattr(call, "keywords", {}).get("use_reentrant", True) for call in calls
+    )
 
 
 def _share_of_tokens(places: Tensor, p: Tensor, share: Tensor) -> Float[Tensor, "map n_experts"]:

@@ -85,7 +85,8 @@ def _chosen(by_part: Mapping[str, Collection[Member]], parts: Sequence[str], own
     if missing:
         raise ConfigError(
             f"{owner} has no part {', '.join(map(repr, missing))}: there "
-            f"{'are' if len(by_part) > 1 else 'is'} {', '.join(map(repr, by_part))}"
+            f"{'are' if len(by_part) > 1 else 'is'} {', '.join(map(repr, by_part))}: name what it has in "
+            "train_parts"
         )
     found: list[Member] = []
     for one in (one for part in parts for one in by_part[part]):

@@ -16,18 +16,31 @@ from ocr_interp.optim import optimizers
 from ocr_interp.optim.stepping import put_state, state_of, torch_optimizers
 
 
-def make_trainable(model: Any, config: FinetuneConfig) -> Any:
+def make_trainable(model: Any, config: FinetuneConfig, saved: Mapping[str, Tensor] | None = None) -> Any:
     """The model with its method's update attached; only the trained parameters require gradients.
 
     The start of the update depends on train_seed only.
 
+    Args:
+        model: the model, which may be changed in place.
+        config: the recipe.
+        saved: the tensors of a saved update that will be put in; None for the start of training.
+
     Raises:
-        ModelError: the method does not work with this model.
+        ModelError: the method does not work with this model, or there is an update on it already.
     """
+    if getattr(model, "peft_config", None):
+        raise ModelError(
+            f"this {type(model).__name__} has an update of peft already: put it into the weights first "
+            "(model.merge_and_unload()), or take the model without it"
+        )
+    method = methods[config.method]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train_seed)
         try:
-            return methods[config.method].attach(model, config)
+            return (
+                method.attach(model, config) if saved is None else method.attach_saved(model, config, saved)
+            )
         except OcrInterpError:
             raise
         except Exception as error:  # a user's adapter may raise anything

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ UPDATE_FIELDS = (
     "steps",
 )
 """Fields of the recipe that an update depends on."""
+
+_MATRICES, _ENTRIES = 32, 8
+"""How many matrices are asked which model it is, and how many entries of each."""
+
+_OTHER_MODEL = 0.5
+"""Relative distance of these entries from which on it is another model.
+
+Four bits change a tenth, another seed 1.4.
+"""
 
 _RESTORE = "put the original back, or save the update again"
 
@@ -168,12 +177,12 @@ def write_update(folder: Path, model: Any, recipe: FinetuneConfig, fingerprint: 
     stamp = {"fingerprint": fingerprint, "kind": "weights"}
     write_tensors(folder / ADAPTER_FILE, tensors, stamp, large=True)
     fields = LLMRunConfig(train=recipe).to_dict()["train"]
-    about = {name: fields[name] for name in UPDATE_FIELDS}
+    about = {**{name: fields[name] for name in UPDATE_FIELDS}, "base": _some_entries(model)}
     write_settings(folder / ADAPTER_CONFIG, {"format_version": 1, "fingerprint": fingerprint, **about})
 
 
-def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor]]:
-    """The recipe and the tensors of an update that `write_update` has written.
+def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor], dict[str, list[float]]]:
+    """The recipe and the tensors of an update that `write_update` has written, and what `require_base` takes.
 
     Raises:
         RunError: no such files, damaged ones, or ones that do not belong together.
@@ -184,7 +193,7 @@ def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor]]:
     require_seal(file, values, (), _RESTORE)
     tensors, _ = read_tensors(folder / ADAPTER_FILE, str(values.get("fingerprint")), "weights", _RESTORE)
     recipe = from_fields(FinetuneConfig, "train", {n: values[n] for n in UPDATE_FIELDS if n in values})
-    return recipe, tensors
+    return recipe, tensors, dict(values.get("base", {}))
 
 
 def put_update(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]) -> None:
@@ -199,6 +208,45 @@ def put_update(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]
     with torch.no_grad():
         for name, tensor in others.items():
             trained[name].copy_(tensor)
+
+
+def require_base(model: Any, saved: Mapping[str, Sequence[float]]) -> None:
+    """Requires that the weights that an update leaves alone are about those that it was trained beside.
+
+    Another precision, or a few bits, is no other model.
+
+    Args:
+        model: with the update in it.
+        saved: what `read_update` gave; empty for updates of earlier versions, which say nothing of it.
+
+    Raises:
+        ModelError: the model has other weights.
+    """
+    now = _some_entries(model, saved)
+    both = [(a, b) for name in saved.keys() & now.keys() for a, b in zip(saved[name], now[name], strict=True)]
+    if both and sum((a - b) ** 2 for a, b in both) > _OTHER_MODEL**2 * sum(a**2 for a, _ in both):
+        raise ModelError(
+            f"the saved update is of another model than this {type(model).__name__}: names and shapes are "
+            "the same, the weights are not; load it onto the model that it was trained on, or a copy"
+        )
+
+
+def _some_entries(model: Any, names: Iterable[str] | None = None) -> dict[str, list[float]]:
+    """A few entries of some matrices of a model that are not trained, by name: which model it is."""
+    frozen = {
+        name: p
+        for name, p in model.named_parameters()
+        if not p.requires_grad and p.dim() == 2 and p.is_floating_point() and not p.is_meta
+    }
+    if names is None:
+        every = sorted(frozen)
+        names = every[:: -(-len(every) // _MATRICES)] if every else ()
+    found = {}
+    for name in (name for name in names if name in frozen):
+        entries = frozen[name].detach().reshape(-1)
+        places = torch.linspace(0, len(entries) - 1, _ENTRIES, dtype=torch.float64).long()
+        found[name] = entries[places.to(entries.device)].double().tolist()
+    return found
 
 
 def load_finetuned(
@@ -235,7 +283,7 @@ def load_finetuned(
         inputs = folder.read_inputs()
         if inputs is not None:
             inputs.require_same(BaseModel.of(base, {}), base.name, folder.path)
-    attached = make_trainable(lm.model, recipe).eval()
+    attached = make_trainable(lm.model, recipe, tensors).eval()
     put_update(attached, recipe, tensors)
     return LanguageModel(lm.name, attached, lm.tokenizer, Attached(methods[recipe.method], recipe))
 
