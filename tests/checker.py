@@ -14,7 +14,7 @@ import re
 from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -93,8 +93,21 @@ def _checked(function, typechecker):
 
 
 def _plain(function, typechecker):
-    """The function that checks a function, and others of the same code, without shapes."""
-    checked = typechecker(function)
+    """The function that checks a function, and others of the same code, without shapes.
+
+    beartype keeps every function that it was shown, and with a function inside another what that one holds,
+    such as a model: it is shown one without, once, even if there is nothing to check.
+    """
+    shown = function
+    if function.__closure__:
+        cells = tuple(CellType() for _ in function.__closure__)
+        named = function.__code__, function.__globals__, function.__name__
+        shown = functools.update_wrapper(FunctionType(*named, function.__defaults__, cells), function)
+        shown.__kwdefaults__ = function.__kwdefaults__
+        del shown.__wrapped__
+    checked = typechecker(shown)
+    if checked is shown:
+        return lambda other: other
     known = checked.__kwdefaults__ or {}
     if "__beartype_func" not in known:
         return typechecker
