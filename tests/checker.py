@@ -11,10 +11,11 @@ import builtins
 import functools
 import inspect
 import re
+from dataclasses import is_dataclass
 from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
-from types import FunctionType
+from types import CellType, FunctionType
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -59,6 +60,11 @@ def _needs_jaxtyping(function):
 
 def _decorator(*, typechecker):
     def decorated(function):
+        if is_dataclass(function):
+            own = vars(function).get("__init__")
+            if isinstance(own, FunctionType) and not hasattr(own, "__wrapped__"):
+                function.__init__ = decorated(own)
+            return function
         if not isinstance(function, FunctionType):
             return _jaxtyped(typechecker=typechecker)(function)
         if not function.__annotations__:
@@ -87,14 +93,28 @@ def _checked(function, typechecker):
     written = _shaped if _needs_jaxtyping(function) else _plain
     if "<locals>" not in function.__qualname__:
         return written(function, typechecker)(function)
-    if function.__code__ not in _WRITTEN:
-        _WRITTEN[function.__code__] = written(function, typechecker)
-    return _WRITTEN[function.__code__](function)
+    of = function.__code__, function.__qualname__  # classes with the same fields have equal code
+    if of not in _WRITTEN:
+        _WRITTEN[of] = written(function, typechecker)
+    return _WRITTEN[of](function)
 
 
 def _plain(function, typechecker):
-    """The function that checks a function, and others of the same code, without shapes."""
-    checked = typechecker(function)
+    """The function that checks a function, and others of the same code, without shapes.
+
+    beartype keeps every function that it was shown, and with a function inside another what that one holds,
+    such as a model: it is shown one without, once, even if there is nothing to check.
+    """
+    shown = function
+    if function.__closure__:
+        cells = tuple(CellType() for _ in function.__closure__)
+        named = function.__code__, function.__globals__, function.__name__
+        shown = functools.update_wrapper(FunctionType(*named, function.__defaults__, cells), function)
+        shown.__kwdefaults__ = function.__kwdefaults__
+        del shown.__wrapped__
+    checked = typechecker(shown)
+    if checked is shown:
+        return lambda other: other
     known = checked.__kwdefaults__ or {}
     if "__beartype_func" not in known:
         return typechecker
@@ -160,39 +180,61 @@ def _shaped(function, typechecker):
 
 _fits = _array_types._MetaAbstractArray.__instancecheck__
 _KNOWN = {}
-"""Names of axes of an annotation, if each is one name; and the dtypes that were found to be of it."""
+"""Of an annotation whose axes are names, at most one of them of several axes: these names, the place of that
+one or None, and the dtypes that were found to be of it. None of another annotation."""
 
 
 def _known(kind):
-    dims = () if kind.index_variadic is not None or kind.array_type is Any else kind.dims
-    plain = [
-        type(each) is _array_types._NamedDim and not (each.broadcastable or each.treepath) for each in dims
-    ]
-    return (tuple(each.name for each in dims) if dims and all(plain) else None), set()
+    names = [getattr(each, "name", None) for each in kind.dims]
+    for place, each in enumerate(kind.dims):
+        if each is _array_types._anonymous_variadic_dim:
+            continue
+        plain = (_array_types._NamedDim, _array_types._NamedVariadicDim)[place == kind.index_variadic]
+        if type(each) is not plain or each.broadcastable or each.treepath:
+            return None
+    return tuple(names), kind.index_variadic, set()
 
 
 def _fits_quickly(kind, value):
     """jaxtyping's own answer, without the words of a refusal and what only other kinds of axes need."""
     if kind not in _KNOWN:
         _KNOWN[kind] = _known(kind)
-    names, dtypes = _KNOWN[kind]
-    if names is None or kind._skip_instancecheck or not isinstance(value, kind.array_type):
+    known = _KNOWN[kind]
+    if known is None or kind._skip_instancecheck:
+        return _fits(kind, value)
+    names, several, dtypes = known
+    if not (hasattr(value, "dtype") if kind.array_type is Any else isinstance(value, kind.array_type)):
         return _fits(kind, value)
     if value.dtype not in dtypes:
         fits = _fits(kind, value)
         if fits:
             dtypes.add(value.dtype)
         return fits
-    if len(value.shape) != len(names):
+    shape, new, together = value.shape, {}, None
+    sizes, runs = get_shape_memo()[:2]
+    if several is not None:
+        more = len(shape) - len(names) + 1
+        if more < 0:
+            return False
+        together = names[several], tuple(shape[several : several + more])
+        before = runs.get(together[0], (False, together[1]))
+        if before[0]:
+            return _fits(kind, value)
+        if before[1] != together[1]:
+            return False
+        names = names[:several] + names[several + 1 :]
+        shape = (*shape[:several], *shape[several + more :])
+    if len(shape) != len(names):
         return False
-    sizes, new = get_shape_memo()[0], {}
-    for name, size in zip(names, value.shape, strict=True):
+    for name, size in zip(names, shape, strict=True):
         known = sizes.get(name, new.get(name))
         if known is None:
             new[name] = size
         elif known != size:
             return False
     sizes.update(new)
+    if together is not None and together[0] is not None:
+        runs[together[0]] = (False, together[1])
     return True
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import sys
+import weakref
 
 import jaxtyping
 import numpy as np
@@ -129,3 +132,79 @@ def test_every_kind_of_axis_is_checked_again_and_again(array):
                 f(*arguments)
         with pytest.raises(jaxtyping.TypeCheckError):
             square(array((2, 3)))
+
+
+@pytest.mark.parametrize("array", [np.ones, torch.ones], ids=["numpy", "torch"])
+def test_several_axes_under_one_name_are_the_same_everywhere(array):
+    @checked
+    def f(
+        x: Float[Array, "*run row column"],
+        y: Float[Array, "*run column"] | None = None,
+        *,
+        last: Float[Array, "... column"] | None = None,
+        number: Float[Array, ""] | None = None,
+    ) -> Float[Array, "*run row"]:
+        return x[..., 0]
+
+    for _ in range(3):
+        f(array((2, 3)))
+        f(array((2, 3)), array(3), last=array((5, 6, 3)), number=array(()))
+        f(array((7, 8, 2, 3)), array((7, 8, 3)), last=array(3))
+        wrong = (
+            {"x": array(3)},
+            {"x": array((2, 3)), "y": array((1, 3))},
+            {"x": array((7, 8, 2, 3)), "y": array((8, 7, 3))},
+            {"x": array((7, 2, 3)), "y": array((7, 2))},
+            {"x": array((2, 3)), "last": array((3, 2))},
+            {"x": array((2, 3)), "number": array(1)},
+        )
+        for arguments in wrong:
+            with pytest.raises(jaxtyping.TypeCheckError):
+                f(**arguments)
+
+
+def test_fields_of_a_dataclass_are_checked_with_their_axes():
+    def of(kind):
+        fields = [("x", Float[np.ndarray, "row column"]), ("y", kind), ("number", int, 0)]
+        return checked(dataclasses.make_dataclass("Sized", fields, frozen=True))
+
+    sized, other = of(Float[np.ndarray, " row"]), of(Float[np.ndarray, " column"])
+    for _ in range(3):
+        assert sized(np.ones((2, 3)), np.ones(2), number=4).number == 4
+        assert other(np.ones((2, 3)), y=np.ones(3)).number == 0
+        for arguments in ((np.ones((2, 3)), np.ones(3)), (np.ones(2), np.ones(2)), (np.ones((2, 3)), 1)):
+            with pytest.raises(jaxtyping.TypeCheckError):
+                sized(*arguments)
+        with pytest.raises(jaxtyping.TypeCheckError, match="number"):
+            sized(np.ones((2, 3)), np.ones(2), "4")
+
+
+def test_functions_are_not_kept_with_what_they_hold():
+    """But for the first one that is made, from which its check is written."""
+
+    class Held:
+        pass
+
+    def made(held):
+        @checked
+        def ignored(x: object) -> object:
+            return held
+
+        @checked
+        def plain(x: int) -> int:
+            return x + (held is None)
+
+        @checked
+        def shaped(x: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+            return x + (held is None)
+
+        return ignored(1), plain(1), shaped(np.ones(1))
+
+    gone = []
+    for _ in range(3):
+        held = Held()
+        gone.append(weakref.ref(held))
+        made(held)
+    del held
+    gc.collect()
+    assert [each() for each in gone[1:]] == [None, None]

@@ -37,7 +37,7 @@ def a_line(numbers):
 
 def unreadable(fig):
     """What a reader cannot read at the width of a page, in words."""
-    fig.canvas.draw()
+    fig.draw_without_rendering()  # laid out, without pixels
     found = []
     width = fig.get_tightbbox().width
     if width > WIDTH + 0.2:

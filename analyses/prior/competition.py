@@ -40,6 +40,7 @@ from analyses.prior.competition_criteria import (
 from analyses.prior.competition_runs import Course, all_courses
 from analyses.prior.criteria import NEW, PRETRAINING, N
 from ocr_interp import FactRecallTask
+from ocr_interp.storage.plain import plain
 from ocr_interp.theory import saddle_solution
 
 LOGITS, TIMES, MODELS = "prior_competition", "prior_overtaking", "prior_competition_models"
@@ -48,6 +49,8 @@ MARKERS = dict(zip(LENGTHS, ("o", "s", "^", "D", "v"), strict=True))
 SHARE_COLORS = dict(zip(SHARES[1:], ("#9ecae1", "#4292c6", "#084594"), strict=True))
 COLORS = {"told": "#0173b2", "pretrained": "#de8f05", "other": "0.85"}
 SHOWN_SHARE = 2
+FLOW_FROM, FLOW_POINTS = 0.05, 200
+"""Smallest f / p² of the flow's curves, and their points."""
 Found = dict[str, list[Course]]
 
 
@@ -71,33 +74,68 @@ def make(runs: Path, figures: Path) -> Found:
     torch.set_num_threads(1)
     found = all_courses()
     numbers = {part: [asdict(course) for course in courses] for part, courses in found.items()}
-    LOGITS_DRAWING.write(figures / LOGITS, numbers)
+    LOGITS_DRAWING.write(figures / LOGITS, with_flows(numbers))
     full = [c for c in numbers["lengths"] if (c["told"], c["pretraining"]) == (1, PRETRAINING)]
     MODELS_DRAWING.write(
         figures / MODELS, {"all_weights": full, **{p: numbers[p] for p in ("widths", "lora")}}
     )
     sizes = {f"{length:g}": squared(found, length) for length in LENGTHS}
-    TIMES_DRAWING.write(figures / TIMES, {"crossings": _table(found["lengths"]), "squared": sizes})
+    TIMES_DRAWING.write(
+        figures / TIMES, with_times_of_flows({"crossings": _table(found["lengths"]), "squared": sizes})
+    )
     return found
+
+
+def with_flows(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The courses, and what the flow that knows p² alone says of them.
+
+    numbers: The courses as the JSON has them. Added are the flow's coefficients over the fact's for one told
+        share by length, and f / p² where the told answer overtakes by length and told subjects.
+    """
+    courses = [Course(**course) for course in plain(numbers["lengths"], LOGITS_DRAWING.digits)]
+    flows, overtaking = {}, {}
+    for length in LENGTHS:
+        size = squared({"lengths": courses}, length)
+        shown = [c for c in courses if (c.told, c.pretraining) == (SHOWN_SHARE, length)]
+        path = ring_flow(size, SHOWN_SHARE, max(course.fact[-1] for course in shown))
+        x = np.geomspace(FLOW_FROM, path.fact[-1] / size, FLOW_POINTS)
+        flows[f"{length:g}"] = {"fact": x} | {
+            what: np.interp(x, path.fact / size, getattr(path, what) / path.fact)
+            for what in ("recalled", "deduced")
+        }
+        overtaking[f"{length:g}"] = {
+            str(told): ring_flow(size, told, 3 * size + 10).crossing()[0] / size for told in SHARE_COLORS
+        }
+    return {**numbers, "flows": flows, "flow_overtakes": overtaking}
+
+
+def with_times_of_flows(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The crossings, and log10 times of those of the flow that knows p² alone, by told subjects and length.
+
+    numbers: As the JSON has them, with p² by length.
+    """
+    sizes = plain(numbers["squared"], TIMES_DRAWING.digits).values()
+    times = {
+        str(told): [ring_flow(size, told, 3 * size + 10).crossing()[1] for size in sizes]
+        for told in SHARE_COLORS
+    }
+    return {**numbers, "flow_overtakes": times}
 
 
 def draw_logits(numbers: dict[str, Any]) -> Picture:
     """Left both coefficients against f / p² for one told share; right every crossing beside the flow's."""
-    found = {part: [Course(**course) for course in courses] for part, courses in numbers.items()}
+    found = {"lengths": [Course(**course) for course in numbers["lengths"]]}
     fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.0), width_ratios=(5, 4), layout="constrained")
     for length, marker in MARKERS.items():
         mine = [c for c in found["lengths"] if (c.told, c.pretraining) == (SHOWN_SHARE, length)]
-        size = squared(found, length)
-        path = ring_flow(size, SHOWN_SHARE, max(course.fact[-1] for course in mine))
-        shown = path.fact > 0.05 * size
+        flow = numbers["flows"][f"{length:g}"]
         for who, what in (("pretrained", "recalled"), ("told", "deduced")):
             for course in mine:
                 x = np.array(course.fact) / course.squared
                 left.plot(x, getattr(course, what), marker, color=COLORS[who], ms=4, alpha=0.5, mew=0)
-            flow = (getattr(path, what) / path.fact)[shown]
-            left.plot(path.fact[shown] / size, flow, color=COLORS[who], lw=0.9, zorder=0)
+            left.plot(flow["fact"], flow[what], color=COLORS[who], lw=0.9, zorder=0)
         for told, color in SHARE_COLORS.items():
-            expected = ring_flow(size, told, 3 * size + 10).crossing()[0] / size
+            expected = numbers["flow_overtakes"][f"{length:g}"][str(told)]
             measured = crossings(found["lengths"], told=told, pretraining=length)
             right.plot([expected] * len(measured), measured, marker, color=color, ms=5, mew=0.4, mec="0.2")
     left.set(xscale="log", xlabel="fact's coefficient f over p²", ylim=(0, 1.02), xlim=(0.1, 8))
@@ -140,13 +178,12 @@ def _table(courses: list[Course]) -> list[dict[str, float]]:
 def draw_times(numbers: dict[str, Any]) -> Picture:
     """log10 time of the crossing against log10 time of pretraining; lines: the flow that knows p² alone."""
     fig, ax = plt.subplots(figsize=(WIDTH, 3.8), layout="constrained")
-    sizes = {float(length): size for length, size in numbers["squared"].items()}
     for (told, color), marker in zip(SHARE_COLORS.items(), ("o", "s", "D"), strict=True):
         mine = [row for row in numbers["crossings"] if row["told"] == told]
         times = [row["log10_time"] for row in mine]
         ax.plot([row["pretraining"] for row in mine], times, marker, color=color, ms=4.5, alpha=0.8)
-        law = [ring_flow(size, told, 3 * size + 10).crossing()[1] for size in sizes.values()]
-        ax.plot(list(sizes), law, "-", color=color, lw=1.4, zorder=0)
+        lengths = [float(length) for length in numbers["squared"]]
+        ax.plot(lengths, numbers["flow_overtakes"][str(told)], "-", color=color, lw=1.4, zorder=0)
         ax.plot([], [], f"{marker}-", ms=4.5, color=color, lw=1.4, label=f"{told} of {NEW} told")
     ax.plot([0, LAST], [0, LAST], color="0.4", ls=":", lw=1.2, label="as long as pretraining")
     ax.set(xlabel="pretraining, log10 time", ylabel="told answer overtakes, log10 time")

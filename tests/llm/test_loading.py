@@ -4,6 +4,7 @@ import importlib.util
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -263,10 +264,17 @@ def test_parts_that_do_not_join_to_the_tested_file_are_refused(packaged, tmp_pat
 
 def test_a_file_is_read_once_while_it_is_prepared(monkeypatch):
     gguf, read = pytest.importorskip("gguf"), []
-    monkeypatch.setattr(gguf, "GGUFReader", lambda path: read.append(path) or object())
+
+    class Reader:
+        def __init__(self, path):
+            read.append(path)
+            self.data = np.zeros(3, dtype=np.uint8).view(np.memmap)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
     with packaging._reading_once():
         assert gguf.GGUFReader("a") is gguf.GGUFReader("a")
         assert read == ["a"]
+        assert type(gguf.GGUFReader("a").data) is np.ndarray
     gguf.GGUFReader("a")
     assert read == ["a", "a"], "as it was before"
 

@@ -65,7 +65,7 @@ def test_the_vector_field_is_the_gradient_at_full_size():
 def test_its_jacobian_is_its_derivative(log_size):
     start = SymmetricFactors.isotropic(1.0)
     flow = _Flow((5, 1, 3), start, 1e5)
-    y = np.random.default_rng(2).standard_normal(flow.ends[-1] + 1)
+    y = np.random.default_rng(2).standard_normal(flow.cut[-1].stop + 1)
     y[:-1] /= np.linalg.norm(y[:-1])
     y[-1] = log_size
     steps = 1e-6 * np.eye(len(y))

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from ocr_interp.errors import ModelError, unknown_name
@@ -130,11 +131,22 @@ def _whole_file(model: PackagedModel) -> Iterator[Path]:
 def _reading_once() -> Iterator[None]:
     """A GGUF file is read once while the block runs: transformers reads it for the class of the
     tokenizer, the tokenizer, the configuration and the weights, and makes an array of every token each time.
+    These are plain arrays: a memmap runs Python for each of its slices and entries.
     """
     import gguf
 
     reader = gguf.GGUFReader
-    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+
+    class PlainReader(reader):
+        @property
+        def data(self) -> np.ndarray:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: np.ndarray) -> None:
+            self._plain = np.asarray(mapped)
+
+    gguf.GGUFReader = lru_cache(maxsize=1)(PlainReader)
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -196,15 +197,16 @@ class _Flow:
             m.shape
             for m in (start.pair_values, start.pair_outputs, start.constant_values, start.constant_outputs)
         ]
-        self.ends = np.cumsum([math.prod(shape) for shape in self.shapes])
+        ends = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
+        self.cut = [slice(first, end) for first, end in pairwise(ends)]
 
     def parts(self, unit: np.ndarray) -> list[np.ndarray]:
-        cut = np.split(unit, self.ends[:-1])
-        return [part.reshape(shape) for part, shape in zip(cut, self.shapes, strict=True)]
+        return [unit[part].reshape(shape) for part, shape in zip(self.cut, self.shapes, strict=True)]
 
     def blocks(self, unit: np.ndarray) -> np.ndarray:
         pair_values, pair_outputs, constant_values, constant_outputs = self.parts(unit)
-        return np.r_[(pair_values @ pair_outputs).ravel(), (constant_values @ constant_outputs).ravel()]
+        blocks = pair_values @ pair_outputs, constant_values @ constant_outputs
+        return np.concatenate([block.ravel() for block in blocks])
 
     def margins(self, unit: np.ndarray) -> np.ndarray:
         return self.margin_map @ self.blocks(unit)
@@ -250,15 +252,14 @@ class _Flow:
         unit = y[:-1]
         move = self.field(unit, self.gradient(self.state(y).weights))
         growth = float(move @ unit)
-        return np.r_[move - growth * unit, growth]
+        return np.concatenate([move - growth * unit, [growth]])
 
     def jacobian(self, u: float, y: np.ndarray) -> np.ndarray:
         """Jacobian of `slope`, without its small dependence on the length."""
         unit, state = y[:-1], self.state(y)
         pair_values, pair_outputs, constant_values, constant_outputs = self.parts(unit)
         two, four = np.eye(2), np.eye(4)
-        ends, size = [0, *self.ends], len(unit)
-        cut = [slice(ends[k], ends[k + 1]) for k in range(4)]
+        cut, size = self.cut, len(unit)
         to_blocks = np.zeros((12, size))
         to_blocks[:4, cut[0]], to_blocks[:4, cut[1]] = np.kron(two, pair_outputs.T), np.kron(pair_values, two)
         to_blocks[4:, cut[2]] = np.kron(four, constant_outputs.T)
