@@ -129,7 +129,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
     shown = _shown(numbers)
     fig, ax = plt.subplots(figsize=(WIDTH, 1.9 + 0.24 * len(shown)), layout="constrained")
     for y, arm in enumerate(shown):
-        ax.plot([arm.deduced] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
+        ax.plot(arm.deduced, y, "|", ms=11, mew=2.5, color=ORANGE)
         for runs, color, marker in ((arm.spurious, ORANGE, "o"), (arm.causal, BLUE, "s")):
             for rank, known in runs:
                 ax.plot(rank, y, marker, ms=5, mec=color, mfc=color if known else "white")
