@@ -1,5 +1,6 @@
 """A real cluster on this machine: the same table as without, also when workers are killed."""
 
+import functools
 import importlib
 import os
 import signal
@@ -86,7 +87,7 @@ def test_a_cluster_with_a_killed_worker_gives_the_same_table(tiny_sweep, tmp_pat
 def test_no_cluster_at_an_address_is_one_line(tiny_sweep, monkeypatch):
     services = importlib.import_module("ray._private.services")
     # "auto" looks at all processes of the machine: another test, or another user, may have a cluster.
-    monkeypatch.setattr(services, "find_gcs_addresses", frozenset)
+    monkeypatch.setattr(services, "_cached_find_gcs_addresses", functools.cache(frozenset))
     monkeypatch.setattr(services, "find_bootstrap_address", lambda temp_dir: None)
     with pytest.raises(OcrInterpError, match=r"no Ray cluster at auto \("):
         tiny_sweep({"seed": [0]}, engine="ray", ray_address="auto")
