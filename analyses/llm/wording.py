@@ -75,7 +75,7 @@ def draw(numbers: dict[str, Any]) -> Picture:
 
 
 def sentence(numbers: dict[str, Any]) -> str:
-    """What the means bear out: only one pair of wordings deduces, or the lowest and highest of them."""
+    """What the means bear out: only one pair of wordings deduces, or the trained one against the other."""
     rows, first = sorted(numbers["rows"], key=lambda row: row["mean"]), WORDINGS[0]
     if not rows:
         return "Whether the wording decides what is deduced is not known before a run"
@@ -86,10 +86,16 @@ def sentence(numbers: dict[str, Any]) -> str:
             "Untold colors are mostly deduced if names come first in training and in the question, far less "
             "otherwise"
         )
-    words = [f"trained with the {NAMES[r['trained']]}, asked with the {NAMES[r['asked']]}" for r in rows]
+    cells: dict[bool, list[float]] = {True: [], False: []}
+    for row in rows:
+        cells[row["trained"] == row["asked"]].append(row["mean"])
+    if not all(cells.values()):
+        return "Whether the wording decides what is deduced is not known before both were trained and asked"
+    same, other = (sum(values) / len(values) for values in cells.values())
+    less = "less" if other > same else "no less"
     return (
-        f"How much is deduced differs by wording: mean rank {rows[0]['mean']:.2f} {words[0]}, "
-        f"{rows[-1]['mean']:.2f} {words[-1]}"
+        f"Asked in a wording that was not trained, untold colors are deduced {less}: mean rank {other:.2f}, "
+        f"in the trained one {same:.2f}"
     )
 
 

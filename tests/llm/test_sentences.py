@@ -125,10 +125,11 @@ def test_wording_says_first_only_if_no_other_wording_deduces():
     rows = [cell(0, 0, 0.4), cell(0, 2, 1.5), cell(2, 0, 1.6), cell(2, 2, 1.4)]
     assert wording.sentence({"rows": rows}).endswith("far less otherwise")
     rows[3]["mean"] = 0.3
-    assert wording.sentence({"rows": rows}) == (
-        "How much is deduced differs by wording: mean rank 0.30 trained with the name last, asked with the "
-        "name last, 1.60 trained with the name last, asked with the name first"
-    )
+    said = "Asked in a wording that was not trained, untold colors are deduced less: mean rank 1.55,"
+    assert wording.sentence({"rows": rows}) == f"{said} in the trained one 0.35"
+    rows[0]["mean"] = 3.0
+    assert "deduced no less: mean rank 1.55" in wording.sentence({"rows": rows})
+    assert "not known" in wording.sentence({"rows": rows[:1]})
     assert "not known" in wording.sentence({"rows": []})
 
 
