@@ -254,20 +254,20 @@ def draw_known(numbers: dict[str, Any]) -> Picture:
 
 
 def sentence_known(numbers: dict[str, Any]) -> str:
-    """Whether pairs that were known better are kept more."""
-    means = {
-        model: float(np.mean(found))
-        for model in MODELS
-        if (found := [run["correlation"] for run in numbers["runs"] if run["model"] == model])
-    }
-    if not means:
+    """Whether pairs that were known better are kept more, in every seed."""
+    by_seed: dict[str, dict[int, list[float]]] = {}
+    for run in numbers["runs"]:
+        by_seed.setdefault(run["model"], {}).setdefault(run["seed"], []).append(run["correlation"])
+    if not by_seed:
         return "Whether what is known better is kept more is shown once it was measured"
-    more = [TITLES[model] for model, mean in means.items() if mean > 0]
-    if len(more) == len(means):
+    more = [m for m, seeds in by_seed.items() if all(np.mean(values) > 0 for values in seeds.values())]
+    if len(more) == len(by_seed):
         return "A pair that was known better before keeps its real answer for more of the untold names"
     if not more:
         return "How well a pair was known before does not say how many untold names keep its real answer"
-    return f"A pair that was known better before keeps its real answer for more names on {more[0]} alone"
+    return (
+        f"A pair that was known better before keeps its real answer for more names on {TITLES[more[0]]} alone"
+    )
 
 
 KNOWN_DRAWING = Drawing(sentence_known, draw_known)

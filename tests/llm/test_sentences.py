@@ -69,14 +69,18 @@ def test_recall_says_falling_only_of_falling_shares():
 
 
 def test_what_was_known_better_is_said_of_the_models_of_which_it_holds():
-    def said(**means):
-        return recall.sentence_known({"runs": [{"model": m, "correlation": c} for m, c in means.items()]})
+    def said(**by_seed):
+        runs = [
+            {"model": m, "seed": seed, "correlation": c}
+            for m, v in by_seed.items()
+            for seed, c in enumerate(v)
+        ]
+        return recall.sentence_known({"runs": runs})
 
-    assert said(smollm2=0.1, gemma=0.2).startswith("A pair that was known better")
-    assert said(smollm2=-0.1, gemma=0.2).endswith("on Gemma 3 270M alone")
-    assert said(smollm2=-0.1, gemma=0.0).startswith("How well a pair was known before does not say")
+    assert said(smollm2=[0.1, 0.2], gemma=[0.2]).startswith("A pair that was known better")
+    assert said(smollm2=[-0.1, 0.9], gemma=[0.2]).endswith("on Gemma 3 270M alone")
+    assert said(smollm2=[0.9, -0.1], gemma=[0.0]).startswith("How well a pair was known before does not say")
     assert "once it was measured" in said()
-    assert "once two" in recall.sentence({"rows": []})
 
 
 def test_ratio_names_what_decides_more_once_every_size_is_there():
