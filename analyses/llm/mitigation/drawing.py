@@ -116,7 +116,7 @@ def _others(numbers: dict[str, Any]) -> Picture:
         _marks(ax, [row for row in rows if row["people"] == one], names, numbers["limits"])
         ax.set_title(TITLES[one], fontsize=9)
     axes[0, 0].set_yticks(range(len(names)), [titles[name] for name in names])
-    axes[0, -1].set_xlabel("untold answers, mean rank (0: the right one first, 2: guessed)", loc="right")
+    axes[0, len(people) // 2].set_xlabel("untold answers, mean rank\n(0: the right one first, 2: guessed)")
     _key(fig, rows, numbers["limits"])
     return fig
 
@@ -126,5 +126,7 @@ DRAWINGS = {
     LAYERS_PICTURE: Drawing(
         "Experts must be apart in layers that look a name up, not in later ones", _layers
     ),
-    OTHERS_PICTURE: Drawing("The same holds for months, for cities and on Gemma 3", _others),
+    OTHERS_PICTURE: Drawing(
+        "Experts by relation lose what does not follow of months, of cities and on Gemma 3 too", _others
+    ),
 }
