@@ -236,8 +236,8 @@ def typed_options(
         accepted = (int, float) if kind is float else (kind,)
         if kind is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        if kind is str and type(value) is int:  # what the command line makes of a text of digits
-            value = str(value)
+        if kind is str and type(value) is int and name not in (hints or {}):
+            value = str(value)  # of digits, which the command line reads as a number
         fits = isinstance(value, bool) == (kind is bool) and isinstance(value, accepted)
         if fits and isinstance(value, int):  # no float is as large, and no size
             fits = abs(value) <= LARGEST
