@@ -114,8 +114,9 @@ def sentence(numbers: dict[str, Any]) -> str:
     said = f"mean ranks differ by {share:.2f} at equal share and by {count:.2f} at equal number"
     if max(share, count) <= ALIKE:
         return f"Neither the told share nor the number of told names decides how much is deduced: {said}"
-    which = "The told share" if share < count else "The number of told names"
-    return f"{which} decides how much is deduced: {said}"
+    if share < count:
+        return f"How much is deduced follows the told share more than the number of told names: {said}"
+    return f"How much is deduced follows the number of told names more than their share: {said}"
 
 
 def _spread(means: dict[str, float]) -> float:

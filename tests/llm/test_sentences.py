@@ -89,10 +89,10 @@ def test_ratio_names_what_decides_more_once_every_size_is_there():
 
     ranks = {"2of10": 0.6, "8of40": 0.8, "4of8": 0.1, "4of40": 1.5, "4of20": 0.7}
     said = ratio.sentence({"rows": [row(*one) for one in ranks.items()]})
-    assert said.startswith("The told share decides")
+    assert said.startswith("How much is deduced follows the told share more")
     assert said.endswith("differ by 0.20 at equal share and by 1.40 at equal number")
     said = ratio.sentence({"rows": [row(*one) for one in (ranks | {"2of10": 2.3}).items()]})
-    assert said.startswith("The number of told names decides")
+    assert said.startswith("How much is deduced follows the number of told names more")
     alike = ranks | {"4of8": 0.7, "4of40": 0.9}
     assert ratio.sentence({"rows": [row(*one) for one in alike.items()]}).startswith("Neither the told share")
     missing = [row(*one) for one in (ranks | {"4of8": None}).items()]  # never told so well

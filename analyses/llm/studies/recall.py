@@ -4,7 +4,8 @@ The one-layer model with a pretrained base says (docs/theory.md, prior knowledge
 untold name comes first, as soon as its fact is known; the told pairing overtakes it later, the sooner the
 more names it is told of, and not at all without any.
 
-Gemma and the true pairing were added after SmolLM2's first seed had been seen, before their own runs. What
+Gemma and the true pairing were added after SmolLM2's first seed had been seen, before their own runs. So was
+the claim about pairs, before `known_before` was measured and before any run was looked at pair by pair. What
 another study runs is not run again (BORROWED): Gemma's shares 0 and 0.2, SmolLM2's true pairing at 0.2.
 """
 
