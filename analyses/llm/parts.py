@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
+from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
@@ -77,7 +78,7 @@ def make(runs: Path, figures: Path) -> Arms:
     }
     table = rows(arms)
     numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
-    DRAWING.write(figures / PICTURE, numbers)
+    DRAWING.write(figures / PICTURE, numbers | {"causal_and_spurious": going_together(_shown(numbers))})
     return arms
 
 
@@ -117,6 +118,19 @@ def _shown(numbers: dict[str, Any]) -> list[Shown]:
             spurious = [run for data in SPURIOUS for run in own.get(data, [])]
             found.append(Shown(title, own.get(CAUSAL, []), spurious))
     return sorted(found, key=lambda arm: arm.deduced)
+
+
+def going_together(shown: list[Shown]) -> dict[str, Any]:
+    """Spearman's correlation of causal and spurious mean ranks over the arms that know all they were told.
+
+    Looked at after the runs; no claim is made of it.
+    """
+    known = [arm for arm in shown if arm.causal and all(ok for _, ok in (*arm.causal, *arm.spurious))]
+    causal = [float(np.mean([rank for rank, _ in arm.causal])) for arm in known]
+    if len(set(causal)) < 2 or len({arm.deduced for arm in known}) < 2:
+        return {"arms": [arm.title for arm in known], "correlation": None}
+    found = np.asarray(spearmanr(causal, [arm.deduced for arm in known])[0])
+    return {"arms": [arm.title for arm in known], "correlation": round(float(found), 5)}
 
 
 def _by_run(row: dict[str, Any]) -> list[tuple[float, bool]]:

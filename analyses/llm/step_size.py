@@ -28,7 +28,8 @@ from analyses.llm.studies.step_size import ALIKE, BORROWED, CRITERIA, DATA, KNOW
 
 PICTURE, MOVED_PICTURE = "llm_step_size", "llm_step_size_movement"
 MOVED = {"ov": "values and outputs of attention", "mlp_out": "what MLPs write"}
-"""Parts of the second picture. The others move along: within a run all parts' movements are alike."""
+"""Parts of the second picture; the numbers have the others too, which move along."""
+RECORDED = ("ov", "qk", "mlp_in", "mlp_out")
 LEAST_SEEDS = 2
 SERIES = {
     ("full", "adamw"): ("all weights, AdamW", "#0173b2", "o"),
@@ -203,7 +204,7 @@ def rows(found: list[Point]) -> list[dict[str, Any]]:
             "rank": plain_interval(p.arm.last(HELD_OUT)),
             "matched": plain_interval(p.arm.at_told_loss(HELD_OUT, MATCHED)),
             "neutral_kl": plain_interval(p.arm.field("neutral_kl")),
-            "moved": {part: plain_interval(p.moved(part)) for part in MOVED},
+            "moved": {part: plain_interval(p.moved(part)) for part in RECORDED},
             "fact_rank": p.arm.last(FACTS),
             "told_rank": p.arm.last(TOLD),
             "fitted": p.fitted,

@@ -42,6 +42,16 @@ def test_parts_names_the_arm_that_separates_or_who_deduces_most_and_least():
     assert "not known" in parts.sentence({"rows": rows})
 
 
+def test_parts_correlate_the_arms_that_know_what_they_were_told():
+    def arm(title, causal, spurious, known=True):
+        return parts.Shown(title, [(causal, known)], [(spurious, True), (spurious, True)])
+
+    shown = [arm("a", 0.1, 0.5), arm("b", 0.2, 1.5), arm("c", 0.3, 1.0), arm("d", 2.0, 0.1, known=False)]
+    found = parts.going_together(shown)
+    assert found == {"arms": ["a", "b", "c"], "correlation": 0.5}
+    assert parts.going_together(shown[:1])["correlation"] is None
+
+
 def test_recall_says_falling_only_of_falling_shares():
     def numbers(known, told=(0.1, 0.2), model="smollm2"):
         return {
