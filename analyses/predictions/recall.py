@@ -7,9 +7,8 @@ model that was pretrained on pairs, and is told other ones of 0 to 3 of 4 new su
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
-from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
@@ -26,18 +24,18 @@ from analyses.house.figure import Figure
 from analyses.house.reproduce import main
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import FACTS, FIRST_PRETRAINED, FIRST_TOLD, Arm, arms_of, plain_interval
-from analyses.llm.runs import RESULTS, result_path
-from analyses.llm.studies import families, known_before, parts
+from analyses.llm.studies import families, parts
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, TITLES, Study
 from analyses.llm.studies.recall import BORROWED, CRITERIA, KNOWN, SHARES, STUDY
 from analyses.prior.competition_runs import course
 from analyses.prior.criteria import PRETRAINING
 from analyses.prior.stages import pretrain
-from ocr_interp.llm.measuring.table import read_table
 
-PICTURE, KNOWN_PICTURE = "llm_recall", "llm_recall_known"
+PICTURE = "llm_recall"
 SOURCE = "ours, from the one-layer model with a pretrained base (docs/theory.md, prior knowledge)"
 MODELS = (SMOLLM2, GEMMA)
+OTHERS: tuple[Study, ...] = (families.STUDY, parts.STUDY)
+"""Studies that have some of the arms."""
 LEAST_SEEDS = 2
 SLOW = f"{SMOLLM2}--share0.2--lr3e-05"
 NEEDLESS = 0.8
@@ -46,48 +44,10 @@ WHO = {
     FIRST_PRETRAINED: ("what the model knew", "#de8f05"),
     FIRST_TOLD: ("what was told of others", "#0173b2"),
 }
-MODEL_COLORS = {SMOLLM2: "#029e73", GEMMA: "#cc78bc"}
 PREDICTED_TOLD = (0, 1, 2, 3)
 PREDICTED_SEEDS = (0, 1, 2)
 PREDICTED_TIMES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 16.0)
 """log10 of the times of fine-tuning."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The five pairs of a run.
-
-    Attributes:
-        model, seed, share: of the run.
-        before: contrast of each real answer in the untouched model, nats.
-        kept: share of each pair's untold names whose real answer is first at the end.
-    """
-
-    model: str
-    seed: int
-    share: float
-    before: list[float]
-    kept: list[float]
-
-    @property
-    def correlation(self) -> float:
-        """Spearman's rank correlation; 0 where all pairs are kept alike."""
-        if len(set(self.kept)) == 1:
-            return 0.0
-        return float(np.asarray(spearmanr(self.before, self.kept)[0]))
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is finished.
-
-    Attributes:
-        arms: name -> its runs, those of other studies under their names here.
-        pairs: runs whose told pairing is not the real one.
-    """
-
-    arms: dict[str, Arm]
-    pairs: list[Pairs]
 
 
 def arm_name(share: float, model: str = SMOLLM2, *, true: bool = False) -> str:
@@ -95,47 +55,24 @@ def arm_name(share: float, model: str = SMOLLM2, *, true: bool = False) -> str:
     return f"{model}{'--true' * true}--share{share:g}"
 
 
-def make(runs: Path, figures: Path) -> Found:
-    """Draws what is finished, and runs the prediction: a few seconds."""
-    torch.set_num_threads(1)
-    others: dict[str, Study] = {study.name: study for study in (families.STUDY, parts.STUDY)}
-    of_others = {name: arms_of(study) for name, study in others.items()}
+def all_arms() -> dict[str, Arm]:
+    """Name -> its finished runs, those of other studies under their names here."""
+    of_others = {study.name: arms_of(study) for study in OTHERS}
     borrowed = {
         arm: replace(of_others[study][name], name=arm)
         for arm, (study, name) in BORROWED.items()
         if name in of_others[study]
     }
-    found = Found({**arms_of(STUDY), **borrowed}, [])
-    found.pairs.extend(_pairs(found.arms, [STUDY, *others.values()]))
-    DRAWING.write(
-        figures / PICTURE, {"criteria": CRITERIA, "rows": rows(found.arms), "predicted": predicted()}
-    )
-    own = [{**vars(pair), "correlation": round(pair.correlation, 5)} for pair in found.pairs]
-    KNOWN_DRAWING.write(figures / KNOWN_PICTURE, {"runs": own})
-    return found
+    return {**arms_of(STUDY), **borrowed}
 
 
-def _pairs(arms: dict[str, Arm], studies: list[Study]) -> Iterable[Pairs]:
-    """Pairs of every run with told others; nothing before `known_before` was run."""
-    if not known_before.RESULTS.exists():
-        return
-    known = {(row["model"], row["seed"]): row for row in json.loads(known_before.RESULTS.read_text())}
-    planned = {(run.study, run.arm, run.seed): run for study in studies for run in study.planned()}
-    for model, share in itertools.product(MODELS, SHARES[1:]):
-        arm = arms.get(arm_name(share, model))
-        study, name = BORROWED.get(arm_name(share, model), (STUDY.name, arm_name(share, model)))
-        for seed in arm.seeds if arm else []:
-            run = planned[study, name, seed]
-            path = result_path(run, RESULTS).with_suffix(".logits.safetensors")
-            table = read_table(path, run.config.fingerprint)
-            row, asked = known[model, seed], table.answers("held_out_implication")
-            if list(table.prompts.facts) != row["facts"]:
-                raise ValueError(
-                    f"{path} and {known_before.RESULTS} are of other facts: run known_before again"
-                )
-            first = asked.logits.argmax(1) == asked.world
-            kept = [float(first[asked.fact == fact].mean()) for fact in range(len(row["facts"]))]
-            yield Pairs(model, seed, share, row["nats"], kept)
+def make(runs: Path, figures: Path) -> dict[str, Arm]:
+    """Draws what is finished, and runs the prediction: a few seconds."""
+    torch.set_num_threads(1)
+    arms = all_arms()
+    numbers = {"criteria": CRITERIA, "rows": rows(arms), "predicted": predicted()}
+    DRAWING.write(figures / PICTURE, numbers)
+    return arms
 
 
 def predicted() -> list[dict[str, Any]]:
@@ -229,50 +166,6 @@ def sentence(numbers: dict[str, Any]) -> str:
 DRAWING = Drawing(sentence, draw)
 
 
-def draw_known(numbers: dict[str, Any]) -> Picture:
-    """Each pair of each run: contrast before against the share of its names that keep the real answer."""
-    fig, axes = plt.subplots(
-        1, len(MODELS), figsize=(WIDTH, 3.1), sharey=True, squeeze=False, layout="constrained"
-    )
-    markers = dict(zip(SHARES[1:], "o^s", strict=True))
-    for ax, model in zip(axes[0], MODELS, strict=True):
-        for run in numbers["runs"]:
-            if run["model"] == model:
-                style = {"marker": markers[run["share"]], "color": MODEL_COLORS[model], "ls": ""}
-                ax.plot(run["before"], run["kept"], ms=5, alpha=0.7, mew=0, **style)
-        found = [run["correlation"] for run in numbers["runs"] if run["model"] == model]
-        if found:
-            ax.set_title(f"{TITLES[model]}: correlation {np.mean(found):+.2f}", loc="left")
-        ax.set_xlabel("known before: contrast of the real answer, nats")
-    for share, marker in markers.items():
-        axes[0, 0].plot([], [], marker, color="0.3", ms=5, label=f"{share:.0%} told")
-    axes[0, 0].set(
-        ylim=(-0.04, 1.04), ylabel="untold names of the pair whose\nreal answer is first at the end"
-    )
-    fig.legend(frameon=False, ncols=3, loc="outside lower center")
-    return fig
-
-
-def sentence_known(numbers: dict[str, Any]) -> str:
-    """Whether pairs that were known better are kept more, in every seed."""
-    by_seed: dict[str, dict[int, list[float]]] = {}
-    for run in numbers["runs"]:
-        by_seed.setdefault(run["model"], {}).setdefault(run["seed"], []).append(run["correlation"])
-    if not by_seed:
-        return "Whether what is known better is kept more is shown once it was measured"
-    more = [m for m, seeds in by_seed.items() if all(np.mean(values) > 0 for values in seeds.values())]
-    if len(more) == len(by_seed):
-        return "A pair that was known better before keeps its real answer for more of the untold names"
-    if not more:
-        return "How well a pair was known before does not say how many untold names keep its real answer"
-    return (
-        f"A pair that was known better before keeps its real answer for more names on {TITLES[more[0]]} alone"
-    )
-
-
-KNOWN_DRAWING = Drawing(sentence_known, draw_known)
-
-
 def rows(arms: dict[str, Arm]) -> list[dict[str, Any]]:
     """What each arm ends at, and its curves; a true pairing has no pretrained answer beside the told one."""
     table = []
@@ -286,9 +179,9 @@ def rows(arms: dict[str, Arm]) -> list[dict[str, Any]]:
     return table
 
 
-def claims(found: Found) -> list[Claim]:
+def claims(arms: dict[str, Arm]) -> list[Claim]:
     """The criteria, where every arm has enough seeds."""
-    return [*_of_shares(found.arms), *_of_rates(found.arms), *_of_true_pairs(found.arms), *_of_pairs(found)]
+    return [*_of_shares(arms), *_of_rates(arms), *_of_true_pairs(arms)]
 
 
 def _of_shares(arms: dict[str, Arm]) -> Iterable[Claim]:
@@ -328,20 +221,6 @@ def _of_true_pairs(arms: dict[str, Arm]) -> Iterable[Claim]:
         yield _claim("true_pairing_needs_no_told", first, min(first.values()) >= NEEDLESS)
 
 
-def _of_pairs(found: Found) -> Iterable[Claim]:
-    by_seed: dict[str, list[float]] = {}
-    for model in MODELS:
-        own = [pair for pair in found.pairs if pair.model == model]
-        for seed in sorted({pair.seed for pair in own}):
-            of_seed = [pair for pair in own if pair.seed == seed]
-            if {pair.share for pair in of_seed} == set(SHARES[1:]):
-                mean = float(np.mean([pair.correlation for pair in of_seed]))
-                by_seed.setdefault(model, []).append(mean)
-    if all(len(by_seed.get(model, [])) >= LEAST_SEEDS for model in MODELS):
-        holds = all(value > 0 for values in by_seed.values() for value in values)
-        yield _claim("better_known_is_kept", by_seed, holds, KNOWN_PICTURE)
-
-
 def _rises(values: list[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(values))
 
@@ -356,16 +235,11 @@ def _when_known(arm: Arm) -> list[float]:
     return found
 
 
-def _claim(name: str, measured: dict[str, Any], holds: bool, picture: str = PICTURE) -> Claim:
-    return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, picture, SOURCE)
+def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
+    return study_claim(f"recall_{name}", CRITERIA[name], measured, holds, PICTURE, SOURCE)
 
 
-FIGURE = Figure(
-    pictures=(PICTURE, KNOWN_PICTURE),
-    draw=make,
-    claims=claims,
-    drawings={PICTURE: DRAWING, KNOWN_PICTURE: KNOWN_DRAWING},
-)
+FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from analyses.llm import families, parts, step_size, wording
 from analyses.llm.finished import inside_curves
 from analyses.llm.mitigation import drawing
 from analyses.llm.studies.families import CITY
-from analyses.predictions import ratio, recall
+from analyses.predictions import known_pairs, ratio, recall
 
 
 def ranks(model, data, control, mean):
@@ -85,7 +85,7 @@ def test_what_was_known_better_is_said_of_the_models_of_which_it_holds():
             for m, v in by_seed.items()
             for seed, c in enumerate(v)
         ]
-        return recall.sentence_known({"runs": runs})
+        return known_pairs.sentence({"runs": runs})
 
     assert said(smollm2=[0.1, 0.2], gemma=[0.2]).startswith("A pair that was known better")
     assert said(smollm2=[-0.1, 0.9], gemma=[0.2]).endswith("on Gemma 3 270M alone")

@@ -17,7 +17,7 @@ from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
 from analyses.llm.studies.plan import PlannedRun, recipe
-from analyses.predictions import ratio, recall
+from analyses.predictions import known_pairs, ratio, recall
 from ocr_interp import llm
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.configuration import FactConfig
@@ -234,7 +234,7 @@ def recall_arms(told, known, early, model="smollm2", true=False):
 
 def recall_pairs(kept, models=recall.MODELS):
     return [
-        recall.Pairs(model, seed, share, [1.0, 2.0, 3.0, 4.0], kept)
+        known_pairs.Pairs(model, seed, share, [1.0, 2.0, 3.0, 4.0], kept)
         for model in models
         for seed in (0, 1)
         for share in recall.SHARES[1:]
@@ -246,22 +246,29 @@ def test_claims_of_recall_hold_and_fail():
     arms = recall_arms(told, known, 0.6) | recall_arms(told, known, 0.6, "gemma")
     true = [recall_arms((0.8, 0.9, 0.9, 1.0), known, 0.6, model, true=True) for model in recall.MODELS]
     every = {**arms, **true[0], **true[1]}
-    found = recall.claims(recall.Found(every, recall_pairs([0.1, 0.3, 0.3, 0.4])))
-    assert [c.holds for c in found] == [True] * 7
+    assert [c.holds for c in recall.claims(every)] == [True] * 6
     told, known = (0.1, 0.4, 0.2, 0.6), (0.7, 0.3, 0.5, 0.2)
     arms = recall_arms(told, known, 0.1) | recall_arms(told, known, 0.1, "gemma")
     true[1] = recall_arms((0.79, 0.9, 0.9, 1.0), known, 0.6, "gemma", true=True)
     every = {**arms, **true[0], **true[1]}
-    found = recall.claims(recall.Found(every, recall_pairs([0.4, 0.3, 0.2, 0.1])))
-    assert [c.holds for c in found] == [False] * 7
+    assert [c.holds for c in recall.claims(every)] == [False] * 6
 
 
 def test_recall_judges_nothing_of_which_a_part_is_missing():
     told, known = (0.1, 0.2, 0.4, 0.6), (0.7, 0.5, 0.3, 0.2)
     arms = recall_arms(told, known, 0.6) | recall_arms(told, known, 0.6, "gemma", true=True)
     del arms[recall.arm_name(0.4)]
-    assert recall.claims(recall.Found(arms, recall_pairs([0.1, 0.2, 0.3, 0.4], ("gemma",)))) == []
-    assert recall_pairs([0.5] * 4)[0].correlation == 0  # all kept alike: no order
+    assert recall.claims(arms) == []
+
+
+def test_the_claim_about_known_pairs_holds_fails_and_needs_both_models():
+    def holds(kept, **models):
+        return [claim.holds for claim in known_pairs.claims(recall_pairs(kept, **models))]
+
+    assert holds([0.1, 0.3, 0.3, 0.4]) == [True]
+    assert holds([0.4, 0.3, 0.2, 0.1]) == [False]
+    assert holds([0.5] * 4) == [False]  # all kept alike: no order
+    assert holds([0.1, 0.2, 0.3, 0.4], models=("gemma",)) == []
 
 
 def test_what_is_known_before_is_the_centred_logit_of_the_real_answer_after_the_fact():
