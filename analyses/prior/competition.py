@@ -89,8 +89,11 @@ def make(runs: Path, figures: Path) -> Found:
 def with_flows(numbers: dict[str, Any]) -> dict[str, Any]:
     """The courses, and what the flow that knows p² alone says of them.
 
-    numbers: The courses as the JSON has them. Added are the flow's coefficients over the fact's for one told
-        share by length, and f / p² where the told answer overtakes by length and told subjects.
+    Added are the flow's coefficients over the fact's for one told share by length, and f / p² where the told
+    answer overtakes by length and told subjects.
+
+    Args:
+        numbers: the courses, as the JSON has them.
     """
     courses = [Course(**course) for course in plain(numbers["lengths"], LOGITS_DRAWING.digits)]
     flows, overtaking = {}, {}
@@ -112,7 +115,8 @@ def with_flows(numbers: dict[str, Any]) -> dict[str, Any]:
 def with_times_of_flows(numbers: dict[str, Any]) -> dict[str, Any]:
     """The crossings, and log10 times of those of the flow that knows p² alone, by told subjects and length.
 
-    numbers: As the JSON has them, with p² by length.
+    Args:
+        numbers: as the JSON has them, with p² by length.
     """
     sizes = plain(numbers["squared"], TIMES_DRAWING.digits).values()
     times = {
