@@ -32,6 +32,7 @@ STUDIES: dict[str, Study] = {
         families.STUDY,
         months.STUDY,
         parts.STUDY,
+        parts.ON_GEMMA,
         recall.STUDY,
         wording.STUDY,
         step_size.STUDY,
@@ -110,6 +111,7 @@ def _make_all(runs: list[PlannedRun], arguments: Arguments) -> None:
     import torch
     from filelock import FileLock, Timeout
 
+    from ocr_interp.devices import resolve_device
     from ocr_interp.llm.models.allocator import keep_freed_memory
     from ocr_interp.llm.models.loading import LanguageModel, load_model
 
@@ -133,6 +135,7 @@ def _make_all(runs: list[PlannedRun], arguments: Arguments) -> None:
             if folder not in loaded:
                 loaded[folder] = load_model(folder)
             base = loaded[folder]
+            base.model.to(resolve_device(run.config.train.device))
             lm = LanguageModel(base.name, copy.deepcopy(base.model), base.tokenizer)
             (run.make or finetuned)(run, lm, path)
         path.with_suffix(".lock").unlink(missing_ok=True)

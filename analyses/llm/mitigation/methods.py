@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from ocr_interp.llm.encoding import Encoded
     from ocr_interp.llm.models.loading import LanguageModel
 
-MOVES_AT = 21
-"""Layer of SmolLM2 that moves what is known of a name to the end of the prompt (docs/llm.md, inside)."""
+MOVES_AT, GEMMA_MOVES_AT, GEMMA_LAYERS = 21, 12, 18
+"""Layer of SmolLM2, and of Gemma, that moves what is known of a name to the end of the prompt (docs/llm.md,
+inside); number of Gemma's layers."""
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 
@@ -230,8 +231,18 @@ METHODS: dict[str, Method] = {
     "mlp_alone": Method("LoRA on MLPs", {**LORA, "train_parts": ("mlp",)}),
     "known_facts_late": KnownFactsLate("known facts late"),
     "muon_lora": Method("one LoRA, Muon", {**LORA, "optimizer": "muon"}),
+    "muon_full": Method("all weights, Muon", {"method": "full", "lr": 1e-4, "optimizer": "muon"}),
 }
-"""The arms, the most important first. Muon on all weights is left out: a step costs 13 processor seconds."""
+"""The arms, the most important first."""
+
+IN_LAYERS_OF_GEMMA: dict[str, Method] = {
+    "first_twelve_apart": _apart("experts apart in layers 0 to 11", 0, GEMMA_MOVES_AT),
+    "last_six_apart": _apart("experts apart in layers 12 to 17", GEMMA_MOVES_AT, GEMMA_LAYERS),
+    "first_six_apart": _apart("experts apart in layers 0 to 5", 0, 6),
+    "middle_six_apart": _apart("experts apart in layers 6 to 11", 6, GEMMA_MOVES_AT),
+}
+"""What the arms by layer are on Gemma."""
+METHODS |= IN_LAYERS_OF_GEMMA
 
 KEPT = (1, 2, 4)
 """Numbers of singular values of every ΔW of rank 8 that are kept alone, or taken away, the largest first."""

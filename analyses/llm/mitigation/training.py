@@ -42,6 +42,7 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
     config = run.config
     found = {"format_version": FORMAT_VERSION, "fingerprint": config.fingerprint, "config": config.to_dict()}
     found |= {"extra": dict(run.extra), "seconds": seconds, "trained_numbers": arm.n_trained}
+    found["device"] = arm.device.type
     write_result(path, {**found, "measured": arm.found})
     end, drifted = arm.found[f"step_{LOGGED[-1]}"], arm.found["drifted"]
     print(

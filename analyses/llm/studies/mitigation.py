@@ -16,14 +16,19 @@ SmolLM2 the pair is found in many layers, read and write, and moved to the end o
 (docs/llm.md, inside). So experts should have to be apart before that layer, where an untold name's pair would
 be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers as there
 are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
+
+The other arms on Gemma, its layers and Muon on all weights were added after two seeds of SmolLM2 and of five
+arms on Gemma, before their own runs. Gemma moves what it knows of a name at layer 12 of 18 (the same cuts).
+All its weights are trained at the rate of its pilot (families.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analyses.llm.mitigation.methods import METHODS
+from analyses.llm.mitigation.methods import IN_LAYERS_OF_GEMMA, METHODS, ApartInSomeLayers
 from analyses.llm.mitigation.training import DRIFT, LOGGED, make
+from analyses.llm.studies.families import GENTLE
 from analyses.llm.studies.months import MONTH_SIGN
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, PlannedRun, Study, recipe
 
@@ -82,6 +87,18 @@ CRITERIA = {
         "nine layers apart, 0 to 8 or 12 to 20, each have the spurious implication higher than the nine from "
         "21 on, every seed"
     ),
+    "gemma_early_layers_isolate": (
+        "Gemma: experts by relation that have nothing in common below layer 12 and are one from there on: "
+        f"causal at most {CAUSAL_MARGIN} above one LoRA's, spurious at least {CHANCE_LEFT}, every seed"
+    ),
+    "gemma_late_layers_do_not": (
+        "Gemma: experts that are one below layer 12 and apart from there on: spurious nearer to one LoRA's "
+        "than to that of the experts apart below it, every seed"
+    ),
+    "gemma_it_is_not_the_number_of_layers": (
+        "Gemma: six layers apart, 0 to 5 or 6 to 11, each have the spurious implication higher than the six "
+        "from 12 on, every seed"
+    ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
         "seed"
@@ -90,7 +107,7 @@ CRITERIA = {
 
 
 FEWER = ("lora", "read_by_relation", "read_at_random", "write_by_relation", "keep_untold")
-"""Arms for all but professions on SmolLM2. Colors of cities are hardly deduced: others could show little."""
+"""Arms for all but professions. Colors of cities are hardly deduced: others could show little."""
 PEOPLE = {
     "profession": "profession_workplace",
     "month": MONTH_SIGN.name,
@@ -99,15 +116,27 @@ PEOPLE = {
 }
 """Who is taught about -> the causal set; on SmolLM2 unless the name says otherwise."""
 ON_GEMMA = "_on_gemma"
+_EVERYWHERE = [n for n, method in METHODS.items() if not isinstance(method, ApartInSomeLayers)]
+ARMS_OF = {
+    "profession": [n for n in METHODS if n not in IN_LAYERS_OF_GEMMA],
+    "profession_on_gemma": [
+        *FEWER,
+        *IN_LAYERS_OF_GEMMA,
+        *(n for n in _EVERYWHERE if n not in (*FEWER, "muon_full")),
+    ],
+}
+"""People who have other arms than the fewer."""
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every arm for professions, the experts and their controls for the others too."""
+    """Every arm for professions, on SmolLM2 and Gemma; the experts and their controls for the others too."""
     for people, data in PEOPLE.items():
-        for name in METHODS if people == "profession" else FEWER:
+        for name in ARMS_OF.get(people, FEWER):
             method = METHODS[name]
             model = GEMMA if people.endswith(ON_GEMMA) else SMOLLM2
             fields = {"steps": LOGGED[-1] + DRIFT, "log_every": 50, **method.training}
+            if model == GEMMA and name == "full":
+                fields |= GENTLE
             config = recipe(data, seed, model=model, **fields)
             yield PlannedRun("mitigation", f"{people}--{name}", config, (("method", name),), make)
 
