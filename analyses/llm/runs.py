@@ -81,7 +81,7 @@ def main(arguments: Arguments) -> None:
             print(f"{name}: {sum(run not in missing for run in own)} of {len(own)} runs are finished")
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished")
     if missing and not arguments.names:
-        _make_all(missing, arguments)
+        make_missing(missing, arguments)
 
 
 def _words(name: str) -> set[str]:
@@ -107,7 +107,8 @@ def is_finished(run: PlannedRun, results: Path = RESULTS) -> bool:
     return True
 
 
-def _make_all(runs: list[PlannedRun], arguments: Arguments) -> None:
+def make_missing(runs: list[PlannedRun], arguments: Arguments) -> None:
+    """Makes the runs that have no JSON and that no other process is making."""
     import torch
     from filelock import FileLock, Timeout
 
