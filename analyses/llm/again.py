@@ -2,8 +2,8 @@
 
     python -m analyses.llm.again --make      makes them here, into analyses/results/llm/again
 
-Which, and the criteria, are in analyses/llm/studies/again.py. Every other run was made on one machine; its JSON
-says on which kind of device.
+Which, and the criteria, are in analyses/llm/studies/again.py. Other runs were made once; their JSONs say on
+what kind of device.
 """
 
 from __future__ import annotations
