@@ -1,4 +1,4 @@
-"""Which parts of SmolLM2, and which parameterisation of its update, deduce a spurious implication.
+"""Which parts of a model, and which parameterisation of its update, deduce a spurious implication.
 
 Criteria, rates and plan are in analyses/llm/studies/parts.py; arms are compared at equal told loss.
 """
@@ -38,14 +38,18 @@ from analyses.llm.studies.parts import (
     CHANCE_LEFT,
     CITY_LIMIT,
     CRITERIA,
+    FURTHER,
+    GEMMA_CRITERIA,
     MATCHED,
+    ON_GEMMA,
     SETS,
     SMALL,
     SPURIOUS,
     STUDY,
 )
+from analyses.llm.studies.plan import Study
 
-PICTURE = "llm_parts"
+PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
 CAUSAL = "city_language"
 LEAST_SEEDS = 2
 BLUE, ORANGE = "#0173b2", "#de8f05"
@@ -63,23 +67,43 @@ TITLES = {
     "compacter_plus": "Compacter++",
     "lora_mixer": "LoRA-Mixer",
     "lokr": "LoKr",
+    "lora_r64_slower": "LoRA, rank 64, slower",
+    "lora_mixer_slower": "LoRA-Mixer, slower",
+    "lora_r8_facts_only": "LoRA, rank 8, facts only",
 }
+ALIKE_ORDER = 0.5
+"""Rank correlation from which two models order the arms alike."""
 
 Arms = dict[str, dict[str, Arm]]
 """Data set -> name in ARMS -> its runs."""
 
 
-def make(runs: Path, figures: Path) -> Arms:
+@dataclass(frozen=True)
+class Found:
+    """The finished runs of SmolLM2 and of Gemma."""
+
+    smollm2: Arms
+    gemma: Arms
+
+
+def make(runs: Path, figures: Path) -> Found:
     """Draws what is finished."""
-    found = arms_of(STUDY)
-    arms: Arms = {
-        data: {name: found[f"{data}--{name}"] for name in ARMS if f"{data}--{name}" in found}
-        for data in ALL_SETS
-    }
-    table = rows(arms)
-    numbers = {"criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES, "rows": table}
+    arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS, SETS)
+    further = rows(_arms(STUDY, FURTHER, SETS))
+    numbers = {"model": "SmolLM2", "criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES}
+    numbers |= {"rows": rows(arms), "further_rows": further}
     DRAWING.write(figures / PICTURE, numbers | {"causal_and_spurious": going_together(_shown(numbers))})
-    return arms
+    numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES, "rows": rows(gemma)}
+    DRAWING.write(figures / GEMMA_PICTURE, numbers)
+    return Found(arms, gemma)
+
+
+def _arms(study: Study, names: Iterable[str], sets: Iterable[str]) -> Arms:
+    found = arms_of(study)
+    return {
+        data: {name: found[f"{data}--{name}"] for name in names if f"{data}--{name}" in found}
+        for data in sets
+    }
 
 
 @dataclass(frozen=True)
@@ -169,12 +193,14 @@ def sentence(numbers: dict[str, Any]) -> str:
     """Which arm keeps the causal set and loses the spurious ones; if none, who deduces least and most."""
     shown = _shown(numbers)
     if len(shown) < 2:
-        return "Which parts of SmolLM2 deduce spurious answers is not known before two are trained"
+        model = numbers["model"]
+        return f"Which parts of {model} deduce spurious answers is not known before two are trained"
+    on_gemma = "On Gemma: " if numbers["model"] == "Gemma" else ""
     if apart := [arm.title for arm in shown if arm.separates]:
-        return f"Causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
+        return f"{on_gemma}Causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
     most, least = shown[0], shown[-1]
     return (
-        "No part and no parameterisation keeps causal answers and loses spurious ones, which are deduced "
+        f"{on_gemma}No part and no parameterisation keeps causal answers and loses spurious ones, deduced "
         f"least by {least.title} (mean rank {least.deduced:.2f}), most by {most.title} ({most.deduced:.2f})"
     )
 
@@ -190,23 +216,26 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
             "arm": name,
             "title": TITLES[name],
             "seeds": arm.seeds,
-            "training": ARMS[name],
+            "training": (ARMS | FURTHER)[name],
             "rank": plain_interval(arm.last(HELD_OUT)),
             "calibrated_rank": plain_interval(arm.last(HELD_OUT_CALIBRATED)),
             "matched": plain_interval(arm.at_told_loss(HELD_OUT, MATCHED)),
             "fact_rank": arm.last(FACTS),
             "told_rank": arm.last(TOLD),
             "neutral_kl": plain_interval(arm.field("neutral_kl")),
-            "cpu_seconds": [arm.results[s]["seconds"]["cpu"] for s in arm.seeds],
+            "cpu_seconds": [
+                arm.results[s]["seconds"]["cpu"] if arm.results[s]["device"] == "cpu" else None
+                for s in arm.seeds
+            ],
         }
         for data, of_data in arms.items()
         for name, arm in of_data.items()
     ]
 
 
-def claims(arms: Arms) -> list[Claim]:
+def claims(found: Found) -> list[Claim]:
     """The criteria that enough finished runs can judge."""
-    return list(_claims(arms))
+    return [*_claims(found.smollm2), *_claims_of_gemma(found)]
 
 
 def _claims(arms: Arms) -> Iterable[Claim]:
@@ -275,11 +304,41 @@ def _claims_of_all_sets(arms: Arms) -> Iterable[Claim]:
         yield _claim("small_updates_deduce_less_elsewhere_too", means, holds)
 
 
+def _claims_of_gemma(found: Found) -> Iterable[Claim]:
+    """The claims about Gemma, once every arm has a run."""
+    color, city = (found.gemma.get(data, {}) for data in SETS)
+    if not len(color) == len(city) == len(ARMS):
+        return
+    ends = {name: {"color": color[name].last(HELD_OUT), "city": city[name].last(HELD_OUT)} for name in ARMS}
+    good = [
+        name
+        for name, of in ends.items()
+        if max(of["city"]) <= CITY_LIMIT
+        and min(of["color"]) >= CHANCE_LEFT
+        and max(*color[name].last(TOLD), *city[name].last(TOLD)) <= FITTED
+    ]
+    every = {f"{name}_{what}": values for name, of in ends.items() for what, values in of.items()}
+    yield _claim("gemma_one_arm_separates", {"n_separate": len(good), **every}, bool(good))
+    means = {name: float(np.mean(of["color"])) for name, of in ends.items()}
+    measured = {name: means[name] for name in ("lora_r8", *SMALL)}
+    less = all(means[name] > means["lora_r8"] for name in SMALL)
+    yield _claim("gemma_small_updates_deduce_less", measured, less)
+    of_smollm2 = found.smollm2.get(SETS[0], {})
+    if len(of_smollm2) == len(ARMS):
+        theirs = [float(np.mean(of_smollm2[name].last(HELD_OUT))) for name in ARMS]
+        found_order = float(np.asarray(spearmanr(theirs, [means[name] for name in ARMS])[0]))
+        holds = found_order >= ALIKE_ORDER
+        yield _claim("gemma_orders_arms_as_smollm2", {"rank_correlation": found_order}, holds)
+
+
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    return study_claim(f"parts_{name}", CRITERIA[name], measured, holds, PICTURE)
+    on_gemma = name in GEMMA_CRITERIA
+    statement = (GEMMA_CRITERIA if on_gemma else CRITERIA)[name]
+    return study_claim(f"parts_{name}", statement, measured, holds, GEMMA_PICTURE if on_gemma else PICTURE)
 
 
-FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})
+DRAWINGS: dict[str, Drawing] = dict.fromkeys((PICTURE, GEMMA_PICTURE), DRAWING)
+FIGURE = Figure(pictures=tuple(DRAWINGS), draw=make, claims=claims, drawings=DRAWINGS)
 
 
 if __name__ == "__main__":
