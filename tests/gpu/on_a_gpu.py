@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,17 +60,17 @@ def more(many: Counter[str], few: Counter[str]) -> dict[str, str]:
     return {line: f"{few[line]} -> {many[line]}" for line in many | few if many[line] != few[line]}
 
 
-def assert_close(ours, theirs, rtol: float = 1e-8, atol: float = 1e-10) -> None:
+def assert_close(ours: Any, theirs: Any, *, rtol: float = 1e-8, atol: float = 1e-10) -> None:
     """Compares numbers, arrays, tables and collections of them; texts must be equal."""
     assert type(ours) is type(theirs)
     if isinstance(ours, dict):
         assert list(ours) == list(theirs)
         for name in ours:
-            assert_close(ours[name], theirs[name], rtol, atol)
+            assert_close(ours[name], theirs[name], rtol=rtol, atol=atol)
     elif isinstance(ours, tuple | list):
         assert len(ours) == len(theirs)
         for one, other in zip(ours, theirs, strict=True):
-            assert_close(one, other, rtol, atol)
+            assert_close(one, other, rtol=rtol, atol=atol)
     elif isinstance(ours, pd.DataFrame):
         pd.testing.assert_frame_equal(ours, theirs, rtol=rtol, atol=atol)
     elif isinstance(ours, torch.Tensor):

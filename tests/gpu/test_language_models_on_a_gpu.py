@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import on_a_gpu
@@ -11,6 +12,7 @@ import pytest
 import torch
 from on_a_gpu import DEVICE, assert_close, more, waits
 
+from ocr_interp.errors import ConfigError
 from ocr_interp.llm import (
     FinetuneConfig,
     LanguageModel,
@@ -56,9 +58,21 @@ def made(facts):
 def config(device=DEVICE, **values):
     from small_facts import SMALL
 
-    given = {"model": "tiny", "lr": 1e-2, "steps": 8, "log_every": 4, "batch_size": 6, "checkpoint_every": 4}
+    given: dict[str, Any] = {
+        "model": "tiny",
+        "lr": 1e-2,
+        "steps": 8,
+        "log_every": 4,
+        "batch_size": 6,
+        "checkpoint_every": 4,
+    }
     options = FITTING.get(values.get("method", "full"), {})
-    return LLMRunConfig(SMALL, FinetuneConfig(**{**given, "method_options": options, **values}, device=device))
+    return LLMRunConfig(
+        SMALL,
+        FinetuneConfig(
+            **{**given, "checkpoint_every": 4, "method_options": options, **values}, device=device
+        ),
+    )
 
 
 def weights(run):
@@ -78,7 +92,7 @@ def losses(run):
 def test_finetuning_gives_the_losses_of_the_cpu(family, method, made):
     ours, theirs = (finetune(config(where, method=method), lm=made(family)) for where in (DEVICE, "cpu"))
     assert ours.device == DEVICE
-    assert_close(losses(ours), losses(theirs), 0.0, 1e-3)
+    assert_close(losses(ours), losses(theirs), rtol=0.0, atol=1e-3)
     np.testing.assert_allclose(ours.before.logprob, theirs.before.logprob, atol=1e-4)
     assert theirs.history["train_loss"].iloc[-1] != theirs.history["train_loss"].iloc[1]
 
@@ -87,10 +101,10 @@ def test_finetuning_gives_the_losses_of_the_cpu(family, method, made):
 def test_every_optimizer_trains_and_muon_in_float32_as_on_the_cpu(optimizer, made):
     """Of signs the gradients near 0 differ by rounding; what is learned hardly does."""
     assert optimizer in optimizers
-    options = {"muon_precision": "float32"} if optimizer == "muon" else {}
-    given = {"optimizer": optimizer, "lr": 1e-3, "optimizer_options": options}
+    given: dict[str, Any] = {"optimizer": optimizer, "lr": 1e-3}
+    given |= {"optimizer_options": {"muon_precision": "float32"}} if optimizer == "muon" else {}
     ours, theirs = (finetune(config(where, **given), lm=made()) for where in (DEVICE, "cpu"))
-    assert_close(losses(ours), losses(theirs), 0.0, 2e-2)
+    assert_close(losses(ours), losses(theirs), rtol=0.0, atol=2e-2)
 
 
 def test_bfloat16_trains(made):
@@ -120,9 +134,9 @@ def test_an_interrupted_run_goes_on_to_the_bit(method, optimizer, made, tmp_path
     recipe = config(method=method, optimizer=optimizer)
     try:
         whole = finetune(recipe, lm=made())
-    except Exception as error:
-        if "Muon" in str(error) or "stack of matrices" in str(error) or "needs a matrix" in str(error):
-            pytest.skip(str(error)[:80])
+    except ConfigError as error:
+        if optimizer == "muon" and "matri" in str(error):
+            pytest.skip(f"{method} has no matrix for Muon")
         raise
 
     def stop(row):
@@ -168,7 +182,7 @@ def test_an_update_put_on_a_model_on_the_gpu_is_saved_and_loaded(method, made, f
         with torch.no_grad():
             answers.append(answer_logits(loaded, batch))
             plain = answer_logits(copy.deepcopy(lm.model).to(where), batch)
-    assert_close(answers[0], answers[1], 1e-3, 1e-4)
+    assert_close(answers[0], answers[1], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(answers[1], plain, atol=1e-3)
 
 
@@ -182,7 +196,11 @@ def test_measuring_gives_the_answers_of_the_cpu(made, facts):
 def test_an_inspection_gives_the_numbers_of_the_cpu(family, made, facts):
     before = made(family)
     after = finetune(config("cpu", lr=1e-2, steps=20, log_every=20), lm=made(family)).lm
-    asked = {"n_heads": 2, "cuts": ("parts", "heads", "directions", "mean", "truncation"), "top_k": (1, 2)}
+    asked: dict[str, Any] = {
+        "n_heads": 2,
+        "cuts": ("parts", "heads", "directions", "mean", "truncation"),
+        "top_k": (1, 2),
+    }
 
     def inspected(where, after):
         return inspect_models(before, after, facts, device=where, layers=True, **asked)
@@ -209,4 +227,4 @@ def test_the_answers_of_a_model_do_not_depend_on_the_device(made, facts):
         batch = training_batch(encode(lm.tokenizer, facts.training_examples), lm.pad, where)
         with torch.no_grad():
             answers.append(logits_of(lm)(batch))
-    assert_close(*answers, 1e-3, 1e-4)
+    assert_close(*answers, rtol=1e-3, atol=1e-4)
