@@ -66,13 +66,9 @@ def config(device=DEVICE, **values):
         "batch_size": 6,
         "checkpoint_every": 4,
     }
-    options = FITTING.get(values.get("method", "full"), {})
-    return LLMRunConfig(
-        SMALL,
-        FinetuneConfig(
-            **{**given, "checkpoint_every": 4, "method_options": options, **values}, device=device
-        ),
-    )
+    given["method_options"] = FITTING.get(values.get("method", "full"), {})
+    given |= {"checkpoint_every": 4, "device": device, **values}
+    return LLMRunConfig(SMALL, FinetuneConfig(**given))
 
 
 def weights(run):

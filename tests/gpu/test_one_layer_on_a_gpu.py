@@ -356,11 +356,14 @@ def bridges():
     from transformer_lens.model_bridge import TransformerBridge
 
     llama = hooked_models.hugging_face_model()
-    words = hooked_models.tokenizer()
 
     def bridged(where):
         return TransformerBridge.boot_transformers(
-            "tiny", hf_model=copy.deepcopy(llama), tokenizer=words, device=where, dtype=torch.float64
+            "tiny",
+            hf_model=copy.deepcopy(llama),
+            tokenizer=hooked_models.tokenizer(),
+            device=where,
+            dtype=torch.float64,
         )
 
     return bridged(DEVICE), bridged("cpu")
