@@ -52,3 +52,13 @@ def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
     # Not numpy's SeedSequence: it pads with zeros, so (1,), (1, 0) and (1, 0, 0) would be one stream.
     digest = hashlib.sha256(repr(tuple(map(int, key))).encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """A tensor of the CPU on a device, without waiting for the device: a GPU copies it in its own time.
+
+    `Tensor.to` from ordinary memory waits until the copy is made, and so for everything before it.
+    """
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ocr_interp.devices import sent
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.fact_set import Example
 from ocr_interp.llm.facts.spelling import listed, separator
@@ -149,7 +150,7 @@ def training_batch(examples: Sequence[Encoded], pad: int, device: torch.device |
         for row, example in enumerate(examples)
         for k, token in enumerate(example.answer)
     ]
-    row, position, target = torch.tensor(places, dtype=torch.long).T.contiguous().to(device).unbind()
+    row, position, target = sent(torch.tensor(places, dtype=torch.long).T.contiguous(), device).unbind()
     told = tuple(example.example for example in examples)
     return TokenBatch(_padded(rows, pad, device), row, position, target, told)
 
@@ -178,14 +179,15 @@ def path_batch(
         for row, (example, _, depths) in enumerate(paths)
         for depth in depths
     ]
-    row, position = torch.tensor(places, dtype=torch.long).T.contiguous().to(device).unbind()
+    row, position = sent(torch.tensor(places, dtype=torch.long).T.contiguous(), device).unbind()
     told = tuple(example.example for example, _, _ in paths)
     return TokenBatch(_padded(rows, pad, device), row, position, torch.full_like(row, pad), told)
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device | str) -> Int[Tensor, "batch pos"]:
     length = max(map(len, rows))
-    return torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows], dtype=torch.long).to(device)
+    padded = [[*row, *[pad] * (length - len(row))] for row in rows]
+    return sent(torch.tensor(padded, dtype=torch.long), device)
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 ROUTER = "router"
 """Name of the router's parameter [token, expert]."""
+
+
+@lru_cache(maxsize=64)
+def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Whole numbers on a device; sent there once, since a GPU would be waited for at every step."""
+    return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,7 @@ class Routed(LinearMap):
         any_factor = parameters[self._names("W_V")[0]]
         n_tokens = any_factor.shape[-2]
         of_answers = [0] * max(0, n_tokens - len(self.expert_of_token))
-        experts = torch.tensor([*self.expert_of_token, *of_answers], device=any_factor.device)[:n_tokens]
+        experts = _numbers((*self.expert_of_token, *of_answers), any_factor.device)[:n_tokens]
         return torch.nn.functional.one_hot(experts, self.size).to(any_factor)
 
     def routing(self, parameters: Parameters, counts: Float[Tensor, "batch token"]) -> Gate:
@@ -296,8 +302,8 @@ class Routed(LinearMap):
         if self.route_by == "token":
             return self._gate(parameters[ROUTER])
         if self.route_by == "relation":
-            relations = torch.as_tensor(self._task.relation_tokens, device=counts.device)
-            members = torch.tensor(self._expert_of_relation, device=counts.device)
+            relations = _numbers(tuple(map(int, self._task.relation_tokens)), counts.device)
+            members = _numbers(tuple(self._expert_of_relation), counts.device)
             of = counts[..., relations] @ torch.nn.functional.one_hot(members, self.size).to(counts)
         else:
             of = self._token_mixture(parameters)

@@ -192,7 +192,7 @@ def test_a_run_of_another_device_is_refused(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     trained(model_of(), tmp_path / "run", stop)
-    with pytest.raises(RunError, match="was trained on 'cuda'"):
+    with pytest.raises(RunError, match=r"train\.device: 'cpu' != 'cuda'"):
         trained(model_of(), tmp_path / "run", device="cpu")
 
 
@@ -362,7 +362,7 @@ def bridges():
     def bridged(where):
         return TransformerBridge.boot_transformers(
             "tiny",
-            hf_model=copy.deepcopy(llama),
+            hf_model=copy.deepcopy(llama).to(where),  # the bridge leaves a given model where it is
             tokenizer=hooked_models.tokenizer(),
             device=where,
             dtype=torch.float64,

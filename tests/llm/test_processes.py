@@ -8,6 +8,9 @@ import torch
 from other_process import OtherProcess
 from safetensors.torch import load_file
 
+from ocr_interp.errors import ConfigError
+from ocr_interp.llm.training import processes
+from ocr_interp.llm.training.configuration import FinetuneConfig
 from ocr_interp.llm.training.files.result import read_result
 
 
@@ -49,3 +52,28 @@ def test_two_processes_train_what_one_trains(make_model, tmp_path):
         torch.testing.assert_close(weight, together[name], atol=1e-5, rtol=1e-4)
     losses = [read_result(tmp_path / run / "result.json")["history"]["train_loss"] for run in ("one", "two")]
     assert losses[0][1:] == pytest.approx(losses[1][1:], rel=1e-4)
+
+
+@pytest.fixture
+def on_a_gpu():
+    """The state that accelerate keeps of a process, as it is after something ran on a GPU."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    processes.make_accelerator(FinetuneConfig(device="cpu"))
+    for state in (PartialState, AcceleratorState):
+        state._shared_state["device"] = torch.device("cuda")
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    processes.make_accelerator(FinetuneConfig(device="cpu"))
+
+
+def test_a_process_trains_on_one_device_after_another(on_a_gpu, monkeypatch):
+    monkeypatch.setitem(processes._ours, "device", "cuda")
+    assert processes.make_accelerator(FinetuneConfig(device="cpu")).device.type == "cpu"
+
+
+def test_a_state_that_others_made_is_not_taken_away(on_a_gpu, monkeypatch):
+    monkeypatch.setitem(processes._ours, "device", "cpu")
+    with pytest.raises(ConfigError, match="'cuda', which accelerate was set to in this process, got 'cpu'"):
+        processes.make_accelerator(FinetuneConfig(device="cpu"))

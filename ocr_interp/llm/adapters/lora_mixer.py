@@ -204,6 +204,8 @@ class LoRAMixerMethod(Adapter):
         """Routes the batch: by its labels in the hard stage, else by the routers."""
         import torch
 
+        from ocr_interp.devices import sent
+
         mixer, settings = _mixer(model), self.settings(recipe)
         if step is not None:
             soft = step >= round(float(settings["hard_share"]) * recipe.steps)
@@ -214,7 +216,7 @@ class LoRAMixerMethod(Adapter):
         labels = None
         if not soft:
             found = [_expert(example, settings, recipe.train_seed) for example in batch.examples]
-            labels = torch.tensor(found, device=device)
+            labels = sent(torch.tensor(found), device)
         mixer.route(labels, training=step is not None, scored=float(settings["label_loss"]) > 0)
         if step is not None:
             last = torch.zeros(len(batch.tokens), dtype=torch.long, device=device)

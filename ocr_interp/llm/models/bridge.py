@@ -41,7 +41,11 @@ def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
     source = str(folder.resolve()) if folder.is_dir() else lm.name
     try:
         bridge = TransformerBridge.boot_transformers(
-            source, hf_model=lm.model, tokenizer=tokenizer, device=str(device), dtype=lm.model.dtype
+            source,
+            hf_model=lm.model.to(device),  # the bridge leaves a given model where it is
+            tokenizer=tokenizer,
+            device=str(device),
+            dtype=lm.model.dtype,
         )
         bridge.cfg.model_name = lm.name
         return bridge

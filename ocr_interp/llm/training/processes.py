@@ -24,8 +24,10 @@ def make_accelerator(recipe: FinetuneConfig) -> Any:
             f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
             "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
         )
+    where = resolve_device(device).type
+    _leave_other_device(where)
     accelerator = Accelerator(
-        cpu=resolve_device(device).type == "cpu",
+        cpu=where == "cpu",
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
@@ -41,4 +43,28 @@ def make_accelerator(recipe: FinetuneConfig) -> Any:
             f"batch_size must be at least the number of processes ({accelerator.num_processes}), got "
             f"{recipe.batch_size}"
         )
+    _ours["device"] = accelerator.device.type
     return accelerator
+
+
+_ours: dict[str, str] = {}
+"""The kind of device for which accelerate's state of this process was made by this module."""
+
+
+def _leave_other_device(device: str) -> None:
+    """Lets a process fine-tune on one device after another: accelerate keeps one state for a process.
+
+    Raises:
+        ConfigError: the state is of another device and was not made here: somebody else may use it.
+    """
+    from accelerate.state import AcceleratorState, PartialState
+
+    kept: Any = PartialState._shared_state
+    if not kept or kept["device"].type == device:
+        return
+    if _ours.get("device") != kept["device"].type or kept["distributed_type"] != "NO":
+        raise ConfigError(
+            f"device must be {kept['device'].type!r}, which accelerate was set to in this process, got "
+            f"{device!r}: choose that device, or fine-tune in a process of its own"
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)

@@ -40,9 +40,11 @@ class Projection(Mitigation):
     def steering(self, descent: Descent, seed: int) -> Steering:
         """Takes the subspace out of what other prompts do to the values."""
         aim, unwanted = descent.aim, list(descent.aim.unwanted_relations)
-        columns = torch.from_numpy(np.isin(aim.task.answer_relation, unwanted)).to(descent.device)
+        # Places and not a mask: a GPU would have to count a mask at every step, and be waited for.
+        places = np.flatnonzero(np.isin(aim.task.answer_relation, unwanted))
+        columns = torch.from_numpy(places).to(descent.device)
         others = torch.from_numpy(~np.isin(descent.told.relation, unwanted)).to(descent.device).unsqueeze(1)
-        shape = (aim.task.n_answers, int(columns.sum()))
+        shape = (aim.task.n_answers, len(places))
         generator = seeded_generator("cpu", seed, 3)
         drawn = torch.randn(shape, generator=generator, dtype=torch.float64).to(descent.device)
 
