@@ -125,10 +125,15 @@ class Shown:
         return float(np.mean([rank for rank, _ in self.spurious]))
 
     @property
+    def knows(self) -> bool:
+        """Whether every spurious run knows all that it was told."""
+        return all(known for _, known in self.spurious)
+
+    @property
     def separates(self) -> bool:
-        """Whether every causal run is known and the spurious ones are guessed, in the mean."""
+        """Whether all that was told is known, untold causal answers too, and spurious ones are guessed."""
         kept = bool(self.causal) and all(known and rank <= CITY_LIMIT for rank, known in self.causal)
-        return kept and self.deduced >= CHANCE_LEFT
+        return kept and self.knows and self.deduced >= CHANCE_LEFT
 
 
 def _shown(numbers: dict[str, Any]) -> list[Shown]:
@@ -190,15 +195,19 @@ def _legend() -> list[Line2D]:
 
 
 def sentence(numbers: dict[str, Any]) -> str:
-    """Which arm keeps the causal set and loses the spurious ones; if none, who deduces least and most."""
+    """Which arm keeps the causal set and loses the spurious ones; if none, who deduces least and most.
+
+    Arms that do not know what they were told are not named.
+    """
     shown = _shown(numbers)
     if len(shown) < 2:
         model = numbers["model"]
         return f"Which parts of {model} deduce spurious answers is not known before two are trained"
-    on_gemma = "On Gemma: " if numbers["model"] == "Gemma" else ""
+    on_gemma = "On Gemma 3 " if numbers["model"] == "Gemma" else ""
     if apart := [arm.title for arm in shown if arm.separates]:
-        return f"{on_gemma}Causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
-    most, least = shown[0], shown[-1]
+        return f"{on_gemma}causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
+    able = [arm for arm in shown if arm.knows] or shown
+    most, least = able[0], able[-1]
     return (
         f"{on_gemma}No part and no parameterisation keeps causal answers and loses spurious ones, deduced "
         f"least by {least.title} (mean rank {least.deduced:.2f}), most by {most.title} ({most.deduced:.2f})"

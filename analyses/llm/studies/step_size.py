@@ -2,7 +2,8 @@
 
 An optimiser's learning rate is a name, not a size. So every optimiser is run at several rates, and compared
 where the model is as far from its base on ordinary sentences (nats a token), and where what is told costs as
-much. AdamW at 1e-4 on all weights and at 1e-3 on LoRA are runs of analyses/llm/studies/parts.py. Muon on all
+much. AdamW at 1e-4 on all weights and at 1e-3 on LoRA are runs of analyses/llm/studies/parts.py, which has no
+third seed, so that it is planned here. Muon on all
 weights, a step of which costs 13 processor seconds, was added with its criterion when a GPU could be had,
 after two seeds of the others and before its own runs.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from analyses.llm.studies import parts
 from analyses.llm.studies.parts import MATCHED
 from analyses.llm.studies.plan import PlannedRun, Study, recipe
 
@@ -55,8 +57,9 @@ def arms() -> dict[str, dict[str, Any]]:
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every optimiser at every rate."""
-    for name, training in arms().items():
+    """Every optimiser at every rate; what the parts study has is not run again."""
+    borrowed = {own: parts.ARMS[theirs] for own, theirs in BORROWED.items() if seed not in parts.STUDY.seeds}
+    for name, training in {**arms(), **borrowed}.items():
         yield PlannedRun("step_size", name, recipe(DATA, seed, **training))
 
 
