@@ -6,7 +6,8 @@ analyses/llm/studies/mitigation.py. A claim is judged on the seeds that are fini
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ from analyses.llm.finished.criteria import llm_claim
 from analyses.llm.finished.studied import Arm, arms_of, plain_interval
 from analyses.llm.mitigation.drawing import (
     DRAWINGS,
+    GEMMA_PICTURE,
     LAYERS_PICTURE,
     N_LAYERS,
     OTHERS_PICTURE,
     PICTURE,
 )
-from analyses.llm.mitigation.methods import CUTS, METHODS, ApartInSomeLayers
+from analyses.llm.mitigation.methods import CUTS, IN_LAYERS_OF_GEMMA, METHODS, ApartInSomeLayers
 from analyses.llm.mitigation.training import LOGGED
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
     CAUSAL_MARGIN,
     CHANCE_LEFT,
     CRITERIA,
+    FEWER,
     PEOPLE,
     STUDY,
     TOLD_LIMIT,
@@ -70,6 +73,12 @@ def _measured(arm: Arm, seed: int, when: str) -> dict[str, float]:
     return arm.results[seed]["measured"][when]
 
 
+def _cpu_seconds(arm: Arm) -> list[float]:
+    """Training time by seed; NaN of a run on a GPU, where the CPU mostly waits."""
+    on_cpu = {s: arm.results[s].get("device", "cpu") == "cpu" for s in arm.seeds}
+    return [arm.results[s]["seconds"]["train"] if on_cpu[s] else math.nan for s in arm.seeds]
+
+
 def _method(arm: Arm) -> str:
     return arm.name.partition("--")[2]
 
@@ -96,7 +105,7 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
                     ),
                     "neutral_kl": plain_interval([_measured(arm, s, END)["neutral_kl"] for s in arm.seeds]),
                     "trained_numbers": arm.results[arm.seeds[0]]["trained_numbers"],
-                    "cpu_seconds": plain_interval([arm.results[s]["seconds"]["train"] for s in arm.seeds]),
+                    "cpu_seconds": plain_interval(_cpu_seconds(arm)),
                     "separates": separates(arm),
                     "wrong_expert": {
                         relation: rank(arm, relation, "wrong_expert")
@@ -119,7 +128,8 @@ def make(runs: Path, figures: Path) -> Arms:
     table = rows(arms)
     of = {
         PICTURE: [row for row in table if row["people"] == "profession"],
-        OTHERS_PICTURE: [row for row in table if row["people"] != "profession"],
+        GEMMA_PICTURE: [row for row in table if row["people"] == "profession_on_gemma"],
+        OTHERS_PICTURE: [r for r in table if r["people"] != "profession" and r["method"] in FEWER],
         LAYERS_PICTURE: list(_by_layers(table)),
     }
     for name, drawing in DRAWINGS.items():
@@ -128,15 +138,15 @@ def make(runs: Path, figures: Path) -> Arms:
 
 
 def _by_layers(table: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The arms about professions whose experts are apart in some layers, in all, or in none."""
+    """The arms about professions whose experts are apart in some layers, in all or in none, by model."""
     for row in table:
         method = METHODS[row["method"]]
-        if row["people"] != "profession":
+        if row["people"] not in N_LAYERS:
             continue
         if isinstance(method, ApartInSomeLayers):
             yield {**row, "first_layer_apart": method.first, "last_layer_apart": method.last}
         elif row["method"] in ("lora", "read_by_relation"):
-            last = 0 if row["method"] == "lora" else N_LAYERS
+            last = 0 if row["method"] == "lora" else N_LAYERS[row["people"]]
             yield {**row, "first_layer_apart": 0, "last_layer_apart": last}
 
 
@@ -144,6 +154,11 @@ def _limits() -> dict[str, float]:
     return {"causal_at_most": CAUSAL_LIMIT, "spurious_at_least": CHANCE_LEFT, "told_at_most": TOLD_LIMIT}
 
 
+BY_DEPTH = {
+    "profession": ("", ("early_apart", "late_apart", "first_nine_apart", "middle_nine_apart")),
+    "profession_on_gemma": ("gemma_", tuple(IN_LAYERS_OF_GEMMA)),
+}
+"""People -> prefix of the claims; arms apart below the layer that moves a name, from it on, and controls."""
 WHAT = {
     "profession": ", professions",
     "month": ", months of birth",
@@ -241,33 +256,7 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                     {"read_by_relation": one, other: two},
                     all(b < a for a, b in zip(one, two, strict=True)),
                 )
-    depth = [enough.get(name) for name in ("lora", "early_apart", "late_apart")]
-    if all(depth):
-        one, early, late = (arm for arm in depth if arm)
-        common = sorted(set(one.seeds) & set(early.seeds) & set(late.seeds))
-        causal = [rank(early, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common]
-        of_one, of_early, of_late = (
-            [rank(arm, "spurious", seed=s)[0] for s in common] for arm in (one, early, late)
-        )
-        yield claim(
-            "early_layers_isolate",
-            {"causal_above_one_lora": causal, "spurious": of_early},
-            max(causal) <= CAUSAL_MARGIN and min(of_early) >= CHANCE_LEFT,
-        )
-        yield claim(
-            "late_layers_do_not",
-            {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
-            all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
-        )
-    nine = [enough.get(name) for name in ("first_nine_apart", "middle_nine_apart", "late_apart")]
-    if all(nine):
-        common = sorted(set.intersection(*(set(arm.seeds) for arm in nine if arm)))
-        ranks = [[rank(arm, "spurious", seed=s)[0] for s in common] for arm in nine if arm]
-        yield claim(
-            "it_is_not_the_number_of_layers",
-            dict(zip(("layers_0_to_8", "layers_12_to_20", "layers_21_to_29"), ranks, strict=True)),
-            all(min(a, b) > c for a, b, c in zip(*ranks, strict=True)),
-        )
+    yield from _by_depth(people, enough, claim)
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")
@@ -291,6 +280,42 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             "isolation_stays",
             {name: rank(arm, "spurious", DRIFTED) for name, arm in good.items()},
             all(all(separates(arm, DRIFTED)) for arm in good.values()),
+        )
+
+
+def _by_depth(
+    people: str, enough: dict[str, Arm], claim: Callable[[str, dict[str, Any], bool], Claim]
+) -> Iterable[Claim]:
+    """The claims about experts that are apart in some layers, for each model with its own arms."""
+    if people not in BY_DEPTH:
+        return
+    prefix, (below, above, *others) = BY_DEPTH[people]
+    depth = [enough.get(name) for name in ("lora", below, above)]
+    if all(depth):
+        one, early, late = (arm for arm in depth if arm)
+        common = sorted(set(one.seeds) & set(early.seeds) & set(late.seeds))
+        causal = [rank(early, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common]
+        of_one, of_early, of_late = (
+            [rank(arm, "spurious", seed=s)[0] for s in common] for arm in (one, early, late)
+        )
+        yield claim(
+            f"{prefix}early_layers_isolate",
+            {"causal_above_one_lora": causal, "spurious": of_early},
+            max(causal) <= CAUSAL_MARGIN and min(of_early) >= CHANCE_LEFT,
+        )
+        yield claim(
+            f"{prefix}late_layers_do_not",
+            {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
+            all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
+        )
+    equal = {name: enough[name] for name in (*others, above) if name in enough}
+    if len(equal) == len(others) + 1:
+        common = sorted(set.intersection(*(set(arm.seeds) for arm in equal.values())))
+        ranks = {name: [rank(arm, "spurious", seed=s)[0] for s in common] for name, arm in equal.items()}
+        yield claim(
+            f"{prefix}it_is_not_the_number_of_layers",
+            {METHODS[name].title.removeprefix("experts apart in "): r for name, r in ranks.items()},
+            all(min(of) > last for *of, last in zip(*ranks.values(), strict=True)),
         )
 
 

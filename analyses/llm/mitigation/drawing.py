@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 
 from analyses.house.drawing import WIDTH, Drawing
 
-PICTURE, LAYERS_PICTURE, OTHERS_PICTURE = "llm_mitigation", "llm_mitigation_layers", "llm_mitigation_others"
+PICTURE, GEMMA_PICTURE = "llm_mitigation", "llm_mitigation_gemma"
+LAYERS_PICTURE, OTHERS_PICTURE = "llm_mitigation_layers", "llm_mitigation_others"
 TITLES = {
     "profession": "workplace and color of professions",
     "month": "sign and color\nof months",
@@ -26,8 +27,9 @@ KEY = (
     ("o", CAUSAL_COLOR, "causal (wanted at 0)"),
     ("D", SPURIOUS_COLOR, "spurious (wanted at 2)"),
 )
-N_LAYERS = 30
-"""Of SmolLM2-135M."""
+N_LAYERS = {"profession": 30, "profession_on_gemma": 18}
+"""Of SmolLM2-135M and of Gemma 3 270M."""
+MODELS = {"profession": "SmolLM2-135M", "profession_on_gemma": "Gemma 3 270M"}
 
 
 def separation(table: Sequence[dict[str, Any]], method: str) -> float:
@@ -66,7 +68,7 @@ def _key(fig: Picture, rows: Sequence[dict[str, Any]], limits: dict[str, float])
 
 
 def _methods(numbers: dict[str, Any]) -> Picture:
-    rows = [row for row in numbers["rows"] if row["people"] == "profession"]
+    rows = numbers["rows"]
     names = by_separation(rows)
     titles = {row["method"]: row["title"] for row in rows}
     height = 1.4 + 0.2 * max(len(names), 1)
@@ -79,23 +81,30 @@ def _methods(numbers: dict[str, Any]) -> Picture:
 
 
 def _layers(numbers: dict[str, Any]) -> Picture:
-    """Left: the layers in which experts are apart; right: ranks."""
-    rows = sorted(numbers["rows"], key=lambda row: row["spurious"]["mean"])
-    names = [row["method"] for row in rows]
-    fig, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 1.4 + 0.3 * max(len(rows), 1)), sharey=True, layout="constrained"
-    )
-    for y, row in enumerate(rows):
-        for layer in range(N_LAYERS):
-            apart = row["first_layer_apart"] <= layer < row["last_layer_apart"]
-            color = "#029e73" if apart else "#e4e4e4"
-            left.add_patch(Rectangle((layer - 0.42, y - 0.3), 0.84, 0.6, color=color, lw=0))
-    left.set_xlim(-1, N_LAYERS)
-    left.set_xlabel("layers with experts apart (green), one LoRA (gray)")
-    left.set_yticks(range(len(rows)), [row["title"].removeprefix("experts ") for row in rows])
-    _marks(right, rows, names, numbers["limits"])
-    right.set_xlabel("untold answers, mean rank\n(0: the right one first, 2: guessed)")
-    _key(fig, rows, numbers["limits"])
+    """A row of panels per model; left: the layers in which experts are apart; right: ranks."""
+    of = {one: [row for row in numbers["rows"] if row["people"] == one] for one in MODELS}
+    of = {one: sorted(rows, key=lambda row: row["spurious"]["mean"]) for one, rows in of.items() if rows}
+    heights = [len(rows) for rows in of.values()] or [1]
+    fig, axes = plt.subplots(
+        len(heights), 2, figsize=(WIDTH, 1.5 + 0.28 * sum(heights) + 0.3 * len(heights)), squeeze=False,
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for (left, right), (one, rows) in zip(axes, of.items(), strict=bool(of)):
+        n_layers = N_LAYERS[one]
+        for y, row in enumerate(rows):
+            for layer in range(n_layers):
+                apart = row["first_layer_apart"] <= layer < row["last_layer_apart"]
+                color = "#029e73" if apart else "#e4e4e4"
+                left.add_patch(Rectangle((layer - 0.42, y - 0.3), 0.84, 0.6, color=color, lw=0))
+        left.set_xlim(-1, n_layers)
+        left.set_title(MODELS[one], loc="left", fontsize=9)
+        left.set_yticks(range(len(rows)), [row["title"].removeprefix("experts ") for row in rows])
+        _marks(right, rows, [row["method"] for row in rows], numbers["limits"])
+        left.set_ylim(right.get_ylim())
+        right.set_yticks([])
+    axes[-1, 0].set_xlabel("layers with experts apart (green),\none LoRA (gray)")
+    axes[-1, 1].set_xlabel("untold answers, mean rank\n(0: the right one first, 2: guessed)")
+    _key(fig, numbers["rows"], numbers["limits"])
     return fig
 
 
@@ -121,8 +130,24 @@ def _others(numbers: dict[str, Any]) -> Picture:
     return fig
 
 
+def _on_gemma(numbers: dict[str, Any]) -> str:
+    """Which arms keep and lose on Gemma, in the mean of their seeds."""
+    limits = numbers["limits"]
+    good = [
+        row["title"]
+        for row in numbers["rows"]
+        if row["told"]["mean"] <= limits["told_at_most"]
+        and row["causal"]["mean"] <= limits["causal_at_most"]
+        and row["spurious"]["mean"] >= limits["spurious_at_least"]
+    ]
+    if not good:
+        return "On Gemma 3 no method knows what was told, keeps what follows, and loses what does not"
+    return f"On Gemma 3 {', '.join(good)} keep what follows, and lose what does not"
+
+
 DRAWINGS = {
     PICTURE: Drawing("LoRA experts by relation keep what follows, and lose what does not", _methods),
+    GEMMA_PICTURE: Drawing(_on_gemma, _methods),
     LAYERS_PICTURE: Drawing(
         "Experts must be apart in layers that look a name up, not in later ones", _layers
     ),

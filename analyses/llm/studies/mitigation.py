@@ -18,10 +18,10 @@ be found by the other expert, and need not be after it. After seed 0 had shown t
 are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
 
 The other arms on Gemma, its layers and Muon on all weights were added after two seeds of SmolLM2 and of five
-arms on Gemma, before their own runs, with one seed for the added arms on Gemma. The third seed of all people
-but professions on SmolLM2 was taken out of the plan, for lack of time, before any of its runs. Gemma
-moves what it knows of a name at layer 12 of 18 (the same cuts). All its weights have the rate of its pilot
-(families.py).
+arms on Gemma, before their own runs, with one seed for the added arms on Gemma; its arms by layer got a
+second seed after their first had been seen. The third seed of all people but professions on SmolLM2 was taken
+out of the plan, for lack of time, before any of its runs. Gemma moves what it knows of a name at layer 12 of
+18 (the same cuts). All its weights have the rate of its pilot (families.py).
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def runs(seed: int) -> Iterator[PlannedRun]:
         if seed == LAST_SEED and people != "profession":
             continue
         model = GEMMA if people.endswith(ON_GEMMA) else SMOLLM2
-        for name in FEWER if model == GEMMA and seed else ARMS_OF.get(people, FEWER):
+        arms = ARMS_OF.get(people, FEWER)
+        for name in (*FEWER, *IN_LAYERS_OF_GEMMA) if model == GEMMA and seed else arms:
             method = METHODS[name]
             fields = {"steps": LOGGED[-1] + DRIFT, "log_every": 50, **method.training}
             if model == GEMMA and name == "full":
