@@ -56,6 +56,9 @@ def speed_tables() -> dict[str, str]:
     }
 
 
+GEMMA_PEOPLE = "profession_on_gemma"
+
+
 def llm_tables() -> dict[str, str]:
     """The tables of docs/llm.md by the name of their marker."""
     table, claims = read_json("figures/table_1_llm.json"), read_json("figures/claims.json")
@@ -64,11 +67,14 @@ def llm_tables() -> dict[str, str]:
         "muon": muon_table(claims),
         "families": families_table(read_json("figures/llm_families.json")),
         "parts": parts_table(read_json("figures/llm_parts.json")),
+        "parts at equal told loss": parts_table(read_json("figures/llm_parts.json"), "matched"),
+        "parts gemma": parts_table(read_json("figures/llm_parts_gemma.json")),
         "mitigation": mitigation_table(
             [
                 row
-                for name in ("llm_mitigation", "llm_mitigation_others")
+                for name in ("llm_mitigation", "llm_mitigation_gemma", "llm_mitigation_others")
                 for row in read_json(f"figures/{name}.json")["rows"]
+                if (name == "llm_mitigation_others") != (row["people"] in ("profession", GEMMA_PEOPLE))
             ]
         ),
     }

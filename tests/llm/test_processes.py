@@ -77,3 +77,8 @@ def test_a_state_that_others_made_is_not_taken_away(on_a_gpu, monkeypatch):
     monkeypatch.setitem(processes._ours, "device", "cpu")
     with pytest.raises(ConfigError, match="'cuda', which accelerate was set to in this process, got 'cpu'"):
         processes.make_accelerator(FinetuneConfig(device="cpu"))
+
+
+def test_an_automatic_device_follows_the_state_of_others(on_a_gpu, monkeypatch):
+    monkeypatch.setitem(processes._ours, "device", "cpu")
+    assert processes._device_of_this_process("auto") == "cuda"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+FITTED = 0.05
+"""Mean rank of what is told up to which a run knows it."""
+
 
 def families_table(found: dict[str, Any]) -> str:
     """One row per model and set: told, facts only, and their difference with its interval over runs."""
@@ -29,22 +32,34 @@ def families_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def parts_table(found: dict[str, Any]) -> str:
-    """One row per arm: ranks at equal told loss and at the end, and how far the model moved elsewhere."""
-    head = ["trained", "data set", "seeds", "at equal told loss", "at the end", "told", "KL elsewhere"]
+def parts_table(found: dict[str, Any], number: str = "rank") -> str:
+    """One row per arm, one column per data set; in brackets where not all that was told is known.
+
+    Args:
+        found: content of the figure's JSON.
+        number: "rank" at the end, or "matched", at equal told loss.
+    """
+    rows = {(row["title"], row["data"]): row for row in (*found["rows"], *found.get("further_rows", ()))}
+    sets = list(dict.fromkeys(data for _, data in rows))
+    end = number == "rank"
+    head = ["trained", *(found["names"][data] for data in sets), *(["KL elsewhere"] if end else [])]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for row in found["rows"]:
-        cells = [
-            row["title"],
-            found["names"][row["data"]],
-            str(len(row["seeds"])),
-            interval(row["matched"]),
-            interval(row["rank"]),
-            _mean(row["told_rank"]),
-            interval(row["neutral_kl"]),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    for title in dict.fromkeys(title for title, _ in rows):
+        own = [rows.get((title, data)) for data in sets]
+        moved = [value for row in own if row for value in row["neutral_kl"]["by_seed"]]
+        cells = [title, *(_known_rank(row, number) for row in own)]
+        lines.append(f"| {' | '.join([*cells, *([_mean(moved)] if end else [])])} |")
     return "\n".join(lines)
+
+
+def _known_rank(row: dict[str, Any] | None, number: str) -> str:
+    """The number of every seed, in brackets where told facts or implications are above FITTED."""
+    if row is None:
+        return ""
+    told = row["told_rank"] if None not in row["told_rank"] else [0.0] * len(row["fact_rank"])
+    known = [max(pair) <= FITTED for pair in zip(row["fact_rank"], told, strict=True)]
+    values = ["never" if v is None else f"{v:.2f}" for v in row[number]["by_seed"]]
+    return ", ".join(v if ok else f"({v})" for v, ok in zip(values, known, strict=True))
 
 
 def mitigation_table(rows: list[dict[str, Any]]) -> str:
@@ -87,7 +102,7 @@ def _cost(row: dict[str, Any], plain: dict[str, Any] | None) -> str:
     own, theirs = (
         dict(zip(one["seeds"], one["cpu_seconds"]["by_seed"], strict=True)) for one in (row, plain)
     )
-    both = sorted(own.keys() & theirs.keys())
+    both = sorted(s for s in own if None not in (own[s], theirs.get(s)))
     return f"{sum(own[s] for s in both) / sum(theirs[s] for s in both):.2f}" if both else ""
 
 

@@ -24,8 +24,7 @@ def make_accelerator(recipe: FinetuneConfig) -> Any:
             f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
             "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
         )
-    where = resolve_device(device).type
-    _leave_other_device(where)
+    where = _device_of_this_process(device)
     accelerator = Accelerator(
         cpu=where == "cpu",
         mixed_precision="no",
@@ -51,20 +50,26 @@ _ours: dict[str, str] = {}
 """The kind of device for which accelerate's state of this process was made by this module."""
 
 
-def _leave_other_device(device: str) -> None:
-    """Lets a process fine-tune on one device after another: accelerate keeps one state for a process.
+def _device_of_this_process(device: str) -> str:
+    """The kind of device to train on; accelerate's state of this process is left if it is of another one.
+
+    accelerate keeps one state for a process. If this module made it, another can take its place, so that a
+    process may train on one device after another; somebody else's stays, and "auto" follows it.
 
     Raises:
-        ConfigError: the state is of another device and was not made here: somebody else may use it.
+        ConfigError: somebody else's state is of another device than the one that is asked for.
     """
     from accelerate.state import AcceleratorState, PartialState
 
-    kept: Any = PartialState._shared_state
-    if not kept or kept["device"].type == device:
-        return
-    if _ours.get("device") != kept["device"].type or kept["distributed_type"] != "NO":
-        raise ConfigError(
-            f"device must be {kept['device'].type!r}, which accelerate was set to in this process, got "
-            f"{device!r}: choose that device, or fine-tune in a process of its own"
-        )
-    AcceleratorState._reset_state(reset_partial_state=True)
+    where, kept = resolve_device(device).type, dict(PartialState._shared_state)
+    if not kept or kept["device"].type == where:
+        return where
+    if _ours.get("device") == kept["device"].type and kept["distributed_type"] == "NO":
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return where
+    if device == "auto":
+        return kept["device"].type
+    raise ConfigError(
+        f"device must be {kept['device'].type!r}, which accelerate was set to in this process, got "
+        f"{device!r}: choose that device, or fine-tune in a process of its own"
+    )
