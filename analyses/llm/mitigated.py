@@ -22,9 +22,12 @@ from analyses.llm.mitigation.drawing import (
     DRAWINGS,
     GEMMA_PICTURE,
     LAYERS_PICTURE,
+    MODELS,
     N_LAYERS,
     OTHERS_PICTURE,
+    PARETO_PICTURE,
     PICTURE,
+    on_front,
 )
 from analyses.llm.mitigation.methods import CUTS, IN_LAYERS_OF_GEMMA, METHODS, ApartInSomeLayers
 from analyses.llm.mitigation.training import LOGGED
@@ -131,9 +134,14 @@ def make(runs: Path, figures: Path) -> Arms:
         GEMMA_PICTURE: [row for row in table if row["people"] == "profession_on_gemma"],
         OTHERS_PICTURE: [r for r in table if r["people"] != "profession" and r["method"] in FEWER],
         LAYERS_PICTURE: list(_by_layers(table)),
+        PARETO_PICTURE: [row for row in table if row["people"] in MODELS],
     }
     for name, drawing in DRAWINGS.items():
-        drawing.write(figures / name, {**common, "rows": of[name]})
+        numbers = {**common, "rows": of[name]}
+        if name == PARETO_PICTURE:
+            people = {one: [row for row in of[name] if row["people"] == one] for one in MODELS}
+            numbers["front"] = {one: on_front(rows, _limits()) for one, rows in people.items()}
+        drawing.write(figures / name, numbers)
     return arms
 
 

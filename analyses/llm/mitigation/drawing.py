@@ -16,6 +16,7 @@ from analyses.house.drawing import WIDTH, Drawing
 
 PICTURE, GEMMA_PICTURE = "llm_mitigation", "llm_mitigation_gemma"
 LAYERS_PICTURE, OTHERS_PICTURE = "llm_mitigation_layers", "llm_mitigation_others"
+PARETO_PICTURE = "llm_mitigation_pareto"
 TITLES = {
     "profession": "workplace and color of professions",
     "month": "sign and color\nof months",
@@ -78,6 +79,75 @@ def _methods(numbers: dict[str, Any]) -> Picture:
     ax.set_xlabel("untold answers about professions, mean rank (0: right one first, 2: guessed)")
     _key(fig, rows, numbers["limits"])
     return fig
+
+
+def on_front(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> list[str]:
+    """The methods that no other beats in both ranks, among those that know what they were told."""
+    able = [row for row in rows if row["told"]["mean"] <= limits["told_at_most"]]
+    points = {row["method"]: (row["causal"]["mean"], -row["spurious"]["mean"]) for row in able}
+    return [
+        name
+        for name, own in points.items()
+        if not any(a <= own[0] and b <= own[1] and (a, b) != own for a, b in points.values())
+    ]
+
+
+def _pareto(numbers: dict[str, Any]) -> Picture:
+    """Spurious against causal rank, a panel per model; named are one LoRA and what no other method beats."""
+    of = {one: [row for row in numbers["rows"] if row["people"] == one] for one in MODELS}
+    limits, x = numbers["limits"], "causal: mean rank (0: known)"
+    fig, axes = plt.subplots(1, len(of), figsize=(WIDTH, 3.9), sharey=True, layout="constrained")
+    for ax, (one, rows) in zip(axes, of.items(), strict=True):
+        front = numbers["front"].get(one, [])
+        size = (-0.05 - limits["causal_at_most"], 2.3 - limits["spurious_at_least"])
+        corner = (limits["causal_at_most"], limits["spurious_at_least"])
+        ax.add_patch(Rectangle(corner, *size, color="#029e73", alpha=0.12, lw=0))
+        for row in rows:
+            known = row["told"]["mean"] <= limits["told_at_most"]
+            best = row["method"] in front
+            color = "#029e73" if best else SPURIOUS_COLOR if row["method"] == "lora" else "#888888"
+            at = (row["causal"]["mean"], row["spurious"]["mean"])
+            ax.plot(*at, "o", ms=7 if best else 5, color=color, mfc=color if known else "white")
+        ends = sorted((r["causal"]["mean"], r["spurious"]["mean"]) for r in rows if r["method"] in front)
+        if ends:
+            ax.step(*zip(*ends, strict=True), where="post", color="#029e73", lw=1)
+        _name(ax, [row for row in rows if row["method"] in (*front, "lora")])
+        ax.set_title(MODELS[one], loc="left")
+        ax.set(xlim=(-0.05, 1.0), ylim=(-0.45, 2.3), yticks=(0, 0.5, 1, 1.5, 2), xlabel=x)
+    axes[0].set_ylabel("spurious: mean rank (2: guessed)")
+    fig.legend(handles=_pareto_key(), frameon=False, ncols=2, loc="outside lower center", fontsize=8)
+    return fig
+
+
+def _name(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
+    """Numbers the points and lists their methods inside the axes."""
+    ordered = sorted(rows, key=lambda row: -row["spurious"]["mean"])
+    for k, row in enumerate(ordered, 1):
+        at = (row["causal"]["mean"], row["spurious"]["mean"])
+        ax.annotate(str(k), at, (5, 4), textcoords="offset points", fontsize=8)
+    words = [f"{k}  {row['title'].removeprefix('experts ')}" for k, row in enumerate(ordered, 1)]
+    ax.text(0.98, 0.02, "\n".join(words), transform=ax.transAxes, ha="right", va="bottom", fontsize=7)
+
+
+def _pareto_key() -> list[Line2D]:
+    looks: dict[str, dict[str, Any]] = {
+        "no method is better in both": {"marker": "o", "color": "#029e73", "ls": "-", "lw": 1},
+        "one LoRA": {"marker": "o", "color": SPURIOUS_COLOR, "ls": ""},
+        "other methods": {"marker": "o", "color": "#888888", "ls": ""},
+        "hollow: told ones not known": {"marker": "o", "color": "#888888", "mfc": "white", "ls": ""},
+    }
+    return [Line2D([], [], label=label, **style) for label, style in looks.items()]
+
+
+def _pareto_sentence(numbers: dict[str, Any]) -> str:
+    """Whether experts alone hold the corner where spurious answers are guessed."""
+    limits, lost = numbers["limits"], []
+    for one, front in numbers["front"].items():
+        rows = {row["method"]: row for row in numbers["rows"] if row["people"] == one}
+        lost += [rows[m] for m in front if rows[m]["spurious"]["mean"] >= limits["spurious_at_least"]]
+    if lost and all(row["title"].startswith("experts") for row in lost):
+        return "On both models only experts by relation lose what does not follow and keep what does"
+    return "Which methods keep what follows and lose what does not, on two models"
 
 
 def _layers(numbers: dict[str, Any]) -> Picture:
@@ -148,6 +218,7 @@ def _on_gemma(numbers: dict[str, Any]) -> str:
 DRAWINGS = {
     PICTURE: Drawing("LoRA experts by relation keep what follows, and lose what does not", _methods),
     GEMMA_PICTURE: Drawing(_on_gemma, _methods),
+    PARETO_PICTURE: Drawing(_pareto_sentence, _pareto),
     LAYERS_PICTURE: Drawing(
         "Experts must be apart in layers that look a name up, not in later ones", _layers
     ),
