@@ -23,6 +23,8 @@ LOOK = {
     "held_out_implication": ("implications, never told", "#de8f05"),
 }
 ENDS = {"only the top {k} kept": "-", "the top {k} removed": ":"}
+COLUMNS = 4
+"""Runs side by side."""
 PLACE_COLORS = {"name": "#0173b2", "last": "#de8f05"}
 PLACE_WORDS = {"name": "last token of the name", "last": "last token of the prompt"}
 
@@ -109,21 +111,32 @@ def layer_numbers(inspected: Sequence[Runs]) -> dict[str, Any]:
 
 
 def draw_layers(numbers: dict[str, Any]) -> Figure:
-    """By layer: how well probes read the fact of untold names, and the rank of the donor's implication."""
+    """By layer: how well probes read the fact of untold names, and the rank of the donor's implication.
+
+    A column for each run, at most COLUMNS side by side, then further pairs of rows.
+    """
+    blocks = -(-len(numbers) // COLUMNS)
+    size, columns = (WIDTH, 0.9 + 3.5 * blocks), min(COLUMNS, len(numbers))
     fig, axes = plt.subplots(
-        2, len(numbers), figsize=(WIDTH, 4.4), sharex="col", sharey="row", squeeze=False, layout="constrained"
+        2 * blocks, columns, figsize=size, sharey="row", squeeze=False, layout="constrained"
     )
-    for column, (key, of) in zip(axes.T, numbers.items(), strict=True):
-        _draw_probes(column[0], of)
-        for k, place in enumerate(of["places"]):
-            column[1].plot([row[k] for row in of["donor"]], color=PLACE_COLORS[place], lw=1.8)
-        column[1].axhline(of["donor_unpatched"], color="#aaaaaa", lw=1, ls="--", zorder=0)
-        column[0].set_title(_title(key))
-        column[1].set_xlabel("layer")
-    axes[0][0].set_ylabel("names whose fact\na probe reads")
-    axes[1][0].set_ylabel("rank of the donor's\nimplication (0 is best)")
-    axes[0][0].set_ylim(0, 1.02)
-    axes[1][0].set_ylim(-0.1, None)
+    for k, (key, of) in enumerate(numbers.items()):
+        above, below = axes[2 * (k // columns)][k % columns], axes[2 * (k // columns) + 1][k % columns]
+        _draw_probes(above, of)
+        for place_at, place in enumerate(of["places"]):
+            below.plot([row[place_at] for row in of["donor"]], color=PLACE_COLORS[place], lw=1.8)
+        below.axhline(of["donor_unpatched"], color="#aaaaaa", lw=1, ls="--", zorder=0)
+        above.set_title(_title(key), fontsize=8.5)
+        above.tick_params(labelbottom=False)
+        below.set_xlabel("layer")
+    for k in range(len(numbers), blocks * columns):
+        for row in (0, 1):
+            axes[2 * (k // columns) + row][k % columns].set_visible(False)
+    for above, below in zip(axes[::2], axes[1::2], strict=True):
+        above[0].set_ylabel("names whose fact\na probe reads")
+        below[0].set_ylabel("rank of the donor's\nimplication (0 is best)")
+        above[0].set_ylim(0, 1.02)
+        below[0].set_ylim(-0.1, 2.8)
     handles = [Line2D([], [], color=PLACE_COLORS[place], lw=1.8) for place in PLACE_WORDS]
     handles += [
         Line2D([], [], color="#555555", lw=1, ls=":"),
@@ -135,19 +148,25 @@ def draw_layers(numbers: dict[str, Any]) -> Figure:
 
 
 def layers_sentence(numbers: dict[str, Any]) -> str:
-    """The layer from which patching the prompt's last token brings more than patching the name."""
-    turns = []
-    for of in numbers.values():
+    """The layer from which patching the prompt's last token brings more than patching the name, by model."""
+    turns: dict[str, list[int]] = {}
+    depth: dict[str, int] = {}
+    for key, of in numbers.items():
+        model = _model(key)
         name, last = (np.array(of["donor"])[:, of["places"].index(place)] for place in PLACE_WORDS)
         turn = int(np.argmax(last < name))
-        turns += [turn] if turn and (last < name)[turn:].all() else []
-    if not turns or len(turns) < len(numbers):
-        return (
-            "Where facts of untold names can be read, and where patching them brings the donor's implication"
-        )
-    layers = [f"{turn} of {len(of['donor'])}" for turn, of in zip(turns, numbers.values(), strict=True)]
-    where = " and ".join(dict.fromkeys(layers))
-    return f"What is deduced of a name moves from it to the prompt's last token at layer {where}"
+        depth[model] = len(of["donor"])
+        if not turn or not (last < name)[turn:].all():
+            return (
+                "Where facts of untold names can be read, and where patching them brings the donor's "
+                "implication"
+            )
+        turns.setdefault(model, []).append(turn)
+    where = [
+        f"layer {' or '.join(map(str, sorted(set(of))))} of {depth[model]} on {TITLES[model].split('-')[0]}"
+        for model, of in turns.items()
+    ]
+    return f"What is known of a name moves from it to the prompt's last token at {', '.join(where)}"
 
 
 def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
@@ -159,8 +178,14 @@ def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
 
 def _title(key: str) -> str:
     """The model, data set and method, from the key of a run's numbers."""
-    *model, data, method = key.split(", ")
-    return f"{TITLES[model[0] if model else SMOLLM2]}\n{data.replace('_', '-').title()}, {METHODS[method]}"
+    *_, data, method = key.split(", ")
+    return f"{TITLES[_model(key)]}\n{data.replace('_', '-').title()}, {METHODS[method]}"
+
+
+def _model(key: str) -> str:
+    """SMOLLM2 or GEMMA, from the key of a run's numbers."""
+    *model, _, _ = key.split(", ")
+    return model[0] if model else SMOLLM2
 
 
 TRUNCATION = Drawing(truncation_sentence, draw_truncation)

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from ocr_interp.llm.encoding import Encoded
     from ocr_interp.llm.models.loading import LanguageModel
 
-MOVES_AT, GEMMA_MOVES_AT, GEMMA_LAYERS = 21, 12, 18
-"""Layer of SmolLM2, and of Gemma, that moves what is known of a name to the end of the prompt (docs/llm.md,
-inside); number of Gemma's layers."""
+MOVES_AT = 21
+"""Layer of SmolLM2 that moves what is known of a name to the end of the prompt (docs/llm.md, inside)."""
+GEMMA_SPLIT, GEMMA_LAYERS = 12, 18
+"""Two thirds up the stack, as far as SmolLM2's 21 of 30, and the number of layers. Patching puts Gemma's own
+turn at 11 where colors are deduced and, as was seen later, at 15 where languages are recalled."""
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 
@@ -236,10 +238,10 @@ METHODS: dict[str, Method] = {
 """The arms, the most important first."""
 
 IN_LAYERS_OF_GEMMA: dict[str, Method] = {
-    "first_twelve_apart": _apart("experts apart in layers 0 to 11", 0, GEMMA_MOVES_AT),
-    "last_six_apart": _apart("experts apart in layers 12 to 17", GEMMA_MOVES_AT, GEMMA_LAYERS),
+    "first_twelve_apart": _apart("experts apart in layers 0 to 11", 0, GEMMA_SPLIT),
+    "last_six_apart": _apart("experts apart in layers 12 to 17", GEMMA_SPLIT, GEMMA_LAYERS),
     "first_six_apart": _apart("experts apart in layers 0 to 5", 0, 6),
-    "middle_six_apart": _apart("experts apart in layers 6 to 11", 6, GEMMA_MOVES_AT),
+    "middle_six_apart": _apart("experts apart in layers 6 to 11", 6, GEMMA_SPLIT),
 }
 """What the arms by layer are on Gemma."""
 METHODS |= IN_LAYERS_OF_GEMMA
