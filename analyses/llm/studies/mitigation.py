@@ -20,9 +20,9 @@ are from the 21st on were added at the beginning and before it: are early layers
 The other arms on Gemma, its layers and Muon on all weights were added after two seeds of SmolLM2 and of five
 arms on Gemma, before their own runs, with one seed for the added arms on Gemma; its arms by layer got a
 second seed after their first had been seen. The third seed of all people but professions on SmolLM2 was taken
-out of the plan, for lack of time, before any of its runs. Gemma is split two
-thirds up its stack, as SmolLM2 is, at layer 12 of 18 (patching puts its own turn at 11). All its weights have
-the rate of its pilot (families.py).
+out of the plan, for lack of time, before any of its runs. Gemma is split two thirds up its stack, as SmolLM2
+is, at layer 12 of 18 (patching puts its own turn at 11). All its weights have the rate of its pilot
+(families.py).
 """
 
 from __future__ import annotations
