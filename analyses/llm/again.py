@@ -23,6 +23,7 @@ from analyses.house.reproduce import main
 from analyses.llm import runs as planned_runs
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import HELD_OUT
+from analyses.llm.mitigation.training import LOGGED
 from analyses.llm.studies.again import AGAIN, CRITERIA, FIRST_LOSS_APART, MEAN_APART, MOST_APART
 from analyses.llm.studies.plan import PlannedRun
 from ocr_interp.llm.training.files.result import read_result
@@ -63,8 +64,8 @@ def _row(run: PlannedRun) -> dict[str, Any]:
 def _rank(found: dict[str, Any]) -> float:
     if "history" in found:
         return found["history"][HELD_OUT][-1]
-    measured = found["measured"]
-    return measured[list(measured)[-1]]["spurious/never_seen"]
+    end = found["measured"][f"step_{LOGGED[-1]}"]
+    return float(np.mean([end[f"spurious/{half}"] for half in ("seen_by_method", "never_seen")]))
 
 
 def draw(numbers: dict[str, Any]) -> Picture:

@@ -110,6 +110,8 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
                     "trained_numbers": arm.results[arm.seeds[0]]["trained_numbers"],
                     "cpu_seconds": plain_interval(_cpu_seconds(arm)),
                     "separates": separates(arm),
+                    "lost_and_told": float(np.mean(told(arm))) <= TOLD_LIMIT
+                    and float(np.mean(rank(arm, "spurious"))) >= CHANCE_LEFT,
                     "wrong_expert": {
                         relation: rank(arm, relation, "wrong_expert")
                         for relation in ("fact", "causal", "spurious")
@@ -159,7 +161,12 @@ def _by_layers(table: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _limits() -> dict[str, float]:
-    return {"causal_at_most": CAUSAL_LIMIT, "spurious_at_least": CHANCE_LEFT, "told_at_most": TOLD_LIMIT}
+    return {
+        "causal_margin": CAUSAL_MARGIN,
+        "causal_at_most": CAUSAL_LIMIT,
+        "spurious_at_least": CHANCE_LEFT,
+        "told_at_most": TOLD_LIMIT,
+    }
 
 
 BY_DEPTH = {
@@ -167,13 +174,14 @@ BY_DEPTH = {
     "profession_on_gemma": ("gemma_", tuple(IN_LAYERS_OF_GEMMA)),
 }
 """People -> prefix of the claims; arms apart below the layer that moves a name, from it on, and controls."""
-WHAT = {
-    "profession": ", professions",
-    "month": ", months of birth",
-    "city": ", cities",
-    "profession_on_gemma": " and Gemma 3 270M, here professions on Gemma 3 270M",
+WHO = {
+    "profession": "professions",
+    "month": "months of birth",
+    "city": "cities",
+    "profession_on_gemma": "professions",
 }
-"""How a claim goes on after the name of the model."""
+PICTURES = {"profession": PICTURE, "profession_on_gemma": GEMMA_PICTURE}
+"""People -> the picture of their claims, where it is one of their own."""
 
 
 def claims(arms: Arms) -> list[Claim]:
@@ -185,16 +193,15 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
     enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
 
     def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-        seeds = sorted({s for arm in enough.values() for s in arm.seeds})
-        statement = f"{WHAT[people]}: {CRITERIA[name]} (seeds {', '.join(map(str, seeds))})"
         return llm_claim(
             f"mitigation_{people}_{name}",
-            statement,
+            f", {WHO[people]}: {CRITERIA[name]}",
             "ours, after a trial of two seeds" if "apart" in CRITERIA[name] else "ours",
-            "as stated; written before the runs",
+            "as stated, of arms with two seeds or more; written before the runs",
             measured,
             holds,
-            PICTURE,
+            LAYERS_PICTURE if "layers" in name else PICTURES.get(people, OTHERS_PICTURE),
+            MODELS.get(people, MODELS["profession"]),
         )
 
     def of(name: str, relation: str, when: str = END) -> list[float]:

@@ -33,6 +33,7 @@ from analyses.llm.finished.studied import (
 )
 from analyses.llm.studies.parts import (
     ADDED_SETS,
+    ALIKE_ORDER,
     ALL_SETS,
     ARMS,
     CHANCE_LEFT,
@@ -46,34 +47,17 @@ from analyses.llm.studies.parts import (
     SMALL,
     SPURIOUS,
     STUDY,
+    TITLES,
 )
-from analyses.llm.studies.plan import Study
+from analyses.llm.studies.plan import GEMMA, Study
+from analyses.llm.studies.plan import TITLES as TITLES_OF_MODELS
 
 PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
 CAUSAL = "city_language"
-LEAST_SEEDS = 2
+LEAST_SEEDS, ARM_OF_ALL = 2, "full"
 BLUE, ORANGE = "#0173b2", "#de8f05"
 FITTED, ALIKE = 0.05, 0.5
 """Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
-TITLES = {
-    "full": "all weights",
-    "attention": "attention",
-    "mlp": "MLPs",
-    "ov": "v and o",
-    "lora_r8": "LoRA, rank 8",
-    "lora_r1": "LoRA, rank 1",
-    "lora_r64": "LoRA, rank 64",
-    "compacter": "Compacter",
-    "compacter_plus": "Compacter++",
-    "lora_mixer": "LoRA-Mixer",
-    "lokr": "LoKr",
-    "lora_r64_slower": "LoRA, rank 64, slower",
-    "lora_mixer_slower": "LoRA-Mixer, slower",
-    "lora_r8_facts_only": "LoRA, rank 8, facts only",
-}
-ALIKE_ORDER = 0.5
-"""Rank correlation from which two models order the arms alike."""
-
 Arms = dict[str, dict[str, Arm]]
 """Data set -> name in ARMS -> its runs."""
 
@@ -203,7 +187,7 @@ def sentence(numbers: dict[str, Any]) -> str:
     if len(shown) < 2:
         model = numbers["model"]
         return f"Which parts of {model} deduce spurious answers is not known before two are trained"
-    on_gemma = "On Gemma 3 " if numbers["model"] == "Gemma" else ""
+    on_gemma = "On Gemma 3: " if numbers["model"] == "Gemma" else ""
     if apart := [arm.title for arm in shown if arm.separates]:
         return f"{on_gemma}causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
     able = [arm for arm in shown if arm.knows] or shown
@@ -319,31 +303,38 @@ def _claims_of_gemma(found: Found) -> Iterable[Claim]:
     if not len(color) == len(city) == len(ARMS):
         return
     ends = {name: {"color": color[name].last(HELD_OUT), "city": city[name].last(HELD_OUT)} for name in ARMS}
+    told = {
+        data: {name: max(*of[name].last(TOLD), *of[name].last(FACTS)) for name in ARMS}
+        for data, of in (("color", color), ("city", city))
+    }
+    fitted = [name for name in ARMS if max(told["color"][name], told["city"][name]) <= FITTED]
+    seeds = color[ARM_OF_ALL].seeds
     good = [
         name
         for name, of in ends.items()
-        if max(of["city"]) <= CITY_LIMIT
-        and min(of["color"]) >= CHANCE_LEFT
-        and max(*color[name].last(TOLD), *city[name].last(TOLD)) <= FITTED
+        if max(of["city"]) <= CITY_LIMIT and min(of["color"]) >= CHANCE_LEFT and name in fitted
     ]
     every = {f"{name}_{what}": values for name, of in ends.items() for what, values in of.items()}
-    yield _claim("gemma_one_arm_separates", {"n_separate": len(good), **every}, bool(good))
+    yield _claim("gemma_one_arm_separates", {"seeds": seeds, "n_separate": len(good), **every}, bool(good))
     means = {name: float(np.mean(of["color"])) for name, of in ends.items()}
-    measured = {name: means[name] for name in ("lora_r8", *SMALL)}
+    compared = ("lora_r8", *SMALL)
+    measured = {name: means[name] for name in compared}
+    measured |= {f"{name}_worst_told": told["color"][name] for name in compared}
     less = all(means[name] > means["lora_r8"] for name in SMALL)
     yield _claim("gemma_small_updates_deduce_less", measured, less)
     of_smollm2 = found.smollm2.get(SETS[0], {})
     if len(of_smollm2) == len(ARMS):
         theirs = [float(np.mean(of_smollm2[name].last(HELD_OUT))) for name in ARMS]
         found_order = float(np.asarray(spearmanr(theirs, [means[name] for name in ARMS])[0]))
-        holds = found_order >= ALIKE_ORDER
-        yield _claim("gemma_orders_arms_as_smollm2", {"rank_correlation": found_order}, holds)
+        measured = {"rank_correlation": found_order, "arms_that_know_what_was_told": len(fitted)}
+        yield _claim("gemma_orders_arms_as_smollm2", measured, found_order >= ALIKE_ORDER)
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    on_gemma = name in GEMMA_CRITERIA
-    statement = (GEMMA_CRITERIA if on_gemma else CRITERIA)[name]
-    return study_claim(f"parts_{name}", statement, measured, holds, GEMMA_PICTURE if on_gemma else PICTURE)
+    if name in GEMMA_CRITERIA:
+        of_gemma = {"figure": GEMMA_PICTURE, "model": TITLES_OF_MODELS[GEMMA]}
+        return study_claim(f"parts_{name}", GEMMA_CRITERIA[name], measured, holds, **of_gemma)
+    return study_claim(f"parts_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
 DRAWINGS: dict[str, Drawing] = dict.fromkeys((PICTURE, GEMMA_PICTURE), DRAWING)

@@ -181,26 +181,28 @@ def movement_picture(numbers: dict[str, Any]) -> Picture:
 
 def movement_sentence(numbers: dict[str, Any]) -> str:
     """All weights: Muon's runs that know what they were told beside AdamW's, moved as far in either norm."""
-    known = [row for row in numbers["rows"] if row["fitted"] and row["method"] == "full"]
-    muon, adamw = ([row for row in known if row["optimizer"] == name] for name in ("muon", "adamw"))
-    if len(adamw) < 2 or not muon:
+    full = [row for row in numbers["rows"] if row["method"] == "full"]
+    muon = [row for row in full if row["optimizer"] == "muon" and row["fitted"]]
+    compared = {size: _beside(muon, [r for r in full if r["optimizer"] == "adamw"], size) for size in SIZES}
+    if not all(compared.values()):
         return "How much is deduced that is not so, against how far the weights moved, by optimiser and rate"
-    ours = float(np.mean([row["rank"]["mean"] for row in muon]))
-    moved, largest = (float(np.mean([_as_far(adamw, row, size) for row in muon])) for size in SIZES)
+    (moved, theirs), (largest, also_theirs) = (np.mean(pairs, axis=0) for pairs in compared.values())
     return (
-        f"All weights: Muon's mean rank is {ours:.2f}; AdamW's {moved:.2f} where weights moved as far in "
-        f"Frobenius norm, {largest:.2f} where their largest direction did"
+        f"All weights: Muon's mean rank is {moved:.2f} beside AdamW's {theirs:.2f} where weights moved as "
+        f"far in Frobenius norm, {largest:.2f} beside {also_theirs:.2f} where their largest direction did"
     )
 
 
-def _as_far(of: list[dict[str, Any]], row: dict[str, Any], size: str) -> float:
-    """The mean rank of an optimiser where weights moved as far as in `row`, linear in the logarithm.
-
-    Beyond its rates it is that of the nearest one.
-    """
-    ends = sorted((math.log(one[size][SHOWN]["mean"]), one["rank"]["mean"]) for one in of)
+def _beside(muon: list[dict[str, Any]], adamw: list[dict[str, Any]], size: str) -> list[tuple[float, float]]:
+    """Mean ranks of Muon, and of AdamW where it moved as far, at Muon's rates that AdamW's enclose."""
+    ends = sorted((math.log(one[size][SHOWN]["mean"]), one["rank"]["mean"]) for one in adamw)
     moved, ranks = [one for one, _ in ends], [rank for _, rank in ends]
-    return float(np.interp(math.log(row[size][SHOWN]["mean"]), moved, ranks))
+    found = []
+    for row in muon:
+        at = math.log(row[size][SHOWN]["mean"])
+        if ends and moved[0] <= at <= moved[-1]:
+            found.append((row["rank"]["mean"], float(np.interp(at, moved, ranks))))
+    return found
 
 
 MOVED_DRAWING = Drawing(movement_sentence, movement_picture)
@@ -247,12 +249,17 @@ def _claims(found: list[Point]) -> Iterable[Claim]:
     fitted = {key: [p for p in own if p.fitted] for key, own in of.items()}
     adamw = {key: fitted[key] for key in SERIES if key[1] == "adamw"}
     if all(len(own) >= 2 for own in adamw.values()):
-        means = {
-            f"{method}_{p.lr:g}": float(np.mean(p.arm.last(HELD_OUT)))
-            for (method, _), own in adamw.items()
-            for p in own
+        common = {
+            key: sorted(set.intersection(*(set(p.arm.seeds) for p in own))) for key, own in adamw.items()
         }
-        falls = [[float(np.mean(p.arm.last(HELD_OUT))) for p in own] for own in adamw.values()]
+        falls = [
+            [float(np.mean([p.ends(s)[1] for s in common[key]])) for p in own] for key, own in adamw.items()
+        ]
+        means = {
+            f"{method}_{p.lr:g}": rank
+            for ((method, _), own), ranks in zip(adamw.items(), falls, strict=True)
+            for p, rank in zip(own, ranks, strict=True)
+        }
         yield _claim(
             "larger_steps_deduce_more",
             means,
@@ -261,19 +268,36 @@ def _claims(found: list[Point]) -> Iterable[Claim]:
     lora, muon = of["lora", "adamw"], fitted["lora", "muon"]
     if len(lora) >= 2 and muon:
         yield _at_equal_divergence("muon_is_adamw_at_equal_divergence", muon, lora)
-        ours, theirs = (_at_told_loss(own) for own in (muon, [p for p in lora if p.fitted]))
-        apart = abs(float(np.mean(ours) - np.mean(theirs)))
-        measured = {"muon": ours, "adamw": theirs, "apart": apart}
-        yield _claim("muon_is_adamw_at_equal_told_loss", measured, apart <= ALIKE)
+        at_loss = [
+            [v for p in own for v in p.arm.at_told_loss(HELD_OUT, MATCHED)]
+            for own in (muon, [p for p in lora if p.fitted])
+        ]
+        ours, theirs = (float(np.mean(values)) for values in at_loss)
+        measured = {
+            "muon": ours,
+            "adamw": theirs,
+            "adamw_never_so_well_told": int(np.isnan(at_loss[1]).sum()),
+        }
+        # NaN, of a run that is never that well told, holds nothing.
+        yield _claim("muon_is_adamw_at_equal_told_loss", measured, abs(ours - theirs) <= ALIKE)
     full, muon = of["full", "adamw"], fitted["full", "muon"]
     if len(full) >= 2 and muon:
         yield _at_equal_divergence("muon_on_all_weights_is_adamw_at_equal_divergence", muon, full)
+    if pairs := [pair for p in muon for pair in _at_equal_direction(p, full)]:
+        ours, theirs = (float(value) for value in np.mean(pairs, axis=0))
+        measured = {"muon": ours, "adamw_at_its_largest_direction": theirs, "runs": len(pairs)}
+        name = "muon_on_all_weights_is_adamw_at_equal_largest_direction"
+        yield _claim(name, measured, abs(ours - theirs) <= ALIKE)
 
 
-def _at_told_loss(of: list[Point]) -> list[float]:
-    """Held-out ranks where told ones cost MATCHED nats, of the runs that get there."""
-    every = [v for p in of for v in p.arm.at_told_loss(HELD_OUT, MATCHED)]
-    return [v for v in every if not math.isnan(v)]
+def _at_equal_direction(point: Point, adamw: list[Point]) -> Iterable[tuple[float, float]]:
+    """Held-out rank of each run, and of AdamW at its largest singular value if its rates enclose that."""
+    for seed, largest in zip(point.arm.seeds, point.largest(SHOWN), strict=True):
+        own = [p for p in adamw if seed in p.arm.seeds]
+        ends = sorted((p.largest(SHOWN)[p.arm.seeds.index(seed)], p.ends(seed)[1]) for p in own)
+        if ends and ends[0][0] <= largest <= ends[-1][0]:
+            at, ranks = [math.log(one) for one, _ in ends], [rank for _, rank in ends]
+            yield point.ends(seed)[1], float(np.interp(math.log(largest), at, ranks))
 
 
 def _at_equal_divergence(name: str, muon: list[Point], adamw: list[Point]) -> Claim:

@@ -35,10 +35,15 @@ ROUTER = "router"
 """Name of the router's parameter [token, expert]."""
 
 
-@lru_cache(maxsize=64)
 def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Whole numbers on a device; sent there once, since a GPU would be waited for at every step."""
-    return torch.tensor(values, device=device)
+    """Whole numbers on a device; a GPU gets them once, since it would be waited for at every step."""
+    return _kept_numbers(values, device) if device.type == "cuda" else torch.tensor(values, device=device)
+
+
+@lru_cache(maxsize=64)
+def _kept_numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a later gradient may need them
+        return torch.tensor(values, device=device)
 
 
 @dataclass(frozen=True)

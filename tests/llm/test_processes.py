@@ -9,9 +9,11 @@ from other_process import OtherProcess
 from safetensors.torch import load_file
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.training import processes
-from ocr_interp.llm.training.configuration import FinetuneConfig
+from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.files.result import read_result
+from ocr_interp.llm.training.finetune import finetune
 
 
 def launch(base, run, count):
@@ -56,29 +58,44 @@ def test_two_processes_train_what_one_trains(make_model, tmp_path):
 
 @pytest.fixture
 def on_a_gpu():
-    """The state that accelerate keeps of a process, as it is after something ran on a GPU."""
+    """An Accelerator of somebody else in this process, with the state that it would have on a GPU."""
+    from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
     AcceleratorState._reset_state(reset_partial_state=True)
-    processes.make_accelerator(FinetuneConfig(device="cpu"))
+    theirs = Accelerator()
     for state in (PartialState, AcceleratorState):
         state._shared_state["device"] = torch.device("cuda")
-    yield
+    yield theirs
     AcceleratorState._reset_state(reset_partial_state=True)
-    processes.make_accelerator(FinetuneConfig(device="cpu"))
 
 
-def test_a_process_trains_on_one_device_after_another(on_a_gpu, monkeypatch):
-    monkeypatch.setitem(processes._ours, "device", "cuda")
-    assert processes.make_accelerator(FinetuneConfig(device="cpu")).device.type == "cpu"
+def test_a_process_trains_on_one_device_after_another(on_a_gpu, make_model):
+    from accelerate.state import PartialState
+
+    recipe = FinetuneConfig(model="tiny", steps=2, log_every=2, batch_size=4, device="cpu")
+    run = finetune(LLMRunConfig(FactConfig(n_pairs=3, n_names=5), recipe), lm=make_model())
+    assert (run.status, run.device) == ("finished", "cpu")
+    assert on_a_gpu.device.type == PartialState().device.type == "cuda"
 
 
-def test_a_state_that_others_made_is_not_taken_away(on_a_gpu, monkeypatch):
-    monkeypatch.setitem(processes._ours, "device", "cpu")
-    with pytest.raises(ConfigError, match="'cuda', which accelerate was set to in this process, got 'cpu'"):
-        processes.make_accelerator(FinetuneConfig(device="cpu"))
+def test_an_error_gives_the_state_back(on_a_gpu, make_model):
+    recipe = FinetuneConfig(model="tiny", steps=2, log_every=2, batch_size=4, device="cpu")
+    with pytest.raises(ConfigError, match="steps=0"):
+        finetune(
+            LLMRunConfig(FactConfig(n_pairs=3, control="implications_only", share=0.0), recipe),
+            lm=make_model(),
+        )
+    assert on_a_gpu.device.type == "cuda"
 
 
-def test_an_automatic_device_follows_the_state_of_others(on_a_gpu, monkeypatch):
-    monkeypatch.setitem(processes._ours, "device", "cpu")
-    assert processes._device_of_this_process("auto") == "cuda"
+def test_several_processes_are_on_one_device(on_a_gpu):
+    on_a_gpu.state._shared_state["distributed_type"] = "MULTI_GPU"
+    from accelerate.state import PartialState
+
+    PartialState._shared_state["distributed_type"] = "MULTI_GPU"
+    with (
+        pytest.raises(ConfigError, match="'cuda', where the processes of this run are"),
+        processes.state_for("cpu"),
+    ):
+        pass

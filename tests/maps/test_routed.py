@@ -13,6 +13,7 @@ from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
 from ocr_interp.data import noisy_examples, population
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
+from ocr_interp.maps import routed
 from ocr_interp.maps.routed import Routed
 from ocr_interp.maps.routing import Load, RouterCollapsedWarning, gate
 from ocr_interp.models.starts import initial_weights
@@ -395,3 +396,13 @@ def test_reading_alone_cannot_tell_subjects_apart():
     expert_of = weights.linear_map.expert_of_token
     rows = torch.stack([weights.ov[f"W_V_{expert}"][token] for token, expert in enumerate(expert_of)])
     torch.testing.assert_close(rows @ weights.ov["W_O"], weights.W_OV[: TASK.n_inputs])
+
+
+def test_numbers_that_are_kept_for_a_gpu_serve_a_later_gradient():
+    values = (1, 0, 1)
+    with torch.inference_mode():
+        routed._kept_numbers(values, CPU)
+    w = torch.randn(2, requires_grad=True)
+    (w * w)[routed._kept_numbers(values, CPU)].sum().backward()
+    assert routed._kept_numbers(values, CPU) is routed._kept_numbers(values, CPU)
+    torch.testing.assert_close(w.grad, 2 * w.detach() * torch.tensor([1.0, 2.0]))

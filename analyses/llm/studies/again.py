@@ -2,7 +2,7 @@
 
 Later runs of the other studies were made on a GPU (their JSONs name the device). Sums are rounded in another
 order there, and training carries such differences on. So a few runs that were finished on a CPU are made
-again on a GPU, one for each way of training, chosen before any of them was made again.
+again on a GPU, of six ways of training, chosen before any of them was made again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ CRITERIA = {
         f"{MEAN_APART} in the mean over the runs made on both and {MOST_APART} in any"
     ),
     "a_gpu_begins_as_a_cpu_does": (
-        f"the mean training loss of the first 20 steps differs by at most {FIRST_LOSS_APART:g} nats in each"
+        f"the mean training loss of the first 20 steps differs by at most {FIRST_LOSS_APART:g} nats in each "
+        "run that records it"
     ),
 }

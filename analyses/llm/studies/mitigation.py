@@ -17,12 +17,12 @@ SmolLM2 the pair is found in many layers, read and write, and moved to the end o
 be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers as there
 are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
 
-The other arms on Gemma, its layers and Muon on all weights were added after two seeds of SmolLM2 and of five
-arms on Gemma, before their own runs, with one seed for the added arms on Gemma; its arms by layer got a
-second seed after their first had been seen. The third seed of all people but professions on SmolLM2 was taken
-out of the plan, for lack of time, before any of its runs. Gemma is split two thirds up its stack, as SmolLM2
-is, at layer 12 of 18 (patching puts its own turn at 11). All its weights have the rate of its pilot
-(families.py).
+The other arms on Gemma, its arms by layer and Muon on all weights were added after two seeds of one LoRA
+and of experts that read apart on Gemma, and one or two seeds of every other arm on SmolLM2, before their
+own runs. Three seeds of them were planned. When the first was there, the plan was cut for lack of time: to
+one seed for what was added on Gemma, two for its arms by layer, and two for all people but professions on
+SmolLM2, of whose third seed no run had been made. Gemma is split two thirds up its stack, as SmolLM2 is, at
+layer 12 of 18 (patching puts its own turn at 11). All its weights have the rate of its pilot (families.py).
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ weights, a step of which costs 13 processor seconds, was added with its criterio
 after two seeds of all others and a third of some, and before its own runs.
 
 After Muon's runs the norms of both updates were looked at: at the same Frobenius norm Muon deduces less than
-AdamW, at the same largest singular value perhaps not. AdamW at 1e-5 was added with a criterion, before its runs,
-so that AdamW's largest singular values reach down to Muon's.
+AdamW, at the same largest singular value perhaps not. AdamW at 1e-5 was added with a criterion, before its
+runs, so that AdamW's largest singular values reach down to Muon's.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ CRITERIA = {
         f"{ALIKE}"
     ),
     "muon_on_all_weights_is_adamw_at_equal_largest_direction": (
-        "all weights: at the largest singular value of what MLPs write (root mean square over layers) of each "
-        "Muon run, AdamW's held-out rank (linear in the logarithm between its rates) differs by at most "
+        "all weights: at the largest singular value of what MLPs write (root mean square over layers) of "
+        "each Muon run, AdamW's held-out rank (linear in the logarithm between its rates) differs by at most "
         f"{ALIKE}, mean over the Muon runs whose value lies between AdamW's"
     ),
     "muon_is_adamw_at_equal_told_loss": (

@@ -19,7 +19,7 @@ _NOT_TEXT = ("vision", "audio", "image", "speech", "vq")
 
 
 def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
-    """A TransformerBridge of a model, for the library's circuit tools; it changes the model in place.
+    """A TransformerBridge of a model, for the library's circuit tools; the model is moved and changed.
 
     Raises:
         ModelError: a model with parts for images or sound, or one that transformer-lens cannot bridge.
@@ -39,10 +39,12 @@ def as_bridge(lm: LanguageModel, device: torch.device) -> Any:
     folder = Path(lm.name).expanduser()
     # A folder that is called as one of transformer-lens' short names ("pythia") would get that model's name.
     source = str(folder.resolve()) if folder.is_dir() else lm.name
+    if next(lm.model.parameters()).device != device:
+        lm.model.to(device)  # the bridge leaves a given model where it is
     try:
         bridge = TransformerBridge.boot_transformers(
             source,
-            hf_model=lm.model.to(device),  # the bridge leaves a given model where it is
+            hf_model=lm.model,
             tokenizer=tokenizer,
             device=str(device),
             dtype=lm.model.dtype,

@@ -21,7 +21,7 @@ from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.files.inputs import RunInputs
 from ocr_interp.llm.training.files.store import ADAPTER, MODEL, RunFolder
 from ocr_interp.llm.training.loop import Finetuning, OnLog
-from ocr_interp.llm.training.processes import make_accelerator
+from ocr_interp.llm.training.processes import make_accelerator, state_for
 from ocr_interp.llm.training.run import FinetuneRun, stored_run
 from ocr_interp.llm.training.update import keep_model
 from ocr_interp.running.interruption import asked_to_stop
@@ -67,20 +67,21 @@ def finetune(
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
     require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
-    accelerator = make_accelerator(config.train)
-    if run_dir is None:
-        training = Finetuning(
-            config, make_facts(config.facts), BaseSource(config.train, lm), accelerator, on_start
-        )
-        with asked_to_stop() as asked, _own_precision(training.device):
-            return training.run(None, on_log, asked)
-    folder = RunFolder(Path(run_dir))
-    if not folder.config_file.exists():
-        make_facts(config.facts)  # facts that cannot be made leave no directory behind
-    # The main process locks the directory for all; the others wait for it.
-    with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
-        accelerator.wait_for_everyone()
-        return _into_folder(config, folder, lm, accelerator, save_model, on_log, on_start)
+    with state_for(config.train.device):
+        accelerator = make_accelerator(config.train)
+        if run_dir is None:
+            training = Finetuning(
+                config, make_facts(config.facts), BaseSource(config.train, lm), accelerator, on_start
+            )
+            with asked_to_stop() as asked, _own_precision(training.device):
+                return training.run(None, on_log, asked)
+        folder = RunFolder(Path(run_dir))
+        if not folder.config_file.exists():
+            make_facts(config.facts)  # facts that cannot be made leave no directory behind
+        # The main process locks the directory for all; the others wait for it.
+        with folder.opened(config) if accelerator.is_main_process else contextlib.nullcontext():
+            accelerator.wait_for_everyone()
+            return _into_folder(config, folder, lm, accelerator, save_model, on_log, on_start)
 
 
 def _into_folder(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ocr_interp.devices import resolve_device
 from ocr_interp.errors import ConfigError
 from ocr_interp.llm.training.configuration import FinetuneConfig
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def make_accelerator(recipe: FinetuneConfig) -> Any:
@@ -19,14 +23,13 @@ def make_accelerator(recipe: FinetuneConfig) -> Any:
     from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
     device = recipe.device
-    if device not in ("auto", "cpu", "cuda", "mps"):
+    if device not in DEVICES:
         raise ConfigError(
             f"device must be 'auto', 'cpu', 'cuda' or 'mps', got {device!r}: choose a GPU with "
             "CUDA_VISIBLE_DEVICES, several with `accelerate launch`"
         )
-    where = _device_of_this_process(device)
     accelerator = Accelerator(
-        cpu=where == "cpu",
+        cpu=resolve_device(device).type == "cpu",
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
@@ -42,34 +45,34 @@ def make_accelerator(recipe: FinetuneConfig) -> Any:
             f"batch_size must be at least the number of processes ({accelerator.num_processes}), got "
             f"{recipe.batch_size}"
         )
-    _ours["device"] = accelerator.device.type
     return accelerator
 
 
-_ours: dict[str, str] = {}
-"""The kind of device for which accelerate's state of this process was made by this module."""
+@contextmanager
+def state_for(device: str) -> Iterator[None]:
+    """Lets a process fine-tune on another device than something did before it.
 
-
-def _device_of_this_process(device: str) -> str:
-    """The kind of device to train on; accelerate's state of this process is left if it is of another one.
-
-    accelerate keeps one state for a process. If this module made it, another can take its place, so that a
-    process may train on one device after another; somebody else's stays, and "auto" follows it.
+    accelerate keeps one state for a process and refuses another device. While the block runs there is a new
+    one; then the old one is back, and an Accelerator that was made with it has kept it all the time.
 
     Raises:
-        ConfigError: somebody else's state is of another device than the one that is asked for.
+        ConfigError: another device than that of several processes.
     """
     from accelerate.state import AcceleratorState, PartialState
 
-    where, kept = resolve_device(device).type, dict(PartialState._shared_state)
-    if not kept or kept["device"].type == where:
-        return where
-    if _ours.get("device") == kept["device"].type and kept["distributed_type"] == "NO":
-        AcceleratorState._reset_state(reset_partial_state=True)
-        return where
-    if device == "auto":
-        return kept["device"].type
-    raise ConfigError(
-        f"device must be {kept['device'].type!r}, which accelerate was set to in this process, got "
-        f"{device!r}: choose that device, or fine-tune in a process of its own"
-    )
+    kept: Any = PartialState._shared_state
+    if not kept or device not in DEVICES or kept["device"].type == resolve_device(device).type:
+        yield
+        return
+    if kept["distributed_type"] != "NO":
+        raise ConfigError(
+            f"device must be {kept['device'].type!r}, where the processes of this run are, got {device!r}"
+        )
+    states: dict[Any, Any] = {state: state._shared_state for state in (PartialState, AcceleratorState)}
+    try:
+        for state in states:
+            state._shared_state = {}
+        yield
+    finally:
+        for state, own in states.items():
+            state._shared_state = own
