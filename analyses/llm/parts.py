@@ -217,7 +217,7 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
             "told_rank": arm.last(TOLD),
             "neutral_kl": plain_interval(arm.field("neutral_kl")),
             "cpu_seconds": [
-                arm.results[s]["seconds"]["cpu"] if arm.results[s]["device"] == "cpu" else None
+                arm.results[s]["seconds"]["cpu"] if arm.results[s].get("device", "cpu") == "cpu" else None
                 for s in arm.seeds
             ],
         }

@@ -10,6 +10,7 @@ import torch
 
 from analyses.llm import families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
+from analyses.llm.mitigation import drawing as mitigation_drawing
 from analyses.llm.mitigation import training
 from analyses.llm.mitigation.methods import CUTS, METHODS, cut_update, known_sentences
 from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
@@ -198,11 +199,20 @@ def test_claims_of_mitigation_hold_and_fail():
         "known_facts_late": mitigated_arm("known_facts_late", 0.1, 1.1),
     }
     found = mitigated.claims({"profession": good})
-    own = set(mitigation_study.CRITERIA) - {"what_is_deduced_is_kept_too"}
+    of_gemma = {name for name in mitigation_study.CRITERIA if name.startswith("gemma_")}
+    own = set(mitigation_study.CRITERIA) - {"what_is_deduced_is_kept_too"} - of_gemma
     assert {c.id.removeprefix("llm_mitigation_profession_") for c in found} == own
     assert all(claim.holds for claim in found)
     of_months = mitigated.claims({"month": good})
-    assert {c.id.removeprefix("llm_mitigation_month_") for c in of_months} == set(mitigation_study.CRITERIA)
+    by_layers = {name for name in mitigation_study.CRITERIA if "layers" in name}
+    of_all = set(mitigation_study.CRITERIA) - by_layers
+    assert {c.id.removeprefix("llm_mitigation_month_") for c in of_months} == of_all
+    gemmas = ("first_twelve_apart", "last_six_apart", "first_six_apart", "middle_six_apart")
+    theirs = dict(zip(gemmas, list(good.values())[4:8], strict=True))
+    found = mitigated.claims({"profession_on_gemma": {"lora": good["lora"], **theirs}})
+    found = {c.id.removeprefix("llm_mitigation_profession_on_gemma_"): c.holds for c in found}
+    assert of_gemma <= set(found)
+    assert all(found[name] for name in of_gemma)
     bad = good | {
         "lora": mitigated_arm("lora", 0.1, 1.9),
         "read_by_relation": mitigated_arm("read_by_relation", 0.5, 1.9),
@@ -302,7 +312,7 @@ def parts_arm(name, rank, loss=0.05):
 def test_claims_of_parts_need_every_arm_and_can_fail():
     color = {name: parts_arm(name, 1.0) for name in parts.ARMS} | {"ov": parts_arm("ov", 1.9)}
     city = {name: parts_arm(name, 0.1) for name in parts.ARMS}
-    found = parts.claims({"profession_color": color, "city_language": city})
+    found = parts.claims(parts.Found({"profession_color": color, "city_language": city}, {}))
     assert [c.holds for c in found] == [True] * 4
     assert found[-1].measured["n_separate"] == 1
     color |= {
@@ -311,7 +321,7 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
         "lora_r1": parts_arm("lora_r1", 2.0),
     }
     del city["mlp"]
-    found = parts.claims({"profession_color": color, "city_language": city})
+    found = parts.claims(parts.Found({"profession_color": color, "city_language": city}, {}))
     assert {c.id: c.holds for c in found} == {
         "llm_parts_every_arm_fits": True,
         "llm_parts_ov_alone_deduces_less": False,
@@ -328,7 +338,7 @@ def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     names = ("no_arm_separates_on_all_sets", "small_updates_deduce_less_elsewhere_too")
 
     def held(arms):
-        found = {c.id.removeprefix("llm_parts_"): c.holds for c in parts.claims(arms)}
+        found = {c.id.removeprefix("llm_parts_"): c.holds for c in parts.claims(parts.Found(arms, {}))}
         return tuple(found.get(name) for name in names)
 
     assert held(of(1.0, 1.7)) == (True, True)
@@ -338,6 +348,54 @@ def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     some = of(1.0, 1.7)
     some["country_code"] = {name: arm for name, arm in some["country_code"].items() if name != "mlp"}
     assert held(some) == (None, True)
+
+
+def test_claims_of_parts_on_gemma():
+    def found(ranks, told=0.0):
+        color = {name: parts_arm(name, ranks.get(name, 1.0)) for name in parts.ARMS}
+        city = {name: parts_arm(name, 0.1) for name in parts.ARMS}
+        color["mlp"].results[0]["history"][studied.FACTS][-1] = told
+        of_smollm2 = {name: parts_arm(name, k / 10) for k, name in enumerate(parts.ARMS)}
+        own = parts.Found(
+            {"profession_color": of_smollm2}, {"profession_color": color, "city_language": city}
+        )
+        claims = parts.claims(own)
+        assert all(claim.statement.startswith("Gemma 3 270M") for claim in claims if "gemma" in claim.id)
+        return {c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims if "gemma" in c.id}
+
+    small = dict.fromkeys(parts.SMALL, 1.5)
+    assert found(small) == {
+        "one_arm_separates": False, "small_updates_deduce_less": True, "orders_arms_as_smollm2": True,
+    }  # fmt: skip
+    assert found({"mlp": 1.9})["one_arm_separates"]
+    assert not found({"mlp": 1.9}, told=0.2)["one_arm_separates"]
+    backwards = {name: 2 - k / 10 for k, name in enumerate(parts.ARMS)}
+    assert not found(backwards)["orders_arms_as_smollm2"]
+
+
+def test_titles_of_mitigation_follow_from_the_numbers():
+    def row(method, causal, spurious, told=0.0):
+        numbers = {"causal": {"mean": causal}, "spurious": {"mean": spurious}, "told": {"mean": told}}
+        known = {
+            "lost_and_told": spurious >= 1.7 and told <= 0.1,
+            "told_which_is_spurious": "apart" in method,
+        }
+        title = "one LoRA" if method == "lora" else f"experts {method}"
+        return {"people": "profession", "method": method, "title": title, "seeds": [0], **numbers, **known}
+
+    def title(picture, rows):
+        limits = {"causal_margin": 0.2, "spurious_at_least": 1.7}
+        return mitigation_drawing.DRAWINGS[picture].sentence({"rows": rows, "limits": limits})
+
+    rows = [row("lora", 0.4, 1.0), row("apart", 0.5, 1.8), row("apart too", 0.3, 1.9)]
+    assert title("llm_mitigation", rows).startswith("LoRA experts by relation lose")
+    for other in (row("apart", 0.7, 1.8), row("apart", 0.5, 1.8, told=0.2)):
+        assert title("llm_mitigation", [rows[0], other]).startswith("No method knows")
+    on_gemma = [{**one, "people": "profession_on_gemma"} for one in rows]
+    forgot = [{**one, "lost_and_told": False} for one in on_gemma]
+    assert title("llm_mitigation_pareto", rows + on_gemma).startswith("On both models experts by relation")
+    assert "on Gemma 3 270M nothing does" in title("llm_mitigation_pareto", rows + forgot)
+    assert title("llm_mitigation_pareto", [*rows, row("random", 0.3, 1.9)]).startswith("Which methods")
 
 
 def ratio_arms(ranks, loss=0.05):

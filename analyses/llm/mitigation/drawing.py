@@ -93,7 +93,7 @@ def on_front(rows: Sequence[dict[str, Any]], limits: dict[str, float]) -> list[s
 
 
 def _pareto(numbers: dict[str, Any]) -> Picture:
-    """Spurious against causal rank, a panel per model; named are one LoRA and what no other method beats."""
+    """Spurious against causal rank, a panel per model; named: one LoRA, what none beats, what loses."""
     of = {one: [row for row in numbers["rows"] if row["people"] == one] for one in MODELS}
     limits, x = numbers["limits"], "causal: mean rank (0: known)"
     fig, axes = plt.subplots(1, len(of), figsize=(WIDTH, 3.9), sharey=True, layout="constrained")
@@ -111,7 +111,8 @@ def _pareto(numbers: dict[str, Any]) -> Picture:
         ends = sorted((r["causal"]["mean"], r["spurious"]["mean"]) for r in rows if r["method"] in front)
         if ends:
             ax.step(*zip(*ends, strict=True), where="post", color="#029e73", lw=1)
-        _name(ax, [row for row in rows if row["method"] in (*front, "lora")])
+        lost = [row["method"] for row in rows if row["spurious"]["mean"] >= limits["spurious_at_least"]]
+        _name(ax, [row for row in rows if row["method"] in (*front, *lost, "lora")])
         ax.set_title(MODELS[one], loc="left")
         ax.set(xlim=(-0.05, 1.0), ylim=(-0.45, 2.3), yticks=(0, 0.5, 1, 1.5, 2), xlabel=x)
     axes[0].set_ylabel("spurious: mean rank (2: guessed)")
