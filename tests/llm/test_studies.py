@@ -444,6 +444,25 @@ def test_optimizers_are_compared_where_the_model_moved_as_far():
     assert step_size.claims([]) == []
 
 
+def test_optimizers_are_compared_where_the_largest_direction_moved_as_far():
+    def moved(optimizer, lr, largest, rank):
+        point = sized_point("full", optimizer, lr, 1.0, rank)
+        table = {"part": ["mlp_out", "mlp_out", "ov"], "spectral": [largest, largest, 9.0]}
+        for result in point.arm.results.values():
+            result["movement"] = table | {"change": [0.1] * 3, "start": [1.0] * 3}
+        return point
+
+    adamw = [moved("adamw", 1, 0.1, 1.8), moved("adamw", 2, 1.0, 0.8)]
+    name = "llm_step_size_muon_on_all_weights_is_adamw_at_equal_largest_direction"
+    outside = moved("muon", 3, 0.01, 0.0)  # AdamW's rates do not enclose it
+    for rank, holds in ((1.3, True), (1.9, False)):
+        claims = {c.id: c for c in step_size.claims([*adamw, moved("muon", 1, 10**-0.5, rank), outside])}
+        assert claims[name].holds == holds
+        assert claims[name].measured["adamw_at_its_largest_direction"] == pytest.approx(1.3)
+        assert claims[name].measured["runs"] == 2
+    assert name not in {c.id for c in step_size.claims([*adamw, outside])}
+
+
 def test_claims_of_families_and_wordings_hold_and_fail():
     def row(model, data, control, ranks):
         return {
