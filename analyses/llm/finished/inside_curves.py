@@ -163,10 +163,15 @@ def layers_sentence(numbers: dict[str, Any]) -> str:
             )
         turns.setdefault(model, []).append(turn)
     where = [
-        f"layer {' or '.join(map(str, sorted(set(of))))} of {depth[model]} on {TITLES[model].split('-')[0]}"
+        f"layer {_listed(sorted(set(of)))} of {depth[model]} on {TITLES[model].split('-')[0]}"
         for model, of in turns.items()
     ]
     return f"What is known of a name moves from it to the prompt's last token at {', '.join(where)}"
+
+
+def _listed(layers: list[int]) -> str:
+    *first, last = map(str, layers)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
