@@ -125,7 +125,9 @@ def test_tables_have_a_row_for_everything_measured():
         "README.md": ["counts"],
         "docs/findings/parameterisations.md": ["maps"],
         "docs/speed.md": ["speed", "maps", "sweeps", "solvers"],
-        "docs/llm.md": ["table 1", "muon", "families", "parts", "mitigation"],
+        "docs/llm.md": [
+            "table 1", "muon", "families", "parts", "parts at equal told loss", "parts gemma", "mitigation",
+        ],  # fmt: skip
     }
     for page, of_page in tables.items():
         for name, table in of_page.items():

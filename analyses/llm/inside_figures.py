@@ -97,12 +97,24 @@ def draw_cuts(numbers: dict[str, Any]) -> Figure:
     for ax, (key, found) in zip(axes[0], cuts.items(), strict=True):
         for what, cut in found.items():
             _draw_cut(ax, y[what], cut)
+        narrow = len(cuts) > 3
         for what in (row for row in rows if row not in found):
-            missing = "not trained" if kind[what] == "parts" else "not measured"
-            ax.text(CHANCE / 2, y[what], missing, ha="center", va="center", fontsize=6.5, color="#6e6e6e")
+            missing = (
+                "not trained" if kind[what] == "parts" else "not\nmeasured" if narrow else "not measured"
+            )
+            ax.text(
+                CHANCE / 2,
+                y[what],
+                missing,
+                ha="center",
+                va="center",
+                fontsize=5.5 if narrow else 6.5,
+                color="#6e6e6e",
+            )
         for where in (0.0, CHANCE):
             ax.axvline(where, color="#aaaaaa", lw=0.8, ls="-" if where == 0 else "--", zorder=0)
-        ax.set_title(_panel_title(key, found), fontsize=7.5)
+        title = _panel_title(key, found)
+        ax.set_title(title.replace("-", "-\n", 1) if narrow else title, fontsize=7.5)
         ax.set_xlabel("mean rank")
         ax.set_xticks([0, 1, 2])
         ax.tick_params(axis="y", length=0)
@@ -203,8 +215,7 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
                 _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.rsplit(", ", 1)[1])])
         ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
         ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
-    for ax in axes[0]:
-        ax.set_xlabel("share of heads whose change is among\nthe 5 % largest over all pairings")
+    fig.supxlabel("share of heads whose change is among the 5 % largest over all pairings", fontsize=9)
     shares = [heads[SHARE] or 0.0 for run in numbers.values() for c in run.values() for heads in c.values()]
     axes[0][0].set_xlim(-0.02, max(0.3, *shares) + 0.02)
     axes[0][0].set_yticks(range(len(names)), [name.replace(" to ", " → ") for name in names])
