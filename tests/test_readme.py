@@ -126,8 +126,14 @@ def test_tables_have_a_row_for_everything_measured():
         "docs/findings/parameterisations.md": ["maps"],
         "docs/speed.md": ["speed", "maps", "sweeps", "solvers"],
         "docs/llm.md": [
-            "table 1", "muon", "families", "parts", "parts at equal told loss", "parts gemma", "mitigation",
-        ],  # fmt: skip
+            "table 1",
+            "muon",
+            "families",
+            "parts",
+            "parts at equal told loss",
+            "parts gemma",
+            "mitigation",
+        ],
     }
     for page, of_page in tables.items():
         for name, table in of_page.items():
