@@ -108,7 +108,7 @@ def draw_cuts(numbers: dict[str, Any]) -> Figure:
                 missing,
                 ha="center",
                 va="center",
-                fontsize=5.5 if narrow else 6.5,
+                fontsize=6.5,
                 color="#6e6e6e",
             )
         for where in (0.0, CHANCE):

@@ -29,17 +29,24 @@ def test_parts_names_the_arm_that_separates_or_who_deduces_most_and_least():
         known = {"fact_rank": [0.0] * len(ranks), "told_rank": [told] * len(ranks)}
         return {"data": data, "title": title, "rank": {"by_seed": list(ranks)}, **known}
 
+    def said(rows, model="SmolLM2"):
+        return parts.sentence({"model": model, "rows": rows})
+
     rows = [arm("MLPs", 1.2, 2.0), arm("attention", 0.3), arm("LoKr", 0.0, data="city_language")]
-    said = parts.sentence({"rows": rows})
-    assert said.endswith("least by MLPs (mean rank 1.60), most by attention (0.30)")
-    assert "not known" in parts.sentence({"rows": rows[:1]})
+    assert said(rows).endswith("least by MLPs (mean rank 1.60), most by attention (0.30)")
+    assert said(rows, "Gemma").startswith("On Gemma 3: No part")
+    forgot = arm("OV", 2.0, told=0.5)  # deduces least, but does not know what it was told
+    assert said([*rows, forgot]).endswith("least by MLPs (mean rank 1.60), most by attention (0.30)")
+    assert "not known" in said(rows[:1])
     rows = [arm("MLPs", 1.6, 2.0), arm("attention", 0.3), arm("MLPs", 0.3, data="city_language")]
-    assert parts.sentence({"rows": rows}).endswith("not deduced by MLPs")
+    assert said(rows).endswith("not deduced by MLPs")
     rows[2] = arm("MLPs", 0.3, data="city_language", told=0.5)  # what was told is not known
-    assert parts.sentence({"rows": rows}).startswith("No part")
-    rows[2] = arm("MLPs", 0.3, data="city_language")
+    assert said(rows).startswith("No part")
+    rows[2], rows[0] = arm("MLPs", 0.3, data="city_language"), arm("MLPs", 1.6, 2.0, told=0.5)
+    assert said(rows).startswith("No part")
+    rows[0] = arm("MLPs", 1.6, 2.0)
     rows.append(arm("attention", 0.4, data="sport_music"))  # MLPs were not run on every spurious set
-    assert "not known" in parts.sentence({"rows": rows})
+    assert "not known" in said(rows)
 
 
 def test_parts_correlate_the_arms_that_know_what_they_were_told():
@@ -111,25 +118,22 @@ def test_ratio_names_what_decides_more_once_every_size_is_there():
 
 
 def test_optimisers_are_compared_where_weights_moved_as_far():
-    def row(optimizer, moved, rank, fitted=True):
-        parts_moved = {part: {"mean": moved} for part in step_size.MOVED}
-        return {
-            "method": "lora",
-            "optimizer": optimizer,
-            "moved": parts_moved,
-            "rank": {"mean": rank},
-            "fitted": fitted,
-        }
+    def row(optimizer, moved, largest, rank, fitted=True):
+        sizes = {"moved": moved, "largest": largest}
+        far = {size: {step_size.SHOWN: {"mean": value}} for size, value in sizes.items()}
+        return {"method": "full", "optimizer": optimizer, "rank": {"mean": rank}, "fitted": fitted, **far}
 
-    rows = [row("adamw", 0.001, 2.0), row("adamw", 0.1, 1.0), row("muon", 0.01, 1.6)]
-    assert step_size.movement_sentence({"rows": rows}).endswith(
-        "less that is not so than AdamW (mean rank 1.60 against 1.50)"
-    )
-    rows[2]["rank"]["mean"] = 1.4
-    assert "deduces more" in step_size.movement_sentence({"rows": rows})
-    rows.append(row("adamw", 0.01, 0.0, fitted=False))  # does not know what it was told: not compared
-    assert "against 1.50" in step_size.movement_sentence({"rows": rows})
-    assert step_size.movement_sentence({"rows": rows[1:]}).startswith("How much")
+    rows = [row("adamw", 0.001, 0.1, 2.0), row("adamw", 0.1, 10, 1.0), row("muon", 0.01, 0.1, 1.6)]
+    said = step_size.movement_sentence({"rows": rows})
+    assert "is 1.60 beside AdamW's 1.50 where weights moved as far in Frobenius norm" in said
+    assert said.endswith("1.60 beside 2.00 where their largest direction did")
+    further = [row("muon", 0.5, 1, 0.0)]  # farther than any run of AdamW in one norm, not in the other
+    said = step_size.movement_sentence({"rows": rows + further})
+    assert "is 1.60 beside AdamW's 1.50 where" in said
+    assert said.endswith("0.80 beside 1.75 where their largest direction did")
+    rows[2]["fitted"] = False  # does not know what it was told: not compared
+    assert step_size.movement_sentence({"rows": rows}).startswith("How much")
+    assert step_size.movement_sentence({"rows": further}).startswith("How much")
 
 
 def test_wording_says_first_only_if_no_other_wording_deduces():
@@ -154,9 +158,11 @@ def patched(donor):
 def test_layers_name_the_turn_only_if_every_run_has_one():
     one, other = patched([[0.9, 2.0], [1.0, 1.9], [2.0, 0.5]]), patched([[0.9, 2.0], [2.0, 0.7], [2.1, 0.5]])
     said = inside_curves.layers_sentence({"city_language, full": one})
-    assert said.endswith("moves from it to the prompt's last token at layer 2 of 3")
+    assert said.endswith("moves from it to the prompt's last token at layer 2 of 3 on SmolLM2")
     both = inside_curves.layers_sentence({"city_language, full": one, "gemma, city_language, full": other})
-    assert both.endswith("at layer 2 of 3 and 1 of 3")
+    assert both.endswith("at layer 2 of 3 on SmolLM2, layer 1 of 3 on Gemma 3 270M")
+    more = inside_curves.layers_sentence({"city_language, full": one, "country_code, full": other})
+    assert more.endswith("at layer 1 or 2 of 3 on SmolLM2")
     back = patched([[0.9, 2.0], [2.0, 0.7], [0.8, 2.0]])
     for unlike in (back, patched([[2.0, 1.0]] * 3), patched([[1.0, 2.0]] * 3)):
         said = inside_curves.layers_sentence(
