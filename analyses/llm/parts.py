@@ -54,7 +54,7 @@ from analyses.llm.studies.plan import TITLES as TITLES_OF_MODELS
 
 PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
 CAUSAL = "city_language"
-LEAST_SEEDS, ARM_OF_ALL = 2, "full"
+LEAST_SEEDS = 2
 BLUE, ORANGE = "#0173b2", "#de8f05"
 FITTED, ALIKE = 0.05, 0.5
 """Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
@@ -187,14 +187,18 @@ def sentence(numbers: dict[str, Any]) -> str:
     if len(shown) < 2:
         model = numbers["model"]
         return f"Which parts of {model} deduce spurious answers is not known before two are trained"
-    on_gemma = "On Gemma 3: " if numbers["model"] == "Gemma" else ""
+    said = _separating(shown)
+    return f"On Gemma 3 {said}" if numbers["model"] == "Gemma" else said[0].upper() + said[1:]
+
+
+def _separating(shown: list[Shown]) -> str:
     if apart := [arm.title for arm in shown if arm.separates]:
-        return f"{on_gemma}causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
+        return f"causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
     able = [arm for arm in shown if arm.knows] or shown
     most, least = able[0], able[-1]
     return (
-        f"{on_gemma}No part and no parameterisation keeps causal answers and loses spurious ones, deduced "
-        f"least by {least.title} (mean rank {least.deduced:.2f}), most by {most.title} ({most.deduced:.2f})"
+        "no part and no parameterisation keeps causal answers and loses spurious ones, deduced least by "
+        f"{least.title} (mean rank {least.deduced:.2f}), most by {most.title} ({most.deduced:.2f})"
     )
 
 
@@ -308,7 +312,7 @@ def _claims_of_gemma(found: Found) -> Iterable[Claim]:
         for data, of in (("color", color), ("city", city))
     }
     fitted = [name for name in ARMS if max(told["color"][name], told["city"][name]) <= FITTED]
-    seeds = color[ARM_OF_ALL].seeds
+    seeds = sorted(set.intersection(*(set(arm.seeds) for arm in (*color.values(), *city.values()))))
     good = [
         name
         for name, of in ends.items()
