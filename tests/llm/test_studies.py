@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.llm import families, mitigated, parts, runs, step_size, wording
+from analyses.llm import again, families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import drawing as mitigation_drawing
 from analyses.llm.mitigation import training
@@ -396,6 +396,25 @@ def test_titles_of_mitigation_follow_from_the_numbers():
     assert title("llm_mitigation_pareto", rows + on_gemma).startswith("On both models experts by relation")
     assert "on Gemma 3 270M nothing does" in title("llm_mitigation_pareto", rows + forgot)
     assert title("llm_mitigation_pareto", [*rows, row("random", 0.3, 1.9)]).startswith("Which methods")
+
+
+def test_a_cpu_and_a_gpu_are_compared_only_where_both_ran():
+    def rows(apart=0.0, loss=0.0, devices=("cpu", "cuda")):
+        one = {"devices": list(devices), "rank": [1.0, 1.0 + apart], "loss_of_first_steps": [2.0, 2.0 - loss]}
+        without = {"devices": list(devices), "rank": [0.5, 0.5]}  # a mitigation records no loss
+        return [*[one] * (len(again.AGAIN) - 1), without]
+
+    def holds(found):
+        return [claim.holds for claim in again.claims(found)]
+
+    assert holds(rows(0.05, 5e-4)) == [True, True]
+    assert holds(rows(0.2, 2e-3)) == [False, False]
+    one_far = rows()
+    one_far[0] = {**one_far[0], "rank": [1.0, 0.6]}  # 0.07 in the mean, 0.4 in one run
+    assert holds(one_far) == [False, True]
+    assert holds(rows(devices=("cpu", "cpu"))) == holds(rows()[1:]) == []
+    assert "0.05 apart" in again.sentence({"rows": rows(0.06)})
+    assert "No run" in again.sentence({"rows": []})
 
 
 def ratio_arms(ranks, loss=0.05):
