@@ -10,13 +10,7 @@ import pytest
 import torch
 from on_a_gpu import DEVICE, assert_close
 
-from ocr_interp import (
-    FactRecallTask,
-    OVCircuit,
-    TrainConfig,
-    attribute,
-    build_model,
-)
+from ocr_interp import FactRecallTask, ModelConfig, OVCircuit, TrainConfig, attribute, build_model, train
 from ocr_interp.ablation import (
     Edges,
     Examples,
