@@ -54,12 +54,12 @@ def parts_table(found: dict[str, Any], number: str = "rank") -> str:
 
 def _known_rank(row: dict[str, Any] | None, number: str) -> str:
     """The number of every seed, in brackets where told facts or implications are above FITTED."""
-    if row is None:
+    facts_only = row is not None and row["training"].get("control") == "facts_only"
+    if row is None or (
+        facts_only and number == "matched"
+    ):  # no implication is told whose loss could be equal
         return ""
-    untold = None in row["told_rank"]
-    if untold and number == "matched":  # nothing is told whose loss could be equal
-        return ""
-    told = [0.0] * len(row["fact_rank"]) if untold else row["told_rank"]
+    told = [0.0] * len(row["fact_rank"]) if facts_only else row["told_rank"]
     known = [max(pair) <= FITTED for pair in zip(row["fact_rank"], told, strict=True)]
     values = ["never" if v is None else f"{v:.2f}" for v in row[number]["by_seed"]]
     return ", ".join(v if ok else f"({v})" for v, ok in zip(values, known, strict=True))
