@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from analyses.house.tables.studies import parts_table
 from analyses.llm import again, families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import drawing as mitigation_drawing
@@ -396,6 +397,21 @@ def test_titles_of_mitigation_follow_from_the_numbers():
     assert title("llm_mitigation_pareto", rows + on_gemma).startswith("On both models experts by relation")
     assert "on Gemma 3 270M nothing does" in title("llm_mitigation_pareto", rows + forgot)
     assert title("llm_mitigation_pareto", [*rows, row("random", 0.3, 1.9)]).startswith("Which methods")
+
+
+def test_a_table_of_parts_brackets_what_was_not_learned():
+    def row(title, data, ranks, fact, told, **training):
+        numbers = {"rank": {"by_seed": ranks}, "matched": {"by_seed": [None, *ranks[1:]]}}
+        known = {"fact_rank": fact, "told_rank": told, "neutral_kl": {"by_seed": [0.1, 0.3]}}
+        return {"title": title, "data": data, "training": training, **numbers, **known}
+
+    one = row("LoRA", "a", [0.5, 1.0], [0.0, 0.06], [0.0, 0.0])
+    alone = row("facts", "a", [1.5, 2.0], [0.0, 0.0], [2.0, 2.0], control="facts_only")
+    found = {"names": {"a": "A"}, "rows": [one], "further_rows": [alone]}
+    assert parts_table(found).splitlines()[2:] == [
+        "| LoRA | 0.50, (1.00) | 0.20 |", "| facts | 1.50, 2.00 | 0.20 |",
+    ]  # fmt: skip
+    assert parts_table(found, "matched").splitlines()[2:] == ["| LoRA | never, (1.00) |"]
 
 
 def test_a_cpu_and_a_gpu_are_compared_only_where_both_ran():

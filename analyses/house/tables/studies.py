@@ -48,6 +48,8 @@ def parts_table(found: dict[str, Any], number: str = "rank") -> str:
         own = [rows.get((title, data)) for data in sets]
         moved = [value for row in own if row for value in row["neutral_kl"]["by_seed"]]
         cells = [title, *(_known_rank(row, number) for row in own)]
+        if not any(cells[1:]):
+            continue
         lines.append(f"| {' | '.join([*cells, *([_mean(moved)] if end else [])])} |")
     return "\n".join(lines)
 
