@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import tyro
 from bench_llm import BESIDE, METHODS, padded, training
+from bench_llm_lora import with_peft
 
 from ocr_interp import FactRecallTask, ModelConfig, RunConfig, TrainConfig
 from ocr_interp.llm.facts.configuration import FactConfig
@@ -75,29 +76,11 @@ class Plain:
         self.device, self.pad, self.at, self.losses = device, lm.pad, 0, []
         self.model: Any = copy.deepcopy(lm.model).to(device)
         if recipe.method == "lora":
-            self.model = self._with_peft(recipe, order)
+            self.model = with_peft(self.model, order)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         # What users get who know of it: the fused kernel is the quicker one on a GPU.
         self.optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=0.0, fused=device == "cuda")
         self.model.train()
-
-    def _with_peft(self, recipe: FinetuneConfig, order: Any) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        own = sorted(name for name, _ in order.inner.named_modules() if name.endswith("lora_A.default"))
-        start = {n: p.detach().clone() for n, p in order.inner.named_parameters() if p.requires_grad}
-        lora = LoraConfig(
-            r=recipe.lora_rank,
-            lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]
-            target_modules=sorted({name.split(".")[-3] for name in own}),
-            task_type="CAUSAL_LM",
-        )
-        model: Any = get_peft_model(self.model, lora)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(start[name])
-        return model
 
     def step(self) -> None:
         batch = {k: v.to(self.device) for k, v in padded(self.rows[self.at], self.pad).items()}

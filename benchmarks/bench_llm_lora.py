@@ -25,33 +25,41 @@ from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.models.allocator import keep_freed_memory
 from ocr_interp.llm.models.loading import LanguageModel, load_model
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.loop import Finetuning
 
 AIM = 1.5
 
 
-def pefts(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
-    """CPU-seconds and loss of each step of the loop of peft's examples."""
+def with_peft(model: Any, order: Finetuning) -> Any:
+    """peft's LoRA in a model: rank, targets and start of one of our runs."""
     from peft import LoraConfig, get_peft_model
 
-    order = training(config, lm)
-    batches = [order._batch(step) for step in range(config.train.steps)]
+    recipe = order.config.train
     own = sorted(name for name, _ in order.inner.named_modules() if name.endswith("lora_A.default"))
-    targets = sorted({name.split(".")[-3] for name in own})
-    start = {n: p.detach().clone() for n, p in order.inner.named_parameters() if p.requires_grad}
-    del order
-    recipe = config.train
+    start = {n: p.detach() for n, p in order.inner.named_parameters() if p.requires_grad}
     lora = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]
-        target_modules=targets,
+        target_modules=sorted({name.split(".")[-3] for name in own}),
         task_type="CAUSAL_LM",
     )
-    model: Any = get_peft_model(copy.deepcopy(lm.model), lora)
-    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found: Any = get_peft_model(model, lora)
     with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(start[name])
-    optimizer = torch.optim.AdamW(trained.values(), lr=recipe.lr, weight_decay=0.0)
+        for name, parameter in found.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(start[name])
+    return found
+
+
+def pefts(config: LLMRunConfig, lm: LanguageModel) -> tuple[list[float], list[float]]:
+    """CPU-seconds and loss of each step of the loop of peft's examples."""
+    order = training(config, lm)
+    recipe = config.train
+    batches = [order._batch(step) for step in range(recipe.steps)]
+    model = with_peft(copy.deepcopy(lm.model), order)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    del order
+    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=0.0)
     times, losses = [], []
     model.train()
     for batch in batches:

@@ -26,7 +26,6 @@ from ocr_interp.llm import (
     methods,
     save_update,
     tiny_model,
-    tiny_tokenizer,
     wrap,
 )
 from ocr_interp.llm.encoding import encode, training_batch
@@ -50,8 +49,9 @@ def facts():
 @pytest.fixture(scope="module")
 def made(facts):
     """Builds a fresh tiny model of a family."""
-    texts = [f"{e.prompt} {answer}" for e in facts.test_examples for answer in e.candidates]
-    tokenizer = tiny_tokenizer(texts)
+    from small_facts import tokenizer_of
+
+    tokenizer = tokenizer_of(facts)
     return lambda family="llama": tiny_model(family, tokenizer)
 
 

@@ -1,10 +1,10 @@
 """Tiny models with a tokenizer that knows the facts' words; nothing is fetched."""
 
 import pytest
-from small_facts import SMALL
+from small_facts import SMALL, tokenizer_of
 
 from ocr_interp.llm.facts.drawing import make_facts
-from ocr_interp.llm.models.tiny import tiny_model, tiny_tokenizer
+from ocr_interp.llm.models.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +16,7 @@ def facts():
 @pytest.fixture(scope="session")
 def tokenizer(facts):
     """Neither a BOS nor a padding token."""
-    texts = [f"{e.prompt} {answer}" for e in facts.test_examples for answer in e.candidates]
-    return tiny_tokenizer(texts)
+    return tokenizer_of(facts)
 
 
 @pytest.fixture
