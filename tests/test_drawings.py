@@ -2,13 +2,16 @@
 
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 
 from analyses.house import drawing
@@ -45,6 +48,38 @@ def unreadable(fig):
     for text in fig.findobj(Text):
         if text.get_visible() and text.get_text().strip() and text.get_fontsize() < SMALLEST:
             found.append(f"{text.get_text()!r} in {text.get_fontsize():.1f} points")
+    return found
+
+
+def written(artist):
+    """The texts of a figure that are drawn: no labels of axes that are off, or of ticks beyond the limits."""
+    found = []
+    for child in artist.get_children():
+        if not child.get_visible() or (isinstance(child, Axis) and not child.axes.axison):
+            continue
+        if isinstance(child, Text) and child.get_text().strip():
+            found.append(child)
+        if isinstance(child, Axis):
+            low, high = sorted(child.get_view_interval())
+            slack = 1e-9 * (high - low)
+            ticks = [*child.get_major_ticks(), *child.get_minor_ticks()]
+            shown = [tick for tick in ticks if low - slack <= tick.get_loc() <= high + slack]
+            found += [text for tick in shown for text in written(tick)]
+            found += [text for text in (child.label, child.offsetText) if text.get_text().strip()]
+        elif not isinstance(child, Axes3D):
+            found += written(child)
+    return list(dict.fromkeys(found))
+
+
+def overlapping(fig):
+    """Pairs of texts of which one covers a quarter of the other's height; those in space are left out."""
+    fig.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in written(fig)]
+    found = []
+    for (one, a), (other, b) in combinations(boxes, 2):
+        width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        if width > 2 and height > min(a.height, b.height) / 4:
+            found.append((one, other))
     return found
 
 
@@ -85,6 +120,7 @@ def test_a_picture_is_readable_and_says_the_sentence_of_its_json(found):
             assert " ".join(fig.get_suptitle().split()) == sentence
             assert unreadable(fig) == []
             assert absent(fig) == []
+            assert overlapping(fig) == []
         finally:
             plt.close(fig)
 
@@ -175,6 +211,25 @@ def test_the_checks_find_a_wide_picture_small_text_and_an_absent_entry():
         )
     assert absent(fig) == ["nowhere", "a line"]
     assert [text.split(" ")[0] for text in unreadable(fig)][1:] == ["'tiny'"]
+    plt.close(fig)
+
+
+def test_texts_over_each_other_are_found_and_those_that_are_not_drawn_are_not():
+    with figure_style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3), layout="constrained")
+        left.plot([0, 1], label="a line")
+        left.set_xlabel("first")
+        fig.supxlabel("below both", fontsize=9)
+        assert overlapping(fig) == []
+        fig.legend(loc="outside lower center")
+        assert overlapping(fig) == [("below both", "a line")]
+        right.set_xticks([0.5], ["a tick"])
+        right.text(0.5, -0.05, "here", ha="center", va="top")
+        assert {"here", "a tick"} in [set(pair) for pair in overlapping(fig)]
+        right.axis("off")
+        assert overlapping(fig) == [("below both", "a line")]
+        right.text(0.5, -0.05, "there", ha="center", va="top")
+        assert ("here", "there") in overlapping(fig)
     plt.close(fig)
 
 

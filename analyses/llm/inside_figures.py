@@ -215,7 +215,7 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
                 _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.rsplit(", ", 1)[1])])
         ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
         ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
-    fig.supxlabel("share of heads whose change is among the 5 % largest over all pairings", fontsize=9)
+    axes[0][len(sets) // 2].set_xlabel("share of heads whose change is among the 5 % largest over all pairings")
     shares = [heads[SHARE] or 0.0 for run in numbers.values() for c in run.values() for heads in c.values()]
     axes[0][0].set_xlim(-0.02, max(0.3, *shares) + 0.02)
     axes[0][0].set_yticks(range(len(names)), [name.replace(" to ", " → ") for name in names])
@@ -226,30 +226,53 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
         Line2D([], [], ls="", marker=mark, color="0.3", label=METHODS.get(name, name)) for name, mark in marks
     ]
     handles.append(Line2D([], [], color="0.4", lw=0.9, ls=":", label="chance"))
-    handles.append(Patch(color="0.92", label="what chance gives in 95 % of cases"))
+    handles.append(Patch(color="0.92", label="what chance gives in 97.5 % of cases"))
     fig.set_layout_engine("constrained")
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 
 def _draw_shares(ax: Axes, circuits: dict[str, Any], mark: str) -> None:
-    """One mark per circuit and group; behind them what chance gives in 95 of 100 cases."""
+    """One mark per circuit and group; behind each what chance gives to as many heads."""
     for y, groups in enumerate(circuits.values()):
         for group, color in GROUPS.items():
             share = groups[group][SHARE]
             if share is None:
                 continue
-            n = sum(value is not None for value in groups[group]["change"])
-            ax.barh(y, binom.ppf(0.975, n, SMALL_SHARE) / n, 0.8, color="0.92", lw=0, zorder=0)
             shift = (list(GROUPS).index(group) - 0.5) * 0.36 + (0.09 if mark == METHOD_MARKS[1] else -0.09)
+            n = _counted(groups[group])
+            ax.barh(y + shift, _by_chance(n) / n, 0.18, color="0.92", lw=0, zorder=0)
             ax.plot(share, y + shift, mark, ms=5, color=color)
 
 
-CIRCUITS = Drawing(
-    "Fine-tuning adds no pairing of names or facts with their answers on the direct path, neither in the "
-    "most changed heads nor in others",
-    draw_circuits,
-)
+def _counted(heads: dict[str, Any]) -> int:
+    """How many heads of a group have a contrast."""
+    return sum(value is not None for value in heads["change"])
+
+
+def _by_chance(n: int) -> int:
+    """How many of n heads at most are beyond chance in 97.5 % of cases, were they independent."""
+    return int(binom.ppf(0.975, n, SMALL_SHARE))
+
+
+def circuits_sentence(numbers: dict[str, Any]) -> str:
+    """Whether any group of heads pairs more than chance."""
+    every = [heads for run in numbers.values() for circuit in run.values() for heads in circuit.values()]
+    known = [heads for heads in every if heads[SHARE] is not None]
+    counts = [(heads[SHARE], _counted(heads)) for heads in known]
+    beyond = sum(round(share * n) > _by_chance(n) for share, n in counts)
+    found = "no" if not beyond else "little"
+    rest = (
+        "neither in the most changed heads nor in others"
+        if not beyond
+        else f"{beyond} of {len(known)} groups of heads exceed chance"
+    )
+    return (
+        f"Fine-tuning adds {found} pairing of names or facts with their answers on the direct path: {rest}"
+    )
+
+
+CIRCUITS = Drawing(circuits_sentence, draw_circuits)
 
 
 def _heads(run: Runs, name: str, group: str) -> dict[str, Any]:

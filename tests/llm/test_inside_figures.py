@@ -119,9 +119,43 @@ def test_new_runs_have_pictures_of_their_own(tmp_path):
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
         f"{n}.{end}" for n in wanted for end in ENDS
     }
-    drawn = json.loads((tmp_path / "figures" / "llm_inside_truncation.json").read_text())["mean rank"]
-    assert drawn["profession_color, full"]["the top {k} removed"]["held_out_implication"] == [1.3, 1.3]
-    assert drawn["profession_color, full"]["only the top {k} kept"]["k"] == [1, 16]
+    drawn = json.loads((tmp_path / "figures" / "llm_inside_truncation.json").read_text())
+    own = drawn["mean rank by seed"]["profession_color, full"]["seed 0"]
+    assert own["the top {k} removed"]["held_out_implication"] == [1.3, 1.3]
+    assert own["only the top {k} kept"]["k"] == [1, 16]
+
+
+@pytest.mark.slow
+def test_every_seed_is_judged_and_drawn(tmp_path):
+    from analyses.llm.finished.inside_claims import inside_claims
+    from analyses.llm.inside_figures import draw
+
+    good, bad = (a_new_run("profession_color", FOLDERS[SMOLLM2], seed) for seed in (1, 0))
+    bad["layers"] |= {"donor": [[1.8, 2.1], [2.2, 0.5]], "probe_after": [[0.4, 0.3], [0.5, 0.7]]}
+    runs = read(tmp_path, good, bad)
+    claims = {claim.id: claim for claim in inside_claims(runs)}
+    for name, values in (("patching", {0: 1.8, 1: 0.9}), ("probes", {0: 0.7, 1: 0.9})):
+        claim = claims[f"llm_inside_{name}"]
+        assert not claim.holds, "the worse of two seeds"
+        assert {f"profession_color_full_seed{s}": v for s, v in values.items()} == {
+            key: measured[0] for key, measured in claim.measured.items()
+        }
+    draw(runs, tmp_path / "figures")
+    for picture in ("llm_inside_layers", "llm_inside_truncation"):
+        drawn = json.loads((tmp_path / "figures" / f"{picture}.json").read_text())
+        of = drawn if picture == "llm_inside_layers" else drawn["mean rank by seed"]
+        assert set(of["profession_color, full"]) == {"seed 0", "seed 1"}
+
+
+def test_the_title_of_token_circuits_counts_the_groups_beyond_chance():
+    from analyses.llm.inside_figures import SHARE, circuits_sentence
+
+    def groups(share):
+        return {"facts to implications": {"most changed": {"change": [1.0] * 54 + [None], SHARE: share}}}
+
+    within, beyond = groups(round(6 / 54, 6)), groups(round(7 / 54, 6))
+    assert circuits_sentence({"a": within}).endswith("neither in the most changed heads nor in others")
+    assert circuits_sentence({"a": within, "b": beyond}).endswith("1 of 2 groups of heads exceed chance")
 
 
 @pytest.mark.slow

@@ -106,10 +106,14 @@ def cut_claim(name: str, inspected: Sequence[Runs]) -> Claim:
 
 def _single(inspected: Iterable[Runs]) -> Iterator[Single]:
     for runs in inspected:
-        for result in runs.results:
-            key = f"{runs.key.replace(', ', '_')}_seed{result['config']['facts']['seed']}"
+        for seed, result in zip(runs.seeds, runs.results, strict=True):
             cuts = {cut["what"]: {"kind": cut["kind"], **cut["rank"]} for cut in result["cuts"]}
-            yield key, cuts
+            yield _run_key(runs, seed), cuts
+
+
+def _run_key(runs: Runs, seed: int) -> str:
+    """Key of one run: without the seed, runs of several seeds would overwrite each other."""
+    return f"{runs.key.replace(', ', '_')}_seed{seed}"
 
 
 def _update_claims(singles: list[Single]) -> Iterator[Claim]:
@@ -173,19 +177,20 @@ def _separating(cuts: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _layer_claims(inspected: Iterable[Runs]) -> Iterator[Claim]:
-    of_runs = [(runs, layers) for runs in inspected for layers in runs.layers()]
-    spurious = [(runs.key.replace(", ", "_"), of) for runs, of in of_runs if runs.data == "profession_color"]
-    if spurious:
-        best = {
-            key: [max(row[1] for row in of["probe_after"]), float(np.max(of["probe_before"]))]
-            for key, of in spurious
-        }
+    every = {
+        _run_key(runs, seed): (runs.data, of) for runs in inspected for seed, of in runs.layers().items()
+    }
+    best = {
+        key: [max(row[1] for row in of["probe_after"]), float(np.max(of["probe_before"]))]
+        for key, (data, of) in every.items()
+        if data == "profession_color"
+    }
+    if best:
         holds = all(after >= PROBE_FOUND and before <= PROBE_BEFORE for after, before in best.values())
         yield _claim("probes", LAYER_CRITERIA, "ours", best, holds, LAYERS_PICTURE)
-    if of_runs:
+    if every:
         donor = {
-            runs.key.replace(", ", "_"): [min(row[0] for row in of["donor"]), of["donor"][-1][0]]
-            for runs, of in of_runs
+            key: [min(row[0] for row in of["donor"]), of["donor"][-1][0]] for key, (_, of) in every.items()
         }
         holds = all(best <= TAKEN_OVER and last >= LOST for best, last in donor.values())
         yield _claim("patching", LAYER_CRITERIA, "ours", donor, holds, LAYERS_PICTURE)

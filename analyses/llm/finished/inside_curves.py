@@ -25,6 +25,8 @@ LOOK = {
 ENDS = {"only the top {k} kept": "-", "the top {k} removed": ":"}
 COLUMNS = 4
 """Runs side by side."""
+FIRST_SEED, FURTHER_SEEDS = 1.8, 0.9
+"""Widths of lines, in points."""
 PLACE_COLORS = {"name": "#0173b2", "last": "#de8f05"}
 PLACE_WORDS = {"name": "last token of the name", "last": "last token of the prompt"}
 
@@ -35,33 +37,35 @@ def truncated_runs(inspected: Sequence[Runs]) -> list[Runs]:
 
 
 def truncation_numbers(inspected: Sequence[Runs]) -> dict[str, Any]:
-    """The curves of every data set and method."""
-    return {"mean rank": {runs.key: _curves(runs) for runs in inspected}, "chance": CHANCE}
+    """The curves of every data set, method and seed."""
+    return {"mean rank by seed": {runs.key: _curves(runs) for runs in inspected}, "chance": CHANCE}
 
 
 def draw_truncation(numbers: dict[str, Any]) -> Figure:
-    """Mean ranks by k: the top k singular values of every ΔW alone, and without them."""
-    found = numbers["mean rank"]
-    columns = min(3, len(found))
+    """Mean ranks by k: the top k singular values of every ΔW alone, and without them; means over seeds."""
+    found = numbers["mean rank by seed"]
+    columns = min(COLUMNS, len(found))
     rows = -(-len(found) // columns)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, 1.2 + 2.0 * rows), sharey=True, squeeze=False, layout="constrained"
+        rows, columns, figsize=(WIDTH, 1.0 + 2.1 * rows), sharey=True, squeeze=False, layout="constrained"
     )
-    for ax, (key, curves) in zip(axes.flat, found.items(), strict=False):
+    for ax, (key, seeds) in zip(axes.flat, found.items(), strict=False):
         for (end, style), (split, (_, color)) in ((e, s) for e in ENDS.items() for s in LOOK.items()):
-            own = curves[end]
-            ax.plot(own["k"], own[split], style, color=color, lw=1.6, marker="o", ms=3)
+            own = [curves[end] for curves in seeds.values()]
+            mean = np.nanmean([curves[split] for curves in own], axis=0)
+            ax.plot(own[0]["k"], mean, style, color=color, lw=1.6, marker="o", ms=3)
         ax.axhline(numbers["chance"], color="#aaaaaa", lw=0.8, ls="--", zorder=0)
         ax.set_xscale("log", base=2)
-        ks = curves[next(iter(ENDS))]["k"]
+        ks = next(iter(seeds.values()))[next(iter(ENDS))]["k"]
         ax.set_xticks(ks, [str(k) for k in ks])
         ax.minorticks_off()
-        ax.set_title(_title(key))
-        ax.set_xlabel("k singular values of every ΔW")
+        ax.set_title(_title(key, len(seeds)), fontsize=7.5)
+        ax.set_xlabel("k singular values\nof every ΔW", fontsize=8)
     for ax in axes.flat[len(found) :]:
         ax.set_visible(False)
     axes[0][0].set_ylim(-0.1, None)
-    fig.supylabel("mean rank (0 is best)", fontsize=9)
+    for row in axes:
+        row[0].set_ylabel("mean rank (0 is best)", fontsize=8)
     handles = [Line2D([], [], color=color, lw=1.6) for _, color in LOOK.values()]
     handles += [Line2D([], [], color="#444444", lw=1.6, ls=style) for style in ENDS.values()]
     labels = [label for label, _ in LOOK.values()] + [end.format(k="k") for end in ENDS]
@@ -70,9 +74,9 @@ def draw_truncation(numbers: dict[str, Any]) -> Figure:
 
 
 def truncation_sentence(numbers: dict[str, Any]) -> str:
-    """Whether what was told is much better known than what was deduced, where that is nearer to chance."""
-    sooner = 0
-    for curves in numbers["mean rank"].values():
+    """In how many runs what was told is much better known than what was deduced, once that is at half chance."""
+    sooner, runs = 0, [run for seeds in numbers["mean rank by seed"].values() for run in seeds.values()]
+    for curves in runs:
         own = curves["the top {k} removed"]
         told = map(max, zip(own["held_out_fact"], own["training_implication"], strict=True))
         at = zip(told, own["held_out_implication"], strict=True)
@@ -80,23 +84,25 @@ def truncation_sentence(numbers: dict[str, Any]) -> str:
         sooner += lost is not None and lost[0] <= lost[1] / 2
     if not sooner:
         return "What is told and what is deduced, with the k largest directions of every update or without"
-    runs = len(numbers["mean rank"])
-    where = "" if sooner == runs else f", in {sooner} of {runs} runs"
+    where = "" if sooner == len(runs) else f", in {sooner} of {len(runs)} runs"
     return (
         f"Without the largest directions of every update what was deduced is lost before what was told{where}"
     )
 
 
-def _curves(runs: Runs) -> dict[str, dict[str, list[Any]]]:
-    """End of the spectrum -> k, and the mean over seeds of every split."""
-    found: dict[str, dict[str, list[Any]]] = {end: {"k": [], **{s: [] for s in LOOK}} for end in ENDS}
-    for what, cut in runs.cuts().items():
-        for end in ENDS:
-            match = re.search(end.format(k=r"(\d+)"), what)
-            if cut["kind"] == "truncation" and match:
-                found[end]["k"].append(int(match[1]))
-                for split in LOOK:
-                    found[end][split].append(float(np.nanmean(cut[split])))
+def _curves(runs: Runs) -> dict[str, dict[str, dict[str, list[Any]]]]:
+    """Seed -> end of the spectrum -> k, and the mean rank of every split."""
+    found = {}
+    for k, seed in enumerate(runs.seeds):
+        ends: dict[str, dict[str, list[Any]]] = {end: {"k": [], **{s: [] for s in LOOK}} for end in ENDS}
+        for what, cut in runs.cuts().items():
+            for end, curves in ends.items():
+                match = re.search(end.format(k=r"(\d+)"), what)
+                if cut["kind"] == "truncation" and match:
+                    curves["k"].append(int(match[1]))
+                    for split in LOOK:
+                        curves[split].append(cut[split][k])
+        found[f"seed {seed}"] = ends
     return found
 
 
@@ -106,27 +112,29 @@ def layered_runs(inspected: Sequence[Runs]) -> list[Runs]:
 
 
 def layer_numbers(inspected: Sequence[Runs]) -> dict[str, Any]:
-    """Probes and patching of the first run of every data set and method."""
-    return {runs.key: runs.layers()[0] for runs in inspected}
+    """Probes and patching of every data set, method and seed."""
+    return {runs.key: {f"seed {seed}": of for seed, of in runs.layers().items()} for runs in inspected}
 
 
 def draw_layers(numbers: dict[str, Any]) -> Figure:
     """By layer: how well probes read the fact of untold names, and the rank of the donor's implication.
 
-    A column for each run, at most COLUMNS side by side, then further pairs of rows.
+    A column for each data set and method, at most COLUMNS side by side, then further pairs of rows. Seeds
+    after the first are thin lines.
     """
     blocks = -(-len(numbers) // COLUMNS)
     size, columns = (WIDTH, 0.9 + 3.5 * blocks), min(COLUMNS, len(numbers))
     fig, axes = plt.subplots(
         2 * blocks, columns, figsize=size, sharey="row", squeeze=False, layout="constrained"
     )
-    for k, (key, of) in enumerate(numbers.items()):
+    for k, (key, seeds) in enumerate(numbers.items()):
         above, below = axes[2 * (k // columns)][k % columns], axes[2 * (k // columns) + 1][k % columns]
-        _draw_probes(above, of)
-        for place_at, place in enumerate(of["places"]):
-            below.plot([row[place_at] for row in of["donor"]], color=PLACE_COLORS[place], lw=1.8)
-        below.axhline(of["donor_unpatched"], color="#aaaaaa", lw=1, ls="--", zorder=0)
-        above.set_title(_title(key), fontsize=8.5)
+        for of, lw in zip(seeds.values(), (FIRST_SEED, *[FURTHER_SEEDS] * len(seeds)), strict=False):
+            _draw_probes(above, of, lw)
+            for place_at, place in enumerate(of["places"]):
+                below.plot([row[place_at] for row in of["donor"]], color=PLACE_COLORS[place], lw=lw)
+            below.axhline(of["donor_unpatched"], color="#aaaaaa", lw=lw / 2, ls="--", zorder=0)
+        above.set_title(_title(key, len(seeds)), fontsize=7.5)
         above.tick_params(labelbottom=False)
         below.set_xlabel("layer")
     for k in range(len(numbers), blocks * columns):
@@ -137,7 +145,7 @@ def draw_layers(numbers: dict[str, Any]) -> Figure:
         below[0].set_ylabel("rank of the donor's\nimplication (0 is best)")
         above[0].set_ylim(0, 1.02)
         below[0].set_ylim(-0.1, 2.8)
-    handles = [Line2D([], [], color=PLACE_COLORS[place], lw=1.8) for place in PLACE_WORDS]
+    handles = [Line2D([], [], color=PLACE_COLORS[place], lw=FIRST_SEED) for place in PLACE_WORDS]
     handles += [
         Line2D([], [], color="#555555", lw=1, ls=":"),
         Line2D([], [], color="#aaaaaa", lw=1, ls="--"),
@@ -151,7 +159,7 @@ def layers_sentence(numbers: dict[str, Any]) -> str:
     """The layer from which patching the prompt's last token brings more than patching the name, by model."""
     turns: dict[str, list[int]] = {}
     depth: dict[str, int] = {}
-    for key, of in numbers.items():
+    for key, of in ((key, of) for key, seeds in numbers.items() for of in seeds.values()):
         model = _model(key)
         name, last = (np.array(of["donor"])[:, of["places"].index(place)] for place in PLACE_WORDS)
         turn = int(np.argmax(last < name))
@@ -174,17 +182,18 @@ def _listed(layers: list[int]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _draw_probes(ax: Axes, of: dict[str, Any]) -> None:
+def _draw_probes(ax: Axes, of: dict[str, Any], lw: float) -> None:
     for k, place in enumerate(of["places"]):
-        for state, style, width in (("probe_before", ":", 1), ("probe_after", "-", 1.8)):
+        for state, style, width in (("probe_before", ":", lw / 2), ("probe_after", "-", lw)):
             ax.plot([row[k] for row in of[state]], style, color=PLACE_COLORS[place], lw=width)
     ax.axhline(of["chance"], color="#aaaaaa", lw=1, ls="--", zorder=0)
 
 
-def _title(key: str) -> str:
-    """The model, data set and method, from the key of a run's numbers."""
+def _title(key: str, seeds: int) -> str:
+    """The model, data set, method and number of seeds, from the key of a run's numbers."""
     *_, data, method = key.split(", ")
-    return f"{TITLES[_model(key)]}\n{data.replace('_', '-').title()}, {METHODS[method]}"
+    of = f"{METHODS[method]}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{TITLES[_model(key)]}\n{data.replace('_', '-').title()}\n{of}"
 
 
 def _model(key: str) -> str:

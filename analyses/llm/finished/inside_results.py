@@ -36,23 +36,15 @@ class Runs:
     results: tuple[dict[str, Any], ...]
 
     @property
-    def title(self) -> str:
-        """Data set, method, number of seeds."""
-        seeds = len(self.results)
-        name = self.data.replace("_", "-").title()
-        return f"{name}\n{METHODS[self.method]}, {seeds} seed{'s' if seeds > 1 else ''}"
-
-    @property
-    def title_with_model(self) -> str:
-        """The model, data set and method."""
-        name = self.data.replace("_", "-").title()
-        return f"{TITLES[self.model]}\n{name}, {METHODS[self.method]}"
-
-    @property
     def key(self) -> str:
         """Key of its numbers in the JSON."""
         named = f"{self.data}, {self.method}"
         return named if self.model == SMOLLM2 else f"{self.model}, {named}"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of every result."""
+        return tuple(result["config"]["facts"]["seed"] for result in self.results)
 
     def cuts(self) -> dict[str, dict[str, Any]]:
         """What was cut -> its kind, and the mean ranks of every seed by split; NaN where a seed lacks it."""
@@ -69,9 +61,10 @@ class Runs:
         """Token circuits of the seeds that have them."""
         return [r["circuits"] for r in self.results if isinstance(r.get("circuits"), dict)]
 
-    def layers(self) -> list[dict[str, Any]]:
-        """Probes and patching by layer of the seeds that have them."""
-        return [r["layers"] for r in self.results if isinstance(r.get("layers"), dict)]
+    def layers(self) -> dict[int, dict[str, Any]]:
+        """Seed -> probes and patching by layer, of the seeds that have them."""
+        found = zip(self.seeds, self.results, strict=True)
+        return {seed: result["layers"] for seed, result in found if isinstance(result.get("layers"), dict)}
 
 
 def read_runs(folder: Path) -> list[Runs]:

@@ -121,11 +121,14 @@ def _pareto(numbers: dict[str, Any]) -> Picture:
 
 
 def _name(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
-    """Numbers the points and lists their methods inside the axes."""
+    """Numbers the points, above or on the left where one on the right is close, and lists their methods."""
     ordered = sorted(rows, key=lambda row: -row["spurious"]["mean"])
-    for k, row in enumerate(ordered, 1):
-        at = (row["causal"]["mean"], row["spurious"]["mean"])
-        ax.annotate(str(k), at, (5, 4), textcoords="offset points", fontsize=8)
+    points = [(row["causal"]["mean"], row["spurious"]["mean"]) for row in ordered]
+    for k, (x, y) in enumerate(points, 1):
+        beside = [right - x for right, above in points if right > x and abs(above - y) < 0.25]
+        nearest = min(beside, default=1.0)
+        place = (-5, 4, "right") if nearest < 0.02 else (0, 6, "center") if nearest < 0.06 else (5, 4, "left")
+        ax.annotate(str(k), (x, y), place[:2], textcoords="offset points", ha=place[2], fontsize=8)
     words = [f"{k}  {row['title'].removeprefix('experts ')}" for k, row in enumerate(ordered, 1)]
     ax.text(0.98, 0.02, "\n".join(words), transform=ax.transAxes, ha="right", va="bottom", fontsize=7)
 
