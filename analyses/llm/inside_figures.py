@@ -215,7 +215,9 @@ def draw_circuits(numbers: dict[str, Any]) -> Figure:
                 _draw_shares(ax, circuits, METHOD_MARKS[methods.index(run.rsplit(", ", 1)[1])])
         ax.axvline(SMALL_SHARE, color="0.4", lw=0.9, ls=":")
         ax.set_title(name_of_set.replace("_", "-").title(), loc="left")
-    axes[0][len(sets) // 2].set_xlabel("share of heads whose change is among the 5 % largest over all pairings")
+    axes[0][len(sets) // 2].set_xlabel(
+        "share of heads whose change is among the 5 % largest over all pairings"
+    )
     shares = [heads[SHARE] or 0.0 for run in numbers.values() for c in run.values() for heads in c.values()]
     axes[0][0].set_xlim(-0.02, max(0.3, *shares) + 0.02)
     axes[0][0].set_yticks(range(len(names)), [name.replace(" to ", " → ") for name in names])
@@ -267,9 +269,7 @@ def circuits_sentence(numbers: dict[str, Any]) -> str:
         if not beyond
         else f"{beyond} of {len(known)} groups of heads exceed chance"
     )
-    return (
-        f"Fine-tuning adds {found} pairing of names or facts with their answers on the direct path: {rest}"
-    )
+    return f"Fine-tuning adds {found} pairing of names or facts with their answers on the direct path: {rest}"
 
 
 CIRCUITS = Drawing(circuits_sentence, draw_circuits)

@@ -157,28 +157,43 @@ def patched(donor):
 
 def test_layers_name_the_turn_only_if_every_run_has_one():
     one, other = patched([[0.9, 2.0], [1.0, 1.9], [2.0, 0.5]]), patched([[0.9, 2.0], [2.0, 0.7], [2.1, 0.5]])
-    said = inside_curves.layers_sentence({"city_language, full": one})
+
+    def sentence(**runs):
+        names = {
+            "smol": "city_language, full",
+            "codes": "country_code, full",
+            "gemma": "gemma, city_language, full",
+        }
+        seeds = {name: of if isinstance(of, list) else [of] for name, of in runs.items()}
+        return inside_curves.layers_sentence(
+            {names[name]: {f"seed {k}": one for k, one in enumerate(of)} for name, of in seeds.items()}
+        )
+
+    said = sentence(smol=one)
     assert said.endswith("moves from it to the prompt's last token at layer 2 of 3 on SmolLM2")
-    both = inside_curves.layers_sentence({"city_language, full": one, "gemma, city_language, full": other})
+    both = sentence(smol=one, gemma=other)
     assert both.endswith("at layer 2 of 3 on SmolLM2, layer 1 of 3 on Gemma 3 270M")
-    more = inside_curves.layers_sentence({"city_language, full": one, "country_code, full": other})
-    assert more.endswith("at layer 1 or 2 of 3 on SmolLM2")
+    for more in (sentence(smol=one, codes=other), sentence(smol=[one, other])):
+        assert more.endswith("at layer 1 or 2 of 3 on SmolLM2")
     back = patched([[0.9, 2.0], [2.0, 0.7], [0.8, 2.0]])
     for unlike in (back, patched([[2.0, 1.0]] * 3), patched([[1.0, 2.0]] * 3)):
-        said = inside_curves.layers_sentence(
-            {"city_language, full": one, "gemma, city_language, full": unlike}
-        )
-        assert said.startswith("Where facts of untold names can be read")
+        for said in (sentence(smol=one, gemma=unlike), sentence(smol=[one, unlike])):
+            assert said.startswith("Where facts of untold names can be read")
 
 
 def test_truncation_says_apart_only_if_what_was_told_is_kept():
-    def numbers(facts):
-        own = {"k": [1, 8], "held_out_fact": facts, "training_implication": [0.0, 0.1]}
-        curves = {"the top {k} removed": {**own, "held_out_implication": [0.6, 1.3]}}
-        return {"mean rank": {"city_language, full": curves}, "chance": 2.0}
+    def numbers(*seeds):
+        own = {"k": [1, 8], "training_implication": [0.0, 0.1], "held_out_implication": [0.6, 1.3]}
+        curves = {
+            f"seed {k}": {"the top {k} removed": {**own, "held_out_fact": facts}}
+            for k, facts in enumerate(seeds)
+        }
+        return {"mean rank by seed": {"city_language, full": curves}, "chance": 2.0}
 
     said = inside_curves.truncation_sentence(numbers([0.0, 0.1]))
     assert said.endswith("what was deduced is lost before what was told")
+    said = inside_curves.truncation_sentence(numbers([0.0, 0.7], [0.0, 0.1]))
+    assert said.endswith("before what was told, in 1 of 2 runs")
     assert inside_curves.truncation_sentence(numbers([0.0, 0.7])).startswith(
         "What is told and what is deduced"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2, TITLES
+from analyses.llm.studies.plan import FOLDERS, GEMMA, SMOLLM2
 from ocr_interp.llm.training.files.result import read_result
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "llm_inside"
