@@ -74,7 +74,7 @@ def draw_truncation(numbers: dict[str, Any]) -> Figure:
 
 
 def truncation_sentence(numbers: dict[str, Any]) -> str:
-    """In how many runs what was told is known much better than what was deduced, at half chance of the latter."""
+    """In how many runs what was told is known much better than what was deduced, which is at half chance."""
     sooner, runs = 0, [run for seeds in numbers["mean rank by seed"].values() for run in seeds.values()]
     for curves in runs:
         own = curves["the top {k} removed"]
