@@ -27,6 +27,7 @@ STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         parts.PILOT,
+        parts.PILOT_ON_GEMMA,
         families.PILOT,
         mitigation.STUDY,
         families.STUDY,

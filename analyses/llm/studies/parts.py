@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from analyses.llm.studies.families import GENTLE, SELDOM
-from analyses.llm.studies.plan import GEMMA, LORA_RATE, PlannedRun, Study, recipe
+from analyses.llm.studies.plan import GEMMA, LORA_RATE, STEPS, PlannedRun, Study, recipe
 
 MATCHED = 0.1
 """Nats per told implication at which arms are compared."""
@@ -147,6 +147,29 @@ def pilots(seed: int) -> Iterator[PlannedRun]:
             yield PlannedRun("pilot", f"{method}--lr{lr:g}", config)
 
 
+GEMMA_KNOWN = 0.05
+GEMMA_PILOT_RATES: dict[str, tuple[float, ...]] = {
+    "lora_r8": (3e-4,),
+    "compacter": (3e-3, 1e-2),
+    "lora_mixer": (3e-4, 3e-3),
+    "compacter_plus": (1e-2, 3e-2),
+}
+"""Rates beside SmolLM2's, for arms that at SmolLM2's did not know all that they were told. It reads told facts
+and told implications alone after all steps, of its own seed. Chosen is the smallest rate, SmolLM2's among them,
+with both at a mean rank of at most GEMMA_KNOWN; if none has, the one with the smallest sum."""
+
+
+def pilots_of_gemma(seed: int) -> Iterator[PlannedRun]:
+    """The pilot of Gemma's rates, measured before and after."""
+    for arm, rates in GEMMA_PILOT_RATES.items():
+        for lr in (ARMS[arm]["lr"], *rates):
+            config = recipe(SETS[0], seed, model=GEMMA, log_every=STEPS, **{**ARMS[arm], "lr": lr})
+            yield PlannedRun("pilot_parts_gemma", f"{arm}--lr{lr:g}", config)
+
+
 STUDY = Study("parts", "Which parts, and which parameterisation, deduce?", CRITERIA, runs, (0, 1))
 ON_GEMMA = Study("parts_gemma", "Do the same parts of Gemma deduce?", GEMMA_CRITERIA, runs_of_gemma, (0,))
 PILOT = Study("pilot", "Which rate fits the told facts?", {}, pilots, (PILOT_SEED,))
+PILOT_ON_GEMMA = Study(
+    "pilot_parts_gemma", "Which rate fits what is told on Gemma?", {}, pilots_of_gemma, (PILOT_SEED,)
+)
