@@ -157,8 +157,8 @@ GEMMA_PILOT_RATES: dict[str, tuple[float, ...]] = {
 """Rates beside SmolLM2's, for arms that at SmolLM2's did not know all that they were told.
 
 The pilot reads told facts and told implications alone, after all steps, of its own seed. Chosen is the
-smallest rate, SmolLM2's among them, with both at a mean rank of at most GEMMA_KNOWN; if none has, the one with
-the smallest sum."""
+smallest rate, SmolLM2's among them, with both at a mean rank of at most GEMMA_KNOWN; if none has, the one
+with the smallest sum."""
 
 
 def pilots_of_gemma(seed: int) -> Iterator[PlannedRun]:
