@@ -16,24 +16,28 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.lines import Line2D
 from scipy.stats import spearmanr
 
-from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE, NAMES
 from analyses.llm.finished.studied import (
     FACTS,
     HELD_OUT,
     HELD_OUT_CALIBRATED,
     TOLD,
-    Arm,
     arms_of,
     plain_interval,
 )
+from analyses.llm.parameterisation.claims import (
+    CAUSAL,
+    FITTED,
+    GEMMA_PICTURE,
+    PICTURE,
+    Arms,
+    Found,
+    claims,
+)
 from analyses.llm.studies.parts import (
-    ADDED_SETS,
-    ALIKE_ORDER,
     ALL_SETS,
     ARMS,
     CHANCE_LEFT,
@@ -44,30 +48,13 @@ from analyses.llm.studies.parts import (
     MATCHED,
     ON_GEMMA,
     SETS,
-    SMALL,
     SPURIOUS,
     STUDY,
     TITLES,
 )
-from analyses.llm.studies.plan import GEMMA, Study
-from analyses.llm.studies.plan import TITLES as TITLES_OF_MODELS
+from analyses.llm.studies.plan import Study
 
-PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
-CAUSAL = "city_language"
-LEAST_SEEDS = 2
 BLUE, ORANGE = "#0173b2", "#de8f05"
-FITTED, ALIKE = 0.05, 0.5
-"""Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
-Arms = dict[str, dict[str, Arm]]
-"""Data set -> name in ARMS -> its runs."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The finished runs of SmolLM2 and of Gemma."""
-
-    smollm2: Arms
-    gemma: Arms
 
 
 def make(runs: Path, figures: Path) -> Found:
@@ -228,117 +215,6 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
         for data, of_data in arms.items()
         for name, arm in of_data.items()
     ]
-
-
-def claims(found: Found) -> list[Claim]:
-    """The criteria that enough finished runs can judge."""
-    return [*_claims(found.smollm2), *_claims_of_gemma(found)]
-
-
-def _claims(arms: Arms) -> Iterable[Claim]:
-    color, city = (
-        {name: arm for name, arm in arms.get(data, {}).items() if len(arm.seeds) >= LEAST_SEEDS}
-        for data in SETS
-    )
-    if len(color) == len(ARMS):
-        worst = {n: max(*arm.last(FACTS), *arm.last(TOLD)) for n, arm in color.items()}
-        yield _claim("every_arm_fits", worst, max(worst.values()) <= FITTED)
-    if {"full", "ov"} <= set(color):
-        full, ov = (color[name].at_told_loss(HELD_OUT, MATCHED) for name in ("full", "ov"))
-        pairs = list(zip(full, ov, strict=False))
-        holds = all(a < b for a, b in pairs)  # NaN, never that well told, holds nothing
-        yield _claim("ov_alone_deduces_less", {"full": full, "ov": ov}, holds)
-    ranks = ("lora_r1", "lora_r8", "lora_r64")
-    if set(ranks) <= set(color):
-        means = {name: float(np.mean(color[name].at_told_loss(HELD_OUT, MATCHED))) for name in ranks}
-        spread = max(means.values()) - min(means.values())
-        yield _claim("rank_of_lora_does_not_decide", means, bool(spread <= ALIKE))
-    if len(color) == len(city) == len(ARMS):
-        both = {n: [city[n].last(HELD_OUT), color[n].last(HELD_OUT)] for n in ARMS}
-        good = [
-            name
-            for name, (one, other) in both.items()
-            if max(one) <= CITY_LIMIT
-            and min(other) >= CHANCE_LEFT
-            and max(*color[name].last(TOLD), *city[name].last(TOLD)) <= FITTED
-        ]
-        ranks_of = {
-            f"{n}_{what}": v
-            for n, pair in both.items()
-            for what, v in zip(("city", "color"), pair, strict=False)
-        }
-        yield _claim("one_arm_separates", {"n_separate": len(good), **ranks_of}, bool(good))
-    yield from _claims_of_all_sets(arms)
-
-
-def _claims_of_all_sets(arms: Arms) -> Iterable[Claim]:
-    """The claims that came with the added sets: a run is a set with a seed."""
-    ends = {
-        name: {data: arms[data][name].last(HELD_OUT) for data in (CAUSAL, *SPURIOUS)}
-        for name in ARMS
-        if all(name in arms.get(data, {}) for data in (CAUSAL, *SPURIOUS))
-    }
-    if len(ends) == len(ARMS):
-        spurious = {
-            name: float(np.mean(np.concatenate([own[d] for d in SPURIOUS]))) for name, own in ends.items()
-        }
-        causal = {name: float(np.mean(own[CAUSAL])) for name, own in ends.items()}
-        apart = [name for name in ARMS if causal[name] <= CITY_LIMIT and spurious[name] >= CHANCE_LEFT]
-        measured = {
-            f"{name}_{what}": of[name]
-            for name in ARMS
-            for what, of in (("causal", causal), ("spurious", spurious))
-        }
-        yield _claim("no_arm_separates_on_all_sets", {"n_separate": len(apart), **measured}, not apart)
-    elsewhere = [data for data in ADDED_SETS if data in SPURIOUS]
-    compared = ("lora_r8", *SMALL)
-    if all(name in arms.get(data, {}) for name in compared for data in elsewhere):
-        means = {
-            name: float(np.mean(np.concatenate([arms[data][name].last(HELD_OUT) for data in elsewhere])))
-            for name in compared
-        }
-        holds = all(means[name] > means["lora_r8"] for name in SMALL)
-        yield _claim("small_updates_deduce_less_elsewhere_too", means, holds)
-
-
-def _claims_of_gemma(found: Found) -> Iterable[Claim]:
-    """The claims about Gemma, once every arm has a run."""
-    color, city = (found.gemma.get(data, {}) for data in SETS)
-    if not len(color) == len(city) == len(ARMS):
-        return
-    ends = {name: {"color": color[name].last(HELD_OUT), "city": city[name].last(HELD_OUT)} for name in ARMS}
-    told = {
-        data: {name: max(*of[name].last(TOLD), *of[name].last(FACTS)) for name in ARMS}
-        for data, of in (("color", color), ("city", city))
-    }
-    fitted = [name for name in ARMS if max(told["color"][name], told["city"][name]) <= FITTED]
-    seeds = sorted(set.intersection(*(set(arm.seeds) for arm in (*color.values(), *city.values()))))
-    good = [
-        name
-        for name, of in ends.items()
-        if max(of["city"]) <= CITY_LIMIT and min(of["color"]) >= CHANCE_LEFT and name in fitted
-    ]
-    every = {f"{name}_{what}": values for name, of in ends.items() for what, values in of.items()}
-    yield _claim("gemma_one_arm_separates", {"seeds": seeds, "n_separate": len(good), **every}, bool(good))
-    means = {name: float(np.mean(of["color"])) for name, of in ends.items()}
-    compared = ("lora_r8", *SMALL)
-    measured = {name: means[name] for name in compared}
-    measured |= {f"{name}_worst_told": told["color"][name] for name in compared}
-    less = all(means[name] > means["lora_r8"] for name in SMALL)
-    yield _claim("gemma_small_updates_deduce_less", measured, less)
-    of_smollm2 = found.smollm2.get(SETS[0], {})
-    if len(of_smollm2) == len(ARMS):
-        theirs = [float(np.mean(of_smollm2[name].last(HELD_OUT))) for name in ARMS]
-        found_order = float(np.asarray(spearmanr(theirs, [means[name] for name in ARMS])[0]))
-        measured = {"rank_correlation": found_order, "arms_that_know_what_was_told": len(fitted)}
-        yield _claim("gemma_orders_arms_as_smollm2", measured, found_order >= ALIKE_ORDER)
-
-
-def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-    if name in GEMMA_CRITERIA:
-        of_gemma = {"figure": GEMMA_PICTURE, "model": TITLES_OF_MODELS[GEMMA]}
-        return study_claim(f"parts_{name}", GEMMA_CRITERIA[name], measured, holds, **of_gemma)
-    return study_claim(f"parts_{name}", CRITERIA[name], measured, holds, PICTURE)
 
 
 DRAWINGS: dict[str, Drawing] = dict.fromkeys((PICTURE, GEMMA_PICTURE), DRAWING)

@@ -18,6 +18,7 @@ from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
+from analyses.llm.studies.parts import SMALL
 from analyses.llm.studies.plan import PlannedRun, recipe
 from analyses.predictions import known_pairs, ratio, recall
 from ocr_interp import llm
@@ -332,7 +333,7 @@ def test_claims_of_parts_need_every_arm_and_can_fail():
 
 def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     def of(spurious, small, causal=0.1):
-        arms = {name: parts_arm(name, small if name in parts.SMALL else spurious) for name in parts.ARMS}
+        arms = {name: parts_arm(name, small if name in SMALL else spurious) for name in parts.ARMS}
         city = {name: parts_arm(name, causal) for name in parts.ARMS}
         return {"city_language": city} | dict.fromkeys(parts.SPURIOUS, arms)
 
@@ -364,7 +365,7 @@ def test_claims_of_parts_on_gemma():
         assert all(claim.statement.startswith("Gemma 3 270M") for claim in claims if "gemma" in claim.id)
         return {c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims if "gemma" in c.id}
 
-    small = dict.fromkeys(parts.SMALL, 1.5)
+    small = dict.fromkeys(SMALL, 1.5)
     assert found(small) == {
         "one_arm_separates": False, "small_updates_deduce_less": True, "orders_arms_as_smollm2": True,
     }  # fmt: skip

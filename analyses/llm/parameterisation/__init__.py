@@ -1,0 +1,1 @@
+"""What `analyses.llm.parts` claims."""
