@@ -71,6 +71,7 @@ TITLES = {
     "lora_r64_slower": "LoRA, rank 64, slower",
     "lora_mixer_slower": "LoRA-Mixer, slower",
     "lora_r8_facts_only": "LoRA, rank 8, facts only",
+    "attention_longer": "attention, twice as long",
 }
 
 CRITERIA = {
@@ -101,6 +102,9 @@ CRITERIA = {
 }
 
 
+LONGER: dict[str, dict[str, Any]] = {"attention_longer": {**ARMS["attention"], "steps": 2 * STEPS}}
+"""An arm on Gemma that had not quite learned what it was told."""
+
 GEMMA_CRITERIA = {
     "gemma_one_arm_separates": (
         f"some arm on Gemma that knows what it is told has City-Language at most {CITY_LIMIT} and "
@@ -109,6 +113,20 @@ GEMMA_CRITERIA = {
     "gemma_small_updates_deduce_less": (
         "Gemma: Compacter, Compacter++, LoRA-Mixer and LoKr each: Profession-Color has a higher mean rank "
         "than with LoRA of rank 8, at the end, mean over seeds"
+    ),
+    "gemma_attention_longer_deduces": (
+        "Gemma: attention alone, trained twice as long, knows all that it was told, and has Profession-Color "
+        f"below {CHANCE_LEFT}, in every seed (if not, it separates; added after the arm's first run, before "
+        "its own)"
+    ),
+    "gemma_one_arm_separates_at_its_own_rate": (
+        f"some arm on Gemma at the rate of its own pilot knows what it is told, has City-Language at most "
+        f"{CITY_LIMIT} and Profession-Color at least {CHANCE_LEFT}, in every seed (added after the runs at "
+        "SmolLM2's rates, before the pilot had ended)"
+    ),
+    "gemma_small_updates_deduce_less_at_their_own_rates": (
+        "Gemma, at the rates of its own pilot: Compacter, Compacter++ and LoRA-Mixer each: Profession-Color "
+        "has a higher mean rank than with LoRA of rank 8, at the end, mean over seeds (added with the former)"
     ),
     "gemma_orders_arms_as_smollm2": (
         "Profession-Color: the rank correlation of the arms' mean ranks on Gemma with those on SmolLM2, at "
@@ -128,9 +146,9 @@ def runs(seed: int) -> Iterator[PlannedRun]:
 
 
 def runs_of_gemma(seed: int) -> Iterator[PlannedRun]:
-    """Every arm on a spurious and on the causal set."""
-    for data in SETS:
-        for arm, training in ARMS.items():
+    """Every arm on a spurious and on the causal set, then the one that needs longer."""
+    for arms, data in ((arms, data) for arms in (ARMS, LONGER) for data in SETS):
+        for arm, training in arms.items():
             fields = training if "method" in training else {**training, **GENTLE}
             config = recipe(data, seed, model=GEMMA, log_every=SELDOM, **fields)
             yield PlannedRun("parts_gemma", f"{data}--{arm}", config)
