@@ -60,6 +60,10 @@ class OtherProcess:
         for connection in (out, write_out, err, write_err):
             connection.close()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def send_signal(self, which):
         os.kill(self._process.pid, which)
 

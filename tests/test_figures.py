@@ -3,11 +3,15 @@
 import ast
 import json
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 
+import experiments_elsewhere
+import psutil
 import pytest
-from other_process import SERVER
+from other_process import SERVER, OtherProcess
 
 import analyses
 from analyses.house import experiments
@@ -15,7 +19,7 @@ from analyses.house.claims import Claim, assemble, write_claims
 from analyses.house.discovery import choose, find_figures
 from analyses.house.experiments import STACK, Experiment, load_all, make_jobs, train_all
 from analyses.house.figure import Figure
-from ocr_interp import FactRecallTask, ModelConfig, TrainConfig
+from ocr_interp import FactRecallTask, ModelConfig, TrainConfig, load_run
 from ocr_interp.errors import ConfigError, OcrInterpError, UnknownNameError
 from ocr_interp.training.loop import train
 
@@ -191,6 +195,30 @@ def test_experiments_leave_the_runs_that_train_leaves(tmp_path, monkeypatch):
             alone = train(config.task, config.model, config.train, progress=False)
             assert run.history.equals(alone.history)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
+
+
+@pytest.mark.slow
+def test_processes_save_and_end_when_the_one_that_started_them_is_killed(tmp_path):
+    started = 0
+    with OtherProcess(experiments_elsewhere.train_for_long, tmp_path) as parent:
+        seen = psutil.Process(parent.pid)
+        for _ in range(600):
+            started = len(list(tmp_path.glob("*/seed0/history.csv")))
+            if started == len(experiments_elsewhere.EXPERIMENTS):
+                break
+            time.sleep(0.1)
+        children = seen.children(recursive=True)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(30)
+    assert started == len(experiments_elsewhere.EXPERIMENTS), "both train"
+    _, alive = psutil.wait_procs(children, timeout=30)
+    for child in alive:
+        child.kill()
+    assert [child.cmdline() for child in alive] == []
+    for experiment in experiments_elsewhere.EXPERIMENTS:
+        run = load_run(experiment.path(tmp_path, 0))
+        assert not run.complete
+        assert run.history["step"].iloc[-1] > 0
 
 
 def test_jobs_are_stacks_of_one_shape_the_longest_first():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ def train_all(runs: Path, experiments: Iterable[Experiment]) -> None:
         return
     with (
         Progress(console=Console(stderr=True)) as bar,
-        ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn")) as pool,
+        ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"), end_with_the_parent) as pool,
     ):
         shown = bar.add_task(f"training {len(missing)} models", total=len(missing))
         waiting = {pool.submit(_train, job): len(job) for job in jobs}
@@ -117,3 +119,21 @@ def _train(job: Job) -> None:
         train_together([config for config, _ in job], [path for _, path in job])
     finally:
         torch.set_num_threads(threads)
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():  # training was asked to stop and has saved
+        os._exit(1)
+
+
+def end_with_the_parent() -> None:
+    """Sends SIGTERM to this process of a pool when the one that started it is gone.
+
+    A process of a pool waits for work for ever if the parent was killed. One that trains saves first.
+    """
+    threading.Thread(target=_terminate_after_the_parent, daemon=True).start()
+
+
+def _terminate_after_the_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
