@@ -19,7 +19,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from analyses.llm.studies import families, mitigation, months, parts, ratio, recall, step_size, wording
+from analyses.llm.studies import (
+    families,
+    mitigation,
+    months,
+    parts,
+    ratio,
+    recall,
+    step_size,
+    strangers,
+    wording,
+)
 from analyses.llm.studies.plan import PlannedRun, Study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm" / "studies"
@@ -31,6 +41,7 @@ STUDIES: dict[str, Study] = {
         families.PILOT,
         mitigation.STUDY,
         families.STUDY,
+        strangers.STUDY,
         months.STUDY,
         parts.STUDY,
         parts.ON_GEMMA,

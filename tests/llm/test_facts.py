@@ -7,7 +7,7 @@ import pytest
 
 from ocr_interp.errors import ConfigError, UnknownNameError
 from ocr_interp.llm.facts.catalogue import fact_sets
-from ocr_interp.llm.facts.configuration import FactConfig
+from ocr_interp.llm.facts.configuration import CONTROLS, FactConfig
 from ocr_interp.llm.facts.drawing import make_facts, with_control
 from ocr_interp.llm.facts.fact_set import Templates
 from ocr_interp.llm.facts.names import FIRST_NAMES, LAST_NAMES
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_facts_and_another_redraws_names_and_pairs(
 def test_controls_share_names_and_pairs_and_change_what_is_told():
     plain = make_facts(FactConfig())
     told = {}
-    for control in ("facts_only", "implications_only", "random_implications"):
+    for control in CONTROLS[1:]:
         facts = make_facts(FactConfig(control=control))
         assert (facts.subjects, facts.facts, facts.trained) == (plain.subjects, plain.facts, plain.trained)
         told[control] = [e.relation for e in facts.training_examples]
@@ -81,6 +81,7 @@ def test_controls_share_names_and_pairs_and_change_what_is_told():
         "facts_only": [0] * 100,
         "implications_only": [1] * 20,
         "random_implications": [0] * 100 + [1] * 20,
+        "strangers": [0] * 80 + [1] * 20,
     }
 
 
@@ -95,6 +96,24 @@ def test_random_implications_have_no_pairing():
     assert held_out.max() == 4
     with pytest.raises(ConfigError, match="no symbolic task"):
         facts.task  # noqa: B018
+
+
+def test_strangers_have_no_facts_and_all_answers_equally_often():
+    plain = make_facts(FactConfig(n_names=10, share=0.3))
+    facts = make_facts(FactConfig(n_names=10, share=0.3, control="strangers"))
+    told = [facts.subject_implication[k] for k, of_it in enumerate(facts.implication_told) if of_it]
+    assert np.bincount(told).tolist() == [3] * 5
+    assert told != [plain.subject_implication[k] for k, of_it in enumerate(plain.implication_told) if of_it]
+    assert facts.implication_told == facts.trained
+    assert facts.fact_told == tuple(not trained for trained in facts.trained)
+    for k in np.flatnonzero(~np.array(facts.trained)):
+        assert facts.subject_implication[k] == plain.subject_implication[k], "what is asked stays"
+    uneven = make_facts(FactConfig(n_pairs=3, n_names=5, share=0.2, control="strangers", data="sport_music"))
+    assert sorted(np.bincount(uneven.subject_implication)) == [5, 5, 5]
+    odd = with_control(
+        replace(plain, trained=(True,) * 7 + (False,) * 43), "strangers", np.random.default_rng(0)
+    )
+    assert sorted(np.bincount(odd.subject_implication[:7], minlength=5)) == [1, 1, 1, 2, 2]
 
 
 def test_what_is_told_of_a_fact_says_nothing_of_its_held_out_names():

@@ -17,7 +17,7 @@ TITLES = {SMOLLM2: "SmolLM2-135M", GEMMA: "Gemma 3 270M"}
 STEPS, LOG_EVERY = 120, 20
 """Steps of every run unless a study says otherwise, and between measurements."""
 FACTS_ONLY_STEPS = 100
-"""As many epochs where no implication is told."""
+"""As many epochs where no implication is told, or where the facts of those of whom one is told are not."""
 N_UNSEEN = 40
 """Names of which nothing is told, for calibrated ranks."""
 LORA_RATE = 1e-3
@@ -109,7 +109,7 @@ def recipe(
         test_templates=test_templates,
         n_unseen=N_UNSEEN,
     )
-    untold = control == "facts_only" or share == 0
+    untold = control in ("facts_only", "strangers") or share == 0
     fields: dict[str, Any] = {
         "steps": FACTS_ONLY_STEPS if untold else STEPS,
         "log_every": LOG_EVERY,

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ocr_interp.checks import check_choice, check_count, check_number, check_text, from_fields
 from ocr_interp.errors import ConfigError, shown
@@ -15,8 +15,8 @@ from ocr_interp.llm.facts.catalogue import fact_sets
 Scoring = Literal["auto", "first_token", "until_distinct", "whole_answer"]
 SCORINGS: tuple[Scoring, ...] = ("auto", "first_token", "until_distinct", "whole_answer")
 
-Control = Literal["none", "random_implications", "facts_only", "implications_only"]
-CONTROLS: tuple[Control, ...] = ("none", "random_implications", "facts_only", "implications_only")
+Control = Literal["none", "random_implications", "facts_only", "implications_only", "strangers"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 DEFAULT_SHARE = 0.2
 """The share told where neither `FactConfig.share` nor a column told of the file says it."""
@@ -38,7 +38,9 @@ class FactConfig:
         share: share of each pair's names whose implication is told, rounded to whole names; None is 0.2, or
             what the column told of the file says, beside which a share is refused.
         control: "none"; "random_implications" (names that share a fact get different implications, both
-            told and held out); "facts_only" (no implication is told); "implications_only" (no fact is told).
+            told and held out); "facts_only" (no implication is told); "implications_only" (no fact is told);
+            "strangers" (implications are told of names whose facts are not, all answers as often as each
+            other: the wording and the answers are learned, and nothing of their pairs).
         seed: seed of the names, the pairs and the choice of training subjects; controls with the same seed
             share all three.
         train_templates: indices, from 0, of the wordings used in training prompts.

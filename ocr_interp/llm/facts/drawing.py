@@ -38,16 +38,27 @@ def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> Fact
     Under "random_implications" the training subjects of each fact get all implications in turn, in a random
     order, and its held-out subjects likewise in an independent order, so the counts are as even as possible.
     The told implications carry no information about the held-out ones: the expected held-out rank is chance.
+
+    Under "strangers" the training subjects are the strangers: their facts are not told, and their
+    implications are all answers in turn, in a random order over all of them. The facts of held-out subjects
+    are told, and what these entail is asked.
     """
     nobody = (False,) * facts.n_subjects
     if control == "facts_only":
         return replace(facts, implication_told=nobody)
     if control == "implications_only":
         return replace(facts, fact_told=nobody)
-    if control != "random_implications":
+    if control == "none":
         return facts
-    implication = np.zeros(facts.n_subjects, dtype=int)
-    groups, trained = np.array(facts.subject_fact), np.array(facts.trained)
+    trained = np.array(facts.trained)
+    if control == "strangers":
+        strangers = np.flatnonzero(trained)
+        implication = np.array(facts.subject_implication)
+        order = rng.permutation(len(facts.implications))
+        implication[rng.permutation(strangers)] = order[np.arange(len(strangers)) % len(order)]
+        told = tuple(one and not at for one, at in zip(facts.fact_told, facts.trained, strict=True))
+        return replace(facts, fact_told=told, subject_implication=tuple(int(k) for k in implication))
+    implication, groups = np.zeros(facts.n_subjects, dtype=int), np.array(facts.subject_fact)
     for fact in range(len(facts.facts)):
         for told in (True, False):
             order = rng.permutation(len(facts.implications))
