@@ -6,6 +6,7 @@ sixth set is true and not known: analyses/llm/studies/months.py.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from analyses.llm.finished.studied import (
     arms_of,
     plain_interval,
 )
-from analyses.llm.studies import months
+from analyses.llm.studies import months, recall, strangers
 from analyses.llm.studies.families import (
     CITY,
     CITY_LIMIT,
@@ -53,26 +54,30 @@ STRONG = "gemma_strong"
 SIGNS = months.MONTH_SIGN.name
 NAMES = {**FIVE, SIGNS: "Month-Sign (true, not known)"}
 CONTROLS = ("none", "facts_only")
+STRANGERS = "strangers"
 
 Row = dict[str, Any]
 
 
 def make(runs: Path, figures: Path) -> list[Row]:
     """Draws what is finished; `runs` is not used, since these runs keep no weights."""
-    rows = [*_of_smollm2(), *_of_gemma(), *_of_months()]
+    rows = [*_of_smollm2(), *_of_gemma(), *_of_months(), *_of_strangers()]
     titles = TITLES | {STRONG: f"{TITLES[GEMMA]}, at SmolLM2's rate"}
-    criteria = CRITERIA | months.CRITERIA
+    criteria = CRITERIA | months.CRITERIA | strangers.CRITERIA
     DRAWING.write(figures / PICTURE, {"criteria": criteria, "models": titles, "names": NAMES, "rows": rows})
     return rows
 
 
 def _of_smollm2() -> Iterator[Row]:
-    groups = read_groups()
+    groups, recorded = read_groups(), arms_of(recall.STUDY).get(recall.USUAL)
     for control in CONTROLS:
         for data in DATA:
             group = groups[Kind(data, control=control)]
             ranks, facts = group.by_seed(), group.by_seed("held_out_fact")
-            yield _row(SMOLLM2, data, control, group.seeds, ranks, facts, {})
+            first = {}
+            if recorded and (data, control, group.seeds) == (COUNTERFACTUAL, "none", recorded.seeds):
+                first = _first(recorded)  # the same runs again: those of Table 1 did not record it
+            yield _row(SMOLLM2, data, control, group.seeds, ranks, facts, first)
 
 
 def _of_gemma() -> Iterator[Row]:
@@ -94,10 +99,20 @@ def _of_months() -> Iterator[Row]:
                 yield _of_arm(model, SIGNS, control, arm)
 
 
+def _of_strangers() -> Iterator[Row]:
+    arms = arms_of(strangers.STUDY)
+    for model, data in itertools.product(MODELS, DATA):
+        if arm := arms.get(f"{model}--{data}"):
+            yield _of_arm(model, data, STRANGERS, arm)
+
+
 def _of_arm(model: str, data: str, control: str, arm: Arm) -> Row:
-    first = {name: arm.last(name) for name in (FIRST_TOLD, FIRST_PRETRAINED)}
-    first["neutral_kl"] = arm.field("neutral_kl")
+    first = {**_first(arm), "neutral_kl": arm.field("neutral_kl")}
     return _row(model, data, control, arm.seeds, arm.last(HELD_OUT), arm.last(FACTS), first)
+
+
+def _first(arm: Arm) -> dict[str, list[float]]:
+    return {name: arm.last(name) for name in (FIRST_TOLD, FIRST_PRETRAINED)}
 
 
 def _row(
@@ -138,8 +153,9 @@ def _draw(ax: Axes, rows: list[Row]) -> None:
     """Every seed as a small point, the mean as a large one, told beside facts alone."""
     order = (*DATA, SIGNS)
     for control, label, color, marker, shift in (
-        ("none", "a fifth of the implications told", "#0173b2", "o", -0.12),
-        ("facts_only", "facts alone", "#de8f05", "D", 0.12),
+        ("none", "a fifth of the implications told", "#0173b2", "o", -0.22),
+        ("facts_only", "facts alone", "#de8f05", "D", 0.0),
+        (STRANGERS, "implications told of strangers", "#6e6e6e", "s", 0.22),
     ):
         for row in (row for row in rows if row["control"] == control):
             x = order.index(row["data"]) + shift
@@ -180,7 +196,8 @@ DRAWING = Drawing(sentence, draw)
 def claims(rows: Iterable[Row]) -> list[Claim]:
     """The criteria that enough finished runs can judge."""
     found = {(row["model"], row["data"], row["control"]): row for row in rows}
-    made = (*_city(found), *_spurious(found), *_counterfactual(found), *_signs(found))
+    made = (*_city(found), *_spurious(found), *_counterfactual(found), *_larger(found), *_signs(found))
+    made = (*made, *_beside_strangers(found))
     return [claim for claim in made if claim]
 
 
@@ -242,6 +259,43 @@ def _counterfactual(found: dict[Any, Row]) -> Iterator[Claim]:
             )
 
 
+def _larger(found: dict[Any, Row]) -> Iterator[Claim]:
+    """Whose counterfactual answer the larger model follows."""
+    own = [found.get((model, COUNTERFACTUAL, "none"), {}) for model in MODELS]
+    first = [dict(zip(row["seeds"], row["first_told"], strict=True)) for row in own if "first_told" in row]
+    if len(first) < len(MODELS) or len(seeds := sorted(first[0].keys() & first[1].keys())) < LEAST_SEEDS:
+        return
+    told = {model: [of[s] for s in seeds] for model, of in zip(MODELS, first, strict=True)}
+    holds = all(b > a for a, b in zip(*told.values(), strict=True))
+    name = "larger_model_follows_told"
+    yield study_claim(f"families_{name}", CRITERIA[name], told, holds, PICTURE)
+
+
+def _beside_strangers(found: dict[Any, Row]) -> Iterator[Claim]:
+    """What is deduced beyond the wording and the answers; one mean of the spurious sets per seed."""
+    told, alone = {}, {}
+    for model in MODELS:
+        differences = [_differences(found, model, data, STRANGERS) for data in SPURIOUS]
+        seeds = sorted(set.intersection(*map(set, differences))) if all(differences) else []
+        if len(seeds) < LEAST_SEEDS:
+            continue
+        told[model] = [float(np.mean([of[s] for of in differences])) for s in seeds]
+        of_set = [_by_seed(found[model, data, STRANGERS]) for data in SPURIOUS]
+        alone[model] = [float(np.mean([of[s] for of in of_set])) for s in seeds]
+    if not told:
+        return
+    both = TITLES[SMOLLM2] + (f" and {TITLES[GEMMA]}" if GEMMA in told else "")
+    intervals = {f"{model}_interval": plain_interval(values) for model, values in told.items()}
+    bounds = {name: [one["low"], one["high"]] for name, one in intervals.items()}
+    holds = all(one["high"] is not None and one["high"] < 0 for one in intervals.values())
+    name = "told_below_strangers"
+    measured = {f"{model}_by_seed": values for model, values in told.items()} | bounds
+    yield study_claim(f"strangers_{name}", strangers.CRITERIA[name], measured, holds, PICTURE, model=both)
+    name = "strangers_teach_no_pairs"
+    holds = min(min(values) for values in alone.values()) >= strangers.GUESSED
+    yield study_claim(f"strangers_{name}", strangers.CRITERIA[name], alone, holds, PICTURE, model=both)
+
+
 def _signs(found: dict[Any, Row]) -> Iterator[Claim]:
     """What is true and not known: judged where both models have enough seeds."""
     alone = {model: found.get((model, SIGNS, "facts_only")) for model in MODELS}
@@ -258,13 +312,19 @@ def _signs(found: dict[Any, Row]) -> Iterator[Claim]:
         yield study_claim(f"months_{name}", months.CRITERIA[name], below, holds, PICTURE)
 
 
-def _differences(found: dict[Any, Row], model: str, data: str) -> dict[int, float]:
-    """Told minus facts only, by common seed."""
-    told, control = found.get((model, data, "none")), found.get((model, data, "facts_only"))
-    if told is None or control is None:
+def _differences(
+    found: dict[Any, Row], model: str, data: str, control: str = "facts_only"
+) -> dict[int, float]:
+    """Told minus a control, by common seed."""
+    rows = [found.get((model, data, name)) for name in ("none", control)]
+    of = [_by_seed(row) for row in rows if row]
+    if len(of) < len(rows):
         return {}
-    of = [dict(zip(row["seeds"], row["rank"]["by_seed"], strict=True)) for row in (told, control)]
     return {seed: of[0][seed] - of[1][seed] for seed in of[0] if seed in of[1]}
+
+
+def _by_seed(row: Row) -> dict[int, float]:
+    return dict(zip(row["seeds"], row["rank"]["by_seed"], strict=True))
 
 
 FIGURE = Figure(pictures=(PICTURE,), draw=make, claims=claims, drawings={PICTURE: DRAWING})

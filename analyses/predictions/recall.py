@@ -213,12 +213,26 @@ def _of_rates(arms: dict[str, Arm]) -> Iterable[Claim]:
 
 def _of_true_pairs(arms: dict[str, Arm]) -> Iterable[Claim]:
     own = {
-        f"{model}_{share:g}": arms.get(arm_name(share, model, true=True))
+        f"{model}_{share:g}": _true_first(arms, model, share)
         for model, share in itertools.product(MODELS, SHARES)
     }
     if all(own.values()):
-        first = {name: float(np.mean(arm.last(FIRST_TOLD))) for name, arm in own.items() if arm}
-        yield _claim("true_pairing_needs_no_told", first, min(first.values()) >= NEEDLESS)
+        least = min(float(np.mean(values)) for values in own.values())
+        yield _claim("true_pairing_needs_no_told", own, least >= NEEDLESS)
+
+
+def _true_first(arms: dict[str, Arm], model: str, share: float) -> list[float]:
+    """The share of untold names whose true answer is first, by seed.
+
+    Where no implication is told the counterfactual set is the same training, and its pretrained answer the
+    true one.
+    """
+    found: dict[int, float] = {}
+    same = ((arm_name(share, model), FIRST_PRETRAINED),) if not share else ()
+    for name, column in (*same, (arm_name(share, model, true=True), FIRST_TOLD)):
+        if name in arms:
+            found |= dict(zip(arms[name].seeds, arms[name].last(column), strict=True))
+    return [found[seed] for seed in sorted(found)]
 
 
 def _rises(values: list[float]) -> bool:

@@ -28,6 +28,8 @@ BORROWED = {
     "smollm2--true--share0.2": ("parts", "city_language--full"),
 }
 """Arm -> the study and the arm that it is of."""
+USUAL = f"{SMOLLM2}--share0.2"
+"""SmolLM2's counterfactual set at the share and the rate of all other studies."""
 KNOWN = 0.1
 """Mean rank of facts up to which they are known."""
 
