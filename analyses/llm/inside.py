@@ -83,6 +83,8 @@ def inspect(config: LLMRunConfig, path: Path) -> None:
     before = load_model(config.train.model)
     own = LanguageModel(before.name, copy.deepcopy(before.model), before.tokenizer)
     run = finetune(config, lm=own)
+    if run.status != "finished":
+        raise SystemExit(f"{path.stem} was stopped at step {run.step}; the same command makes it again")
     inside = inspect_models(
         before,
         run.lm,

@@ -1,6 +1,7 @@
 """Figures of what is inside: drawn from the JSONs alone, with the numbers that are in them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -216,3 +217,14 @@ def test_a_run_without_circuits_or_new_cuts_is_made_again_and_another_one_is_kep
     with pytest.raises(SystemExit, match="of another configuration"):
         is_inspected(RUNS[1], path)
     assert path.exists()
+
+
+def test_a_run_that_was_stopped_is_not_inspected(tmp_path, monkeypatch, make_model):
+    from analyses.llm.inside import RUNS, inspect
+
+    monkeypatch.setattr("ocr_interp.llm.models.loading.load_model", lambda _: make_model())
+    stopped = SimpleNamespace(status="interrupted", step=3)
+    monkeypatch.setattr("ocr_interp.llm.training.finetune.finetune", lambda *_, **__: stopped)
+    with pytest.raises(SystemExit, match="was stopped at step 3; the same command makes it again"):
+        inspect(RUNS[0], tmp_path / "run.json")
+    assert not (tmp_path / "run.json").exists()
