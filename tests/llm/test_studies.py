@@ -136,7 +136,9 @@ def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatc
     monkeypatch.setattr(mitigation_study, "LOGGED", (1, 2))
     config = recipe("profession_workplace", 0, steps=3, **METHODS[name].training)
     run = PlannedRun("mitigation", f"profession--{name}", config, (("method", name),), training.make)
-    training.make(run, tiny(), tmp_path / "one.json")
+    lm = dataclasses.replace(tiny(), name=str(tmp_path / "base"))  # from where the start is read
+    lm.model.save_pretrained(lm.name)
+    training.make(run, lm, tmp_path / "one.json")
     found = json.loads((tmp_path / "one.json").read_text())
     assert config_of_result(found) == run.config
     whens = ["step_1", "step_2", "drifted"]
@@ -145,6 +147,15 @@ def test_an_arm_is_trained_measured_and_written(name, tiny, tmp_path, monkeypatc
     row = found["measured"]["step_2"]
     assert 0 <= row["spurious/never_seen"] <= 4
     assert row["neutral_kl"] > 0
+    moved = found["movement"]
+    if name == "read_by_relation":
+        assert "has no ΔW" in moved["why_not"]
+    else:
+        by_part = {
+            part: change for part, change in zip(moved["part"], moved["change"], strict=True) if change
+        }
+        assert {"ov", "qk", "mlp_in", "mlp_out"} <= by_part.keys()
+        assert ("embeddings" in by_part) == (name == "full")
     training.make(run, tiny(), tmp_path / "two.json")
     again = json.loads((tmp_path / "two.json").read_text())
     assert again["measured"] == found["measured"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
         arm.train_to(step, plain=False)
         arm.measure(f"step_{step}")
     arm.after_training()
+    moved = arm.moved()
     seconds = {"train": round(arm.train_seconds, 1)}
     arm.train_to(LOGGED[-1] + DRIFT, plain=True)
     arm.measure("drifted")
@@ -42,7 +44,7 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
     config = run.config
     found = {"format_version": FORMAT_VERSION, "fingerprint": config.fingerprint, "config": config.to_dict()}
     found |= {"extra": dict(run.extra), "seconds": seconds, "trained_numbers": arm.n_trained}
-    found["device"] = arm.device.type
+    found |= {"device": arm.device.type, "movement": moved}
     write_result(path, {**found, "measured": arm.found})
     end, drifted = arm.found[f"step_{LOGGED[-1]}"], arm.found["drifted"]
     print(
@@ -65,6 +67,7 @@ class _Arm:
         from ocr_interp.llm.encoding import encode
         from ocr_interp.llm.facts.drawing import make_facts
         from ocr_interp.llm.measuring.measure import Questions
+        from ocr_interp.llm.models.kept_weights import kept_weights
         from ocr_interp.llm.training.trainable import make_optimizers, make_trainable
 
         self.method, self.recipe, self.lm = method, run.config.train, lm
@@ -80,7 +83,7 @@ class _Arm:
         self.own = encode(lm.tokenizer, method.examples(self.taught))
         self.plain = encode(lm.tokenizer, self.taught.told)
         self.known = encode(lm.tokenizer, known_sentences(run.seed))
-        self.base = {name: p.detach() for name, p in lm.model.named_parameters()}
+        self.start, self.names = kept_weights(lm), frozenset(n for n, _ in lm.model.named_parameters())
         self.adapter = methods[self.recipe.method]
         self.adapter.check_examples(self.recipe, method.examples(self.taught))
         self.model = make_trainable(lm.model, self.recipe)
@@ -177,6 +180,14 @@ class _Arm:
                 if relation:
                     row[f"{name}/{group}/calibrated"] = answers.calibrated().mean_rank
         self.found[when] = row
+
+    def moved(self) -> dict[str, Any]:
+        """How far every part moved, of a copy with the update merged; or why that is not known."""
+        from ocr_interp.llm.training.update import run_movement, trained_model
+
+        copied = copy.deepcopy(self.model)
+        found = run_movement(trained_model(self.lm, self.names, copied, self.recipe), self.start)
+        return {"why_not": found} if isinstance(found, str) else found.to_dict()
 
     def after_training(self) -> None:
         """One LoRA with its updates cut; experts by relation with every prompt at the wrong one."""
