@@ -188,11 +188,11 @@ def _only(measured: dict[str, Any], start: str, end: str) -> Any:
 
 
 def _with_interval(row: dict[str, Any] | None, what: str) -> str:
-    """Mean, interval and number of seeds."""
+    """Mean, interval over runs if there are several, and number of seeds."""
     if row is None:
         return ""
-    low, high = row["interval"]
-    return f"{row[what]:.2f} [{low:.2f}, {high:.2f}] ({len(row['seeds'])})"
+    limits = "" if row["interval"] is None else " [{:.2f}, {:.2f}]".format(*row["interval"])
+    return f"{row[what]:.2f}{limits} ({len(row['seeds'])})"
 
 
 def speed_table(timings: dict[str, Any]) -> str:

@@ -51,11 +51,18 @@ Arms = dict[str, dict[str, Arm]]
 """People -> method -> its runs."""
 
 
-def rank(arm: Arm, relation: str, when: str = END, seed: int | None = None) -> list[float]:
-    """Mean rank of untold names that the method has not used, one per seed (or of one seed)."""
+def rank(
+    arm: Arm, relation: str, when: str = END, seed: int | None = None, *, calibrated: bool = False
+) -> list[float]:
+    """Mean rank of untold names that the method has not used, one per seed (or of one seed).
+
+    Calibrated ranks are of what an answer has above what the same model gives it for names of which nothing
+    is told.
+    """
     halves = ["never_seen"] if METHODS[_method(arm)].needs_names else ["never_seen", "seen_by_method"]
+    columns = [f"{relation}/{half}{'/calibrated' * calibrated}" for half in halves]
     return [
-        float(np.mean([_measured(arm, s, when)[f"{relation}/{half}"] for half in halves]))
+        float(np.mean([_measured(arm, s, when)[column] for column in columns]))
         for s in (arm.seeds if seed is None else [seed])
     ]
 
@@ -100,6 +107,8 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
                     "seeds": arm.seeds,
                     "causal": plain_interval(rank(arm, "causal")),
                     "spurious": plain_interval(rank(arm, "spurious")),
+                    "causal_calibrated": plain_interval(rank(arm, "causal", calibrated=True)),
+                    "spurious_calibrated": plain_interval(rank(arm, "spurious", calibrated=True)),
                     "spurious_drifted": plain_interval(rank(arm, "spurious", DRIFTED)),
                     "causal_drifted": plain_interval(rank(arm, "causal", DRIFTED)),
                     "told": plain_interval(told(arm)),

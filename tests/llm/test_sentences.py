@@ -182,18 +182,25 @@ def test_layers_name_the_turn_only_if_every_run_has_one():
 
 
 def test_truncation_says_apart_only_if_what_was_told_is_kept():
-    def numbers(*seeds):
+    def numbers(*seeds, kept=(0.7, 0.0)):
         own = {"k": [1, 8], "training_implication": [0.0, 0.1], "held_out_implication": [0.6, 1.3]}
+        backwards = {name: values[::-1] for name, values in own.items()}
         curves = {
-            f"seed {k}": {"the top {k} removed": {**own, "held_out_fact": facts}}
+            f"seed {k}": {
+                "the top {k} removed": {**own, "held_out_fact": facts},
+                "only the top {k} kept": {**backwards, "held_out_fact": list(kept)},
+            }
             for k, facts in enumerate(seeds)
         }
         return {"mean rank by seed": {"city_language, full": curves}, "chance": 2.0}
 
     said = inside_curves.truncation_sentence(numbers([0.0, 0.1]))
-    assert said.endswith("what was deduced is lost before what was told")
-    said = inside_curves.truncation_sentence(numbers([0.0, 0.7], [0.0, 0.1]))
-    assert said.endswith("before what was told, in 1 of 2 runs")
+    assert said.startswith("Without the largest directions of every update what was deduced is lost before")
+    assert said.endswith("in 1 of 1 runs, with them alone in 0")
+    said = inside_curves.truncation_sentence(numbers([0.0, 0.7], [0.0, 0.1], kept=(0.1, 0.0)))
+    assert said.endswith("in 1 of 2 runs, with them alone in 2")
+    said = inside_curves.truncation_sentence(numbers([0.0, 0.1], kept=(0.1, 0.0)))
+    assert said == "Whichever end of every update is cut, what was deduced is lost before what was told"
     assert inside_curves.truncation_sentence(numbers([0.0, 0.7])).startswith(
         "What is told and what is deduced"
     )

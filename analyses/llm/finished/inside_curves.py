@@ -74,20 +74,32 @@ def draw_truncation(numbers: dict[str, Any]) -> Figure:
 
 
 def truncation_sentence(numbers: dict[str, Any]) -> str:
-    """In how many runs what was told is known much better than what was deduced, which is at half chance."""
-    sooner, runs = 0, [run for seeds in numbers["mean rank by seed"].values() for run in seeds.values()]
-    for curves in runs:
-        own = curves["the top {k} removed"]
-        told = map(max, zip(own["held_out_fact"], own["training_implication"], strict=True))
-        at = zip(told, own["held_out_implication"], strict=True)
-        lost = next(((kept, untold) for kept, untold in at if untold > numbers["chance"] / 2), None)
-        sooner += lost is not None and lost[0] <= lost[1] / 2
-    if not sooner:
-        return "What is told and what is deduced, with the k largest directions of every update or without"
-    where = "" if sooner == len(runs) else f", in {sooner} of {len(runs)} runs"
-    return (
-        f"Without the largest directions of every update what was deduced is lost before what was told{where}"
+    """In how many runs what was deduced is lost before what was told, whichever end of the update is cut."""
+    runs = [run for seeds in numbers["mean rank by seed"].values() for run in seeds.values()]
+    removed, kept = (
+        [_lost_sooner(run[end], numbers["chance"] / 2) for run in runs] for end in reversed(ENDS)
     )
+    if not any(removed + kept):
+        return "What is told and what is deduced, with the k largest directions of every update or without"
+    lost = "what was deduced is lost before what was told"
+    if removed == kept:
+        where = "" if all(kept) else f", in {sum(kept)} of {len(runs)} runs"
+        return f"Whichever end of every update is cut, {lost}{where}"
+    return (
+        f"Without the largest directions of every update {lost} in {sum(removed)} of {len(runs)} runs, with "
+        f"them alone in {sum(kept)}"
+    )
+
+
+def _lost_sooner(curves: dict[str, list[Any]], half: float) -> bool:
+    """Whether at the lightest cut that brings untold answers half of the way to chance told ones are known.
+
+    Known is at most half as far from the top; light is what leaves facts best known.
+    """
+    told = map(max, zip(curves["held_out_fact"], curves["training_implication"], strict=True))
+    cuts = sorted(zip(told, curves["held_out_implication"], strict=True))
+    lost = next(((kept, untold) for kept, untold in cuts if untold > half), None)
+    return lost is not None and lost[0] <= lost[1] / 2
 
 
 def _curves(runs: Runs) -> dict[str, dict[str, dict[str, list[Any]]]]:

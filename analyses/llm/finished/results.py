@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ocr_interp.llm.measuring.intervals import Interval, clustered_difference, clustered_interval
+from ocr_interp.llm.measuring.intervals import (
+    Interval,
+    clustered_difference,
+    clustered_interval,
+    run_interval,
+)
 from ocr_interp.llm.measuring.measure import Measurement
 from ocr_interp.llm.training.configuration import LLMRunConfig
 from ocr_interp.llm.training.files.result import read_result
@@ -149,7 +154,8 @@ class Group:
             **self.kind.__dict__,
             "seeds": self.seeds,
             "held_out_rank": held_out.mean,
-            "interval": [held_out.low, held_out.high],
+            "interval": limits_over_runs(self.by_seed()),
+            "interval_over_pairs": [held_out.low, held_out.high],
             "clusters": held_out.n_clusters,
             "by_seed": self.by_seed(),
             "top1": float(np.mean(self.by_seed(metric="top1"))),
@@ -159,6 +165,12 @@ class Group:
             "told_logprob": float(np.mean(self.by_seed("training_implication", "logprob"))),
             "steps": self.results[0]["step"],
         }
+
+
+def limits_over_runs(values: list[float]) -> list[float] | None:
+    """The 95 % interval of the mean with the run as the unit; None of one run, which has none."""
+    found = run_interval(values)
+    return None if found.n_runs == 1 else [found.low, found.high]
 
 
 def read_groups(folder: Path = RESULTS) -> dict[Kind, Group]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
 from analyses.house.drawing import WIDTH, Drawing
-from analyses.llm.finished.results import CHANCE, NAMES, PAPER, Group, Kind
+from analyses.llm.finished.results import CHANCE, NAMES, PAPER, Group, Kind, limits_over_runs
 
 PICTURE = "table_1_llm"
 ROWS: dict[str, dict[str, Any]] = {
@@ -43,7 +43,7 @@ def numbers_of(groups: dict[Kind, Group]) -> dict[str, Any]:
 
 
 def added_by_telling(groups: dict[Kind, Group]) -> list[dict[str, Any]]:
-    """Rank with told implications minus rank with facts only, with its interval and by seed."""
+    """Rank with told implications minus rank with facts only, with its interval over runs and by seed."""
     added = []
     for data in NAMES:
         told, control = groups.get(Kind(data)), groups.get(Kind(data, control="facts_only"))
@@ -52,8 +52,9 @@ def added_by_telling(groups: dict[Kind, Group]) -> list[dict[str, Any]]:
         found, by_seed = told.difference(control), told.differences(control)
         if found is None:
             continue
-        row = {"data": data, "difference": found.mean, "interval": [found.low, found.high]}
-        added.append(row | {"by_seed": by_seed, "seeds": told.common(control)[0].seeds})
+        row = {"data": data, "difference": found.mean, "interval": limits_over_runs(by_seed)}
+        row |= {"interval_over_pairs": [found.low, found.high], "by_seed": by_seed}
+        added.append({**row, "seeds": told.common(control)[0].seeds})
     return added
 
 
@@ -88,8 +89,11 @@ def draw(numbers: dict[str, Any]) -> Picture:
         transform=below.transAxes, fontsize=7.5, color="#555555",
     )  # fmt: skip
     below.set_ylabel("full, minus\nfacts only")
-    intervals = [row["interval"] for row in numbers["told_minus_facts_only"]]
-    below.set_ylim(min(low for low, _ in intervals) - 0.15, max(0.4, *(high for _, high in intervals)) + 0.1)
+    intervals = [row["interval"] for row in numbers["told_minus_facts_only"] if row["interval"]]
+    ends = [end for limits in intervals for end in limits] + [
+        v for r in numbers["told_minus_facts_only"] for v in r["by_seed"]
+    ]
+    below.set_ylim(min(ends) - 0.15, max(0.4, *ends) + 0.1)
     names = [name.replace(" (", "\n(").replace("-", "-\n", 1) for name in numbers["names"].values()]
     below.set_xticks(range(len(places)), names, fontsize=7.5)
     below.set_xlim(-0.55, len(places) - 0.45)
@@ -98,8 +102,9 @@ def draw(numbers: dict[str, Any]) -> Picture:
     return fig
 
 
-def _point(ax: Axes, x: float, y: float, interval: list[float], marker: str, color: str) -> None:
-    ax.plot([x, x], interval, color=color, lw=1.5, zorder=2)
+def _point(ax: Axes, x: float, y: float, interval: list[float] | None, marker: str, color: str) -> None:
+    if interval is not None:
+        ax.plot([x, x], interval, color=color, lw=1.5, zorder=2)
     ax.scatter(x, y, marker=marker, color=color, s=36, zorder=3, edgecolor="white")
 
 

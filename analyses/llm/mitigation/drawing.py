@@ -30,6 +30,8 @@ KEY = (
 )
 N_LAYERS = {"profession": 30, "profession_on_gemma": 18}
 """Of SmolLM2-135M and of Gemma 3 270M."""
+TAKEN = 0.3
+"""Least difference of mean ranks to one LoRA at which a method takes something away that was deduced."""
 MODELS = {"profession": "SmolLM2-135M", "profession_on_gemma": "Gemma 3 270M"}
 
 
@@ -237,12 +239,14 @@ def _methods_sentence(numbers: dict[str, Any]) -> str:
 
 
 def _others_sentence(numbers: dict[str, Any]) -> str:
-    """Of whom experts that read apart lose the spurious implication."""
+    """Of whom experts that read apart lose a spurious implication that one LoRA deduces."""
+    spurious = {(row["people"], row["method"]): row["spurious"]["mean"] for row in numbers["rows"]}
     lost = [
-        row["people"]
-        for row in numbers["rows"]
-        if row["method"] == "read_by_relation"
-        and row["spurious"]["mean"] >= numbers["limits"]["spurious_at_least"]
+        people
+        for (people, method), mean in spurious.items()
+        if method == "read_by_relation"
+        and mean >= numbers["limits"]["spurious_at_least"]
+        and mean - spurious.get((people, "lora"), mean) >= TAKEN
     ]
     names = {"month": "of months", "city": "of cities", "profession_on_gemma": "on Gemma 3"}
     if not lost:
@@ -264,7 +268,7 @@ def _layers_sentence(numbers: dict[str, Any]) -> str:
         for people in {row["people"] for row in numbers["rows"]}
     }
     if lost and all(found == {False} for found in lost.values()):
-        return "Experts must be apart in layers that look a name up, not in later ones"
+        return "Experts apart in the first layers do not deduce colors; apart in later layers alone they do"
     return "In which layers experts are apart, and what is deduced"
 
 
