@@ -37,6 +37,7 @@ from analyses.llm.parameterisation.claims import (
     Found,
     claims,
 )
+from analyses.llm.parameterisation.costs import read_costs
 from analyses.llm.studies.parts import (
     ALL_SETS,
     ARMS,
@@ -45,6 +46,7 @@ from analyses.llm.studies.parts import (
     CRITERIA,
     FURTHER,
     GEMMA_CRITERIA,
+    GEMMA_FURTHER,
     MATCHED,
     ON_GEMMA,
     SETS,
@@ -52,7 +54,7 @@ from analyses.llm.studies.parts import (
     STUDY,
     TITLES,
 )
-from analyses.llm.studies.plan import Study
+from analyses.llm.studies.plan import GEMMA, SMOLLM2, Study
 
 BLUE, ORANGE = "#0173b2", "#de8f05"
 
@@ -60,13 +62,14 @@ BLUE, ORANGE = "#0173b2", "#de8f05"
 def make(runs: Path, figures: Path) -> Found:
     """Draws what is finished."""
     arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS, SETS)
-    further = rows(_arms(STUDY, FURTHER, SETS))
+    further, later = _arms(STUDY, FURTHER, SETS), _arms(ON_GEMMA, GEMMA_FURTHER, SETS)
     numbers = {"model": "SmolLM2", "criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES}
-    numbers |= {"rows": rows(arms), "further_rows": further}
+    numbers |= {"rows": rows(arms, SMOLLM2), "further_rows": rows(further, SMOLLM2)}
     DRAWING.write(figures / PICTURE, numbers | {"causal_and_spurious": going_together(_shown(numbers))})
-    numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES, "rows": rows(gemma)}
+    numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES}
+    numbers |= {"rows": rows(gemma, GEMMA), "further_rows": rows(later, GEMMA)}
     DRAWING.write(figures / GEMMA_PICTURE, numbers)
-    return Found(arms, gemma)
+    return Found(arms, gemma, later)
 
 
 def _arms(study: Study, names: Iterable[str], sets: Iterable[str]) -> Arms:
@@ -192,15 +195,17 @@ def _separating(shown: list[Shown]) -> str:
 DRAWING = Drawing(sentence, draw)
 
 
-def rows(arms: Arms) -> list[dict[str, Any]]:
+def rows(arms: Arms, model: str) -> list[dict[str, Any]]:
     """The numbers of every arm, as a table of methods compared on the same task."""
+    cost = read_costs()[model]
     return [
         {
             "data": data,
             "arm": name,
             "title": TITLES[name],
             "seeds": arm.seeds,
-            "training": (ARMS | FURTHER)[name],
+            "training": (ARMS | FURTHER | GEMMA_FURTHER)[name],
+            **cost[name],
             "rank": plain_interval(arm.last(HELD_OUT)),
             "calibrated_rank": plain_interval(arm.last(HELD_OUT_CALIBRATED)),
             "matched": plain_interval(arm.at_told_loss(HELD_OUT, MATCHED)),

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+
+if not __package__:  # python analyses/llm/runs.py, where this folder would be searched for modules
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from analyses.llm.studies import (
     families,
@@ -92,8 +97,20 @@ def main(arguments: Arguments) -> None:
             own = list(of_study)
             print(f"{name}: {sum(run not in missing for run in own)} of {len(own)} runs are finished")
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished")
+    if arguments.names and not (arguments.study or arguments.only):
+        _list_others()
     if missing and not arguments.names:
         make_missing(missing, arguments)
+
+
+def _list_others() -> None:
+    """How many runs of Table 1 and of what is inside are there, each of which a module of its own makes."""
+    from analyses.llm import inside, table_1
+
+    table = [table_1.is_finished(c, RESULTS.parent / f"{n}.json") for n, c in table_1.all_runs().items()]
+    inspected = [inside.is_inspected(c, inside.RESULTS / f"{inside.name_of(c)}.json") for c in inside.RUNS]
+    for module, done in (("table_1", table), ("inside", inspected)):
+        print(f"python -m analyses.llm.{module} --list: {sum(done)} of {len(done)} runs are finished")
 
 
 def _words(name: str) -> set[str]:
@@ -119,6 +136,21 @@ def is_finished(run: PlannedRun, results: Path = RESULTS) -> bool:
     return True
 
 
+def _copied(run: PlannedRun, results: Path) -> bool:
+    """Copies the run of another study that is the same computation; False if none is finished."""
+    for other in planned():
+        same = (other.config, other.extra, other.make) == (run.config, run.extra, run.make)
+        if same and other.name != run.name and is_finished(other, results):
+            for suffix in (".logits.safetensors", ".json"):
+                shutil.copyfile(
+                    result_path(other, results).with_suffix(suffix),
+                    result_path(run, results).with_suffix(suffix),
+                )
+            print(f"{run.name}: copied from {other.name}, the same run", flush=True)
+            return True
+    return False
+
+
 def make_missing(runs: list[PlannedRun], arguments: Arguments) -> None:
     """Makes the runs that have no JSON and that no other process is making."""
     import torch
@@ -142,7 +174,7 @@ def make_missing(runs: list[PlannedRun], arguments: Arguments) -> None:
         except Timeout:  # another process makes it
             continue
         with lock:
-            if is_finished(run, arguments.results):
+            if is_finished(run, arguments.results) or _copied(run, arguments.results):
                 continue
             folder = run.config.train.model
             if folder not in loaded:

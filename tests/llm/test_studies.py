@@ -18,7 +18,15 @@ from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
-from analyses.llm.studies.parts import SMALL
+from analyses.llm.studies.parts import (
+    GEMMA_FURTHER,
+    GEMMA_KNOWN,
+    GEMMA_PILOT_RATES,
+    GEMMA_RATES,
+    OWN_RATES,
+    PILOT_ON_GEMMA,
+    SMALL,
+)
 from analyses.llm.studies.plan import PlannedRun, recipe
 from analyses.predictions import known_pairs, ratio, recall
 from ocr_interp import llm
@@ -49,6 +57,28 @@ def test_a_result_of_another_configuration_is_refused(tmp_path):
     write_result(path, {**found, "config": other.config.to_dict()})
     with pytest.raises(SystemExit, match="another configuration of the same name"):
         runs.is_finished(run, tmp_path)
+
+
+def test_a_run_that_another_study_has_made_is_copied(tmp_path, capsys):
+    by_name = {run.name: run for run in runs.planned()}
+    names = (
+        "families/gemma--profession_color--gentle",
+        "parts_gemma/profession_color--full",
+        "parts_gemma/profession_color--mlp",
+    )
+    made, same, other = (by_name[f"{name}--seed0"] for name in names)
+    assert made.config == same.config
+    for run in (made, same):
+        runs.result_path(run, tmp_path).parent.mkdir()
+    assert not runs._copied(same, tmp_path)
+    found = {"format_version": FORMAT_VERSION, "fingerprint": made.config.fingerprint}
+    write_result(runs.result_path(made, tmp_path), {**found, "config": made.config.to_dict()})
+    runs.result_path(made, tmp_path).with_suffix(".logits.safetensors").write_bytes(b"logits")
+    assert runs._copied(same, tmp_path)
+    assert runs.is_finished(same, tmp_path)
+    assert runs.result_path(same, tmp_path).with_suffix(".logits.safetensors").read_bytes() == b"logits"
+    assert "copied from families/gemma--profession_color--gentle--seed0" in capsys.readouterr().out
+    assert not runs._copied(other, tmp_path)
 
 
 @pytest.mark.parametrize("data", ["city_language", "profession_workplace", "month_sign"])
@@ -363,6 +393,47 @@ def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     assert held(some) == (None, True)
 
 
+def test_further_arms_on_gemma_are_judged_by_what_they_know():
+    names = {"profession_color": "color", "city_language": "city"}
+
+    def found(ranks, told=0.0, **changes):
+        own = {data: {name: parts_arm(name, 1.0) for name in parts.ARMS} for data in names}
+        further = {
+            data: {name: parts_arm(name, ranks.get((name, what), 0.1)) for name in GEMMA_FURTHER}
+            for data, what in names.items()
+        }
+        further["city_language"]["attention_longer"].results[1]["history"][studied.TOLD][-1] = told
+        claims = parts.claims(parts.Found({}, own, {k: v | changes.get(k, {}) for k, v in further.items()}))
+        return {
+            c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims if "own" in c.id or "lon" in c.id
+        }
+
+    separate, less = "one_arm_separates_at_its_own_rate", "small_updates_deduce_less_at_their_own_rates"
+    first, *others = OWN_RATES
+    apart = {(first, "color"): 1.9}
+    assert found({}) == {"attention_longer_deduces": True, separate: False, less: False}
+    assert found(apart)[separate]
+    assert not found({**apart, (first, "city"): 0.4})[separate]
+    assert not found({("attention_longer", "color"): 1.8})["attention_longer_deduces"]
+    assert not found({}, told=0.1)["attention_longer_deduces"]
+    assert found({(name, "color"): 0.2 for name in others})[less]
+    unlearned = parts_arm(first, 1.9)
+    unlearned.results[0]["history"][studied.FACTS][-1] = 0.2
+    arms = {first: unlearned}
+    assert not found({}, profession_color=arms)[separate]
+
+
+def test_rates_on_gemma_are_what_its_pilot_chooses():
+    """The rule, applied to the committed results of the pilot."""
+    pilot = studied.arms_of(PILOT_ON_GEMMA)
+    for arm, others in GEMMA_PILOT_RATES.items():
+        ends = {lr: pilot[f"{arm}--lr{lr:g}"] for lr in (parts.ARMS[arm]["lr"], *others)}
+        worst = {lr: (run.last(studied.FACTS)[0], run.last(studied.TOLD)[0]) for lr, run in ends.items()}
+        fitting = [lr for lr, both in worst.items() if max(both) <= GEMMA_KNOWN]
+        chosen = min(fitting) if fitting else min(worst, key=lambda lr: sum(worst[lr]))
+        assert GEMMA_RATES[arm] == chosen, arm
+
+
 def test_claims_of_parts_on_gemma():
     def found(ranks, told=0.0):
         color = {name: parts_arm(name, ranks.get(name, 1.0)) for name in parts.ARMS}
@@ -415,13 +486,14 @@ def test_a_table_of_parts_brackets_what_was_not_learned():
     def row(title, data, ranks, fact, told, **training):
         numbers = {"rank": {"by_seed": ranks}, "matched": {"by_seed": [None, *ranks[1:]]}}
         known = {"fact_rank": fact, "told_rank": told, "neutral_kl": {"by_seed": [0.1, 0.3]}}
-        return {"title": title, "data": data, "training": training, **numbers, **known}
+        cost = {"trained_numbers": 12345}
+        return {"title": title, "data": data, "training": training, **numbers, **known, **cost}
 
     one = row("LoRA", "a", [0.5, 1.0], [0.0, 0.06], [0.0, 0.0])
     alone = row("facts", "a", [1.5, 2.0], [0.0, 0.0], [2.0, 2.0], control="facts_only")
     found = {"names": {"a": "A"}, "rows": [one], "further_rows": [alone]}
     assert parts_table(found).splitlines()[2:] == [
-        "| LoRA | 0.50, (1.00) | 0.20 |", "| facts | 1.50, 2.00 | 0.20 |",
+        "| LoRA | 0.50, (1.00) | 0.20 | 12,345 |", "| facts | 1.50, 2.00 | 0.20 | 12,345 |",
     ]  # fmt: skip
     assert parts_table(found, "matched").splitlines()[2:] == ["| LoRA | never, (1.00) |"]
 

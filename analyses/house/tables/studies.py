@@ -42,7 +42,8 @@ def parts_table(found: dict[str, Any], number: str = "rank") -> str:
     rows = {(row["title"], row["data"]): row for row in (*found["rows"], *found.get("further_rows", ()))}
     sets = list(dict.fromkeys(data for _, data in rows))
     end = number == "rank"
-    head = ["trained", *(found["names"][data] for data in sets), *(["KL elsewhere"] if end else [])]
+    beside = ["KL elsewhere", "trained numbers"] if end else []
+    head = ["trained", *(found["names"][data] for data in sets), *beside]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for title in dict.fromkeys(title for title, _ in rows):
         own = [rows.get((title, data)) for data in sets]
@@ -50,7 +51,8 @@ def parts_table(found: dict[str, Any], number: str = "rank") -> str:
         cells = [title, *(_known_rank(row, number) for row in own)]
         if not any(cells[1:]):
             continue
-        lines.append(f"| {' | '.join([*cells, *([_mean(moved)] if end else [])])} |")
+        trained = max(row["trained_numbers"] for row in own if row)
+        lines.append(f"| {' | '.join([*cells, *([_mean(moved), f'{trained:,}'] if end else [])])} |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ from analyses.llm.studies.parts import (
     CITY_LIMIT,
     CRITERIA,
     GEMMA_CRITERIA,
+    GEMMA_PILOT_RATES,
     MATCHED,
+    OWN_RATES,
     SETS,
     SMALL,
     SPURIOUS,
@@ -38,15 +40,21 @@ Arms = dict[str, dict[str, Arm]]
 
 @dataclass(frozen=True)
 class Found:
-    """The finished runs of SmolLM2 and of Gemma."""
+    """The finished runs of SmolLM2 and of Gemma, and of Gemma's arms that were added: GEMMA_FURTHER."""
 
     smollm2: Arms
     gemma: Arms
+    further: Arms = field(default_factory=dict)
 
 
 def claims(found: Found) -> list[Claim]:
     """The criteria that enough finished runs can judge."""
-    return [*_claims(found.smollm2), *_claims_of_gemma(found)]
+    return [
+        *_claims(found.smollm2),
+        *_claims_of_gemma(found),
+        *_claims_of_longer(found),
+        *_at_own_rates(found),
+    ]
 
 
 def _claims(arms: Arms) -> Iterable[Claim]:
@@ -146,6 +154,51 @@ def _claims_of_gemma(found: Found) -> Iterable[Claim]:
         found_order = float(np.asarray(spearmanr(theirs, [means[name] for name in ARMS])[0]))
         measured = {"rank_correlation": found_order, "arms_that_know_what_was_told": len(fitted)}
         yield _claim("gemma_orders_arms_as_smollm2", measured, found_order >= ALIKE_ORDER)
+
+
+def _claims_of_longer(found: Found) -> Iterable[Claim]:
+    """Attention alone on Gemma, which at the usual number of steps had not learned what it was told."""
+    color, city = (found.further.get(data, {}).get("attention_longer") for data in SETS)
+    if color and city:
+        measured = {"color": color.last(HELD_OUT), "city": city.last(HELD_OUT)}
+        measured |= {"color_worst_told": _worst_told(color), "city_worst_told": _worst_told(city)}
+        known = max(*_worst_told(color), *_worst_told(city)) <= FITTED
+        holds = known and max(color.last(HELD_OUT)) < CHANCE_LEFT
+        yield _claim("gemma_attention_longer_deduces", measured, holds)
+
+
+def _at_own_rates(found: Found) -> Iterable[Claim]:
+    """Gemma's arms at the rates of its own pilot, which for some are SmolLM2's."""
+    own = {
+        data: {arm: found.gemma.get(data, {}).get(arm) for arm in GEMMA_PILOT_RATES}
+        | {arm: of[name] for name, arm in OWN_RATES.items() if name in (of := found.further.get(data, {}))}
+        for data in SETS
+    }
+    color, city = ({arm: run for arm, run in of.items() if run} for of in own.values())
+    finished = all(name in found.further.get(data, {}) for name in OWN_RATES for data in SETS)
+    if not finished or not len(color) == len(city) == len(GEMMA_PILOT_RATES):
+        return
+    known = {arm: max(*_worst_told(color[arm]), *_worst_told(city[arm])) <= FITTED for arm in color}
+    good = [
+        arm
+        for arm in color
+        if known[arm]
+        and max(city[arm].last(HELD_OUT)) <= CITY_LIMIT
+        and min(color[arm].last(HELD_OUT)) >= CHANCE_LEFT
+    ]
+    measured = {f"{arm}_color": run.last(HELD_OUT) for arm, run in color.items()}
+    measured |= {f"{arm}_city": run.last(HELD_OUT) for arm, run in city.items()}
+    name = "gemma_one_arm_separates_at_its_own_rate"
+    yield _claim(name, {"n_separate": len(good), "n_know": sum(known.values()), **measured}, bool(good))
+    means = {arm: float(np.mean(run.last(HELD_OUT))) for arm, run in color.items()}
+    worst = {f"{arm}_worst_told": _worst_told(run) for arm, run in color.items()}
+    less = all(means[arm] > means["lora_r8"] for arm in means if arm != "lora_r8")
+    yield _claim("gemma_small_updates_deduce_less_at_their_own_rates", means | worst, less)
+
+
+def _worst_told(arm: Arm) -> list[float]:
+    """The worse mean rank of told facts and of told implications, by seed."""
+    return list(map(max, arm.last(FACTS), arm.last(TOLD)))
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
