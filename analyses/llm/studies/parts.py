@@ -145,8 +145,8 @@ GEMMA_CRITERIA = {
         "its own)"
     ),
     "gemma_attention_alone_separates": (
-        "Gemma: attention alone, trained twice as long, knows all that it was told, has City-Language at most "
-        f"{CITY_LIMIT} and Profession-Color at least {CHANCE_LEFT}, in each of three seeds (added when "
+        "Gemma: attention alone, trained twice as long, knows all that it was told, has City-Language at "
+        f"most {CITY_LIMIT} and Profession-Color at least {CHANCE_LEFT}, in each of three seeds (added when "
         "Profession-Color of the first had been seen, at 1.93, before the others)"
     ),
     "gemma_attention_alone_separates_elsewhere": (
