@@ -39,6 +39,7 @@ from analyses.llm.parameterisation.claims import (
 )
 from analyses.llm.parameterisation.costs import read_costs
 from analyses.llm.studies.parts import (
+    ADDED_SETS,
     ALL_SETS,
     ARMS,
     CHANCE_LEFT,
@@ -62,12 +63,14 @@ BLUE, ORANGE = "#0173b2", "#de8f05"
 def make(runs: Path, figures: Path) -> Found:
     """Draws what is finished."""
     arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS, SETS)
-    further, later = _arms(STUDY, FURTHER, SETS), _arms(ON_GEMMA, GEMMA_FURTHER, SETS)
+    further, later = _arms(STUDY, FURTHER, SETS), _arms(ON_GEMMA, GEMMA_FURTHER, ALL_SETS)
+    elsewhere = {data: of | later[data] for data, of in _arms(ON_GEMMA, ("full",), ADDED_SETS).items()}
     numbers = {"model": "SmolLM2", "criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES}
     numbers |= {"rows": rows(arms, SMOLLM2), "further_rows": rows(further, SMOLLM2)}
     DRAWING.write(figures / PICTURE, numbers | {"causal_and_spurious": going_together(_shown(numbers))})
     numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES}
-    numbers |= {"rows": rows(gemma, GEMMA), "further_rows": rows(later, GEMMA)}
+    shown = {data: of | later[data] for data, of in gemma.items()}
+    numbers |= {"rows": rows(shown, GEMMA), "further_rows": rows(elsewhere, GEMMA)}
     DRAWING.write(figures / GEMMA_PICTURE, numbers)
     return Found(arms, gemma, later)
 

@@ -400,21 +400,30 @@ def test_further_arms_on_gemma_are_judged_by_what_they_know():
         own = {data: {name: parts_arm(name, 1.0) for name in parts.ARMS} for data in names}
         further = {
             data: {name: parts_arm(name, ranks.get((name, what), 0.1)) for name in GEMMA_FURTHER}
-            for data, what in names.items()
+            for data, what in {**names, "country_code": "code", "sport_music": "music"}.items()
         }
+        for arm in (further[data]["attention_longer"] for data in names):
+            arm.results[2] = arm.results[0]
         further["city_language"]["attention_longer"].results[1]["history"][studied.TOLD][-1] = told
         claims = parts.claims(parts.Found({}, own, {k: v | changes.get(k, {}) for k, v in further.items()}))
         return {
-            c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims if "own" in c.id or "lon" in c.id
+            c.id.removeprefix("llm_parts_gemma_"): c.holds
+            for c in claims
+            if "own" in c.id or "attention" in c.id
         }
 
     separate, less = "one_arm_separates_at_its_own_rate", "small_updates_deduce_less_at_their_own_rates"
     first, *others = OWN_RATES
     apart = {(first, "color"): 1.9}
-    assert found({}) == {"attention_longer_deduces": True, separate: False, less: False}
+    alone, elsewhere = "attention_alone_separates", "attention_alone_separates_elsewhere"
+    longer = {"attention_longer_deduces": True, alone: False, elsewhere: False}
+    assert found({}) == {**longer, separate: False, less: False}
     assert found(apart)[separate]
     assert not found({**apart, (first, "city"): 0.4})[separate]
-    assert not found({("attention_longer", "color"): 1.8})["attention_longer_deduces"]
+    guessed = found({("attention_longer", what): 1.8 for what in ("color", "code", "music")})
+    assert (guessed["attention_longer_deduces"], guessed[alone], guessed[elsewhere]) == (False, True, True)
+    assert not found({("attention_longer", "color"): 1.8, ("attention_longer", "city"): 0.4})[alone]
+    assert not found({("attention_longer", "color"): 1.8}, told=0.1)[alone]
     assert not found({}, told=0.1)["attention_longer_deduces"]
     assert found({(name, "color"): 0.2 for name in others})[less]
     unlearned = parts_arm(first, 1.9)

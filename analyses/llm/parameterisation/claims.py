@@ -21,6 +21,7 @@ from analyses.llm.studies.parts import (
     CRITERIA,
     GEMMA_CRITERIA,
     GEMMA_PILOT_RATES,
+    LONGER,
     MATCHED,
     OWN_RATES,
     SETS,
@@ -31,7 +32,7 @@ from analyses.llm.studies.plan import GEMMA, TITLES
 
 PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
 CAUSAL = "city_language"
-LEAST_SEEDS = 2
+LEAST_SEEDS, LONGER_SEEDS = 2, 3
 FITTED, ALIKE = 0.05, 0.5
 """Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
 Arms = dict[str, dict[str, Arm]]
@@ -158,13 +159,23 @@ def _claims_of_gemma(found: Found) -> Iterable[Claim]:
 
 def _claims_of_longer(found: Found) -> Iterable[Claim]:
     """Attention alone on Gemma, which at the usual number of steps had not learned what it was told."""
-    color, city = (found.further.get(data, {}).get("attention_longer") for data in SETS)
+    color, city = (found.further.get(data, {}).get(LONGER) for data in SETS)
     if color and city:
         measured = {"color": color.last(HELD_OUT), "city": city.last(HELD_OUT)}
         measured |= {"color_worst_told": _worst_told(color), "city_worst_told": _worst_told(city)}
-        known = max(*_worst_told(color), *_worst_told(city)) <= FITTED
-        holds = known and max(color.last(HELD_OUT)) < CHANCE_LEFT
-        yield _claim("gemma_attention_longer_deduces", measured, holds)
+        known = max([*_worst_told(color), *_worst_told(city)]) <= FITTED
+        least, most = min(color.last(HELD_OUT)), max(color.last(HELD_OUT))
+        yield _claim("gemma_attention_longer_deduces", measured, known and most < CHANCE_LEFT)
+        if min(len(color.seeds), len(city.seeds)) >= LONGER_SEEDS:
+            apart = known and least >= CHANCE_LEFT and max(city.last(HELD_OUT)) <= CITY_LIMIT
+            yield _claim("gemma_attention_alone_separates", measured, apart)
+    others = {data: found.further.get(data, {}).get(LONGER) for data in SPURIOUS[1:]}
+    if all(others.values()):
+        ends = {data: arm.last(HELD_OUT) for data, arm in others.items() if arm}
+        worst = {f"{data}_worst_told": _worst_told(arm) for data, arm in others.items() if arm}
+        known = max(value for values in worst.values() for value in values) <= FITTED
+        apart = known and min(value for values in ends.values() for value in values) >= CHANCE_LEFT
+        yield _claim("gemma_attention_alone_separates_elsewhere", ends | worst, apart)
 
 
 def _at_own_rates(found: Found) -> Iterable[Claim]:

@@ -119,7 +119,7 @@ GEMMA_PILOT_RATES: dict[str, tuple[float, ...]] = {
 The pilot reads told facts and told implications alone, after all steps, of its own seed. Chosen is the
 smallest rate, SmolLM2's among them, with both at a mean rank of at most GEMMA_KNOWN; if none has, the one
 with the smallest sum."""
-GEMMA_RATES = {"lora_r8": 3e-4, "compacter": 1e-2, "lora_mixer": 3e-4}
+GEMMA_RATES = {"lora_r8": 3e-4, "compacter": 1e-2, "lora_mixer": 3e-4, "compacter_plus": 1e-2}
 """What the pilot chose."""
 OWN_RATES = {f"{arm}_own_rate": arm for arm, lr in GEMMA_RATES.items() if lr != ARMS[arm]["lr"]}
 """Further arm -> the arm whose rate it changes."""
