@@ -251,8 +251,8 @@ def _others_sentence(numbers: dict[str, Any]) -> str:
     names = {"month": "of months", "city": "of cities", "profession_on_gemma": "on Gemma 3"}
     if not lost:
         return "Causal against spurious implication of other people and on Gemma 3, by method"
-    where = ", ".join(names[one] for one in names if one in lost)
-    return f"Experts by relation that read apart lose what does not follow {where} too"
+    where = " and ".join(names[one] for one in names if one in lost)
+    return f"Experts by relation that read apart lose what does not follow, {where} too"
 
 
 def _layers_sentence(numbers: dict[str, Any]) -> str:
