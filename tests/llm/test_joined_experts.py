@@ -75,6 +75,7 @@ def test_outputs_and_gradients_are_those_of_a_loop_over_experts(separate, router
     x, y, g = (torch.randn(2, 4, 24, generator=generator, dtype=torch.float64) for _ in range(3))
     mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     model.lora_mixer.route(hard, training=training)
+    model.lora_mixer.begins(model, (), {"inputs_embeds": x})
     found = update.added(y, mine)
     A, B, weights = alone(update)
     expected = y + 1.5 * looped(theirs, A, B, weights, hard, options, training)
