@@ -15,9 +15,10 @@ from ocr_interp.errors import ModelError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.adapters.base import Attached
 from ocr_interp.llm.layers.part_names import checked_parts
+from ocr_interp.llm.models.unchanged import unchanged_if_refused
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
 from ocr_interp.llm.training.trainable import make_trainable
-from ocr_interp.llm.training.update import put_update, read_update, require_base, write_update
+from ocr_interp.llm.training.update import put_update, read_update, require_fitting, write_update
 
 _UPDATE = "ocr_interp_update"
 """Where a wrapped model says what it was wrapped with."""
@@ -39,7 +40,7 @@ def wrap(
     `torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)`.
 
     Args:
-        model: the model, which is changed in place.
+        model: the model, which is changed in place; after an error it is as it was.
         method: one of `llm.methods.names`.
         train_parts: as in `FinetuneConfig`.
         lora_rank, lora_alpha: of the methods that are made of LoRAs.
@@ -61,7 +62,8 @@ def wrap(
         lora_alpha=lora_alpha,
         train_seed=seed,
     )
-    return _wrapped(model, recipe)
+    with unchanged_if_refused(model):
+        return _wrapped(model, recipe)
 
 
 def save_update(model: Any, folder: str | Path) -> Path:
@@ -80,20 +82,28 @@ def load_update(model: Any, folder: str | Path) -> Any:
     """Adds a saved update to the model that it was trained on, or to a copy.
 
     Args:
-        model: the model before fine-tuning, which is changed in place.
+        model: the model before fine-tuning, which is changed in place; after an error it is as it was.
         folder: of `save_update`, or the folder `adapter` of a run.
 
     Returns: the model, or a wrapper of it, as `wrap` gives it.
 
     Raises:
         RunError: no update there, or a damaged one.
-        ModelError: the update is of another model.
+        ModelError: the update is of another model: other shapes, or another weight that it does not replace;
+            another precision is no other model.
     """
     recipe, tensors, base = read_update(Path(folder))
-    wrapped = _wrapped(model, recipe, tensors)
-    put_update(wrapped, recipe, tensors)
-    require_base(wrapped, base)
-    return wrapped
+    with unchanged_if_refused(model):
+        own = (
+            {id(p): name for name, p in model.named_parameters()}
+            if isinstance(model, torch.nn.Module)
+            else {}
+        )
+        wrapped = _wrapped(model, recipe, tensors)
+        require_fitting(wrapped, recipe, tensors)
+        base.require(wrapped, own)
+        put_update(wrapped, recipe, tensors)
+        return wrapped
 
 
 def merge_update(model: Any) -> Any:
@@ -106,7 +116,10 @@ def merge_update(model: Any) -> Any:
     attached = _attached(model)
     if attached.adapter.why_not_merged:
         raise ModelError(attached.refusal("merging"))
-    return attached.adapter.merged(model)
+    plain = attached.adapter.merged(model)
+    if hasattr(plain, _UPDATE):
+        delattr(plain, _UPDATE)
+    return plain
 
 
 def _wrapped(model: Any, recipe: FinetuneConfig, saved: Mapping[str, Tensor] | None = None) -> Any:

@@ -158,6 +158,7 @@ def test_routing_by_sequence_reads_nothing_later():
     update = model.lora_mixer.maps["model/layers/0/self_attn/q_proj"]
     x = torch.randn(1, 4, 24, dtype=torch.float64)
     third = x[:, :3].mean(1) @ update.router.weight.T
+    model.lora_mixer.begins(model, (), {"inputs_embeds": x})
     torch.testing.assert_close(update.scores(x)[:, 2], third, rtol=0, atol=1e-12)
 
 

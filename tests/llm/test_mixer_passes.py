@@ -142,7 +142,7 @@ def test_an_update_is_not_put_beside_other_weights_of_the_same_shapes(method, tm
     options = {"reduction_factor": 6} if method == "compacter" else {}
     model = drawn(wrap(tiny("LlamaForCausalLM"), method, **options))
     save_update(model, tmp_path / "update")
-    with pytest.raises(ModelError, match=r"is of another model than this .*: names and shapes are the same"):
+    with pytest.raises(ModelError, match=r"is of another model than this one: names and shapes are the same"):
         load_update(tiny("LlamaForCausalLM", seed=1), tmp_path / "update")
     rounded = load_update(tiny("LlamaForCausalLM").to(torch.bfloat16), tmp_path / "update")
     assert torch.isfinite(logits(rounded)).all()

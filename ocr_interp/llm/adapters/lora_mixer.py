@@ -40,7 +40,7 @@ class LoRAMixerMethod(Adapter):
         layers: layers in which there are experts, e.g. "0-8" or "0-8,12"; in the others all tokens have one
             LoRA. Empty is all layers.
         router: "token", or "sequence": by the mean of all tokens up to each one, so that nothing later is
-            read.
+            read, and without padding, which attention_mask says.
         temperature: of the routers' softmax.
         top_k: how many experts answer when the model is measured; all of them if there are no more.
         balance: weight of Σ_e (mean score) (share of tokens with e in their top_k) in the soft stage.
@@ -195,7 +195,7 @@ class LoRAMixerMethod(Adapter):
             update.A.requires_grad_(settings["train"] == "joint")
             update.B.requires_grad_(settings["train"] == "joint")
         model.register_forward_pre_hook(mixer.begins, with_kwargs=True)
-        model.register_forward_hook(mixer.done)
+        model.register_forward_hook(mixer.done, always_call=True)
         if settings["anchor"]:
             mixer.remember_start()
         return model
@@ -204,8 +204,6 @@ class LoRAMixerMethod(Adapter):
         """Routes the batch: by its labels in the hard stage, else by the routers."""
         import torch
 
-        from ocr_interp.devices import sent
-
         mixer, settings = _mixer(model), self.settings(recipe)
         if step is not None:
             soft = step >= round(float(settings["hard_share"]) * recipe.steps)
@@ -213,16 +211,13 @@ class LoRAMixerMethod(Adapter):
         else:
             soft = bool(mixer.soft) or not settings["hard_share"]
         device = batch.tokens.device
-        labels = None
-        if not soft:
-            found = [_expert(example, settings, recipe.train_seed) for example in batch.examples]
-            labels = sent(torch.tensor(found), device)
-        mixer.route(labels, training=step is not None, scored=float(settings["label_loss"]) > 0)
+        own = None if soft else [_expert(one, settings, recipe.train_seed) for one in batch.examples]
+        mixer.route(own, training=step is not None, scored=float(settings["label_loss"]) > 0)
         if step is not None:
             last = torch.zeros(len(batch.tokens), dtype=torch.long, device=device)
             last = last.scatter_reduce(0, batch.row, batch.position, "amax")
             real = torch.arange(batch.tokens.shape[1], device=device) <= last[:, None]
-            mixer.batch = (labels, real)
+            mixer.batch = (mixer.labels, real)
 
     def extra_loss(self, model: Any, recipe: Recipe) -> Tensor:
         """The routers' loss (`LoRAMixer.loss`), and the anchor of given experts."""

@@ -69,7 +69,7 @@ def layout_of(model: Any) -> Layout:
     name = type(model).__name__
     size = int(model.config.get_text_config().vocab_size)
     ids = (torch.arange(TOKENS, device=next(model.parameters()).device) % size)[None]
-    training = model.training
+    trains = [(module, module.training) for module in model.modules()]
     try:
         seen = trace(model.eval(), ids)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError) as error:
@@ -79,7 +79,8 @@ def layout_of(model: Any) -> Layout:
             f"{_ADVICE}"
         ) from error
     finally:
-        model.train(training)
+        for module, training in trains:
+            module.training = training
     _refuse_unnamed(name, seen)
     norms = _owned(model, seen.norms)
     branches: list[Branch] = []

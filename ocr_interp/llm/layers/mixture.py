@@ -13,6 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ocr_interp.errors import ConfigError, ModelError
+from ocr_interp.llm.layers.passes import (
+    TokensRead,
+    by_name,
+    checked_labels,
+    has_tokens,
+    in_backward_pass,
+    repeats_without_gradients,
+    tokens_read,
+)
 from ocr_interp.llm.layers.routed_update import MixtureSettings, RoutedUpdate
 
 MIXER = "lora_mixer"
@@ -39,6 +48,7 @@ class LoRAMixer(nn.Module):
     Attributes:
         soft, steps, score_sum, entropy_sum, first_sum: the buffers of `add_counts`.
         batch: labels and real tokens of the batch that is trained on, as `loss` takes them.
+        labels: the expert of each sequence of the pass, on the device; None where the routers are asked.
     """
 
     soft: Tensor
@@ -66,11 +76,13 @@ class LoRAMixer(nn.Module):
             if update.is_routed:
                 update.add_router(n_in)
         self.batch: tuple[Tensor | None, Tensor] | None = None
-        self._labels: Tensor | None = None
+        self.labels: Tensor | None = None
         self._chosen_experts: Tensor | None = None
         self._training = self._said = False
         self._scores: list[Tensor] = []
         self._size: tuple[int, int] | None = None
+        self._read: TokensRead | None = None
+        self._passing = False
 
     @property
     def updates(self) -> tuple[RoutedUpdate, ...]:
@@ -114,37 +126,52 @@ class LoRAMixer(nn.Module):
 
     # --- one pass -----------------------------------------------------------------------------------
 
-    def route(self, labels: Int[Tensor, " batch"] | None, *, training: bool, scored: bool = True) -> None:
+    def route(self, labels: Any, *, training: bool, scored: bool = True) -> None:
         """Says how the next forward pass is routed, and passes that go on from its cache (`generate`).
 
         Args:
-            labels: the expert of each sequence (hard routing); None asks the routers (soft routing).
+            labels: the expert of each sequence (hard routing), a tensor [batch] or whole numbers in a list;
+                None asks the routers (soft routing).
             training: whether scores are kept for `loss`, and all experts answer and not the top_k alone.
             scored: whether the routers are asked too where there are labels.
+
+        Raises:
+            ConfigError: labels that are no experts.
         """
-        self._labels, self._training, self._scores, self._said = labels, training, [], True
-        self._chosen_experts = None if labels is None else functional.one_hot(labels, self.settings.n_experts)
+        n = self.settings.n_experts
+        self.labels = None if labels is None else checked_labels(labels, n, next(self.parameters()).device)
+        self._training, self._scores, self._said = training, [], True
+        self._chosen_experts = None if self.labels is None else functional.one_hot(self.labels, n)
         self.asks_routers = labels is None or (scored and training)
 
     def begins(self, model: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
         """The model's forward pre-hook: what `route` said is for one pass, and those that go on from it.
 
         Raises:
+            ConfigError: labels of another number of sequences.
             ModelError: a pass in which the routers cannot see what they need, or that autograd will repeat
                 without them.
         """
+        given = by_name(model, args, given)
         cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
         if not self._said:
             self.route(getattr(cache, _LABELS, None), training=False)
-        self._said = False
-        tokens = [x for x in (*args, given.get("input_ids"), given.get("inputs_embeds")) if x is not None]
-        self._size = (int(tokens[0].shape[0]), int(tokens[0].shape[1])) if tokens else None
-        if self.settings.by_sequence and self.asks_routers and _has_tokens(cache):
-            raise ModelError(
-                "router='sequence' reads all tokens up to each one, those before this pass are in the cache "
-                "alone: pass use_cache=False, or take router='token'"
+        self._said, self._read, self._passing = False, None, True
+        tokens = next((given[n] for n in ("input_ids", "inputs_embeds") if given.get(n) is not None), None)
+        self._size = None if tokens is None else (int(tokens.shape[0]), int(tokens.shape[1]))
+        if self.labels is not None and self._size is not None and len(self.labels) != self._size[0]:
+            raise ConfigError(
+                f"route() needs the expert of each of {self._size[0]} sequences, got {len(self.labels)}: "
+                "pass one for every row of the pass, or None, which asks the routers"
             )
-        if self._training and self.asks_routers and model.training and _repeats_without_gradients(model):
+        if self.settings.by_sequence and self.asks_routers:
+            if has_tokens(cache, _LABELS):
+                raise ModelError(
+                    "router='sequence' reads all tokens up to each one, those before this pass are in the "
+                    "cache alone: pass use_cache=False, or take router='token'"
+                )
+            self._read = tokens_read(given, self._size)
+        if self._training and self.asks_routers and model.training and repeats_without_gradients(model):
             raise ModelError(
                 "gradient checkpointing with use_reentrant=True loses the gradients of the routers: enable "
                 "it with use_reentrant=False"
@@ -152,16 +179,31 @@ class LoRAMixer(nn.Module):
 
     def done(self, model: nn.Module, args: Any, output: Any) -> None:
         """The model's forward hook: what goes on from the cache of this pass has its labels."""
-        self._size = None
+        self._size, self._passing = None, False
         for cache in (getattr(output, name, None) for name in _CACHES):
             if cache is not None and not isinstance(cache, tuple):
-                setattr(cache, _LABELS, self._labels)
+                setattr(cache, _LABELS, self.labels)
+
+    def mean_read(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
+        """The mean of all tokens that each one reads, padding left out.
+
+        Raises:
+            ModelError: a pass that did not begin at the whole model, so that nobody knows what is padding.
+        """
+        # A block that autograd repeats reads what it has read in the pass.
+        if self._read is None or not (self._passing or in_backward_pass()):
+            raise ModelError(
+                "router='sequence' needs to know which tokens are padding, which the whole model is told "
+                "(attention_mask), got a pass of a part of it: call the model that llm.wrap gave, or take "
+                "router='token'"
+            )
+        return self._read.mean(x)
 
     def of_scores(self, scores: Float[Tensor, "*batch n_experts"]) -> Float[Tensor, "*batch_or_1 n_experts"]:
         """α of every token from the router's scores, unless there are labels."""
         if self._training:
             self._scores.append(scores)
-        if self._labels is not None:
+        if self.labels is not None:
             return self.of_labels(scores)
         weights = scores.softmax(-1)
         if self._training or self.settings.top_k >= self.settings.n_experts:
@@ -176,14 +218,11 @@ class LoRAMixer(nn.Module):
             x: anything of the map [batch, …, pos, width] or [batch × pos, width].
 
         Raises:
-            ConfigError: labels of another number of sequences.
             ModelError: a map that is given some of the tokens, as an expert of a mixture of experts.
         """
         assert self._chosen_experts is not None
         chosen = self._chosen_experts.to(x.dtype)
         rows, columns = self._size or (len(chosen), len(x) // len(chosen))
-        if len(chosen) != rows:
-            raise ConfigError(f"route() needs the expert of each of {rows} sequences, got {len(chosen)}")
         if x.dim() > 2 and len(x) == rows:
             return chosen.view(rows, *(1,) * (x.dim() - 2), -1)
         if x.dim() != 2 or len(x) != rows * columns:
@@ -198,8 +237,8 @@ class LoRAMixer(nn.Module):
 
     def loss(
         self,
-        labels: Int[Tensor, " batch"] | None,
-        real: Bool[Tensor, "batch pos"],
+        labels: Any,
+        real: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"],
         weights: Mapping[str, float],
     ) -> Float[Tensor, ""]:
         """The routers' loss of the pass that was trained on, mean over routed maps and tokens.
@@ -211,8 +250,13 @@ class LoRAMixer(nn.Module):
 
         Args:
             labels: as given to `route`.
-            real: which tokens are no padding.
+            real: which tokens are no padding, as an attention_mask says it.
             weights: of "balance", "entropy" and "label_loss".
+
+        Raises:
+            ConfigError: labels that are no experts, or of another number of sequences; real tokens of another
+                shape than the pass.
+            ModelError: there was no pass.
         """
         if labels is not None and not self._scores:
             return 0 * torch.cat([update.router.weight.flatten() for update in self.routed]).sum()
@@ -220,6 +264,11 @@ class LoRAMixer(nn.Module):
             raise ModelError("loss() needs a forward pass after route(training=True)")
         scores = torch.stack([one.flatten(0, -2) for one in self._scores]).float()
         self._scores = []
+        if real.numel() != scores.shape[1]:
+            raise ConfigError(
+                f"real must say of each of the {scores.shape[1]} tokens of the pass whether it is no padding "
+                f"[batch, pos], got the shape {tuple(real.shape)}: pass the attention_mask of the pass"
+            )
         logp = scores.log_softmax(-1)
         share = (real / real.sum()).flatten()
         p = logp.exp()
@@ -237,6 +286,13 @@ class LoRAMixer(nn.Module):
             self.entropy_sum += entropy
             self.first_sum += first
         if labels is not None:
+            if labels is not self.labels:
+                labels = checked_labels(labels, n, scores.device)
+            if len(labels) != len(real):
+                raise ConfigError(
+                    f"loss() needs the expert of each of {len(real)} sequences, got {len(labels)}: pass what "
+                    "route() was given"
+                )
             of_token = labels.repeat_interleave(real.shape[1])
             own = -logp.gather(-1, of_token[None, :, None].expand(len(logp), -1, 1)).squeeze(-1)
             return weights["label_loss"] * (own @ share).mean()
@@ -281,24 +337,6 @@ def expert_updates(model: Any) -> dict[str, tuple[tuple[Tensor, Tensor], ...]]:
         scaled = [b.detach() * mixer.settings.scaling for b in B]
         found[path.replace("/", ".")] = tuple(zip((a.detach() for a in A), scaled, strict=True))
     return found
-
-
-def _has_tokens(cache: Any) -> bool:
-    """Whether a cache that a pass is given holds tokens already."""
-    length = getattr(cache, "get_seq_length", None)
-    return hasattr(cache, _LABELS) or (length is not None and int(length()) > 0)
-
-
-def _repeats_without_gradients(model: nn.Module) -> bool:
-    """Whether blocks run without gradients first, and again in the backward pass (gradient checkpointing)."""
-    calls = (
-        getattr(module, "_gradient_checkpointing_func", None)
-        for module in model.modules()
-        if getattr(module, "gradient_checkpointing", False)
-    )
-    return any(
-        call is not None and getattr(call, "keywords", {}).get("use_reentrant", True) for call in calls
-    )
 
 
 def _share_of_tokens(places: Tensor, p: Tensor, share: Tensor) -> Float[Tensor, "map n_experts"]:

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ocr_interp.errors import ModelError
 from ocr_interp.llm.layers.hooking import changed_output
 from ocr_interp.llm.layers.joined import JoinedMatrices
 
@@ -25,7 +24,7 @@ class MixtureSettings:
         rank: of each.
         scaling: factor of their sum, lora_alpha / lora_rank.
         separate: what the experts do not share: "both", "read" (A; B is shared), "write" (B; A is shared).
-        by_sequence: whether a token is routed by the mean of all tokens up to it.
+        by_sequence: whether a token is routed by the mean of all tokens up to it that are no padding.
         temperature: of the router's softmax.
         top_k: how many experts answer while nothing is trained; their scores are rescaled to sum to 1.
     """
@@ -57,6 +56,10 @@ class Routing(Protocol):
 
     def of_labels(self, x: Tensor) -> Tensor:
         """α of every token from the labels of the sequences."""
+        ...
+
+    def mean_read(self, x: Tensor) -> Tensor:
+        """The mean of all tokens that each one reads."""
         ...
 
 
@@ -136,9 +139,5 @@ class RoutedUpdate(nn.Module):
 
     def scores(self, x: Float[Tensor, "*batch n_in"]) -> Float[Tensor, "*batch n_experts"]:
         """The router's scores before the softmax, divided by the temperature."""
-        if self.settings.by_sequence:
-            if x.dim() != 3:
-                raise ModelError("routing by sequence needs inputs [batch, pos, width]: take router='token'")
-            count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)
-            x = x.cumsum(1) / count[:, None]
-        return self.router(x) / self.settings.temperature
+        (mixer,) = self._mixer
+        return self.router(mixer.mean_read(x) if self.settings.by_sequence else x) / self.settings.temperature

@@ -15,6 +15,7 @@ from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
 from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.llm.models.unchanged import unchanged_if_refused
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import LLMRunConfig
@@ -46,7 +47,7 @@ def finetune(
         run_dir: directory of the run; a run in it with this configuration is resumed, wherever its file of
             facts and its model lie today. None writes no files.
         lm: a model in memory instead of config.train.model; it is trained in place, in the precision of
-            config.train.dtype.
+            config.train.dtype. Where the run is refused before its first step, it is as it was.
         save_model: whether to write the trained model, for `load_finetuned`: with the update merged to
             run_dir/model, an ordinary model folder; an update that cannot be merged to run_dir/adapter,
             without the model.
@@ -70,9 +71,10 @@ def finetune(
     with state_for(config.train.device):
         accelerator = make_accelerator(config.train)
         if run_dir is None:
-            training = Finetuning(
-                config, make_facts(config.facts), BaseSource(config.train, lm), accelerator, on_start
-            )
+            with _unchanged_if_refused(lm):
+                training = Finetuning(
+                    config, make_facts(config.facts), BaseSource(config.train, lm), accelerator, on_start
+                )
             with asked_to_stop() as asked, _own_precision(training.device):
                 return training.run(None, on_log, asked)
         folder = RunFolder(Path(run_dir))
@@ -104,16 +106,17 @@ def _into_folder(
         base.require_files(inputs, folder.path)
     base.digested = not (begun and inputs is None)
     checkpoint = folder.read_checkpoint()
-    # Where its file and model lie today is no part of a run.
-    training = Finetuning(as_begun(config, folder.read_config()), facts, base, accelerator, on_start)
-    if inputs is not None:
-        base.require_loaded(inputs, folder.path)
-    elif not begun and training.is_main:
-        assert base.digests is not None
-        folder.write_inputs(RunInputs(facts, base.digests))
-    accelerator.wait_for_everyone()
-    if checkpoint is not None:
-        training.restore(checkpoint)
+    with _unchanged_if_refused(lm):
+        # Where its file and model lie today is no part of a run.
+        training = Finetuning(as_begun(config, folder.read_config()), facts, base, accelerator, on_start)
+        if inputs is not None:
+            base.require_loaded(inputs, folder.path)
+        elif not begun and training.is_main:
+            assert base.digests is not None
+            folder.write_inputs(RunInputs(facts, base.digests))
+        accelerator.wait_for_everyone()
+        if checkpoint is not None:
+            training.restore(checkpoint)
     with asked_to_stop() as asked, _own_precision(training.device):
         run = training.run(folder, on_log, asked, save_model)
         accelerator.wait_for_everyone()  # all have read the checkpoint, which the main process deletes
@@ -126,6 +129,11 @@ def _into_folder(
                 keep_model(run.lm, folder)
             folder.kept()
     return run
+
+
+def _unchanged_if_refused(lm: LanguageModel | None) -> contextlib.AbstractContextManager[None]:
+    """Keeps a model in memory as it was where a run cannot begin or go on."""
+    return unchanged_if_refused(None if lm is None else lm.model)
 
 
 def _own_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from ocr_interp.llm.layers.joined import apart, joined_in, together
 from ocr_interp.llm.layers.movement import Movement, movement
 from ocr_interp.llm.models.kept_weights import KeptWeights
 from ocr_interp.llm.models.loading import LanguageModel, load_model, quiet
+from ocr_interp.llm.models.unchanged import unchanged_if_refused
 from ocr_interp.llm.training.configuration import FinetuneConfig, LLMRunConfig
+from ocr_interp.llm.training.files.base_weights import BaseWeights
 from ocr_interp.llm.training.files.inputs import BaseModel, model_files
 from ocr_interp.llm.training.files.store import ADAPTER_FILE, RunFolder
 from ocr_interp.llm.training.trainable import make_trainable, trained_parameters
@@ -36,14 +38,7 @@ UPDATE_FIELDS = (
 )
 """Fields of the recipe that an update depends on."""
 
-_MATRICES, _ENTRIES = 32, 8
-"""How many matrices are asked which model it is, and how many entries of each."""
-
-_OTHER_MODEL = 0.5
-"""Relative distance of these entries from which on it is another model.
-
-Four bits change a tenth, another seed 1.4.
-"""
+_SHOWN = 3
 
 _RESTORE = "put the original back, or save the update again"
 
@@ -177,12 +172,12 @@ def write_update(folder: Path, model: Any, recipe: FinetuneConfig, fingerprint: 
     stamp = {"fingerprint": fingerprint, "kind": "weights"}
     write_tensors(folder / ADAPTER_FILE, tensors, stamp, large=True)
     fields = LLMRunConfig(train=recipe).to_dict()["train"]
-    about = {**{name: fields[name] for name in UPDATE_FIELDS}, "base": _some_entries(model)}
+    about = {**{name: fields[name] for name in UPDATE_FIELDS}, **BaseWeights.of(model).to_dict()}
     write_settings(folder / ADAPTER_CONFIG, {"format_version": 1, "fingerprint": fingerprint, **about})
 
 
-def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor], dict[str, list[float]]]:
-    """The recipe and the tensors of an update that `write_update` has written, and what `require_base` takes.
+def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor], BaseWeights]:
+    """The recipe and the tensors of an update that `write_update` has written, and which model it is of.
 
     Raises:
         RunError: no such files, damaged ones, or ones that do not belong together.
@@ -193,60 +188,31 @@ def read_update(folder: Path) -> tuple[FinetuneConfig, dict[str, Tensor], dict[s
     require_seal(file, values, (), _RESTORE)
     tensors, _ = read_tensors(folder / ADAPTER_FILE, str(values.get("fingerprint")), "weights", _RESTORE)
     recipe = from_fields(FinetuneConfig, "train", {n: values[n] for n in UPDATE_FIELDS if n in values})
-    return recipe, tensors, dict(values.get("base", {}))
+    return recipe, tensors, BaseWeights.from_dict(values)
 
 
 def put_update(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]) -> None:
     """Copies an update into a model that its method has been attached to.
 
     Raises:
-        ModelError: the update belongs to another model.
+        ModelError: the update belongs to another model; nothing has been copied.
     """
-    others = together(restore_method_state(model, recipe, tensors), joined_in(model))
+    require_fitting(model, recipe, tensors)
     trained = trained_parameters(model)
-    _require_same(trained, others)
+    others = together(restore_method_state(model, recipe, tensors), joined_in(model))
     with torch.no_grad():
         for name, tensor in others.items():
             trained[name].copy_(tensor)
 
 
-def require_base(model: Any, saved: Mapping[str, Sequence[float]]) -> None:
-    """Requires that the weights that an update leaves alone are about those that it was trained beside.
-
-    Another precision, or a few bits, is no other model.
-
-    Args:
-        model: with the update in it.
-        saved: what `read_update` gave; empty for updates of earlier versions, which say nothing of it.
+def require_fitting(model: Any, recipe: FinetuneConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Requires the names and shapes of an update in a model that its method has been attached to.
 
     Raises:
-        ModelError: the model has other weights.
+        ModelError: the update belongs to another model.
     """
-    now = _some_entries(model, saved)
-    both = [(a, b) for name in saved.keys() & now.keys() for a, b in zip(saved[name], now[name], strict=True)]
-    if both and sum((a - b) ** 2 for a, b in both) > _OTHER_MODEL**2 * sum(a**2 for a, _ in both):
-        raise ModelError(
-            f"the saved update is of another model than this {type(model).__name__}: names and shapes are "
-            "the same, the weights are not; load it onto the model that it was trained on, or a copy"
-        )
-
-
-def _some_entries(model: Any, names: Iterable[str] | None = None) -> dict[str, list[float]]:
-    """A few entries of some matrices of a model that are not trained, by name: which model it is."""
-    frozen = {
-        name: p
-        for name, p in model.named_parameters()
-        if not p.requires_grad and p.dim() == 2 and p.is_floating_point() and not p.is_meta
-    }
-    if names is None:
-        every = sorted(frozen)
-        names = every[:: -(-len(every) // _MATRICES)] if every else ()
-    found = {}
-    for name in (name for name in names if name in frozen):
-        entries = frozen[name].detach().reshape(-1)
-        places = torch.linspace(0, len(entries) - 1, _ENTRIES, dtype=torch.float64).long()
-        found[name] = entries[places.to(entries.device)].double().tolist()
-    return found
+    own = apart(trained_parameters(model), joined_in(model)) | method_state(model, recipe)
+    _require_same(own, tensors)
 
 
 def load_finetuned(
@@ -283,8 +249,9 @@ def load_finetuned(
         inputs = folder.read_inputs()
         if inputs is not None:
             inputs.require_same(BaseModel.of(base, {}), base.name, folder.path)
-    attached = make_trainable(lm.model, recipe, tensors).eval()
-    put_update(attached, recipe, tensors)
+    with unchanged_if_refused(lm.model):
+        attached = make_trainable(lm.model, recipe, tensors).eval()
+        put_update(attached, recipe, tensors)
     return LanguageModel(lm.name, attached, lm.tokenizer, Attached(methods[recipe.method], recipe))
 
 
@@ -319,7 +286,14 @@ def _require_same(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> Non
     """Requires the same names and shapes."""
     mine, theirs = ({name: tuple(t.shape) for name, t in both.items()} for both in (own, saved))
     odd = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
-    if odd:
-        raise ModelError(
-            f"the saved update is of another model: {', '.join(odd[:3])} differ in shape or are not in both"
-        )
+    if not odd:
+        return
+    here = {name: mine.get(name, "nothing") for name in odd[:_SHOWN]}
+    listed = [
+        f"{n.removeprefix(_STATE)} is {theirs.get(n, 'nothing')} there and {here[n]} here" for n in here
+    ]
+    more = f", and {len(odd) - _SHOWN} more differ" if len(odd) > _SHOWN else ""
+    raise ModelError(
+        f"the saved update is of another model than this one: {', '.join(listed)}{more}; load it onto the "
+        "model that it was trained on, or a copy"
+    )
