@@ -46,6 +46,7 @@ from analyses.llm.studies.parts import (
     CITY_LIMIT,
     CRITERIA,
     FURTHER,
+    FURTHER_SEEDS,
     GEMMA_CRITERIA,
     GEMMA_FURTHER,
     MATCHED,
@@ -63,7 +64,8 @@ BLUE, ORANGE = "#0173b2", "#de8f05"
 def make(runs: Path, figures: Path) -> Found:
     """Draws what is finished."""
     arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS, SETS)
-    further, later = _arms(STUDY, FURTHER, SETS), _arms(ON_GEMMA, GEMMA_FURTHER, ALL_SETS)
+    further = _arms(STUDY, FURTHER | FURTHER_SEEDS, SETS)
+    later = _arms(ON_GEMMA, GEMMA_FURTHER, ALL_SETS)
     elsewhere = {data: of | later[data] for data, of in _arms(ON_GEMMA, ("full",), ADDED_SETS).items()}
     numbers = {"model": "SmolLM2", "criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES}
     numbers |= {"rows": rows(arms, SMOLLM2), "further_rows": rows(further, SMOLLM2)}
@@ -72,7 +74,7 @@ def make(runs: Path, figures: Path) -> Found:
     shown = {data: of | later[data] for data, of in gemma.items()}
     numbers |= {"rows": rows(shown, GEMMA), "further_rows": rows(elsewhere, GEMMA)}
     DRAWING.write(figures / GEMMA_PICTURE, numbers)
-    return Found(arms, gemma, later)
+    return Found(arms, gemma, later, further)
 
 
 def _arms(study: Study, names: Iterable[str], sets: Iterable[str]) -> Arms:
@@ -207,7 +209,7 @@ def rows(arms: Arms, model: str) -> list[dict[str, Any]]:
             "arm": name,
             "title": TITLES[name],
             "seeds": arm.seeds,
-            "training": (ARMS | FURTHER | GEMMA_FURTHER)[name],
+            "training": (ARMS | FURTHER | FURTHER_SEEDS | GEMMA_FURTHER)[name],
             **cost[name],
             "rank": plain_interval(arm.last(HELD_OUT)),
             "calibrated_rank": plain_interval(arm.last(HELD_OUT_CALIBRATED)),

@@ -25,6 +25,7 @@ from analyses.llm.studies.parts import (
     MATCHED,
     OWN_RATES,
     SETS,
+    SLOWER,
     SMALL,
     SPURIOUS,
 )
@@ -41,11 +42,12 @@ Arms = dict[str, dict[str, Arm]]
 
 @dataclass(frozen=True)
 class Found:
-    """The finished runs of SmolLM2 and of Gemma, and of Gemma's arms that were added: GEMMA_FURTHER."""
+    """The finished runs of SmolLM2 and of Gemma, and of the arms that were added on either."""
 
     smollm2: Arms
     gemma: Arms
     further: Arms = field(default_factory=dict)
+    further_smollm2: Arms = field(default_factory=dict)
 
 
 def claims(found: Found) -> list[Claim]:
@@ -53,7 +55,7 @@ def claims(found: Found) -> list[Claim]:
     return [
         *_claims(found.smollm2),
         *_claims_of_gemma(found),
-        *_claims_of_longer(found),
+        *_claims_of_attention(found),
         *_at_own_rates(found),
     ]
 
@@ -157,8 +159,15 @@ def _claims_of_gemma(found: Found) -> Iterable[Claim]:
         yield _claim("gemma_orders_arms_as_smollm2", measured, found_order >= ALIKE_ORDER)
 
 
-def _claims_of_longer(found: Found) -> Iterable[Claim]:
-    """Attention alone on Gemma, which at the usual number of steps had not learned what it was told."""
+def _claims_of_attention(found: Found) -> Iterable[Claim]:
+    """Attention alone: on SmolLM2 as slowly as on Gemma, and on Gemma for longer."""
+    color, city = (found.further_smollm2.get(data, {}).get(SLOWER) for data in SETS)
+    if color and city and min(len(color.seeds), len(city.seeds)) >= LEAST_SEEDS:
+        measured = {"color": color.last(HELD_OUT), "city": city.last(HELD_OUT)}
+        measured |= {"color_worst_told": _worst_told(color), "city_worst_told": _worst_told(city)}
+        known = max([*_worst_told(color), *_worst_told(city)]) <= FITTED
+        apart = min(color.last(HELD_OUT)) >= CHANCE_LEFT and max(city.last(HELD_OUT)) <= CITY_LIMIT
+        yield _claim("attention_slower_separates", measured, known and apart)
     color, city = (found.further.get(data, {}).get(LONGER) for data in SETS)
     if color and city:
         measured = {"color": color.last(HELD_OUT), "city": city.last(HELD_OUT)}
