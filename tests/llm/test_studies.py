@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def test_every_planned_run_has_a_name_of_its_own_and_seeds_come_one_after_the_ot
     assert seeds == sorted(seeds)
     for run in planned:
         assert run.config.train.train_seed == run.seed
+
+
+def test_every_criterion_has_a_claim_or_a_reason():
+    """So that none that was written before the runs is forgotten when it fails."""
+    text = (Path(runs.__file__).parents[2] / "figures" / "claims.json").read_text(encoding="utf-8")
+    statements = [claim["statement"] for claim in json.loads(text)]
+    judged = {
+        (study.name, name): any(criterion in statement for statement in statements)
+        for study in runs.STUDIES.values()
+        for name, criterion in study.criteria.items()
+    }
+    without = {(study.name, name) for study in runs.STUDIES.values() for name in study.unjudged}
+    assert {key for key, found in judged.items() if not found} == without
 
 
 def test_a_result_of_another_configuration_is_refused(tmp_path):

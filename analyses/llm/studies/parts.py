@@ -110,8 +110,8 @@ CRITERIA = {
     ),
     "attention_slower_separates": (
         "attention alone at 3e-5, trained twice as long, knows all that it was told, has City-Language at "
-        f"most {CITY_LIMIT} and Profession-Color at least {CHANCE_LEFT}, in each of two seeds (added when it had "
-        "done so on Gemma, before its own runs)"
+        f"most {CITY_LIMIT} and Profession-Color at least {CHANCE_LEFT}, in each of two seeds (added when it "
+        "had done so on Gemma, before its own runs)"
     ),
 }
 

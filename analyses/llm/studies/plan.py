@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Study:
         criteria: name of each claim -> what must hold for it.
         runs: of one seed, the most important first.
         seeds: the seeds that are planned.
+        unjudged: name of each criterion that no claim judges -> why.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Study:
     criteria: dict[str, str]
     runs: Callable[[int], Iterable[PlannedRun]]
     seeds: tuple[int, ...] = (0, 1, 2)
+    unjudged: dict[str, str] = field(default_factory=dict)
 
     def planned(self) -> list[PlannedRun]:
         """All runs, seed by seed."""

@@ -72,4 +72,13 @@ def runs(seed: int) -> Iterator[PlannedRun]:
         yield PlannedRun("step_size", name, recipe(DATA, seed, **training))
 
 
-STUDY = Study("step_size", "Does an optimiser hallucinate less at equal size of its steps?", CRITERIA, runs)
+UNJUDGED = {
+    "larger_steps_deduce_more": "LoRA has one rate at which every seed knows what it was told, and needs two"
+}
+STUDY = Study(
+    "step_size",
+    "Does an optimiser hallucinate less at equal size of its steps?",
+    CRITERIA,
+    runs,
+    unjudged=UNJUDGED,
+)
