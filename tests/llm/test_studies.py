@@ -20,12 +20,12 @@ from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
 from analyses.llm.studies.parts import (
-    GEMMA_FURTHER,
     GEMMA_KNOWN,
     GEMMA_PILOT_RATES,
     GEMMA_RATES,
-    OWN_RATES,
+    LONGER,
     PILOT_ON_GEMMA,
+    SLOWER,
     SMALL,
 )
 from analyses.llm.studies.plan import PlannedRun, recipe
@@ -407,43 +407,29 @@ def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
     assert held(some) == (None, True)
 
 
-def test_further_arms_on_gemma_are_judged_by_what_they_know():
-    names = {"profession_color": "color", "city_language": "city"}
-
-    def found(ranks, told=0.0, **changes):
-        own = {data: {name: parts_arm(name, 1.0) for name in parts.ARMS} for data in names}
+def test_attention_alone_is_judged_by_what_it_knows():
+    def found(ranks, told=0.0, slower=1.9):
         further = {
-            data: {name: parts_arm(name, ranks.get((name, what), 0.1)) for name in GEMMA_FURTHER}
-            for data, what in {**names, "country_code": "code", "sport_music": "music"}.items()
+            data: {LONGER: parts_arm(LONGER, ranks.get(data, 0.1))}
+            for data in ("profession_color", "city_language", "country_code", "sport_music")
         }
-        for arm in (further[data]["attention_longer"] for data in names):
-            arm.results[2] = arm.results[0]
-        further["city_language"]["attention_longer"].results[1]["history"][studied.TOLD][-1] = told
-        claims = parts.claims(parts.Found({}, own, {k: v | changes.get(k, {}) for k, v in further.items()}))
-        return {
-            c.id.removeprefix("llm_parts_gemma_"): c.holds
-            for c in claims
-            if "own" in c.id or "attention" in c.id
-        }
+        for data in ("profession_color", "city_language"):
+            further[data][LONGER].results[2] = further[data][LONGER].results[0]
+        further["city_language"][LONGER].results[1]["history"][studied.TOLD][-1] = told
+        smollm2 = {"profession_color": slower, "city_language": ranks.get("city_language", 0.1)}
+        of_smollm2 = {data: {SLOWER: parts_arm(SLOWER, rank)} for data, rank in smollm2.items()}
+        claims = parts.claims(parts.Found({}, {}, further, of_smollm2))
+        return {c.id.removeprefix("llm_parts_"): c.holds for c in claims}
 
-    separate, less = "one_arm_separates_at_its_own_rate", "small_updates_deduce_less_at_their_own_rates"
-    first, *others = OWN_RATES
-    apart = {(first, "color"): 1.9}
-    alone, elsewhere = "attention_alone_separates", "attention_alone_separates_elsewhere"
-    longer = {"attention_longer_deduces": True, alone: False, elsewhere: False}
-    assert found({}) == {**longer, separate: False, less: False}
-    assert found(apart)[separate]
-    assert not found({**apart, (first, "city"): 0.4})[separate]
-    guessed = found({("attention_longer", what): 1.8 for what in ("color", "code", "music")})
-    assert (guessed["attention_longer_deduces"], guessed[alone], guessed[elsewhere]) == (False, True, True)
-    assert not found({("attention_longer", "color"): 1.8, ("attention_longer", "city"): 0.4})[alone]
-    assert not found({("attention_longer", "color"): 1.8}, told=0.1)[alone]
-    assert not found({}, told=0.1)["attention_longer_deduces"]
-    assert found({(name, "color"): 0.2 for name in others})[less]
-    unlearned = parts_arm(first, 1.9)
-    unlearned.results[0]["history"][studied.FACTS][-1] = 0.2
-    arms = {first: unlearned}
-    assert not found({}, profession_color=arms)[separate]
+    names = ("attention_slower_separates", "gemma_attention_longer_deduces")
+    names += ("gemma_attention_alone_separates", "gemma_attention_alone_separates_elsewhere")
+    spurious = dict.fromkeys(("profession_color", "country_code", "sport_music"), 1.8)
+    assert found({}) == dict(zip(names, (True, True, False, False), strict=True))
+    assert found(spurious) == dict(zip(names, (True, False, True, True), strict=True))
+    assert not any(found({**spurious, "city_language": 0.4})[name] for name in names[:3])
+    assert not any(found(spurious, told=0.1)[name] for name in names[1:3])
+    assert not found({**spurious, "sport_music": 1.7})[names[3]]
+    assert not found({}, slower=1.7)[names[0]]
 
 
 def test_rates_on_gemma_are_what_its_pilot_chooses():

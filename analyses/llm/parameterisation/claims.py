@@ -20,10 +20,8 @@ from analyses.llm.studies.parts import (
     CITY_LIMIT,
     CRITERIA,
     GEMMA_CRITERIA,
-    GEMMA_PILOT_RATES,
     LONGER,
     MATCHED,
-    OWN_RATES,
     SETS,
     SLOWER,
     SMALL,
@@ -56,7 +54,6 @@ def claims(found: Found) -> list[Claim]:
         *_claims(found.smollm2),
         *_claims_of_gemma(found),
         *_claims_of_attention(found),
-        *_at_own_rates(found),
     ]
 
 
@@ -185,35 +182,6 @@ def _claims_of_attention(found: Found) -> Iterable[Claim]:
         known = max(value for values in worst.values() for value in values) <= FITTED
         apart = known and min(value for values in ends.values() for value in values) >= CHANCE_LEFT
         yield _claim("gemma_attention_alone_separates_elsewhere", ends | worst, apart)
-
-
-def _at_own_rates(found: Found) -> Iterable[Claim]:
-    """Gemma's arms at the rates of its own pilot, which for some are SmolLM2's."""
-    own = {
-        data: {arm: found.gemma.get(data, {}).get(arm) for arm in GEMMA_PILOT_RATES}
-        | {arm: of[name] for name, arm in OWN_RATES.items() if name in (of := found.further.get(data, {}))}
-        for data in SETS
-    }
-    color, city = ({arm: run for arm, run in of.items() if run} for of in own.values())
-    finished = all(name in found.further.get(data, {}) for name in OWN_RATES for data in SETS)
-    if not finished or not len(color) == len(city) == len(GEMMA_PILOT_RATES):
-        return
-    known = {arm: max(*_worst_told(color[arm]), *_worst_told(city[arm])) <= FITTED for arm in color}
-    good = [
-        arm
-        for arm in color
-        if known[arm]
-        and max(city[arm].last(HELD_OUT)) <= CITY_LIMIT
-        and min(color[arm].last(HELD_OUT)) >= CHANCE_LEFT
-    ]
-    measured = {f"{arm}_color": run.last(HELD_OUT) for arm, run in color.items()}
-    measured |= {f"{arm}_city": run.last(HELD_OUT) for arm, run in city.items()}
-    name = "gemma_one_arm_separates_at_its_own_rate"
-    yield _claim(name, {"n_separate": len(good), "n_know": sum(known.values()), **measured}, bool(good))
-    means = {arm: float(np.mean(run.last(HELD_OUT))) for arm, run in color.items()}
-    worst = {f"{arm}_worst_told": _worst_told(run) for arm, run in color.items()}
-    less = all(means[arm] > means["lora_r8"] for arm in means if arm != "lora_r8")
-    yield _claim("gemma_small_updates_deduce_less_at_their_own_rates", means | worst, less)
 
 
 def _worst_told(arm: Arm) -> list[float]:
