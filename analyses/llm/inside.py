@@ -37,13 +37,9 @@ RUNS = (
     full("city_language", 1),
     full("profession_color", 1),
     full("profession_color", 1, **ON_GEMMA),
-    full("country_code", 1),
-    lora("profession_color", 1),
-    full("city_language", 1, **ON_GEMMA),
-    lora("city_language", 1),
 )
-"""The most important first. The last five were added when the others had been seen, so that every setting has
-two seeds; the criteria stayed as they were."""
+"""The most important first. The last one was added when the others had been seen; the criteria stayed as they
+were. Second seeds of the other four settings were planned with it, and left out for lack of time."""
 
 TOP_K = {"full": (1, 2, 4, 8, 16, 32, 64), "lora": (1, 2, 4, 8)}
 """Numbers of singular values by method; LoRA's ΔW has rank 8."""
