@@ -80,7 +80,9 @@ def separates(arm: Arm, when: str = END) -> list[bool]:
 
 
 def _measured(arm: Arm, seed: int, when: str) -> dict[str, float]:
-    return arm.results[seed]["measured"][when]
+    """What was measured at a time; END is the method's own."""
+    end = f"step_{LOGGED[-1] * METHODS[_method(arm)].times}"
+    return arm.results[seed]["measured"][end if when == END else when]
 
 
 def _cpu_seconds(arm: Arm) -> list[float]:
@@ -281,6 +283,16 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                     all(b < a for a, b in zip(one, two, strict=True)),
                 )
     yield from _by_depth(people, enough, claim)
+    if {"lora", "attention_weights"} <= set(enough):
+        one, other = enough["attention_weights"], enough["lora"]
+        common = sorted(set(one.seeds) & set(other.seeds))
+        above = [rank(one, "causal", seed=s)[0] - rank(other, "causal", seed=s)[0] for s in common]
+        lost, worst = rank(one, "spurious"), told(one)
+        yield claim(
+            "gemma_attention_alone_isolates",
+            {"causal_above_one_lora": above, "spurious": lost, "told": worst},
+            max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT,
+        )
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")

@@ -45,12 +45,14 @@ class Method:
         training: fields of `FinetuneConfig`.
         names_spurious: whether it is told which relation is spurious.
         needs_names: whether it uses untold names.
+        times: how many times as long as the others it is trained.
     """
 
     title: str
     training: dict[str, Any] = field(default_factory=lambda: dict(LORA))
     names_spurious: bool = False
     needs_names: bool = False
+    times: int = 1
 
     def examples(self, taught: Taught) -> tuple[Example, ...]:
         """The training set."""
@@ -244,7 +246,13 @@ IN_LAYERS_OF_GEMMA: dict[str, Method] = {
     "middle_six_apart": _apart("experts apart in layers 6 to 11", 6, GEMMA_SPLIT),
 }
 """What the arms by layer are on Gemma."""
-METHODS |= IN_LAYERS_OF_GEMMA
+ON_GEMMA_ALONE = {
+    "attention_weights": Method(
+        "attention's weights, twice as long", {"train_parts": ("attention",)}, times=2
+    )
+}
+"""Added when attention alone had separated on Gemma in the study of parts, at the rate of all weights."""
+METHODS |= {**IN_LAYERS_OF_GEMMA, **ON_GEMMA_ALONE}
 
 KEPT = (1, 2, 4)
 """Numbers of singular values of every ΔW of rank 8 that are kept alone, or taken away, the largest first."""

@@ -31,13 +31,14 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
     arm = _Arm(METHODS[dict(run.extra)["method"]], run, lm)
     if METHODS["lora"] == arm.method:  # the model is the same before all of them
         arm.measure("before")
-    for step in LOGGED:
+    logged = [step * arm.method.times for step in LOGGED]
+    for step in logged:
         arm.train_to(step, plain=False)
         arm.measure(f"step_{step}")
     arm.after_training()
     moved = arm.moved()
     seconds = {"train": round(arm.train_seconds, 1)}
-    arm.train_to(LOGGED[-1] + DRIFT, plain=True)
+    arm.train_to(logged[-1] + DRIFT, plain=True)
     arm.measure("drifted")
     seconds["cpu"] = round(time.process_time() - start, 1)
     save_file(arm.logits, path.with_suffix(".logits.safetensors"))
@@ -46,7 +47,7 @@ def make(run: PlannedRun, lm: Any, path: Path) -> None:
     found |= {"extra": dict(run.extra), "seconds": seconds, "trained_numbers": arm.n_trained}
     found |= {"device": arm.device.type, "movement": moved}
     write_result(path, {**found, "measured": arm.found})
-    end, drifted = arm.found[f"step_{LOGGED[-1]}"], arm.found["drifted"]
+    end, drifted = arm.found[f"step_{logged[-1]}"], arm.found["drifted"]
     print(
         f"{run.name}: {time.process_time() - start:.0f} s, facts {end['fact/never_seen']:.2f}, told "
         f"{end['causal/told']:.2f} {end['spurious/told']:.2f}, causal {end['causal/never_seen']:.2f}, "
@@ -111,7 +112,7 @@ class _Arm:
 
         own = self._batch(self.plain if plain else self.own)
         if not plain:
-            own = self.method.batch(own, self.step, LOGGED[-1], self.known)
+            own = self.method.batch(own, self.step, LOGGED[-1] * self.method.times, self.known)
         batch = training_batch(own, self.lm.pad, self.device)
         self.adapter.before_forward(self.model, self.recipe, batch, self.step)
         loss = functional.cross_entropy(answer_logits(self.model, batch).float(), batch.target)
