@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ocr_interp.errors import (
     OcrInterpError,
     unknown_name,
 )
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import Show, progress_bar
@@ -287,7 +289,8 @@ def _logits(
     applied = ablated(model, *parts, **labels) if parts else nullcontext()
     with torch.no_grad(), own_run(model), applied:
         for batch in examples.batches(batch_size):
-            logits = model(batch.tokens.to(model.W_E.device))
+            with length_told(model, partial(batch.tokens.size, 1), "prompts of the examples"):
+                logits = model(batch.tokens.to(model.W_E.device))
             places = torch.arange(len(logits), device=logits.device)
             found.append(logits[places, batch.query.to(logits.device)].cpu())
             rows.append(batch.rows)

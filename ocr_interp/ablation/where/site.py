@@ -16,6 +16,7 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.checks import check_count
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, unknown_name
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.protocol import (
@@ -257,10 +258,10 @@ class _Activation(Place):
         self._site, self._wanted = site, wanted
 
     def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), own_run(self.model), reference_run():
-            _, cache = self.model.run_with_cache(
-                tokens.to(self.model.W_E.device), names_filter=self._site.hook
-            )
+        tokens = tokens.to(self.model.W_E.device)
+        told = length_told(self.model, lambda: tokens.shape[1], f"prompts of the {what}")
+        with torch.no_grad(), own_run(self.model), reference_run(), told:
+            _, cache = self.model.run_with_cache(tokens, names_filter=self._site.hook)
         check_came_by([self._site.hook], cache, what)
         value = wide(cache[self._site.hook])
         return value, replace(self._site, heads=None).mask(value, tokens, self._wanted)
