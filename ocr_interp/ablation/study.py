@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
+from ocr_interp.ablation.controls import RANDOM, Draw
 from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.ablation.examples import Examples
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
@@ -28,6 +28,7 @@ from ocr_interp.errors import (
     InterventionNeverFiredError,
     ModelError,
     OcrInterpError,
+    UnknownNameError,
     unknown_name,
 )
 from ocr_interp.hooked.alone import length_told
@@ -73,13 +74,14 @@ class AblationStudy(ShownAsTable):
         """Mean over seeds of one metric: one row per spec, one column per split.
 
         Raises:
-            UnknownNameError: the study has no such metric or control.
+            UnknownNameError: the study has no such metric, or has not measured this control.
         """
         if metric not in self.metrics:
             raise unknown_name("metric", metric, self.metrics)
-        known = tuple(dict.fromkeys((NO_CONTROL, RANDOM, EQUAL_NORM, *self.controls)))
-        if control not in known:
-            raise unknown_name("control", control, known)
+        if control not in (known := (NO_CONTROL, *self.controls)):
+            error = unknown_name("control that this study measured", control, known)
+            none = f"; it was measured with controls=False: run it with controls, such as {RANDOM!r}"
+            raise UnknownNameError(f"{error}{'' if self.controls else none}")
         rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
         return found.reindex(columns=[split for split in self.splits if split in found.columns])
