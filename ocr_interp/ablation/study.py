@@ -157,6 +157,10 @@ def run_ablation_study(
     """
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
+    if examples is not None and not isinstance(examples, Examples):
+        raise OcrInterpError(
+            f"examples must be Examples, got {type(examples).__name__}: pass Examples(tokens, answer)"
+        )
     first = examples_by_seed(model, examples, eval_draws)(int(seeds[0]))
     wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED, SEAL))
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
@@ -186,6 +190,11 @@ def _parts(spec: Intervention | Sequence[Intervention]) -> tuple[Intervention, .
 
 def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_size: int | None) -> None:
     check_count("eval_draws", eval_draws, 1)
+    if not isinstance(specs, Mapping):
+        raise OcrInterpError(
+            f"specs must be a mapping of names to interventions, got {type(specs).__name__}: pass "
+            '{"head 3": Zero().at(Site.at("z", layer=0, heads=[3]))}'
+        )
     if batch_size is not None:
         check_count("batch_size", batch_size, 1)
     if not specs or not seeds:
