@@ -116,7 +116,7 @@ def test_a_site_says_how_other_hooks_are_named():
     with pytest.raises(
         UnknownNameError, match=r'named in full as in model.hook_dict, such as Site\("ln_final'
     ):
-        Site.at("mlp_in", layer=2)
+        Site.at("mlp_inn", layer=2)
     with pytest.raises(UnknownNameError, match="did you mean 'pattern'"):
         Site.at("patern", layer=0)
     with pytest.raises(ConfigError, match=r"use Site\('blocks.1.attn.hook_v', heads=\(0, 3\)\)"):

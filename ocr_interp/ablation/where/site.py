@@ -182,8 +182,8 @@ class Site(Where):
         raise ModelError(
             f"heads must be in 0..{groups - 1} at {self.hook}, got {beyond[0]}: keys and values have "
             f"{groups} heads, shared by the {n_heads} heads ({shared}{'; …' if groups > 4 else ''}); "
-            f"head {beyond[0]} reads {beyond[0] // each}: pass heads=[{beyond[0] // each}], or edit hook_z or hook_q, which "
-            "have one for each head"
+            f"head {beyond[0]} reads {beyond[0] // each}: pass heads=[{beyond[0] // each}], or edit "
+            "hook_z or hook_q, which have one for each head"
         )
 
     def mask(
