@@ -1,5 +1,7 @@
 """What errors say of unknown names, of arguments in another order, and of files of another kind."""
 
+import re
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ocr_interp.errors import ConfigError, UnknownNameError, unknown_name
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory import certify, solve
 from ocr_interp.training.loop import train
+from ocr_interp.viz.text.run import describe_run
 
 TASK = FactRecallTask(2, 1, 1)
 
@@ -60,3 +63,10 @@ def test_a_file_of_a_model_is_no_run(command, tmp_path, words):
     assert "is a file of a model and no run" in said
     assert "ocr-interp circuit" in said
     assert "run_ablation_study(load_model(" in said
+
+
+def test_beta_without_a_reference_says_why():
+    task = FactRecallTask(3, 1, 2, n_noise=0, seq_len=3, implied_relations=2)
+    run = train(task, ModelConfig(), TrainConfig(steps=2), progress=False)
+    said = f"no reference: trained attention .* max-margin solution has {solve(task).beta:.4f}"
+    assert re.search(said, describe_run(run))

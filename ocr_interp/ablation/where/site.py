@@ -19,12 +19,7 @@ from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, unknown
 from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import TokenReader, own_run
-from ocr_interp.hooked.protocol import (
-    LAYER_HOOKS,
-    HookedModel,
-    check_head,
-    check_hook,
-)
+from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel, check_head, check_hook
 from ocr_interp.hooked.tokens.ids import plain_tokens, token_ids
 from ocr_interp.hooked.tokens.labels import labels_of
 from ocr_interp.hooked.tokens.task_tokens import OUTPUT_KINDS, input_kind_names, task_inputs, task_outputs
