@@ -29,6 +29,20 @@ def check_count(field: str, value: Any, at_least: int, at_most: int = LARGEST) -
         raise ConfigError(f"{field} must be <= {at_most}, got {shown(int(value))}")
 
 
+def check_type(field: str, value: Any, wanted: type, hint: str) -> None:
+    """Requires an argument of a class, e.g. where arguments are easily swapped.
+
+    Raises:
+        ConfigError: another one, with what to pass.
+    """
+    if not isinstance(value, wanted):
+        own = isinstance(getattr(value, "task", None), wanted)
+        raise ConfigError(
+            f"{field} must be a {wanted.__name__}, got a {type(value).__name__}: "
+            + (f"pass its .{field}" if own else hint)
+        )
+
+
 def check_number(
     field: str,
     value: Any,

@@ -74,9 +74,18 @@ def shown(value: object, most: int = 200) -> str:
 
 
 def unknown_name(kind: str, got: object, allowed: Iterable[str]) -> UnknownNameError:
-    """Builds the error for a name that does not exist, with its closest matches."""
-    names = list(allowed)
-    close = difflib.get_close_matches(shown(got).strip("'"), names, n=3, cutoff=0.4)
+    """Builds the error for a name that does not exist, with its closest matches; of names that are equally
+    close, those that are allowed first."""
+    names, word = list(dict.fromkeys(allowed)), shown(got).strip("'")
+    found = difflib.get_close_matches(word, names, n=max(len(names), 1), cutoff=0.4)
+    place = {name: k for k, name in enumerate(names)}
+    match = difflib.SequenceMatcher(b=word)
+
+    def distance(name: str) -> tuple[float, int]:
+        match.set_seq1(name)
+        return -match.ratio(), place[name]
+
+    close = sorted(found, key=distance)[:3]
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else None
     listed = ", ".join(map(repr, names[:12])) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
     return UnknownNameError(

@@ -9,6 +9,7 @@ from typing import Any
 from ocr_interp.ablation.binding import Bound
 from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.errors import InterventionNeverFiredError, ModelError, OcrInterpError
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.asked.decoder import check_decoder
 from ocr_interp.hooked.asked.used_hooks import uses_hook
 from ocr_interp.hooked.asked.wrapped import require_wrapped
@@ -55,6 +56,7 @@ def ablated(
             decoder-only, or a bridge that gives other logits than the model inside it; nothing is attached.
         ModelError: in a forward pass, a key-value cache that already has positions; at the end, hooks that
             were removed inside the block, or padding that only the model or only this function was told of.
+        ModelError: a forward pass inside the block that failed on prompts longer than the model's context.
         InterventionNeverFiredError: at the end, an intervention that changed no forward pass (forward passes
             of the reference or donor of an inner block do not count), or one at a hook whose value the model
             does not use (native attention; see `hooked.asked.used_hooks`). If the block raises, its own
@@ -78,7 +80,7 @@ def ablated(
         known = model.hook_dict  # which a bridge makes anew at every call
         hooks = [(known[name], function) for each in bound for name, function in each.hooks]
         try:
-            with ExitStack() as stack:
+            with ExitStack() as stack, length_told(model, lambda: reader.longest):
                 for module, function in (pair for each in bound for pair in each.modules):
                     stack.callback(module.register_forward_pre_hook(function).remove)
                 for point, function in hooks:

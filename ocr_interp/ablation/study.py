@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ocr_interp.ablation.applying import ablated
-from ocr_interp.ablation.controls import EQUAL_NORM, RANDOM, Draw
+from ocr_interp.ablation.controls import RANDOM, Draw
 from ocr_interp.ablation.edits.base import Intervention
 from ocr_interp.ablation.examples import Examples
 from ocr_interp.ablation.metrics import Metric, check_metrics, identity_of, measure
@@ -27,8 +28,10 @@ from ocr_interp.errors import (
     InterventionNeverFiredError,
     ModelError,
     OcrInterpError,
+    UnknownNameError,
     unknown_name,
 )
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.running.progress import Show, progress_bar
@@ -71,13 +74,14 @@ class AblationStudy(ShownAsTable):
         """Mean over seeds of one metric: one row per spec, one column per split.
 
         Raises:
-            UnknownNameError: the study has no such metric or control.
+            UnknownNameError: the study has no such metric, or has not measured this control.
         """
         if metric not in self.metrics:
             raise unknown_name("metric", metric, self.metrics)
-        known = tuple(dict.fromkeys((NO_CONTROL, RANDOM, EQUAL_NORM, *self.controls)))
-        if control not in known:
-            raise unknown_name("control", control, known)
+        if control not in (known := (NO_CONTROL, *self.controls)):
+            error = unknown_name("control that this study measured", control, known)
+            none = f"; it was measured with controls=False: run it with controls, such as {RANDOM!r}"
+            raise UnknownNameError(f"{error}{'' if self.controls else none}")
         rows = self.table.loc[self.table["control"] == control]
         found = rows.pivot_table(index="spec", columns="split", values=metric, sort=False, dropna=False)
         return found.reindex(columns=[split for split in self.splits if split in found.columns])
@@ -153,6 +157,10 @@ def run_ablation_study(
     """
     custom = dict(custom_metrics or {})
     _check_arguments(specs, seeds, eval_draws, batch_size)
+    if examples is not None and not isinstance(examples, Examples):
+        raise OcrInterpError(
+            f"examples must be Examples, got {type(examples).__name__}: pass Examples(tokens, answer)"
+        )
     first = examples_by_seed(model, examples, eval_draws)(int(seeds[0]))
     wanted = check_metrics(None if metrics is None else tuple(metrics), custom, first, (*KEYS, TOUCHED, SEAL))
     options = f"{batch_size} {[(name, identity_of(each)) for name, each in custom.items()]}"
@@ -182,6 +190,11 @@ def _parts(spec: Intervention | Sequence[Intervention]) -> tuple[Intervention, .
 
 def _check_arguments(specs: Specs, seeds: Sequence[int], eval_draws: int, batch_size: int | None) -> None:
     check_count("eval_draws", eval_draws, 1)
+    if not isinstance(specs, Mapping):
+        raise OcrInterpError(
+            f"specs must be a mapping of names to interventions, got {type(specs).__name__}: pass "
+            '{"head 3": Zero().at(Site.at("z", layer=0, heads=[3]))}'
+        )
     if batch_size is not None:
         check_count("batch_size", batch_size, 1)
     if not specs or not seeds:
@@ -287,7 +300,8 @@ def _logits(
     applied = ablated(model, *parts, **labels) if parts else nullcontext()
     with torch.no_grad(), own_run(model), applied:
         for batch in examples.batches(batch_size):
-            logits = model(batch.tokens.to(model.W_E.device))
+            with length_told(model, partial(batch.tokens.size, 1), "prompts of the examples"):
+                logits = model(batch.tokens.to(model.W_E.device))
             places = torch.arange(len(logits), device=logits.device)
             found.append(logits[places, batch.query.to(logits.device)].cpu())
             rows.append(batch.rows)

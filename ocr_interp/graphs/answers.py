@@ -9,6 +9,7 @@ import numpy as np
 from ocr_interp.circuits.attribution.of_run import attribute_run
 from ocr_interp.errors import ConfigError
 from ocr_interp.hooked.tokens.ids import check_tokens
+from ocr_interp.hooked.tokens.task_tokens import check_prompt_length
 from ocr_interp.models.trained import TrainedModel
 
 
@@ -17,10 +18,12 @@ def right_answer(run: TrainedModel, prompt: Sequence[int | str]) -> str:
 
     Raises:
         UnknownNameError: a token that does not exist, with the close matches.
+        ModelError: a prompt longer than the task's seq_len.
         ConfigError: not one subject and one relation.
     """
     task = run.task
     ids = check_tokens(prompt, task.labels, "prompt", repeats=True)
+    check_prompt_length(task, len(ids))
     subjects = [i for i in ids if i < task.n_subjects]
     relations = [i for i in ids if i in task.relation_tokens]
     if len(subjects) != 1 or len(relations) != 1:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocr_interp.errors import ModelError
+from ocr_interp.errors import ModelError, OcrInterpError
 from ocr_interp.hooked.passes import modules_of, own_run
 from ocr_interp.hooked.protocol import HookedModel
 
@@ -72,15 +72,43 @@ def failures_told(tokens: Tensor, model: HookedModel) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
-        length, context = tokens.shape[1], getattr(model.cfg, "n_ctx", None)
-        if isinstance(context, int) and 0 < context < length:
-            raise ModelError(
-                f"prompts must have at most {context:,} tokens, the model's context, got {length:,}: shorten "
-                "them"
-            ) from error
+        length = tokens.shape[1]
+        _tell_length(model, length, "prompts", error)
         ids = ", ".join(map(str, tokens[0, :_SHOWN].tolist())) + (", …" if length > _SHOWN else "")
         raise ModelError(
             f"the model must run on token ids, got {type(error).__name__} on [{ids}]: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def length_told(model: HookedModel, length: Callable[[], int], what: str = "prompts") -> Iterator[None]:
+    """An error of a forward pass on prompts that are longer than the model's context as one that says so.
+
+    Of models that go on beyond it (rotary embeddings in a bridge, ALiBi) nothing is refused, and all other
+    errors stay as they are.
+
+    Args:
+        model: the model that is run inside the block.
+        length: gives the tokens of the longest prompt, once the model has failed.
+        what: what the prompts are, for the message.
+
+    Raises:
+        ModelError: the model fails on prompts longer than its context.
+    """
+    try:
+        yield
+    except OcrInterpError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
+        _tell_length(model, length(), what, error)
+        raise
+
+
+def _tell_length(model: HookedModel, length: int, what: str, error: Exception) -> None:
+    context = getattr(model.cfg, "n_ctx", None)
+    if isinstance(context, int) and 0 < context < length:
+        raise ModelError(
+            f"{what} must have at most {context:,} tokens, the model's context, got {length:,}: shorten them"
         ) from error
 
 

@@ -123,6 +123,13 @@ class TokenReader:
             if bool(found):
                 raise ModelError(what)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the batch given, or of what entered the model last; 0 for neither."""
+        if self.given is not None:
+            return int(self.given.shape[1])
+        return max((int(each.shape[1]) for each in self.entered), default=0)
+
     def ids(self, length: int) -> Int[Tensor, "batch pos"]:
         """The ids given, or those that entered the embedding for sequences of this length.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ocr_interp.data import token_counts
 from ocr_interp.errors import ConfigError, ModelError, OcrInterpError
+from ocr_interp.hooked.tokens.task_tokens import check_prompt_length
 from ocr_interp.maps.base import LinearMap
 from ocr_interp.maps.factorized import Factorized
 from ocr_interp.maps.non_factorized import NonFactorized
@@ -86,7 +87,8 @@ class TokenWeights:
             prompt: labels of its tokens; the last is EOS.
 
         Raises:
-            ModelError: a model that does not route prompts, or a prompt that says no expert.
+            ModelError: a model that does not route prompts, or a prompt that says no expert or is longer than
+                the task's seq_len.
         """
         linear_map = self.linear_map
         if not isinstance(linear_map, Routed) or linear_map.n_routes is None:
@@ -94,6 +96,7 @@ class TokenWeights:
                 "a mixture per prompt needs a model that routes prompts (ov='routed' by relation or "
                 f"sequence), got one W_OV for all prompts ({linear_map.name}): use run.circuit"
             )
+        check_prompt_length(task, len(prompt))
         tokens = torch.from_numpy(task.tokens(*prompt))[None]
         counts = token_counts(task, tokens, self.W_QK.dtype)
         unused = torch.zeros(1, task.d_vocab - task.n_inputs, dtype=counts.dtype)

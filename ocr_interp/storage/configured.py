@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from ocr_interp.errors import OcrInterpError, RunError, RunReadOnlyError, UnknownVariantError
 from ocr_interp.storage.folders import FolderKind, read_settings, require_utf8, write_settings
-from ocr_interp.storage.reading import sealed_fields
+from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import require_seal
 
 
@@ -32,6 +32,18 @@ class Configuration(Protocol):
 
 
 AnyConfiguration = TypeVar("AnyConfiguration", bound=Configuration)
+
+
+_RUN, _LLM_RUN, _MODEL = ("task", "model", "train"), ("facts", "train"), ("model_type",)
+_COMMANDS = {
+    _RUN: "a fact-recall run of `ocr-interp train`, which ocr-interp info, analyze, ablate, diagram, export, "
+    "circuit, compare and report read",
+    _LLM_RUN: "a language-model run of `ocr-interp llm finetune`, which ocr-interp llm evaluate and report "
+    "read, and if it kept its model also llm inspect, circuit and compare; the same llm finetune command "
+    "goes on with it",
+    _MODEL: "a model folder of transformers, which ocr-interp circuit, compare and llm evaluate read",
+}
+"""Entries by which a config.json is known, and what reads its folder."""
 
 
 class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
@@ -118,6 +130,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             RunError: no run, or a config.json that is damaged, edited or too new.
         """
         require_utf8(self.path)
+        self._require_kind()
         missing = f"{self.path} is no {self.kind.name}: it has no {self.kind.settings}"
         values = read_settings(self.config_file, self.newest, missing, self._damaged)
         version = values["format_version"]
@@ -141,6 +154,24 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
         with sealed_fields(self.config_file, self._way_out()):
             self._stamp = version, self._stamp_of(values, expected)
         return config
+
+    def _require_kind(self) -> None:
+        """Requires that a config.json that can be read is not that of another kind of folder.
+
+        Raises:
+            RunError: names the kind and the commands that read it.
+        """
+        try:
+            found = dict(parse_json(read_bytes(self.config_file)))
+        except (OSError, ValueError, TypeError):
+            return  # missing or damaged, which is told elsewhere
+        own = _RUN if set(_RUN) <= set(self._unsealed) else _LLM_RUN
+        for names, said in _COMMANDS.items():
+            if names != own and found.keys() >= set(names) and not found.keys() >= set(own):
+                wanted, _, _ = _COMMANDS[own].partition(",")
+                raise RunError(
+                    f"{self.path} must be {wanted} here, got {said}; or choose another {self.kind.argument}"
+                )
 
     def _differences(self, config: AnyConfiguration, stored: AnyConfiguration) -> list[str]:
         """In what a configuration differs from that of the run, in words."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import own_run
 from ocr_interp.stream.editing import remove_hook
@@ -70,7 +71,8 @@ def read_writers(
 ) -> tuple[Float[Tensor, "batch pos writer d_model"], Float[Tensor, "batch pos token"]]:
     """What every writer writes for some prompts, and the logits; in eval mode and without gradients."""
     written = Written(stream)
-    with torch.no_grad(), own_run(stream.model), written.reading():
+    told = length_told(stream.model, lambda: tokens.shape[1])
+    with torch.no_grad(), own_run(stream.model), written.reading(), told:
         model: Any = stream.model
         logits = logits_of(model(tokens.to(stream.device)))
     return written.values, logits

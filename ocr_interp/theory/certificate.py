@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from ocr_interp.checks import check_flag, check_number
+from ocr_interp.checks import check_flag, check_number, check_type
 from ocr_interp.errors import WeightsError, unknown_name
 from ocr_interp.task import IMPLICATION, FactRecallTask
 from ocr_interp.theory.norms import Norm
@@ -117,6 +117,7 @@ def certify(
         UnknownNameError: an unknown norm.
         ConfigError: an unknown outputs or inputs, or a scale that is not positive.
     """
+    check_type("task", task, FactRecallTask, "the order is certify(W, task)")
     found = check_problem(norm, outputs, inputs)
     check_flag("refine", refine)
     problem = fitting_problem(task, found, outputs, inputs)

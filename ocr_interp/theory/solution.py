@@ -158,11 +158,12 @@ class Solution(ShownAsTable):
     def beta(self) -> float:
         """Coefficient of the held-out implication block relative to the training one.
 
-        The closed form's own (1 by convention if nothing is held out); else measured on W by
-        `held_out_beta`, projection: NaN without training or without held-out implications.
+        The closed form's own; else measured on W by `held_out_beta`, projection. NaN without training or
+        without held-out implications, as in `held_out_beta` and in a run's history.
         """
         if isinstance(self.found, ClosedForm):
-            return self.found.beta
+            _, m_train, m_test = self.found.sizes
+            return self.found.beta if m_train and m_test else float("nan")
         return held_out_beta(self.W, self.task).projection
 
     @property
@@ -304,7 +305,9 @@ class Solution(ShownAsTable):
         lines.append(f"  certificate       {self.certificate.summary()}")
         if isinstance(self.found, ClosedForm):
             lines.append(f"closed form of the balanced task: objective {self.objective:.10g}")
-            if self.found.sizes[2]:
+            if np.isnan(self.beta):
+                lines.append("  beta              undefined: it compares untold implications with told ones")
+            else:
                 lines.append(
                     f"  beta {self.beta:.10g}, held-out margin {self.held_out_margin:.8g} against "
                     f"other implications, {self.held_out_margin_own_fact:.8g} against the own fact"

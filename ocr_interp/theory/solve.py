@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ocr_interp.checks import check_choice, check_number
+from ocr_interp.checks import check_choice, check_number, check_type
 from ocr_interp.errors import SolverError
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.closed.closed_form import ClosedForm, closed_form, has_closed_form
@@ -80,6 +80,7 @@ def solve(
 
     Source: docs/theory.md.
     """
+    check_type("task", task, FactRecallTask, "solve(task, norm)")
     checked = check_problem(norm, outputs, inputs)
     check_choice("method", method, METHODS)
     check_number("tolerance", tolerance, above=0.0)

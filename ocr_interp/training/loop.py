@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ocr_interp.checks import check_type
 from ocr_interp.configuration.model import ModelConfig
 from ocr_interp.configuration.run import RunConfig
 from ocr_interp.configuration.training import TrainConfig
@@ -59,6 +60,10 @@ def train(
         TrainingDivergedError: a loss that is NaN or infinite; the message gives the step. The last
             checkpoint stays.
     """
+    order = "the order is train(task, model_config, train_config, run_dir)"
+    check_type("task", task, FactRecallTask, order)
+    check_type("model_config", model_config or ModelConfig(), ModelConfig, order)
+    check_type("train_config", train_config or TrainConfig(), TrainConfig, order)
     config = RunConfig(task, model_config or ModelConfig(), train_config or TrainConfig())
     training = Training(config)
     if run_dir is None:

@@ -256,8 +256,19 @@ def test_bad_input(run, specs):
         run_ablation_study(run, {"noise": Zero().at(Site.at("v", layer=0, tokens=["noise0"]))})
     with pytest.raises(UnknownNameError, match="noise0"):
         run_ablation_study(run, {"noise": Zero().at(Site.at("v", layer=0, tokens=["noise"]))})
-    with pytest.raises(UnknownNameError, match="random"):
-        run_ablation_study(run, {"r1": specs["r1"]}, controls=False).by_split("margin", "randm")
+
+
+def test_a_control_that_was_not_measured_has_no_table(run, specs):
+    alone = run_ablation_study(run, {"r1": specs["r1"]}, controls=False)
+    for name in (RANDOM, EQUAL_NORM, "randm"):
+        with pytest.raises(UnknownNameError, match=r"allowed: 'intervention'; .*controls=False") as error:
+            alone.by_split("margin", name)
+        assert f"unknown control that this study measured {name!r}" in str(error.value)
+    some = run_ablation_study(run, {"path": specs["path"]})
+    assert some.controls == (RANDOM,)
+    with pytest.raises(UnknownNameError, match=r"did you mean 'random'.* allowed: 'intervention', 'random'$"):
+        some.by_split("margin", EQUAL_NORM)
+    assert len(some.by_split("margin", RANDOM)) == 1
 
 
 def test_a_mean_over_the_task_leaves_chance(run):

@@ -122,8 +122,21 @@ def test_control_without_training_implications():
 
 def test_nothing_held_out_leaves_held_out_numbers_undefined():
     solution = solve(FactRecallTask(4, 2, 0))
-    assert solution.beta == 1
+    assert np.isnan(solution.beta)
     assert np.isnan([solution.held_out_margin, solution.held_out_margin_own_fact]).all()
+
+
+@pytest.mark.parametrize("norm", ["nuclear", "frobenius"])
+@pytest.mark.parametrize(("told", "held_out"), [(3, 0), (0, 2)])
+def test_beta_is_undefined_wherever_it_compares_nothing(norm, told, held_out):
+    task = FactRecallTask(3, told, held_out)
+    solution = solve(task, norm)
+    assert np.isnan(solution.beta)
+    assert np.isnan(held_out_beta(solution.W, task).projection)
+    assert np.isnan(solve(task, norm, method="first_order").beta)
+    assert np.isnan(trained_attention_beta_interval(task)).all()
+    assert "beta              undefined" in solution.summary()
+    assert "nan" not in solution.summary()
 
 
 def test_any_order_of_subjects():
@@ -173,7 +186,7 @@ def test_trained_attention_interval():
     lower, upper = trained_attention_beta_interval(FactRecallTask(20, 1, 3))
     assert (lower, upper) == (pytest.approx(0.4807, abs=1e-4), pytest.approx(0.6494, abs=1e-4))
     assert trained_attention_beta_interval(FactRecallTask(5, 3, 1)) == (1, 1)
-    assert trained_attention_beta_interval(FactRecallTask(5, 0, 1)) == (0, 0)
+    assert np.isnan(trained_attention_beta_interval(FactRecallTask(5, 0, 1))).all()
 
 
 def test_refuses_what_it_cannot_solve():

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 
+from ocr_interp.comparison.graphs import compare_graphs
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
@@ -270,11 +271,22 @@ def test_control_characters_in_a_figure_of_numbers(tmp_path):
     assert ElementTree.parse(tmp_path / "x.svg").getroot().tag.endswith("svg")
 
 
+def test_a_graph_as_json_is_read_again_with_all_its_digits(tmp_path):
+    graph = both_models(TASK)[1]
+    path = save_diagram(graph, tmp_path / "new" / "d.json")
+    assert path.read_text() == graph.to_json()
+    assert CircuitGraph.from_json(save_diagram([graph], path).read_text()) == graph
+
+
 def test_bad_diagrams_are_refused(tmp_path):
     graphs = both_models(TASK)
-    with pytest.raises(ConfigError, match=r"must end in one of png, svg, pdf, dot, got 'd\.gif'"):
+    with pytest.raises(ConfigError, match=r"must end in one of png, svg, pdf, dot, json, got 'd\.gif'"):
         save_diagram(graphs, tmp_path / "d.gif")
     with pytest.raises(ConfigError, match="one graph, got 2"):
         save_diagram(graphs, tmp_path / "d.dot")
+    with pytest.raises(ConfigError, match=r"a \.json file holds one graph, got 2"):
+        save_diagram(graphs, tmp_path / "d.json")
+    with pytest.raises(ConfigError, match=r"a \.json file holds one graph, got 2"):
+        save_diagram(compare_graphs(*graphs), tmp_path / "d.json")
     with pytest.raises(ConfigError, match="at least one graph"):
         draw_circuit([])

@@ -16,6 +16,7 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.ablation.where.site import Site
 from ocr_interp.errors import InterventionNeverFiredError, ModelError
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import TokenReader, own_run
 from ocr_interp.hooked.probes import probe_head
@@ -220,7 +221,8 @@ class _HeadReader(Place):
     def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
         names = [layer_hook(self.model, self.layer, kind) for kind in ("pattern", "v")]
         tokens = tokens.to(self.model.W_E.device)
-        with torch.no_grad(), own_run(self.model), reference_run():
+        told = length_told(self.model, lambda: tokens.shape[1], f"prompts of the {what}")
+        with torch.no_grad(), own_run(self.model), reference_run(), told:
             _, cache = self.model.run_with_cache(tokens, names_filter=names)
         check_came_by(names, cache, what)
         found = self.carried(cache[names[0]], cache[names[1]], tokens)

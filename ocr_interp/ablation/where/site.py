@@ -16,20 +16,32 @@ from ocr_interp.ablation.random_positions import RandomPositions
 from ocr_interp.ablation.where.base import Place, Replacement, Where, check_came_by
 from ocr_interp.checks import check_count
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError, unknown_name
+from ocr_interp.hooked.alone import length_told
 from ocr_interp.hooked.norms import wide
 from ocr_interp.hooked.passes import TokenReader, own_run
-from ocr_interp.hooked.protocol import (
-    LAYER_HOOKS,
-    HookedModel,
-    check_head,
-    check_hook,
-)
+from ocr_interp.hooked.protocol import LAYER_HOOKS, HookedModel, check_head, check_hook
 from ocr_interp.hooked.tokens.ids import plain_tokens, token_ids
 from ocr_interp.hooked.tokens.labels import labels_of
 from ocr_interp.hooked.tokens.task_tokens import OUTPUT_KINDS, input_kind_names, task_inputs, task_outputs
 from ocr_interp.task import FactRecallTask
 
-_BY_HEAD = ("hook_z", "hook_v", "hook_k", "hook_q", "hook_result")
+_ATTENTION = ("q", "k", "rot_q", "rot_k", "result")
+_MLP = ("pre", "post", "mid", "pre_linear")
+_BLOCK = ("resid_mid", "mlp_out", "mlp_in", "attn_in", "q_input", "k_input", "v_input")
+_ALIASES = {"attn": "pattern", "attn_logits": "attn_scores", "query": "q", "key": "k", "value": "v"}
+_ALIASES |= {"mlp_pre": "pre", "mlp_mid": "mid", "mlp_post": "post"}
+SITES = {
+    **LAYER_HOOKS,
+    **{name: f"blocks.{{layer}}.attn.hook_{name}" for name in _ATTENTION},
+    **{name: f"blocks.{{layer}}.mlp.hook_{name}" for name in _MLP},
+    **{name: f"blocks.{{layer}}.hook_{name}" for name in _BLOCK},
+}
+SITES |= {alias: SITES[name] for alias, name in _ALIASES.items()}
+"""Hook names by the short names of a layer's hooks that transformer_lens.utils.get_act_name knows, and
+LAYER_HOOKS. Not every model has every hook; `Site.check` says which are there."""
+
+_BY_HEAD = ("hook_z", "hook_v", "hook_k", "hook_q", "hook_rot_q", "hook_rot_k", "hook_result")
+_BY_GROUP = ("hook_v", "hook_k", "hook_rot_k")
 _PATTERNS = ("hook_pattern", "hook_attn_scores")
 
 
@@ -90,9 +102,10 @@ class Site(Where):
         positions: Any = None,
         tokens: Any = None,
     ) -> Site:
-        """A site by kind of hook, a key of `protocol.LAYER_HOOKS`: Site.at("z", layer=0, heads=[2]).
+        """A site by the short name of a layer's hook: Site.at("z", layer=0, heads=[2]).
 
-        Any other hook of the model is a site by its full name: Site("blocks.0.hook_mlp_out").
+        Short names are those of `transformer_lens.utils.get_act_name`, such as "q", "mlp_out" and "resid_mid"
+        (`SITES`). Any other hook of the model is a site by its full name: Site("ln_final.hook_scale").
 
         Args:
             kind: of hook.
@@ -106,18 +119,20 @@ class Site(Where):
         if isinstance(kind, str) and "hook_" in kind:
             heads_too = "" if heads is None else f", heads={tuple(plain_tokens(heads, 'heads'))}"
             raise ConfigError(
-                f"kind must be one of {', '.join(LAYER_HOOKS)}, got the full name {kind!r}: use "
-                f"Site({kind!r}{heads_too})"
+                f"kind must be a short name such as {', '.join(list(SITES)[:12])}, got the full name "
+                f"{kind!r}: use Site({kind!r}{heads_too})"
             )
-        if kind not in LAYER_HOOKS:
-            found = unknown_name("kind of hook", kind, LAYER_HOOKS)
-            full = f'Site("blocks.{0 if layer is None else layer}.hook_{kind}")'
-            raise UnknownNameError(f"{found}; any other hook is named in full, such as {full}")
+        if kind not in SITES:
+            found = unknown_name("kind of hook", kind, SITES)
+            raise UnknownNameError(
+                f"{found}; any other hook is named in full as in model.hook_dict, such as "
+                'Site("ln_final.hook_scale")'
+            )
         if layer is None:
             raise ConfigError(f"layer must be given, got none: Site.at({kind!r}, layer=0)")
         check_count("layer", layer, 0)
         return cls(
-            LAYER_HOOKS[kind].format(layer=layer),
+            SITES[kind].format(layer=layer),
             None if heads is None else plain_tokens(heads, "heads"),
             None if positions is None else plain_tokens(positions, "positions"),
             None if tokens is None else plain_tokens(tokens, "tokens"),
@@ -142,9 +157,29 @@ class Site(Where):
         check_hook(model, self.hook)
         for head in self.heads or ():  # the number of hook_v's heads is only known in the forward pass
             check_head(model, head)
+        self._check_groups(model)
         if self.tokens is None:
             return None
         return frozenset(token_ids(model, self.tokens, labels_of(model, labels), "tokens"))
+
+    def _check_groups(self, model: HookedModel) -> None:
+        """Requires key-value heads, where the model's own configuration says that heads share them.
+
+        Raises:
+            ModelError: a head that has none of its own there, with the one that it reads.
+        """
+        groups, n_heads = _head_count(self, model), int(model.cfg.n_heads)
+        beyond = [head for head in self.heads or () if head >= groups]
+        if not beyond or hasattr(model, "original_model"):  # a bridge may repeat them: the forward pass tells
+            return
+        each = n_heads // groups
+        shared = "; ".join(f"{k}: heads {k * each}..{(k + 1) * each - 1}" for k in range(min(groups, 4)))
+        raise ModelError(
+            f"heads must be in 0..{groups - 1} at {self.hook}, got {beyond[0]}: keys and values have "
+            f"{groups} heads, shared by the {n_heads} heads ({shared}{'; …' if groups > 4 else ''}); "
+            f"head {beyond[0]} reads {beyond[0] // each}: pass heads=[{beyond[0] // each}], or edit "
+            "hook_z or hook_q, which have one for each head"
+        )
 
     def mask(
         self, value: Tensor, ids: Int[Tensor, "batch pos"] | None, wanted: frozenset[int] | None
@@ -257,10 +292,10 @@ class _Activation(Place):
         self._site, self._wanted = site, wanted
 
     def read_prompts(self, tokens: Int[Tensor, "batch pos"], what: str) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), own_run(self.model), reference_run():
-            _, cache = self.model.run_with_cache(
-                tokens.to(self.model.W_E.device), names_filter=self._site.hook
-            )
+        tokens = tokens.to(self.model.W_E.device)
+        told = length_told(self.model, lambda: tokens.shape[1], f"prompts of the {what}")
+        with torch.no_grad(), own_run(self.model), reference_run(), told:
+            _, cache = self.model.run_with_cache(tokens, names_filter=self._site.hook)
         check_came_by([self._site.hook], cache, what)
         value = wide(cache[self._site.hook])
         return value, replace(self._site, heads=None).mask(value, tokens, self._wanted)
@@ -272,7 +307,7 @@ class _Activation(Place):
 def _head_count(site: Site, model: HookedModel) -> int:
     """Number of entries on the head axis; values and keys of grouped models have fewer."""
     grouped = getattr(model.cfg, "n_key_value_heads", None)
-    by_group = site.hook.endswith(("hook_v", "hook_k"))
+    by_group = site.hook.endswith(_BY_GROUP)
     return int(grouped if grouped and by_group else model.cfg.n_heads)
 
 
@@ -280,7 +315,10 @@ def _named(indices: tuple[int, ...], length: int, what: str, device: torch.devic
     found = torch.zeros(length, dtype=torch.bool, device=device)
     for index in indices:
         if not -length <= index < length:
-            raise ModelError(f"{what} must be in {-length}..{length - 1} for this batch, got {index}")
+            low, shared = -length, ""
+            if what == "head":
+                low, shared = 0, ": keys and values that heads share are named by group"
+            raise ModelError(f"{what} must be in {low}..{length - 1} for this batch, got {index}{shared}")
         found[index] = True
     return found
 

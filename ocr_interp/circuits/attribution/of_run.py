@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.provenance import check_finite, fingerprint_of
 from ocr_interp.hooked.tokens.ids import Token, TokenList, check_tokens
-from ocr_interp.hooked.tokens.task_tokens import input_kind_names, input_kinds
+from ocr_interp.hooked.tokens.task_tokens import check_prompt_length, input_kind_names, input_kinds
 from ocr_interp.linalg.sums import checked_residual
 from ocr_interp.models.trained import TrainedModel
 from ocr_interp.models.weights import TokenWeights
@@ -115,11 +115,13 @@ def attribute_run(
 
     Raises:
         UnknownNameError: an unknown token.
-        ModelError: a prompt that does not end with EOS, or holds it more than once.
+        ModelError: a prompt longer than the task's seq_len, or that does not end with EOS or holds it
+            more than once.
         AttributionError: contributions that do not sum to the logit.
     """
     task = run.task
     ids = list(check_tokens(prompt, task.labels, "prompt", repeats=True))
+    check_prompt_length(task, len(ids))
     _check_prompt(ids, task)
     columns = check_tokens([answer] if against is None else [answer, against], task.labels, "answers")
     labels = tuple(task.labels[i] for i in columns)

@@ -17,11 +17,10 @@ from ocr_interp.ablation.examples import task_examples
 from ocr_interp.ablation.studied import has_noise
 from ocr_interp.ablation.where.base import Where
 from ocr_interp.ablation.where.path import Path
-from ocr_interp.ablation.where.site import Site, tokens_of_kind
+from ocr_interp.ablation.where.site import SITES, Site, tokens_of_kind
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.circuits.geometry.answer_blocks import answer_blocks, has_blocks
 from ocr_interp.errors import ConfigError, InterventionNeverFiredError, unknown_name
-from ocr_interp.hooked.protocol import LAYER_HOOKS
 from ocr_interp.hooked.tokens.task_tokens import INPUT_KINDS, OUTPUT_KINDS, input_kind_names
 from ocr_interp.task import FactRecallTask
 from ocr_interp.training.run import Snapshot
@@ -123,9 +122,9 @@ def site(text: str, task: FactRecallTask) -> Site:
     if match is None:
         raise ConfigError(f"a site must be HOOK[:HEADS][@TOKENS], e.g. v@r1 or z:0, got {text!r}")
     hook, heads, tokens = match["hook"], match["heads"], match["tokens"]
-    if hook not in LAYER_HOOKS and "." not in hook and not hook.startswith("hook_"):
-        raise unknown_name("hook", hook, LAYER_HOOKS)
-    found = Site.at(hook, layer=LAYER) if hook in LAYER_HOOKS else Site(hook)
+    if hook not in SITES and "." not in hook and not hook.startswith("hook_"):
+        raise unknown_name("hook", hook, SITES)
+    found = Site.at(hook, layer=LAYER) if hook in SITES else Site(hook)
     if heads is not None:
         if not re.fullmatch(r"\d+(,\d+)*", heads):
             raise ConfigError(f"heads of {text!r} must be numbers as in z:0,2, got {heads!r}")

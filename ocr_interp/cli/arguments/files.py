@@ -41,6 +41,12 @@ def read_run(path: Path) -> Run:
     """
     if path.suffix.lower() in (".json", ".csv") and not path.exists():
         raise RunError(f"there is no file {path}{_runs_nearby(path)}")
+    if path.suffix.lower() == ".safetensors" and path.is_file():
+        raise RunError(
+            f"{path} is a file of a model and no run: ocr-interp circuit and compare read it; in Python, "
+            f"from ocr_interp.models import load_model, and ablate with run_ablation_study(load_model("
+            f"{str(path)!r}), specs, examples=...), explain with attribute, draw with head_graph"
+        )
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is no run directory: it has no config.json{_runs_nearby(path)}")
     from ocr_interp.training.store import load_run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ocr_interp.errors import ModelError, unknown_name
+from ocr_interp.errors import ModelError, shown, unknown_name
 from ocr_interp.hooked.protocol import HookedModel
 from ocr_interp.hooked.tokens.labels import tokenizer_of
 
@@ -51,14 +51,27 @@ def id_tensor(given: Any, what: str) -> Int[Tensor, "..."]:
     return given.long()
 
 
+def check_sequence(given: Any, what: str) -> None:
+    """Requires several values, and not one by itself.
+
+    Raises:
+        ModelError: one string or number, or something that holds no values.
+    """
+    if isinstance(given, str):
+        raise ModelError(f"{what} must be a sequence of tokens, got the string {given!r}: pass [{given!r}]")
+    if getattr(given, "ndim", None) == 0 or not isinstance(given, Iterable):
+        single = given.item() if hasattr(given, "item") else given
+        hint = f": pass [{single!r}]" if isinstance(single, Integral) else ""
+        raise ModelError(f"{what} must be a list, an array or a tensor, got {shown(single)}{hint}")
+
+
 def plain_tokens(given: Any, what: str) -> tuple[Any, ...]:
     """Ids and labels of a list, an array or a tensor as Python's own numbers and strings.
 
     Raises:
-        ModelError: one string: a sequence of tokens was meant.
+        ModelError: one string or number: a sequence was meant.
     """
-    if isinstance(given, str):
-        raise ModelError(f"{what} must be a sequence of tokens, got the string {given!r}: pass [{given!r}]")
+    check_sequence(given, what)
     return tuple(given.tolist() if isinstance(given, Tensor | np.ndarray) else map(_plain, given))
 
 
@@ -81,8 +94,7 @@ def check_tokens(
         UnknownNameError: a label or id that does not exist, with the close matches.
         ModelError: no token at all, or one twice; a string instead of a sequence; a label of several ids.
     """
-    if isinstance(tokens, str):
-        raise ModelError(f"{what} must be a sequence of tokens, got the string {tokens!r}: pass [{tokens!r}]")
+    check_sequence(tokens, what)
     known: dict[str, int] = {}
     for index, label in enumerate(labels):
         known.setdefault(label, index)
@@ -133,6 +145,7 @@ def token_ids(
     Raises:
         ModelError, UnknownNameError: see `check_tokens` and `encode_single_tokens`.
     """
+    check_sequence(tokens, what)
     return check_tokens(encode_single_tokens(model, tokens, labels), labels, what, repeats=repeats)
 
 

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from ocr_interp.errors import ModelError
 from ocr_interp.hooked.protocol import HookedModel
-from ocr_interp.hooked.tokens.ids import TokenList, check_tokens, id_tensor, plain_tokens, token_ids
+from ocr_interp.hooked.tokens.ids import (
+    TokenList,
+    check_sequence,
+    check_tokens,
+    id_tensor,
+    plain_tokens,
+    token_ids,
+)
 from ocr_interp.hooked.tokens.labels import labels_of, tokenizer_of
 
 
@@ -45,7 +52,7 @@ def prompt_rows(given: Any, what: str) -> Any:
     the rows of ids without padding, of a column of a table or a generator a list; others as they are.
 
     Raises:
-        ModelError: a table with several columns, or a mapping without input_ids.
+        ModelError: one token by itself, a table with several columns, or a mapping without input_ids.
     """
     if isinstance(given, Mapping):
         ids, mask = with_mask(given, None, what)
@@ -65,6 +72,8 @@ def prompt_rows(given: Any, what: str) -> Any:
         given = list(column())  # pyright: ignore[reportArgumentType]
     elif isinstance(given, Iterator):
         given = list(given)
+    if not isinstance(given, str):
+        check_sequence(given, what)
     if isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given):
         return [row for each in given for row in prompt_rows(each, what)]
     return given
@@ -115,8 +124,10 @@ def one_prompt(prompt: Any) -> Any:
     """A prompt, also of a batch of one, [1, pos] as run_with_cache takes it; a text stays a text.
 
     Raises:
-        ModelError: a batch of several prompts, or a table with more axes.
+        ModelError: a batch of several prompts, a table with more axes, or one token by itself.
     """
+    if not isinstance(prompt, str):
+        check_sequence(prompt, "prompt")
     if isinstance(prompt, Tensor | np.ndarray):
         several = prompt.ndim != 1
         got = f"shape {list(prompt.shape)}"

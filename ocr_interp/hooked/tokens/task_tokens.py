@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
-from ocr_interp.errors import unknown_name
+from ocr_interp.errors import ModelError, unknown_name
 from ocr_interp.hooked.tokens.token_set import TokenSet
 from ocr_interp.task import FactRecallTask
 
@@ -28,6 +28,19 @@ def input_kinds(task: FactRecallTask) -> Int[np.ndarray, " input"]:
     relations = 2 + np.arange(task.n_relations)
     noise = 2 + task.n_relations
     return np.concatenate([status, relations, np.full(task.n_noise, noise), [noise + 1]])
+
+
+def check_prompt_length(task: FactRecallTask, length: int) -> None:
+    """Requires a prompt that a model of the task can be run on; its context is seq_len.
+
+    Raises:
+        ModelError: more tokens.
+    """
+    if length > task.seq_len:
+        raise ModelError(
+            f"prompt must have at most {task.seq_len:,} tokens, the model's context (seq_len of its task), "
+            f"got {length:,}: shorten it"
+        )
 
 
 def task_inputs(task: FactRecallTask) -> TokenSet:

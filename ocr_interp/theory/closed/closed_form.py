@@ -39,7 +39,8 @@ class ClosedForm:
     Attributes:
         task, norm, outputs, inputs: the problem it solves.
         sizes: (n, m_train, m_test).
-        beta: coefficient of the held-out implication block; 1 by convention if m_test = 0.
+        beta: coefficient of the held-out implication block; by convention 1 if m_test = 0 and 0 if
+            m_train = 0 (`Solution.beta` is NaN there: no block is compared with another).
         objective: the minimal norm at margin 1. For Frobenius it is ‖W‖_F, as certificates bound it.
         pair_block: [status, answer kind], rows scaled by √(subjects of that status per pair); acts on
             each of the n − 1 pair patterns. Rows TRAINING, HELD_OUT; columns FACT, IMPLICATION, ... .

@@ -19,7 +19,7 @@ def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]
     Args:
         task: balanced.
 
-    Returns: (lower, upper); equal where β is determined.
+    Returns: (lower, upper); equal where β is determined, NaN without told or without held-out subjects.
 
     Raises:
         ConfigError: an unbalanced task, or one with several implications of a fact.
@@ -34,4 +34,6 @@ def trained_attention_beta_interval(task: FactRecallTask) -> tuple[float, float]
             f"the trained-attention interval is known for one implication of a fact, got implied_relations="
             f"{task.implied_relations}: use frozen attention"
         )
+    if not sizes[1] or not sizes[2]:
+        return float("nan"), float("nan")
     return NORM.beta_with_trained_attention(*sizes[1:])

@@ -39,7 +39,7 @@ from ocr_interp.viz.diagram.layout import (
 )
 from ocr_interp.viz.style import current_style
 
-FORMATS = ("png", "svg", "pdf", "dot")
+FORMATS = ("png", "svg", "pdf", "dot", "json")
 
 MOST_NODES = 300
 """Largest graph that is drawn: nobody can read more, and a picture of 600 nodes takes 15 seconds."""
@@ -75,6 +75,7 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
         ConfigError: no graph, a graph without edges, or one with more nodes, edges or text than a picture
             can hold.
     """
+    _check_graphs(graphs)
     marked = graphs.marked if isinstance(graphs, GraphChange) else None
     shown = _shown(graphs, most_nodes, most_edges)
     if marked is not None and isinstance(graphs, GraphChange) and shown[0].edges != graphs.before.edges:
@@ -118,7 +119,7 @@ def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph
         if not any(is_layered(graph) for graph in pair):
             return _without_small(pair) if is_whole(pair[0]) else list(pair)
         return simplify_alike(pair, most_nodes, most_edges)
-    shown = [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+    shown = _as_list(graphs)
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
 
 
@@ -211,31 +212,33 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
 def save_diagram(
     graphs: Drawn, path: Path | str, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES
 ) -> Path:
-    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, or .dot (Graphviz text, of one graph or
-    of a change).
+    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, .dot (Graphviz text, of one graph or of
+    a change), or .json (one graph as data, with all that it has; `CircuitGraph.from_json` reads it).
 
     The bounds are those of `draw_circuit`.
 
     Returns: the path.
 
     Raises:
-        ConfigError: another suffix, or several graphs as DOT.
+        ConfigError: another suffix, something that is no graph, or several graphs as DOT or JSON.
         RunError: the file cannot be written; an earlier file is left unchanged.
     """
     target = Path(path)
     kind = target.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         raise ConfigError(f"a diagram must end in one of {', '.join(FORMATS)}, got {target.name!r}")
+    _check_graphs(graphs)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "json":
+        several = [graphs.before, graphs.after] if isinstance(graphs, GraphChange) else _as_list(graphs)
+        write_atomic(target, _only(several, kind).to_json().encode())
+        return target
     if kind == "dot" and isinstance(graphs, GraphChange):
         pair = _shown(graphs, most_nodes, most_edges)
         write_atomic(target, change_to_dot(compare_graphs(pair[0], pair[1], graphs.share)).encode())
         return target
     if kind == "dot":
-        one = _shown(graphs, most_nodes, most_edges)
-        if len(one) != 1:
-            raise ConfigError(f"a .dot file holds one graph, got {len(one)}: write a file for each")
-        write_atomic(target, to_dot(one[0]).encode())
+        write_atomic(target, to_dot(_only(_shown(graphs, most_nodes, most_edges), kind)).encode())
         return target
     # Dates and program versions would make every file different.
     metadata = {
@@ -249,6 +252,33 @@ def save_diagram(
         figure.savefig(picture, format=kind, metadata=metadata)
     write_atomic(target, picture.getvalue())
     return target
+
+
+def _only(graphs: Sequence[CircuitGraph], kind: str) -> CircuitGraph:
+    if len(graphs) != 1:
+        raise ConfigError(f"a .{kind} file holds one graph, got {len(graphs)}: write a file for each")
+    return graphs[0]
+
+
+def _as_list(graphs: CircuitGraph | Sequence[CircuitGraph]) -> list[CircuitGraph]:
+    return [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
+
+
+def _check_graphs(graphs: Any) -> None:
+    """Requires what can be drawn, with the call that makes a graph of something else.
+
+    Raises:
+        ConfigError: something else.
+    """
+    several = graphs if isinstance(graphs, list | tuple) else [graphs]
+    other = [each for each in several if not isinstance(each, CircuitGraph | GraphChange)]
+    if other:
+        raise ConfigError(
+            f"a diagram is of a CircuitGraph, of several, or of a GraphChange, got "
+            f"{type(other[0]).__name__}: make a graph first, with mechanism_graph(run), prompt_graph, "
+            "head_graph, attribution_graph or composition_graph of ocr_interp.graphs, or "
+            "discovery.circuit_as_graph; ocr_interp.viz has plots of circuits and spectra"
+        )
 
 
 def svg_of(graph: CircuitGraph) -> str:

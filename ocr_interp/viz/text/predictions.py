@@ -29,13 +29,16 @@ class PredictedBeta:
 
     @classmethod
     def of(cls, run: Run) -> PredictedBeta | None:
-        """None where no closed form is known: unequal groups, softmax, a map without a norm."""
+        """None where no closed form is known: unequal groups, softmax, a map without a norm, nobody
+        told or nobody held out."""
         model, task, norm = run.config.model, run.task, run.weights.linear_map.norm
         if model.attention != "linear" or norm is None or not has_closed_form(task, norm):
             return None
         assert task.balanced_sizes is not None  # as closed forms have it
         _, m_train, m_test = task.balanced_sizes
         beta = solve(task, norm).beta
+        if math.isnan(beta):  # nobody told or nobody held out: there is nothing to predict
+            return None
         interval = (beta, beta)
         if model.train_attention:
             known = as_norm(norm).beta_with_trained_attention(m_train, m_test)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ocr_interp.task import SPLITS
+from ocr_interp.theory import solve
 from ocr_interp.theory.closed.closed_form import has_closed_form
 from ocr_interp.theory.norms import Norm, as_norm
 from ocr_interp.training.columns import column_meaning
@@ -124,7 +125,13 @@ def _predicted(run: Run) -> str:
     """β of the max-margin solution without weight decay, and of the saddle; empty without a prediction."""
     known = PredictedBeta.of(run)
     if known is None:
-        return ""
+        model, norm = run.config.model, run.weights.linear_map.norm
+        if not (model.train_attention and run.task.implied_relations > 1 and norm is not None):
+            return ""
+        if model.attention != "linear" or not has_closed_form(run.task, norm):
+            return ""
+        frozen = f"with frozen attention the max-margin solution has {solve(run.task, norm).beta:.4f}"
+        return f" (no reference: trained attention with several implications is not solved; {frozen})"
     beside = "" if known.saddle is None else f"; saddle, where a small start goes: {known.saddle:.4f}"
     if known.is_interval:
         return f" (max-margin solutions, trained attention: {known.low:.4f} to {known.high:.4f}{beside})"
