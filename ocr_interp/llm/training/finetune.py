@@ -53,8 +53,9 @@ def finetune(
         on_log: called with every row of the history.
         on_start: called with the model and the facts before the model is trained.
 
-    Returns: the run; a finished one is only read. Ctrl-C or SIGTERM ends it at the next step, with a
-        checkpoint if there is a run_dir; a second one stops at once.
+    Returns: the run; a finished one is only read, and its model only compared, if it is still there. Ctrl-C
+        or SIGTERM ends it at the next step, with a checkpoint if there is a run_dir; a second one stops at
+        once.
 
     Raises:
         ConfigError: a configuration that is not allowed, or too little memory; raised before any weight is
@@ -97,9 +98,11 @@ def _into_folder(
     begun = folder.checkpoint_file.exists() or folder.result_file.exists()
     inputs = folder.read_inputs() if begun else None
     facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
-    if folder.is_complete() or (folder.result_file.exists() and not save_model):
-        return stored_run(folder, facts)
     base = BaseSource(config.train, lm)
+    if folder.is_complete() or (folder.result_file.exists() and not save_model):
+        if inputs is not None:
+            base.require_of_finished(inputs, folder.path)
+        return stored_run(folder, facts)
     if inputs is not None:
         base.require_files(inputs, folder.path)
     base.digested = not (begun and inputs is None)
