@@ -121,6 +121,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
         missing = f"{self.path} is no {self.kind.name}: it has no {self.kind.settings}"
         values = read_settings(self.config_file, self.newest, missing, self._damaged)
         version = values["format_version"]
+        self._require_kind(values)
         try:
             config = self._configuration(values)
             expected = config.fingerprint if version > 1 else self._fingerprint_of_version_1(values)
@@ -160,6 +161,13 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     def _way_out(self) -> str:
         return f"put the original back, or choose another {self.kind.argument}"
+
+    def _require_kind(self, values: Mapping[str, Any]) -> None:
+        """Requires that the content of config.json is of this kind of run.
+
+        Raises:
+            RunError: another kind of run, with what reads it.
+        """
 
     @abstractmethod
     def _configuration(self, values: dict[str, Any]) -> AnyConfiguration:

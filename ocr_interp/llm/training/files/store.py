@@ -16,6 +16,7 @@ from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.llm.measuring.measure import METRICS, Measurement
 from ocr_interp.llm.measuring.recorder import FIRST_COLUMNS
 from ocr_interp.llm.measuring.table import LogitTable, read_table, write_table
+from ocr_interp.llm.models.folders import ONE_LAYER_RUN
 from ocr_interp.llm.training.configuration import FORMAT_VERSION, LLMRunConfig
 from ocr_interp.llm.training.files.checkpoint import Checkpoint
 from ocr_interp.llm.training.files.inputs import RunInputs
@@ -78,6 +79,10 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         self.checkpoint_file = self.path / "checkpoint" / "state.safetensors"
         self.inputs_file = self.path / "inputs.json"
         self._not_kept = self.path / "checkpoint" / "model_not_kept"
+
+    def _require_kind(self, values: Mapping[str, Any]) -> None:
+        if "task" in values and "facts" not in values:
+            raise RunError(f"{self.path} {ONE_LAYER_RUN}; a new run needs a run_dir of its own")
 
     def _configuration(self, values: dict[str, Any]) -> LLMRunConfig:
         return LLMRunConfig.from_dict(values)
