@@ -14,7 +14,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.llm.models.loading import LanguageModel, require_language_model
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.base_source import BaseSource
 from ocr_interp.llm.training.configuration import LLMRunConfig
@@ -60,13 +60,15 @@ def finetune(
     Raises:
         ConfigError: a configuration that is not allowed, or too little memory; raised before any weight is
             loaded.
-        ModelError: a model that cannot be loaded.
+        ModelError: a model that cannot be loaded, or an lm that is none or lacks tokens of its tokenizer.
         RunError, RunBusyError: run_dir holds something else, is damaged, in use, or cannot be written; or its
             facts or model were changed since the run began.
         TrainingDivergedError: a loss that is NaN or infinite.
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
+    if lm is not None:
+        require_language_model("lm", lm)
     require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
     with state_for(config.train.device):
         accelerator = make_accelerator(config.train)
