@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +23,9 @@ COLUMNS = ("subject", "fact", "implication", "told")
 """Columns of a table of facts; "told" may be left out."""
 
 _TOLD = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_MISSPELT = 0.8
+"""Likeness (difflib's) from which on a column is taken for a misspelling: "tolld" of "told" is 0.89, "gold" 0.75."""
+
 _SHOWN = 5
 """Largest number of offending names in a message."""
 
@@ -141,18 +145,23 @@ def mapping_of_names(facts: Any, implications: Any) -> NamedMapping:
 def mapping_of_rows(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> NamedMapping:
     """A mapping from rows with COLUMNS, each with the place that messages name.
 
-    A row without "told" is told if it has an implication. An untold row may leave its implication out if
-    another row of the same fact has it.
+    Without a column "told" a row is told if it has an implication. An untold row may leave its implication
+    out if another row of the same fact has it.
 
     Raises:
-        ConfigError: a missing or empty cell, a subject twice, a fact with no or two implications.
+        ConfigError: a missing or empty cell, a subject twice, a fact with no or two implications, a column
+            that reads like one of COLUMNS.
     """
+    rows = list(rows)
+    first_place = {name: place for place, row in reversed(rows) for name in row}
+    for name, place in first_place.items():
+        check_column(place, name, first_place, COLUMNS)
+    has_told = COLUMNS[3] in first_place
     fact_of: dict[str, str] = {}
     place_of: dict[str, str] = {}
     implication_of: dict[str, tuple[str, str]] = {}
     told: list[bool] = []
     for place, row in rows:
-        check_told_column(place, row)
         subject, fact = (_text(place, column, row.get(column)) for column in COLUMNS[:2])
         if subject in fact_of:
             raise ConfigError(
@@ -160,7 +169,7 @@ def mapping_of_rows(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> NamedMappi
             )
         fact_of[subject], place_of[subject] = fact, place
         named = not is_empty(row.get("implication"))
-        told.append(told_value(place, row["told"]) if not is_empty(row.get("told")) else named)
+        told.append(row_told(place, row, named) if has_told else named)
         if named:
             implication = _text(place, "implication", row["implication"])
             first, where = implication_of.setdefault(fact, (implication, place))
@@ -269,15 +278,25 @@ def per_relation(name: str, values: Any) -> list[tuple[Any, ...]]:
     return columns
 
 
-def check_told_column(place: str, columns: Iterable[Any]) -> None:
-    """Requires that a column that reads like told is called so: another spelling would not be obeyed.
+def check_column(place: str, name: Any, columns: Collection[Any], known: Sequence[str]) -> None:
+    """Requires that one of the columns is no misspelling of a known one that is lacking, as nothing reads it.
 
     Raises:
-        ConfigError: such a column; the message gives the place.
+        ConfigError: a column that reads like a known one; one that is further from all is allowed.
     """
-    for name in columns:
-        if isinstance(name, str) and name != COLUMNS[3] and normal_form(name) == COLUMNS[3]:
-            raise ConfigError(f"{place}: the column {name!r} must be called 'told', else it says nothing")
+    if not isinstance(name, str) or name in known:
+        return
+    form = normal_form(name)
+    for other in known:
+        if form == other:
+            raise ConfigError(f"{place}: the column {name!r} must be called {other!r}, else it says nothing")
+    lacking = [other for other in known if other not in columns]
+    close = difflib.get_close_matches(form, lacking, n=1, cutoff=_MISSPELT)
+    if close:
+        raise ConfigError(
+            f"{place}: unknown column {name!r}: did you mean {close[0]!r}? Allowed: {', '.join(known)}; "
+            "rename or remove it"
+        )
 
 
 def is_empty(value: Any) -> bool:
@@ -295,6 +314,24 @@ def _text(place: str, column: str, value: Any) -> str:
         got = "nothing" if is_empty(value) else repr(value)
         raise ConfigError(f"{place}: {column} must be a text that is not empty, got {got}")
     return value.strip()
+
+
+def row_told(place: str, row: Mapping[str, Any], named: bool) -> bool:
+    """Whether a row of a table with the column told is told; one that is not `named`, has no implication, may
+    leave it empty and is not.
+
+    Raises:
+        ConfigError: another value, or none beside an implication; the message gives the place.
+    """
+    value = row.get(COLUMNS[3])
+    if not is_empty(value):
+        return told_value(place, value)
+    if named:
+        raise ConfigError(
+            f"{place}: told must be one of {', '.join(_TOLD)} where the row names its implication, got "
+            "nothing: write yes or no, or remove the column told"
+        )
+    return False
 
 
 def told_value(place: str, value: Any) -> bool:

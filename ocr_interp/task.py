@@ -219,15 +219,17 @@ class FactRecallTask:
 
         Args:
             table: a DataFrame (pandas or polars), a mapping of columns, or a list of rows as mappings. told
-                is true or false (yes, no, 1, 0); without it a subject is told what its row implies. The
-                implication may be left out where another row of the same fact has it.
+                is true or false (yes, no, 1, 0), and empty only where the row names no implication; without
+                the column a subject is told what its row implies. The implication may be left out where
+                another row of the same fact has it.
             places: a name for every row in messages, e.g. "facts.csv, line 7"; None: "row 0" and so on.
             n_noise, seq_len: as in the balanced task.
 
         Returns: as `from_names`.
 
         Raises:
-            ConfigError: as `from_names`, and a missing column or cell; the message names the row.
+            ConfigError: as `from_names`, a missing column or cell, and a column that reads like a known one;
+                the message names the row.
         """
         rows = rows_of(table)
         if places is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ocr_interp.cli.arguments.fact_file import task_of_file
+from ocr_interp.cli.arguments.fact_file import task_of_file, told_rule
 from ocr_interp.cli.arguments.files import check_output, say, write_output
 from ocr_interp.task import FactRecallTask
 from ocr_interp.theory.norms import norms
@@ -67,6 +67,8 @@ class Solve:
         if self.facts is None and task.balanced_sizes is None:
             say("\n".join(_groups(task)))
         say(solved.summary())
+        if self.facts is not None:
+            say(told_rule(self.facts, task))
         if beside := self._saddle(task):
             say(beside)
         if self.facts is None and self.table is None:

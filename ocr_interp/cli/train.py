@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from ocr_interp.cli.arguments.fact_file import task_of_file
+from ocr_interp.cli.arguments.fact_file import task_of_file, told_rule
 from ocr_interp.cli.arguments.files import say
 from ocr_interp.cli.arguments.flags import flags_of
 from ocr_interp.configuration.model import ModelConfig
@@ -48,6 +48,8 @@ class Train:
         except RunError as error:
             raise type(error)(f"{error}{self._command_of_run(task)}") from error
         say(describe_run(run))
+        if self.facts is not None:
+            say(told_rule(self.facts, task))
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 

@@ -151,7 +151,9 @@ def test_a_new_fact_set_goes_through_the_command_line(tmp_path, command):
     asked = [part for name, value in words.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     code, out, err = command("llm", "facts", *asked)
     assert code == 0, err
-    assert "pets                            Pets                              causal" in out
+    assert "told: 6 of 12 implications, 0.5 of each fact's names" in out
+    listed = "pets                            Pets                              causal"
+    assert listed in command("llm", "facts")[1]
     held_out = facts.subjects[facts.trained.index(False)]
     assert f"held out implication    asked only  The animal of {held_out} " in out
     recipe = ("--model", "base", "--steps", "40", "--log-every", "20", "--lr", "0.01", "--device", "cpu")

@@ -1,6 +1,7 @@
 """Fact sets: sizes, pairings, controls, wordings, and the errors of bad ones."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,7 +198,9 @@ def test_bad_templates_say_what_is_wrong(template, message):
     [
         ({"n_pairs": 1}, "n_pairs must be >= 2"),
         ({"share": 1.5}, r"share must be in 0..1"),
-        ({"data": "file"}, "file goes with data"),
+        ({"data": "file"}, r"data='file' needs a file, got none: .*--file"),
+        ({"data": "popqa"}, r"data='popqa' needs a file"),
+        ({"file": Path("a.csv")}, r"file goes with data=.* got data='city_language', file='a.csv': name one"),
         ({"train_templates": (0, 0)}, r"train templates must be distinct, got '{subject} lives in' more"),
         ({"train_templates": (4,)}, r"train_templates must lie in 0..3, the fact's wordings, got 4"),
         ({"n_pairs": 21}, "n_pairs must be <= 20"),

@@ -1,5 +1,6 @@
 """A run holds its facts and digests of its model: moved is fine, changed is refused with what changed."""
 
+import contextlib
 import copy
 import json
 import os
@@ -9,7 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small_facts import SMALL
+from tokenizers.normalizers import Lowercase
 
 from ocr_interp.cli.llm import Evaluate
 from ocr_interp.errors import ConfigError, ModelError, RunError
@@ -237,7 +240,7 @@ def test_another_model_in_memory_is_refused(make_model, tmp_path):
         finetune(recipe, tmp_path / "run", lm=make_model(seed=1))
     other = make_model()
     other = replace(other, tokenizer=copy.deepcopy(other.tokenizer))
-    other.tokenizer.add_tokens(["Zimt"])
+    other.tokenizer.backend_tokenizer.normalizer = Lowercase()
     with pytest.raises(RunError, match=r"\(changed: tokenizer\)"):
         finetune(recipe, tmp_path / "run", lm=other)
     finetune(recipe, tmp_path / "run", lm=make_model())
@@ -265,6 +268,36 @@ def test_a_folder_takes_the_place_of_the_same_model_in_memory(make_model, tmp_pa
     finetune(in_memory, tmp_path / "run", lm=make_model(), on_log=stop)
     with pytest.raises(RunError, match=r"\(changed: weights\)"):
         finetune(on_disk, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_finished_run_refuses_a_model_that_was_changed(name, csv, base, tmp_path):
+    file, run, kept = tmp_path / "facts.csv", tmp_path / "run", (base / name).read_bytes()
+    done = finetune(config(file, base, method="lora"), run)
+    (base / name).write_bytes(kept[:-2] + bytes([kept[-2] ^ 1]) + kept[-1:])
+    with pytest.raises(RunError, match=rf"base is not the one .*\(changed: {name}\): put it back"):
+        finetune(config(file, base, method="lora"), run)
+    (base / name).write_bytes(kept)
+    assert finetune(config(file, base, method="lora"), run).history.equals(done.history)
+    base.rename(tmp_path / "elsewhere")
+    for where in (base, tmp_path / "elsewhere"):  # gone, and moved
+        assert finetune(config(file, where, method="lora"), run).history.equals(done.history)
+
+
+def test_a_finished_run_refuses_another_model_in_memory(make_model, tmp_path):
+    recipe = LLMRunConfig(SMALL, FinetuneConfig(model="tiny", steps=1, device="cpu", dtype="bfloat16"))
+    done = finetune(recipe, tmp_path / "run", lm=make_model())
+    other = make_model(seed=1)
+    with pytest.raises(RunError, match=r"model tiny is not the one .* \(changed: weights\): pass the model"):
+        finetune(recipe, tmp_path / "run", lm=other)
+    assert {p.dtype for p in other.model.parameters()} == {torch.float32}, "it is only compared"
+    assert finetune(recipe, tmp_path / "run", lm=make_model()).history.equals(done.history)
+    on_disk = replace(recipe, train=replace(recipe.train, model=str(tmp_path / "base")))
+    for lm, refused in ((make_model(), False), (other, True)):
+        lm.model.save_pretrained(tmp_path / "base")
+        lm.tokenizer.save_pretrained(tmp_path / "base")
+        with pytest.raises(RunError, match="changed: weights") if refused else contextlib.nullcontext():
+            finetune(on_disk, tmp_path / "run")
 
 
 def test_a_digest_of_a_tokenizer_does_not_depend_on_its_use(tokenizer):

@@ -17,7 +17,7 @@ ROWS = [
     ("Bo", "red", "", "no"),
     ("Cy", "blue", "jazz", "0"),
     ("Di", "blue", "", "TRUE"),
-    ("Ed", "green", "rock", ""),
+    ("Ed", "green", "rock", "yes"),
     ("Flo", "green", "", ""),
 ]
 COLUMNS = ("subject", "fact", "implication", "told")
@@ -82,6 +82,11 @@ def test_a_share_beside_it_is_refused(tmp_path, share):
     ("old", "new", "message"),
     [
         (("Bo", "red", "", "no"), ("Bo", "red", "", "never"), "line 3: told must be one of true, yes"),
+        (
+            ("Di", "blue", "", "TRUE"),
+            ("Di", "blue", "jazz", " "),
+            "line 5: told .* got nothing: write yes or no",
+        ),
         (("Ada", "red", "jazz", "yes"), ("Ada", "red", "", "yes"), "line 2: .*'Ada'.*; own.csv, line 3"),
         (("Ada", "red", "jazz", "yes"), ("Ada", "red", "", "yes"), "fact 'red' must name one, got none"),
         (("Cy", "blue", "jazz", "0"), ("Cy", "red", "rock", "0"), r"line 3: .* got 2 \('jazz', 'rock'\)"),
@@ -99,6 +104,43 @@ def test_another_spelling_of_the_column_is_refused(tmp_path, name):
     rows = [{**dict(zip(COLUMNS[:3], row[:3], strict=True)), name: row[3]} for row in ROWS]
     with pytest.raises(ConfigError, match=r"row 0: the column .* must be called 'told'"):
         FactRecallTask.from_rows(rows)
+
+
+def test_a_cell_of_told_is_empty_only_where_the_implication_is(tmp_path):
+    path = write(tmp_path, rows=[(s, f, {"green": "rock"}.get(f, "jazz"), "") for s, f, _, _ in ROWS])
+    with pytest.raises(ConfigError, match=r"line 2: told .* got nothing.*line 3: told"):
+        make_facts(config(path))
+    rows = pd.read_csv(path)
+    with pytest.raises(
+        ConfigError, match=r"row 0: told must be one of true, .* got nothing: write yes or no"
+    ):
+        FactRecallTask.from_rows(rows)
+    rows["told"] = rows["told"].astype(object)
+    rows.loc[0, "told"], rows.loc[1:, "implication"] = True, None
+    rows.loc[[2, 4], ["implication", "told"]] = [["jazz", 1], ["rock", "no"]]
+    assert FactRecallTask.from_rows(rows).trained == (True, False, True, False, False, False)
+
+
+@pytest.mark.parametrize("name", ["tolld", "tod", "Tolds", "is_told", "tlod"])
+def test_a_misspelt_column_is_refused_and_another_one_is_not(tmp_path, name):
+    path = write(tmp_path, header=HEADER.replace("told", name))
+    with pytest.raises(ConfigError, match=rf"line 1: unknown column '{name}': did you mean 'told'\?"):
+        make_facts(config(path))
+    rows = [{**dict(zip(COLUMNS[:3], row[:3], strict=True)), name: row[3]} for row in ROWS]
+    with pytest.raises(ConfigError, match=rf"row 0: unknown column '{name}': did you mean 'told'\?"):
+        FactRecallTask.from_rows(rows)
+    for other in ("source", "world", "note", "" if name != "tod" else "told_by"):
+        more = [(*row, "x") for row in ROWS]
+        assert make_facts(config(write(tmp_path, header=f"{HEADER},{other}", rows=more))).trained[0]
+        assert FactRecallTask.from_rows(
+            [{**dict(zip(COLUMNS, row[:4], strict=True)), other: 1} for row in more]
+        )
+
+
+def test_a_misspelt_relation_of_pairs_is_refused(tmp_path):
+    pairs = write(tmp_path, "speaks.csv", "subject,object,relatoin", [("Ann", "Italian", "speaks")])
+    with pytest.raises(ConfigError, match=r"unknown column 'relatoin': did you mean 'relation'\?"):
+        read_relations(pairs)
 
 
 def test_other_formats_and_sets_refuse_the_column(tmp_path):

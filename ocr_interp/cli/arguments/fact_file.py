@@ -39,3 +39,19 @@ def task_of_file(path: Path, given: FactRecallTask) -> FactRecallTask:
         )
     places, rows = zip(*records.rows, strict=True)
     return FactRecallTask.from_rows(list(rows), places, n_noise, seq_len)
+
+
+def told_rule(path: Path, task: FactRecallTask) -> str:
+    """How many subjects of a file's task are told and which rule chose them, in words.
+
+    Args:
+        path: the file.
+        task: what `task_of_file` made of it.
+    """
+    count = f"told: {int(task.subject_trained.sum())} of {task.n_subjects} subjects"
+    if any(COLUMNS[3] in values for _, values in read_records(path).rows):
+        return f"{count}, by the column told of {path.name}"
+    return (
+        f"{count}, every row with an implication, as {path.name} has no column told; `ocr-interp llm` tells "
+        "a share of each fact's names instead (--share)"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocr_interp.cli.arguments.files import read_object, read_snapshot
-from ocr_interp.errors import ConfigError, RunError
+from ocr_interp.errors import ConfigError, ModelError, RunError
 
 if TYPE_CHECKING:
     from ocr_interp.training.run import Snapshot
@@ -65,9 +65,10 @@ def read_any_model(name: str, step: int | None = None) -> GivenModel:
         return _named(GivenModel(name, load_model(path)))
     if {"facts", "train"} <= settings.keys():
         if not (path / "model").is_dir():
-            raise RunError(f"{name} kept no merged model: fine-tune with --save-model into a new run_dir")
+            raise RunError(_why_no_model(name, path))
         path = path / "model"
     elif (path / "adapter_config.json").is_file():
+        _refuse_own_update(name, path)
         return _adapter(name, path)
     elif path.is_file() or (path.is_dir() and not settings):
         advice = (
@@ -94,6 +95,46 @@ def base_of(given: GivenModel, step: int | None = None) -> GivenModel:
             "name the model after it too"
         )
     return read_any_model(name, step)
+
+
+def _why_no_model(name: str, path: Path) -> str:
+    """Why a run of `llm finetune` has no folder `model`, and what to do."""
+    from ocr_interp.llm.training.files.store import RunFolder
+
+    folder = RunFolder(path)
+    if folder.adapter_file.is_file():
+        _refuse_own_update(name, folder.adapter_file.parent)
+    if not folder.is_complete():
+        return f"{name} has kept no model yet: start `llm finetune` again with the same run_dir"
+    return f"{name} kept no merged model: fine-tune with --save-model into a new run_dir"
+
+
+def _refuse_own_update(name: str, folder: Path) -> None:
+    """Refuses an update of this library's own kind, which is no adapter of peft.
+
+    Raises:
+        ModelError: it is one; the message says what can be done with it.
+    """
+    values = read_object(folder / "adapter_config.json")
+    if "peft_type" in values or not {"format_version", "method"} <= values.keys():
+        return
+    from ocr_interp.llm.adapters import methods
+
+    method = str(values["method"])
+    loaded = f"ocr_interp.llm.load_update(model, {str(folder)!r})"
+    kind = f"an update of this library's own kind ({method!r})"
+    what = f"{name} holds {kind}, no whole model and no adapter of peft"
+    if method in methods and methods[method].why_not_merged is None:
+        raise ModelError(
+            f"{what}: in Python llm.merge_update({loaded}) gives the whole model; write it with "
+            "save_pretrained, with its tokenizer, and name that folder"
+        )
+    why = f" ({methods[method].why_not_merged})" if method in methods else ""
+    measured = f"; `ocr-interp llm evaluate {folder.parent}` measures it" if folder.name == "adapter" else ""
+    raise ModelError(
+        f"{what}. It cannot be merged into a model's weights{why}: {loaded} in Python puts it on the "
+        f"model before fine-tuning, to run and inspect it there{measured}"
+    )
 
 
 def _named(given: GivenModel) -> GivenModel:

@@ -46,24 +46,34 @@ class Finetune:
 
     def run(self) -> None:
         set_threads(self.threads)
+        from ocr_interp.llm.facts.drawing import told_rule
         from ocr_interp.llm.models.allocator import keep_freed_memory
         from ocr_interp.llm.training.finetune import finetune
         from ocr_interp.llm.training.text import describe_finetuning
 
         keep_freed_memory()
         config = LLMRunConfig(self.facts, self.train)
-        note = self._say_what_inspect_leaves_out if self.save_model else None
-        run = finetune(config, self.run_dir, save_model=self.save_model, on_log=show_row, on_start=note)
+        run = finetune(
+            config, self.run_dir, save_model=self.save_model, on_log=show_row, on_start=self._before_training
+        )
         if os.environ.get("RANK", "0") != "0":
             return  # only the main one of several processes prints
         say(describe_finetuning(run))
+        say(told_rule(self.facts, run.facts))
         if run.status == "finished" and self.save_model and not run.keeps_model:
             say("it kept no model: fine-tune into a new run_dir to get one")
         if run.status == "interrupted":
             sys.exit(f"stopped at step {run.step:,}; the same command goes on from there")
 
+    def _before_training(self, lm: LanguageModel, facts: FactSet) -> None:
+        """Says who is told, and what `llm inspect` will leave out: after hours of training it is late."""
+        from ocr_interp.llm.facts.drawing import told_rule
+
+        say(told_rule(self.facts, facts), on_stderr=True)
+        if self.save_model:
+            self._say_what_inspect_leaves_out(lm, facts)
+
     def _say_what_inspect_leaves_out(self, lm: LanguageModel, facts: FactSet) -> None:
-        """Before hours of training, since `llm inspect` is asked after them."""
         from ocr_interp.llm.adapters import methods
         from ocr_interp.llm.inside.foreseen import foreseen
 

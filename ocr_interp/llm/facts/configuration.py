@@ -29,9 +29,10 @@ class FactConfig:
     """A fact set: the paper's sizes by default (5 pairs x 20 names, implications of 4 names per pair told).
 
     Attributes:
-        data: which facts: "city_language", "city_language_counterfactual", "country_code",
-            "profession_color" or "sport_music"; or from a file: "file" (columns subject, fact, implication)
-            or "popqa" (PopQA's columns). `ocr_interp.llm.fact_sets.names` lists all.
+        data: which facts: "city_color", "city_language", "city_language_counterfactual", "country_code",
+            "profession_color", "profession_workplace" or "sport_music"; or from a file: "file" (columns
+            subject, fact, implication, told), "popqa" (PopQA's columns) or "extractive_structures".
+            `ocr_interp.llm.fact_sets.names` lists all.
         file: the file for data "file" (CSV or JSON) or "popqa" (CSV or TSV).
         n_pairs: number of pairs of a fact and an implication; None is 5, or all pairs of a file.
         n_names: number of names per pair; None is 20, or all names of a file.
@@ -97,11 +98,16 @@ class FactConfig:
         for field in _PATHS:
             if getattr(self, field) is not None:
                 object.__setattr__(self, field, Path(getattr(self, field)))
-        if (self.file is not None) != fact_sets[self.data].needs_file:
+        needs_file = fact_sets[self.data].needs_file
+        if self.file is None and needs_file:
+            raise ConfigError(
+                f"data={self.data!r} needs a file, got none: say with file (--file) which one is read"
+            )
+        if self.file is not None and not needs_file:
             reading = " or ".join(repr(name) for name in fact_sets if fact_sets[name].needs_file)
             raise ConfigError(
                 f"file goes with data={reading} and only with them, got data={self.data!r}, "
-                f"file={shown(None if self.file is None else str(self.file))}"
+                f"file={shown(str(self.file))}: name one of them with data (--data), or leave file out"
             )
         if self.language and not fact_sets[self.data].has_languages:
             raise ConfigError(

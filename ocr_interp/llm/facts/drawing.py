@@ -12,6 +12,7 @@ from ocr_interp.llm.facts.catalogue import fact_sets
 from ocr_interp.llm.facts.configuration import FactConfig
 from ocr_interp.llm.facts.fact_set import Example, FactSet, check_names
 from ocr_interp.llm.facts.names import FIRST_NAMES, LAST_NAMES
+from ocr_interp.llm.facts.relations import read_relations
 from ocr_interp.llm.facts.sets.base import CONTROL, stream
 from ocr_interp.llm.facts.sets.base import UNSEEN as UNSEEN_STREAM
 from ocr_interp.llm.facts.spelling import AnswerFinder, alike, words
@@ -30,6 +31,31 @@ def make_facts(config: FactConfig) -> FactSet:
     """
     facts = fact_sets[config.data].draw(config)
     return with_control(facts, config.control, stream(config, CONTROL))
+
+
+def told_rule(config: FactConfig, facts: FactSet) -> str:
+    """How many implications are told and which rule chose them, in words.
+
+    Without a column told the theory takes every row with an implication as told (`FactRecallTask.from_rows`).
+
+    Args:
+        config: the configuration; where its file is gone, only the number is known.
+        facts: what `make_facts` gave.
+    """
+    count = f"told: {sum(facts.implication_told)} of {facts.n_subjects} implications"
+    share = f"{config.told_share:g} of each fact's names (--share)"
+    if config.control in ("facts_only", "strangers"):
+        return f"{count}, by the control {config.control!r}"
+    if config.data != "file" or config.file is None:
+        return f"{count}, {share}"
+    if not config.file.exists():
+        return f"{count}, as the run holds them"
+    if read_relations(config.file, config.language).says_told:
+        return f"{count}, by the column told of {config.file.name}"
+    return (
+        f"{count}, {share}, as {config.file.name} has no column told; `ocr-interp solve` and `train` take "
+        "every row with an implication as told"
+    )
 
 
 def with_control(facts: FactSet, control: str, rng: np.random.Generator) -> FactSet:

@@ -13,7 +13,7 @@ from ocr_interp.llm.facts.format_catalogue import formats
 from ocr_interp.llm.facts.formats.base import Format, Statement
 from ocr_interp.llm.facts.reading import Records, read_records
 from ocr_interp.llm.facts.spelling import MOST_SHOWN, AnswerFinder, alike, listed, shown_apart
-from ocr_interp.naming import check_told_column
+from ocr_interp.naming import check_column
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
     if not fitting:
         _refuse_columns(records, known)
     form = max(fitting, key=lambda form: (form.reads_told, len(form.keys)))
-    _check_told(records, form)
+    _check_columns(records, form)
     if language and not form.has_languages:
         raise ConfigError(
             f"{path} has no columns of several languages, but {', '.join(form.keys)}: leave language "
@@ -104,10 +104,13 @@ def read_relations(path: Path, language: str = "") -> FileRelations:
     return FileRelations(path, form, {name: tuple(own) for name, own in relations.items()})
 
 
-def _check_told(records: Records, form: Format) -> None:
-    """Refuses a column told that the format would not obey, and another spelling of it."""
+def _check_columns(records: Records, form: Format) -> None:
+    """Refuses a column told that the format would not obey, and misspellings of what it reads or of told."""
     columns = dict.fromkeys((*records.columns, *(key for _, values in records.rows for key in values)))
-    check_told_column(records.place, columns)
+    keys = () if form.has_languages else form.keys  # those of a language have names of their own
+    known = tuple(dict.fromkeys((*keys, *form.optional, "told")))
+    for name in columns:
+        check_column(records.place, name, columns, known)
     if "told" in columns and not form.reads_told:
         raise ConfigError(
             f"{records.place}: a column told is obeyed beside subject, fact, implication, and the file is "

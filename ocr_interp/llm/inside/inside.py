@@ -43,7 +43,7 @@ from ocr_interp.llm.inside.updates import OVUpdate, ov_update, ov_weights
 from ocr_interp.llm.measuring.measure import BY_FIRST_TOKEN, Questions
 from ocr_interp.llm.measuring.scoring import describe_scoring
 from ocr_interp.llm.models.bridge import as_bridge, check_text_only, viewed
-from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_failures
+from ocr_interp.llm.models.loading import LanguageModel, load_config, loading_failures, require_language_model
 from ocr_interp.llm.training.files.store import RunFolder
 from ocr_interp.llm.training.memory import refuse_too_many_copies
 from ocr_interp.llm.training.update import how_to_keep, load_base, load_finetuned
@@ -208,7 +208,8 @@ def inspect_models(
     """
     check_kinds(cuts)
     check_top_k(top_k)
-    for lm in (before, after):
+    for name, lm in (("before", before), ("after", after)):
+        require_language_model(name, lm)
         if lm.attached is not None:
             raise ModelError(lm.attached.refusal("inspect"))
     where = resolve_device(device)

@@ -18,6 +18,12 @@ _SETTINGS = ("config.json", "tokenizer_config.json", "processor_config.json", "g
 MOST_LAYERS, MOST_PARTS, MOST_NUMBER = 2_000, 10**6, 2**40
 """Most layers, heads, experts or other parts, and largest number of a configuration."""
 
+ONE_LAYER_RUN = (
+    "is a run of the one-layer model (`ocr-interp train`), required is a language model or a run of `llm "
+    "finetune`: `ocr-interp info` shows such a run, `ocr-interp circuit` and `analyze` its circuits"
+)
+"""What is said of a folder of the other kind of run, after its name."""
+
 _LAYERS = re.compile(r"(^|_)(layers?|blocks?)$")
 _PARTS = re.compile(r"^(num|n)_|(^|_)size$")
 
@@ -30,9 +36,9 @@ def refuse_hostile_folder(name: str, folder: Path) -> None:
         folder: the folder; links in it are followed, since a cache of the hub is made of them.
 
     Raises:
-        ModelError: a file that is a pipe or device; settings that are no JSON, that name code (`auto_map`,
-            attention kernels of the hub) or an adapter of another folder; numbers of layers or parts that no
-            model has.
+        ModelError: a run instead of a model; a file that is a pipe or device; settings that are no JSON,
+            that name code (`auto_map`, attention kernels of the hub) or an adapter of another folder; numbers
+            of layers or parts that no model has.
     """
     for path in sorted(folder.iterdir()):
         if path.is_dir():
@@ -51,7 +57,20 @@ def refuse_hostile_folder(name: str, folder: Path) -> None:
             content = _read(name, folder / settings)
             _refuse_code(f"{name}: {settings}", content)
             if settings == "config.json":
+                _refuse_runs(name, content)
                 _refuse_sizes(f"{name}: {settings}", content)
+
+
+def _refuse_runs(name: str, content: Mapping[str, Any]) -> None:
+    if not {"format_version", "train"} <= content.keys():
+        return
+    if "task" in content:
+        raise ModelError(f"{name} {ONE_LAYER_RUN}")
+    if "facts" in content:
+        raise ModelError(
+            f"{name} is a run of `llm finetune`, required is a model folder: name {name}/model, which a run "
+            "with save_model has"
+        )
 
 
 def _read(name: str, path: Path) -> Mapping[str, Any]:

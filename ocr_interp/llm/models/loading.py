@@ -95,14 +95,37 @@ def load_model(name: str, *, dtype: str = "float32", download: bool = False) -> 
             f"{name} lacks {len(missing)} of the weights of its config.json, such as {missing[0]}: "
             "they would be random; take the whole model, or one with a language-modelling head"
         )
-    embedded = len(model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
+    _require_vocabulary(name, model, tokenizer)
+    _refuse_two_way(name, model.eval())
+    return LanguageModel(name, model, tokenizer)
+
+
+def require_language_model(name: str, given: Any) -> None:
+    """Requires a `LanguageModel` whose tokens all have an embedding.
+
+    Args:
+        name: what the argument is called.
+        given: the value.
+
+    Raises:
+        ModelError: something else, such as a model of transformers without its tokenizer; or a vocabulary
+            smaller than the tokenizer's.
+    """
+    if not isinstance(given, LanguageModel):
+        raise ModelError(
+            f"{name} must be an llm.LanguageModel, got a {type(given).__name__}: pass "
+            f"llm.LanguageModel(name, model, tokenizer) of a model of transformers with its tokenizer"
+        )
+    _require_vocabulary(f"{name} ({given.name})", given.model, given.tokenizer)
+
+
+def _require_vocabulary(name: str, model: Any, tokenizer: Any) -> None:
+    embedded = len(model.get_input_embeddings().weight)
     if len(tokenizer) > embedded:
         raise ModelError(
             f"{name}: the tokenizer has {len(tokenizer)} tokens, the model embeds only {embedded}: they do "
             "not belong together"
         )
-    _refuse_two_way(name, model.eval())
-    return LanguageModel(name, model, tokenizer)
 
 
 def _refuse_two_way(name: str, model: Any) -> None:

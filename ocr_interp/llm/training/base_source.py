@@ -45,8 +45,12 @@ class BaseSource:
             for parameter in lm.model.parameters():  # buffers such as rotary frequencies stay as they are
                 parameter.data = parameter.data.to(DTYPES[recipe.dtype])
         if self.digested and not self._compared:
-            self.digests = BaseModel.of(lm, {} if self.given is not None else model_files(recipe.model))
+            self.digests = BaseModel.of(lm, self._files())
         return lm
+
+    def _files(self) -> dict[str, str]:
+        """Digests of its files; empty for a model in memory, or one that is not on this machine."""
+        return {} if self.given is not None else model_files(self.recipe.model)
 
     def start_weights(self, lm: LanguageModel) -> KeptWeights | str:
         """Reads the weights before fine-tuning from their folder; a text says why that cannot be done.
@@ -65,8 +69,7 @@ class BaseSource:
         Raises:
             RunError: other files.
         """
-        files = {} if self.given is not None else model_files(self.recipe.model)
-        self._compared = inputs.require_files(self.recipe.model, files, run_dir)
+        self._compared = inputs.require_files(self.recipe.model, self._files(), run_dir)
 
     def require_loaded(self, inputs: RunInputs, run_dir: Path) -> None:
         """Requires the weights and the tokenizer of a run's model, where files could not be compared.
@@ -77,3 +80,24 @@ class BaseSource:
         if not self._compared:
             assert self.digests is not None
             inputs.require_same(self.digests, self.recipe.model, run_dir)
+
+    def require_of_finished(self, inputs: RunInputs, run_dir: Path) -> None:
+        """Requires that the model, as it is today, is the one that a finished run was given.
+
+        Its files are read, or a model in memory, which is not changed. A model that is not there any more is
+        not needed: the run has ended.
+
+        Raises:
+            RunError: other files, other weights or another tokenizer.
+            ModelError: a folder that cannot be loaded, for a run that was given a model in memory.
+        """
+        recipe, files = self.recipe, self._files()
+        if inputs.require_files(recipe.model, files, run_dir):
+            return
+        if self.given is not None:
+            now = BaseModel.of(self.given, {}, DTYPES[recipe.dtype])
+        elif files:
+            now = BaseModel.of(load_model(recipe.model, dtype=recipe.dtype), files)
+        else:
+            return
+        inputs.require_same(now, recipe.model, run_dir)

@@ -174,6 +174,15 @@ class LLMRunConfig:
     facts: FactConfig = field(default_factory=FactConfig)
     train: FinetuneConfig = field(default_factory=FinetuneConfig)
 
+    def __post_init__(self) -> None:
+        for name, kind in (("facts", FactConfig), ("train", FinetuneConfig)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ConfigError(
+                    f"{name} must be a {kind.__name__}, got a {type(value).__name__}: pass "
+                    "LLMRunConfig(facts=FactConfig(...), train=FinetuneConfig(...))"
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them."""
         train = dataclasses.asdict(self.train)

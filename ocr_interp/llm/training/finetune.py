@@ -14,7 +14,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.llm.adapters import methods
 from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet
-from ocr_interp.llm.models.loading import LanguageModel
+from ocr_interp.llm.models.loading import LanguageModel, require_language_model
 from ocr_interp.llm.models.unchanged import unchanged_if_refused
 from ocr_interp.llm.packages import require_packages
 from ocr_interp.llm.training.base_source import BaseSource
@@ -54,19 +54,22 @@ def finetune(
         on_log: called with every row of the history.
         on_start: called with the model and the facts before the model is trained.
 
-    Returns: the run; a finished one is only read. Ctrl-C or SIGTERM ends it at the next step, with a
-        checkpoint if there is a run_dir; a second one stops at once.
+    Returns: the run; a finished one is only read, and its model only compared, if it is still there. Ctrl-C
+        or SIGTERM ends it at the next step, with a checkpoint if there is a run_dir; a second one stops at
+        once.
 
     Raises:
         ConfigError: a configuration that is not allowed, or too little memory; raised before any weight is
             loaded.
-        ModelError: a model that cannot be loaded.
+        ModelError: a model that cannot be loaded, or an lm that is none or lacks tokens of its tokenizer.
         RunError, RunBusyError: run_dir holds something else, is damaged, in use, or cannot be written; or its
             facts or model were changed since the run began.
         TrainingDivergedError: a loss that is NaN or infinite.
     """
     if save_model and run_dir is None:
         raise ConfigError("save_model needs a run_dir to save into")
+    if lm is not None:
+        require_language_model("lm", lm)
     require_packages("transformers", "accelerate", "psutil", *methods[config.train.method].packages)
     with state_for(config.train.device):
         accelerator = make_accelerator(config.train)
@@ -99,9 +102,11 @@ def _into_folder(
     begun = folder.checkpoint_file.exists() or folder.result_file.exists()
     inputs = folder.read_inputs() if begun else None
     facts = make_facts(config.facts) if inputs is None else inputs.facts_now(config.facts, folder.path)
-    if folder.is_complete() or (folder.result_file.exists() and not save_model):
-        return stored_run(folder, facts)
     base = BaseSource(config.train, lm)
+    if folder.is_complete() or (folder.result_file.exists() and not save_model):
+        if inputs is not None:
+            base.require_of_finished(inputs, folder.path)
+        return stored_run(folder, facts)
     if inputs is not None:
         base.require_files(inputs, folder.path)
     base.digested = not (begun and inputs is None)

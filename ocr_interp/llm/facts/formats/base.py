@@ -43,6 +43,7 @@ class Format(ABC):
         says: in a few words, what it is, for messages.
         allows_repeats: whether one statement may stand twice in a file.
         has_languages: whether a file can hold the same facts in several languages.
+        optional: further columns that it reads where they are there.
         reads_told: whether a column told says which implications are told; elsewhere it is refused.
     """
 
@@ -51,6 +52,7 @@ class Format(ABC):
     says: str
     allows_repeats: bool = True
     has_languages: ClassVar[bool] = False
+    optional: ClassVar[tuple[str, ...]] = ()
     reads_told: ClassVar[bool] = False
 
     def fits(self, columns: Iterable[str], language: str) -> bool:

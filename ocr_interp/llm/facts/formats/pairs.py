@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from ocr_interp.llm.facts.formats.base import Format, Statement, wording
 from ocr_interp.llm.facts.reading import Records, text_of
@@ -11,6 +11,8 @@ from ocr_interp.llm.facts.reading import Records, text_of
 
 class Pairs(Format):
     """The relation is that of column `relation`, else the file's name."""
+
+    optional: ClassVar[tuple[str, ...]] = ("relation", "template")
 
     def read(
         self, place: str, values: Mapping[str, Any], records: Records, language: str

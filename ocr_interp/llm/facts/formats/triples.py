@@ -13,7 +13,7 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.llm.facts.formats.base import Format, Statement
 from ocr_interp.llm.facts.reading import Records, text_of
 from ocr_interp.llm.facts.spelling import listed
-from ocr_interp.naming import is_empty, told_value
+from ocr_interp.naming import is_empty, row_told
 
 _TOLD = "told"
 
@@ -21,13 +21,14 @@ _TOLD = "told"
 class Triples(Format):
     """Two relations, "fact" and "implication"."""
 
+    optional: ClassVar[tuple[str, ...]] = (_TOLD,)
     reads_told: ClassVar[bool] = True
 
     def statements(self, records: Records, language: str) -> tuple[Statement, ...]:
         """All facts and implications of a file.
 
-        Where one record has told, every implication is told or not: a record that leaves it empty is told
-        if it names its implication. An untold one that is left out follows from another row of its fact.
+        Where one record has told, every record that names its implication must have it. An untold
+        implication that is left out follows from another row of its fact.
         """
         if not any(_TOLD in values for _, values in records.rows):
             return super().statements(records, language)
@@ -45,7 +46,7 @@ class Triples(Format):
             return
         is_named = not is_empty(values.get("implication"))
         answer = text_of(place, "implication", values) if is_named else ""
-        told = is_named if is_empty(values[_TOLD]) else told_value(place, values[_TOLD])
+        told = row_told(place, values, is_named)
         yield Statement(place, "implication", subject, answer, told=told)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocr_interp.errors import OcrInterpError, RunError
 from ocr_interp.llm.facts.configuration import FactConfig
@@ -19,6 +19,9 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.llm.facts.fact_set import FactSet, Templates
 from ocr_interp.llm.models.loading import LanguageModel, local_files
 from ocr_interp.storage.digests import digest_of, digest_of_file, digest_of_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 _SHOWN = 3
 
@@ -38,9 +41,19 @@ class BaseModel:
     tokenizer: str
 
     @classmethod
-    def of(cls, lm: LanguageModel, files: Mapping[str, str]) -> BaseModel:
-        """The digests of a loaded model that has not been trained."""
-        return cls(dict(files), digest_of_tensors(lm.model.state_dict()), tokenizer_digest(lm.tokenizer))
+    def of(cls, lm: LanguageModel, files: Mapping[str, str], dtype: torch.dtype | None = None) -> BaseModel:
+        """The digests of a loaded model that has not been trained.
+
+        Args:
+            lm: the model; it is not changed.
+            files: digests of its files.
+            dtype: the precision in which its weights are compared; None is their own.
+        """
+        weights = lm.model.state_dict()
+        for name, parameter in lm.model.named_parameters(remove_duplicate=False):
+            if name in weights and dtype is not None:  # buffers keep their own precision
+                weights[name] = parameter.detach().to(dtype)
+        return cls(dict(files), digest_of_tensors(weights), tokenizer_digest(lm.tokenizer))
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,17 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode(), GO_ON)
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: str | Path) -> dict[str, Any]:
     """Reads the JSON of a finished run, of any version, with all its fields.
 
     Raises:
-        RunError: the file is missing, damaged, was changed, or of a newer version.
+        RunError: the file is missing, damaged, was changed, or of a newer version; or a folder was given.
     """
+    path = Path(path)
+    if path.is_dir():
+        inside = path / "result.json"
+        then = f"name the file in it, {inside}" if inside.is_file() else "it has no result.json"
+        raise RunError(f"{path} is a folder, required is the file of a result: {then}")
     missing, advice = f"{path} is missing: the run has not finished", "delete it, and the run is made again"
 
     def damaged(error: Exception) -> str:
