@@ -23,8 +23,8 @@ COLUMNS = ("subject", "fact", "implication", "told")
 """Columns of a table of facts; "told" may be left out."""
 
 _TOLD = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_MISSPELT = 0.8
-"""Likeness (difflib's) from which on a column is taken for a misspelling: "tolld" of "told" is 0.89, "gold" 0.75."""
+_MISSPELT = 0.7
+"""Likeness (difflib's) from which on a column is taken for a misspelling: one letter of four is 0.75."""
 
 _SHOWN = 5
 """Largest number of offending names in a message."""
