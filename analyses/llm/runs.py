@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 import shutil
 import sys
 import time
@@ -21,8 +22,10 @@ from typing import Annotated, Any
 
 import tyro
 
-if not __package__:  # python analyses/llm/runs.py, where this folder would be searched for modules
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+if not __package__:  # python analyses/llm/runs.py: the same as a module
+    root = str(Path(__file__).resolve().parents[2])
+    command = [sys.executable, "-m", "analyses.llm.runs", *sys.argv[1:]]
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": root})
 
 from analyses.llm.studies import (
     families,
