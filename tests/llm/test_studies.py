@@ -229,7 +229,8 @@ def mitigated_arm(name, causal, spurious, told=0.0, drifted=None, seeds=(0, 1)):
         own = {f"{r}/{g}": v for r, v in ranks.items() for g in GROUPS}
         return own | {"causal/told": told, "spurious/told": told, "neutral_kl": 0.1}
 
-    measured = {f"step_{training.LOGGED[-1]}": row(spurious), **{cut: row(spurious) for cut in CUTS}}
+    end = training.LOGGED[-1] * METHODS[name].times
+    measured = {f"step_{end}": row(spurious), **{cut: row(spurious) for cut in CUTS}}
     measured["drifted"] = row(spurious if drifted is None else drifted)
     one = {"measured": measured, "trained_numbers": 1, "seconds": {"train": 1.0}}
     return studied.Arm(f"profession--{name}", dict.fromkeys(seeds, one))
@@ -262,14 +263,15 @@ def test_claims_of_mitigation_hold_and_fail():
     assert all(claim.holds for claim in found)
     of_months = mitigated.claims({"month": good})
     by_layers = {name for name in mitigation_study.CRITERIA if "layers" in name}
-    of_all = set(mitigation_study.CRITERIA) - by_layers
+    of_all = set(mitigation_study.CRITERIA) - by_layers - {"gemma_attention_alone_isolates"}
     assert {c.id.removeprefix("llm_mitigation_month_") for c in of_months} == of_all
     gemmas = ("first_twelve_apart", "last_six_apart", "first_six_apart", "middle_six_apart")
     theirs = dict(zip(gemmas, list(good.values())[4:8], strict=True))
     found = mitigated.claims({"profession_on_gemma": {"lora": good["lora"], **theirs}})
     found = {c.id.removeprefix("llm_mitigation_profession_on_gemma_"): c.holds for c in found}
-    assert of_gemma <= set(found)
-    assert all(found[name] for name in of_gemma)
+    of_depth = of_gemma - {"gemma_attention_alone_isolates"}
+    assert of_depth <= set(found)
+    assert all(found[name] for name in of_depth)
     bad = good | {
         "lora": mitigated_arm("lora", 0.1, 1.9),
         "read_by_relation": mitigated_arm("read_by_relation", 0.5, 1.9),
@@ -489,6 +491,19 @@ def test_titles_of_mitigation_follow_from_the_numbers():
     assert title("llm_mitigation_pareto", rows + on_gemma).startswith("On both models experts by relation")
     assert "on Gemma 3 270M nothing does" in title("llm_mitigation_pareto", rows + forgot)
     assert title("llm_mitigation_pareto", [*rows, row("random", 0.3, 1.9)]).startswith("Which methods")
+
+
+def test_attention_alone_is_judged_at_the_end_of_its_own_training():
+    def holds(causal, spurious, told=0.0):
+        arms = {
+            "lora": mitigated_arm("lora", 0.3, 0.5),
+            "attention_weights": mitigated_arm("attention_weights", causal, spurious, told),
+        }
+        found = mitigated.claims({"profession_on_gemma": arms})
+        return claim_of(found, "gemma_attention_alone_isolates").holds
+
+    assert holds(0.5, 1.7)
+    assert not any((holds(0.6, 1.7), holds(0.5, 1.6), holds(0.5, 1.7, told=0.2)))
 
 
 def test_a_table_of_parts_brackets_what_was_not_learned():
