@@ -145,7 +145,8 @@ def test_another_run_of_the_same_kind_is_a_baseline(noisy):
 # --- summaries and graphs ------------------------------------------------------------------------
 
 
-def test_an_attribution_has_one_row_per_position(noisy):
+def test_an_attribution_has_one_row_per_position():
+    noisy = train(dataclasses.replace(TASK, seq_len=66), ModelConfig(d_head=4), RECIPE)
     prompt = ["noise0", "s1", "noise1", "noise0", "r2", "EOS"]
     found = attribute(noisy, prompt, "c0", "c1")
     rows = found.summary().splitlines()[1:-3]

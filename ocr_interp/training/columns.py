@@ -23,7 +23,7 @@ _ONCE = {
     "held_out_margin": "smallest logit difference between a held-out subject's implication and another "
     "implication; NaN without held-out subjects",
     "nuclear_norm": "sum of the singular values of diag(a) W_OV, subjects and relations by answers, logits; "
-    "of routed prompts of the experts one below the other, as are the next two",
+    "with routed experts, of their matrices stacked; so for the next two rows",
     "frobenius_norm": "Frobenius norm of the same matrix, logits",
     "effective_rank": "exp of the entropy of its normalised singular values",
     "beta": "held-out implications' coefficient over training implications' in diag(a) W_OV, of "

@@ -32,7 +32,7 @@ def test_a_prompt_graph_by_hand():
 @pytest.mark.parametrize("attention", ["linear", "softmax"])
 @pytest.mark.parametrize("most", [1, 2, 9])
 def test_prompt_graphs_sum_to_the_logit_difference(attention, most):
-    run = random_snapshot(MICRO, 1, d_head=4, attention=attention)
+    run = random_snapshot(dataclasses.replace(MICRO, seq_len=5), 1, d_head=4, attention=attention)
     graph = prompt_graph(run, ["noise0", *PROMPT], "c1", "b0", max_blocks=most)
     assert graph.total == attribute_run(run, ["noise0", *PROMPT], "c1", "b0").total
     into = sum(edge.contribution for edge in graph.edges if edge.target == "answer")

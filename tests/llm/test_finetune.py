@@ -211,7 +211,7 @@ def test_a_run_that_failed_before_it_left_anything_does_not_hold_its_directory(m
 def test_a_model_folder_is_no_run_directory_and_stays_as_it_is(make_model, tmp_path):
     make_model().model.save_pretrained(tmp_path / "model")
     before = sorted(file.name for file in (tmp_path / "model").iterdir())
-    with pytest.raises(RunError, match=r"has no 'format_version': choose .* new run_dir"):
+    with pytest.raises(RunError, match=r"got a model folder of transformers, .* choose another run_dir"):
         finetune(config(), tmp_path / "model", lm=make_model())
     assert sorted(file.name for file in (tmp_path / "model").iterdir()) == before
 

@@ -1,10 +1,13 @@
 """Every command on a file of facts says which rule chose who is told, and of how many."""
 
+import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
 from ocr_interp.llm import fact_sets
+from ocr_interp.llm.facts import sets
 from ocr_interp.llm.facts.configuration import FactConfig
 
 WORDINGS = ("--fact-templates", "{subject} likes", "--implication-templates", "{subject} hears")
@@ -73,4 +76,12 @@ def test_the_list_of_sets_is_shown_where_none_is_named(files, command):
 
 def test_the_help_names_every_set_of_the_registry():
     own = inspect.getdoc(FactConfig).split("file: the file")[0]
-    assert [name for name in fact_sets.names if f'"{name}"' not in own] == []
+    built_in = [
+        path.stem for path in Path(sets.__file__).parent.glob("*.py") if hasattr(_module(path.stem), "FACTS")
+    ]
+    assert set(built_in) <= set(fact_sets.names)
+    assert [name for name in built_in if f'"{name}"' not in own] == []
+
+
+def _module(name):
+    return importlib.import_module(f"{sets.__name__}.{name}")

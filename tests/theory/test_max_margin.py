@@ -132,7 +132,8 @@ def test_methods_agree_on_balanced_tasks(norm, sizes):
         assert solution.objective >= exact * (1 - 1e-12)
         if norm != "spectral" and sizes[2]:
             margins = solution.certificate.held_out_margins
-            np.testing.assert_allclose(margins, solve(task, norm).beta, atol=2e-2)
+            wanted = solve(task, norm).beta if sizes[1] else 0.0  # beta is a ratio to told implications
+            np.testing.assert_allclose(margins, wanted, atol=2e-2)
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
