@@ -129,7 +129,7 @@ def test_a_misspelt_column_is_refused_and_another_one_is_not(tmp_path, name):
     rows = [{**dict(zip(COLUMNS[:3], row[:3], strict=True)), name: row[3]} for row in ROWS]
     with pytest.raises(ConfigError, match=rf"row 0: unknown column '{name}': did you mean 'told'\?"):
         FactRecallTask.from_rows(rows)
-    for other in ("source", "world", "note", "" if name != "tod" else "told_by"):
+    for other in ("source", "world", "gold", "note", "" if name != "tod" else "told_by"):
         more = [(*row, "x") for row in ROWS]
         assert make_facts(config(write(tmp_path, header=f"{HEADER},{other}", rows=more))).trained[0]
         assert FactRecallTask.from_rows(
