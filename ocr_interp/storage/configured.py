@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from ocr_interp.errors import OcrInterpError, RunError, RunReadOnlyError, UnknownVariantError
 from ocr_interp.storage.folders import FolderKind, read_settings, require_utf8, write_settings
+from ocr_interp.storage.known_folders import KNOWN_FOLDERS, KnownFolder
 from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import require_seal
 
@@ -34,18 +35,6 @@ class Configuration(Protocol):
 AnyConfiguration = TypeVar("AnyConfiguration", bound=Configuration)
 
 
-_RUN, _LLM_RUN, _MODEL = ("task", "model", "train"), ("facts", "train"), ("model_type",)
-_COMMANDS = {
-    _RUN: "a fact-recall run of `ocr-interp train`, which ocr-interp info, analyze, ablate, diagram, export, "
-    "circuit, compare and report read",
-    _LLM_RUN: "a language-model run of `ocr-interp llm finetune`, which ocr-interp llm evaluate and report "
-    "read, and if it kept its model also llm inspect, circuit and compare; the same llm finetune command "
-    "goes on with it",
-    _MODEL: "a model folder of transformers, which ocr-interp circuit, compare and llm evaluate read",
-}
-"""Entries by which a config.json is known, and what reads its folder."""
-
-
 class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
     """The folder of one run; subclasses add the files of a kind of run.
 
@@ -62,6 +51,7 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
 
     kind: ClassVar[FolderKind]
     newest: ClassVar[int]
+    _known: ClassVar[KnownFolder]
     _unsealed: ClassVar[tuple[str, ...]]  # names in a config.json from before it had a seal
 
     def __init__(self, path: Path) -> None:
@@ -165,12 +155,11 @@ class ConfiguredFolder(ABC, Generic[AnyConfiguration]):
             found = dict(parse_json(read_bytes(self.config_file)))
         except (OSError, ValueError, TypeError):
             return  # missing or damaged, which is told elsewhere
-        own = _RUN if set(_RUN) <= set(self._unsealed) else _LLM_RUN
-        for names, said in _COMMANDS.items():
-            if names != own and found.keys() >= set(names) and not found.keys() >= set(own):
-                wanted, _, _ = _COMMANDS[own].partition(",")
+        for known in KNOWN_FOLDERS:
+            if known.holds(found) and not self._known.holds(found):
                 raise RunError(
-                    f"{self.path} must be {wanted} here, got {said}; or choose another {self.kind.argument}"
+                    f"{self.path} must be {self._known.name} here, got {known}; or choose another "
+                    f"{self.kind.argument}"
                 )
 
     def _differences(self, config: AnyConfiguration, stored: AnyConfiguration) -> list[str]:

@@ -25,6 +25,7 @@ from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.folders import FolderKind, package_versions, write_settings
+from ocr_interp.storage.known_folders import FACT_RECALL_RUN
 from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.tables import csv_bytes, read_history
 from ocr_interp.storage.tensors import read_tensors, write_tensors
@@ -89,6 +90,7 @@ class RunStore(ConfiguredFolder[RunConfig]):
         user="another process that trains into it",
     )
     newest = FORMAT_VERSION
+    _known = FACT_RECALL_RUN
     _unsealed = ("format_version", "fingerprint", "versions", "task", "model", "train")
 
     def __init__(self, path: Path) -> None:

@@ -35,17 +35,15 @@ def test_a_run_of_the_one_layer_model_is_named(words, one_layer, command):
     code, _, err = command("llm", *words)
     assert code == 2
     said = " ".join(err.split())
-    assert (
-        "run of the one-layer model (`ocr-interp train`)" in said
-        or "a fact-recall run of `ocr-interp train`" in said
-    )
-    assert "`ocr-interp info` shows such a run" in said or "which ocr-interp info, analyze" in said
+    assert "got a fact-recall run of `ocr-interp train`, which ocr-interp info, analyze" in said
     assert "damaged" not in said
 
 
 def test_a_run_of_a_language_model_is_no_model_folder(make_model, tmp_path):
     finetune(LLMRunConfig(SMALL, RECIPE), tmp_path / "run", lm=make_model())
-    with pytest.raises(ModelError, match=r"run is a run of `llm finetune`, .* name .*run/model"):
+    with pytest.raises(
+        ModelError, match=r"run must be a model folder, got a language-model run .* name .*run/model"
+    ):
         load_model(str(tmp_path / "run"))
 
 

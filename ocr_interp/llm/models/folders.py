@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr_interp.errors import ModelError, shown
+from ocr_interp.storage.known_folders import FACT_RECALL_RUN, LANGUAGE_MODEL_RUN
 from ocr_interp.storage.reading import parse_json, read_bytes, require_regular
 
 _JSON_BYTES = 256 * 2**20
@@ -17,12 +18,6 @@ _SETTINGS = ("config.json", "tokenizer_config.json", "processor_config.json", "g
 
 MOST_LAYERS, MOST_PARTS, MOST_NUMBER = 2_000, 10**6, 2**40
 """Most layers, heads, experts or other parts, and largest number of a configuration."""
-
-ONE_LAYER_RUN = (
-    "is a run of the one-layer model (`ocr-interp train`), required is a language model or a run of `llm "
-    "finetune`: `ocr-interp info` shows such a run, `ocr-interp circuit` and `analyze` its circuits"
-)
-"""What is said of a folder of the other kind of run, after its name."""
 
 _LAYERS = re.compile(r"(^|_)(layers?|blocks?)$")
 _PARTS = re.compile(r"^(num|n)_|(^|_)size$")
@@ -62,14 +57,12 @@ def refuse_hostile_folder(name: str, folder: Path) -> None:
 
 
 def _refuse_runs(name: str, content: Mapping[str, Any]) -> None:
-    if not {"format_version", "train"} <= content.keys():
-        return
-    if "task" in content:
-        raise ModelError(f"{name} {ONE_LAYER_RUN}")
-    if "facts" in content:
+    if FACT_RECALL_RUN.holds(content):
+        raise ModelError(f"{name} must be a language model, or a run of one, got {FACT_RECALL_RUN}")
+    if LANGUAGE_MODEL_RUN.holds(content):
         raise ModelError(
-            f"{name} is a run of `llm finetune`, required is a model folder: name {name}/model, which a run "
-            "with save_model has"
+            f"{name} must be a model folder, got {LANGUAGE_MODEL_RUN}: name {name}/model, which a run with "
+            "save_model has"
         )
 
 

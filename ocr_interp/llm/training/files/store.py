@@ -24,6 +24,7 @@ from ocr_interp.storage.atomic import GO_ON, write_atomic
 from ocr_interp.storage.configured import ConfiguredFolder
 from ocr_interp.storage.digests import digest_of, digest_of_file
 from ocr_interp.storage.folders import FolderKind, read_settings, write_settings
+from ocr_interp.storage.known_folders import LANGUAGE_MODEL_RUN
 from ocr_interp.storage.plain import plain
 from ocr_interp.storage.reading import parse_json, read_bytes, sealed_fields
 from ocr_interp.storage.seals import SEAL, SEAL_FILE, require_seal, require_sealed_folder
@@ -67,6 +68,7 @@ class RunFolder(ConfiguredFolder[LLMRunConfig]):
         user="another process",
     )
     newest = FORMAT_VERSION
+    _known = LANGUAGE_MODEL_RUN
     _unsealed = ("format_version", "fingerprint", "facts", "train")
 
     def __init__(self, path: Path) -> None:
