@@ -1,23 +1,22 @@
 """What keeps a causal implication and loses a spurious one of the same facts, in SmolLM2-135M.
 
 Drawn from finished runs (`python -m analyses.llm.runs --study mitigation`); the criteria are in
-analyses/llm/studies/mitigation.py. A claim is judged on the seeds that are finished, at least two.
+analyses/llm/studies/mitigation.py, the claims in analyses/llm/mitigation/claims.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analyses.house.claims import Claim
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
-from analyses.llm.finished.criteria import llm_claim
 from analyses.llm.finished.studied import Arm, arms_of, plain_interval
+from analyses.llm.mitigation.claims import claims
 from analyses.llm.mitigation.drawing import (
     DRAWINGS,
     GEMMA_PICTURE,
@@ -29,8 +28,8 @@ from analyses.llm.mitigation.drawing import (
     PICTURE,
     on_front,
 )
-from analyses.llm.mitigation.methods import CUTS, IN_LAYERS_OF_GEMMA, METHODS, ApartInSomeLayers
-from analyses.llm.mitigation.training import LOGGED
+from analyses.llm.mitigation.measured import DRIFTED, END, Arms, measured, method_of, rank, separates, told
+from analyses.llm.mitigation.methods import METHODS, ApartInSomeLayers
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
     CAUSAL_MARGIN,
@@ -42,57 +41,11 @@ from analyses.llm.studies.mitigation import (
     TOLD_LIMIT,
 )
 
-END, DRIFTED = f"step_{LOGGED[-1]}", "drifted"
-LEAST_SEEDS = 2
-ALIKE = 0.3
-"""Difference of mean ranks up to which two arms are alike, as the criteria say."""
-
-Arms = dict[str, dict[str, Arm]]
-"""People -> method -> its runs."""
-
-
-def rank(
-    arm: Arm, relation: str, when: str = END, seed: int | None = None, *, calibrated: bool = False
-) -> list[float]:
-    """Mean rank of untold names that the method has not used, one per seed (or of one seed).
-
-    Calibrated ranks are of what an answer has above what the same model gives it for names of which nothing
-    is told.
-    """
-    halves = ["never_seen"] if METHODS[_method(arm)].needs_names else ["never_seen", "seen_by_method"]
-    columns = [f"{relation}/{half}{'/calibrated' * calibrated}" for half in halves]
-    return [
-        float(np.mean([_measured(arm, s, when)[column] for column in columns]))
-        for s in (arm.seeds if seed is None else [seed])
-    ]
-
-
-def told(arm: Arm, when: str = END) -> list[float]:
-    """The worst mean rank of what is told: facts of all, both implications, one per seed."""
-    names = ("fact/told", "fact/seen_by_method", "fact/never_seen", "causal/told", "spurious/told")
-    return [max(_measured(arm, s, when)[name] for name in names) for s in arm.seeds]
-
-
-def separates(arm: Arm, when: str = END) -> list[bool]:
-    """Whether everything told is known, the causal implication kept and the spurious one lost, by seed."""
-    values = zip(told(arm, when), rank(arm, "causal", when), rank(arm, "spurious", when), strict=True)
-    return [t <= TOLD_LIMIT and c <= CAUSAL_LIMIT and s >= CHANCE_LEFT for t, c, s in values]
-
-
-def _measured(arm: Arm, seed: int, when: str) -> dict[str, float]:
-    """What was measured at a time; END is the method's own."""
-    end = f"step_{LOGGED[-1] * METHODS[_method(arm)].times}"
-    return arm.results[seed]["measured"][end if when == END else when]
-
 
 def _cpu_seconds(arm: Arm) -> list[float]:
     """Training time by seed; NaN of a run on a GPU, where the CPU mostly waits."""
     on_cpu = {s: arm.results[s].get("device", "cpu") == "cpu" for s in arm.seeds}
     return [arm.results[s]["seconds"]["train"] if on_cpu[s] else math.nan for s in arm.seeds]
-
-
-def _method(arm: Arm) -> str:
-    return arm.name.partition("--")[2]
 
 
 def rows(arms: Arms) -> list[dict[str, Any]]:
@@ -115,9 +68,9 @@ def rows(arms: Arms) -> list[dict[str, Any]]:
                     "causal_drifted": plain_interval(rank(arm, "causal", DRIFTED)),
                     "told": plain_interval(told(arm)),
                     "spurious_of_seen_names": plain_interval(
-                        [_measured(arm, s, END)["spurious/seen_by_method"] for s in arm.seeds]
+                        [measured(arm, s, END)["spurious/seen_by_method"] for s in arm.seeds]
                     ),
-                    "neutral_kl": plain_interval([_measured(arm, s, END)["neutral_kl"] for s in arm.seeds]),
+                    "neutral_kl": plain_interval([measured(arm, s, END)["neutral_kl"] for s in arm.seeds]),
                     "trained_numbers": arm.results[arm.seeds[0]]["trained_numbers"],
                     "cpu_seconds": plain_interval(_cpu_seconds(arm)),
                     "separates": separates(arm),
@@ -137,7 +90,7 @@ def make(runs: Path, figures: Path) -> Arms:
     """Draws what is finished; `runs` is not used, since these runs keep no weights."""
     found = arms_of(STUDY)
     arms: Arms = {
-        people: {_method(arm): arm for name, arm in found.items() if name.startswith(f"{people}--")}
+        people: {method_of(arm): arm for name, arm in found.items() if name.startswith(f"{people}--")}
         for people in PEOPLE
     }
     common = {"criteria": CRITERIA, "limits": _limits()}
@@ -178,181 +131,6 @@ def _limits() -> dict[str, float]:
         "spurious_at_least": CHANCE_LEFT,
         "told_at_most": TOLD_LIMIT,
     }
-
-
-BY_DEPTH = {
-    "profession": ("", ("early_apart", "late_apart", "first_nine_apart", "middle_nine_apart")),
-    "profession_on_gemma": ("gemma_", tuple(IN_LAYERS_OF_GEMMA)),
-}
-"""People -> prefix of the claims; arms apart below the layer that moves a name, from it on, and controls."""
-WHO = {
-    "profession": "professions",
-    "month": "months of birth",
-    "city": "cities",
-    "profession_on_gemma": "professions",
-}
-PICTURES = {"profession": PICTURE, "profession_on_gemma": GEMMA_PICTURE}
-"""People -> the picture of their claims, where it is one of their own."""
-
-
-def claims(arms: Arms) -> list[Claim]:
-    """The criteria of the study, for each people with enough seeds."""
-    return [claim for people in PEOPLE for claim in _of_people(people, arms.get(people, {}))]
-
-
-def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
-    enough = {name: arm for name, arm in arms.items() if len(arm.seeds) >= LEAST_SEEDS}
-
-    def claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
-        return llm_claim(
-            f"mitigation_{people}_{name}",
-            f", {WHO[people]}: {CRITERIA[name]}",
-            "ours, after a trial of two seeds" if "apart" in CRITERIA[name] else "ours",
-            "as stated, of arms with two seeds or more; written before the runs",
-            measured,
-            holds,
-            LAYERS_PICTURE if "layers" in name else PICTURES.get(people, OTHERS_PICTURE),
-            MODELS.get(people, MODELS["profession"]),
-        )
-
-    def of(name: str, relation: str, when: str = END) -> list[float]:
-        return rank(enough[name], relation, when)
-
-    if "lora" in enough:
-        causal, spurious = of("lora", "causal"), of("lora", "spurious")
-        yield claim(
-            "one_lora_does_both",
-            {"causal": causal, "spurious": spurious},
-            max(causal) <= CAUSAL_LIMIT and max(spurious) < CHANCE_LEFT,
-        )
-        arm = enough["lora"]
-        after = {
-            cut: {
-                "told": told(arm, cut),
-                "causal": rank(arm, "causal", cut),
-                "spurious": rank(arm, "spurious", cut),
-            }
-            for cut in CUTS
-        }
-        separate = [
-            cut
-            for cut, of in after.items()
-            if max(of["told"]) <= TOLD_LIMIT
-            and max(np.subtract(of["causal"], causal)) <= CAUSAL_MARGIN
-            and min(of["spurious"]) >= CHANCE_LEFT
-        ]
-        yield claim(
-            "cutting_either_end_acts_on_both",
-            {f"{cut}_{name}": values for cut, of in after.items() for name, values in of.items()},
-            not separate,
-        )
-    if "read_by_relation" in enough:
-        arm = enough["read_by_relation"]
-        yield claim(
-            "reading_apart_isolates",
-            {"causal": rank(arm, "causal"), "spurious": rank(arm, "spurious"), "told": told(arm)},
-            all(separates(arm)),
-        )
-        if "lora" in enough:
-            common = sorted(set(arm.seeds) & set(enough["lora"].seeds))
-            above = [
-                rank(arm, "causal", seed=s)[0] - rank(enough["lora"], "causal", seed=s)[0] for s in common
-            ]
-            lost = [rank(arm, "spurious", seed=s)[0] for s in common]
-            yield claim(
-                "reading_apart_keeps_what_one_lora_has",
-                {"causal_above_one_lora": above, "spurious": lost, "told": told(arm)},
-                max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(told(arm)) <= TOLD_LIMIT,
-            )
-            if people == "month":
-                yield claim(
-                    "what_is_deduced_is_kept_too",
-                    {"signs_above_one_lora": above, "colors": lost},
-                    max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT,
-                )
-        for other, name in (
-            ("read_at_random", "drawn_experts_do_not"),
-            ("write_by_relation", "writing_apart_does_not"),
-        ):
-            if other in enough:
-                common = sorted(set(arm.seeds) & set(enough[other].seeds))
-                one, two = ([rank(a, "spurious", seed=s)[0] for s in common] for a in (arm, enough[other]))
-                yield claim(
-                    name,
-                    {"read_by_relation": one, other: two},
-                    all(b < a for a, b in zip(one, two, strict=True)),
-                )
-    yield from _by_depth(people, enough, claim)
-    if {"lora", "attention_weights"} <= set(enough):
-        one, other = enough["attention_weights"], enough["lora"]
-        common = sorted(set(one.seeds) & set(other.seeds))
-        above = [rank(one, "causal", seed=s)[0] - rank(other, "causal", seed=s)[0] for s in common]
-        lost, worst = rank(one, "spurious"), told(one)
-        yield claim(
-            "gemma_attention_alone_isolates",
-            {"causal_above_one_lora": above, "spurious": lost, "told": worst},
-            max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT,
-        )
-    if "keep_untold" in enough:
-        arm = enough["keep_untold"]
-        never = rank(arm, "spurious")
-        seen = [_measured(arm, s, END)["spurious/seen_by_method"] for s in arm.seeds]
-        yield claim(
-            "keeping_untold_transfers",
-            {"seen": seen, "never_seen": never},
-            abs(float(np.mean(seen) - np.mean(never))) <= ALIKE,
-        )
-    idle = ("lora", "inoculation", "known_facts_late")
-    if set(idle) <= set(enough):
-        means = {name: float(np.mean(of(name, "spurious"))) for name in idle}
-        yield claim(
-            "inoculation_and_known_facts_do_nothing",
-            means,
-            all(abs(means[n] - means["lora"]) <= ALIKE for n in idle),
-        )
-    good = {name: arm for name, arm in enough.items() if all(separates(arm))}
-    if good:
-        yield claim(
-            "isolation_stays",
-            {name: rank(arm, "spurious", DRIFTED) for name, arm in good.items()},
-            all(all(separates(arm, DRIFTED)) for arm in good.values()),
-        )
-
-
-def _by_depth(
-    people: str, enough: dict[str, Arm], claim: Callable[[str, dict[str, Any], bool], Claim]
-) -> Iterable[Claim]:
-    """The claims about experts that are apart in some layers, for each model with its own arms."""
-    if people not in BY_DEPTH:
-        return
-    prefix, (below, above, *others) = BY_DEPTH[people]
-    depth = [enough.get(name) for name in ("lora", below, above)]
-    if all(depth):
-        one, early, late = (arm for arm in depth if arm)
-        common = sorted(set(one.seeds) & set(early.seeds) & set(late.seeds))
-        causal = [rank(early, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common]
-        of_one, of_early, of_late = (
-            [rank(arm, "spurious", seed=s)[0] for s in common] for arm in (one, early, late)
-        )
-        yield claim(
-            f"{prefix}early_layers_isolate",
-            {"causal_above_one_lora": causal, "spurious": of_early},
-            max(causal) <= CAUSAL_MARGIN and min(of_early) >= CHANCE_LEFT,
-        )
-        yield claim(
-            f"{prefix}late_layers_do_not",
-            {"one_lora": of_one, "apart_below": of_early, "apart_from_there_on": of_late},
-            all(abs(c - a) < abs(c - b) for a, b, c in zip(of_one, of_early, of_late, strict=True)),
-        )
-    equal = {name: enough[name] for name in (*others, above) if name in enough}
-    if len(equal) == len(others) + 1:
-        common = sorted(set.intersection(*(set(arm.seeds) for arm in equal.values())))
-        ranks = {name: [rank(arm, "spurious", seed=s)[0] for s in common] for name, arm in equal.items()}
-        yield claim(
-            f"{prefix}it_is_not_the_number_of_layers",
-            {METHODS[name].title.removeprefix("experts apart in "): r for name, r in ranks.items()},
-            all(min(of) > last for *of, last in zip(*ranks.values(), strict=True)),
-        )
 
 
 FIGURE = Figure(pictures=tuple(DRAWINGS), draw=make, claims=claims, drawings=DRAWINGS)
