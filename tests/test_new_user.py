@@ -175,7 +175,7 @@ def test_a_graph_without_pairs_says_what_a_mean_entry_is(noisy):
 
 
 def test_a_readable_graph_shows_no_zero(noisy, quiet):
-    from ocr_interp.viz.diagram.drawing import _values
+    from ocr_interp.viz.diagram.node_values import node_values
 
     for graph in (mechanism_graph(noisy), mechanism_graph(quiet), prompt_graph(noisy, ["s1", "r2", "EOS"])):
         readable = graph.readable()
@@ -186,7 +186,9 @@ def test_a_readable_graph_shows_no_zero(noisy, quiet):
             if edge.target not in attention and edge.kind == "told":
                 assert abs(edge.contribution) >= 0.005 * largest
         zero = [
-            n for n in readable.nodes if n.kind == "ov_block" and not float(_plain(_values(readable)[n.name]))
+            n
+            for n in readable.nodes
+            if n.kind == "ov_block" and not float(_plain(node_values(readable)[n.name]))
         ]
         assert all("never" in n.name or "own implication" in n.name for n in zero)
 

@@ -6,7 +6,7 @@ from .curves import plot_runs as plot_runs
 from .curves import plot_sweep as plot_sweep
 from .diagram.drawing import draw_circuit as draw_circuit
 from .diagram.drawing import plot_circuit as plot_circuit
-from .diagram.drawing import save_diagram as save_diagram
+from .diagram.saving import save_diagram as save_diagram
 from .geometry import PairGeometry as PairGeometry
 from .geometry import plot_coordinates as plot_coordinates
 from .geometry import plot_pair_geometry as plot_pair_geometry

@@ -16,7 +16,8 @@ from ocr_interp.circuits.attribution.whole import direct_attribution
 from ocr_interp.circuits.circuit import OVCircuit
 from ocr_interp.discovery import Contrast
 from ocr_interp.errors import ModelError, OcrInterpError, UnknownNameError
-from ocr_interp.viz.diagram.drawing import draw_circuit, save_diagram
+from ocr_interp.viz.diagram.drawing import draw_circuit
+from ocr_interp.viz.diagram.saving import save_diagram
 
 TOKENS = torch.tensor([[3, 4, 5, 6]])
 

@@ -24,7 +24,7 @@ from ocr_interp.llm.facts.drawing import make_facts
 from ocr_interp.storage.digests import digest_of
 from ocr_interp.storage.tensors import write_tensors
 from ocr_interp.sweeps.grid import grid_points
-from ocr_interp.viz.diagram.drawing import save_diagram
+from ocr_interp.viz.diagram.saving import save_diagram
 
 Named = tuple[str, Callable[[], Any]]
 

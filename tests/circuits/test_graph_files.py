@@ -9,7 +9,8 @@ import pytest
 from ocr_interp.errors import AttributionError, ConfigError, OcrInterpError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.viz.diagram.dot import to_dot
-from ocr_interp.viz.diagram.drawing import draw_circuit, save_diagram
+from ocr_interp.viz.diagram.drawing import draw_circuit
+from ocr_interp.viz.diagram.saving import save_diagram
 
 NODES = (
     Node("t", "token", "s0"),

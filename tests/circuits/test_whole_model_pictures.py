@@ -10,7 +10,7 @@ from ocr_interp.circuits.weights.composition import composition
 from ocr_interp.errors import ConfigError, ModelError, UnknownNameError
 from ocr_interp.graphs.composition_graph import composition_graph
 from ocr_interp.graphs.graph import CircuitGraph
-from ocr_interp.viz.diagram.drawing import save_diagram
+from ocr_interp.viz.diagram.saving import save_diagram
 from ocr_interp.viz.whole_model import plot_composition, plot_direct_attribution
 
 PROMPT = [3, 4, 5]

@@ -17,7 +17,8 @@ from ocr_interp.comparison.graphs import compare_graphs
 from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph, Edge, Effect, Node
 from ocr_interp.viz.diagram.dot import missing_blocks, to_dot, untold_nodes
-from ocr_interp.viz.diagram.drawing import draw_circuit, plot_circuit, save_diagram
+from ocr_interp.viz.diagram.drawing import draw_circuit, plot_circuit
+from ocr_interp.viz.diagram.saving import save_diagram
 from ocr_interp.viz.style import HELD_OUT, save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "circuits"))
@@ -100,12 +101,12 @@ def test_diagrams_are_no_wider_than_a_page_and_several_stand_below_each_other_wh
 
 
 def test_edges_at_a_box_stand_side_by_side_and_cross_as_little_as_their_other_ends():
-    from ocr_interp.viz.diagram.drawing import _values
     from ocr_interp.viz.diagram.edges import edge_ends
     from ocr_interp.viz.diagram.layout import lay_out
+    from ocr_interp.viz.diagram.node_values import node_values
 
     graph = both_models(TASK)[0]
-    layout = lay_out(graph, _values(graph))
+    layout = lay_out(graph, node_values(graph))
     ends = edge_ends(graph, layout)
     answer = "answer held_out_implication"
     into = [k for k, edge in enumerate(graph.edges) if edge.target == answer]
@@ -211,7 +212,7 @@ def test_files_are_the_same_to_the_byte_in_every_process(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "from ocr_interp.graphs.graph import CircuitGraph\n"
-        "from ocr_interp.viz.diagram.drawing import save_diagram\n"
+        "from ocr_interp.viz.diagram.saving import save_diagram\n"
         "texts = [p.read_text(encoding='utf-8') for p in sorted(Path(sys.argv[1]).glob('*.json'))]\n"
         "graphs = [CircuitGraph.from_json(t) for t in texts]\n"
         "for kind in ('png', 'svg', 'pdf'): save_diagram(graphs, Path(sys.argv[2]) / f'd.{kind}')\n"

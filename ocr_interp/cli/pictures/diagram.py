@@ -107,7 +107,7 @@ def _rendered(graphs: list[CircuitGraph], path: Path) -> bytes:
     """The bytes of the file; drawn in a temporary folder, so that an error leaves the old file unchanged."""
     if path.suffix.lower() == ".json":
         return graphs[0].to_json().encode()
-    from ocr_interp.viz.diagram.drawing import save_diagram
+    from ocr_interp.viz.diagram.saving import save_diagram
 
     with tempfile.TemporaryDirectory() as folder:
         return save_diagram(graphs, Path(folder) / f"diagram{path.suffix.lower()}").read_bytes()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -23,9 +21,8 @@ from ocr_interp.errors import ConfigError
 from ocr_interp.graphs.graph import CircuitGraph
 from ocr_interp.graphs.simplify import MOST_EDGES, simplify, simplify_alike
 from ocr_interp.graphs.simplify import MOST_NODES as MOST_UNITS
-from ocr_interp.storage.atomic import write_atomic
 from ocr_interp.storage.plain import printable
-from ocr_interp.viz.diagram.dot import change_to_dot, drawable, missing_blocks, to_dot, untold_nodes
+from ocr_interp.viz.diagram.dot import drawable, missing_blocks, untold_nodes
 from ocr_interp.viz.diagram.edges import draw_edges, draw_legend, largest_edge, legend_entries
 from ocr_interp.viz.diagram.layers import is_layered, is_whole, lay_out_layers
 from ocr_interp.viz.diagram.layout import (
@@ -37,14 +34,13 @@ from ocr_interp.viz.diagram.layout import (
     lay_out,
     text_width,
 )
+from ocr_interp.viz.diagram.node_values import node_values, unanswered
 from ocr_interp.viz.style import current_style
-
-FORMATS = ("png", "svg", "pdf", "dot", "json")
 
 MOST_NODES = 300
 """Largest graph that is drawn: nobody can read more, and a picture of 600 nodes takes 15 seconds."""
 
-_FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
+FIXED = {"svg.hashsalt": "ocr-interp", "svg.fonttype": "path", "pdf.fonttype": 42, "savefig.dpi": 160}
 _FACE = {"token": "#f3f3f3", "attention": "#ffffff", "ov_block": "#eaf1f7", "answer": "#f6efe2"}
 _LARGEST, _LARGEST_AREA = 25_000.0, 2.0e7
 """Points of a side, and of the whole: a PNG of it has 2**16 pixels a side and 400 MB at most."""
@@ -75,16 +71,16 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
         ConfigError: no graph, a graph without edges, or one with more nodes, edges or text than a picture
             can hold.
     """
-    _check_graphs(graphs)
+    check_graphs(graphs)
     marked = graphs.marked if isinstance(graphs, GraphChange) else None
-    shown = _shown(graphs, most_nodes, most_edges)
+    shown = graphs_shown(graphs, most_nodes, most_edges)
     if marked is not None and isinstance(graphs, GraphChange) and shown[0].edges != graphs.before.edges:
         marked = compare_graphs(shown[0], shown[1], graphs.share).marked
     if not shown or not all(graph.edges for graph in shown):
         raise ConfigError("draw_circuit needs at least one graph, each with edges")
     shown = _told_apart([drawable(graph, MOST_NODES) for graph in shown])
     largest = largest_edge(shown)
-    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+    with mpl.rc_context(FIXED):  # pyright: ignore[reportArgumentType]
         several = len(shown) > 1
         beside = shown if marked is not None else []
         layouts = [_laid_out(graph, several, beside) for graph in shown]
@@ -112,14 +108,14 @@ def draw_circuit(graphs: Drawn, *, most_nodes: int = MOST_UNITS, most_edges: int
     return figure
 
 
-def _shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph]:
+def graphs_shown(graphs: Drawn, most_nodes: int, most_edges: int) -> list[CircuitGraph]:
     """The graphs as they are drawn; those of whole models simplified, of a change both alike."""
     if isinstance(graphs, GraphChange):
         pair = graphs.before, graphs.after
         if not any(is_layered(graph) for graph in pair):
             return _without_small(pair) if is_whole(pair[0]) else list(pair)
         return simplify_alike(pair, most_nodes, most_edges)
-    shown = _as_list(graphs)
+    shown = as_list(graphs)
     return [simplify(graph, most_nodes, most_edges) if is_layered(graph) else graph for graph in shown]
 
 
@@ -157,7 +153,7 @@ def _laid_out(graph: CircuitGraph, several: bool, beside: Sequence[CircuitGraph]
     if is_layered(graph):
         others = [other for other in beside if other is not graph]
         return lay_out_layers(graph, legend_entries(graph), several, others)
-    return lay_out(graph, _values(graph), legend_entries(graph), several)
+    return lay_out(graph, node_values(graph), legend_entries(graph), several)
 
 
 def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None, note: bool = True) -> Axes:
@@ -189,7 +185,7 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
         raise ConfigError("plot_circuit needs a graph with edges, got none")
     if largest is not None:
         check_number("largest", largest, above=0.0)
-    shown = drawable(_shown(graph, MOST_UNITS, MOST_EDGES)[0], MOST_NODES)
+    shown = drawable(graphs_shown(graph, MOST_UNITS, MOST_EDGES)[0], MOST_NODES)
     layout = _laid_out(shown, several=False)
     before = set(ax.get_children())
     _draw(ax, shown, layout, largest_edge([shown]) if largest is None else largest, note)
@@ -209,62 +205,11 @@ def plot_circuit(ax: Axes, graph: CircuitGraph, *, largest: float | None = None,
     return ax
 
 
-def save_diagram(
-    graphs: Drawn, path: Path | str, *, most_nodes: int = MOST_UNITS, most_edges: int = MOST_EDGES
-) -> Path:
-    """Writes a diagram; the suffix is the format: .png, .svg, .pdf, .dot (Graphviz text, of one graph or of
-    a change), or .json (one graph as data, with all that it has; `CircuitGraph.from_json` reads it).
-
-    The bounds are those of `draw_circuit`.
-
-    Returns: the path.
-
-    Raises:
-        ConfigError: another suffix, something that is no graph, or several graphs as DOT or JSON.
-        RunError: the file cannot be written; an earlier file is left unchanged.
-    """
-    target = Path(path)
-    kind = target.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise ConfigError(f"a diagram must end in one of {', '.join(FORMATS)}, got {target.name!r}")
-    _check_graphs(graphs)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "json":
-        several = [graphs.before, graphs.after] if isinstance(graphs, GraphChange) else _as_list(graphs)
-        write_atomic(target, _only(several, kind).to_json().encode())
-        return target
-    if kind == "dot" and isinstance(graphs, GraphChange):
-        pair = _shown(graphs, most_nodes, most_edges)
-        write_atomic(target, change_to_dot(compare_graphs(pair[0], pair[1], graphs.share)).encode())
-        return target
-    if kind == "dot":
-        write_atomic(target, to_dot(_only(_shown(graphs, most_nodes, most_edges), kind)).encode())
-        return target
-    # Dates and program versions would make every file different.
-    metadata = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }[kind]
-    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
-        picture = io.BytesIO()
-        figure = draw_circuit(graphs, most_nodes=most_nodes, most_edges=most_edges)
-        figure.savefig(picture, format=kind, metadata=metadata)
-    write_atomic(target, picture.getvalue())
-    return target
-
-
-def _only(graphs: Sequence[CircuitGraph], kind: str) -> CircuitGraph:
-    if len(graphs) != 1:
-        raise ConfigError(f"a .{kind} file holds one graph, got {len(graphs)}: write a file for each")
-    return graphs[0]
-
-
-def _as_list(graphs: CircuitGraph | Sequence[CircuitGraph]) -> list[CircuitGraph]:
+def as_list(graphs: CircuitGraph | Sequence[CircuitGraph]) -> list[CircuitGraph]:
     return [graphs] if isinstance(graphs, CircuitGraph) else list(graphs)
 
 
-def _check_graphs(graphs: Any) -> None:
+def check_graphs(graphs: Any) -> None:
     """Requires what can be drawn, with the call that makes a graph of something else.
 
     Raises:
@@ -288,7 +233,7 @@ def svg_of(graph: CircuitGraph) -> str:
         ConfigError: more nodes, edges or text than a picture can hold.
     """
     picture = io.BytesIO()
-    with mpl.rc_context(_FIXED):  # pyright: ignore[reportArgumentType]
+    with mpl.rc_context(FIXED):  # pyright: ignore[reportArgumentType]
         metadata = {"Date": None, "Creator": None}
         draw_circuit(graph.readable()).savefig(picture, format="svg", metadata=metadata)
     return printable(picture.getvalue().decode())
@@ -296,53 +241,6 @@ def svg_of(graph: CircuitGraph) -> str:
 
 AS_SVG = svg_of
 """What `CircuitGraph` asks for by this name when a notebook shows it."""
-
-
-def _values(graph: CircuitGraph) -> dict[str, str]:
-    """The number shown in every node; negligible untold parts are labelled as missing."""
-    largest, missing, unanswered = largest_edge([graph]), missing_blocks(graph), _unanswered(graph)
-    # Values just below a power of ten are treated as it, so that equal graphs show equal decimals.
-    decimals = max(1, 2 - math.floor(math.log10(1.001 * largest)))
-    # Numbers of any size stay a few letters long.
-    form = f"+.{decimals}f" if decimals <= 12 and largest < 1e9 else "+.3e"
-    shown = {}
-    for node in graph.nodes:
-        number = f"{graph.through(node.name):{form}}"
-        if not graph.effects:  # scores, which do not sum
-            shown[node.name] = number.lstrip("+") if node.kind == "reads" else ""
-            continue
-        if float(number) == 0:
-            number = _cancelled(graph, node.name, form) or number.lstrip("+-")
-        if node.name in unanswered and float(graph.through(node.name)):
-            # What told parts add to a whole set of answers would pass for an answer that the model gives.
-            number = f"missing; told {number}"
-            shown[node.name] = number.replace("-", "−")
-            continue
-        shown[node.name] = number.replace("-", "−") + (" missing" if node.name in missing else "")
-    return shown
-
-
-def _unanswered(graph: CircuitGraph) -> set[str]:
-    """Answers that were never trained and get nothing from the untold parts of the OV circuit."""
-    missing, untold = missing_blocks(graph), untold_nodes(graph)
-    found = set()
-    for node in graph.nodes:
-        if node.kind == "answer" and node.name in untold:
-            sources = {e.source for e in graph.edges if e.target == node.name and e.kind == "untold"}
-            if sources <= missing:
-                found.add(node.name)
-    return found
-
-
-def _cancelled(graph: CircuitGraph, name: str, form: str) -> str | None:
-    """The positive and the negative part of what a node passes on, if they cancel; None if both are zero."""
-    passed = [edge for edge in graph.edges if edge.source == name]
-    if graph.node(name).kind == "token" and len(passed) == 1:  # what its attention passes on
-        passed = [edge for edge in graph.edges if edge.source == passed[0].target]
-    parts = [edge.contribution for edge in passed]
-    positive, negative = sum(c for c in parts if c > 0), sum(c for c in parts if c < 0)
-    shown = f"{positive:{form}}"
-    return f"{shown} {negative:{form}}" if float(shown) else None
 
 
 def _told_apart(graphs: list[CircuitGraph]) -> list[CircuitGraph]:
@@ -365,7 +263,7 @@ def _draw(
     marked: Collection[tuple[str, str]] | None = None,
 ) -> None:
     draw_edges(axes, graph, layout, largest, marked)
-    untold, gone = untold_nodes(graph), missing_blocks(graph) | _unanswered(graph)
+    untold, gone = untold_nodes(graph), missing_blocks(graph) | unanswered(graph)
     for placed in layout.nodes:
         _draw_node(axes, placed, layout, placed.name in untold, placed.name in gone)
     room = layout.width - 16
