@@ -23,9 +23,11 @@ from typing import Annotated, Any
 import tyro
 
 if not __package__:  # python analyses/llm/runs.py: the same as a module
-    root = str(Path(__file__).resolve().parents[2])
+    root, own = str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")
     command = [sys.executable, "-m", "analyses.llm.runs", *sys.argv[1:]]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": root})
+    os.execve(
+        sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (root, own)))}
+    )
 
 from analyses.llm.studies import (
     families,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analyses.house.tables.studies import parts_table
+from analyses.house.tables.studies import families_table, parts_table
 from analyses.llm import again, families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import drawing as mitigation_drawing
@@ -504,6 +504,22 @@ def test_attention_alone_is_judged_at_the_end_of_its_own_training():
 
     assert holds(0.5, 1.7)
     assert not any((holds(0.6, 1.7), holds(0.5, 1.6), holds(0.5, 1.7, told=0.2)))
+
+
+def test_the_table_of_families_has_the_controls_beside_what_is_told():
+    def row(control, ranks, **first):
+        rank = {"mean": sum(ranks) / len(ranks), "runs": len(ranks), "by_seed": ranks}
+        return {"model": "m", "data": "a", "control": control, "seeds": [0, 1], "rank": rank, **first}
+
+    told = row("none", [0.5, 1.0], first_told=[0.25, 0.5])
+    found = {"models": {"m": "M"}, "names": {"a": "A"}}
+    rows = [told, row("facts_only", [1.5, 2.5]), row("strangers", [1.75, 2.0])]
+    line = families_table({**found, "rows": rows}).splitlines()[2]
+    assert line == "| M | A | 0.50, 1.00 | 1.50, 2.50 | -1.00, -1.50 | 1.75, 2.00 | 0.38 |  |"
+    assert (
+        families_table({**found, "rows": [told]}).splitlines()[2]
+        == "| M | A | 0.50, 1.00 |  |  |  | 0.38 |  |"
+    )
 
 
 def test_a_table_of_parts_brackets_what_was_not_learned():

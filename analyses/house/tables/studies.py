@@ -9,14 +9,15 @@ FITTED = 0.05
 
 
 def families_table(found: dict[str, Any]) -> str:
-    """One row per model and set: told, facts only, and their difference with its interval over runs."""
+    """One row per model and set: told, its controls, and the difference to facts only by seed."""
     rows = {(row["model"], row["data"], row["control"]): row for row in found["rows"]}
-    head = ["model", "data set", "told", "facts only", "difference by seed", "told first", "pretrained first"]
+    head = ["model", "data set", "told", "facts only", "told minus facts only, by seed"]
+    head += ["strangers", "told first", "pretrained first"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for (model, data, control), told in rows.items():
         if control != "none":
             continue
-        alone = rows.get((model, data, "facts_only"))
+        alone, strangers = (rows.get((model, data, name)) for name in ("facts_only", "strangers"))
         of = [dict(zip(row["seeds"], row["rank"]["by_seed"], strict=True)) for row in (told, alone) if row]
         by_seed = [of[0][s] - of[1][s] for s in of[0] if s in of[1]] if alone else []
         cells = [
@@ -25,6 +26,7 @@ def families_table(found: dict[str, Any]) -> str:
             interval(told["rank"]),
             interval(alone["rank"]) if alone else "",
             ", ".join(f"{value:+.2f}" for value in by_seed),
+            interval(strangers["rank"]) if strangers else "",
             _mean(told.get("first_told")),
             _mean(told.get("first_pretrained")),
         ]
