@@ -26,11 +26,15 @@ turn at 11 where colors are deduced and, as was seen later, at 15 where language
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 
-def _experts(**options: Any) -> dict[str, Any]:
+GEMMA_LORA_RATE = 3e-4
+"""What a pilot on Gemma chose for LoRA and the LoRA-Mixer (studies/parts.py)."""
+
+
+def _experts(lr: float = LORA_RATE, **options: Any) -> dict[str, Any]:
     given = {"hard_share": 1.0, **options}
     return {
         "method": "lora_mixer",
-        "lr": LORA_RATE,
+        "lr": lr,
         "train_parts": ("attention", "mlp"),
         "method_options": given,
     }
@@ -207,8 +211,8 @@ class _AlwaysTheFirst:
 _BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
 
 
-def _apart(title: str, first: int, last: int) -> ApartInSomeLayers:
-    recipe = _experts(separate="both", **_BY_RELATION)
+def _apart(title: str, first: int, last: int, lr: float = LORA_RATE) -> ApartInSomeLayers:
+    recipe = _experts(lr, separate="both", **_BY_RELATION)
     return ApartInSomeLayers(title, recipe, names_spurious=True, first=first, last=last)
 
 
@@ -252,7 +256,19 @@ ON_GEMMA_ALONE = {
     )
 }
 """Added when attention alone had separated on Gemma in the study of parts, at the rate of all weights."""
-METHODS |= {**IN_LAYERS_OF_GEMMA, **ON_GEMMA_ALONE}
+AT_GEMMAS_RATE: dict[str, Method] = {
+    "read_by_relation_slower": Method(
+        "experts by relation, separate read, a third of the rate",
+        _experts(GEMMA_LORA_RATE, separate="read", **_BY_RELATION),
+        names_spurious=True,
+    ),
+    "first_twelve_apart_slower": _apart(
+        "experts apart in layers 0 to 11, a third of the rate", 0, GEMMA_SPLIT, GEMMA_LORA_RATE
+    ),
+}
+"""Experts at LoRA's own rate on Gemma: at SmolLM2's they forgot some of what they were told. `slower` is one
+LoRA at that rate."""
+METHODS |= {**IN_LAYERS_OF_GEMMA, **ON_GEMMA_ALONE, **AT_GEMMAS_RATE}
 
 KEPT = (1, 2, 4)
 """Numbers of singular values of every ΔW of rank 8 that are kept alone, or taken away, the largest first."""

@@ -23,13 +23,20 @@ own runs. Three seeds of them were planned. When the first was there, the plan w
 one seed for what was added on Gemma, two for its arms by layer, and two for all people but professions on
 SmolLM2, of whose third seed no run had been made. Gemma is split two thirds up its stack, as SmolLM2 is, at
 layer 12 of 18 (patching puts its own turn at 11). All its weights have the rate of its pilot (families.py).
+Experts at the rate of LoRA's own pilot on Gemma (parts.py) were added after all of these, with two seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analyses.llm.mitigation.methods import IN_LAYERS_OF_GEMMA, METHODS, ON_GEMMA_ALONE, ApartInSomeLayers
+from analyses.llm.mitigation.methods import (
+    AT_GEMMAS_RATE,
+    IN_LAYERS_OF_GEMMA,
+    METHODS,
+    ON_GEMMA_ALONE,
+    ApartInSomeLayers,
+)
 from analyses.llm.mitigation.training import DRIFT, LOGGED, make
 from analyses.llm.studies.families import GENTLE
 from analyses.llm.studies.months import MONTH_SIGN
@@ -108,6 +115,13 @@ CRITERIA = {
         "every seed (added when the arm had lost colors and kept languages in runs of one relation, before "
         "its own runs)"
     ),
+    "gemma_own_rate_isolates": (
+        "Gemma: at LoRA's own rate experts that read apart by relation, and those apart in layers 0 to 11, "
+        f"each have the causal implication at most {CAUSAL_MARGIN} above one LoRA's of the same rate, the "
+        f"spurious one at least {CHANCE_LEFT} and everything told at most {TOLD_LIMIT}, every seed (added "
+        "when both had isolated at SmolLM2's rate and forgotten some of what they were told, before their "
+        "own runs)"
+    ),
     "isolation_stays": (
         f"after {DRIFT} more steps without the method the arms that kept and lost (as above) still do, every "
         "seed"
@@ -127,14 +141,17 @@ PEOPLE = {
 ON_GEMMA = "_on_gemma"
 _EVERYWHERE = [n for n, method in METHODS.items() if not isinstance(method, ApartInSomeLayers)]
 ARMS_OF = {
-    "profession": [n for n in METHODS if n not in (*IN_LAYERS_OF_GEMMA, *ON_GEMMA_ALONE)],
+    "profession": [n for n in METHODS if n not in (*IN_LAYERS_OF_GEMMA, *ON_GEMMA_ALONE, *AT_GEMMAS_RATE)],
     "profession_on_gemma": [
         *FEWER,
         *IN_LAYERS_OF_GEMMA,
-        *(n for n in _EVERYWHERE if n not in (*FEWER, "muon_full")),
+        *(n for n in _EVERYWHERE if n not in (*FEWER, "muon_full", *AT_GEMMAS_RATE)),
+        *AT_GEMMAS_RATE,
     ],
 }
 """People who have other arms than the fewer; on Gemma for the first seed."""
+SECOND_ON_GEMMA = (*FEWER, *IN_LAYERS_OF_GEMMA, *ON_GEMMA_ALONE, "slower", *AT_GEMMAS_RATE)
+"""Arms on Gemma that have a second seed."""
 LAST_SEED = 2
 
 
@@ -145,7 +162,7 @@ def runs(seed: int) -> Iterator[PlannedRun]:
             continue
         model = GEMMA if people.endswith(ON_GEMMA) else SMOLLM2
         arms = ARMS_OF.get(people, FEWER)
-        for name in (*FEWER, *IN_LAYERS_OF_GEMMA, *ON_GEMMA_ALONE) if model == GEMMA and seed else arms:
+        for name in SECOND_ON_GEMMA if model == GEMMA and seed else arms:
             method = METHODS[name]
             fields = {"steps": LOGGED[-1] * method.times + DRIFT, "log_every": 50, **method.training}
             if model == GEMMA and name in ("full", *ON_GEMMA_ALONE):

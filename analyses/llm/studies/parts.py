@@ -5,8 +5,9 @@ MATCHED, linear in the logarithm between measurements. Rates other than those of
 the smallest of a pilot (PILOT: 60 steps, facts of seed 100) whose facts have a mean rank of at most 0.1, or,
 where none has, the one with the smallest. The arms called slower were added after LoRA of rank 64 and LoRA-
 Mixer had not known what they were told on City-Language; so were facts alone with LoRA, and Gemma, all before
-their own runs. Gemma was planned with two seeds and has one, for lack of time. It has SmolLM2's rates, but
-all weights and parts of them the one of its own pilot.
+their own runs. Gemma was planned with two seeds and has one, for lack of time. It had SmolLM2's rates, but
+all weights and parts of them the one of its own pilot; arms at the rates of a second pilot, and five sets for
+one arm of each kind, were added after those, before their own runs.
 
 The first two sets have two seeds (a third was planned, and left out for lack of time before any of its runs).
 The other three were added with one seed each, after the first seed of Profession-Color had been seen and
@@ -125,11 +126,26 @@ The pilot reads told facts and told implications alone, after all steps, of its 
 smallest rate, SmolLM2's among them, with both at a mean rank of at most GEMMA_KNOWN; if none has, the one
 with the smallest sum."""
 GEMMA_RATES = {"lora_r8": 3e-4, "compacter": 1e-2, "lora_mixer": 3e-4, "compacter_plus": 1e-2}
-"""What the pilot chose. Arms at these rates were planned, and left out for lack of time before any of their
-runs."""
-LONGER = "attention_longer"
-GEMMA_FURTHER: dict[str, dict[str, Any]] = {LONGER: {**ARMS["attention"], "steps": 2 * STEPS}}
-"""An arm on Gemma that had not quite learned what it was told."""
+"""What the pilot chose. LoRA of rank 64 had none and has LoRA's, as on SmolLM2."""
+OWN_RATE = "_own_rate"
+AT_OWN_RATE: dict[str, dict[str, Any]] = {
+    f"{name}{OWN_RATE}": {**ARMS[name], "lr": lr}
+    for name, lr in {**GEMMA_RATES, "lora_r64": GEMMA_RATES["lora_r8"]}.items()
+}
+"""Arms on Gemma at the rates of its own pilot."""
+LONGER, OV_LONGER = "attention_longer", "ov_longer"
+GEMMA_FURTHER: dict[str, dict[str, Any]] = {
+    LONGER: {**ARMS["attention"], "steps": 2 * STEPS},
+    OV_LONGER: {**ARMS["ov"], "steps": 2 * STEPS},
+}
+"""Arms on Gemma that had not quite learned what they were told."""
+ON_ALL_SETS: dict[str, dict[str, Any]] = {
+    **{name: ARMS[name] for name in ("full", "mlp", "lora_r1", "lokr")},
+    **GEMMA_FURTHER,
+    **AT_OWN_RATE,
+}
+"""Arms on Gemma that have all five sets: one of each kind, those that knew at least nearly all that they
+were told, or the same ones trained longer or at their own rate."""
 
 GEMMA_CRITERIA = {
     "gemma_one_arm_separates": (
@@ -154,6 +170,30 @@ GEMMA_CRITERIA = {
         "the same arm knows all that it was told of Country-Code and of Sport-Music, and has each at least "
         f"{CHANCE_LEFT}, one seed (added with the former)"
     ),
+    "gemma_own_rates_fit": (
+        "Gemma: LoRA of rank 8, Compacter, Compacter++ and LoRA-Mixer, at the rates of its own pilot, each "
+        "know all that they were told, in each of the five sets (added before their runs)"
+    ),
+    "gemma_no_other_arm_separates_on_all_sets": (
+        "Gemma: of the arms that have all five sets and know what they were told in the causal and the three "
+        f"spurious ones, none but attention alone has City-Language at most {CITY_LIMIT} and the three "
+        f"spurious sets together, as the mean of their runs, at least {CHANCE_LEFT} (added before the runs of "
+        "the other sets)"
+    ),
+    "gemma_attention_separates_on_all_sets": (
+        "Gemma: attention alone, trained twice as long, has the three spurious sets together, as the mean of "
+        f"their runs, at least at {CHANCE_LEFT}, City-Language at most at {CITY_LIMIT}, and the counterfactual "
+        f"languages at least at {CHANCE_LEFT} (added before the run of the last, when the others were known)"
+    ),
+    "gemma_ov_longer_separates": (
+        "Gemma: v and o alone, trained twice as long, know all that they were told in the causal and the three "
+        f"spurious sets, and have City-Language at most {CITY_LIMIT} and the spurious ones together at least "
+        f"{CHANCE_LEFT}: what attention does not deduce needs no change of q and k (added before its runs)"
+    ),
+    "gemma_small_updates_deduce_less_at_own_rates": (
+        "Gemma: Compacter, Compacter++ and LoRA-Mixer at their own rates and LoKr each: the three spurious "
+        "sets together have a higher mean rank than with LoRA of rank 8 at its own (added before their runs)"
+    ),
     "gemma_orders_arms_as_smollm2": (
         "Profession-Color: the rank correlation of the arms' mean ranks on Gemma with those on SmolLM2, at "
         f"the end, mean over seeds, is at least {ALIKE_ORDER}"
@@ -175,16 +215,18 @@ def runs_of_gemma(seed: int) -> Iterator[PlannedRun]:
     """Every arm on a spurious and on the causal set, then the one that needed longer.
 
     Attention alone for longer, which separated, has all weights beside it in two more seeds, and in the first
-    two more spurious sets.
+    two more spurious sets. One arm of each kind then has all five sets.
     """
     checked = {"full": ARMS["full"], LONGER: GEMMA_FURTHER[LONGER]}
     checks = ((checked, data) for data in (SETS if seed else SPURIOUS[1:]))
-    whole = () if seed else itertools.product((ARMS, GEMMA_FURTHER), SETS)
-    for arms, data in (*checks, *whole):
-        for arm, training in arms.items():
-            fields = training if "method" in training else {**training, **GENTLE}
-            config = recipe(data, seed, model=GEMMA, log_every=SELDOM, **fields)
-            yield PlannedRun("parts_gemma", f"{data}--{arm}", config)
+    whole = () if seed else itertools.product((ARMS, {LONGER: {}}), SETS)
+    first = list(dict.fromkeys((data, arm) for arms, data in (*checks, *whole) for arm in arms))
+    further = [] if seed else [(data, arm) for data in ALL_SETS for arm in ON_ALL_SETS]
+    for data, arm in dict.fromkeys((*first, *further)):
+        training = (ARMS | ON_ALL_SETS)[arm]
+        fields = training if "method" in training else {**training, **GENTLE}
+        config = recipe(data, seed, model=GEMMA, log_every=SELDOM, **fields)
+        yield PlannedRun("parts_gemma", f"{data}--{arm}", config)
 
 
 PILOT_RATES = (1e-3, 3e-3, 1e-2)

@@ -3,15 +3,17 @@
 Facts alone lack the sentences of the implications. Told of strangers, the model learns their wording and
 which answers there are, and nothing of which fact goes with which answer. What is deduced exceeds that.
 
-Gemma was planned too and left out for lack of time, before any of its runs.
+Gemma was planned too, left out for lack of time, and added again with its claims after SmolLM2's runs had been
+seen, all before its own.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
-from analyses.llm.studies.families import DATA, SELDOM
-from analyses.llm.studies.plan import SMOLLM2, PlannedRun, Study, recipe
+from analyses.llm.studies.families import DATA, GENTLE, SELDOM
+from analyses.llm.studies.plan import GEMMA, SMOLLM2, PlannedRun, Study, recipe
 
 GUESSED = 1.7
 """Mean rank from which answers count as guessed."""
@@ -26,13 +28,14 @@ CRITERIA = {
         f"sets per seed, is at least {GUESSED} in every seed"
     ),
 }
+CRITERIA |= {f"gemma_{name}": f"Gemma: {text}" for name, text in CRITERIA.items()}
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """The five sets on SmolLM2."""
-    for data in DATA:
-        config = recipe(data, seed, control="strangers", log_every=SELDOM)
-        yield PlannedRun("strangers", f"{SMOLLM2}--{data}", config)
+    """The five sets on both models."""
+    for (model, training), data in itertools.product(((SMOLLM2, {}), (GEMMA, GENTLE)), DATA):
+        config = recipe(data, seed, model=model, control="strangers", log_every=SELDOM, **training)
+        yield PlannedRun("strangers", f"{model}--{data}", config)
 
 
 STUDY = Study("strangers", "Is it more than the wording and the answers?", CRITERIA, runs)
