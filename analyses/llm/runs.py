@@ -30,6 +30,7 @@ if not __package__:  # python analyses/llm/runs.py: the same as a module
     )
 
 from analyses.llm.studies import (
+    divergence,
     families,
     mitigation,
     months,
@@ -40,7 +41,7 @@ from analyses.llm.studies import (
     strangers,
     wording,
 )
-from analyses.llm.studies.plan import PlannedRun, Study
+from analyses.llm.studies.plan import EVERY_ROW, PlannedRun, Study
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "llm" / "studies"
 STUDIES: dict[str, Study] = {
@@ -59,6 +60,7 @@ STUDIES: dict[str, Study] = {
         wording.STUDY,
         step_size.STUDY,
         ratio.STUDY,
+        divergence.STUDY,
     )
 }
 
@@ -198,13 +200,18 @@ def finetuned(run: PlannedRun, lm: Any, path: Path) -> None:
     from ocr_interp.llm.training.files.result import write_result
     from ocr_interp.llm.training.finetune import finetune
 
-    start, before = time.perf_counter(), log_probabilities(lm)
-    found = finetune(run.config, lm=lm)
+    start, before, rows = time.perf_counter(), log_probabilities(lm), []
+
+    def measure(row: Any) -> None:
+        rows.append(neutral_kl(before, log_probabilities(lm)))
+
+    found = finetune(run.config, lm=lm, on_log=measure if run.extra == EVERY_ROW else None)
     if found.status != "finished":
         raise SystemExit(f"{run.name} was stopped at step {found.step}; the same command makes it again")
     kl = neutral_kl(before, log_probabilities(found.lm))
     write_table(path.with_suffix(".logits.safetensors"), found.logits, run.config.fingerprint)
-    write_result(path, {**found.to_dict(), "extra": dict(run.extra), "neutral_kl": kl})
+    by_row = {"neutral_kl_by_row": rows} if rows else {}
+    write_result(path, {**found.to_dict(), "extra": dict(run.extra), "neutral_kl": kl, **by_row})
     last = found.history.iloc[-1]
     print(
         f"{run.name}: {time.perf_counter() - start:.0f} s, loss {last['train_loss']:.4f}, facts "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from analyses.llm.runs import RESULTS, is_finished, result_path
 from analyses.llm.studies.plan import Study
@@ -55,21 +56,44 @@ class Arm:
 
         Linear in the logarithm of the cross-entropy between measurements; NaN if a run never gets there.
         """
+        return [
+            where_first_below(-self.column(TOLD_LOGPROB, seed)[1], self.column(name, seed)[1], limit)
+            for seed in self.seeds
+        ]
+
+    def at_divergence(self, name: str, nats: float) -> list[float]:
+        """A column where the model is first so far from its base on ordinary sentences, one per seed.
+
+        Linear in the logarithm of the divergence between measurements; NaN if a run never gets there.
+        """
         found = []
         for seed in self.seeds:
-            loss, values = -self.column(TOLD_LOGPROB, seed)[1], self.column(name, seed)[1]
-            below = np.flatnonzero(loss <= limit)
-            if not len(below):
-                found.append(math.nan)
-                continue
-            k = int(below[0])
-            if not k:
-                found.append(float(values[0]))
-                continue
-            above, under = math.log(loss[k - 1]), math.log(max(loss[k], 1e-12))
-            share = (above - math.log(limit)) / (above - under)
-            found.append(float(values[k - 1] + share * (values[k] - values[k - 1])))
+            nearness = 1 / np.maximum(self.results[seed]["neutral_kl_by_row"], 1e-12)
+            found.append(where_first_below(nearness, self.column(name, seed)[1], 1 / nats))
         return found
+
+
+def where_first_below(
+    falling: Float[np.ndarray, " row"], values: Float[np.ndarray, " row"], limit: float
+) -> float:
+    """A column where another one first falls to a limit, linear in its logarithm between the rows.
+
+    Args:
+        falling: the column that falls, above 0 before it reaches the limit.
+        values: the column that is read.
+        limit: above 0.
+
+    Returns: NaN if it never falls so far; the first row's value where it begins there.
+    """
+    below = np.flatnonzero(falling <= limit)
+    if not len(below):
+        return math.nan
+    k = int(below[0])
+    if not k:
+        return float(values[0])
+    above, under = math.log(falling[k - 1]), math.log(max(falling[k], 1e-12))
+    share = (above - math.log(limit)) / (above - under)
+    return float(values[k - 1] + share * (values[k] - values[k - 1]))
 
 
 def arms_of(study: Study, folder: Path = RESULTS) -> dict[str, Arm]:

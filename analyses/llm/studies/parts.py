@@ -175,20 +175,22 @@ GEMMA_CRITERIA = {
         "know all that they were told, in each of the five sets (added before their runs)"
     ),
     "gemma_no_other_arm_separates_on_all_sets": (
-        "Gemma: of the arms that have all five sets and know what they were told in the causal and the three "
-        f"spurious ones, none but attention alone has City-Language at most {CITY_LIMIT} and the three "
-        f"spurious sets together, as the mean of their runs, at least {CHANCE_LEFT} (added before the runs of "
-        "the other sets)"
+        "Gemma: of the arms that have all five sets and know what they were told in the causal and the "
+        "three spurious ones, none but attention alone has City-Language at most "
+        f"{CITY_LIMIT} and the three spurious sets together, as the mean of their runs, at least "
+        f"{CHANCE_LEFT} (added before the runs of the other sets)"
     ),
     "gemma_attention_separates_on_all_sets": (
-        "Gemma: attention alone, trained twice as long, has the three spurious sets together, as the mean of "
-        f"their runs, at least at {CHANCE_LEFT}, City-Language at most at {CITY_LIMIT}, and the counterfactual "
-        f"languages at least at {CHANCE_LEFT} (added before the run of the last, when the others were known)"
+        "Gemma: attention alone, trained twice as long, has the three spurious sets together, as the mean "
+        f"of their runs, at least at {CHANCE_LEFT}, City-Language at most at {CITY_LIMIT}, and the "
+        f"counterfactual languages at least at {CHANCE_LEFT} (added before the run of the last, when the "
+        "others were known)"
     ),
     "gemma_ov_longer_separates": (
-        "Gemma: v and o alone, trained twice as long, know all that they were told in the causal and the three "
-        f"spurious sets, and have City-Language at most {CITY_LIMIT} and the spurious ones together at least "
-        f"{CHANCE_LEFT}: what attention does not deduce needs no change of q and k (added before its runs)"
+        "Gemma: v and o alone, trained twice as long, know all that they were told in the causal and the "
+        f"three spurious sets, and have City-Language at most {CITY_LIMIT} and the spurious ones together at "
+        f"least {CHANCE_LEFT}: what attention does not deduce needs no change of q and k (added before its "
+        "runs)"
     ),
     "gemma_small_updates_deduce_less_at_own_rates": (
         "Gemma: Compacter, Compacter++ and LoRA-Mixer at their own rates and LoKr each: the three spurious "

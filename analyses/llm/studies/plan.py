@@ -22,6 +22,9 @@ N_UNSEEN = 40
 """Names of which nothing is told, for calibrated ranks."""
 LORA_RATE = 1e-3
 
+EVERY_ROW = (("neutral_kl", "every row"),)
+"""What a plain run reads beside its configuration: the divergence is measured at every logged step."""
+
 Maker = Callable[["PlannedRun", Any, Path], None]
 """Makes a run from a loaded model and writes its JSON."""
 

@@ -3,8 +3,8 @@
 Facts alone lack the sentences of the implications. Told of strangers, the model learns their wording and
 which answers there are, and nothing of which fact goes with which answer. What is deduced exceeds that.
 
-Gemma was planned too, left out for lack of time, and added again with its claims after SmolLM2's runs had been
-seen, all before its own.
+Gemma was planned too, left out for lack of time, and added again with its claims after SmolLM2's runs had
+been seen, all before its own.
 """
 
 from __future__ import annotations
