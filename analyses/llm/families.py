@@ -273,27 +273,27 @@ def _larger(found: dict[Any, Row]) -> Iterator[Claim]:
 
 def _beside_strangers(found: dict[Any, Row]) -> Iterator[Claim]:
     """What is deduced beyond the wording and the answers; one mean of the spurious sets per seed."""
-    told, alone = {}, {}
     for model in MODELS:
         differences = [_differences(found, model, data, STRANGERS) for data in SPURIOUS]
         seeds = sorted(set.intersection(*map(set, differences))) if all(differences) else []
         if len(seeds) < LEAST_SEEDS:
             continue
-        told[model] = [float(np.mean([of[s] for of in differences])) for s in seeds]
+        told = [float(np.mean([of[s] for of in differences])) for s in seeds]
         of_set = [_by_seed(found[model, data, STRANGERS]) for data in SPURIOUS]
-        alone[model] = [float(np.mean([of[s] for of in of_set])) for s in seeds]
-    if not told:
-        return
-    both = TITLES[SMOLLM2] + (f" and {TITLES[GEMMA]}" if GEMMA in told else "")
-    intervals = {f"{model}_interval": plain_interval(values) for model, values in told.items()}
-    bounds = {name: [one["low"], one["high"]] for name, one in intervals.items()}
-    holds = all(one["high"] is not None and one["high"] < 0 for one in intervals.values())
-    name = "told_below_strangers"
-    measured = {f"{model}_by_seed": values for model, values in told.items()} | bounds
-    yield study_claim(f"strangers_{name}", strangers.CRITERIA[name], measured, holds, PICTURE, model=both)
-    name = "strangers_teach_no_pairs"
-    holds = min(min(values) for values in alone.values()) >= strangers.GUESSED
-    yield study_claim(f"strangers_{name}", strangers.CRITERIA[name], alone, holds, PICTURE, model=both)
+        alone = [float(np.mean([of[s] for of in of_set])) for s in seeds]
+        interval = plain_interval(told)
+        below = interval["high"] is not None and interval["high"] < 0
+        for name, measured, holds in (
+            (
+                "told_below_strangers",
+                {"by_seed": told, "interval": [interval["low"], interval["high"]]},
+                below,
+            ),
+            ("strangers_teach_no_pairs", {"by_seed": alone}, min(alone) >= strangers.GUESSED),
+        ):
+            own = name if model == SMOLLM2 else f"{model}_{name}"
+            criterion, title = strangers.CRITERIA[own], TITLES[model]
+            yield study_claim(f"strangers_{own}", criterion, measured, holds, PICTURE, model=title)
 
 
 def _signs(found: dict[Any, Row]) -> Iterator[Claim]:

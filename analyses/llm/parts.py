@@ -28,6 +28,7 @@ from analyses.llm.finished.studied import (
     arms_of,
     plain_interval,
 )
+from analyses.llm.parameterisation import divergence
 from analyses.llm.parameterisation.claims import (
     CAUSAL,
     FITTED,
@@ -39,7 +40,6 @@ from analyses.llm.parameterisation.claims import (
 )
 from analyses.llm.parameterisation.costs import read_costs
 from analyses.llm.studies.parts import (
-    ADDED_SETS,
     ALL_SETS,
     ARMS,
     CHANCE_LEFT,
@@ -48,8 +48,8 @@ from analyses.llm.studies.parts import (
     FURTHER,
     FURTHER_SEEDS,
     GEMMA_CRITERIA,
-    GEMMA_FURTHER,
     MATCHED,
+    ON_ALL_SETS,
     ON_GEMMA,
     SETS,
     SPURIOUS,
@@ -63,18 +63,16 @@ BLUE, ORANGE = "#0173b2", "#de8f05"
 
 def make(runs: Path, figures: Path) -> Found:
     """Draws what is finished."""
-    arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS, SETS)
+    arms, gemma = _arms(STUDY, ARMS, ALL_SETS), _arms(ON_GEMMA, ARMS | ON_ALL_SETS, ALL_SETS)
     further = _arms(STUDY, FURTHER | FURTHER_SEEDS, SETS)
-    later = _arms(ON_GEMMA, GEMMA_FURTHER, ALL_SETS)
-    elsewhere = {data: of | later[data] for data, of in _arms(ON_GEMMA, ("full",), ADDED_SETS).items()}
     numbers = {"model": "SmolLM2", "criteria": CRITERIA, "matched_nats": MATCHED, "names": NAMES}
     numbers |= {"rows": rows(arms, SMOLLM2), "further_rows": rows(further, SMOLLM2)}
     DRAWING.write(figures / PICTURE, numbers | {"causal_and_spurious": going_together(_shown(numbers))})
-    numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES}
-    shown = {data: of | later[data] for data, of in gemma.items()}
-    numbers |= {"rows": rows(shown, GEMMA), "further_rows": rows(elsewhere, GEMMA)}
+    numbers = {"model": "Gemma", "criteria": GEMMA_CRITERIA, "names": NAMES, "rows": rows(gemma, GEMMA)}
     DRAWING.write(figures / GEMMA_PICTURE, numbers)
-    return Found(arms, gemma, later, further)
+    matched = divergence.numbers()
+    divergence.DRAWING.write(figures / divergence.PICTURE, matched)
+    return Found(arms, gemma, further, matched["rows"])
 
 
 def _arms(study: Study, names: Iterable[str], sets: Iterable[str]) -> Arms:
@@ -209,7 +207,7 @@ def rows(arms: Arms, model: str) -> list[dict[str, Any]]:
             "arm": name,
             "title": TITLES[name],
             "seeds": arm.seeds,
-            "training": (ARMS | FURTHER | FURTHER_SEEDS | GEMMA_FURTHER)[name],
+            "training": (ARMS | FURTHER | FURTHER_SEEDS | ON_ALL_SETS)[name],
             **cost[name],
             "rank": plain_interval(arm.last(HELD_OUT)),
             "calibrated_rank": plain_interval(arm.last(HELD_OUT_CALIBRATED)),
@@ -227,7 +225,10 @@ def rows(arms: Arms, model: str) -> list[dict[str, Any]]:
     ]
 
 
-DRAWINGS: dict[str, Drawing] = dict.fromkeys((PICTURE, GEMMA_PICTURE), DRAWING)
+DRAWINGS: dict[str, Drawing] = {
+    **dict.fromkeys((PICTURE, GEMMA_PICTURE), DRAWING),
+    divergence.PICTURE: divergence.DRAWING,
+}
 FIGURE = Figure(pictures=tuple(DRAWINGS), draw=make, claims=claims, drawings=DRAWINGS)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_arms import parts_arm
 
-from analyses.house.tables.studies import families_table, parts_table
+from analyses.house.tables.studies import families_table
 from analyses.llm import again, families, mitigated, parts, runs, step_size, wording
 from analyses.llm.finished import studied
 from analyses.llm.mitigation import drawing as mitigation_drawing
@@ -19,15 +20,6 @@ from analyses.llm.mitigation.taught import COLOR, FACT, GROUPS, Taught
 from analyses.llm.studies import families as families_study
 from analyses.llm.studies import known_before, neutral
 from analyses.llm.studies import mitigation as mitigation_study
-from analyses.llm.studies.parts import (
-    GEMMA_KNOWN,
-    GEMMA_PILOT_RATES,
-    GEMMA_RATES,
-    LONGER,
-    PILOT_ON_GEMMA,
-    SLOWER,
-    SMALL,
-)
 from analyses.llm.studies.plan import PlannedRun, recipe
 from analyses.predictions import known_pairs, ratio, recall
 from ocr_interp import llm
@@ -149,19 +141,6 @@ def test_interval_over_runs_is_students():
         run_interval([1.0, math.nan])
 
 
-def test_arms_are_compared_where_told_implications_cost_the_same():
-    history = {
-        "step": [0, 20, 40],
-        studied.TOLD_LOGPROB: [-2.0, -0.4, -0.05],
-        studied.HELD_OUT: [2.0, 1.6, 1.0],
-    }
-    arm = studied.Arm("a", {0: {"history": history}})
-    share = math.log(0.4 / 0.1) / math.log(0.4 / 0.05)
-    assert arm.at_told_loss(studied.HELD_OUT, 0.1) == [pytest.approx(1.6 - 0.6 * share)]
-    assert math.isnan(arm.at_told_loss(studied.HELD_OUT, 0.01)[0])
-    assert arm.last(studied.HELD_OUT) == [1.0]
-
-
 @pytest.fixture(scope="module")
 def tiny():
     """A tiny model whose tokenizer knows the words of the study."""
@@ -263,13 +242,13 @@ def test_claims_of_mitigation_hold_and_fail():
     assert all(claim.holds for claim in found)
     of_months = mitigated.claims({"month": good})
     by_layers = {name for name in mitigation_study.CRITERIA if "layers" in name}
-    of_all = set(mitigation_study.CRITERIA) - by_layers - {"gemma_attention_alone_isolates"}
+    of_all = set(mitigation_study.CRITERIA) - by_layers - of_gemma
     assert {c.id.removeprefix("llm_mitigation_month_") for c in of_months} == of_all
     gemmas = ("first_twelve_apart", "last_six_apart", "first_six_apart", "middle_six_apart")
     theirs = dict(zip(gemmas, list(good.values())[4:8], strict=True))
     found = mitigated.claims({"profession_on_gemma": {"lora": good["lora"], **theirs}})
     found = {c.id.removeprefix("llm_mitigation_profession_on_gemma_"): c.holds for c in found}
-    of_depth = of_gemma - {"gemma_attention_alone_isolates"}
+    of_depth = of_gemma - {"gemma_attention_alone_isolates", "gemma_own_rate_isolates"}
     assert of_depth <= set(found)
     assert all(found[name] for name in of_depth)
     bad = good | {
@@ -362,112 +341,6 @@ def test_what_is_known_before_is_the_centred_logit_of_the_real_answer_after_the_
     np.testing.assert_allclose(known_before.contrast_by_pair(facts, lm), expected, atol=1e-5)
 
 
-def parts_arm(name, rank, loss=0.05):
-    history = {"step": [0, 20], studied.TOLD_LOGPROB: [-2.0, -loss], studied.HELD_OUT: [rank, rank]}
-    history |= {studied.FACTS: [2.0, 0.0], studied.TOLD: [2.0, 0.0]}
-    return studied.Arm(name, {key: {"history": history} for key in (0, 1)})
-
-
-def test_claims_of_parts_need_every_arm_and_can_fail():
-    color = {name: parts_arm(name, 1.0) for name in parts.ARMS} | {"ov": parts_arm("ov", 1.9)}
-    city = {name: parts_arm(name, 0.1) for name in parts.ARMS}
-    found = parts.claims(parts.Found({"profession_color": color, "city_language": city}, {}))
-    assert [c.holds for c in found] == [True] * 4
-    assert found[-1].measured["n_separate"] == 1
-    color |= {
-        "full": parts_arm("full", 1.9),
-        "ov": parts_arm("ov", 1.0, loss=0.5),
-        "lora_r1": parts_arm("lora_r1", 2.0),
-    }
-    del city["mlp"]
-    found = parts.claims(parts.Found({"profession_color": color, "city_language": city}, {}))
-    assert {c.id: c.holds for c in found} == {
-        "llm_parts_every_arm_fits": True,
-        "llm_parts_ov_alone_deduces_less": False,
-        "llm_parts_rank_of_lora_does_not_decide": False,
-    }
-
-
-def test_claims_of_all_five_sets_judge_the_spurious_ones_together():
-    def of(spurious, small, causal=0.1):
-        arms = {name: parts_arm(name, small if name in SMALL else spurious) for name in parts.ARMS}
-        city = {name: parts_arm(name, causal) for name in parts.ARMS}
-        return {"city_language": city} | dict.fromkeys(parts.SPURIOUS, arms)
-
-    names = ("no_arm_separates_on_all_sets", "small_updates_deduce_less_elsewhere_too")
-
-    def held(arms):
-        found = {c.id.removeprefix("llm_parts_"): c.holds for c in parts.claims(parts.Found(arms, {}))}
-        return tuple(found.get(name) for name in names)
-
-    assert held(of(1.0, 1.7)) == (True, True)
-    assert held(of(1.0, 1.8)) == (False, True)
-    assert held(of(1.0, 1.9, causal=0.4)) == (True, True)
-    assert held(of(1.0, 1.0)) == (True, False)
-    some = of(1.0, 1.7)
-    some["country_code"] = {name: arm for name, arm in some["country_code"].items() if name != "mlp"}
-    assert held(some) == (None, True)
-
-
-def test_attention_alone_is_judged_by_what_it_knows():
-    def found(ranks, told=0.0, slower=1.9):
-        further = {
-            data: {LONGER: parts_arm(LONGER, ranks.get(data, 0.1))}
-            for data in ("profession_color", "city_language", "country_code", "sport_music")
-        }
-        for data in ("profession_color", "city_language"):
-            further[data][LONGER].results[2] = further[data][LONGER].results[0]
-        further["city_language"][LONGER].results[1]["history"][studied.TOLD][-1] = told
-        smollm2 = {"profession_color": slower, "city_language": ranks.get("city_language", 0.1)}
-        of_smollm2 = {data: {SLOWER: parts_arm(SLOWER, rank)} for data, rank in smollm2.items()}
-        claims = parts.claims(parts.Found({}, {}, further, of_smollm2))
-        return {c.id.removeprefix("llm_parts_"): c.holds for c in claims}
-
-    names = ("attention_slower_separates", "gemma_attention_longer_deduces")
-    names += ("gemma_attention_alone_separates", "gemma_attention_alone_separates_elsewhere")
-    spurious = dict.fromkeys(("profession_color", "country_code", "sport_music"), 1.8)
-    assert found({}) == dict(zip(names, (True, True, False, False), strict=True))
-    assert found(spurious) == dict(zip(names, (True, False, True, True), strict=True))
-    assert not any(found({**spurious, "city_language": 0.4})[name] for name in names[:3])
-    assert not any(found(spurious, told=0.1)[name] for name in names[1:3])
-    assert not found({**spurious, "sport_music": 1.7})[names[3]]
-    assert not found({}, slower=1.7)[names[0]]
-
-
-def test_rates_on_gemma_are_what_its_pilot_chooses():
-    """The rule, applied to the committed results of the pilot."""
-    pilot = studied.arms_of(PILOT_ON_GEMMA)
-    for arm, others in GEMMA_PILOT_RATES.items():
-        ends = {lr: pilot[f"{arm}--lr{lr:g}"] for lr in (parts.ARMS[arm]["lr"], *others)}
-        worst = {lr: (run.last(studied.FACTS)[0], run.last(studied.TOLD)[0]) for lr, run in ends.items()}
-        fitting = [lr for lr, both in worst.items() if max(both) <= GEMMA_KNOWN]
-        chosen = min(fitting) if fitting else min(worst, key=lambda lr: sum(worst[lr]))
-        assert GEMMA_RATES[arm] == chosen, arm
-
-
-def test_claims_of_parts_on_gemma():
-    def found(ranks, told=0.0):
-        color = {name: parts_arm(name, ranks.get(name, 1.0)) for name in parts.ARMS}
-        city = {name: parts_arm(name, 0.1) for name in parts.ARMS}
-        color["mlp"].results[0]["history"][studied.FACTS][-1] = told
-        of_smollm2 = {name: parts_arm(name, k / 10) for k, name in enumerate(parts.ARMS)}
-        own = parts.Found(
-            {"profession_color": of_smollm2}, {"profession_color": color, "city_language": city}
-        )
-        claims = parts.claims(own)
-        assert all(claim.statement.startswith("Gemma 3 270M") for claim in claims if "gemma" in claim.id)
-        return {c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims if "gemma" in c.id}
-
-    small = dict.fromkeys(SMALL, 1.5)
-    assert found(small) == {
-        "one_arm_separates": False, "small_updates_deduce_less": True, "orders_arms_as_smollm2": True,
-    }  # fmt: skip
-    assert found({"mlp": 1.9})["one_arm_separates"]
-    assert not found({"mlp": 1.9}, told=0.2)["one_arm_separates"]
-    backwards = {name: 2 - k / 10 for k, name in enumerate(parts.ARMS)}
-    assert not found(backwards)["orders_arms_as_smollm2"]
-
-
 def test_titles_of_mitigation_follow_from_the_numbers():
     def row(method, causal, spurious, told=0.0):
         numbers = {"causal": {"mean": causal}, "spurious": {"mean": spurious}, "told": {"mean": told}}
@@ -506,6 +379,20 @@ def test_attention_alone_is_judged_at_the_end_of_its_own_training():
     assert not any((holds(0.6, 1.7), holds(0.5, 1.6), holds(0.5, 1.7, told=0.2)))
 
 
+def test_experts_at_gemmas_rate_are_judged_beside_one_lora_of_that_rate():
+    names = ("read_by_relation_slower", "first_twelve_apart_slower")
+
+    def holds(causal=0.7, spurious=1.8, told=0.0):
+        arms = {"lora": mitigated_arm("lora", 0.1, 0.5), "slower": mitigated_arm("slower", 0.6, 0.8)}
+        arms |= {names[0]: mitigated_arm(names[0], 0.7, 1.8)}
+        arms |= {names[1]: mitigated_arm(names[1], causal, spurious, told)}
+        found = mitigated.claims({"profession_on_gemma": arms})
+        return claim_of(found, "gemma_own_rate_isolates").holds
+
+    assert holds()
+    assert not any((holds(causal=0.9), holds(spurious=1.6), holds(told=0.2)))
+
+
 def test_the_table_of_families_has_the_controls_beside_what_is_told():
     def row(control, ranks, **first):
         rank = {"mean": sum(ranks) / len(ranks), "runs": len(ranks), "by_seed": ranks}
@@ -520,22 +407,6 @@ def test_the_table_of_families_has_the_controls_beside_what_is_told():
         families_table({**found, "rows": [told]}).splitlines()[2]
         == "| M | A | 0.50, 1.00 |  |  |  | 0.38 |  |"
     )
-
-
-def test_a_table_of_parts_brackets_what_was_not_learned():
-    def row(title, data, ranks, fact, told, **training):
-        numbers = {"rank": {"by_seed": ranks}, "matched": {"by_seed": [None, *ranks[1:]]}}
-        known = {"fact_rank": fact, "told_rank": told, "neutral_kl": {"by_seed": [0.1, 0.3]}}
-        cost = {"trained_numbers": 12345}
-        return {"title": title, "data": data, "training": training, **numbers, **known, **cost}
-
-    one = row("LoRA", "a", [0.5, 1.0], [0.0, 0.06], [0.0, 0.0])
-    alone = row("facts", "a", [1.5, 2.0], [0.0, 0.0], [2.0, 2.0], control="facts_only")
-    found = {"names": {"a": "A"}, "rows": [one], "further_rows": [alone]}
-    assert parts_table(found).splitlines()[2:] == [
-        "| LoRA | 0.50, (1.00) | 0.20 | 12,345 |", "| facts | 1.50, 2.00 | 0.20 | 12,345 |",
-    ]  # fmt: skip
-    assert parts_table(found, "matched").splitlines()[2:] == ["| LoRA | never, (1.00) |"]
 
 
 def test_a_cpu_and_a_gpu_are_compared_only_where_both_ran():
@@ -642,6 +513,15 @@ def test_claims_of_families_and_wordings_hold_and_fail():
 
     assert all(claim.holds for claim in families.claims(rows((0.1, 0.2, 0.3), (1.0, 1.1, 0.9))))
     assert not any(claim.holds for claim in families.claims(rows((0.1, 0.2, 0.4), (2.0, 2.2, 1.9))))
+    controls = [
+        row("gemma", d, c, ranks)
+        for c, ranks in (("none", (1.0, 1.1, 0.9)), ("strangers", (2.0, 2.2, 1.9)))
+        for d in families.SPURIOUS
+    ]
+    beside = {claim.id.removeprefix("llm_strangers_"): claim.holds for claim in families.claims(controls)}
+    assert beside == {"gemma_told_below_strangers": True, "gemma_strangers_teach_no_pairs": True}
+    swapped = [{**r, "control": {"none": "strangers", "strangers": "none"}[r["control"]]} for r in controls]
+    assert [claim.holds for claim in families.claims(swapped)] == [False, False]
     cells = {
         (d, t, q): [1.0 + 0.2 * t + (t != q), 1.0 + 0.2 * t]
         for d in wording.SETS

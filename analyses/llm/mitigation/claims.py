@@ -12,7 +12,7 @@ from analyses.llm.finished.criteria import llm_claim
 from analyses.llm.finished.studied import Arm
 from analyses.llm.mitigation.drawing import GEMMA_PICTURE, LAYERS_PICTURE, MODELS, OTHERS_PICTURE, PICTURE
 from analyses.llm.mitigation.measured import DRIFTED, END, Arms, measured, rank, separates, told
-from analyses.llm.mitigation.methods import CUTS, IN_LAYERS_OF_GEMMA, METHODS
+from analyses.llm.mitigation.methods import AT_GEMMAS_RATE, CUTS, IN_LAYERS_OF_GEMMA, METHODS
 from analyses.llm.studies.mitigation import (
     CAUSAL_LIMIT,
     CAUSAL_MARGIN,
@@ -139,6 +139,18 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             {"causal_above_one_lora": above, "spurious": lost, "told": worst},
             max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT,
         )
+    own_rate = {name: enough.get(name) for name in ("slower", *AT_GEMMAS_RATE)}
+    if all(own_rate.values()):
+        slower, *experts = (arm for arm in own_rate.values() if arm)
+        numbers: dict[str, Any] = {"one_lora": rank(slower, "causal")}
+        good = []
+        for arm, name in zip(experts, AT_GEMMAS_RATE, strict=True):
+            common = sorted(set(arm.seeds) & set(slower.seeds))
+            above = [rank(arm, "causal", seed=s)[0] - rank(slower, "causal", seed=s)[0] for s in common]
+            lost, worst = rank(arm, "spurious"), told(arm)
+            numbers |= {f"{name}_causal_above": above, f"{name}_spurious": lost, f"{name}_told": worst}
+            good.append(max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT)
+        yield claim("gemma_own_rate_isolates", numbers, all(good))
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")

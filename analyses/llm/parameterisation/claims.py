@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +12,22 @@ from scipy.stats import spearmanr
 from analyses.house.claims import Claim
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm
+from analyses.llm.parameterisation import divergence
 from analyses.llm.studies.parts import (
     ADDED_SETS,
     ALIKE_ORDER,
+    ALL_SETS,
     ARMS,
     CHANCE_LEFT,
     CITY_LIMIT,
     CRITERIA,
     GEMMA_CRITERIA,
+    GEMMA_RATES,
     LONGER,
     MATCHED,
+    ON_ALL_SETS,
+    OV_LONGER,
+    OWN_RATE,
     SETS,
     SLOWER,
     SMALL,
@@ -30,7 +36,7 @@ from analyses.llm.studies.parts import (
 from analyses.llm.studies.plan import GEMMA, TITLES
 
 PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
-CAUSAL = "city_language"
+CAUSAL, COUNTERFACTUAL = "city_language", "city_language_counterfactual"
 LEAST_SEEDS, LONGER_SEEDS = 2, 3
 FITTED, ALIKE = 0.05, 0.5
 """Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
@@ -40,12 +46,13 @@ Arms = dict[str, dict[str, Arm]]
 
 @dataclass(frozen=True)
 class Found:
-    """The finished runs of SmolLM2 and of Gemma, and of the arms that were added on either."""
+    """The finished runs of SmolLM2, of all of Gemma's arms, and of the arms that were added on SmolLM2; and
+    the rows of the arms at equal divergence."""
 
     smollm2: Arms
     gemma: Arms
-    further: Arms = field(default_factory=dict)
     further_smollm2: Arms = field(default_factory=dict)
+    at_divergence: list[divergence.Row] = field(default_factory=list)
 
 
 def claims(found: Found) -> list[Claim]:
@@ -54,6 +61,8 @@ def claims(found: Found) -> list[Claim]:
         *_claims(found.smollm2),
         *_claims_of_gemma(found),
         *_claims_of_attention(found),
+        *_claims_of_gemma_on_all_sets(found.gemma),
+        *divergence.claims(found.at_divergence),
     ]
 
 
@@ -101,9 +110,7 @@ def _claims_of_all_sets(arms: Arms) -> Iterable[Claim]:
         if all(name in arms.get(data, {}) for data in (CAUSAL, *SPURIOUS))
     }
     if len(ends) == len(ARMS):
-        spurious = {
-            name: float(np.mean(np.concatenate([own[d] for d in SPURIOUS]))) for name, own in ends.items()
-        }
+        spurious = {name: _together(own) for name, own in ends.items()}
         causal = {name: float(np.mean(own[CAUSAL])) for name, own in ends.items()}
         apart = [name for name in ARMS if causal[name] <= CITY_LIMIT and spurious[name] >= CHANCE_LEFT]
         measured = {
@@ -125,7 +132,9 @@ def _claims_of_all_sets(arms: Arms) -> Iterable[Claim]:
 
 def _claims_of_gemma(found: Found) -> Iterable[Claim]:
     """The claims about Gemma, once every arm has a run."""
-    color, city = (found.gemma.get(data, {}) for data in SETS)
+    color, city = (
+        {name: arm for name, arm in found.gemma.get(data, {}).items() if name in ARMS} for data in SETS
+    )
     if not len(color) == len(city) == len(ARMS):
         return
     ends = {name: {"color": color[name].last(HELD_OUT), "city": city[name].last(HELD_OUT)} for name in ARMS}
@@ -165,7 +174,7 @@ def _claims_of_attention(found: Found) -> Iterable[Claim]:
         known = max([*_worst_told(color), *_worst_told(city)]) <= FITTED
         apart = min(color.last(HELD_OUT)) >= CHANCE_LEFT and max(city.last(HELD_OUT)) <= CITY_LIMIT
         yield _claim("attention_slower_separates", measured, known and apart)
-    color, city = (found.further.get(data, {}).get(LONGER) for data in SETS)
+    color, city = (found.gemma.get(data, {}).get(LONGER) for data in SETS)
     if color and city:
         measured = {"color": color.last(HELD_OUT), "city": city.last(HELD_OUT)}
         measured |= {"color_worst_told": _worst_told(color), "city_worst_told": _worst_told(city)}
@@ -175,13 +184,63 @@ def _claims_of_attention(found: Found) -> Iterable[Claim]:
         if min(len(color.seeds), len(city.seeds)) >= LONGER_SEEDS:
             apart = known and least >= CHANCE_LEFT and max(city.last(HELD_OUT)) <= CITY_LIMIT
             yield _claim("gemma_attention_alone_separates", measured, apart)
-    others = {data: found.further.get(data, {}).get(LONGER) for data in SPURIOUS[1:]}
+    others = {data: found.gemma.get(data, {}).get(LONGER) for data in SPURIOUS[1:]}
     if all(others.values()):
         ends = {data: arm.last(HELD_OUT) for data, arm in others.items() if arm}
         worst = {f"{data}_worst_told": _worst_told(arm) for data, arm in others.items() if arm}
         known = max(value for values in worst.values() for value in values) <= FITTED
         apart = known and min(value for values in ends.values() for value in values) >= CHANCE_LEFT
         yield _claim("gemma_attention_alone_separates_elsewhere", ends | worst, apart)
+
+
+def _claims_of_gemma_on_all_sets(arms: Arms) -> Iterable[Claim]:
+    """The claims that came with the other sets, with the arms' own rates and with v and o for longer."""
+    own = [f"{name}{OWN_RATE}" for name in GEMMA_RATES]
+    if all(name in arms.get(data, {}) for name in own for data in ALL_SETS):
+        worst = {name: max(max(_worst_told(arms[data][name])) for data in ALL_SETS) for name in own}
+        yield _claim("gemma_own_rates_fit", worst, max(worst.values()) <= FITTED)
+    judged = (CAUSAL, *SPURIOUS)
+    ends = {
+        name: {data: arms[data][name].last(HELD_OUT) for data in judged}
+        for name in ON_ALL_SETS
+        if all(name in arms.get(data, {}) for data in judged)
+    }
+    worst = {name: max(max(_worst_told(arms[data][name])) for data in judged) for name in ends}
+    causal = {name: float(np.mean(of[CAUSAL])) for name, of in ends.items()}
+    spurious = {name: _together(of) for name, of in ends.items()}
+
+    def apart(name: str) -> bool:
+        return causal[name] <= CITY_LIMIT and spurious[name] >= CHANCE_LEFT
+
+    def measured(names: Iterable[str]) -> dict[str, float]:
+        every = (("causal", causal), ("spurious", spurious), ("worst_told", worst))
+        return {f"{name}_{what}": of[name] for name in names for what, of in every}
+
+    if len(ends) == len(ON_ALL_SETS):
+        others = [name for name in ends if name != LONGER]
+        found = [name for name in others if apart(name) and worst[name] <= FITTED]
+        numbers = {"n_separate": len(found), **measured(others)}
+        yield _claim("gemma_no_other_arm_separates_on_all_sets", numbers, not found)
+    opposite = arms.get(COUNTERFACTUAL, {}).get(LONGER)
+    if LONGER in ends and opposite:
+        told_otherwise = float(np.mean(opposite.last(HELD_OUT)))
+        numbers = measured([LONGER]) | {"counterfactual": told_otherwise}
+        holds = apart(LONGER) and told_otherwise >= CHANCE_LEFT
+        yield _claim("gemma_attention_separates_on_all_sets", numbers, holds)
+    if OV_LONGER in ends:
+        holds = apart(OV_LONGER) and worst[OV_LONGER] <= FITTED
+        yield _claim("gemma_ov_longer_separates", measured([OV_LONGER]), holds)
+    small = [name if name not in GEMMA_RATES else f"{name}{OWN_RATE}" for name in SMALL]
+    compared = (f"lora_r8{OWN_RATE}", *small)
+    if all(name in ends for name in compared):
+        means = {name: spurious[name] for name in compared}
+        holds = all(means[name] > means[compared[0]] for name in small)
+        yield _claim("gemma_small_updates_deduce_less_at_own_rates", means, holds)
+
+
+def _together(ends: Mapping[str, list[float]]) -> float:
+    """Mean over the runs of the spurious sets."""
+    return float(np.mean(np.concatenate([ends[data] for data in SPURIOUS])))
 
 
 def _worst_told(arm: Arm) -> list[float]:

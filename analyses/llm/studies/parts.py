@@ -78,6 +78,12 @@ TITLES = {
     "lora_r8_facts_only": "LoRA, rank 8, facts only",
     "attention_slower": "attention, slower, twice as long",
     "attention_longer": "attention, twice as long",
+    "ov_longer": "v and o, twice as long",
+    "lora_r8_own_rate": "LoRA, rank 8, at 3e-4",
+    "lora_r64_own_rate": "LoRA, rank 64, at 3e-4",
+    "compacter_own_rate": "Compacter, at 1e-2",
+    "compacter_plus_own_rate": "Compacter++, at 1e-2",
+    "lora_mixer_own_rate": "LoRA-Mixer, at 3e-4",
 }
 
 CRITERIA = {
