@@ -131,6 +131,7 @@ def test_tables_have_a_row_for_everything_measured():
             "families",
             "parts",
             "parts at equal told loss",
+            "parts at equal divergence",
             "parts gemma",
             "mitigation",
         ],

@@ -13,7 +13,12 @@ from typing import Any
 
 from analyses.house.claims import assemble, span
 from analyses.house.discovery import find_figures
-from analyses.house.tables.studies import families_table, mitigation_table, parts_table
+from analyses.house.tables.studies import (
+    divergence_table,
+    families_table,
+    mitigation_table,
+    parts_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = 5
@@ -68,6 +73,7 @@ def llm_tables() -> dict[str, str]:
         "families": families_table(read_json("figures/llm_families.json")),
         "parts": parts_table(read_json("figures/llm_parts.json")),
         "parts at equal told loss": parts_table(read_json("figures/llm_parts.json"), "matched"),
+        "parts at equal divergence": divergence_table(read_json("figures/llm_parts_divergence.json")),
         "parts gemma": parts_table(read_json("figures/llm_parts_gemma.json")),
         "mitigation": mitigation_table(
             [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_arms import parts_arm
 
-from analyses.house.tables.studies import parts_table
+from analyses.house.tables.studies import divergence_table, parts_table
 from analyses.llm import parts
 from analyses.llm.finished import studied
 from analyses.llm.parameterisation import divergence
@@ -113,6 +113,23 @@ def test_attention_alone_is_judged_by_what_it_knows():
     assert not any(found(spurious, told=0.1)[name] for name in names[1:3])
     assert not found({**spurious, "sport_music": 1.7})[names[3]]
     assert not found({}, slower=1.7)[names[0]]
+
+
+def test_v_and_o_alone_are_judged_beside_attention_in_every_seed():
+    def found(*ranks, seeds=3):
+        arms = {LONGER: parts_arm(LONGER, 1.9), OV_LONGER: parts_arm(OV_LONGER, 1.4)}
+        for arm in arms.values():
+            arm.results[2] = {"history": dict(arm.results[0]["history"])}
+        arms[OV_LONGER].results[2]["history"][studied.HELD_OUT] = list(ranks)
+        if seeds < 3:
+            del arms[OV_LONGER].results[2]
+        claims = parts.claims(parts.Found({}, {"profession_color": arms}))
+        return {c.id.removeprefix("llm_parts_gemma_"): c.holds for c in claims}
+
+    name = "ov_deduces_more_than_attention"
+    assert found(2.0, 1.8)[name]
+    assert not found(2.0, 1.9)[name]
+    assert name not in found(2.0, 1.8, seeds=2)
 
 
 def test_rates_on_gemma_are_what_its_pilot_chooses():
@@ -261,3 +278,11 @@ def test_a_table_of_parts_brackets_what_was_not_learned():
         "| LoRA | 0.50, (1.00) | 0.20 | 12,345 |", "| facts | 1.50, 2.00 | 0.20 | 12,345 |",
     ]  # fmt: skip
     assert parts_table(found, "matched").splitlines()[2:] == ["| LoRA | never, (1.00) |"]
+
+
+def test_the_table_at_equal_divergence_has_what_was_told_beside_what_was_not():
+    both = {"at_divergence": {"by_seed": [1.2, None]}, "told_at_divergence": {"by_seed": [0.05, None]}}
+    row = {"title": "LoRA", "data": "a", "neutral_kl": {"by_seed": [0.1, 0.3]}, **both}
+    table = divergence_table({"names": {"a": "A", "b": "B"}, "rows": [row, {**row, "data": "b"}]})
+    assert table.splitlines()[0] == "| trained | A | B | KL elsewhere at the end |"
+    assert table.splitlines()[2] == "| LoRA | 1.20 (0.05), never | 1.20 (0.05), never | 0.20 |"

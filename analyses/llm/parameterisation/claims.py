@@ -184,6 +184,11 @@ def _claims_of_attention(found: Found) -> Iterable[Claim]:
         if min(len(color.seeds), len(city.seeds)) >= LONGER_SEEDS:
             apart = known and least >= CHANCE_LEFT and max(city.last(HELD_OUT)) <= CITY_LIMIT
             yield _claim("gemma_attention_alone_separates", measured, apart)
+    attention, ov = (found.gemma.get(SETS[0], {}).get(name) for name in (LONGER, OV_LONGER))
+    if attention and ov and min(len(attention.seeds), len(ov.seeds)) >= LONGER_SEEDS:
+        pairs = list(zip(attention.last(HELD_OUT), ov.last(HELD_OUT), strict=True))
+        measured = dict(zip(("attention", "v_and_o"), map(list, zip(*pairs, strict=True)), strict=True))
+        yield _claim("gemma_ov_deduces_more_than_attention", measured, all(b < a for a, b in pairs))
     others = {data: found.gemma.get(data, {}).get(LONGER) for data in SPURIOUS[1:]}
     if all(others.values()):
         ends = {data: arm.last(HELD_OUT) for data, arm in others.items() if arm}
