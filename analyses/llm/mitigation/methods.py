@@ -199,6 +199,8 @@ class _AlwaysTheFirst:
         self._mixer = mixer
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_mixer":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self._mixer, name)
 
     def of_labels(self, x: Tensor) -> Tensor:
