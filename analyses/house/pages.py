@@ -32,8 +32,8 @@ This page is written by `make readme` from figures/claims.json, which has all me
 first five of each claim. "Holds if" is the condition as the script tests it. Paper setting unless a row says
 otherwise: 20 pairs, 1 training and 3 held-out subjects per pair, noise, AdamW, 20,000 steps, five seeds
 (softmax and the last start three; the theorems' runs one to three, full batch without noise). Ranges go over
-seeds. Make one study's claims again with `ocr-interp reproduce --only STUDY`. Rows of SmolLM2-135M are
-explained in [llm](llm.md).
+seeds. Make one study's claims again with `ocr-interp reproduce --only STUDY`. Rows of SmolLM2-135M and
+Gemma are explained in [llm](llm.md) and the findings that it names.
 """
 
 
@@ -46,7 +46,7 @@ def all_tables() -> dict[Path, dict[str, str]]:
             "maps": maps_table(read_json("figures/parameterisation_table.json"))
         },
         docs / "speed.md": speed_tables(),
-        docs / "llm.md": llm_tables(),
+        **{docs / f"findings/llm_{name}.md": tables for name, tables in llm_tables().items()},
     }
 
 
@@ -64,25 +64,31 @@ def speed_tables() -> dict[str, str]:
 GEMMA_PEOPLE = "profession_on_gemma"
 
 
-def llm_tables() -> dict[str, str]:
-    """The tables of docs/llm.md by the name of their marker."""
-    table, claims = read_json("figures/table_1_llm.json"), read_json("figures/claims.json")
+def llm_tables() -> dict[str, dict[str, str]]:
+    """The tables of docs/findings/llm_*.md: name of the page -> name of the marker -> table."""
+    parts = read_json("figures/llm_parts.json")
     return {
-        "table 1": llm_table(table),
-        "muon": muon_table(claims),
-        "families": families_table(read_json("figures/llm_families.json")),
-        "parts": parts_table(read_json("figures/llm_parts.json")),
-        "parts at equal told loss": parts_table(read_json("figures/llm_parts.json"), "matched"),
-        "parts at equal divergence": divergence_table(read_json("figures/llm_parts_divergence.json")),
-        "parts gemma": parts_table(read_json("figures/llm_parts_gemma.json")),
-        "mitigation": mitigation_table(
-            [
-                row
-                for name in ("llm_mitigation", "llm_mitigation_gemma", "llm_mitigation_others")
-                for row in read_json(f"figures/{name}.json")["rows"]
-                if (name == "llm_mitigation_others") != (row["people"] in ("profession", GEMMA_PEOPLE))
-            ]
-        ),
+        "families": {
+            "families": families_table(read_json("figures/llm_families.json")),
+            "table 1": llm_table(read_json("figures/table_1_llm.json")),
+        },
+        "parts": {
+            "parts": parts_table(parts),
+            "parts at equal told loss": parts_table(parts, "matched"),
+            "parts at equal divergence": divergence_table(read_json("figures/llm_parts_divergence.json")),
+            "parts gemma": parts_table(read_json("figures/llm_parts_gemma.json")),
+        },
+        "mitigation": {
+            "mitigation": mitigation_table(
+                [
+                    row
+                    for name in ("llm_mitigation", "llm_mitigation_gemma", "llm_mitigation_others")
+                    for row in read_json(f"figures/{name}.json")["rows"]
+                    if (name == "llm_mitigation_others") != (row["people"] in ("profession", GEMMA_PEOPLE))
+                ]
+            )
+        },
+        "optimisers": {"muon": muon_table(read_json("figures/claims.json"))},
     }
 
 

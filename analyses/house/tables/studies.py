@@ -1,4 +1,4 @@
-"""The tables of docs/llm.md that come from the figures of its studies."""
+"""The tables of docs/findings/llm_*.md that come from the figures of its studies."""
 
 from __future__ import annotations
 

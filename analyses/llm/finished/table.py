@@ -1,6 +1,6 @@
 """Table 1 as a picture: untold implications, facts alone and the paper's models. Drawn by `llm.figures`.
 
-All controls are in the JSON, and in the table of docs/llm.md.
+All controls are in the JSON, and in the table of docs/findings/llm_families.md.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ocr_interp.llm.models.loading import LanguageModel
 
 MOVES_AT = 21
-"""Layer of SmolLM2 that moves what is known of a name to the end of the prompt (docs/llm.md, inside)."""
+"""Layer of SmolLM2 that moves what is known of a name to the prompt's end (docs/findings/llm_inside.md)."""
 GEMMA_SPLIT, GEMMA_LAYERS = 12, 18
 """Two thirds up the stack, as far as SmolLM2's 21 of 30, and the number of layers. Patching puts Gemma's own
 turn at 11 where colors are deduced and, as was seen later, at 15 where languages are recalled."""

@@ -13,9 +13,10 @@ are. The criteria are as they were, and are judged for each of the three; one is
 Where experts must be apart was added after experts that share their read had isolated too, which the
 one-layer model does not say. In it the read finds the pair of a name, and the write says what follows. In
 SmolLM2 the pair is found in many layers, read and write, and moved to the end of the prompt at layer 21
-(docs/llm.md, inside). So experts should have to be apart before that layer, where an untold name's pair would
-be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers as there
-are from the 21st on were added at the beginning and before it: are early layers more, or only more layers?
+(docs/findings/llm_inside.md). So experts should have to be apart before that layer, where an untold name's
+pair would be found by the other expert, and need not be after it. After seed 0 had shown that, as many layers
+as there are from the 21st on were added at the beginning and before it: are early layers more, or only more
+layers?
 
 The other arms on Gemma, its arms by layer and Muon on all weights were added after two seeds of one LoRA
 and of experts that read apart on Gemma, and one or two seeds of every other arm on SmolLM2, before their
