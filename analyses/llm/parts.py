@@ -186,7 +186,8 @@ def sentence(numbers: dict[str, Any]) -> str:
 
 def _separating(shown: list[Shown]) -> str:
     if apart := [arm.title for arm in shown if arm.separates]:
-        return f"causal answers are kept and spurious ones are not deduced by {', '.join(apart)}"
+        only = ", ".join(apart)
+        return f"causal answers are kept and spurious ones not deduced if this alone is trained: {only}"
     able = [arm for arm in shown if arm.knows] or shown
     most, least = able[0], able[-1]
     return (

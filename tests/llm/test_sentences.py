@@ -39,7 +39,9 @@ def test_parts_names_the_arm_that_separates_or_who_deduces_most_and_least():
     assert said([*rows, forgot]).endswith("least by MLPs (mean rank 1.60), most by attention (0.30)")
     assert "not known" in said(rows[:1])
     rows = [arm("MLPs", 1.6, 2.0), arm("attention", 0.3), arm("MLPs", 0.3, data="city_language")]
-    assert said(rows) == "Causal answers are kept and spurious ones are not deduced by MLPs"
+    assert (
+        said(rows) == "Causal answers are kept and spurious ones not deduced if this alone is trained: MLPs"
+    )
     rows[2] = arm("MLPs", 0.3, data="city_language", told=0.5)  # what was told is not known
     assert said(rows).startswith("No part")
     rows[2], rows[0] = arm("MLPs", 0.3, data="city_language"), arm("MLPs", 1.6, 2.0, told=0.5)
