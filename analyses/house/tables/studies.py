@@ -73,22 +73,18 @@ def _known_rank(row: dict[str, Any] | None, number: str) -> str:
 
 def divergence_table(found: dict[str, Any]) -> str:
     """One row per arm: untold answers, and told ones in brackets, where each changed the model as much."""
-    rows = {(row["title"], row["data"]): row for row in found["rows"]}
-    sets = list(dict.fromkeys(data for _, data in rows))
-    head = ["trained", *(found["names"][data] for data in sets), "KL elsewhere at the end"]
+    head = ["trained", *(found["names"][data] for data in sorted({row["data"] for row in found["rows"]}))]
+    head += ["at the end", "KL elsewhere at the end"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for title in dict.fromkeys(title for title, _ in rows):
-        own = [rows.get((title, data)) for data in sets]
-        moved = [value for row in own if row for value in row["neutral_kl"]["by_seed"]]
-        cells = [title, *map(_beside_told, own), _mean(moved)]
+    for row in found["rows"]:
+        last = ", ".join(f"{value:.2f}" for value in row["rank"]["by_seed"])
+        cells = [row["title"], _beside_told(row), last, _mean(row["neutral_kl"]["by_seed"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _beside_told(row: dict[str, Any] | None) -> str:
+def _beside_told(row: dict[str, Any]) -> str:
     """For example "1.20 (0.05), never": mean ranks of untold and of told answers by seed."""
-    if row is None:
-        return ""
     both = (row[key]["by_seed"] for key in ("at_divergence", "told_at_divergence"))
     return ", ".join("never" if a is None else f"{a:.2f} ({b:.2f})" for a, b in zip(*both, strict=True))
 

@@ -1,4 +1,4 @@
-"""The arms of the parts study where each has changed SmolLM2 as much on ordinary sentences.
+"""How far the arms of the parts study move SmolLM2 on ordinary sentences, and what they deduce on the way.
 
 Criteria and plan are in analyses/llm/studies/divergence.py; a picture of `analyses.llm.parts`.
 """
@@ -18,110 +18,129 @@ from analyses.house.drawing import WIDTH, Drawing
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE, NAMES
 from analyses.llm.finished.studied import HELD_OUT, TOLD, Arm, arms_of, plain_interval
-from analyses.llm.studies.divergence import ALIKE_ORDER, CRITERIA, LEVEL, STUDY
-from analyses.llm.studies.parts import ARMS, CHANCE_LEFT, CITY_LIMIT, MATCHED, SETS, SMALL, TITLES
+from analyses.llm.studies.divergence import ALIKE_ORDER, CRITERIA, DATA, LEVEL, STUDY
+from analyses.llm.studies.parts import ARMS, MATCHED, SMALL, TITLES
+from analyses.llm.studies.plan import LOG_EVERY, STEPS
 
 PICTURE = "llm_parts_divergence"
 LEAST_SEEDS = 2
-SPURIOUS_SET, CAUSAL_SET = SETS
+EARLY = LOG_EVERY
+"""The first step after the start at which is measured."""
 Row = dict[str, Any]
-MARKS = {
-    "matched": (f"where a told implication costs {MATCHED:g} nats", "o", "#0173b2"),
-    "at_divergence": (f"where the model is {LEVEL:g} nats from its base", "D", "#de8f05"),
+WAYS = ("matched", "at_divergence")
+"""Keys of the rows: untold answers at equal told loss, and at equal divergence."""
+KINDS = {
+    "#0173b2": ("weights of the model", ("full", "attention", "mlp", "ov")),
+    "#de8f05": ("LoRA and LoKr", ("lora_r8", "lora_r1", "lora_r64", "lokr")),
+    "#029e73": ("Compacter, Compacter++", ("compacter", "compacter_plus")),
+    "#cc78bc": ("LoRA-Mixer", ("lora_mixer",)),
 }
-"""Key of the rows -> how arms are compared, and its look."""
+"""Color -> what is trained, and the arms that train it."""
 
 
 def rows() -> list[Row]:
-    """The numbers of every arm that is finished, by data set."""
+    """The numbers of every arm that is finished."""
     found = arms_of(STUDY)
-    return [
-        _row(data, name, found[f"{data}--{name}"])
-        for data in SETS
-        for name in ARMS
-        if f"{data}--{name}" in found
-    ]
+    return [_row(name, found[f"{DATA}--{name}"]) for name in ARMS if f"{DATA}--{name}" in found]
 
 
-def _row(data: str, name: str, arm: Arm) -> Row:
+def _row(name: str, arm: Arm) -> Row:
     ways = {
         "matched": arm.at_told_loss(HELD_OUT, MATCHED),
         "at_divergence": arm.at_divergence(HELD_OUT, LEVEL),
     }
     ways |= {"told_at_divergence": arm.at_divergence(TOLD, LEVEL), "rank": arm.last(HELD_OUT)}
     return {
-        "data": data,
+        "data": DATA,
         "arm": name,
         "title": TITLES[name],
         "seeds": arm.seeds,
         **{way: plain_interval(values) for way, values in ways.items()},
         "neutral_kl": plain_interval(arm.field("neutral_kl")),
-        "neutral_kl_by_row": {str(s): arm.results[s]["neutral_kl_by_row"] for s in arm.seeds},
-        "rank_by_row": {str(s): arm.column(HELD_OUT, s)[1].tolist() for s in arm.seeds},
+        "steps": arm.column(HELD_OUT, arm.seeds[0])[0].tolist(),
+        "neutral_kl_by_row": [arm.results[s]["neutral_kl_by_row"] for s in arm.seeds],
+        "rank_by_row": [arm.column(HELD_OUT, s)[1].tolist() for s in arm.seeds],
     }
 
 
 def numbers() -> dict[str, Any]:
     """Content of the picture's JSON."""
+    found = rows()
+    moved, deduced = early_shares(found)
+    correlation, arms = order(found)
     return {
         "criteria": CRITERIA,
         "level_nats": LEVEL,
         "matched_nats": MATCHED,
         "names": NAMES,
-        "rows": rows(),
+        "share_of_divergence_early": moved,
+        "share_of_deduction_early": deduced,
+        "order_at_equal_loss_and_divergence": {"arms": arms, "rank_correlation": correlation},
+        "order_at_the_end": order_at_the_end(found),
+        "rows": found,
     }
 
 
-def _complete(rows: Iterable[Row], data: str, *keys: str, seeds: int = 1) -> dict[str, Row]:
-    """The arms with enough runs of a set, all of which come to what is compared."""
-    return {
-        row["arm"]: row
-        for row in rows
-        if row["data"] == data
-        and len(row["seeds"]) >= seeds
-        and all(row[key]["runs"] == len(row["seeds"]) for key in keys)
-    }
+def early_shares(rows: Iterable[Row]) -> tuple[float | None, float | None]:
+    """What of the divergence, and of the fall of untold ranks, is there at step EARLY; medians over runs.
+
+    Of runs that end at least 0.2 places below their start: of the others there is no share. Looked at after
+    the first runs; no claim is made of it.
+    """
+    moved, deduced = [], []
+    for row in rows:
+        early = row["steps"].index(EARLY)
+        for nats, ranks in zip(row["neutral_kl_by_row"], row["rank_by_row"], strict=True):
+            if ranks[0] - ranks[-1] >= 0.2:
+                moved.append(nats[early] / nats[-1])
+                deduced.append((ranks[0] - ranks[early]) / (ranks[0] - ranks[-1]))
+    if not moved:
+        return None, None
+    return round(float(np.median(moved)), 3), round(float(np.median(deduced)), 3)
 
 
-def order(rows: Iterable[Row]) -> tuple[float, list[str]]:
-    """Rank correlation of both ways of comparing, and the arms that it is of; NaN of fewer than three."""
-    both = _complete(rows, SPURIOUS_SET, *MARKS)
+def order_at_the_end(rows: Iterable[Row]) -> float | None:
+    """Rank correlation over arms of the divergence at the end and untold ranks there, means over seeds.
+
+    Looked at afterwards; below 0: what moves the model farther deduces more.
+    """
+    both = [(row["neutral_kl"]["mean"], row["rank"]["mean"]) for row in rows]
     if len(both) < 3:
-        return float("nan"), list(both)
-    means = [[row[way]["mean"] for row in both.values()] for way in MARKS]
-    return float(np.asarray(spearmanr(*means)[0])), list(both)
+        return None
+    return round(float(np.asarray(spearmanr(*zip(*both, strict=True))[0])), 3)
+
+
+def order(rows: Iterable[Row]) -> tuple[float | None, list[str]]:
+    """Rank correlation of both WAYS over the arms that come to both in every seed; None if fewer than 3."""
+    both = [row for row in rows if all(row[way]["runs"] == len(row["seeds"]) for way in WAYS)]
+    arms = [row["arm"] for row in both]
+    if len(both) < 3:
+        return None, arms
+    means = [[row[way]["mean"] for row in both] for way in WAYS]
+    return round(float(np.asarray(spearmanr(*means)[0])), 5), arms
 
 
 def claims(rows: list[Row]) -> list[Claim]:
     """The criteria, once every arm has all its runs."""
-    return list(_claims(rows))
-
-
-def _claims(rows: list[Row]) -> Iterable[Claim]:
-    color, city = (_complete(rows, data) for data in SETS)
-    if len(color) < len(ARMS) or min(len(row["seeds"]) for row in color.values()) < LEAST_SEEDS:
-        return
+    if len(rows) < len(ARMS) or min(len(row["seeds"]) for row in rows) < LEAST_SEEDS:
+        return []
     correlation, arms = order(rows)
-    measured = {"rank_correlation": correlation, "n_arms": len(arms)}
-    yield _claim("matching_does_not_order_the_arms", measured, correlation >= ALIKE_ORDER)
-    means = {name: row["at_divergence"]["mean"] for name, row in color.items()}
+    alike = correlation is not None and correlation >= ALIKE_ORDER
+    means = {row["arm"]: row["at_divergence"]["mean"] for row in rows}
     compared = {name: means[name] for name in ("full", *SMALL)}
     known = None not in compared.values()
-    holds = known and all(compared[name] > compared["full"] for name in SMALL)
-    yield _claim("small_updates_deduce_less", compared, holds)
-    if len(city) == len(ARMS):
-        causal = {name: row["at_divergence"]["mean"] for name, row in city.items()}
-        apart = [
-            name
-            for name in ARMS
-            if None not in (causal[name], means[name])
-            and causal[name] <= CITY_LIMIT
-            and means[name] >= CHANCE_LEFT
-        ]
-        both = {
-            f"{name}_{what}": of[name] for name in ARMS for what, of in (("city", causal), ("color", means))
-        }
-        yield _claim("no_arm_separates", {"n_separate": len(apart), **both}, not apart)
+    return [
+        _claim(
+            "matching_does_not_order_the_arms",
+            {"rank_correlation": correlation, "n_arms": len(arms)},
+            alike,
+        ),
+        _claim(
+            "small_updates_deduce_less",
+            compared,
+            known and all(compared[name] > compared["full"] for name in SMALL),
+        ),
+    ]
 
 
 def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
@@ -129,42 +148,37 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
 
 
 def draw(numbers: dict[str, Any]) -> Picture:
-    """Mean rank of untold colors of every arm, compared in two ways; every run as a small mark."""
-    own = [row for row in numbers["rows"] if row["data"] == SPURIOUS_SET]
-    shown = sorted(own, key=_place)
-    fig, ax = plt.subplots(figsize=(WIDTH, 1.9 + 0.24 * len(shown)), layout="constrained")
-    for y, row in enumerate(shown):
-        for (way, (_, marker, color)), shift in zip(MARKS.items(), (0.13, -0.13), strict=True):
-            values = [value for value in row[way]["by_seed"] if value is not None]
-            ax.plot(values, [y + shift] * len(values), marker, ms=3.5, color=color, alpha=0.5)
-            if len(values) == len(row["seeds"]):
-                ax.plot(row[way]["mean"], y + shift, marker, ms=7, color=color)
-    for title, marker, color in MARKS.values():
-        ax.plot([], [], marker, ms=7, color=color, label=title)
-    ax.set_yticks(range(len(shown)), [row["title"] for row in shown])
-    ax.axvline(CHANCE, color="#777777", lw=0.7, ls=":")
-    ax.set(xlim=(-0.05, 2.6), xlabel="mean rank of untold colors (0: known, 2: guessed)")
-    fig.legend(frameon=False, ncols=1, loc="outside lower center", fontsize=8)
+    """Untold ranks against divergence along training, means over seeds; a dot at step EARLY, a square at the end.
+
+    The mean of divergences is geometric."""
+    fig, ax = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    for color, (_, arms) in KINDS.items():
+        for row in (row for row in numbers["rows"] if row["arm"] in arms):
+            early = row["steps"].index(EARLY)
+            nats = np.exp(np.log(np.array(row["neutral_kl_by_row"])[:, 1:]).mean(0))
+            ranks = np.array(row["rank_by_row"])[:, 1:].mean(0)
+            ax.plot(nats, ranks, "-", lw=0.9, color=color, alpha=0.7)
+            ax.plot(nats[early - 1], ranks[early - 1], "o", ms=5, color=color, mfc="white")
+            ax.plot(nats[-1], ranks[-1], "s", ms=5, color=color)
+    for color, (title, _) in KINDS.items():
+        ax.plot([], [], "-", color=color, label=title)
+    ax.plot([], [], "o", ms=5, color="#444444", mfc="white", label=f"at step {EARLY}")
+    ax.plot([], [], "s", ms=5, color="#444444", label="at the end")
+    ax.axhline(CHANCE, color="#777777", lw=0.7, ls=":")
+    ax.set(xscale="log", ylim=(-0.05, 2.5), ylabel="untold colors: mean rank\n(0: deduced, 2: guessed)")
+    ax.set_xlabel("moved from the base model on ordinary sentences (KL, nats a token)")
+    fig.legend(frameon=False, ncols=3, loc="outside lower center", fontsize=8)
     return fig
 
 
-def _place(row: Row) -> float:
-    """Where an arm stands in the picture: by its rank at equal divergence, else at the end."""
-    at = row["at_divergence"]["mean"]
-    return row["rank"]["mean"] if at is None else at
-
-
 def sentence(numbers: dict[str, Any]) -> str:
-    """Whether both ways order the arms alike."""
-    correlation, arms = order(numbers["rows"])
-    if len(arms) < 3:
-        return (
-            "Which parts of SmolLM2 deduce colors at equal divergence is not known before three are trained"
-        )
-    alike = "alike" if correlation >= ALIKE_ORDER else "otherwise"
+    """How much of the move, and of the deduction, the first steps make."""
+    moved, deduced = numbers["share_of_divergence_early"], numbers["share_of_deduction_early"]
+    if moved is None:
+        return "How far SmolLM2 moves and what it deduces on the way is not known before an arm is trained"
     return (
-        f"Where each has changed SmolLM2 as much elsewhere, {len(arms)} arms are ordered {alike} by what "
-        f"they deduce as at equal told loss (rank correlation {correlation:.2f})"
+        f"After {EARLY} of {STEPS} steps SmolLM2 is {moved:.0%} as far from its base as at the end, "
+        f"{'but' if deduced < moved / 2 else 'and'} has deduced {deduced:.0%} of what it will"
     )
 
 

@@ -6,16 +6,19 @@ be measured by that has no ΔW. The runs are those of the parts study once more,
 logged step.
 
 Divergences at the end of the runs of the parts study were known when LEVEL was chosen, so that every arm
-passes it; no divergence before the end was.
+passes it; no divergence before the end was. The first two runs then showed that LEVEL is passed within 20
+steps, before anything is learned. So City-Language, which was planned with one seed and a claim that no arm
+separates there, was left out before any of its runs; the two other claims stand as they were written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analyses.llm.studies.parts import ARMS, CHANCE_LEFT, CITY_LIMIT, SETS, SMALL
+from analyses.llm.studies.parts import ARMS, SETS, SMALL
 from analyses.llm.studies.plan import EVERY_ROW, PlannedRun, Study, recipe
 
+DATA = SETS[0]
 LEVEL = 0.15
 """Nats a token from the base model on ordinary sentences at which arms are compared."""
 ALIKE_ORDER = 0.5
@@ -30,19 +33,13 @@ CRITERIA = {
         f"Profession-Color: {', '.join(SMALL[:-1])} and {SMALL[-1]} each have a higher mean rank than all "
         f"weights where the model is {LEVEL:g} nats from its base, mean over seeds"
     ),
-    "no_arm_separates": (
-        f"where the model is {LEVEL:g} nats from its base, no arm has City-Language at most {CITY_LIMIT} and "
-        f"Profession-Color at least {CHANCE_LEFT}, mean over seeds"
-    ),
 }
 
 
 def runs(seed: int) -> Iterator[PlannedRun]:
-    """Every arm of the parts study: two seeds of the spurious set, one of the causal one."""
-    for data in SETS[: 1 if seed else 2]:
-        for arm, training in ARMS.items():
-            config = recipe(data, seed, **training)
-            yield PlannedRun("divergence", f"{data}--{arm}", config, EVERY_ROW)
+    """Every arm of the parts study on its first spurious set."""
+    for arm, training in ARMS.items():
+        yield PlannedRun("divergence", f"{DATA}--{arm}", recipe(DATA, seed, **training), EVERY_ROW)
 
 
 STUDY = Study("divergence", "Which parts deduce where all changed the model as much?", CRITERIA, runs, (0, 1))
