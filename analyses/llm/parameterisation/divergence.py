@@ -148,9 +148,10 @@ def _claim(name: str, measured: dict[str, Any], holds: bool) -> Claim:
 
 
 def draw(numbers: dict[str, Any]) -> Picture:
-    """Untold ranks against divergence along training, means over seeds; a dot at step EARLY, a square at the end.
+    """Untold ranks against divergence along training; a dot at step EARLY, a square at the end.
 
-    The mean of divergences is geometric."""
+    Means over seeds, of divergences the geometric one.
+    """
     fig, ax = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
     for color, (_, arms) in KINDS.items():
         for row in (row for row in numbers["rows"] if row["arm"] in arms):
