@@ -210,7 +210,7 @@ class _AlwaysTheFirst:
         return weights
 
 
-_BY_RELATION = {"label": "relation", "experts_of": "0,0,1"}
+_BY_RELATION: dict[str, Any] = {"label": "relation", "experts_of": "0,0,1"}
 
 
 def _apart(title: str, first: int, last: int, lr: float = LORA_RATE) -> ApartInSomeLayers:

@@ -187,7 +187,7 @@ def _claims_of_attention(found: Found) -> Iterable[Claim]:
     attention, ov = (found.gemma.get(SETS[0], {}).get(name) for name in (LONGER, OV_LONGER))
     if attention and ov and min(len(attention.seeds), len(ov.seeds)) >= LONGER_SEEDS:
         pairs = list(zip(attention.last(HELD_OUT), ov.last(HELD_OUT), strict=True))
-        measured = dict(zip(("attention", "v_and_o"), map(list, zip(*pairs, strict=True)), strict=True))
+        measured = {"attention": [a for a, _ in pairs], "v_and_o": [b for _, b in pairs]}
         yield _claim("gemma_ov_deduces_more_than_attention", measured, all(b < a for a, b in pairs))
     others = {data: found.gemma.get(data, {}).get(LONGER) for data in SPURIOUS[1:]}
     if all(others.values()):

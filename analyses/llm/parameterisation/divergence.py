@@ -104,10 +104,11 @@ def order_at_the_end(rows: Iterable[Row]) -> float | None:
 
     Looked at afterwards; below 0: what moves the model farther deduces more.
     """
-    both = [(row["neutral_kl"]["mean"], row["rank"]["mean"]) for row in rows]
-    if len(both) < 3:
+    own = list(rows)
+    if len(own) < 3:
         return None
-    return round(float(np.asarray(spearmanr(*zip(*both, strict=True))[0])), 3)
+    moved, deduced = ([row[key]["mean"] for row in own] for key in ("neutral_kl", "rank"))
+    return round(float(np.asarray(spearmanr(moved, deduced)[0])), 3)
 
 
 def order(rows: Iterable[Row]) -> tuple[float | None, list[str]]:
@@ -116,8 +117,8 @@ def order(rows: Iterable[Row]) -> tuple[float | None, list[str]]:
     arms = [row["arm"] for row in both]
     if len(both) < 3:
         return None, arms
-    means = [[row[way]["mean"] for row in both] for way in WAYS]
-    return round(float(np.asarray(spearmanr(*means)[0])), 5), arms
+    one, other = ([row[way]["mean"] for row in both] for way in WAYS)
+    return round(float(np.asarray(spearmanr(one, other)[0])), 5), arms
 
 
 def claims(rows: list[Row]) -> list[Claim]:
