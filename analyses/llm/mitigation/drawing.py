@@ -98,7 +98,7 @@ def _pareto(numbers: dict[str, Any]) -> Picture:
     """Spurious against causal rank, a panel per model; named: one LoRA, what none beats, what loses."""
     of = {one: [row for row in numbers["rows"] if row["people"] == one] for one in MODELS}
     limits, x = numbers["limits"], "causal: mean rank (0: known)"
-    fig, axes = plt.subplots(1, len(of), figsize=(WIDTH, 3.9), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, len(of), figsize=(WIDTH, 4.2), sharey=True, layout="constrained")
     for ax, (one, rows) in zip(axes, of.items(), strict=True):
         front = numbers["front"].get(one, [])
         size = (-0.05 - limits["causal_at_most"], 2.3 - limits["spurious_at_least"])
@@ -116,7 +116,7 @@ def _pareto(numbers: dict[str, Any]) -> Picture:
         lost = [row["method"] for row in rows if row["spurious"]["mean"] >= limits["spurious_at_least"]]
         _name(ax, [row for row in rows if row["method"] in (*front, *lost, "lora")])
         ax.set_title(MODELS[one], loc="left")
-        ax.set(xlim=(-0.05, 1.0), ylim=(-0.45, 2.3), yticks=(0, 0.5, 1, 1.5, 2), xlabel=x)
+        ax.set(xlim=(-0.05, 1.0), ylim=(-0.75, 2.3), yticks=(0, 0.5, 1, 1.5, 2), xlabel=x)
     axes[0].set_ylabel("spurious: mean rank (2: guessed)")
     fig.legend(handles=_pareto_key(), frameon=False, ncols=2, loc="outside lower center", fontsize=8)
     return fig

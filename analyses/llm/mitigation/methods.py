@@ -260,12 +260,12 @@ ON_GEMMA_ALONE = {
 """Added when attention alone had separated on Gemma in the study of parts, at the rate of all weights."""
 AT_GEMMAS_RATE: dict[str, Method] = {
     "read_by_relation_slower": Method(
-        "experts by relation, separate read, a third of the rate",
+        "experts by relation, read, 3e-4",
         _experts(GEMMA_LORA_RATE, separate="read", **_BY_RELATION),
         names_spurious=True,
     ),
     "first_twelve_apart_slower": _apart(
-        "experts apart in layers 0 to 11, a third of the rate", 0, GEMMA_SPLIT, GEMMA_LORA_RATE
+        "experts apart, layers 0 to 11, 3e-4", 0, GEMMA_SPLIT, GEMMA_LORA_RATE
     ),
 }
 """Experts at LoRA's own rate on Gemma: at SmolLM2's they forgot some of what they were told. `slower` is one
