@@ -17,7 +17,7 @@ from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
 from analyses.llm.finished.criteria import study_claim
 from analyses.llm.finished.results import CHANCE, NAMES
-from analyses.llm.finished.studied import HELD_OUT, TOLD, Arm, arms_of, plain_interval
+from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, plain_interval
 from analyses.llm.studies.divergence import ALIKE_ORDER, CRITERIA, DATA, LEVEL, STUDY
 from analyses.llm.studies.parts import ARMS, MATCHED, SMALL, TITLES
 from analyses.llm.studies.plan import LOG_EVERY, STEPS
@@ -26,6 +26,8 @@ PICTURE = "llm_parts_divergence"
 LEAST_SEEDS = 2
 EARLY = LOG_EVERY
 """The first step after the start at which is measured."""
+KNOWN = 0.1
+"""Mean over seeds of the worst mean rank of what is told, up to which an arm knows it."""
 Row = dict[str, Any]
 WAYS = ("matched", "at_divergence")
 """Keys of the rows: untold answers at equal told loss, and at equal divergence."""
@@ -57,6 +59,7 @@ def _row(name: str, arm: Arm) -> Row:
         "seeds": arm.seeds,
         **{way: plain_interval(values) for way, values in ways.items()},
         "neutral_kl": plain_interval(arm.field("neutral_kl")),
+        "worst_told": list(map(max, arm.last(FACTS), arm.last(TOLD))),
         "steps": arm.column(HELD_OUT, arm.seeds[0])[0].tolist(),
         "neutral_kl_by_row": [arm.results[s]["neutral_kl_by_row"] for s in arm.seeds],
         "rank_by_row": [arm.column(HELD_OUT, s)[1].tolist() for s in arm.seeds],
@@ -77,6 +80,9 @@ def numbers() -> dict[str, Any]:
         "share_of_deduction_early": deduced,
         "order_at_equal_loss_and_divergence": {"arms": arms, "rank_correlation": correlation},
         "order_at_the_end": order_at_the_end(found),
+        "order_at_the_end_of_those_that_know": order_at_the_end(
+            row for row in found if float(np.mean(row["worst_told"])) <= KNOWN
+        ),
         "rows": found,
     }
 
