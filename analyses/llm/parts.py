@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from analyses.house.drawing import WIDTH, Drawing
 from analyses.house.figure import Figure
 from analyses.house.reproduce import main
+from analyses.llm.finished.criteria import FITTED
 from analyses.llm.finished.results import CHANCE, NAMES
 from analyses.llm.finished.studied import (
     FACTS,
@@ -31,7 +32,6 @@ from analyses.llm.finished.studied import (
 from analyses.llm.parameterisation import divergence
 from analyses.llm.parameterisation.claims import (
     CAUSAL,
-    FITTED,
     GEMMA_PICTURE,
     PICTURE,
     Arms,

@@ -10,7 +10,6 @@ from analyses.house.tables.studies import divergence_table, parts_table
 from analyses.llm import parts
 from analyses.llm.finished import studied
 from analyses.llm.parameterisation import divergence
-from analyses.llm.studies.divergence import LEVEL
 from analyses.llm.studies.parts import (
     ADDED_SETS,
     ALL_SETS,
@@ -251,7 +250,6 @@ def test_arms_that_never_come_so_far_are_not_ordered():
         ["full", "mlp", "ov"],
     )
     assert divergence.order(rows[:2]) == (None, ["full", "mlp"])
-    assert LEVEL == 0.15
 
 
 def test_shares_of_the_first_steps_are_those_of_runs_that_deduce():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -100,21 +101,15 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             all(separates(arm)),
         )
         if "lora" in enough:
-            common = sorted(set(arm.seeds) & set(enough["lora"].seeds))
-            above = [
-                rank(arm, "causal", seed=s)[0] - rank(enough["lora"], "causal", seed=s)[0] for s in common
-            ]
-            lost = [rank(arm, "spurious", seed=s)[0] for s in common]
+            beside = _beside(arm, enough["lora"])
             yield claim(
-                "reading_apart_keeps_what_one_lora_has",
-                {"causal_above_one_lora": above, "spurious": lost, "told": told(arm)},
-                max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(told(arm)) <= TOLD_LIMIT,
+                "reading_apart_keeps_what_one_lora_has", beside.numbers(), beside.isolates and beside.knows
             )
             if people == "month":
                 yield claim(
                     "what_is_deduced_is_kept_too",
-                    {"signs_above_one_lora": above, "colors": lost},
-                    max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT,
+                    {"signs_above_one_lora": beside.above, "colors": beside.spurious},
+                    beside.isolates,
                 )
         for other, name in (
             ("read_at_random", "drawn_experts_do_not"),
@@ -130,27 +125,17 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
                 )
     yield from _by_depth(people, enough, claim)
     if {"lora", "attention_weights"} <= set(enough):
-        one, other = enough["attention_weights"], enough["lora"]
-        common = sorted(set(one.seeds) & set(other.seeds))
-        above = [rank(one, "causal", seed=s)[0] - rank(other, "causal", seed=s)[0] for s in common]
-        lost, worst = rank(one, "spurious"), told(one)
+        beside = _beside(enough["attention_weights"], enough["lora"])
+        yield claim("gemma_attention_alone_isolates", beside.numbers(), beside.isolates and beside.knows)
+    if {"slower", *AT_GEMMAS_RATE} <= set(enough):
+        slower = enough["slower"]
+        experts = {name: _beside(enough[name], slower) for name in AT_GEMMAS_RATE}
+        numbers = {f"{name}_{what}": v for name, of in experts.items() for what, v in of.numbers().items()}
         yield claim(
-            "gemma_attention_alone_isolates",
-            {"causal_above_one_lora": above, "spurious": lost, "told": worst},
-            max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT,
+            "gemma_own_rate_isolates",
+            {"one_lora": rank(slower, "causal"), **numbers},
+            all(of.isolates and of.knows for of in experts.values()),
         )
-    own_rate = {name: enough.get(name) for name in ("slower", *AT_GEMMAS_RATE)}
-    if all(own_rate.values()):
-        slower, *experts = (arm for arm in own_rate.values() if arm)
-        numbers: dict[str, Any] = {"one_lora": rank(slower, "causal")}
-        good = []
-        for arm, name in zip(experts, AT_GEMMAS_RATE, strict=True):
-            common = sorted(set(arm.seeds) & set(slower.seeds))
-            above = [rank(arm, "causal", seed=s)[0] - rank(slower, "causal", seed=s)[0] for s in common]
-            lost, worst = rank(arm, "spurious"), told(arm)
-            numbers |= {f"{name}_causal_above": above, f"{name}_spurious": lost, f"{name}_told": worst}
-            good.append(max(above) <= CAUSAL_MARGIN and min(lost) >= CHANCE_LEFT and max(worst) <= TOLD_LIMIT)
-        yield claim("gemma_own_rate_isolates", numbers, all(good))
     if "keep_untold" in enough:
         arm = enough["keep_untold"]
         never = rank(arm, "spurious")
@@ -175,6 +160,45 @@ def _of_people(people: str, arms: dict[str, Arm]) -> Iterable[Claim]:
             {name: rank(arm, "spurious", DRIFTED) for name, arm in good.items()},
             all(all(separates(arm, DRIFTED)) for arm in good.values()),
         )
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """An arm beside one LoRA, by common seed.
+
+    Attributes:
+        above: causal rank minus one LoRA's.
+        spurious: spurious rank.
+        told: the worst rank of what is told.
+    """
+
+    above: list[float]
+    spurious: list[float]
+    told: list[float]
+
+    @property
+    def isolates(self) -> bool:
+        """Whether the causal implication is kept and the spurious one lost, in every seed."""
+        return max(self.above) <= CAUSAL_MARGIN and min(self.spurious) >= CHANCE_LEFT
+
+    @property
+    def knows(self) -> bool:
+        """Whether all that was told is known, in every seed."""
+        return max(self.told) <= TOLD_LIMIT
+
+    def numbers(self) -> dict[str, list[float]]:
+        """What a claim says of it."""
+        return {"causal_above_one_lora": self.above, "spurious": self.spurious, "told": self.told}
+
+
+def _beside(arm: Arm, one: Arm) -> _Beside:
+    common = sorted(set(arm.seeds) & set(one.seeds))
+    worst = dict(zip(arm.seeds, told(arm), strict=True))
+    return _Beside(
+        [rank(arm, "causal", seed=s)[0] - rank(one, "causal", seed=s)[0] for s in common],
+        [rank(arm, "spurious", seed=s)[0] for s in common],
+        [worst[s] for s in common],
+    )
 
 
 def _by_depth(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyses.llm.mitigation.taught import COLOR, FACT, Taught
+from analyses.llm.studies.parts import GEMMA_RATES
 from analyses.llm.studies.plan import LORA_RATE
 from ocr_interp.llm.facts.fact_set import Example
 
@@ -26,8 +27,8 @@ turn at 11 where colors are deduced and, as was seen later, at 15 where language
 LORA = {"method": "lora", "lr": LORA_RATE}
 
 
-GEMMA_LORA_RATE = 3e-4
-"""What a pilot on Gemma chose for LoRA and the LoRA-Mixer (studies/parts.py)."""
+GEMMA_LORA_RATE = GEMMA_RATES["lora_mixer"]
+"""What a pilot on Gemma chose for LoRA and the LoRA-Mixer."""
 
 
 def _experts(lr: float = LORA_RATE, **options: Any) -> dict[str, Any]:
@@ -50,6 +51,7 @@ class Method:
         names_spurious: whether it is told which relation is spurious.
         needs_names: whether it uses untold names.
         times: how many times as long as the others it is trained.
+        asks_wrong_expert: whether every prompt is also asked of the expert that it was not told to.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Method:
     names_spurious: bool = False
     needs_names: bool = False
     times: int = 1
+    asks_wrong_expert: bool = False
 
     def examples(self, taught: Taught) -> tuple[Example, ...]:
         """The training set."""
@@ -218,14 +221,20 @@ def _apart(title: str, first: int, last: int, lr: float = LORA_RATE) -> ApartInS
     return ApartInSomeLayers(title, recipe, names_spurious=True, first=first, last=last)
 
 
-METHODS: dict[str, Method] = {
+ON_SMOLLM2: dict[str, Method] = {
     "lora": Method("one LoRA"),
     "read_by_relation": Method(
-        "experts by relation, separate read", _experts(separate="read", **_BY_RELATION), names_spurious=True
+        "experts by relation, separate read",
+        _experts(separate="read", **_BY_RELATION),
+        names_spurious=True,
+        asks_wrong_expert=True,
     ),
     "read_at_random": Method("experts at random, separate read", _experts(separate="read", label="random")),
     "write_by_relation": Method(
-        "experts by relation, separate write", _experts(separate="write", **_BY_RELATION), names_spurious=True
+        "experts by relation, separate write",
+        _experts(separate="write", **_BY_RELATION),
+        names_spurious=True,
+        asks_wrong_expert=True,
     ),
     "early_apart": _apart("experts apart in layers 0 to 20", 0, MOVES_AT),
     "late_apart": _apart("experts apart in layers 21 to 29", MOVES_AT, 30),
@@ -243,7 +252,7 @@ METHODS: dict[str, Method] = {
     "muon_lora": Method("one LoRA, Muon", {**LORA, "optimizer": "muon"}),
     "muon_full": Method("all weights, Muon", {"method": "full", "lr": 1e-4, "optimizer": "muon"}),
 }
-"""The arms, the most important first."""
+"""The arms, the most important first; Gemma has most of them too."""
 
 IN_LAYERS_OF_GEMMA: dict[str, Method] = {
     "first_twelve_apart": _apart("experts apart in layers 0 to 11", 0, GEMMA_SPLIT),
@@ -270,7 +279,8 @@ AT_GEMMAS_RATE: dict[str, Method] = {
 }
 """Experts at LoRA's own rate on Gemma: at SmolLM2's they forgot some of what they were told. `slower` is one
 LoRA at that rate."""
-METHODS |= {**IN_LAYERS_OF_GEMMA, **ON_GEMMA_ALONE, **AT_GEMMAS_RATE}
+METHODS = {**ON_SMOLLM2, **IN_LAYERS_OF_GEMMA, **ON_GEMMA_ALONE, **AT_GEMMAS_RATE}
+"""All arms by name."""
 
 KEPT = (1, 2, 4)
 """Numbers of singular values of every ΔW of rank 8 that are kept alone, or taken away, the largest first."""

@@ -192,7 +192,7 @@ class _Arm:
 
     def after_training(self) -> None:
         """One LoRA with its updates cut; experts by relation with every prompt at the wrong one."""
-        if self.method.title in (METHODS["read_by_relation"].title, METHODS["write_by_relation"].title):
+        if self.method.asks_wrong_expert:
             options = {**dict(self.recipe.method_options), "experts_of": "1,1,0"}
             self.measure("wrong_expert", replace(self.recipe, method_options=options))
         if METHODS["lora"] == self.method:

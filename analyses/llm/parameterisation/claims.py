@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
-from analyses.llm.finished.criteria import study_claim
+from analyses.llm.finished.criteria import FITTED, study_claim
 from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm
 from analyses.llm.parameterisation import divergence
 from analyses.llm.studies.parts import (
@@ -38,8 +38,8 @@ from analyses.llm.studies.plan import GEMMA, TITLES
 PICTURE, GEMMA_PICTURE = "llm_parts", "llm_parts_gemma"
 CAUSAL, COUNTERFACTUAL = "city_language", "city_language_counterfactual"
 LEAST_SEEDS, LONGER_SEEDS = 2, 3
-FITTED, ALIKE = 0.05, 0.5
-"""Mean rank of what is told up to which an arm fits; difference up to which LoRA's ranks are alike."""
+ALIKE = 0.5
+"""Difference of mean ranks up to which LoRA's ranks are alike."""
 Arms = dict[str, dict[str, Arm]]
 """Data set -> name in ARMS -> its runs."""
 

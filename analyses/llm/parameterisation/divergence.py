@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from analyses.house.claims import Claim
 from analyses.house.drawing import WIDTH, Drawing
-from analyses.llm.finished.criteria import study_claim
+from analyses.llm.finished.criteria import FITTED, study_claim
 from analyses.llm.finished.results import CHANCE, NAMES
 from analyses.llm.finished.studied import FACTS, HELD_OUT, TOLD, Arm, arms_of, plain_interval
 from analyses.llm.studies.divergence import ALIKE_ORDER, CRITERIA, DATA, LEVEL, STUDY
@@ -26,8 +26,6 @@ PICTURE = "llm_parts_divergence"
 LEAST_SEEDS = 2
 EARLY = LOG_EVERY
 """The first step after the start at which is measured."""
-KNOWN = 0.1
-"""Mean over seeds of the worst mean rank of what is told, up to which an arm knows it."""
 Row = dict[str, Any]
 WAYS = ("matched", "at_divergence")
 """Keys of the rows: untold answers at equal told loss, and at equal divergence."""
@@ -81,7 +79,7 @@ def numbers() -> dict[str, Any]:
         "order_at_equal_loss_and_divergence": {"arms": arms, "rank_correlation": correlation},
         "order_at_the_end": order_at_the_end(found),
         "order_at_the_end_of_those_that_know": order_at_the_end(
-            row for row in found if float(np.mean(row["worst_told"])) <= KNOWN
+            row for row in found if float(np.mean(row["worst_told"])) <= FITTED
         ),
         "rows": found,
     }

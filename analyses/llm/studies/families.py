@@ -50,6 +50,11 @@ GENTLE = PILOTS["lr2e-05"]
 the same time; 1e-5, all blocks at 1e-4 and LoRA at 3e-4 left the plan, since the rule had chosen."""
 
 
+def at_gemmas_rate(training: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `FinetuneConfig` on Gemma: where the model's own weights are trained, the gentler recipe."""
+    return training if training.get("method", "full") != "full" else {**training, **GENTLE}
+
+
 def pilots(seed: int) -> Iterator[PlannedRun]:
     """Profession-Color, measured before and after: all weights, then without the embedding, then LoRA."""
     for name, training in PILOTS.items():

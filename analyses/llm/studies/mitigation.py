@@ -36,10 +36,11 @@ from analyses.llm.mitigation.methods import (
     IN_LAYERS_OF_GEMMA,
     METHODS,
     ON_GEMMA_ALONE,
+    ON_SMOLLM2,
     ApartInSomeLayers,
 )
 from analyses.llm.mitigation.training import DRIFT, LOGGED, make
-from analyses.llm.studies.families import GENTLE
+from analyses.llm.studies.families import at_gemmas_rate
 from analyses.llm.studies.months import MONTH_SIGN
 from analyses.llm.studies.plan import GEMMA, SMOLLM2, PlannedRun, Study, recipe
 
@@ -140,13 +141,14 @@ PEOPLE = {
 }
 """Who is taught about -> the causal set; on SmolLM2 unless the name says otherwise."""
 ON_GEMMA = "_on_gemma"
-_EVERYWHERE = [n for n, method in METHODS.items() if not isinstance(method, ApartInSomeLayers)]
+_NOT_BY_LAYER = [n for n, method in ON_SMOLLM2.items() if not isinstance(method, ApartInSomeLayers)]
 ARMS_OF = {
-    "profession": [n for n in METHODS if n not in (*IN_LAYERS_OF_GEMMA, *ON_GEMMA_ALONE, *AT_GEMMAS_RATE)],
+    "profession": list(ON_SMOLLM2),
     "profession_on_gemma": [
         *FEWER,
         *IN_LAYERS_OF_GEMMA,
-        *(n for n in _EVERYWHERE if n not in (*FEWER, "muon_full", *AT_GEMMAS_RATE)),
+        *(n for n in _NOT_BY_LAYER if n not in (*FEWER, "muon_full")),
+        *ON_GEMMA_ALONE,
         *AT_GEMMAS_RATE,
     ],
 }
@@ -165,9 +167,8 @@ def runs(seed: int) -> Iterator[PlannedRun]:
         arms = ARMS_OF.get(people, FEWER)
         for name in SECOND_ON_GEMMA if model == GEMMA and seed else arms:
             method = METHODS[name]
-            fields = {"steps": LOGGED[-1] * method.times + DRIFT, "log_every": 50, **method.training}
-            if model == GEMMA and name in ("full", *ON_GEMMA_ALONE):
-                fields |= GENTLE
+            training = at_gemmas_rate(method.training) if model == GEMMA else method.training
+            fields = {"steps": LOGGED[-1] * method.times + DRIFT, "log_every": 50, **training}
             config = recipe(data, seed, model=model, **fields)
             yield PlannedRun("mitigation", f"{people}--{name}", config, (("method", name),), make)
 

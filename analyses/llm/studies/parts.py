@@ -21,7 +21,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from analyses.llm.studies.families import GENTLE, SELDOM
+from analyses.llm.studies.families import SELDOM, at_gemmas_rate
 from analyses.llm.studies.plan import GEMMA, LORA_RATE, STEPS, PlannedRun, Study, recipe
 
 MATCHED = 0.1
@@ -238,8 +238,7 @@ def runs_of_gemma(seed: int) -> Iterator[PlannedRun]:
         cells += [cell for cell in itertools.product(ALL_SETS, ON_ALL_SETS) if cell not in cells]
     for data, arm in cells:
         training = (ARMS | ON_ALL_SETS)[arm]
-        fields = training if "method" in training else {**training, **GENTLE}
-        config = recipe(data, seed, model=GEMMA, log_every=SELDOM, **fields)
+        config = recipe(data, seed, model=GEMMA, log_every=SELDOM, **at_gemmas_rate(training))
         yield PlannedRun("parts_gemma", f"{data}--{arm}", config)
 
 
