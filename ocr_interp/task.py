@@ -23,15 +23,8 @@ from jaxtyping import Bool, Int
 
 from ocr_interp.checks import as_plain, check_count, check_mapping, from_fields
 from ocr_interp.errors import ConfigError, unknown_name
-from ocr_interp.naming import (
-    NamedMapping,
-    check_names,
-    entries,
-    mapping_of_names,
-    mapping_of_rows,
-    per_relation,
-    rows_of,
-)
+from ocr_interp.fact_tables import NamedMapping, mapping_of_names, mapping_of_rows, rows_of
+from ocr_interp.naming import check_names, entries, per_relation
 from ocr_interp.triples import FACT as FACT
 from ocr_interp.triples import IMPLICATION as IMPLICATION
 from ocr_interp.triples import SPLITS as SPLITS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.fact_tables import COLUMNS
 from ocr_interp.llm.facts.reading import read_records
-from ocr_interp.naming import COLUMNS
 from ocr_interp.task import FactRecallTask
 
 

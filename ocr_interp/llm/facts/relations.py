@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.fact_tables import check_column
 from ocr_interp.llm.facts.format_catalogue import formats
 from ocr_interp.llm.facts.formats.base import Format, Statement
 from ocr_interp.llm.facts.reading import Records, read_records
 from ocr_interp.llm.facts.spelling import MOST_SHOWN, AnswerFinder, alike, listed, shown_apart
-from ocr_interp.naming import check_column
 
 
 @dataclass(frozen=True)

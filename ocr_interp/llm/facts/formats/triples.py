@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ocr_interp.errors import ConfigError
+from ocr_interp.fact_tables import is_empty, row_told
 from ocr_interp.llm.facts.formats.base import Format, Statement
 from ocr_interp.llm.facts.reading import Records, text_of
 from ocr_interp.llm.facts.spelling import listed
-from ocr_interp.naming import is_empty, row_told
 
 _TOLD = "told"
 
